@@ -1,0 +1,254 @@
+"""What each asset leaves behind for the ones after it: one typed record per asset, kept as JSON by partition."""
+
+from datetime import datetime
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Record(BaseModel):
+    """A record is immutable; `asset` is the name of the asset whose partitions it describes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    asset: ClassVar[str]
+
+
+class DatasetRecord(Record):
+    """The canonical rows of one dataset version, and those that could not be read."""
+
+    asset: ClassVar[str] = "dataset"
+    dataset: str
+    type: str
+    manifest: str = Field(description="Manifest id of the canonical rows in the dataset store.")
+    quarantine: str | None = Field(description="Manifest id of the refused rows (file, line, field, reason).")
+    rows: int
+    quarantined: int
+    source_bytes: int
+    content_hash: str
+
+
+class QualityRecord(Record):
+    """Findings of the quality report; every finding lists the rows it was found in."""
+
+    asset: ClassVar[str] = "quality_report"
+    dataset: str
+    rows: int
+    findings: str = Field(description="Manifest id: one row a finding (row_id, kind, detail…).")
+    pii: dict[str, int] = Field(description="Spans found by type.")
+    pii_rows: int
+    exact_duplicates: int = Field(description="Rows that repeat an earlier row exactly.")
+    near_duplicates: int = Field(description="Rows beyond the first of each near-duplicate cluster.")
+    clusters: str = Field(description="Manifest id: row_id, cluster (id), kept (bool).")
+    scores: str = Field(description="Manifest id: row_id, score and its parts.")
+    score_mean: float
+    toxic_rows: int
+    chat_faults: dict[str, int] = Field(description="Rows by chat-format fault; a fault blocks.")
+    statistics: dict[str, float] = Field(description="Named figures: characters a row, tokens a row, …")
+    html: str | None = Field(default=None, description="Path of the self-contained report.")
+
+
+class CleanRecord(Record):
+    """Masked, deduplicated and filtered rows; every dropped row keeps its reason."""
+
+    asset: ClassVar[str] = "clean_dataset"
+    dataset: str
+    type: str
+    manifest: str
+    dropped: str = Field(description="Manifest id: row_id, reason, detail.")
+    rows: int
+    dropped_by_reason: dict[str, int]
+    masked_by_type: dict[str, int]
+    content_hash: str
+
+
+class SplitsRecord(Record):
+    """Train, validation and test rows of one dataset version."""
+
+    asset: ClassVar[str] = "splits"
+    dataset: str
+    type: str
+    manifests: dict[str, str] = Field(description="Manifest id by split: train, validation, test.")
+    rows: dict[str, int]
+    stratify_by: str | None
+    group_by: str | None
+    seed: int
+    data_hash: str = Field(description="Hash of the rows in all splits; what a training depends on.")
+
+
+class BaseModelRecord(BaseModel):
+    """A model that a training starts from, resolved to a folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    ref: str = Field(description="As the spec names it: hf:…, dataset|recipe, or name@version.")
+    family: str
+    path: str
+    content_hash: str
+    parameters: int | None = None
+
+
+class PlanRecord(Record):
+    """What will run, before a GPU is spent."""
+
+    asset: ClassVar[str] = "training_plan"
+    dataset: str
+    recipe: str
+    training_key: str
+    spec: dict[str, Any] = Field(description="The TrainJobSpec, with dataset_ref.")
+    base: BaseModelRecord | None
+    model_dir: str = Field(description="Folder of this training: checkpoints/, adapter/, merged/, evaluation/.")
+    rows: dict[str, int]
+    tokens: int = Field(description="Tokens of one epoch after template and truncation.")
+    trainable_tokens: int = Field(description="Tokens of one epoch that carry loss.")
+    rows_without_trainable_tokens: int
+    truncated_rows: int
+    cut_answers: int = Field(description="Rows whose answer was cut by max_seq_len.")
+    double_bos_rows: int
+    stop_token: str | None
+    stop_token_trained: bool
+    chat_template_hash: str | None
+    steps: int
+    memory_bytes: int
+    seconds: float | None
+    device: str
+    example: str = Field(description="Markdown: one rendered row with its label mask.")
+
+
+class CurvePoint(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    step: int
+    loss: float | None = None
+    eval_loss: float | None = None
+
+
+class AdapterRecord(Record):
+    """Trained weights: an adapter, or the full weights when the method is `full`."""
+
+    asset: ClassVar[str] = "adapter"
+    dataset: str
+    recipe: str
+    training_key: str
+    method: Literal["full", "lora", "qlora"]
+    path: str
+    content_hash: str
+    steps: int
+    resumed_from: int | None = Field(description="Step of the checkpoint this run went on from.")
+    reused: bool = Field(description="The weights were already there; nothing was trained.")
+    first_loss: float
+    last_loss: float
+    eval_loss: float | None
+    seconds: float
+    tokens_per_second: float | None
+    peak_memory_bytes: int | None
+    curve: list[CurvePoint]
+    weight_change: float = Field(description="L2 norm of the change against the initialisation.")
+    non_finite_weights: int
+    mlflow_run_id: str | None
+
+
+class MergedModelRecord(Record):
+    """The servable model, and how far it is from base + adapter."""
+
+    asset: ClassVar[str] = "merged_model"
+    dataset: str
+    recipe: str
+    training_key: str
+    path: str
+    content_hash: str
+    family: str
+    parameters: int
+    chat_template_hash: str | None
+    max_logit_difference: float | None = Field(description="Merged against base + adapter; None for method full.")
+    top1_agreement: float | None
+    differs_from_base: bool
+    reloads: bool
+
+
+class Metric(BaseModel):
+    """One figure with its 95 % interval."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    suite: str
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int
+    model: Literal["tuned", "base"] = "tuned"
+
+
+class EvaluationRecord(Record):
+    """Scores of one model on the test split and on every suite of its recipe, with its base beside it."""
+
+    asset: ClassVar[str] = "evaluation"
+    dataset: str
+    recipe: str
+    training_key: str
+    model_hash: str
+    metrics: list[Metric]
+    empty_answers: int
+    length_truncated: int
+    by_category: dict[str, Metric]
+    answers: str = Field(
+        description="Path of the answers (JSONL: id, suite, category, prompt, expected, got, correct)."
+    )
+    seconds: float
+
+    def metric(self, suite: str, name: str, model: str = "tuned") -> Metric | None:
+        return next((m for m in self.metrics if (m.suite, m.name, m.model) == (suite, name, model)), None)
+
+
+class RegisteredModelRecord(Record):
+    """A version in the MLflow registry."""
+
+    asset: ClassVar[str] = "registered_model"
+    dataset: str
+    recipe: str
+    name: str
+    version: int
+    path: str
+    content_hash: str
+    family: str
+    job_type: str
+    mlflow_run_id: str | None
+    card: str = Field(description="Path of the model card (Markdown).")
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class DeploymentRecord(Record):
+    """What an endpoint serves."""
+
+    asset: ClassVar[str] = "deployment"
+    endpoint: str
+    revision: int
+    phase: int
+    routes: list[dict[str, Any]] = Field(description="backend_id, model_ref, weight.")
+    engine: str
+    first_completion: str = Field(description="What the new backend answered before traffic was sent to it.")
+    startup_seconds: float
+
+
+class AbReportRecord(Record):
+    """The state of an experiment, and its decision once there is one."""
+
+    asset: ClassVar[str] = "ab_report"
+    experiment: str
+    decision: Literal["continue", "promote", "rollback", "inconclusive", "invalid"]
+    reason: str
+    users: dict[str, int]
+    exposures: dict[str, int]
+    figures: dict[str, Any]
+    decided_at: datetime | None
+
+
+class DriftRecord(Record):
+    """The traffic of an endpoint against the training data of what it serves."""
+
+    asset: ClassVar[str] = "drift_report"
+    endpoint: str
+    requests: int
+    reference_rows: int
+    features: dict[str, dict[str, float]]
+    drifted: list[str]

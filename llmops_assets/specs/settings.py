@@ -1,0 +1,99 @@
+"""Every setting of an installation, read from the environment (prefix ``LLMOPS_``) or from a ``.env`` file."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where an installation keeps its state and what it talks to. The defaults need no server of any kind."""
+
+    model_config = SettingsConfigDict(env_prefix="LLMOPS_", env_file=".env", extra="ignore")
+
+    home: Path = Field(
+        default=Path(".llmops"),
+        description="Folder of all local state: catalog, artifacts, MLflow, DAGSTER_HOME, logs.",
+    )
+    catalog_url: str | None = Field(
+        default=None,
+        description="SQLAlchemy URL of the catalog. Default: SQLite in the home folder.",
+    )
+    artifact_root: str | None = Field(
+        default=None,
+        description="Folder or fsspec URL of datasets, models and reports. Default: `artifacts` in the home folder.",
+    )
+    mlflow_tracking_uri: str | None = Field(
+        default=None,
+        description="MLflow tracking and registry URI. Default: SQLite in the home folder.",
+    )
+    policy_file: Path | None = Field(
+        default=None,
+        description="The policy: model families, images, gates, limits. Default: the one shipped in the package.",
+    )
+    runner: Literal["subprocess", "docker"] = Field(
+        default="subprocess",
+        description="Where training and generation run: a child process, or the fixed image of the job type.",
+    )
+    image_registry: str = Field(
+        default="registry", description="Prefix of the train and serve images named in the policy."
+    )
+    engines: Path = Field(
+        default=Path(".engines"),
+        description="Folder of the environments of engines with pins of their own (vllm, axolotl).",
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address that `llmops up` binds. Nothing here has a login yet: keep it on loopback.",
+    )
+    dagster_port: int = Field(default=3000, description="Port of the Dagster UI.")
+    mlflow_port: int = Field(default=5000, description="Port of the MLflow UI.")
+    gateway_port: int = Field(default=8080, description="Port of the gateway.")
+    sensor_interval_seconds: int = Field(
+        default=5, ge=1, description="Shortest time between two evaluations of a sensor."
+    )
+    omp_threads: int | None = Field(
+        default=None, ge=1, description="Threads of one training process. Default: what the library chooses."
+    )
+    hf_token: SecretStr | None = Field(
+        default=None,
+        description="Token for a Hugging Face hub; only ever passed to the worker that downloads.",
+    )
+
+    @property
+    def root(self) -> Path:
+        """The home folder as an absolute path, whatever the working directory of the process."""
+        return self.home.expanduser().absolute()
+
+    @cached_property
+    def dagster_home(self) -> Path:
+        return self.root / "dagster"
+
+    @property
+    def catalog(self) -> str:
+        return self.catalog_url or f"sqlite:///{self.root / 'catalog.db'}"
+
+    @property
+    def artifacts(self) -> str:
+        return self.artifact_root or str(self.root / "artifacts")
+
+    @property
+    def mlflow(self) -> str:
+        return self.mlflow_tracking_uri or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{self.host}:{self.gateway_port}"
+
+    @property
+    def dagster_url(self) -> str:
+        return f"http://{self.host}:{self.dagster_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """Address of the MLflow UI, for links; the store itself is `mlflow`."""
+        if self.mlflow.startswith(("http://", "https://")):
+            return self.mlflow
+        return f"http://{self.host}:{self.mlflow_port}"
