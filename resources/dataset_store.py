@@ -1,0 +1,205 @@
+"""Immutable versions of tables: a JSON manifest over content-addressed Parquet chunks that neighbours share."""
+
+import hashlib
+import io
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from upath import UPath
+
+from resources.artifacts import write_bytes_atomically
+
+CUT_MASK = (1 << 11) - 1
+"""A chunk ends after a row whose hash has these bits zero: 2,048 rows on average, wherever the row stands."""
+
+LARGEST_CHUNK = 1 << 15
+"""Rows after which a chunk ends in any case."""
+
+
+class Chunk(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sha256: str
+    rows: int
+    bytes: int
+
+
+class Manifest(BaseModel):
+    """What a version consists of. `id` is the hash of everything below it except `created_at`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    id: str
+    kind: str = Field(description="What the rows are: rows, quarantine, findings, clusters, scores, dropped, …")
+    dataset: str
+    step: str = Field(description="The asset that wrote it.")
+    config_hash: str = Field(description="Hash of what the step was configured with.")
+    parent: str | None = Field(description="Manifest that this one was made from.")
+    columns: dict[str, str] = Field(description="Polars type by column name, in order.")
+    rows: int
+    content_hash: str = Field(description="Hash of columns and rows alone: equal content, equal hash.")
+    chunks: list[Chunk]
+    created_at: datetime
+
+
+class DatasetStoreError(RuntimeError):
+    """A version is missing, or its bytes are not what its manifest says."""
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys and no spaces: equal values, equal text."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def config_hash(value: object) -> str:
+    """16 hex digits of the canonical JSON of `value`: what identifies the configuration of a step."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def _row_hashes(frame: pl.DataFrame) -> np.ndarray:
+    """A hash of each row's identity, uint32 of shape (rows,).
+
+    CRC-32 and not polars' own hash, because that one may change between polars versions and the cuts would with it.
+    """
+    if "row_id" in frame.columns:
+        keys = frame["row_id"].cast(pl.String)
+    else:
+        flat = [name for name, dtype in frame.schema.items() if not dtype.is_nested()]
+        keys = frame.select(
+            pl.concat_str(pl.col(flat).cast(pl.String), separator="\x1f", ignore_nulls=True)
+        ).to_series()
+    return np.fromiter((zlib.crc32(key.encode()) for key in keys.fill_null("")), dtype=np.uint32, count=len(keys))
+
+
+def _cuts(hashes: np.ndarray) -> list[int]:
+    """Row numbers after which a chunk ends (exclusive ends, without the end of the table)."""
+    natural = np.flatnonzero((hashes & CUT_MASK) == 0) + 1
+    # Equal neighbours (many findings of one row) stay together, or one row could make many tiny chunks.
+    natural = natural[natural < len(hashes)]
+    natural = natural[hashes[natural] != hashes[natural - 1]]
+    ends: list[int] = []
+    start = 0
+    for end in [*natural.tolist(), len(hashes)]:
+        while end - start > LARGEST_CHUNK:
+            start += LARGEST_CHUNK
+            ends.append(start)
+        if end < len(hashes):
+            ends.append(end)
+        start = end
+    return ends
+
+
+def _to_parquet(frame: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.rechunk().write_parquet(buffer, compression="zstd", compression_level=3, statistics=False)
+    return buffer.getvalue()
+
+
+class DatasetStore:
+    """Versions under one root (a folder or an fsspec URL). Nothing in it is ever changed, only added."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = UPath(root)
+
+    def write(
+        self,
+        frame: pl.DataFrame | Iterable[pl.DataFrame],
+        *,
+        kind: str,
+        dataset: str,
+        step: str,
+        config_hash: str,
+        parent: str | None = None,
+    ) -> str:
+        """Store a table, whole or in batches of one schema, and return the id of its manifest.
+
+        Writing the same content from the same step again changes nothing and returns the same id. Batches are cut
+        as the whole table would be, so the id does not depend on how the rows were batched.
+        """
+        chunks: list[Chunk] = []
+        schema: dict[str, str] = {}
+        rest: pl.DataFrame | None = None
+        for batch in [frame] if isinstance(frame, pl.DataFrame) else frame:
+            if not schema:
+                schema = {name: str(dtype) for name, dtype in batch.schema.items()}
+            rest = batch if rest is None else pl.concat([rest, batch])
+            # The last row's successor is needed to know whether a cut falls behind it.
+            hashes = _row_hashes(rest)
+            start = 0
+            for end in _cuts(hashes):
+                chunks.append(self._write_chunk(rest[start:end]))
+                start = end
+            rest = rest[start:]
+        if rest is None:
+            raise ValueError(f"{dataset}: nothing to write for {kind}: give at least one (possibly empty) table")
+        if rest.height or not chunks:
+            chunks.append(self._write_chunk(rest))
+        content = hashlib.sha256(canonical_json([schema, [chunk.sha256 for chunk in chunks]]).encode()).hexdigest()
+        body = {
+            "kind": kind,
+            "dataset": dataset,
+            "step": step,
+            "config_hash": config_hash,
+            "parent": parent,
+            "columns": schema,
+            "rows": sum(chunk.rows for chunk in chunks),
+            "content_hash": content,
+            "chunks": [chunk.model_dump() for chunk in chunks],
+        }
+        manifest = Manifest(id=_manifest_id(body), created_at=datetime.now(UTC), **body)
+        target = self._manifest_path(manifest.id)
+        if not target.exists():
+            write_bytes_atomically(target, manifest.model_dump_json(indent=1).encode())
+        return manifest.id
+
+    def manifest(self, manifest_id: str) -> Manifest:
+        """The manifest of that id; DatasetStoreError when there is none or it was altered."""
+        target = self._manifest_path(manifest_id)
+        if not target.exists():
+            raise DatasetStoreError(f"no dataset version {manifest_id} in {self.root}: was another store written to?")
+        try:
+            manifest = Manifest.model_validate_json(target.read_bytes())
+        except ValidationError as error:
+            raise DatasetStoreError(f"{target} is not a manifest: restore it from a backup ({error})") from error
+        if _manifest_id(manifest.model_dump(exclude={"id", "created_at"})) != manifest_id:
+            raise DatasetStoreError(f"{target} was changed after it was written: restore it from a backup")
+        return manifest
+
+    def batches(self, manifest_id: str, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
+        """The chunks of a version in order, each verified against its hash."""
+        for chunk in self.manifest(manifest_id).chunks:
+            path = self._chunk_path(chunk.sha256)
+            if not path.exists():
+                raise DatasetStoreError(f"chunk {path} of version {manifest_id} is missing: restore it from a backup")
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() != chunk.sha256:
+                raise DatasetStoreError(f"chunk {path} of version {manifest_id} is damaged: restore it from a backup")
+            yield pl.read_parquet(io.BytesIO(data), columns=columns)
+
+    def read(self, manifest_id: str, columns: list[str] | None = None) -> pl.DataFrame:
+        """All rows of a version, or only some of its columns, in the order they were written."""
+        return pl.concat(self.batches(manifest_id, columns), rechunk=True)
+
+    def _write_chunk(self, frame: pl.DataFrame) -> Chunk:
+        data = _to_parquet(frame)
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self._chunk_path(sha256)
+        if not path.exists():
+            write_bytes_atomically(path, data)
+        return Chunk(sha256=sha256, rows=frame.height, bytes=len(data))
+
+    def _chunk_path(self, sha256: str) -> UPath:
+        return self.root / "chunks" / sha256[:2] / f"{sha256}.parquet"
+
+    def _manifest_path(self, manifest_id: str) -> UPath:
+        if not manifest_id.isalnum():
+            raise DatasetStoreError(f"{manifest_id!r} is not the id of a dataset version")
+        return self.root / "manifests" / f"{manifest_id}.json"
+
+
+def _manifest_id(body: dict[str, object]) -> str:
+    return hashlib.sha256(canonical_json(body).encode()).hexdigest()[:32]
