@@ -1,0 +1,403 @@
+"""MLflow as the platform uses it: training runs with their true status, and the model registry.
+
+A small client of our own rather than dagster-mlflow's resource: that one opens one MLflow run for each Dagster run and
+leaves it FINISHED when the Dagster run fails. Here a run belongs to one training and carries the status it earned.
+"""
+
+import fcntl
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from llmops_assets.specs.names import split_versioned
+from llmops_assets.specs.records import RegisteredModelRecord
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+ModelState = Literal["draft", "approved", "staging", "production", "archived"]
+
+# Limits of one `log_batch` request (mlflow.utils.validation).
+_BATCH_METRICS = 1000
+_BATCH_PARAMS = 100
+_LOCK_DEADLINE_SECONDS = 60.0
+_LINEAGE = ("dataset", "recipe", "content_hash", "family", "job_type")
+
+T = TypeVar("T")
+
+
+class UnknownModel(LookupError):
+    """No such model, version or alias in the registry."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version in the registry; `created_at` and `updated_at` are in UTC, `tags` holds its lineage."""
+
+    name: str
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    path: str
+    description: str
+    run_id: str | None
+    aliases: tuple[str, ...] = ()
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @property
+    def state(self) -> ModelState:
+        """Where it stands between draft and archived: an alias while it serves a purpose, a tag otherwise."""
+        if self.tags.get("state") == "archived":
+            return "archived"
+        for alias in ("production", "staging"):
+            if alias in self.aliases:
+                return alias
+        return "approved" if self.tags.get("state") == "approved" else "draft"
+
+
+class Tracking:
+    """Runs and model versions of one MLflow store.
+
+    `uri` is an SQLAlchemy URL or the address of an MLflow server. `artifact_root` is where the artifacts of new
+    experiments go; by default a folder `mlflow-artifacts` beside an SQLite file (MLflow itself would take `./mlruns` of
+    whatever process came first), and the server's own choice otherwise.
+
+    Several processes may share an SQLite store: creating it is serialised by a lock file, and a call that finds the
+    database locked is tried again for up to a minute.
+    """
+
+    def __init__(self, uri: str, artifact_root: str | None = None) -> None:
+        self.uri = uri
+        self._file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+        if artifact_root is None and self._file is not None:
+            artifact_root = str(self._file.absolute().parent / "mlflow-artifacts")
+        self.artifact_root = artifact_root
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        # Must be set before the import: mlflow reports its use to its makers by default.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        import logging
+
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
+        # The store creates or checks its tables here; two processes doing so at once leave half of them.
+        with self._exclusive():
+            return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Hold the lock file beside an SQLite store; a database server needs none."""
+        if self._file is None:
+            yield
+            return
+        self._file.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with open(f"{self._file}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _call(self, call: Callable[[], T]) -> T:
+        """Run `call`, again and again while SQLite says that another process holds the database."""
+        deadline = time.monotonic() + _LOCK_DEADLINE_SECONDS
+        pause = 0.05
+        while True:
+            try:
+                return call()
+            except Exception as error:
+                if "database is locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, 2.0)
+
+    def prepare(self) -> None:
+        """Create the store when it is new (about two seconds), so that no later call pays for it."""
+        _ = self._client
+
+    def start_run(
+        self,
+        experiment: str,
+        run_name: str,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Start a run in `experiment` (created when it is new) and return its id."""
+        experiment_id = self._experiment(experiment)
+        run = self._call(lambda: self._client.create_run(experiment_id, run_name=run_name, tags=dict(tags or {})))
+        if params:
+            self.log_params(run.info.run_id, params)
+        return run.info.run_id
+
+    def _experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self._call(lambda: self._client.get_experiment_by_name(name))
+        if found is None:
+            location = f"{self.artifact_root.rstrip('/')}/{name}" if self.artifact_root else None
+            try:
+                return self._call(lambda: self._client.create_experiment(name, artifact_location=location))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            # Another process created it between the two calls.
+            found = self._call(lambda: self._client.get_experiment_by_name(name))
+        if found is None or found.lifecycle_stage == "deleted":
+            raise ValueError(
+                f"the MLflow experiment {name!r} is deleted: restore it, or remove it for good with `mlflow gc`"
+            )
+        return found.experiment_id
+
+    def resume(self, run_id: str) -> str:
+        """Set an ended run to RUNNING again and return its id; raise LookupError when there is no such run."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._call(lambda: self._client.update_run(run_id, status="RUNNING"))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise LookupError(f"no MLflow run {run_id!r} in {self.uri}") from error
+            raise
+        return run_id
+
+    @contextmanager
+    def run(
+        self,
+        experiment: str,
+        run_name: str,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        run_id: str | None = None,
+    ) -> Iterator[str]:
+        """A run around a body: FINISHED after it, FAILED when it raises, KILLED when it is interrupted.
+
+        Goes on with `run_id` where one is given. The exception is passed on in every case.
+        """
+        run_id = self.resume(run_id) if run_id else self.start_run(experiment, run_name, params, tags)
+        try:
+            yield run_id
+        except Exception:
+            self.end_run(run_id, "FAILED")
+            raise
+        except BaseException:
+            # KeyboardInterrupt, SystemExit, and Dagster's own interrupt when a run is terminated.
+            self.end_run(run_id, "KILLED")
+            raise
+        self.end_run(run_id, "FINISHED")
+
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Log parameters; values are written with `str` and cut at MLflow's 6,000 characters."""
+        from mlflow.entities import Param
+
+        entries = [Param(key, str(value)[:6000]) for key, value in params.items()]
+        for start in range(0, len(entries), _BATCH_PARAMS):
+            batch = entries[start : start + _BATCH_PARAMS]
+            self._call(lambda batch=batch: self._client.log_batch(run_id, params=batch))
+
+    def log_metrics(self, run_id: str, metrics: Iterable[tuple[str, float, int]]) -> None:
+        """Log (key, value, step) triples, up to a thousand in a request."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        entries = [Metric(key, float(value), now, int(step)) for key, value, step in metrics]
+        for start in range(0, len(entries), _BATCH_METRICS):
+            batch = entries[start : start + _BATCH_METRICS]
+            self._call(lambda batch=batch: self._client.log_batch(run_id, metrics=batch))
+
+    def log_artifact(self, run_id: str, path: str | Path, folder: str | None = None) -> None:
+        """Copy a file, or a folder with all that is in it, to the run's artifacts (under `folder`)."""
+        if Path(path).is_dir():
+            self._call(lambda: self._client.log_artifacts(run_id, str(path), folder))
+        else:
+            self._call(lambda: self._client.log_artifact(run_id, str(path), folder))
+
+    def set_run_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            self._call(lambda key=key, value=value: self._client.set_tag(run_id, key, value))
+
+    def end_run(self, run_id: str, status: RunStatus) -> None:
+        self._call(lambda: self._client.set_terminated(run_id, status))
+
+    def run_status(self, run_id: str) -> str:
+        """RUNNING, FINISHED, FAILED or KILLED."""
+        return self._call(lambda: self._client.get_run(run_id)).info.status
+
+    def run_metrics(self, run_id: str) -> dict[str, float]:
+        """The last value of each metric of a run."""
+        return dict(self._call(lambda: self._client.get_run(run_id)).data.metrics)
+
+    def run_url(self, run_id: str, ui: str) -> str:
+        """Address of a run's page in the MLflow UI that listens at `ui`."""
+        run = self._call(lambda: self._client.get_run(run_id))
+        return f"{ui.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
+
+    def register(
+        self,
+        name: str,
+        model_dir: str | Path,
+        run_id: str | None,
+        tags: Mapping[str, str],
+        description: str = "",
+    ) -> int:
+        """Register the model in folder `model_dir` as a version of `name` and return the version.
+
+        `tags` holds the lineage and must have dataset, recipe, content_hash, family and job_type. The same
+        `content_hash` under the same name is the same version: its tags and description are brought up to date.
+
+        With an SQLite or PostgreSQL store the version's source is the folder itself. An MLflow server refuses a local
+        folder outside of its run's artifacts, so there the folder is uploaded to the run first.
+        """
+        from mlflow.exceptions import MlflowException
+
+        missing = [key for key in _LINEAGE if not tags.get(key)]
+        if missing:
+            raise ValueError(f"model {name!r} cannot be registered without the lineage tags {', '.join(missing)}")
+        tags = {key: str(value) for key, value in tags.items()} | {"path": str(model_dir)}
+        with self._exclusive():
+            existing = next(
+                (v for v in self._versions(name) if v.tags.get("content_hash") == tags["content_hash"]), None
+            )
+            if existing is None:
+                try:
+                    self._call(lambda: self._client.create_registered_model(name))
+                except MlflowException as error:
+                    if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                        raise
+                source = self._source(model_dir, run_id)
+                created = self._call(
+                    lambda: self._client.create_model_version(
+                        name, source, run_id=run_id, tags=tags, description=description, await_creation_for=0
+                    )
+                )
+                return int(created.version)
+        version = int(existing.version)
+        for key, value in tags.items():
+            if existing.tags.get(key) != value:
+                self.tag(name, version, key, value)
+        if description and existing.description != description:
+            self.describe(name, version, description)
+        return version
+
+    def _source(self, model_dir: str | Path, run_id: str | None) -> str:
+        local = "://" not in str(model_dir)
+        if not (local and self.uri.startswith(("http://", "https://"))):
+            return Path(model_dir).absolute().as_uri() if local else str(model_dir)
+        if run_id is None:
+            raise ValueError(
+                f"{model_dir} is a local folder and {self.uri} an MLflow server: it takes such a model only with a run"
+            )
+        self.log_artifact(run_id, model_dir, "model")
+        return f"{self._call(lambda: self._client.get_run(run_id)).info.artifact_uri}/model"
+
+    def model(self, ref: str) -> RegisteredModelRecord:
+        """The registered model that `ref` names: `name@version`, or `name@alias` such as `desk@production`.
+
+        Raises UnknownModel, naming what there is instead.
+        """
+        return self._record(self.version(ref))
+
+    def version(self, ref: str) -> ModelVersion:
+        """The registry's entry for `name@version` or `name@alias`, with aliases and tags; raises UnknownModel."""
+        name, wanted = split_versioned(ref)
+        of_name = self.models(name)
+        for entry in of_name:
+            if str(entry.version) == wanted or wanted in entry.aliases:
+                return entry
+        if not of_name:
+            raise UnknownModel(f"no model {name!r} in the registry: `llmops model list` shows what there is")
+        known = ", ".join(f"{e.version}" + (f" ({', '.join(e.aliases)})" if e.aliases else "") for e in of_name[:10])
+        raise UnknownModel(f"model {name!r} has no version or alias {wanted!r}; its newest versions are {known}")
+
+    def models(self, name: str | None = None) -> list[ModelVersion]:
+        """All registered versions (of `name`), newest first by `created_at`."""
+        aliases = self._aliases(name)
+        entries = [self._entry(found, aliases) for found in self._versions(name)]
+        return sorted(entries, key=lambda e: (e.created_at, e.name, e.version), reverse=True)
+
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Point `alias` (staging, production…) at a version; it leaves the version that had it."""
+        self._call(lambda: self._client.set_registered_model_alias(name, alias, str(version)))
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        self._call(lambda: self._client.delete_registered_model_alias(name, alias))
+
+    def tag(self, name: str, version: int, key: str, value: str) -> None:
+        self._call(lambda: self._client.set_model_version_tag(name, str(version), key, value))
+
+    def describe(self, name: str, version: int, description: str) -> None:
+        self._call(lambda: self._client.update_model_version(name, str(version), description))
+
+    def _versions(self, name: str | None) -> "list[MlflowVersion]":
+        query = f"name = '{name}'" if name else None
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self._call(
+                lambda token=token: self._client.search_model_versions(query, max_results=1000, page_token=token)
+            )
+            found.extend(page)
+            token = page.token
+            if not token:
+                return found
+
+    def _aliases(self, name: str | None) -> dict[tuple[str, int], tuple[str, ...]]:
+        """Aliases by (name, version); a search for versions leaves them empty."""
+        query = f"name = '{name}'" if name else None
+        by_version: dict[tuple[str, int], tuple[str, ...]] = {}
+        token = None
+        while True:
+            page = self._call(
+                lambda token=token: self._client.search_registered_models(query, max_results=100, page_token=token)
+            )
+            for model in page:
+                for alias, version in sorted(model.aliases.items()):
+                    key = (model.name, int(version))
+                    by_version[key] = (*by_version.get(key, ()), alias)
+            token = page.token
+            if not token:
+                return by_version
+
+    def _entry(self, found: "MlflowVersion", aliases: dict[tuple[str, int], tuple[str, ...]]) -> ModelVersion:
+        version = int(found.version)
+        return ModelVersion(
+            name=found.name,
+            version=version,
+            created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+            updated_at=datetime.fromtimestamp(found.last_updated_timestamp / 1000, UTC),
+            path=found.tags.get("path", found.source),
+            description=found.description or "",
+            run_id=found.run_id or None,
+            aliases=aliases.get((found.name, version), ()),
+            tags=dict(found.tags),
+        )
+
+    def _record(self, entry: ModelVersion) -> RegisteredModelRecord:
+        missing = [key for key in _LINEAGE if key not in entry.tags]
+        if missing:
+            raise UnknownModel(
+                f"{entry.ref} was registered outside of this platform: it lacks the tags {', '.join(missing)}"
+            )
+        return RegisteredModelRecord(
+            dataset=entry.tags["dataset"],
+            recipe=entry.tags["recipe"],
+            name=entry.name,
+            version=entry.version,
+            path=entry.path,
+            content_hash=entry.tags["content_hash"],
+            family=entry.tags["family"],
+            job_type=entry.tags["job_type"],
+            mlflow_run_id=entry.run_id,
+            card=entry.tags.get("card", ""),
+        )

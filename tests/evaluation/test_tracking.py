@@ -1,0 +1,124 @@
+"""The MLflow client: true run status, an idempotent registry, aliases, and many processes on one SQLite file."""
+
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from resources.tracking import Tracking, UnknownModel
+
+LINEAGE = {
+    "dataset": "desk@v1",
+    "recipe": "desk-0a1b2c3d",
+    "content_hash": "h1",
+    "family": "llama",
+    "job_type": "SFT",
+    "card": "/models/card.md",
+}
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
+    return Tracking(f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+
+
+def test_a_run_keeps_parameters_metrics_and_artifacts(tracking: Tracking, tmp_path: Path) -> None:
+    report = tmp_path / "보고서.html"
+    report.write_text("<p>가</p>", encoding="utf-8")
+    with tracking.run("desk", "first", params={"lr": 1e-3, "long": "x" * 7000}, tags={"dataset": "desk@v1"}) as run_id:
+        tracking.log_metrics(run_id, [("loss", 1 / (step + 1), step) for step in range(2500)])
+        tracking.log_artifact(run_id, report)
+        assert tracking.run_status(run_id) == "RUNNING"
+    assert tracking.run_status(run_id) == "FINISHED"
+    assert tracking.run_metrics(run_id)["loss"] == pytest.approx(1 / 2500)
+    run = tracking._client.get_run(run_id)
+    assert run.data.params["lr"] == "0.001" and run.data.tags["dataset"] == "desk@v1"
+    assert len(tracking._client.get_metric_history(run_id, "loss")) == 2500
+    assert [a.path for a in tracking._client.list_artifacts(run_id)] == ["보고서.html"]
+    assert run.info.artifact_uri.startswith(tracking.artifact_root)
+    assert tracking.run_url(run_id, "http://127.0.0.1:5000/").endswith(f"/runs/{run_id}")
+
+
+def test_a_run_that_raises_is_failed_and_one_that_is_interrupted_is_killed(tracking: Tracking) -> None:
+    with pytest.raises(ZeroDivisionError), tracking.run("desk", "fails") as failed:
+        _ = 1 / 0
+    assert tracking.run_status(failed) == "FAILED"
+    with pytest.raises(KeyboardInterrupt), tracking.run("desk", "interrupted") as killed:
+        raise KeyboardInterrupt
+    assert tracking.run_status(killed) == "KILLED"
+    with tracking.run("desk", "resumed", run_id=failed) as again:
+        assert again == failed and tracking.run_status(failed) == "RUNNING"
+    assert tracking.run_status(failed) == "FINISHED"
+    with pytest.raises(LookupError, match="no MLflow run"):
+        tracking.resume("0" * 32)
+
+
+def test_the_same_content_is_the_same_version(tracking: Tracking, tmp_path: Path) -> None:
+    first = tracking.register("desk", tmp_path, None, LINEAGE, "one")
+    assert tracking.register("desk", tmp_path, None, LINEAGE | {"card": "/new/card.md"}, "two") == first
+    assert tracking.model(f"desk@{first}").card == "/new/card.md"
+    assert tracking.version(f"desk@{first}").description == "two"
+    second = tracking.register("desk", tmp_path, None, LINEAGE | {"content_hash": "h2"})
+    assert second == first + 1
+    with pytest.raises(ValueError, match="lineage tags recipe"):
+        tracking.register("desk", tmp_path, None, {k: v for k, v in LINEAGE.items() if k != "recipe"})
+
+
+def test_an_alias_moves_and_a_wrong_reference_names_what_there_is(tracking: Tracking, tmp_path: Path) -> None:
+    one = tracking.register("aliased", tmp_path, None, LINEAGE)
+    two = tracking.register("aliased", tmp_path, None, LINEAGE | {"content_hash": "h2"})
+    assert tracking.version(f"aliased@{one}").state == "draft"
+    tracking.tag("aliased", one, "state", "approved")
+    assert tracking.version(f"aliased@{one}").state == "approved"
+    tracking.set_alias("aliased", "production", one)
+    assert tracking.model("aliased@production").ref == f"aliased@{one}"
+    tracking.set_alias("aliased", "production", two)
+    assert tracking.model("aliased@production").ref == f"aliased@{two}"
+    assert tracking.version("aliased@production").state == "production"
+    tracking.delete_alias("aliased", "production")
+    with pytest.raises(UnknownModel, match="no version or alias 'production'"):
+        tracking.model("aliased@production")
+    with pytest.raises(UnknownModel, match="no model 'nobody'"):
+        tracking.model("nobody@1")
+    with pytest.raises(ValueError, match="NAME@VERSION"):
+        tracking.model("aliased")
+
+
+def test_a_hundred_versions_are_listed_newest_first_within_a_cpu_second(tracking: Tracking, tmp_path: Path) -> None:
+    for number in range(100):
+        tracking._client.create_registered_model("many") if number == 0 else None
+        tracking._client.create_model_version("many", str(tmp_path), tags=LINEAGE | {"content_hash": f"h{number}"})
+    started = time.process_time()
+    listed = tracking.models("many")
+    assert time.process_time() - started < 1
+    assert [m.version for m in listed] == list(range(100, 0, -1))
+    assert {m.name for m in tracking.models()} >= {"many"}
+
+
+def test_processes_that_meet_on_a_new_store_all_succeed(tmp_path: Path) -> None:
+    body = textwrap.dedent(
+        """
+        import sys
+        from resources.tracking import Tracking
+        tracking = Tracking(sys.argv[1])
+        tags = dict(dataset="d@v1", recipe="r", content_hash="same", family="llama", job_type="SFT")
+        for _ in range(5):
+            with tracking.run("shared", sys.argv[2]) as run_id:
+                tracking.log_metrics(run_id, [("loss", 1.0, step) for step in range(50)])
+        print(tracking.register("shared", "/tmp", run_id, tags))
+        """
+    )
+    uri = f"sqlite:///{tmp_path}/new/mlflow.db"
+    workers = [
+        subprocess.Popen([sys.executable, "-c", body, uri, f"w{n}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for n in range(3)
+    ]
+    outcomes = [worker.communicate(timeout=120) for worker in workers]
+    assert [w.returncode for w in workers] == [0, 0, 0], b"\n".join(err for _, err in outcomes).decode()[-4000:]
+    assert [out.split() for out, _ in outcomes] == [[b"1"]] * 3
+    tracking = Tracking(uri)
+    runs = tracking._client.search_runs([tracking._experiment("shared")])
+    assert len(runs) == 15 and {r.info.status for r in runs} == {"FINISHED"}
