@@ -1,0 +1,50 @@
+"""Keeps what each asset leaves behind: one JSON file per asset and partition."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TypeVar
+
+from llmops_assets.specs.names import check_key
+from llmops_assets.specs.records import Record
+
+R = TypeVar("R", bound=Record)
+
+
+class Records:
+    """Saves and loads records below a folder. Writes are atomic; the last one counts."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def path(self, record: type[Record], partition: str) -> Path:
+        # A cell's key joins two keys with "|", which some file systems refuse.
+        parts = [check_key(part) for part in partition.split("|")]
+        return self.root.joinpath(record.asset, *parts[:-1], f"{parts[-1]}.json")
+
+    def save(self, partition: str, record: Record) -> Path:
+        path = self.path(type(record), partition)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(record.model_dump_json(indent=1))
+        os.replace(temporary, path)
+        return path
+
+    def load(self, record: type[R], partition: str) -> R:
+        """The record of an asset's partition; FileNotFoundError names the asset to materialise when there is none."""
+        path = self.path(record, partition)
+        if not path.exists():
+            raise FileNotFoundError(
+                f"asset {record.asset!r} has no result for partition {partition!r}: materialise it first"
+            )
+        return record.model_validate_json(path.read_text(encoding="utf-8"))
+
+    def find(self, record: type[R], partition: str) -> R | None:
+        """The record of an asset's partition, or None when there is none yet."""
+        return self.load(record, partition) if self.path(record, partition).exists() else None
+
+    def all(self, record: type[R]) -> list[R]:
+        """Every record of an asset, the one written last first."""
+        paths = sorted((self.root / record.asset).rglob("[!.]*.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+        return [record.model_validate_json(p.read_text(encoding="utf-8")) for p in paths]
