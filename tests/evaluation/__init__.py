@@ -1,0 +1,1 @@
+"""Tests of evaluation, the registry and tracking."""
