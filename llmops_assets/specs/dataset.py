@@ -1,0 +1,92 @@
+"""What a user says about a dataset version when registering it."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import Field
+
+from llmops_assets.specs.base import Float, Int, Name, Part, Rule, Spec, Text, VersionedRef, View
+
+DatasetType = Literal["pretrain_corpus", "sft_pair", "rag_qa", "rlhf_pair", "embedding_pair", "eval_suite"]
+DATASET_TYPES: tuple[str, ...] = get_args(DatasetType)
+
+
+class SplitSpec(Part):
+    """How the rows of a version are divided into train, validation and test."""
+
+    stratify_by: Text | None = Field(
+        default="category", description="Field whose shares are kept in every split; null for none."
+    )
+    group_by: Text | None = Field(
+        default=None,
+        description="Metadata field whose equal values stay together in one split, besides duplicate clusters.",
+    )
+    ratios: Annotated[tuple[Float, Float, Float], Field(description="Shares of train, validation and test.")] = (
+        0.8,
+        0.1,
+        0.1,
+    )
+    seed: Int = Field(default=0, ge=0)
+
+
+class DatasetSpec(Spec):
+    """One immutable version of a dataset, before any of its files is read.
+
+    Give `files` (they are copied into the platform) or `storage_uri` (where they already lie), or both.
+    """
+
+    kind: ClassVar[str] = "dataset"
+
+    name: Name
+    version: Name
+    type: DatasetType
+    files: list[Text] = Field(
+        default_factory=list,
+        description="Paths, folders or fsspec URLs of the raw files; relative ones start at the spec's folder.",
+    )
+    storage_uri: Text | None = Field(default=None, description="Where the registered files lie.")
+    schema_ref: VersionedRef = Field(
+        description="Schema of the canonical rows, TYPE@VERSION. Left out, it is the current one of the type."
+    )
+    owner: Text = Field(description="The team that answers for the data.")
+    description: Text
+    status: Literal["active", "deprecated", "archived"] = "active"
+    license: Text | None = None
+    mapping: dict[Text, Text] | None = Field(
+        default=None,
+        description="Canonical field by the column of the files that holds it, where recognition would fail.",
+    )
+    split: SplitSpec = Field(default_factory=SplitSpec)
+
+    @property
+    def key(self) -> str:
+        """``name@version``, the partition key."""
+        return f"{self.name}@{self.version}"
+
+    @classmethod
+    def complete(cls, data: dict[str, Any]) -> None:
+        if data.get("schema_ref") is None:
+            type_ = data.get("type")
+            data["schema_ref"] = f"{type_ if type_ in DATASET_TYPES else 'unknown'}@1"
+
+    @classmethod
+    def rules(cls, view: View) -> Iterator[Rule]:
+        if not view.get("files") and not view.get("storage_uri"):
+            yield "files", "names no file, and storage_uri is empty too", "List the raw files, or give storage_uri"
+        type_, schema = view.get("type", str), view.get("schema_ref", str)
+        if type_ and schema and schema.split("@")[0] != type_:
+            yield (
+                "schema_ref",
+                f"{schema} is no schema of type {type_}",
+                f"Write {type_}@1, or leave schema_ref out",
+            )
+        ratios = view.get("split.ratios", list, tuple)
+        if ratios and len(ratios) == 3 and all(isinstance(share, (int, float)) for share in ratios):
+            if any(share < 0 for share in ratios) or abs(sum(ratios) - 1) > 1e-6:
+                yield (
+                    "split.ratios",
+                    f"{list(ratios)} should be three shares from 0 to 1 that add up to 1",
+                    "For example [0.8, 0.1, 0.1]",
+                )
+            elif ratios[0] == 0 and type_ != "eval_suite":
+                yield "split.ratios", "leaves no rows to train on", "Make the first share larger than 0"

@@ -1,0 +1,117 @@
+"""What a user says about an endpoint: which model it serves, on what, and how a new model takes over."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from llmops_assets.specs.base import Int, Name, Part, Rule, Spec, Text, VersionedRef, View
+from llmops_assets.specs.policy import Environment, JobType, ServeTarget
+
+
+class ServeResources(Part):
+    gpus: Int = Field(ge=0, description="GPUs a replica; 0 serves on the CPU.")
+    gpu_memory_gb: Int | None = Field(default=None, ge=1, description="Memory that each GPU must have.")
+
+
+class Runtime(Part):
+    max_concurrent_requests: Int = Field(default=256, ge=1)
+    max_input_tokens: Int | None = Field(default=None, ge=1, description="Left out: what the model allows.")
+    max_output_tokens: Int | None = Field(default=None, ge=1, description="Left out: what the model allows.")
+
+
+class Replicas(Part):
+    min: Int = Field(default=1, ge=1)
+    max: Int = Field(default=1, ge=1)
+
+
+class TrafficSplit(Part):
+    """Percent of the users on the model that was there and on the new one."""
+
+    old: Int = Field(ge=0, le=100)
+    new: Int = Field(ge=0, le=100)
+
+
+class Rollout(Part):
+    """How a new model takes over: all users at once when it is healthy (blue-green), or a share of them (canary)."""
+
+    strategy: Literal["blue-green", "canary"] = "blue-green"
+    traffic_split: TrafficSplit | None = Field(default=None, description="canary only.")
+
+
+class DeploymentSpec(Spec):
+    """One endpoint."""
+
+    kind: ClassVar[str] = "deployment"
+
+    model_ref: VersionedRef = Field(description="NAME@VERSION or NAME@ALIAS of the registry.")
+    model_family: Text = Field(description="A family of the policy; verified against the model's own config.")
+    job_type: JobType = Field(description="The job that made the model.")
+    serve_target: ServeTarget
+    endpoint: Name = Field(description="Name of the endpoint; left out, that of the model.")
+    engine: Literal["transformers", "vllm"] = "transformers"
+    load_mode: Literal["merged", "base+adapter"] = "merged"
+    environment: Environment
+    resources: ServeResources
+    runtime: Runtime = Field(default_factory=Runtime)
+    replicas: Replicas = Field(default_factory=Replicas)
+    rollout: Rollout = Field(default_factory=Rollout)
+    image: Text | None = Field(default=None, description="Another serve image than the policy's; for some roles only.")
+
+    @property
+    def model_name(self) -> str:
+        return self.model_ref.partition("@")[0]
+
+    @property
+    def model_version(self) -> str:
+        """The version or the alias after the ``@``."""
+        return self.model_ref.partition("@")[2]
+
+    @classmethod
+    def complete(cls, data: dict[str, Any]) -> None:
+        if data.get("endpoint") is None:
+            name = str(data.get("model_ref", "")).partition("@")[0]
+            # A fault of model_ref is not to be told again as one of endpoint.
+            data["endpoint"] = name if name and name.isascii() and " " not in name else "unnamed"
+
+    @classmethod
+    def rules(cls, view: View) -> Iterator[Rule]:
+        environment, mode = view.get("environment", str), view.get("load_mode", str)
+        if environment == "production" and mode == "base+adapter":
+            yield "load_mode", "production serves merged models only", "Write load_mode: merged"
+        if mode == "base+adapter" and view.get("engine", str) in (None, "transformers"):
+            yield "engine", "transformers serves no adapters beside their base", "Write engine: vllm, or load merged"
+        if view.get("resources.gpus", int) == 0 and view.get("resources.gpu_memory_gb") is not None:
+            yield "resources.gpu_memory_gb", "has no effect where gpus is 0", "Remove it, or ask for GPUs"
+        low, high = view.get("replicas.min", int) or 1, view.get("replicas.max", int) or 1
+        if low > high:
+            yield "replicas.max", f"{high} is less than replicas.min {low}", "Make it at least replicas.min"
+        yield from _rollout_rules(view)
+
+
+def _rollout_rules(view: View) -> Iterator[Rule]:
+    strategy, split = view.get("rollout.strategy", str), view.get("rollout.traffic_split", dict)
+    if strategy == "canary" and split is None:
+        yield (
+            "rollout.traffic_split",
+            "required for canary",
+            "Add traffic_split: {old: 90, new: 10}",
+        )
+    if split is None:
+        return
+    old, new = view.get("rollout.traffic_split.old", int), view.get("rollout.traffic_split.new", int)
+    if strategy in (None, "blue-green"):
+        yield (
+            "rollout.traffic_split",
+            "only for canary: blue-green moves all users at once",
+            "Remove it, or write strategy: canary",
+        )
+    elif old is not None and new is not None:
+        if old + new != 100:
+            yield "rollout.traffic_split", f"{old} + {new} is {old + new}, not 100", "Make the two add up to 100"
+        elif strategy == "canary" and not 0 < new < 100:
+            yield (
+                "rollout.traffic_split.new",
+                f"{new} is no canary: it leaves one of the two without users",
+                "Choose 1 to 99, or write strategy: blue-green",
+            )

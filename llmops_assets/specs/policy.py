@@ -1,0 +1,268 @@
+"""The policy of an installation: which models, images, data and releases are allowed, read from one YAML file."""
+
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from llmops_assets.specs.base import Bool, Float, Int, Part, SpecError, SpecFault, Text, faults_of
+
+JobType = Literal["PRETRAIN", "SFT", "RAG_TUNING", "RLHF", "EMBEDDING"]
+JOB_TYPES: tuple[str, ...] = get_args(JobType)
+ServeTarget = Literal["GENERATION", "RAG"]
+Environment = Literal["dev", "staging", "production"]
+DEFAULT_POLICY = Path(__file__).with_name("policy.yaml")
+FAMILY_VERSION_KEY = "llmops_family_version"
+"""Key of config.json under which a PRETRAIN job writes the version of the family that it follows."""
+
+
+class VersionSign(Part):
+    """What a config.json must show for a model to count as at least `version`."""
+
+    version: Text
+    vocab_size_at_least: Int | None = None
+    rope_theta_at_least: Float | None = None
+    rope_type: Text | None = None
+
+
+class Family(Part):
+    architectures: list[Text] = Field(min_length=1)
+    encoder_architectures: list[Text] = Field(
+        default_factory=list, description="Without a language head; for EMBEDDING only."
+    )
+    model_types: list[Text] = Field(min_length=1)
+    job_types: list[JobType] = Field(min_length=1)
+    min_version: Text | None = None
+    version_signs: list[VersionSign] = Field(default_factory=list, description="Strongest first.")
+    rule: Text = Field(description="The rule in words, for messages.")
+
+
+class Images(Part):
+    """Image names without their registry."""
+
+    train: dict[JobType, Text]
+    serve: dict[ServeTarget, Text]
+    override_roles: list[Text] = Field(default_factory=list)
+
+
+class Gate(Part):
+    """What a model must reach: a metric of a suite, on enough items."""
+
+    metric: Text
+    suite: Text = "test"
+    judge: Literal["exact"] | None = None
+    at_least: Float | None = None
+    at_most: Float | None = None
+    n_at_least: Int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> "Gate":
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("a gate has exactly one of at_least and at_most")
+        return self
+
+    def passes(self, value: float, n: int) -> bool:
+        """Whether a metric of `value`, measured on `n` items, opens the gate. NaN never does."""
+        enough = n >= self.n_at_least
+        return enough and (value >= self.at_least if self.at_least is not None else value <= self.at_most)
+
+    @property
+    def text(self) -> str:
+        """The gate in words: ``accuracy of test >= 0.9 on 200 items or more``."""
+        bound = f">= {self.at_least}" if self.at_least is not None else f"<= {self.at_most}"
+        return f"{self.metric} of {self.suite} {bound} on {self.n_at_least} items or more"
+
+
+class Limits(Part):
+    max_seq_len: dict[JobType, Int] = Field(default_factory=dict)
+    max_samples: Int = Field(ge=1)
+    max_upload_bytes: Int = Field(ge=1)
+    max_decompressed_bytes: Int = Field(ge=1)
+    max_line_bytes: Int = Field(ge=1)
+    model_versions: Int = Field(ge=1)
+    max_gpus: Int = Field(ge=0)
+    max_nodes: Int = Field(ge=1)
+
+
+class MinHash(Part):
+    """Near-duplicates: `bands` × `rows` permutations over character `shingle`-grams, verified at `jaccard`."""
+
+    bands: Int = Field(ge=1)
+    rows: Int = Field(ge=1)
+    shingle: Int = Field(ge=1)
+    jaccard: Float = Field(gt=0, le=1)
+
+
+class Pii(Part):
+    mode: Literal["mask"]
+    placeholders: dict[Text, Text] = Field(description="What replaces a span, by type of personal data.")
+
+
+class DatasetPolicy(Part):
+    max_quarantined_share: Float = Field(ge=0, le=1)
+    require_category: Bool
+    min_quality_score: Float = Field(ge=0, le=1)
+    minhash: MinHash
+    pii: Pii
+
+
+class RatingScale(Part):
+    low: Int
+    high: Int
+
+
+class Guardrail(Part):
+    margin: Float = Field(ge=0, le=1, description="How much worse the treatment may be, as a share of requests.")
+
+
+class Guardrails(Part):
+    slow_requests: Guardrail
+    failed_requests: Guardrail
+
+
+class ExperimentPolicy(Part):
+    alpha: Float = Field(gt=0, lt=0.5)
+    users_per_arm: Int = Field(ge=2)
+    srm_p: Float = Field(gt=0, lt=1)
+    latency_threshold_ms: Float = Field(gt=0)
+    rating: RatingScale
+    guardrails: Guardrails
+    max_duration_hours: Float = Field(gt=0)
+
+
+class ServingPolicy(Part):
+    targets: dict[ServeTarget, list[JobType]]
+    adapter_environments: list[Environment]
+    cb_num_blocks: Int = Field(ge=1)
+    cb_block_size: Int = Field(ge=1)
+    cb_max_batch_tokens: Int = Field(ge=1)
+    start_timeout_seconds: Float = Field(gt=0)
+    stop_timeout_seconds: Float = Field(gt=0)
+
+
+class Policy(Part):
+    """Everything that specs and stages are held to."""
+
+    families: dict[Text, Family] = Field(min_length=1)
+    images: Images
+    gates: dict[JobType, Gate]
+    limits: Limits
+    datasets: DatasetPolicy
+    experiments: ExperimentPolicy
+    serving: ServingPolicy
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Policy":
+        for what, given in (("images.train", self.images.train), ("gates", self.gates)):
+            if missing := [job for job in JOB_TYPES if job not in given]:
+                raise ValueError(f"{what} says nothing about {', '.join(missing)}")
+        for what, given in (("images.serve", self.images.serve), ("serving.targets", self.serving.targets)):
+            if missing := [target for target in get_args(ServeTarget) if target not in given]:
+                raise ValueError(f"{what} says nothing about {', '.join(missing)}")
+        return self
+
+
+def load_policy(path: Path | None = None) -> Policy:
+    """Read the policy at `path`, by default the one in the package; raise SpecError with every fault of it."""
+    path = Path(path) if path else DEFAULT_POLICY
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpecError([SpecFault("", f"the policy cannot be read: {error}", file=str(path))]) from error
+    try:
+        return Policy.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(faults_of(error, Policy, str(path))) from error
+
+
+def verify_family(policy: Policy, family: str, config: dict[str, Any], job_type: JobType) -> None:
+    """Check by a model's own config.json that it is of `family` and may be used for `job_type`.
+
+    A family with `min_version` wants a version. A model made by a PRETRAIN job states the one whose design it follows
+    under ``llmops_family_version``; of any other model the first of the family's `version_signs` that config.json
+    fulfils counts. No sign, no version: the model is refused rather than trusted by its name.
+
+    Raises SpecError with every reason.
+    """
+    rules = policy.families.get(family)
+    if rules is None:
+        known = ", ".join(policy.families)
+        raise SpecError([SpecFault("model_family", f"'{family}' is not a family of the policy", f"Allowed: {known}")])
+    faults = []
+    if job_type not in rules.job_types:
+        faults.append(
+            SpecFault("job_type", f"{family} is not allowed for {job_type}", f"It is for {', '.join(rules.job_types)}")
+        )
+    allowed = rules.architectures + (rules.encoder_architectures if job_type == "EMBEDDING" else [])
+    architectures = config.get("architectures")
+    named = [architectures] if isinstance(architectures, str) else architectures or []
+    if not named or any(name not in allowed for name in named):
+        faults.append(
+            SpecFault(
+                "config.architectures",
+                f"{', '.join(map(str, named)) or 'no architecture'} in the model's config.json is not {family}",
+                f"{family} means: {rules.rule}",
+            )
+        )
+    elif (model_type := config.get("model_type")) not in rules.model_types:
+        faults.append(
+            SpecFault(
+                "config.model_type",
+                f"the model's config.json says {model_type!r} beside {named[0]}",
+                f"Expected one of {', '.join(rules.model_types)}: the config is not that of a {family} model",
+            )
+        )
+    elif rules.min_version:
+        faults += _version_faults(family, rules, config)
+    if faults:
+        raise SpecError(faults)
+
+
+def _version_faults(family: str, rules: Family, config: dict[str, Any]) -> list[SpecFault]:
+    version = family_version(rules, config)
+    if version is None:
+        return [
+            SpecFault(
+                "config",
+                f"nothing in the model's config.json shows {family} {rules.min_version} or later",
+                f"{rules.rule} If it is such a model all the same, add "
+                f'"{FAMILY_VERSION_KEY}": "{rules.min_version}" to its config.json',
+            )
+        ]
+    if _numbers(version) < _numbers(rules.min_version or "0"):
+        return [
+            SpecFault(
+                "config",
+                f"the model is {family} {version}, but the policy wants {rules.min_version} or later",
+                "Choose a newer base model",
+            )
+        ]
+    return []
+
+
+def family_version(rules: Family, config: dict[str, Any]) -> str | None:
+    """The version of its family that a model's config.json states or shows, or None when it shows none."""
+    stated = config.get(FAMILY_VERSION_KEY)
+    if isinstance(stated, (str, int, float)) and _numbers(str(stated)):
+        return str(stated)
+    # transformers 5 writes `rope_parameters`; the releases before it `rope_theta` and `rope_scaling`.
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    theta = rope.get("rope_theta", config.get("rope_theta")) or 0
+    kind = rope.get("rope_type", rope.get("type"))
+    for sign in rules.version_signs:
+        if (
+            (config.get("vocab_size") or 0) >= (sign.vocab_size_at_least or 0)
+            and theta >= (sign.rope_theta_at_least or 0)
+            and sign.rope_type in (None, kind)
+        ):
+            return sign.version
+    return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """``"3.1"`` as ``(3, 1, 0)``; empty when it is no version of at most three numbers."""
+    parts = version.split(".")
+    if len(parts) > 3 or not all(part.isdecimal() for part in parts):
+        return ()
+    return tuple(map(int, parts)) + (0,) * (3 - len(parts))
