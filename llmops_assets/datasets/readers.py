@@ -1,0 +1,344 @@
+"""Reads the rows of raw files (JSON, JSONL, CSV, TSV, Parquet, text; .gz and .zst) one by one, each with its line."""
+
+import csv
+import gzip
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import msgspec
+import pyarrow as pa
+import zstandard
+from upath import UPath
+
+LONGEST_LINE = 16 * 2**20
+"""Bytes of one line, row or document; a longer one is refused without being held in memory."""
+
+LARGEST_EXPANSION = 300
+"""How many times its size a compressed file may expand; text reaches 30, a bomb 1,000."""
+
+SMALLEST_BOMB = 64 * 2**20
+"""Bytes below which expansion is not judged."""
+
+RAW_SAMPLE = 500
+"""Characters of a refused row that are kept with its reason."""
+
+PARQUET_ROWS = 10_000
+"""Rows of a Parquet file that are decoded at a time."""
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md")
+
+
+class RowFault(Exception):
+    """Why one row cannot be read: `field` is the path inside the row."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Raw:
+    """One row as it stood in the file: a decoded object, or the fault that prevented decoding."""
+
+    line: int
+    value: Any
+    fault: RowFault | None = None
+
+
+def list_files(folder: UPath) -> list[tuple[str, UPath]]:
+    """All files under `folder` with their names relative to it, sorted; hidden ones left out."""
+    found = []
+    for path in folder.rglob("*"):
+        name = str(path.relative_to(folder)) if hasattr(path, "relative_to") else path.name
+        if path.is_file() and not any(part.startswith(".") for part in name.split("/")):
+            found.append((name, path))
+    return sorted(found)
+
+
+class _Limited(io.RawIOBase):
+    """A decompressed stream that stops with a fault when it expands beyond reason."""
+
+    def __init__(self, stream: Any, limit: int) -> None:
+        self._stream, self._limit, self._read = stream, limit, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._stream.read(len(buffer))
+        except (EOFError, OSError, zstandard.ZstdError) as error:
+            raise RowFault("", f"the compressed file is damaged or ends early ({error})") from error
+        self._read += len(data)
+        if self._read > self._limit:
+            raise RowFault(
+                "", f"the file expands to more than {self._limit:,} bytes: decompress it and register what it holds"
+            )
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _open(path: UPath) -> tuple[BinaryIO, str]:
+    """The decompressed stream of a file and the suffix of what is inside."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    raw = path.open("rb")
+    if suffixes and suffixes[-1] in (".gz", ".zst"):
+        limit = max(SMALLEST_BOMB, path.stat().st_size * LARGEST_EXPANSION)
+        if suffixes[-1] == ".gz":
+            stream: Any = gzip.GzipFile(fileobj=raw)
+        else:
+            stream = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(raw, read_across_frames=True)
+        return io.BufferedReader(_Limited(stream, limit), 1 << 20), (suffixes[-2] if len(suffixes) > 1 else "")
+    return raw, (suffixes[-1] if suffixes else "")
+
+
+def read_file(path: UPath) -> Iterator[Raw]:
+    """Every row of one file, decodable or not, with the line (Parquet: row) that it begins at."""
+    stream, suffix = _open(path)
+    with stream:
+        try:
+            if suffix in (".jsonl", ".ndjson"):
+                yield from _read_lines_of_json(stream)
+            elif suffix == ".json":
+                yield from _read_json(stream)
+            elif suffix in (".csv", ".tsv"):
+                yield from _read_csv(stream, suffix)
+            elif suffix == ".parquet":
+                yield from _read_parquet(stream)
+            elif suffix in (".txt", ".md"):
+                yield from _read_text(stream)
+            else:
+                reason = f"no reader for files ending in {suffix or 'nothing'}: use one of {', '.join(SUFFIXES)}"
+                yield Raw(1, None, RowFault("", reason))
+        except RowFault as fault:
+            # A fault of the whole stream: what was read before it stands.
+            yield Raw(1, None, fault)
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | RowFault]]:
+    """Numbered lines without their ends; a line over the limit is skipped in pieces."""
+    number = 0
+    while True:
+        line = stream.readline(LONGEST_LINE + 1)
+        if not line:
+            return
+        number += 1
+        if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+            line = line[3:]
+        if len(line) > LONGEST_LINE and not line.endswith(b"\n"):
+            while (piece := stream.readline(LONGEST_LINE)) and not piece.endswith(b"\n"):
+                continue
+            yield number, RowFault("", f"the line is longer than {LONGEST_LINE:,} bytes")
+            continue
+        yield number, line.strip()
+
+
+def _json_fault(data: bytes, error: Exception) -> RowFault:
+    """A reason that helps, where the decoder's own is vague."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return RowFault("", _encoding_reason(data))
+    if re.search(r"\\u[dD][89a-fA-F]", text) and "truncated" in str(error):
+        return RowFault("", "a lone surrogate (\\ud800 to \\udfff) stands for no character")
+    if isinstance(error, RecursionError):
+        return RowFault("", "the object is nested too deeply")
+    return RowFault("", f"not JSON: {error}")
+
+
+def _encoding_reason(data: bytes) -> str:
+    try:
+        data.decode("cp949")
+    except UnicodeDecodeError:
+        return "not UTF-8 text"
+    return "not UTF-8 text; it looks like CP949: convert it with `iconv -f cp949 -t utf-8`"
+
+
+def _decode(line: int, data: bytes) -> Raw:
+    try:
+        return Raw(line, msgspec.json.decode(data))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Raw(line, data[:RAW_SAMPLE].decode("utf-8", "replace"), _json_fault(data, error))
+
+
+def _read_lines_of_json(stream: BinaryIO) -> Iterator[Raw]:
+    for number, line in _lines(stream):
+        if isinstance(line, RowFault):
+            yield Raw(number, None, line)
+        elif line:
+            yield _decode(number, line)
+
+
+def _read_json(stream: BinaryIO) -> Iterator[Raw]:
+    """An array of rows, one object that holds such an array, one row, or JSON lines in a file called .json."""
+    data = stream.read()
+    if data.startswith(b"\xef\xbb\xbf"):
+        data = data[3:]
+    head = data.lstrip()
+    if head.startswith(b"{"):
+        first = head.split(b"\n", 1)[0].strip()
+        if len(first) < len(head.strip()) and _decode(1, first).fault is None:
+            yield from _read_lines_of_json(io.BytesIO(data))
+            return
+        whole = _decode(1, data)
+        if whole.fault is None and isinstance(whole.value, dict):
+            lists = [value for value in whole.value.values() if isinstance(value, list)]
+            if len(lists) == 1 and len(whole.value) == 1:
+                for index, value in enumerate(lists[0], start=1):
+                    yield Raw(index, value)
+                return
+        yield whole
+        return
+    try:
+        elements = msgspec.json.decode(data, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        yield from _salvage_array(data)
+        return
+    position, line = 0, 1
+    for element in elements:
+        piece = bytes(element)
+        start = data.find(piece, position)
+        line += data.count(b"\n", position, start)
+        yield _decode(line, piece)
+        line += piece.count(b"\n")
+        position = start + len(piece)
+
+
+def _salvage_array(data: bytes) -> Iterator[Raw]:
+    """Rows of a JSON array that is broken somewhere: those that can be read, and one fault for each gap."""
+    text = data.decode("utf-8", "replace")
+    decoder, position = json.JSONDecoder(), text.find("[") + 1
+    if position == 0:
+        yield Raw(1, text[:RAW_SAMPLE], _json_fault(data, ValueError("it is neither an array nor an object")))
+        return
+    row_start = re.compile(r"\n[ \t]{0,8}\{")
+    line, counted = 1, 0
+    while position < len(text):
+        while position < len(text) and text[position] in " \t\r\n,":
+            position += 1
+        if position >= len(text) or text[position] == "]":
+            break
+        line += text.count("\n", counted, position)
+        counted = position
+        try:
+            _, end = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            following = row_start.search(text, position + 1)
+            end = following.start() if following else len(text)
+            yield Raw(line, text[position : position + RAW_SAMPLE], RowFault("", f"not JSON: {error}"))
+        else:
+            yield _decode(line, text[position:end].encode("utf-8", "surrogatepass"))
+        position = end
+    if not text.rstrip().endswith("]"):
+        yield Raw(
+            text.count("\n") + 1, text[-RAW_SAMPLE:], RowFault("", "the array is not closed: the file ends early")
+        )
+
+
+def _read_csv(stream: BinaryIO, suffix: str) -> Iterator[Raw]:
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    csv.field_size_limit(LONGEST_LINE)
+    first = text.readline(LONGEST_LINE)
+    delimiter = "\t" if suffix == ".tsv" else max(",;\t", key=first.count)
+    # Tab-separated corpora carry bare quotation marks as text.
+    quoting = csv.QUOTE_NONE if suffix == ".tsv" else csv.QUOTE_MINIMAL
+    reader = csv.reader(_rejoin(first, text), delimiter=delimiter, quoting=quoting, strict=True)
+    try:
+        header = [name.strip() for name in next(reader)]
+    except (StopIteration, csv.Error):
+        yield Raw(1, None, RowFault("", "the file has no header row"))
+        return
+    if len(set(header)) < len(header):
+        yield Raw(1, first[:RAW_SAMPLE], RowFault("", f"the header names a column twice: {header}"))
+        return
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Raw(line, None, RowFault("", f"not CSV: {error}"))
+            continue
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            reason = f"{len(cells)} cells where the header has {len(header)}"
+            yield Raw(line, clean_sample(delimiter.join(cells)), RowFault("", reason))
+            continue
+        joined = "".join(cells)
+        if not joined.isascii() and any("\udc80" <= char <= "\udcff" for char in joined):
+            bad = joined.encode("utf-8", "surrogateescape")
+            yield Raw(line, clean_sample(joined), RowFault("", _encoding_reason(bad)))
+            continue
+        yield Raw(line, dict(zip(header, cells, strict=True)))
+
+
+def _rejoin(first: str, rest: Iterable[str]) -> Iterator[str]:
+    if first:
+        yield first
+    yield from rest
+
+
+def clean_sample(text: str) -> str:
+    return text[:RAW_SAMPLE].encode("utf-8", "replace").decode("utf-8", "replace")
+
+
+def _read_parquet(stream: BinaryIO) -> Iterator[Raw]:
+    import pyarrow.parquet
+
+    source = stream if stream.seekable() else io.BytesIO(stream.read())
+    try:
+        file = pyarrow.parquet.ParquetFile(source)
+        row = 0
+        for batch in file.iter_batches(batch_size=PARQUET_ROWS):
+            for value in batch.to_pylist():
+                row += 1
+                yield Raw(row, value)
+    except pa.ArrowException as error:
+        yield Raw(1, None, RowFault("", f"not a Parquet file: {error}"))
+
+
+def _read_text(stream: BinaryIO) -> Iterator[Raw]:
+    """Documents of plain text: separated by blank lines when there are any, else one a line."""
+    data = stream.read(LONGEST_LINE)
+    blank = re.search(rb"\n[ \t\r]*\n", data.strip()) is not None
+    chained = io.BufferedReader(_Chained(data, stream), 1 << 20)
+    lines: list[str] = []
+    start = size = 0
+    for number, line in _lines(chained):
+        if isinstance(line, RowFault):
+            yield Raw(number, None, line)
+            continue
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError:
+            yield Raw(number, line[:RAW_SAMPLE].decode("utf-8", "replace"), RowFault("", _encoding_reason(line)))
+            continue
+        if text:
+            start = start or number
+            size += len(text)
+            lines.append(text)
+        if lines and (not blank or not text or size > LONGEST_LINE):
+            yield Raw(start, {"text": "\n".join(lines)})
+            lines, start, size = [], 0, 0
+    if lines:
+        yield Raw(start, {"text": "\n".join(lines)})
+
+
+class _Chained(io.RawIOBase):
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self._head, self._rest = io.BytesIO(head), rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._head.read(len(buffer)) or self._rest.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
