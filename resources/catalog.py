@@ -372,7 +372,13 @@ class Catalog:
                 .where(t.endpoints.c.name == name)
                 .values(routes=routes, phase=row.phase + 1, updated_at=_now())
             )
+            connection.execute(t.phases.insert().values(endpoint=name, phase=row.phase + 1, routes=routes, at=_now()))
             return row.phase + 1
+
+    def phases(self, endpoint: str) -> dict[int, list[dict[str, Any]]]:
+        """The route table of each phase that an endpoint has had: what an experiment's shares are judged by."""
+        statement = sa.select(t.phases).where(t.phases.c.endpoint == endpoint).order_by(t.phases.c.phase)
+        return {r["phase"]: r["routes"] for r in self._rows(statement)}
 
     def remove_endpoint(self, name: str, actor: str = "cli") -> None:
         """Forget an endpoint. Refused while a backend of it is on record: only what is really gone is forgotten."""
@@ -380,6 +386,8 @@ class Catalog:
             left = [r.id for r in connection.execute(sa.select(t.backends.c.id).where(t.backends.c.endpoint == name))]
             if left:
                 raise Conflict(f"endpoint {name!r} still has backends: {', '.join(left)}; stop them first")
+            # A later endpoint of this name counts its phases from the start.
+            connection.execute(t.phases.delete().where(t.phases.c.endpoint == name))
             connection.execute(t.endpoints.delete().where(t.endpoints.c.name == name))
 
     def add_backend(self, backend: Backend) -> None:

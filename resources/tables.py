@@ -97,6 +97,15 @@ endpoints = sa.Table(
     sa.Column("updated_at", UtcDateTime, nullable=False),
 )
 
+phases = sa.Table(
+    "phases",
+    metadata,
+    sa.Column("endpoint", sa.String, primary_key=True),
+    sa.Column("phase", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("routes", sa.JSON, nullable=False, comment="the route table of this phase"),
+    sa.Column("at", UtcDateTime, nullable=False),
+)
+
 backends = sa.Table(
     "backends",
     metadata,

@@ -158,6 +158,14 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_feedback_request_id"), "feedback", ["request_id"], unique=False)
     op.create_table(
+        "phases",
+        sa.Column("endpoint", sa.String(), nullable=False),
+        sa.Column("phase", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("routes", sa.JSON(), nullable=False, comment="the route table of this phase"),
+        sa.Column("at", UtcDateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("endpoint", "phase", name=op.f("pk_phases")),
+    )
+    op.create_table(
         "recipes",
         sa.Column("key", sa.String(), nullable=False),
         sa.Column("spec", sa.JSON(), nullable=False, comment="TrainJobSpec less dataset_ref"),
