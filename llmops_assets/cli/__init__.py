@@ -1,0 +1,35 @@
+"""The command `llmops`."""
+
+import sys
+
+import typer
+
+from llmops_assets.cli import ab, dataset, deploy, endpoint, model, spec, train
+from llmops_assets.cli.chat import chat
+from llmops_assets.cli.common import guard
+from llmops_assets.cli.demo import demo
+from llmops_assets.cli.up import up
+
+app = typer.Typer(
+    help="From raw instruction data to a served, compared and promoted language model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(demo)
+app.command()(up)
+app.add_typer(dataset.app, name="dataset")
+app.command("train")(train.train)
+app.add_typer(spec.app, name="spec")
+app.add_typer(model.app, name="model")
+app.command("deploy")(deploy.deploy)
+app.add_typer(endpoint.app, name="endpoint")
+app.command()(chat)
+app.add_typer(ab.app, name="ab")
+
+
+def main() -> None:
+    """Entry point; the exit code says what happened (see `common.Exit`)."""
+    sys.exit(guard(app))

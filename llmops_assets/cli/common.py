@@ -1,0 +1,158 @@
+"""What every subcommand shares: settings, output, errors and exit codes."""
+
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from enum import IntEnum
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from llmops_assets.specs.base import Spec, SpecError, SpecFault, faults_of
+from llmops_assets.specs.settings import Settings
+from llmops_assets.wiring import Wiring
+
+if TYPE_CHECKING:
+    from llmops_assets.cli.watch import Outcome
+
+S = TypeVar("S", bound=Spec)
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Show progress and return when it is done.")]
+
+
+class Exit(IntEnum):
+    """What the exit code of `llmops` says; 2 is a wrong command line."""
+
+    OK = 0
+    INVALID = 1
+    WITHHELD = 3
+    FAILED = 4
+    UNAVAILABLE = 5
+
+
+@cache
+def wiring() -> Wiring:
+    return Wiring(Settings())
+
+
+def actor() -> str:
+    """Who asks, for the audit log."""
+    return os.environ.get("LLMOPS_ACTOR") or getpass.getuser()
+
+
+def fail(message: str, code: Exit = Exit.INVALID) -> NoReturn:
+    err.print(f"[bold red]error:[/] {_escape(message)}")
+    raise typer.Exit(int(code))
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def say(line: str) -> None:
+    """A line of progress, on stderr, so that stdout stays what was asked for."""
+    err.print(_escape(line))
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(_escape("" if cell is None else str(cell)) for cell in row))
+    out.print(table)
+
+
+def when(moment: datetime | None) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M") if moment else ""
+
+
+def follow(
+    partition: str, target: str, *, since: datetime, gate: tuple[str, str] | None = None, timeout: float = 24 * 3600
+) -> "Outcome":
+    """Wait for an asset's partition with progress; without a running platform, one runs for as long as this takes."""
+    from llmops_assets.cli.stack import platform
+    from llmops_assets.cli.watch import Watcher
+
+    settings = wiring().settings
+    with platform(settings) as stack:
+        if stack is not None:
+            say("no platform is running here: this command runs one until it is done (`llmops up` keeps one)")
+        watcher = Watcher(settings, say)
+        return watcher.wait(
+            partition, target, since=since, gate=gate, timeout=timeout, alive=stack.check if stack else lambda: None
+        )
+
+
+def conclude(outcome: "Outcome") -> None:
+    """Say how waiting ended, and exit accordingly."""
+    if outcome.state == "done":
+        out.print(f"done: asset {outcome.asset}, partition {_escape(outcome.partition)}")
+        return
+    if outcome.state == "withheld":
+        err.print(f"[yellow]withheld:[/] {_escape(outcome.error or '')} (partition {_escape(outcome.partition)})")
+        raise typer.Exit(int(Exit.WITHHELD))
+    where = f"asset {outcome.asset}, " if outcome.asset else ""
+    fail(f"{where}partition {outcome.partition}: {outcome.error} (run {outcome.run_id})", Exit.FAILED)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def load_checked(file: Path, kind: type[S]) -> S:
+    """The spec in a file, valid and within the policy; raises SpecError with every fault."""
+    from llmops_assets.specs.files import load_spec
+
+    spec = load_spec(file, wiring().policy)
+    if not isinstance(spec, kind):
+        raise SpecError([SpecFault("", f"this is a spec of kind {spec.kind}, not {kind.kind}", file=str(file))])
+    return spec
+
+
+def parse_spec(kind: type[S], data: dict[str, Any]) -> S:
+    """A spec from values given on the command line; raises SpecError with every fault."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(faults_of(error, kind)) from error
+
+
+def guard(call: Callable[[], None]) -> int:
+    """Run the command; an error that is a user's to mend is told in one line, without a traceback."""
+    from llmops_assets.cli.stack import StackError
+    from resources.catalog import Conflict, NotFound
+
+    try:
+        call()
+    except SpecError as error:
+        print_faults(error.faults)
+        return int(Exit.INVALID)
+    except (Conflict, NotFound, FileNotFoundError, ValueError) as error:
+        err.print(f"[bold red]error:[/] {_escape(str(error))}")
+        return int(Exit.INVALID)
+    except StackError as error:
+        err.print(f"[bold red]error:[/] {_escape(str(error))}")
+        return int(Exit.UNAVAILABLE)
+    return int(Exit.OK)
+
+
+def print_faults(faults: Sequence[SpecFault]) -> None:
+    for fault in faults:
+        err.print(f"[bold red]error:[/] {_escape(str(fault))}")

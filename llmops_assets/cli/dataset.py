@@ -1,0 +1,163 @@
+"""`llmops dataset …`: register dataset versions and look at them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmops_assets.cli.common import (
+    Json,
+    Wait,
+    actor,
+    conclude,
+    follow,
+    now,
+    out,
+    parse_spec,
+    print_json,
+    show,
+    when,
+    wiring,
+)
+from llmops_assets.specs.dataset import DATASET_TYPES, DatasetSpec
+from llmops_assets.specs.names import split_versioned
+from llmops_assets.specs.records import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
+
+app = typer.Typer(help="Dataset versions: register, list, look at.", no_args_is_help=True)
+
+
+@app.command()
+def add(
+    version: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="Name and version, for example desk@v1.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Files or folders.")],
+    type: Annotated[str, typer.Option("--type", help=f"One of {', '.join(DATASET_TYPES)}.")],
+    owner: Annotated[str, typer.Option(help="The team that answers for the data.")] = "unassigned",
+    description: Annotated[str, typer.Option(help="What the data is.")] = "",
+    license: Annotated[str | None, typer.Option(help="Licence of the data.")] = None,
+    stratify_by: Annotated[str, typer.Option(help="Metadata field whose shares every split keeps.")] = "category",
+    group_by: Annotated[str | None, typer.Option(help="Metadata field whose equal values stay in one split.")] = None,
+    map: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN where recognition fails.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    wait: Wait = False,
+) -> None:
+    """Register files as a dataset version; the graph ingests, reports, cleans and splits them.
+
+    Example: `llmops dataset add desk@v1 desk.jsonl --type sft_pair --wait`
+    """
+    from llmops_assets.datasets.register import register
+
+    name, tag = split_versioned(version)
+    mapping = dict(pair.split("=", 1) for pair in map or []) or None
+    spec = parse_spec(
+        DatasetSpec,
+        {
+            "name": name,
+            "version": tag,
+            "type": type,
+            "files": [str(path) for path in files],
+            "owner": owner,
+            "description": description or f"{type} from {', '.join(path.name for path in files)}",
+            "license": license,
+            "mapping": mapping,
+            "split": {"stratify_by": stratify_by, "group_by": group_by, "seed": seed},
+        },
+    )
+    w = wiring()
+    since = now()
+    new = register(spec, files, artifacts=w.artifacts, catalog=w.catalog, policy=w.policy, actor=actor())
+    out.print(f"{'registered' if new else 'registered already'}: {spec.key} ({type})")
+    if not new and w.records.find(SplitsRecord, spec.key) is not None:
+        out.print("its splits are there; nothing to do")
+        return
+    if wait:
+        conclude(follow(spec.key, "splits", since=since))
+        show_version(spec.key)
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """List dataset versions, newest first.
+
+    Example: `llmops dataset list --json`
+    """
+    w = wiring()
+    rows = []
+    for entry in w.catalog.datasets():
+        record, splits = w.records.find(DatasetRecord, entry.key), w.records.find(SplitsRecord, entry.key)
+        rows.append(
+            {
+                "dataset": entry.key,
+                "type": entry.spec.type,
+                "status": entry.status,
+                "owner": entry.spec.owner,
+                "rows": record.rows if record else None,
+                "quarantined": record.quarantined if record else None,
+                "splits": splits.rows if splits else None,
+                "created_at": entry.created_at.isoformat() if json else when(entry.created_at),
+            }
+        )
+    if json:
+        print_json(rows)
+    else:
+        show(
+            "",
+            ["dataset", "type", "status", "rows", "quarantined", "splits", "created"],
+            [
+                [
+                    r["dataset"],
+                    r["type"],
+                    r["status"],
+                    r["rows"],
+                    r["quarantined"],
+                    _splits(r["splits"]),
+                    r["created_at"],
+                ]
+                for r in rows
+            ],
+        )
+
+
+def _splits(rows: dict[str, int] | None) -> str:
+    return " / ".join(str(rows[name]) for name in ("train", "validation", "test")) if rows else "not split yet"
+
+
+@app.command("show")
+def show_(version: Annotated[str, typer.Argument(metavar="NAME@VERSION")], json: Json = False) -> None:
+    """Show what is known of a dataset version.
+
+    Example: `llmops dataset show desk@v1`
+    """
+    show_version(version, json)
+
+
+def show_version(version: str, json: bool = False) -> None:
+    w = wiring()
+    entry = w.catalog.dataset_entry(version)
+    found = {r.asset: w.records.find(r, version) for r in (DatasetRecord, QualityRecord, CleanRecord, SplitsRecord)}
+    if json:
+        print_json(
+            {
+                "dataset": version,
+                "registration": entry.spec.model_dump(mode="json"),
+                "digest": entry.digest,
+                **{asset: record.model_dump(mode="json") if record else None for asset, record in found.items()},
+            }
+        )
+        return
+    rows: list[tuple[str, object]] = [("type", entry.spec.type), ("owner", entry.spec.owner)]
+    if record := found["dataset"]:
+        rows += [("rows", record.rows), ("quarantined", record.quarantined)]
+    if report := found["quality_report"]:
+        rows += [
+            ("personal data", ", ".join(f"{k} {v}" for k, v in sorted(report.pii.items())) or "none"),
+            ("exact duplicates", report.exact_duplicates),
+            ("near duplicates", report.near_duplicates),
+            ("mean score", f"{report.score_mean:.3f}"),
+            ("report", report.html),
+        ]
+    if clean := found["clean_dataset"]:
+        dropped = ", ".join(f"{k} {v}" for k, v in sorted(clean.dropped_by_reason.items())) or "none"
+        rows += [("clean rows", clean.rows), ("dropped", dropped)]
+    if splits := found["splits"]:
+        rows.append(("train / validation / test", _splits(splits.rows)))
+    show(version, ["", ""], rows)

@@ -1,0 +1,285 @@
+"""The processes of the embedded platform: started together, watched, and stopped together."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+from llmops_assets.specs.settings import Settings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+START_SECONDS = 120
+STOP_SECONDS = 30
+# A loopback address must never be asked of a proxy that the environment names.
+_open = build_opener(ProxyHandler({})).open
+
+
+class StackError(RuntimeError):
+    """A part of the platform did not start, or ended on its own."""
+
+
+@dataclass
+class Component:
+    """One process: the module that it runs with its arguments, and how it is seen to be ready."""
+
+    name: str
+    module: str
+    port: int | None
+    health: str | None = None
+    arguments: Sequence[str] = ()
+    process: subprocess.Popen | None = field(default=None, repr=False)
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", *self.module.split(), *self.arguments]
+
+    def ready(self, host: str) -> bool:
+        if self.port is None:
+            return True
+        if self.health is None:
+            with socket.socket() as probe:
+                probe.settimeout(1)
+                return probe.connect_ex((host, self.port)) == 0
+        try:
+            with _open(f"http://{host}:{self.port}{self.health}", timeout=2) as response:
+                return response.status == 200
+        except (URLError, OSError):
+            return False
+
+
+def free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]
+
+
+def prepare_home(settings: Settings) -> None:
+    """Lay out the home folder and the Dagster instance in it; safe to repeat."""
+    for name in ("dagster", "artifacts", "logs", "servers", "gpus", "records"):
+        (settings.root / name).mkdir(parents=True, exist_ok=True)
+    (settings.root).chmod(0o700)
+    shutil.copyfile(REPOSITORY / "dagster.yaml", settings.dagster_home / "dagster.yaml")
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment of every component: the same home, wherever the command was called."""
+    return {
+        **os.environ,
+        "DAGSTER_HOME": str(settings.dagster_home),
+        "LLMOPS_HOME": str(settings.root),
+        "PYTHONUNBUFFERED": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+
+
+class Stack:
+    """Code server, daemon and gateway, with the Dagster and MLflow pages when `pages` is set.
+
+    One stack runs on a home folder at a time, held by a file lock that goes with the process.
+    """
+
+    def __init__(self, settings: Settings, *, pages: bool) -> None:
+        self.settings = settings
+        self.code_port = free_port(settings.host)
+        workspace = settings.root / "workspace.yaml"
+        host = settings.host
+        self.workspace = workspace
+        self.components = [
+            Component(
+                "code server",
+                f"dagster api grpc -m llmops_assets.definitions -h {host} -p {self.code_port} "
+                "--location-name llmops --log-level warning",
+                self.code_port,
+            ),
+            Component("gateway", "images.gateway", settings.gateway_port, "/health"),
+            Component("daemon", "dagster._daemon run", None, arguments=("-w", str(workspace))),
+        ]
+        if pages:
+            self.components += [
+                Component(
+                    "dagster",
+                    f"dagster_webserver -h {host} -p {settings.dagster_port} --log-level warning",
+                    settings.dagster_port,
+                    "/server_info",
+                    arguments=("-w", str(workspace)),
+                ),
+                Component(
+                    "mlflow",
+                    f"mlflow server --host {host} --port {settings.mlflow_port} --workers 1",
+                    settings.mlflow_port,
+                    "/health",
+                    arguments=("--backend-store-uri", settings.mlflow),
+                ),
+            ]
+
+    def start(self) -> None:
+        """Start every component and return once each is ready; raises StackError naming the one that is not."""
+        settings = self.settings
+        for component in self.components:
+            if component.name != "code server" and component.port:
+                _refuse_taken_port(settings.host, component)
+        self.workspace.write_text(
+            f"load_from:\n  - grpc_server: {{host: {settings.host}, port: {self.code_port}, location_name: llmops}}\n"
+        )
+        code_server, *rest = self.components
+        self._spawn(code_server)
+        self._wait(code_server)
+        for component in rest:
+            self._spawn(component)
+        for component in rest:
+            self._wait(component)
+
+    def _spawn(self, component: Component) -> None:
+        log = self.log_path(component)
+        with open(log, "ab") as output:
+            component.process = subprocess.Popen(
+                component.command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment(self.settings),
+                cwd=REPOSITORY,
+                # A Ctrl-C is for this process, which then stops the others in order.
+                start_new_session=True,
+            )
+
+    def log_path(self, component: Component) -> Path:
+        return self.settings.root / "logs" / f"{component.name.replace(' ', '-')}.log"
+
+    def _wait(self, component: Component) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not component.ready(self.settings.host):
+            self._check_alive(component)
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"the {component.name} was not ready within {START_SECONDS} s; see {self.log_path(component)}"
+                )
+            time.sleep(0.1)
+
+    def _check_alive(self, component: Component) -> None:
+        if component.process is not None and component.process.poll() is not None:
+            tail = self.log_path(component).read_text(errors="replace").splitlines()[-15:]
+            raise StackError(
+                f"the {component.name} ended with exit code {component.process.returncode}; "
+                f"the end of {self.log_path(component)}:\n" + "\n".join(tail)
+            )
+
+    def check(self) -> None:
+        """Raise StackError when a component has ended on its own."""
+        for component in self.components:
+            self._check_alive(component)
+
+    def stop(self) -> None:
+        """Stop every component, the ones that start work first; kill what does not end in time."""
+        order = {"daemon": 0, "dagster": 1, "mlflow": 1, "gateway": 2, "code server": 3}
+        running = [c for c in self.components if c.process is not None and c.process.poll() is None]
+        for component in sorted(running, key=lambda c: order[c.name]):
+            component.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        for component in running:
+            try:
+                component.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                os.killpg(component.process.pid, signal.SIGKILL)
+                component.process.wait()
+
+
+def _refuse_taken_port(host: str, component: Component) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, component.port))
+        except OSError as error:
+            variable = f"LLMOPS_{component.name.upper()}_PORT"
+            raise StackError(
+                f"port {component.port} on {host} is taken, and the {component.name} needs it ({error.strerror}). "
+                f"Stop what listens there, or set {variable} to another port"
+            ) from error
+
+
+def running(settings: Settings) -> dict | None:
+    """What the running stack of this home says of itself, or None when none runs."""
+    lock = settings.root / "up.lock"
+    if not lock.exists():
+        return None
+    with open(lock, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            state = settings.root / "up.json"
+            return json.loads(state.read_text()) if state.exists() else {}
+    return None
+
+
+@contextmanager
+def hold(settings: Settings) -> Iterator[None]:
+    """Be the one stack of this home; StackError when another is running."""
+    settings.root.mkdir(parents=True, exist_ok=True)
+    with open(settings.root / "up.lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StackError(
+                f"a platform is running on {settings.root} already; stop it, or use it as it is"
+            ) from error
+        yield
+
+
+def settle(settings: Settings) -> list[str]:
+    """Put right what an earlier stack left unfinished; the ids of the runs that were cut off.
+
+    The code server was the parent of every run, so with no stack running, a run that is recorded as going on is not.
+    It is marked as failed, which lets the daemon take it up again from its first unfinished step.
+    """
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    import dagster as dg
+    from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+
+    from resources.gpus import discover
+
+    cut_off = []
+    with dg.DagsterInstance.get() as instance:
+        queued = dg.DagsterRunStatus.QUEUED
+        statuses = [status for status in IN_PROGRESS_RUN_STATUSES if status != queued]
+        for run in instance.get_runs(dg.RunsFilter(statuses=statuses)):
+            instance.report_run_failed(run, "The platform was stopped while this run was going on.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            cut_off.append(run.run_id)
+        instance.event_log_storage.set_concurrency_slots("gpu", max(1, len(discover())))
+    return cut_off
+
+
+@contextmanager
+def platform(settings: Settings, *, pages: bool = False) -> Iterator[Stack | None]:
+    """The platform for the time of the block: the running one (None), or one of our own that ends with the block."""
+    if running(settings) is not None:
+        yield None
+        return
+    from llmops_assets.wiring import Wiring
+
+    with hold(settings):
+        prepare_home(settings)
+        settle(settings)
+        stack = Stack(settings, pages=pages)
+        servers = Wiring(settings).servers
+        state = settings.root / "up.json"
+        try:
+            stack.start()
+            servers.reconcile()
+            state.write_text(json.dumps({"pid": os.getpid(), "pages": pages, "gateway": settings.gateway_url}))
+            yield stack
+        finally:
+            stack.stop()
+            servers.suspend()
+            state.unlink(missing_ok=True)

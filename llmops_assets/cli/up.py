@@ -1,0 +1,40 @@
+"""`llmops up`: the platform in the foreground."""
+
+import signal
+import time
+
+from llmops_assets.cli.common import out, say, wiring
+from llmops_assets.cli.stack import platform
+
+
+class _Stop(Exception):
+    """A signal asked the platform to end."""
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    raise _Stop
+
+
+def up() -> None:
+    """Start the Dagster pages and daemon, the MLflow pages and the gateway; Ctrl-C or SIGTERM stops them all.
+
+    Example: `llmops up`
+    """
+    settings = wiring().settings
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        with platform(settings, pages=True) as stack:
+            if stack is None:
+                say(f"a platform is running on {settings.root} already")
+                return
+            out.print(f"Dagster  {settings.dagster_url}")
+            out.print(f"MLflow   {settings.mlflow_url}")
+            out.print(f"gateway  {settings.gateway_url}/v1")
+            out.print(f"state    {settings.root} (logs in {settings.root / 'logs'})")
+            out.print("Ctrl-C stops them all.")
+            while True:
+                stack.check()
+                time.sleep(1)
+    except _Stop:
+        say("stopped")

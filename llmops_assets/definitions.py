@@ -1,0 +1,73 @@
+"""Where assets, checks, resources and sensors meet."""
+
+import dagster as dg
+
+from llmops_assets.datasets import assets as dataset_assets
+from llmops_assets.datasets import checks as dataset_checks
+from llmops_assets.evaluation import assets as evaluation_assets
+from llmops_assets.evaluation import checks as evaluation_checks
+from llmops_assets.experiments import assets as experiment_assets
+from llmops_assets.experiments import checks as experiment_checks
+from llmops_assets.serving import assets as serving_assets
+from llmops_assets.serving import checks as serving_checks
+from llmops_assets.specs.settings import Settings
+from llmops_assets.training import assets as training_assets
+from llmops_assets.training import checks as training_checks
+from llmops_assets.wiring import Wiring
+from sensors import automation, datasets, deployments, drift, experiments, failures, trainings
+
+
+def build(settings: Settings) -> dg.Definitions:
+    """The whole graph over one installation."""
+    w = Wiring(settings)
+    interval = settings.sensor_interval_seconds
+    return dg.Definitions(
+        assets=dg.load_assets_from_modules(
+            [dataset_assets, training_assets, evaluation_assets, serving_assets, experiment_assets]
+        ),
+        asset_checks=dg.load_asset_checks_from_modules(
+            [dataset_checks, training_checks, evaluation_checks, serving_checks, experiment_checks]
+        ),
+        resources={
+            "settings": settings,
+            "policy": w.policy,
+            "catalog": w.catalog,
+            "records": w.records,
+            "artifacts": w.artifacts,
+            "store": w.store,
+            "tracking": w.tracking,
+            "trainer": w.trainer(pipes_client(settings)),
+            "servers": w.servers,
+            "gateway": w.gateway,
+        },
+        sensors=[
+            datasets.make(interval),
+            trainings.make(interval),
+            automation.make(interval),
+            deployments.make(interval),
+            experiments.analysis(interval),
+            experiments.promotion(interval),
+            drift.make(max(30, interval)),
+            failures.failed_runs,
+        ],
+        # Heavy work is in child processes already; a spawned step would cost seconds of imports.
+        executor=dg.in_process_executor,
+    )
+
+
+def pipes_client(settings: Settings) -> dg.PipesSubprocessClient | dg.PipesClient:
+    """The Pipes client of the runner that the settings name."""
+    if settings.runner == "docker":
+        from dagster_docker import PipesDockerClient
+
+        messages = settings.root / "pipes"
+        messages.mkdir(parents=True, exist_ok=True)
+        # Docker splits log lines at 16 KiB, so messages go through a file on a shared volume.
+        return PipesDockerClient(
+            message_reader=dg.PipesFileMessageReader(str(messages / "messages"), include_stdio_in_messages=True)
+        )
+    # A worker that is asked to stop saves a checkpoint first.
+    return dg.PipesSubprocessClient(termination_timeout_seconds=120)
+
+
+defs = build(Settings())

@@ -1,0 +1,92 @@
+"""Builds what assets, sensors and the command talk to from one set of settings."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmops_assets.specs.policy import Policy, load_policy
+from llmops_assets.specs.settings import Settings
+
+if TYPE_CHECKING:
+    from resources.artifacts import Artifacts
+    from resources.catalog import Catalog
+    from resources.dataset_store import DatasetStore
+    from resources.gateway import GatewayAdmin
+    from resources.model_server import ModelServers
+    from resources.records import Records
+    from resources.tracking import Tracking
+    from resources.trainer import PipesClient, Trainer
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Every resource that needs no orchestrator, made when it is first asked for."""
+
+    settings: Settings
+
+    @cached_property
+    def policy(self) -> Policy:
+        return load_policy(self.settings.policy_file)
+
+    @cached_property
+    def catalog(self) -> "Catalog":
+        from resources.catalog import Catalog
+
+        return Catalog(self.settings.catalog)
+
+    @cached_property
+    def records(self) -> "Records":
+        from resources.records import Records
+
+        return Records(self.settings.root / "records")
+
+    @cached_property
+    def artifacts(self) -> "Artifacts":
+        from resources.artifacts import Artifacts
+
+        return Artifacts(self.settings.artifacts)
+
+    @cached_property
+    def store(self) -> "DatasetStore":
+        from resources.dataset_store import DatasetStore
+
+        return DatasetStore(self.artifacts.upath("datasets"))
+
+    @cached_property
+    def tracking(self) -> "Tracking":
+        from resources.tracking import Tracking
+
+        return Tracking(self.settings.mlflow, str(Path(self.settings.root / "mlflow-artifacts")))
+
+    @cached_property
+    def servers(self) -> "ModelServers":
+        from resources.model_server import ModelServers
+
+        return ModelServers(
+            self.catalog,
+            self.settings.root / "servers",
+            policy=self.policy.serving,
+            engines=self.settings.engines,
+            host=self.settings.host,
+        )
+
+    @cached_property
+    def gateway(self) -> "GatewayAdmin":
+        from resources.gateway import GatewayAdmin
+
+        return GatewayAdmin(self.catalog, self.settings.gateway_url)
+
+    def trainer(self, client: "PipesClient | None" = None) -> "Trainer":
+        """The trainer; with a Pipes client its work shows in the run's log."""
+        from resources.trainer import Trainer
+
+        images = self.policy.images.train
+        return Trainer(
+            client,
+            locks=self.settings.root / "gpus",
+            threads=self.settings.omp_threads,
+            runner=self.settings.runner,
+            image=lambda job: f"{self.settings.image_registry}/{images[job.get('job_type', 'SFT')]}",
+            mounts=[self.settings.root],
+        )

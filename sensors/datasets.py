@@ -1,0 +1,44 @@
+"""Ingests what was registered: one run a dataset version, from its files to its splits."""
+
+import dagster as dg
+
+from llmops_assets.partitions import dataset_versions
+from llmops_assets.specs.records import SplitsRecord
+from resources.catalog import Catalog
+from resources.records import Records
+
+STAGE = ("dataset", "quality_report", "clean_dataset", "splits")
+
+
+def make(interval: int) -> dg.SensorDefinition:
+    """The sensor, evaluated every `interval` seconds at most."""
+
+    @dg.sensor(
+        name="registered_datasets",
+        target=dg.AssetSelection.assets(*STAGE),
+        minimum_interval_seconds=interval,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="A registered dataset version becomes a partition, and a run ingests it, up to its splits.",
+    )
+    def registered_datasets(
+        context: dg.SensorEvaluationContext,
+        catalog: dg.ResourceParam[Catalog],
+        records: dg.ResourceParam[Records],
+    ) -> dg.SensorResult:
+        known = set(context.instance.get_dynamic_partitions(dataset_versions.name))
+        waiting = [
+            entry
+            for entry in catalog.datasets()
+            if entry.key not in known or records.find(SplitsRecord, entry.key) is None
+        ]
+        return dg.SensorResult(
+            # The key names the request: asking again for a version whose run failed starts another run.
+            run_requests=[
+                dg.RunRequest(run_key=f"{e.key}:{e.requested_at.timestamp()}", partition_key=e.key) for e in waiting
+            ],
+            dynamic_partitions_requests=[
+                dataset_versions.build_add_request([e.key for e in waiting if e.key not in known])
+            ],
+        )
+
+    return registered_datasets

@@ -1,0 +1,64 @@
+"""Turns requested trainings into events of the asset graph, each once its base model is there."""
+
+import dagster as dg
+
+from llmops_assets.partitions import dataset_versions, recipes
+from llmops_assets.specs.names import training_key
+from llmops_assets.specs.records import MergedModelRecord
+from resources.catalog import Catalog, TrainingRequest
+from resources.records import Records
+
+
+def waits_for(request: TrainingRequest, catalog: Catalog, records: Records) -> str | None:
+    """The earlier training that a requested one starts from while that is not done, else None."""
+    base = catalog.recipe(request.recipe).get("base_model_ref") or ""
+    return base if "|" in base and records.find(MergedModelRecord, base) is None else None
+
+
+def make(interval: int) -> dg.SensorDefinition:
+    """The sensor, evaluated every `interval` seconds at most."""
+
+    @dg.sensor(
+        name="training_requests",
+        target=dg.AssetSelection.assets("recipe"),
+        minimum_interval_seconds=interval,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="A requested training becomes a `training_request` event; automation trains from there.",
+    )
+    def training_requests(
+        context: dg.SensorEvaluationContext,
+        catalog: dg.ResourceParam[Catalog],
+        records: dg.ResourceParam[Records],
+    ) -> dg.SensorResult | dg.SkipReason:
+        known_datasets = set(context.instance.get_dynamic_partitions(dataset_versions.name))
+        known_recipes = set(context.instance.get_dynamic_partitions(recipes.name))
+        ready, held = [], []
+        for request in catalog.open_training_requests():
+            (held if waits_for(request, catalog, records) else ready).append(request)
+        if not ready:
+            return dg.SkipReason(
+                "; ".join(f"{r.dataset}|{r.recipe} waits for {waits_for(r, catalog, records)}" for r in held)
+                or "no training is requested"
+            )
+        new_recipes = sorted({r.recipe for r in ready} - known_recipes)
+        catalog.mark_reported([r.id for r in ready])
+        return dg.SensorResult(
+            run_requests=[dg.RunRequest(run_key=key, partition_key=key) for key in new_recipes],
+            dynamic_partitions_requests=[
+                recipes.build_add_request(new_recipes),
+                dataset_versions.build_add_request(sorted({r.dataset for r in ready} - known_datasets)),
+            ],
+            asset_events=[
+                dg.AssetMaterialization(
+                    "training_request",
+                    partition=training_key(r.dataset, r.recipe),
+                    metadata={
+                        "requested_by": r.requested_by,
+                        "requested_at": dg.MetadataValue.timestamp(r.requested_at),
+                    },
+                )
+                for r in ready
+            ],
+        )
+
+    return training_requests
