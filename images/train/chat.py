@@ -1,0 +1,210 @@
+"""Renders conversations to tokens, and marks the tokens that the model is trained to write."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Message = dict[str, str]
+
+CHATML = (
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' -}}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{%- generation -%}{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}"
+    "{%- else -%}"
+    "{{- message['content'] + '<|im_end|>' -}}"
+    "{%- endif -%}"
+    "{{- '\\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+"""ChatML; what the assistant says and the token that ends its turn stand between the generation markers."""
+
+PLAIN = (
+    "{%- if bos_token is defined and bos_token -%}{{- bos_token -}}{%- endif -%}"
+    "{%- for message in messages -%}"
+    "{{- '### ' + message['role'] | capitalize + ':\\n' -}}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{%- generation -%}{{- message['content'] + eos_token -}}{%- endgeneration -%}"
+    "{%- else -%}"
+    "{{- message['content'] -}}"
+    "{%- endif -%}"
+    "{{- '\\n\\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '### Assistant:\\n' -}}{%- endif -%}"
+)
+"""For a base model without a chat template and without ChatML's tokens: it needs no token that the base never saw."""
+
+
+class TemplateError(ValueError):
+    """The chat template cannot tell which tokens the assistant wrote."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """How rows are rendered: `training` marks what the assistant says, `serving` goes into the trained model.
+
+    They render the same text. With origin `difference` nothing marks the assistant's part, and it is found as what a
+    message adds to the rendering of those before it.
+    """
+
+    training: str
+    serving: str
+    origin: Literal["own", "trl", "difference", "chatml", "plain"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rendered conversation: `ids`, and `trained` (1 where the token carries loss), cut to the allowed length."""
+
+    ids: list[int]
+    trained: list[int]
+    truncated: bool
+    cut_answer: bool
+    leading_bos: int
+    stop: int | None
+    """Last trained token that is not white space, when the row was not cut."""
+
+
+def choose_template(tokenizer: "PreTrainedTokenizerBase") -> Template:
+    """The templates for training on and serving with `tokenizer`.
+
+    Its own template where that has generation markers; else TRL's patched version of it; else its own with the
+    assistant's part found by difference. A tokenizer without one gets ChatML if it has ChatML's tokens, and a plain
+    template if not.
+    """
+    own = tokenizer.chat_template
+    if isinstance(own, dict):
+        own = own.get("default")
+    if not own:
+        chatml = {"<|im_start|>", "<|im_end|>"} <= set(tokenizer.get_vocab())
+        if not chatml and not tokenizer.eos_token:
+            raise TemplateError("the tokenizer has no chat template and no end-of-sequence token to end an answer with")
+        text = CHATML if chatml else PLAIN
+        return Template(text, text, "chatml" if chatml else "plain")
+    if "{%- generation" in own or "{% generation" in own:
+        return Template(own, own, "own")
+    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+
+    if has_generation_markers(own):
+        return Template(own, own, "own")
+    try:
+        patched = get_training_chat_template(tokenizer)
+    except ValueError:
+        return Template(own, own, "difference")
+    return Template(patched or own, own, "trl" if patched else "own")
+
+
+def encode(
+    tokenizer: "PreTrainedTokenizerBase",
+    template: Template,
+    conversations: Sequence[list[Message]],
+    max_length: int,
+) -> list[Row]:
+    """Render `conversations` to at most `max_length` tokens each; raise TemplateError when a mask cannot be found."""
+    if template.origin == "difference":
+        pairs = [_by_difference(tokenizer, template, messages) for messages in conversations]
+    else:
+        output = tokenizer.apply_chat_template(
+            list(conversations),
+            chat_template=template.training,
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+        pairs = list(zip(output["input_ids"], output["assistant_masks"], strict=True))
+    blank = _blank_tokens(tokenizer)
+    return [_row(ids, mask, max_length, tokenizer.bos_token_id, blank) for ids, mask in pairs]
+
+
+def prompt_ids(tokenizer: "PreTrainedTokenizerBase", template: Template, messages: list[Message]) -> list[int]:
+    """The tokens that a server makes of `messages` before it lets the model answer."""
+    return tokenizer.apply_chat_template(
+        messages, chat_template=template.serving, tokenize=True, add_generation_prompt=True, return_dict=False
+    )
+
+
+def keeps_prefixes(tokenizer: "PreTrainedTokenizerBase", template: Template, messages: list[Message]) -> bool:
+    """Whether every answer in `messages` was trained behind exactly the tokens that a server puts before it."""
+    ids = encode(tokenizer, template, [messages], 1 << 30)[0].ids
+    for turn, message in enumerate(messages):
+        if message["role"] == "assistant" and turn:
+            prompt = prompt_ids(tokenizer, template, messages[:turn])
+            if ids[: len(prompt)] != prompt:
+                return False
+    return True
+
+
+def marked_markdown(tokenizer: "PreTrainedTokenizerBase", row: Row, limit: int = 400) -> str:
+    """The row as Markdown: trained tokens bold, special tokens and line ends visible, cut after `limit` tokens."""
+    parts: list[str] = []
+    start = 0
+    ids, trained = row.ids[:limit], row.trained[:limit]
+    while start < len(ids):
+        end = start
+        while end < len(ids) and trained[end] == trained[start]:
+            end += 1
+        text = tokenizer.decode(ids[start:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        for sign in "\\`*_{}[]<>#|~":
+            text = text.replace(sign, f"\\{sign}")
+        lines = text.split("\n")
+        if trained[start]:
+            lines = [f"**{line.strip()}**" if line.strip() else "" for line in lines]
+        parts.append(" ⏎<br>".join(lines))
+        start = end
+    counts = f"{sum(row.trained)} of {len(row.ids)} tokens carry loss (bold)"
+    return f"{counts}\n\n> {''.join(parts)}{' …' if len(row.ids) > limit else ''}\n"
+
+
+def _row(ids: Sequence[int], mask: Sequence[int], max_length: int, bos: int | None, blank: set[int]) -> Row:
+    ids, mask = list(ids), [int(bool(m)) for m in mask]
+    truncated = len(ids) > max_length
+    leading = 0
+    while bos is not None and leading < len(ids) and ids[leading] == bos:
+        leading += 1
+    stop = None
+    if not truncated:
+        backwards = zip(reversed(ids), reversed(mask), strict=True)
+        stop = next((token for token, trained in backwards if trained and token not in blank), None)
+    return Row(
+        ids=ids[:max_length],
+        trained=mask[:max_length],
+        truncated=truncated,
+        cut_answer=any(mask[max_length:]),
+        leading_bos=leading,
+        stop=stop,
+    )
+
+
+def _blank_tokens(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+    """Tokens of white space alone, among the short ones that templates end a turn with."""
+    blank = set()
+    for text in ("\n", "\n\n", " ", "\r\n"):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        blank |= {i for i in ids if tokenizer.decode([i]).strip() == "" and i not in tokenizer.all_special_ids}
+    return blank
+
+
+def _by_difference(
+    tokenizer: "PreTrainedTokenizerBase", template: Template, messages: list[Message]
+) -> tuple[list[int], list[int]]:
+    def ids_of(part: list[Message], prompt: bool) -> list[int]:
+        arguments: dict[str, Any] = {"chat_template": template.training, "tokenize": True, "return_dict": False}
+        return tokenizer.apply_chat_template(part, add_generation_prompt=prompt, **arguments)
+
+    ids = ids_of(messages, False)
+    mask = [0] * len(ids)
+    for turn, message in enumerate(messages):
+        if message["role"] != "assistant" or turn == 0:
+            continue
+        before, after = ids_of(messages[:turn], True), ids_of(messages[: turn + 1], False)
+        if ids[: len(before)] != before or ids[: len(after)] != after:
+            raise TemplateError(
+                "the base model's chat template renders earlier messages differently once more follow, so the "
+                "assistant's part cannot be found: add {% generation %} markers to it"
+            )
+        mask[len(before) : len(after)] = [1] * (len(after) - len(before))
+    return ids, mask

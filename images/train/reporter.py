@@ -1,0 +1,90 @@
+"""How the worker speaks: its log, its live metrics, and how it learns that it should stop."""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+STOPPED = 130
+"""Exit code of a worker that was asked to stop."""
+
+
+class Stopped(Exception):
+    """The task ended early because it was asked to; what it had is kept."""
+
+
+class Reporter:
+    """Log, live metrics and stop requests of one task.
+
+    `log` is a standard logger; its lines go to the file that the job names, and to Dagster where the worker runs under
+    Pipes or to stdout where it does not. `devices` are the leased devices.
+    """
+
+    def __init__(self, job: Mapping[str, Any], pipes_log: logging.Logger | None = None) -> None:
+        self.log = logging.Logger("llmops.train", logging.INFO)
+        self.devices: list[Any] = []
+        self.stop_reason: str | None = None
+        self._graceful = False
+        self._metrics = Path(job["metrics"]) if job.get("metrics") else None
+        if job.get("log"):
+            file = logging.FileHandler(job["log"], encoding="utf-8")
+            file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            self.log.addHandler(file)
+        if pipes_log is not None:
+            for handler in pipes_log.handlers:
+                self.log.addHandler(handler)
+        else:
+            self.log.addHandler(logging.StreamHandler(sys.stdout))
+
+    def metrics(self, values: Mapping[str, Any]) -> None:
+        """Append one line to the live metrics; whoever follows the file sees it whole."""
+        if self._metrics is None:
+            return
+        with open(self._metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    @contextmanager
+    def finishing_first(self):
+        """While the body runs, a stop request only sets `stop_reason`: the body ends in its own time.
+
+        Elsewhere a request ends the process at once. A second signal does so anywhere.
+        """
+        self._graceful = True
+        try:
+            yield
+        finally:
+            self._graceful = False
+
+    def listen(self, grace_seconds: float = 120.0) -> None:
+        """Heed SIGINT and SIGTERM, and end when the process that started us is gone.
+
+        After a kill nobody is left to stop this process, which would keep its GPU. `grace_seconds` bounds how long an
+        orphan may take to save a checkpoint.
+        """
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        if parent := os.environ.get("LLMOPS_PARENT_PID"):
+            watch = threading.Thread(target=self._watch, args=(int(parent), grace_seconds), daemon=True)
+            watch.start()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        second = self.stop_reason is not None
+        self.stop_reason = f"signal {signal.Signals(number).name}"
+        if second or not self._graceful:
+            raise SystemExit(STOPPED)
+
+    def _watch(self, parent: int, grace_seconds: float) -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        self.stop_reason = "the process that started this training is gone"
+        if self._graceful:
+            time.sleep(grace_seconds)
+        os._exit(STOPPED)

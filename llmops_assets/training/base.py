@@ -1,0 +1,126 @@
+"""Finds the model that a training starts from, and makes sure that it is what it says and may be used."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from llmops_assets.specs.policy import JobType, Policy, verify_family
+from llmops_assets.specs.records import BaseModelRecord, MergedModelRecord, RegisteredModelRecord
+from llmops_assets.specs.training import BaseRef, parse_base_ref
+from llmops_assets.training.folders import content_hash
+from llmops_assets.training.memory import Shape
+
+
+class BaseModelError(ValueError):
+    """The base model is absent, not approved, or not what the spec says; the message says what to do."""
+
+
+class Approved(Protocol):
+    """What the catalog knows of a registered base model."""
+
+    ref: str
+    path: str
+    state: str
+    content_hash: str | None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where base models come from: three look-ups, each raising LookupError (or a kind of it) for what is not there."""
+
+    registered: Callable[[str], Approved]
+    merged: Callable[[str], MergedModelRecord]
+    model: Callable[[str], RegisteredModelRecord]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of the model in `folder`; raises BaseModelError when there is none."""
+    path = folder / "config.json"
+    if not path.exists():
+        raise BaseModelError(f"{folder} is no model folder: it has no config.json")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def hub_folder(name: str, cache: Path | None = None) -> Path:
+    """The folder of hub model `name` in the local Hugging Face cache; nothing is downloaded.
+
+    Raises BaseModelError when it was never downloaded.
+    """
+    if cache is None:
+        home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+        cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+    repository = cache / f"models--{name.replace('/', '--')}"
+    head = repository / "refs" / "main"
+    snapshot = repository / "snapshots" / head.read_text().strip() if head.exists() else None
+    if snapshot is None or not (snapshot / "config.json").exists():
+        raise BaseModelError(
+            f"{name!r} is neither a local folder nor in the Hugging Face cache {cache}: "
+            f"download it first (`hf download {name}`), or give the path of its folder"
+        )
+    return snapshot
+
+
+def model_folder(name: str) -> Path:
+    """The folder that `hf:name` means: a local path when there is one, else a model of the hub's cache."""
+    local = Path(name).expanduser()
+    if local.is_dir():
+        return local.absolute()
+    if name.startswith((".", "/", "~")):
+        raise BaseModelError(f"there is no folder {name}")
+    return hub_folder(name)
+
+
+def resolve(ref: str, *, family: str, job_type: JobType, policy: Policy, sources: Sources) -> BaseModelRecord:
+    """The base model that `ref` names, verified by its own config.json and hashed.
+
+    `hf:…` and plain names must be registered and approved, and unchanged since; what this installation trained itself
+    needs no approval. Raises BaseModelError or, when it is of another family, SpecError.
+    """
+    try:
+        parsed = parse_base_ref(ref)
+        folder, approved_hash = _locate(ref, parsed, sources)
+    except LookupError as error:
+        raise BaseModelError(f"base model {ref!r} is not there: {error}") from error
+    except FileNotFoundError as error:
+        raise BaseModelError(
+            f"base model {ref!r} is not there: {error} (an earlier training has to finish before this one)"
+        ) from error
+    config = read_config(folder)
+    verify_family(policy, family, config, job_type)
+    found = content_hash(folder)
+    if approved_hash and found != approved_hash:
+        raise BaseModelError(
+            f"base model {ref!r} at {folder} was changed after it was approved ({approved_hash} became {found}): "
+            "register and approve it again"
+        )
+    parameters = Shape.from_config(config).parameters if "intermediate_size" in config else None
+    return BaseModelRecord(ref=ref, family=family, path=str(folder), content_hash=found, parameters=parameters)
+
+
+def _locate(ref: str, parsed: BaseRef, sources: Sources) -> tuple[Path, str | None]:
+    """Folder of the model, and the hash that it must have if one was laid down."""
+    if parsed.source == "training":
+        record = sources.merged(parsed.training_key)
+        return _present(ref, Path(record.path)), record.content_hash
+    if parsed.source == "registry":
+        model = sources.model(ref)
+        return _present(ref, Path(model.path)), model.content_hash
+    try:
+        entry = sources.registered(ref)
+    except LookupError as error:
+        raise BaseModelError(
+            f"base model {ref!r} is not registered: register it (`llmops model add-base`) and have it approved"
+        ) from error
+    if entry.state != "approved":
+        raise BaseModelError(f"base model {ref!r} is {entry.state}, not approved: have it approved first")
+    name = entry.path.removeprefix("hf:")
+    return model_folder(name), entry.content_hash
+
+
+def _present(ref: str, folder: Path) -> Path:
+    if not folder.is_dir():
+        raise BaseModelError(f"the files of base model {ref!r} are gone from {folder}: train or restore it")
+    return folder

@@ -1,0 +1,94 @@
+"""Folders of a training that are either whole or not there: sealed with the hash of every file, verified before use."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SEAL = "complete.json"
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_MODEL_FILES = re.compile(
+    r".*\.safetensors|.*\.safetensors\.index\.json|config\.json|tokenizer.*\.json|vocab.*|merges\.txt|.*\.model|"
+    r"special_tokens_map\.json|added_tokens\.json|chat_template\.jinja"
+)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(folder: Path) -> str:
+    """16 hex digits over weights, config and tokenizer of the model in `folder`: equal models, equal hash.
+
+    Raises FileNotFoundError when there are no safetensors weights; pickled weights are never read.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file() and _MODEL_FILES.fullmatch(path.name))
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise FileNotFoundError(
+            f"{folder} has no *.safetensors weights: only safetensors are read, convert other formats first"
+        )
+    lines = "\n".join(f"{path.name} {file_hash(path)}" for path in files)
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+def seal(folder: Path, facts: Mapping[str, Any] | None = None) -> None:
+    """Declare `folder` whole: list its files with their hashes, beside `facts`, in its seal.
+
+    The files reach the disk before the seal does, so a seal that survives a power cut tells the truth.
+    """
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != SEAL:
+            files[str(path.relative_to(folder))] = file_hash(path)
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+    temporary = folder / f"{SEAL}.tmp"
+    temporary.write_text(json.dumps({"files": files, "facts": dict(facts or {})}, indent=1), encoding="utf-8")
+    os.replace(temporary, folder / SEAL)
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a sealed folder, or None when every file is as it was sealed."""
+    if not (folder / SEAL).exists():
+        return "it was never finished"
+    try:
+        files = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"]
+    except (ValueError, KeyError):
+        return f"its {SEAL} cannot be read"
+    for name, digest in files.items():
+        path = folder / name
+        if not path.exists():
+            return f"{name} is missing"
+        if file_hash(path) != digest:
+            return f"{name} is not what was written"
+    return None
+
+
+def facts(folder: Path) -> dict[str, Any] | None:
+    """What was noted when `folder` was sealed; None when it is not there, unfinished or damaged."""
+    if not folder.is_dir() or damage(folder) is not None:
+        return None
+    return json.loads((folder / SEAL).read_text(encoding="utf-8"))["facts"]
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """(step, path) of the checkpoint folders in `folder`, the last step first, whole or not."""
+    found = [(int(m[1]), path) for path in folder.glob("checkpoint-*") if (m := _CHECKPOINT.fullmatch(path.name))]
+    return sorted(found, reverse=True)
+
+
+def last_checkpoint(folder: Path) -> tuple[int, Path, list[str]] | tuple[None, None, list[str]]:
+    """Step and path of the last whole checkpoint, and a warning for each later one that is not."""
+    warnings = []
+    for step, path in checkpoints(folder):
+        fault = damage(path)
+        if fault is None:
+            return step, path, warnings
+        warnings.append(f"checkpoint of step {step} is not used: {fault} ({path})")
+    return None, None, warnings

@@ -1,0 +1,121 @@
+"""Decides, from a spec and what is known of rows and base, what exactly a training will do."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmops_assets.specs.training import Hyperparams, TrainJobSpec, canonical_json
+from llmops_assets.training.memory import Estimate, Shape, advice, estimate
+
+WORKER_VERSION = "1"
+"""Raise it with every change of the worker that changes the weights it makes from the same spec and rows."""
+
+SUPPORTED_JOBS = ("PRETRAIN", "SFT")
+SUPPORTED_TRAINERS = ("trl",)
+
+MEMORY_SHARE = 0.9
+"""Share of a device's memory that a plan may fill: fragments and peaks need the rest."""
+
+
+class PlanError(ValueError):
+    """The training cannot run as asked; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a step needs on the device it will run on, and whether activations are recomputed to make it fit."""
+
+    estimate: Estimate
+    available: int
+    checkpointing: bool
+
+    @property
+    def fits(self) -> bool:
+        # Nothing is known of a device that does not tell its memory, so nothing is refused there.
+        return not self.available or self.estimate.total <= MEMORY_SHARE * self.available
+
+
+def check_supported(spec: TrainJobSpec, gpus_found: int = 0) -> None:
+    """Raise PlanError for a spec that is valid but that this version cannot train."""
+    if spec.job_type not in SUPPORTED_JOBS:
+        raise PlanError(
+            f"job_type {spec.job_type} cannot be trained yet: this version trains {' and '.join(SUPPORTED_JOBS)}"
+        )
+    if spec.trainer not in SUPPORTED_TRAINERS:
+        raise PlanError(f"trainer {spec.trainer} cannot be run yet: write trainer: {SUPPORTED_TRAINERS[0]}")
+    if spec.resources.nodes > 1:
+        raise PlanError(f"resources.nodes is {spec.resources.nodes}: this version trains on one node, write nodes: 1")
+    if spec.resources.gpus > 1 and gpus_found:
+        raise PlanError(f"resources.gpus is {spec.resources.gpus}: this version trains on one GPU, write gpus: 1")
+
+
+def training_key(data_hash: str, weights_recipe: Mapping[str, Any], base_hash: str | None) -> str:
+    """12 hex digits of all that decides the weights: rows, recipe, base model and worker. Equal key, equal model."""
+    text = canonical_json([data_hash, dict(weights_recipe), base_hash, WORKER_VERSION])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def effective_precision(asked: str, device: str) -> str:
+    """The precision of the computation: half precision is emulated, slowly, where there is no GPU that has it.
+
+    A spec with `gpus: 0` and bf16 is taken at its word by the caller; this is for one that wanted a GPU.
+    """
+    return asked if device == "cuda" else "fp32"
+
+
+def steps_per_epoch(rows: int, hyper: Hyperparams) -> int:
+    """Optimizer steps of one pass over `rows` rows (or packed blocks) on one device."""
+    batches = math.ceil(rows / hyper.batch_size)
+    return max(1, math.ceil(batches / hyper.gradient_accumulation_steps))
+
+
+def total_steps(rows: int, hyper: Hyperparams) -> int:
+    """Optimizer steps of the whole training: `num_epochs` passes, or `max_steps` if that is less."""
+    steps = math.ceil(hyper.num_epochs * steps_per_epoch(rows, hyper))
+    return min(steps, hyper.max_steps) if hyper.max_steps else steps
+
+
+def plan_memory(
+    shape: Shape, spec: TrainJobSpec, *, precision: str, device: str, available: int, length: int
+) -> MemoryPlan:
+    """Memory of a step of rows of at most `length` tokens; activations are recomputed only if that makes it fit."""
+
+    def needed(checkpointing: bool) -> Estimate:
+        hyper = spec.hyperparams
+        return estimate(
+            shape,
+            method=spec.method,
+            precision=precision,
+            batch=hyper.batch_size,
+            length=length,
+            rank=hyper.lora_rank or 16,
+            train_embeddings=hyper.train_embeddings,
+            checkpointing=checkpointing,
+            device=device,
+        )
+
+    plain = MemoryPlan(needed(False), available, False)
+    return plain if plain.fits else MemoryPlan(needed(True), available, True)
+
+
+def refusal(plan: MemoryPlan, spec: TrainJobSpec, length: int) -> str:
+    """What to tell of a training that does not fit."""
+    return advice(
+        plan.estimate.total,
+        int(MEMORY_SHARE * plan.available),
+        method=spec.method,
+        batch=spec.hyperparams.batch_size,
+        length=length,
+    )
+
+
+def training_seconds(shape: Shape, *, tokens: int, method: str, checkpointing: bool, flops: float) -> float:
+    """Rough time of `tokens` tokens at `flops` achieved operations a second.
+
+    6 operations a parameter and token for full training (Kaplan et al. 2020, arXiv:2001.08361), 4 where the base is
+    frozen, and 2 more where activations are recomputed.
+    """
+    per_parameter = (6 if method == "full" else 4) + (2 if checkpointing else 0)
+    return tokens * per_parameter * shape.parameters / flops
