@@ -14,10 +14,10 @@ from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
+
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
-
 from resources import tables as t
 
 HEAD = "0001"
@@ -510,6 +510,10 @@ class Catalog:
         if endpoint is not None:
             statement = statement.where(t.exposures.c.endpoint == endpoint)
         return self._frame(table, statement)
+
+    def request_count(self, *, endpoint: str) -> int:
+        statement = sa.select(sa.func.count()).where(t.exposures.c.endpoint == endpoint)
+        return int(self._rows_plain(statement)[0][0])
 
     def exposure_count(self, *, experiment: str) -> int:
         statement = sa.select(sa.func.count()).where(t.exposures.c.experiment == experiment)

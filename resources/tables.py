@@ -7,6 +7,7 @@ from sqlalchemy.types import TypeDecorator
 
 metadata = sa.MetaData(
     naming_convention={
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
         "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
@@ -171,8 +172,9 @@ feedback = sa.Table(
     sa.Column("request_id", sa.String, nullable=False, index=True),
     sa.Column("at", UtcDateTime, nullable=False),
     sa.Column("user", sa.String),
-    sa.Column("rating", sa.Integer, sa.CheckConstraint("rating BETWEEN 1 AND 5", name="rating_range"), nullable=False),
+    sa.Column("rating", sa.Integer, nullable=False),
     sa.Column("comment", sa.Text),
+    sa.CheckConstraint("rating BETWEEN 1 AND 5", name="rating_range"),
 )
 
 audit = sa.Table(

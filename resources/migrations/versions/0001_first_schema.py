@@ -154,6 +154,7 @@ def upgrade() -> None:
         sa.Column("user", sa.String(), nullable=True),
         sa.Column("rating", sa.Integer(), nullable=False),
         sa.Column("comment", sa.Text(), nullable=True),
+        sa.CheckConstraint("rating BETWEEN 1 AND 5", name=op.f("ck_feedback_rating_range")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_feedback")),
     )
     op.create_index(op.f("ix_feedback_request_id"), "feedback", ["request_id"], unique=False)
