@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class Record(BaseModel):
     """A record is immutable; `asset` is the name of the asset whose partitions it describes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A diverged training has figures that are no numbers; its record must be readable all the same.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
     asset: ClassVar[str]
 
 
@@ -192,6 +193,18 @@ class EvaluationRecord(Record):
         description="Path of the answers (JSONL: id, suite, category, prompt, expected, got, correct)."
     )
     seconds: float
+    items: dict[str, int] = Field(default_factory=dict, description="Items asked, by suite.")
+    answered: dict[str, int] = Field(default_factory=dict, description="Items that got an answer, by suite.")
+    refusals: int = Field(default=0, description="Answers that decline to answer where the reference does not.")
+    baseline: str = Field(default="", description="What the model was compared with, or why with nothing.")
+    versus_base: dict[str, dict[str, float]] = Field(
+        default_factory=dict,
+        description="McNemar's test by suite: only_tuned, only_base, both, neither (items right), p.",
+    )
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="What the figures depend on: engine, decoding, precision, seed, hashes."
+    )
+    report: str | None = Field(default=None, description="Path of the self-contained report.")
 
     def metric(self, suite: str, name: str, model: str = "tuned") -> Metric | None:
         return next((m for m in self.metrics if (m.suite, m.name, m.model) == (suite, name, model)), None)
