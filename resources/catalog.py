@@ -519,13 +519,19 @@ class Catalog:
         statement = sa.select(sa.func.count()).where(t.exposures.c.experiment == experiment)
         return int(self._rows_plain(statement)[0][0])
 
-    def feedback_count(self, *, experiment: str) -> int:
-        statement = (
-            sa.select(sa.func.count())
-            .select_from(t.feedback.join(t.exposures, t.exposures.c.request_id == t.feedback.c.request_id))
-            .where(t.exposures.c.experiment == experiment)
+    def progress(self, experiment: str, *, first_seen_before: datetime) -> tuple[int, int, int]:
+        """Requests, ratings, and users whose first request was before a moment: what an analysis would look at."""
+        mine = t.exposures.c.experiment == experiment
+        rated = t.feedback.join(t.exposures, t.exposures.c.request_id == t.feedback.c.request_id)
+        first = sa.select(sa.func.min(t.exposures.c.at).label("at")).where(mine).group_by(t.exposures.c.user).subquery()
+        counts = (
+            sa.select(sa.func.count()).select_from(t.exposures).where(mine),
+            sa.select(sa.func.count()).select_from(rated).where(mine),
+            sa.select(sa.func.count()).select_from(first).where(first.c.at <= first_seen_before),
         )
-        return int(self._rows_plain(statement)[0][0])
+        with self.engine.connect() as connection:
+            requests, ratings, users = (int(connection.execute(count).scalar_one()) for count in counts)
+        return requests, ratings, users
 
     def _frame(self, table: sa.Table, statement: sa.Select) -> pl.DataFrame:
         dtypes = {sa.String: pl.String, sa.Text: pl.String, sa.Integer: pl.Int64, sa.Float: pl.Float64}
