@@ -1,5 +1,6 @@
 """Analyses running A/B tests, and acts on what they decide."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -10,22 +11,20 @@ from llmops_assets.specs.deployment import DeploymentSpec, Rollout
 from resources.catalog import Catalog, Endpoint, Experiment
 
 LEAST_GAP = timedelta(seconds=15)
+NOTHING = "0-0-0"
 
 
-def due(experiment: Experiment, catalog: Catalog, now: datetime) -> str:
-    """What an analysis would look at now, as a run key: a new one only when there is something new to see.
+def seen(experiment: Experiment, catalog: Catalog, now: datetime) -> str:
+    """What an analysis would look at now: requests, ratings, users with a closed rating window, and whether it is over."""
+    window = timedelta(hours=experiment.spec.rating_window_hours)
+    counts = catalog.progress(experiment.name, first_seen_before=now - window)
+    over = now - experiment.started_at >= timedelta(hours=experiment.spec.duration_hours) + window
+    return "-".join(map(str, counts)) + ("-over" if over else "")
 
-    Looks become rarer as a test grows old (at most one in each hundredth of its age), because each costs a run; the
-    decision rule holds however often it is applied.
-    """
-    spec, age = experiment.spec, now - experiment.started_at
-    slot = age // max(LEAST_GAP, age / 100)
-    window = timedelta(hours=spec.rating_window_hours)
-    seen = catalog.progress(experiment.name, first_seen_before=now - window)
-    over = age >= timedelta(hours=spec.duration_hours) + window
-    return (
-        f"{experiment.name}:{experiment.started_at.timestamp()}:{'-'.join(map(str, seen))}:{'over' if over else slot}"
-    )
+
+def gap(age: timedelta) -> timedelta:
+    """Time between two looks at a test of that age: each costs a run, and the rule holds however often it is applied."""
+    return max(LEAST_GAP, age / 100)
 
 
 def analysis(interval: int) -> dg.SensorDefinition:
@@ -41,12 +40,24 @@ def analysis(interval: int) -> dg.SensorDefinition:
     def running_experiments(context: dg.SensorEvaluationContext, catalog: dg.ResourceParam[Catalog]) -> dg.SensorResult:
         known = set(context.instance.get_dynamic_partitions(experiments.name))
         now = datetime.now(UTC)
-        running = catalog.experiments("running")
+        last: dict[str, dict] = json.loads(context.cursor) if context.cursor else {}
+        looks, requests = {}, []
+        for experiment in catalog.experiments("running"):
+            name = experiment.name
+            sight, before = seen(experiment, catalog, now), last.get(name, {"at": 0.0, "seen": NOTHING})
+            looks[name] = before
+            if (
+                sight != before["seen"]
+                and now.timestamp() - before["at"] >= gap(now - experiment.started_at).total_seconds()
+            ):
+                looks[name] = {"at": now.timestamp(), "seen": sight}
+                key = f"{name}:{experiment.started_at.timestamp()}:{sight}"
+                requests.append(dg.RunRequest(run_key=key, partition_key=name))
+        new = [request.partition_key for request in requests if request.partition_key not in known]
         return dg.SensorResult(
-            run_requests=[dg.RunRequest(run_key=due(e, catalog, now), partition_key=e.name) for e in running],
-            dynamic_partitions_requests=[
-                experiments.build_add_request([e.name for e in running if e.name not in known])
-            ],
+            run_requests=requests,
+            dynamic_partitions_requests=[experiments.build_add_request(new)],
+            cursor=json.dumps(looks),
         )
 
     return running_experiments
