@@ -12,9 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Part of the key under which answers are kept: raise it when the same input may give another answer.
-VERSION = "1"
-
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -104,7 +101,6 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
             "stop_ids": stop_ids,
             "context": context,
             "chat_template_hash": hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()[:16],
-            "version": VERSION,
         },
     }
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from images.train.generate import _read_jsonl, context_length, load_model, write_jsonl
 
-VERSION = "1"
 _TOKENS_PER_BATCH = 4096
 
 
@@ -27,9 +26,7 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
     model, tokenizer, device = load_model(job["model_dir"], job.get("precision", "fp32"))
     prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if prefix is None:
-        raise ValueError(
-            f"{job['model_dir']}: its tokenizer has no BOS and no end token to begin a document with"
-        )
+        raise ValueError(f"{job['model_dir']}: its tokenizer has no BOS and no end token to begin a document with")
     window = min(int(job.get("max_length") or 2048), context_length(model) or 2048)
     documents = _read_jsonl(job["texts_file"])
     pieces: list[tuple[int, list[int], int]] = []
@@ -71,7 +68,6 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
             "window": window,
             "prefix_id": prefix,
             "vocabulary": len(tokenizer),
-            "version": VERSION,
         },
     }
 

@@ -1,0 +1,167 @@
+"""Asks a model through the train worker, or finds what the same model answered to the same questions before."""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from llmops_assets.evaluation.suites import Answer, Document, Item, prompts_hash
+
+GENERATION_VERSION = "1"
+"""Part of the key that answers are kept under: raise it when the worker may answer the same prompt differently."""
+
+
+class Worker(Protocol):
+    """The part of the trainer that is used here."""
+
+    def run(self, context: Any | None, job: Mapping[str, Any], *, work_dir: Path) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model folder under evaluation; `precision` and `gpus` are what it is loaded with."""
+
+    path: str
+    content_hash: str
+    precision: str = "fp32"
+    gpus: int = 0
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """What the document of that key costs a model: nats over all its tokens."""
+
+    key: str
+    nll: float
+    tokens: int
+    bytes: int
+
+
+def has_chat_template(model_dir: Path | str) -> bool:
+    """Whether the tokenizer in a model folder can render a conversation."""
+    folder = Path(model_dir)
+    if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
+        return True
+    config = folder / "tokenizer_config.json"
+    return config.exists() and bool(json.loads(config.read_text(encoding="utf-8")).get("chat_template"))
+
+
+def ask(
+    worker: Worker,
+    context: Any | None,
+    model: Model,
+    items: Sequence[Item],
+    cache: Path,
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    seed: int = 0,
+) -> tuple[list[Answer], dict[str, Any]]:
+    """Greedy answers of `model` to `items`, with the worker's result; asked once for the same model and questions.
+
+    Answers are kept in a folder below `cache` named by everything that they depend on; the batch size is not part of
+    it. `context` is Dagster's, or None for a plain child process. The result has `cached`.
+    """
+    job = {"task": "generate", "max_new_tokens": max_new_tokens, "batch_size": batch_size, "seed": seed}
+    key = {"max_new_tokens": max_new_tokens, "seed": seed}
+    prompts = [{"id": i.key, "messages": list(i.messages)} for i in items]
+    rows, result = _cached(worker, context, model, job, key, "prompts_file", prompts, prompts_hash(items), cache)
+    return [Answer(r["id"], r["text"], r["tokens"], r["finish_reason"]) for r in rows], result
+
+
+def measure(
+    worker: Worker, context: Any | None, model: Model, documents: Sequence[Document], cache: Path
+) -> tuple[list[Likelihood], dict[str, Any]]:
+    """The likelihood of each document under `model`, with the worker's result; kept like answers are."""
+    texts = [{"id": d.key, "text": d.text} for d in documents]
+    job = {"task": "perplexity"}
+    rows, result = _cached(worker, context, model, job, {}, "texts_file", texts, prompts_hash(documents), cache)
+    return [Likelihood(r["id"], r["nll"], r["tokens"], r["bytes"]) for r in rows], result
+
+
+def _cached(
+    worker: Worker,
+    context: Any | None,
+    model: Model,
+    job: dict[str, Any],
+    key: dict[str, Any],
+    input_name: str,
+    inputs: list[dict[str, Any]],
+    inputs_hash: str,
+    cache: Path,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    depends_on = {
+        "task": job["task"],
+        "model": model.content_hash,
+        "inputs": inputs_hash,
+        "precision": model.precision,
+        "version": GENERATION_VERSION,
+        # The tokens that end an answer stand there, outside of what the content hash covers.
+        "generation_config": _digest(Path(model.path) / "generation_config.json"),
+        **key,
+    }
+    name = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
+    folder = Path(cache) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    output, complete = folder / "output.jsonl", folder / "complete.json"
+    with _only_one(folder):
+        known = _complete(output, complete)
+        if known is not None:
+            return _in_order(known[0], inputs), known[1] | {"cached": True}
+        input_file = folder / "input.jsonl"
+        _write(input_file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in inputs))
+        result = worker.run(
+            context,
+            job
+            | {
+                "model_dir": model.path,
+                input_name: str(input_file),
+                "output_file": str(output),
+                "precision": model.precision,
+                "gpus": model.gpus,
+            },
+            work_dir=folder,
+        )
+        digest = hashlib.sha256(output.read_bytes()).hexdigest()
+        _write(complete, json.dumps({"depends_on": depends_on, "sha256": digest, "result": result}, indent=1))
+        rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    return _in_order(rows, inputs), result | {"cached": False}
+
+
+def _complete(output: Path, complete: Path) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
+    """The rows and result of an earlier call, when they are whole."""
+    if not (output.exists() and complete.exists()):
+        return None
+    data, told = output.read_bytes(), json.loads(complete.read_text(encoding="utf-8"))
+    if hashlib.sha256(data).hexdigest() != told["sha256"]:
+        return None
+    return [json.loads(line) for line in data.decode("utf-8").splitlines()], told["result"]
+
+
+def _in_order(rows: list[dict[str, Any]], inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in the order of the inputs: the same questions may have been asked in another order before."""
+    position = {row["id"]: n for n, row in enumerate(inputs)}
+    return sorted(rows, key=lambda row: position[row["id"]])
+
+
+@contextmanager
+def _only_one(folder: Path):
+    """Two runs that want the same answers: the second waits and finds them."""
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,163 @@
+"""Writes the model card: Hugging Face's front matter, then what a person must know before using the model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from llmops_assets.evaluation.gate import GateOutcome
+from llmops_assets.evaluation.report import category_table, metric_table, versus_base_table
+from llmops_assets.evaluation.suites import TEST
+from llmops_assets.specs.dataset import DatasetSpec
+from llmops_assets.specs.records import AdapterRecord, EvaluationRecord, MergedModelRecord, PlanRecord
+from llmops_assets.specs.training import TrainJobSpec
+
+UNKNOWN_LICENSE = "unknown"
+_METRIC_TYPES = {"accuracy": "accuracy", "macro_f1": "f1", "perplexity": "perplexity"}
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """Everything that a card tells; all of it comes from records of the graph and from the catalog."""
+
+    ref: str
+    spec: TrainJobSpec
+    dataset: DatasetSpec
+    splits: Mapping[str, int]
+    data_hash: str
+    plan: PlanRecord
+    adapter: AdapterRecord
+    merged: MergedModelRecord
+    evaluation: EvaluationRecord
+    gate: GateOutcome
+    base_license: str | None
+
+
+def model_card(facts: CardFacts) -> str:
+    """The card as Markdown, in the format of the Hugging Face hub."""
+    return f"---\n{yaml.safe_dump(_front_matter(facts), allow_unicode=True, sort_keys=False)}---\n\n{_body(facts)}"
+
+
+def _front_matter(facts: CardFacts) -> dict[str, Any]:
+    spec, evaluation = facts.spec, facts.evaluation
+    results = [
+        {
+            "task": {"type": "text-generation"},
+            "dataset": {"name": facts.dataset.key if m.suite == TEST else m.suite, "type": "private", "split": "test"},
+            "metrics": [{"type": _METRIC_TYPES.get(m.name, m.name), "name": m.name, "value": round(m.value, 6)}],
+        }
+        for m in evaluation.metrics
+        if m.model == "tuned"
+    ]
+    front: dict[str, Any] = {
+        "license": license_of(facts),
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": [spec.model_family, spec.job_type.lower(), spec.method],
+        "datasets": [facts.dataset.name],
+    }
+    if facts.plan.base is not None:
+        front["base_model"] = facts.plan.base.ref
+    front["model-index"] = [{"name": spec.output.artifact_name, "results": results}]
+    return front
+
+
+def license_of(facts: CardFacts) -> str:
+    """The licence that the model falls under as far as it is known: that of the base, or of the data without a base.
+
+    Where the two differ it is `other`, and the card names both: which of them binds is for a person to say.
+    """
+    known = [x for x in (facts.base_license, facts.dataset.license) if x]
+    if not known or (facts.plan.base is not None and not facts.base_license):
+        return UNKNOWN_LICENSE
+    return known[0] if len(set(known)) == 1 else "other"
+
+
+def _body(facts: CardFacts) -> str:
+    spec, merged, adapter = facts.spec, facts.merged, facts.adapter
+    base = facts.plan.base
+    rows = ", ".join(f"{count:,} {split}" for split, count in facts.splits.items())
+    made = f"fine-tuned ({spec.method}) from `{base.ref}`" if base else "pre-trained from nothing"
+    sections = [
+        f"# {facts.ref}",
+        f"A {spec.model_family} model of {merged.parameters:,} parameters, {made} by a {spec.job_type} job on the "
+        f"dataset version `{facts.dataset.key}`.",
+        "## Data",
+        f"{facts.dataset.description.strip()}\n\n"
+        f"- Owner: {facts.dataset.owner}\n"
+        f"- Rows: {rows} (after masking of personal data, removal of duplicates and filtering)\n"
+        f"- Hash of the rows: `{facts.data_hash}`",
+        "## Training",
+        f"- Recipe `{facts.evaluation.recipe}`, training key `{merged.training_key}`\n"
+        f"- {adapter.steps:,} steps, learning rate {spec.hyperparams.lr:g}, batch {spec.hyperparams.batch_size}"
+        f" × {spec.hyperparams.gradient_accumulation_steps}, sequences of {spec.hyperparams.max_seq_len} tokens, "
+        f"{spec.hyperparams.precision}, seed {spec.hyperparams.seed}\n"
+        f"- Loss {adapter.first_loss:.3f} at the beginning, {adapter.last_loss:.3f} at the end"
+        + (f", {adapter.eval_loss:.3f} on the validation split" if adapter.eval_loss is not None else "")
+        + "\n"
+        f"- Content hash of the model: `{merged.content_hash}`",
+        "## Evaluation",
+        facts.gate.text,
+        metric_table(facts.evaluation),
+        "By category:\n\n" + category_table(facts.evaluation),
+    ]
+    if facts.evaluation.versus_base:
+        sections.append("Against the base on the same items:\n\n" + versus_base_table(facts.evaluation))
+    sections += ["## Limits", "\n".join(f"- {limit}" for limit in limits(facts)), "## Licence", _license_text(facts)]
+    return "\n\n".join(sections) + "\n"
+
+
+def limits(facts: CardFacts) -> list[str]:
+    """What the figures do not say, derived from the evaluation itself."""
+    evaluation = facts.evaluation
+    told = []
+    if facts.spec.job_type == "PRETRAIN":
+        told.append(
+            "It continues text. It was trained on no conversations and answers no questions. Perplexity compares only "
+            "models with the same tokenizer; bits per byte compares others too."
+        )
+    else:
+        told.append(
+            f"The accuracy of `{TEST}` is by exact match on rows drawn as the training rows were: it says nothing of "
+            "questions on other subjects, or worded in another way than users of that data do."
+        )
+    headline = evaluation.metric(TEST, "accuracy")
+    for metric in evaluation.metrics:
+        if metric.model == "tuned" and metric.name == "accuracy" and metric.suite != TEST and headline is not None:
+            gap = headline.value - metric.value
+            if gap > 0.1:
+                told.append(
+                    f"On suite `{metric.suite}` it is right in {metric.value:.3f} of {metric.n} items, "
+                    f"{gap:.3f} less than on its test split."
+                )
+    weak = [
+        f"{name} ({m.value:.2f}, n = {m.n})"
+        for name, m in evaluation.by_category.items()
+        if m.name == "accuracy" and facts.gate.bound is not None and m.value < facts.gate.bound
+    ]
+    if weak:
+        told.append(f"Categories below the gate: {', '.join(weak)}.")
+    asked = sum(evaluation.items.values())
+    for count, what in (
+        (evaluation.empty_answers, "were empty"),
+        (evaluation.length_truncated, "were cut by the length limit"),
+        (evaluation.refusals, "declined to answer"),
+    ):
+        if count:
+            told.append(f"{count} of {asked} answers {what}.")
+    told.append(
+        "It knows nothing that is not in its training data, and says wrong things with the same confidence as right "
+        "ones. Personal data was masked by patterns and rules, which miss some."
+    )
+    return told
+
+
+def _license_text(facts: CardFacts) -> str:
+    data = facts.dataset.license or "not stated"
+    parts = [f"Dataset `{facts.dataset.key}`: {data}."]
+    if facts.plan.base is not None:
+        parts.append(f"Base `{facts.plan.base.ref}`: {facts.base_license or 'not stated'}.")
+    if license_of(facts) in (UNKNOWN_LICENSE, "other"):
+        parts.append("Ask the owners before this model leaves the organisation.")
+    return " ".join(parts)

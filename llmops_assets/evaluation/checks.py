@@ -1,0 +1,60 @@
+"""Checks on `evaluation`: the gate, that nothing was lost, and that the model beats what it was made from."""
+
+import dagster as dg
+
+from llmops_assets.evaluation.assets import evaluation
+from llmops_assets.evaluation.gate import judge_gate
+from llmops_assets.evaluation.report import number
+from llmops_assets.evaluation.verdicts import Verdict, compare_with_base, completeness
+from llmops_assets.partitions import trainings
+from llmops_assets.specs.policy import Policy
+from llmops_assets.specs.records import EvaluationRecord, PlanRecord
+from resources.records import Records
+
+
+@dg.asset_check(
+    asset=evaluation,
+    partitions_def=trainings,
+    description="The figure that the policy asks for reaches its bound, on enough items. Not blocking: a model that "
+    "misses it is no failed run, but it is not registered.",
+)
+def accuracy_gate(
+    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
+) -> dg.AssetCheckResult:
+    record = records.load(EvaluationRecord, context.partition_key)
+    plan = records.load(PlanRecord, context.partition_key)
+    outcome = judge_gate(record, policy.gates[plan.spec["job_type"]])
+    metadata = {"gate": policy.gates[plan.spec["job_type"]].text}
+    if outcome.metric is not None:
+        m = outcome.metric
+        metadata |= {"value": number(m.value), "low": number(m.low), "high": number(m.high), "n": str(m.n)}
+    return dg.AssetCheckResult(
+        passed=outcome.passed, severity=dg.AssetCheckSeverity.ERROR, description=outcome.text, metadata=metadata
+    )
+
+
+@dg.asset_check(
+    asset=evaluation,
+    partitions_def=trainings,
+    blocking=True,
+    description="Every item of every suite got an answer, and not all of the answers are empty.",
+)
+def complete(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
+    return _result(completeness(records.load(EvaluationRecord, context.partition_key)), dg.AssetCheckSeverity.ERROR)
+
+
+@dg.asset_check(
+    asset=evaluation,
+    partitions_def=trainings,
+    description="The model is right on more items than its base, beyond chance; a pre-trained one is better than "
+    "guessing. Only a warning.",
+)
+def beats_base(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
+    verdict = compare_with_base(records.load(EvaluationRecord, context.partition_key))
+    return _result(verdict, dg.AssetCheckSeverity.WARN)
+
+
+def _result(verdict: Verdict, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=verdict.passed, severity=severity, description=verdict.text, metadata=verdict.figures
+    )

@@ -1,0 +1,143 @@
+"""Scores with their 95 % intervals, and the test that compares two models on the same items."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Z95 = 1.959963984540054  # the 97.5th percentile of the normal distribution
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure measured on `n` items, with its 95 % interval where there is one."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def wilson(right: int, n: int) -> Estimate:
+    """A share with its Wilson score interval (Wilson 1927), which stays inside 0..1 and holds for few items too.
+
+    Raises ValueError for no items: there is no accuracy of nothing.
+    """
+    if n < 1 or not 0 <= right <= n:
+        raise ValueError(f"{right} right of {n} is no share: there must be at least one item")
+    share = right / n
+    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
+    # At 0 and n the bound is exactly 0 or 1, but the arithmetic misses it by an ulp.
+    low = 0.0 if right == 0 else max(0.0, centre - half)
+    high = 1.0 if right == n else min(1.0, centre + half)
+    return Estimate(share, low, high, n)
+
+
+def bootstrap(statistic: Callable[[np.ndarray], float], n: int, *, resamples: int = 500, seed: int = 0) -> Estimate:
+    """`statistic` of the indices 0..n-1 with its percentile bootstrap interval (Efron 1979), the items being resampled.
+
+    The same seed gives the same interval.
+    """
+    if n < 1:
+        raise ValueError("there is nothing to resample")
+    generator = np.random.default_rng(seed)
+    values = [statistic(generator.integers(0, n, n)) for _ in range(resamples)]
+    # A diverged model has infinite figures, between which numpy cannot interpolate without a warning.
+    with np.errstate(invalid="ignore"):
+        low, high = np.percentile(values, [2.5, 97.5])
+    return Estimate(float(statistic(np.arange(n))), float(low), float(high), n)
+
+
+def macro_f1(expected: Sequence[str], predicted: Sequence[str], *, seed: int = 0) -> Estimate:
+    """The mean over the expected labels of each label's F1, in 0..1, with its bootstrap interval over the items.
+
+    A prediction that is none of the expected labels counts against the label that it should have been, and makes no
+    class of its own (scikit-learn's `f1_score(average="macro", labels=sorted(set(expected)))`).
+    """
+    if len(expected) != len(predicted) or not expected:
+        raise ValueError(f"{len(expected)} expected and {len(predicted)} predicted labels: need as many, and some")
+    labels = {label: number for number, label in enumerate(sorted(set(expected)))}
+    truth = np.array([labels[e] for e in expected])
+    said = np.array([labels.get(p, len(labels)) for p in predicted])
+    right = truth == said
+
+    def statistic(index: np.ndarray) -> float:
+        size = len(labels) + 1
+        support = np.bincount(truth[index], minlength=size)[:-1]
+        claimed = np.bincount(said[index], minlength=size)[:-1]
+        hits = np.bincount(truth[index][right[index]], minlength=size)[:-1]
+        present = support > 0
+        return float(np.mean(2 * hits[present] / (support + claimed)[present]))
+
+    return bootstrap(statistic, len(truth), seed=seed)
+
+
+def perplexity(nll: Sequence[float], tokens: Sequence[int], *, seed: int = 0) -> Estimate:
+    """exp of the nats per token over all documents; `nll` in nats and `tokens` are by document.
+
+    The interval resamples documents, since the tokens of one document are not independent.
+    """
+    return _ratio(nll, tokens, math.exp, seed)
+
+
+def perplexity_of(nll: float, tokens: int) -> float | None:
+    """The perplexity of one document (`nll` in nats); None where it has no token, infinite beyond a float's range."""
+    if tokens == 0:
+        return None
+    try:
+        return math.exp(nll / tokens)
+    except OverflowError:
+        return math.inf
+
+
+def bits_per_byte(nll: Sequence[float], size: Sequence[int], *, seed: int = 0) -> Estimate:
+    """Bits per UTF-8 byte of the text (`size` in bytes), which models of different vocabularies can be compared by."""
+    return _ratio(nll, size, lambda nats: nats / math.log(2), seed)
+
+
+def _ratio(sums: Sequence[float], sizes: Sequence[int], finish: Callable[[float], float], seed: int) -> Estimate:
+    numerator, denominator = np.asarray(sums, dtype=float), np.asarray(sizes, dtype=float)
+    kept = denominator > 0
+    numerator, denominator = numerator[kept], denominator[kept]
+    if not len(denominator):
+        raise ValueError("no document has a token to score")
+
+    def statistic(index: np.ndarray) -> float:
+        ratio = float(numerator[index].sum() / denominator[index].sum())
+        try:
+            return finish(ratio)
+        except OverflowError:
+            return math.inf
+
+    return bootstrap(statistic, len(denominator), seed=seed)
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Two models on the same items: how often only one of them was right, and how likely that is by chance."""
+
+    only_first: int
+    only_second: int
+    both: int
+    neither: int
+    p: float
+
+    @property
+    def n(self) -> int:
+        return self.only_first + self.only_second + self.both + self.neither
+
+
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
+    """The exact two-sided McNemar test (a binomial test on the items where the two differ)."""
+    if len(first) != len(second):
+        raise ValueError(f"McNemar's test pairs answers to the same items, but got {len(first)} and {len(second)}")
+    pairs = Counter(zip(map(bool, first), map(bool, second), strict=True))
+    only_first, only_second = pairs[True, False], pairs[False, True]
+    n, k = only_first + only_second, min(only_first, only_second)
+    # Whole numbers throughout: a float would overflow beyond a thousand differing items.
+    tail = sum(math.comb(n, i) for i in range(k + 1))
+    p = 1.0 if n == 0 else min(1.0, 2 * tail / 2**n)
+    return McNemar(only_first, only_second, pairs[True, True], pairs[False, False], p)

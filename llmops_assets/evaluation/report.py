@@ -1,0 +1,181 @@
+"""Shows an evaluation: the Markdown of the asset's page, a plot with intervals, and one self-contained HTML file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmops_assets import plots
+from llmops_assets.evaluation.evaluate import ChatEvaluation, CorpusEvaluation
+from llmops_assets.evaluation.gate import GateOutcome, interval
+from llmops_assets.evaluation.metrics import perplexity_of
+from llmops_assets.evaluation.suites import TEST, confusions, wrong_answers
+from llmops_assets.specs.records import EvaluationRecord, Metric
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WORST = 20
+_CELL = 200
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The rows that a person should read first."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    confusions: list[tuple[str, str, int]] = field(default_factory=list)
+
+
+def worst_of(evaluation: ChatEvaluation | CorpusEvaluation) -> Worst:
+    """The wrong answers of the headline suite, or the documents that a pre-trained model finds least likely."""
+    if isinstance(evaluation, ChatEvaluation):
+        scored = evaluation.tuned.get(TEST) or next(iter(evaluation.tuned.values()))
+        wrong = wrong_answers(scored, WORST)
+        total = sum(not s.right for s in scored)
+        return Worst(
+            f"{len(wrong)} of {total} wrong answers" if wrong else "No wrong answer",
+            ("category", "question", "expected", "answered", "why"),
+            [(s.item.category, s.item.question, s.item.references[0], s.text, s.state) for s in wrong],
+            confusions(scored),
+        )
+    pairs = [(d, x) for d, x in evaluation.pairs() if x.tokens]
+    pairs.sort(key=lambda pair: -pair[1].nll / pair[1].tokens)
+    return Worst(
+        "The least likely documents",
+        ("category", "perplexity", "tokens", "text"),
+        [(d.category, f"{perplexity_of(x.nll, x.tokens):.1f}", str(x.tokens), d.text[:300]) for d, x in pairs[:WORST]],
+    )
+
+
+def headline(record: EvaluationRecord, gate: GateOutcome) -> str:
+    """The one figure that decides, in words, with the same figure of the base."""
+    lines = [f"**{'Gate met' if gate.passed else 'Gate not met'}**: {gate.text}"]
+    for metric in record.metrics:
+        if metric.model == "tuned" and metric.name in ("accuracy", "perplexity"):
+            base = record.metric(metric.suite, metric.name, "base")
+            against = f"; the base {interval(base)}" if base else ""
+            lines.append(f"{metric.name} of {metric.suite}: **{interval(metric)}**{against}")
+    return "\n\n".join(lines)
+
+
+def metric_table(record: EvaluationRecord) -> str:
+    return table(
+        ("suite", "metric", "model", "value", "95 % interval", "n"),
+        [(m.suite, m.name, m.model, number(m.value), _bounds(m), str(m.n)) for m in record.metrics],
+    )
+
+
+def category_table(record: EvaluationRecord) -> str:
+    metric = next((m.name for m in record.by_category.values()), "accuracy")
+    return table(
+        ("category", metric, "95 % interval", "n"),
+        [(name, number(m.value), _bounds(m), str(m.n)) for name, m in record.by_category.items()],
+    )
+
+
+def versus_base_table(record: EvaluationRecord) -> str:
+    return table(
+        ("suite", "only this model right", "only the base right", "both", "neither", "p (exact McNemar)"),
+        [
+            (suite, *(f"{t[key]:.0f}" for key in ("only_tuned", "only_base", "both", "neither")), f"{t['p']:.2g}")
+            for suite, t in record.versus_base.items()
+        ],
+    )
+
+
+def worst_table(worst: Worst) -> str:
+    return table(worst.columns, [tuple(_short(cell) for cell in row) for row in worst.rows])
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; pipes, line ends and markup inside of cells are made harmless."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(_escape(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
+
+
+def plot(record: EvaluationRecord, gate: GateOutcome) -> "Figure":
+    """The headline figure of each suite and category with its 95 % interval, the base beside it, and the gate."""
+    name = gate.metric.name if gate.metric else next(m.name for m in record.metrics)
+    suites = [m for m in record.metrics if m.name == name and m.model == "tuned"]
+    bars = [(f"all of {m.suite}", m, record.metric(m.suite, name, "base")) for m in suites]
+    if len(record.by_category) <= 25:
+        bars += [(category, m, None) for category, m in record.by_category.items() if m.name == name]
+    fig, ax = plots.figure(height=max(1.6, 0.28 * len(bars) + 0.9))
+    for at, (label, metric, base) in enumerate(bars):
+        colour = plots.PALETTE[0] if label.startswith("all of ") else plots.MUTED
+        low, high = metric.low, metric.high
+        error = [[max(0.0, metric.value - low)], [max(0.0, high - metric.value)]] if low is not None else None
+        legend = "this model" if at == 0 else None
+        ax.errorbar([metric.value], [at], xerr=error, fmt="o", color=colour, capsize=3, markersize=5, label=legend)
+        if base is not None:
+            ax.plot([base.value], [at], "x", color=plots.PALETTE[1], label="base" if at == 0 else None)
+    ax.set_yticks(range(len(bars)), [plots.label(label) for label, _, _ in bars])
+    ax.invert_yaxis()
+    if bound := gate.bound:
+        ax.axvline(bound, color=plots.PALETTE[3], linestyle="--", linewidth=1, label=f"gate {bound:g}")
+    if name in ("accuracy", "macro_f1"):
+        ax.set_xlim(-0.02, 1.02)
+    ax.set_xlabel(f"{name}, with its 95 % interval")
+    ax.legend(frameon=False, fontsize=8, loc="best")
+    return fig
+
+
+def html(title: str, record: EvaluationRecord, gate: GateOutcome, worst: Worst, picture: str) -> str:
+    """The whole report as one HTML file that loads nothing; `picture` is a data URI."""
+    from jinja2 import Environment, StrictUndefined
+
+    template = (Path(__file__).with_name("report.html")).read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.from_string(template).render(
+        title=title,
+        record=record,
+        gate=gate,
+        plot=picture,
+        plot_alt="the headline figure by suite and category, with intervals",
+        number=number,
+        category_metric=next((m.name for m in record.by_category.values()), "accuracy"),
+        confusions=worst.confusions,
+        worst=worst.rows,
+        worst_title=worst.title,
+        worst_columns=worst.columns,
+    )
+
+
+def tracked(record: EvaluationRecord) -> list[tuple[str, float]]:
+    """Names and values for the MLflow run; MLflow allows no ``@`` in a name."""
+    values: list[tuple[str, float]] = []
+    for metric in record.metrics:
+        prefix = "eval" if metric.model == "tuned" else "eval_base"
+        name = f"{prefix}/{metric.suite.replace('@', ':')}/{metric.name}"
+        values.append((name, metric.value))
+        values += [
+            (f"{name}_{end}", value) for end, value in (("low", metric.low), ("high", metric.high)) if value is not None
+        ]
+    for key in ("empty_answers", "length_truncated", "refusals"):
+        values.append((f"eval/{key}", float(getattr(record, key))))
+    return values
+
+
+def _bounds(metric: Metric) -> str:
+    return f"{number(metric.low)} to {number(metric.high)}" if metric.low is not None else "–"
+
+
+def _short(text: Any) -> str:
+    text = str(text)
+    return text if len(text) <= _CELL else text[: _CELL - 1] + "…"
+
+
+def _escape(text: str) -> str:
+    for sign, safe in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("*", "\\*"), ("_", "\\_"), ("`", "\\`")):
+        text = text.replace(sign, safe)
+    return " ⏎ ".join(text.split("\n"))
