@@ -15,7 +15,7 @@ NOTHING = "0-0-0"
 
 
 def seen(experiment: Experiment, catalog: Catalog, now: datetime) -> str:
-    """What an analysis would look at now: requests, ratings, users with a closed rating window, and whether it is over."""
+    """What an analysis would look at: requests, ratings, users with a closed rating window, and whether it is over."""
     window = timedelta(hours=experiment.spec.rating_window_hours)
     counts = catalog.progress(experiment.name, first_seen_before=now - window)
     over = now - experiment.started_at >= timedelta(hours=experiment.spec.duration_hours) + window
@@ -23,7 +23,7 @@ def seen(experiment: Experiment, catalog: Catalog, now: datetime) -> str:
 
 
 def gap(age: timedelta) -> timedelta:
-    """Time between two looks at a test of that age: each costs a run, and the rule holds however often it is applied."""
+    """Time between two looks at a test of that age: each costs a run; the rule holds however often it is applied."""
     return max(LEAST_GAP, age / 100)
 
 

@@ -8,6 +8,7 @@ from llmops_assets.cli import ab, dataset, deploy, endpoint, model, spec, train
 from llmops_assets.cli.chat import chat
 from llmops_assets.cli.common import guard
 from llmops_assets.cli.demo import demo
+from llmops_assets.cli.settings import settings
 from llmops_assets.cli.up import up
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.command("deploy")(deploy.deploy)
 app.add_typer(endpoint.app, name="endpoint")
 app.command()(chat)
 app.add_typer(ab.app, name="ab")
+app.command()(settings)
 
 
 def main() -> None:

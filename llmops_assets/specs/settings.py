@@ -4,7 +4,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -56,10 +56,6 @@ class Settings(BaseSettings):
     )
     omp_threads: int | None = Field(
         default=None, ge=1, description="Threads of one training process. Default: what the library chooses."
-    )
-    hf_token: SecretStr | None = Field(
-        default=None,
-        description="Token for a Hugging Face hub; only ever passed to the worker that downloads.",
     )
 
     @property
