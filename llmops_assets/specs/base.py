@@ -1,5 +1,6 @@
 """What every spec is made of: strict field types, rules across fields, and faults that are all reported at once."""
 
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,8 +12,6 @@ from typing import Annotated, Any, ClassVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError
 from pydantic import model_validator as _model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
-
-Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -127,6 +126,13 @@ class Spec(Part):
         """Yield (field path, message, hint) for each rule across fields that `view` breaks."""
         yield from ()
 
+    @classmethod
+    def readable(cls, data: Mapping[str, Any], error: ValidationError) -> View:
+        """What of `data` can be read although validating it raised `error`."""
+        plain = _plain(data)
+        cls.complete(plain)
+        return View(_without(plain, [item["loc"] for item in error.errors(include_url=False)]))
+
     @_model_validator(mode="wrap")
     @classmethod
     def _all_faults(cls, data: Any, handler: ModelWrapValidatorHandler):
@@ -195,6 +201,8 @@ def faults_of(error: ValidationError, model: type[BaseModel], file: str | None =
 def _words(item: Any, model: type[BaseModel]) -> tuple[str, str]:
     kind, context, value, loc = item["type"], item.get("ctx", {}), item["input"], item["loc"]
     message = context.get("message", item["msg"])
+    if kind == "invalid_key":
+        return "a key should be text", "Put it in quotes, or remove it"
     if kind == "extra_forbidden":
         names = _siblings(model, loc)
         close = get_close_matches(str(loc[-1]), names, n=1, cutoff=0.6)
@@ -226,7 +234,7 @@ def _words(item: Any, model: type[BaseModel]) -> tuple[str, str]:
 def _short(value: object) -> str:
     if isinstance(value, float) and math.isinf(value):
         return "infinite"
-    text = repr(value)
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

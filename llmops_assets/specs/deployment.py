@@ -1,11 +1,12 @@
 """What a user says about an endpoint: which model it serves, on what, and how a new model takes over."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from llmops_assets.specs.base import Int, Name, Part, Rule, Spec, Text, VersionedRef, View
+from llmops_assets.specs.base import NAME_PATTERN, Int, Name, Part, Rule, Spec, Text, VersionedRef, View
 from llmops_assets.specs.policy import Environment, JobType, ServeTarget
 
 
@@ -72,14 +73,17 @@ class DeploymentSpec(Spec):
         if data.get("endpoint") is None:
             name = str(data.get("model_ref", "")).partition("@")[0]
             # A fault of model_ref is not to be told again as one of endpoint.
-            data["endpoint"] = name if name and name.isascii() and " " not in name else "unnamed"
+            data["endpoint"] = name if re.fullmatch(NAME_PATTERN, name) else "unnamed"
+        data.setdefault("engine", "transformers")
+        if isinstance(data.get("rollout"), dict):
+            data["rollout"].setdefault("strategy", "blue-green")
 
     @classmethod
     def rules(cls, view: View) -> Iterator[Rule]:
         environment, mode = view.get("environment", str), view.get("load_mode", str)
         if environment == "production" and mode == "base+adapter":
             yield "load_mode", "production serves merged models only", "Write load_mode: merged"
-        if mode == "base+adapter" and view.get("engine", str) in (None, "transformers"):
+        if mode == "base+adapter" and view.get("engine", str) == "transformers":
             yield "engine", "transformers serves no adapters beside their base", "Write engine: vllm, or load merged"
         if view.get("resources.gpus", int) == 0 and view.get("resources.gpu_memory_gb") is not None:
             yield "resources.gpu_memory_gb", "has no effect where gpus is 0", "Remove it, or ask for GPUs"
@@ -100,7 +104,7 @@ def _rollout_rules(view: View) -> Iterator[Rule]:
     if split is None:
         return
     old, new = view.get("rollout.traffic_split.old", int), view.get("rollout.traffic_split.new", int)
-    if strategy in (None, "blue-green"):
+    if strategy == "blue-green":
         yield (
             "rollout.traffic_split",
             "only for canary: blue-green moves all users at once",

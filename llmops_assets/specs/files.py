@@ -15,13 +15,13 @@ from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.rules import check_against_policy
+from llmops_assets.specs.rules import check_against_policy, policy_faults
 from llmops_assets.specs.training import TrainJobSpec
 
 KINDS: dict[str, type[Spec]] = {
     model.kind: model for model in (DatasetSpec, TrainJobSpec, DeploymentSpec, ExperimentSpec)
 }
-MAX_BYTES = 1_000_000
+MAX_BYTES = 256 * 1024
 Lines = dict[tuple[str | int, ...], int]
 
 
@@ -58,6 +58,7 @@ def _read_spec(path: Path, policy: Policy | None, role: str | None) -> tuple[Spe
             faults += check_against_policy(spec, policy, role) if policy else []
         except ValidationError as error:
             faults += faults_of(error, model)
+            faults += policy_faults(model, model.readable(content, error), policy, role) if policy else []
     found = [replace(fault, file=file, line=fault.line or _line_of(fault.field, lines)) for fault in faults]
     return spec, sorted(found, key=lambda fault: fault.line or 0)
 
@@ -80,19 +81,21 @@ def _read(path: Path) -> tuple[dict[str, Any], Lines, list[SpecFault]]:
 
 def _read_yaml(text: str) -> tuple[dict[str, Any], Lines, list[SpecFault]]:
     try:
+        # An alias can hold itself, or grow a few lines into gigabytes; a spec has no need of one.
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise yaml.MarkedYAMLError(problem="aliases (*name) are not read", problem_mark=event.start_mark)
         documents = [node for node in yaml.compose_all(text, Loader=yaml.SafeLoader) if node is not None]
-        if len(documents) > 1:
-            line = documents[1].start_mark.line + 1
-            raise SpecError(
-                [SpecFault("", "more than one document", "Put each spec into a file of its own", line=line)]
-            )
-        data = yaml.safe_load(text)
+        data = yaml.safe_load(text) if len(documents) == 1 else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = f"not valid YAML: {error.problem or error.context}"
         raise SpecError([SpecFault("", message, "Correct the syntax", line=mark.line + 1 if mark else None)]) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError([SpecFault("", f"not valid YAML: {error}", "Correct the syntax")]) from error
+    if len(documents) > 1:
+        line = documents[1].start_mark.line + 1
+        raise SpecError([SpecFault("", "more than one document", "Put each spec into a file of its own", line=line)])
     _require_mapping(data)
     lines: Lines = {}
     twice = list(_walk(documents[0], (), lines))
@@ -119,7 +122,7 @@ def _read_json(text: str) -> tuple[dict[str, Any], Lines, list[SpecFault]]:
     try:
         lines: Lines = {}
         return data, lines, list(_walk(yaml.compose(text, Loader=yaml.SafeLoader), (), lines))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         # Some JSON (tabs for indentation) is no YAML: then there are no line numbers.
         return data, {}, [SpecFault(key, "given twice", "Keep one of the two") for key in repeated]
 

@@ -1,23 +1,30 @@
 """What a valid spec is further held to: the policy, and what the catalog and the base model say."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from llmops_assets.specs.base import Spec, SpecError, SpecFault
+from llmops_assets.specs.base import Rule, Spec, SpecError, SpecFault, View
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
-from llmops_assets.specs.policy import Policy
+from llmops_assets.specs.policy import JOB_TYPES, Policy
 from llmops_assets.specs.training import DATASET_TYPE_OF, TrainJobSpec
 
 
 def check_against_policy(spec: Spec, policy: Policy, role: str | None = None) -> list[SpecFault]:
     """Every way in which `spec` breaks `policy`. `role` is that of the user who asks, for overriding an image."""
-    if isinstance(spec, TrainJobSpec):
-        return _family_faults(spec, policy) + _training_faults(spec, policy) + _image_faults(spec, policy, role)
-    if isinstance(spec, DeploymentSpec):
-        return _family_faults(spec, policy) + _serving_faults(spec, policy) + _image_faults(spec, policy, role)
-    if isinstance(spec, ExperimentSpec):
-        return _experiment_faults(spec, policy)
-    return []
+    return policy_faults(type(spec), View(spec.model_dump()), policy, role)
+
+
+def policy_faults(model: type[Spec], view: View, policy: Policy, role: str | None = None) -> list[SpecFault]:
+    """The same, of what can be read of a spec that has other faults."""
+    found: list[Rule] = []
+    if model is TrainJobSpec:
+        found += [*_family_rules(view, policy), *_training_rules(view, policy), *_image_rules(view, policy, role)]
+    elif model is DeploymentSpec:
+        found += [*_family_rules(view, policy), *_serving_rules(view, policy), *_image_rules(view, policy, role)]
+    elif model is ExperimentSpec:
+        found += _experiment_rules(view, policy)
+    return [SpecFault(*rule) for rule in found]
 
 
 def image_for(
@@ -27,9 +34,10 @@ def image_for(
 
     Raises SpecError when the spec names an image of its own and `role` may not.
     """
-    if faults := _image_faults(spec, policy, role):
+    view = View(spec.model_dump())
+    if faults := [SpecFault(*rule) for rule in _image_rules(view, policy, role)]:
         raise SpecError(faults)
-    return spec.image or f"{registry}/{_fixed_image(policy, spec)}"
+    return spec.image or f"{registry}/{_fixed_image(view, policy)}"
 
 
 def check_dataset(spec: TrainJobSpec, dataset_type: str, status: str = "active") -> list[SpecFault]:
@@ -72,103 +80,76 @@ def check_base(spec: TrainJobSpec, config: dict[str, Any], job_type: str | None 
     return faults
 
 
-def _family_faults(spec: TrainJobSpec | DeploymentSpec, policy: Policy) -> list[SpecFault]:
-    family = policy.families.get(spec.model_family)
+def _family_rules(view: View, policy: Policy) -> Iterator[Rule]:
+    name, job = view.get("model_family", str), view.get("job_type", str)
+    if name is None:
+        return
+    family = policy.families.get(name)
     if family is None:
         known = ", ".join(policy.families)
-        return [SpecFault("model_family", f"'{spec.model_family}' is not allowed by the policy", f"Allowed: {known}")]
-    if spec.job_type not in family.job_types:
-        able = [name for name, other in policy.families.items() if spec.job_type in other.job_types]
-        return [
-            SpecFault(
-                "model_family",
-                f"{spec.model_family} is not allowed for {spec.job_type}",
-                f"{spec.job_type} takes {', '.join(able)}; {spec.model_family} is for {', '.join(family.job_types)}",
-            )
-        ]
-    return []
+        yield "model_family", f"'{name}' is not allowed by the policy", f"Allowed: {known}"
+    elif job in JOB_TYPES and job not in family.job_types:
+        able = ", ".join(other for other, rules in policy.families.items() if job in rules.job_types)
+        own = ", ".join(family.job_types)
+        yield "model_family", f"{name} is not allowed for {job}", f"{job} takes {able}; {name} is for {own}"
 
 
-def _training_faults(spec: TrainJobSpec, policy: Policy) -> list[SpecFault]:
-    faults = []
-    longest = policy.limits.max_seq_len.get(spec.job_type)
-    if longest is not None and spec.hyperparams.max_seq_len > longest:
-        faults.append(
-            SpecFault(
-                "hyperparams.max_seq_len",
-                f"{spec.hyperparams.max_seq_len} is more than the {longest} that {spec.job_type} may use",
-                f"Write {longest} or less",
-            )
+def _training_rules(view: View, policy: Policy) -> Iterator[Rule]:
+    job = view.get("job_type", str)
+    longest, length = policy.limits.max_seq_len.get(job), view.get("hyperparams.max_seq_len", int)
+    if longest is not None and length is not None and length > longest:
+        yield (
+            "hyperparams.max_seq_len",
+            f"{length} is more than the {longest} that {job} may use",
+            f"Write {longest} or less",
         )
     for name, limit in (("gpus", policy.limits.max_gpus), ("nodes", policy.limits.max_nodes)):
-        if (asked := getattr(spec.resources, name)) > limit:
-            faults.append(
-                SpecFault(f"resources.{name}", f"{asked} is more than the policy allows", f"Write {limit} or less")
-            )
-    return faults
+        asked = view.get(f"resources.{name}", int)
+        if asked is not None and asked > limit:
+            yield f"resources.{name}", f"{asked} is more than the policy allows", f"Write {limit} or less"
 
 
-def _serving_faults(spec: DeploymentSpec, policy: Policy) -> list[SpecFault]:
-    faults = []
-    able = policy.serving.targets[spec.serve_target]
-    if spec.job_type not in able:
-        faults.append(
-            SpecFault(
-                "serve_target",
-                f"a model made by {spec.job_type} cannot be served for {spec.serve_target}",
-                f"{spec.serve_target} serves what {', '.join(able)} made",
-            )
+def _serving_rules(view: View, policy: Policy) -> Iterator[Rule]:
+    job, target = view.get("job_type", str), view.get("serve_target", str)
+    able = policy.serving.targets.get(target)
+    if able is not None and job in JOB_TYPES and job not in able:
+        yield (
+            "serve_target",
+            f"a model made by {job} cannot be served for {target}",
+            f"{target} serves what {', '.join(able)} made",
         )
-    allowed = policy.serving.adapter_environments
+    environment, allowed = view.get("environment", str), policy.serving.adapter_environments
     # Of production the spec itself says so.
-    if spec.load_mode == "base+adapter" and spec.environment not in (*allowed, "production"):
-        faults.append(
-            SpecFault(
-                "load_mode",
-                f"base+adapter is for research endpoints, not for {spec.environment}",
-                f"Write load_mode: merged, or environment: {' or '.join(allowed)}",
-            )
+    if view.get("load_mode") == "base+adapter" and environment and environment not in (*allowed, "production"):
+        yield (
+            "load_mode",
+            f"base+adapter is for research endpoints, not for {environment}",
+            f"Write load_mode: merged, or environment: {' or '.join(allowed)}",
         )
-    return faults
 
 
-def _experiment_faults(spec: ExperimentSpec, policy: Policy) -> list[SpecFault]:
-    faults = []
-    rules = policy.experiments
-    if spec.target_users_per_arm < rules.users_per_arm:
-        faults.append(
-            SpecFault(
-                "target_users_per_arm",
-                f"{spec.target_users_per_arm} users an arm are too few to decide on",
-                f"Write {rules.users_per_arm} or more",
-            )
-        )
-    if spec.duration_hours > rules.max_duration_hours:
-        faults.append(
-            SpecFault(
-                "duration_hours",
-                f"{spec.duration_hours:g} is longer than the policy allows",
-                f"Write {rules.max_duration_hours:g} or less",
-            )
-        )
-    return faults
+def _experiment_rules(view: View, policy: Policy) -> Iterator[Rule]:
+    users, least = view.get("target_users_per_arm", int), policy.experiments.users_per_arm
+    if users is not None and users < least:
+        yield "target_users_per_arm", f"{users} users an arm are too few to decide on", f"Write {least} or more"
+    hours, longest = view.number("duration_hours"), policy.experiments.max_duration_hours
+    if hours is not None and hours > longest:
+        yield "duration_hours", f"{hours:g} is longer than the policy allows", f"Write {longest:g} or less"
 
 
-def _fixed_image(policy: Policy, spec: TrainJobSpec | DeploymentSpec) -> str:
-    if isinstance(spec, TrainJobSpec):
-        return policy.images.train[spec.job_type]
-    return policy.images.serve[spec.serve_target]
+def _fixed_image(view: View, policy: Policy) -> str | None:
+    target = view.get("serve_target", str)
+    if target is not None:
+        return policy.images.serve.get(target)
+    return policy.images.train.get(view.get("job_type", str))
 
 
-def _image_faults(spec: TrainJobSpec | DeploymentSpec, policy: Policy, role: str | None) -> list[SpecFault]:
-    fixed = _fixed_image(policy, spec)
-    if spec.image is None or spec.image == fixed or role in policy.images.override_roles:
-        return []
-    roles = ", ".join(policy.images.override_roles) or "nobody"
-    return [
-        SpecFault(
+def _image_rules(view: View, policy: Policy, role: str | None) -> Iterator[Rule]:
+    image, fixed = view.get("image", str), _fixed_image(view, policy)
+    if image is not None and image != fixed and role not in policy.images.override_roles:
+        roles = ", ".join(policy.images.override_roles) or "nobody"
+        yield (
             "image",
-            f"the image is fixed to {fixed}, and overriding it is for {roles}",
+            f"the image is fixed to {fixed or 'that of the job type'}, and overriding it is for: {roles}",
             "Remove it, or ask one of them to run the job",
         )
-    ]

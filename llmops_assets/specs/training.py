@@ -214,8 +214,15 @@ class TrainJobSpec(Spec):
         return DATASET_TYPE_OF[self.job_type]
 
     def recipe(self) -> dict[str, Any]:
-        """The canonical spec less its dataset: every default written out, nothing that is null, plain JSON values."""
-        return self.model_dump(mode="json", exclude={"dataset_ref"}, exclude_none=True)
+        """The canonical spec less its dataset: every default written out, plain JSON values.
+
+        What is null is left out, so that a later release can add optional fields without giving every recipe a new key.
+        """
+        recipe = self.model_dump(mode="json", exclude={"dataset_ref"}, exclude_none=True)
+        if self.rlhf is not None:
+            # Null says something here, and has to be said.
+            recipe["rlhf"]["reward_model_ref"] = self.rlhf.reward_model_ref
+        return recipe
 
     def recipe_key(self) -> str:
         """``<artifact_name>-<8 hex>``: the same for every way of writing the same recipe."""
@@ -242,21 +249,22 @@ class TrainJobSpec(Spec):
                 hyper["precision"] = "fp32" if on_cpu else "bf16"
             if data.get("method") in ("lora", "qlora"):
                 rank = hyper["lora_rank"] = 16 if hyper.get("lora_rank") is None else hyper["lora_rank"]
-                if hyper.get("lora_alpha") is None and isinstance(rank, int):
+                if hyper.get("lora_alpha") is None and _positive(rank):
                     hyper["lora_alpha"] = 2.0 * rank
                 if hyper.get("lora_dropout") is None:
                     hyper["lora_dropout"] = 0.0
                 if hyper.get("target_modules") is None:
                     hyper["target_modules"] = "all-linear"
-            if hyper.get("early_stopping") is not None and hyper.get("eval_steps") is None:
-                hyper["eval_steps"] = hyper.get("save_steps", 500)
+            save = hyper.get("save_steps", 500)
+            if hyper.get("early_stopping") is not None and hyper.get("eval_steps") is None and _positive(save):
+                hyper["eval_steps"] = save
         if data.get("job_type") == "PRETRAIN":
             for block in ("architecture", "tokenizer"):
                 if data.get(block) is None:
                     data[block] = {}
-            shape = data["architecture"]
-            if isinstance(shape, dict) and shape.get("max_position_embeddings") is None and isinstance(hyper, dict):
-                shape["max_position_embeddings"] = hyper.get("max_seq_len")
+            shape, length = data["architecture"], hyper.get("max_seq_len") if isinstance(hyper, dict) else None
+            if isinstance(shape, dict) and shape.get("max_position_embeddings") is None and _positive(length):
+                shape["max_position_embeddings"] = max(length, 8)
 
     @classmethod
     def rules(cls, view: View) -> Iterator[Rule]:
@@ -269,6 +277,10 @@ class TrainJobSpec(Spec):
         yield from _ref_rules("rlhf.reward_model_ref", view.get("rlhf.reward_model_ref", str))
         yield from _hyperparam_rules(view)
         yield from _architecture_rules(view)
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def canonical_json(value: Any) -> str:
