@@ -22,6 +22,7 @@ KINDS: dict[str, type[Spec]] = {
     model.kind: model for model in (DatasetSpec, TrainJobSpec, DeploymentSpec, ExperimentSpec)
 }
 MAX_BYTES = 256 * 1024
+MAX_DEPTH = 20
 Lines = dict[tuple[str | int, ...], int]
 
 
@@ -81,17 +82,14 @@ def _read(path: Path) -> tuple[dict[str, Any], Lines, list[SpecFault]]:
 
 def _read_yaml(text: str) -> tuple[dict[str, Any], Lines, list[SpecFault]]:
     try:
-        # An alias can hold itself, or grow a few lines into gigabytes; a spec has no need of one.
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise yaml.MarkedYAMLError(problem="aliases (*name) are not read", problem_mark=event.start_mark)
+        _refuse_traps(text)
         documents = [node for node in yaml.compose_all(text, Loader=yaml.SafeLoader) if node is not None]
         data = yaml.safe_load(text) if len(documents) == 1 else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = f"not valid YAML: {error.problem or error.context}"
         raise SpecError([SpecFault("", message, "Correct the syntax", line=mark.line + 1 if mark else None)]) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise SpecError([SpecFault("", f"not valid YAML: {error}", "Correct the syntax")]) from error
     if len(documents) > 1:
         line = documents[1].start_mark.line + 1
@@ -100,6 +98,17 @@ def _read_yaml(text: str) -> tuple[dict[str, Any], Lines, list[SpecFault]]:
     lines: Lines = {}
     twice = list(_walk(documents[0], (), lines))
     return data, lines, twice
+
+
+def _refuse_traps(text: str) -> None:
+    """Raise on what is no spec and costs much to read: an alias can hold itself, or turn a few lines into gigabytes."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=event.start_mark)
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read", problem_mark=event.start_mark)
 
 
 def _read_json(text: str) -> tuple[dict[str, Any], Lines, list[SpecFault]]:
@@ -120,9 +129,10 @@ def _read_json(text: str) -> tuple[dict[str, Any], Lines, list[SpecFault]]:
         raise SpecError([SpecFault("", "nested too deeply", "A spec is a small YAML or JSON file")]) from error
     _require_mapping(data)
     try:
+        _refuse_traps(text)
         lines: Lines = {}
         return data, lines, list(_walk(yaml.compose(text, Loader=yaml.SafeLoader), (), lines))
-    except (yaml.YAMLError, RecursionError):
+    except yaml.YAMLError:
         # Some JSON (tabs for indentation) is no YAML: then there are no line numbers.
         return data, {}, [SpecFault(key, "given twice", "Keep one of the two") for key in repeated]
 
@@ -131,6 +141,12 @@ def _require_mapping(data: Any) -> None:
     if not isinstance(data, Mapping):
         what = "empty" if data is None else "not a list of 'key: value' lines"
         raise SpecError([SpecFault("", what, "See examples/specs for one of each kind")])
+    level: list[Any] = [data]
+    for _ in range(MAX_DEPTH):
+        level = [item for block in level for item in (block.values() if isinstance(block, dict) else block)]
+        level = [item for item in level if isinstance(item, (dict, list))]
+    if level:
+        raise SpecError([SpecFault("", "nested too deeply", "See examples/specs for one of each kind")])
 
 
 def _walk(node: yaml.Node, path: tuple[str | int, ...], lines: Lines) -> Iterator[SpecFault]:

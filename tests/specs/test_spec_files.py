@@ -141,7 +141,9 @@ def test_a_file_that_is_no_spec_is_refused(tmp_path, text, line):
         load_spec(path)
 
 
-@pytest.mark.parametrize("text", ["{", '{"job_type": }', "[" * 5000, "[]", "3", ""])
+@pytest.mark.parametrize(
+    "text", ["{", '{"job_type": }', "[" * 5000, "[]", "3", "", '{"rag":' + "[" * 900 + "]" * 900 + "}"]
+)
 def test_json_that_is_no_spec_is_refused(tmp_path, text):
     assert len(validate_file(write(tmp_path, text, "spec.json"), POLICY)) == 1
 
