@@ -312,6 +312,8 @@ class Catalog:
         with self._write(actor, "endpoint.want", name, model_ref=spec.model_ref) as connection:
             known = connection.execute(sa.select(t.endpoints).where(t.endpoints.c.name == name)).mappings().first()
             if known is None:
+                # An endpoint of this name may have been there before; its phases stay on record, so count on.
+                last = sa.select(sa.func.max(t.phases.c.phase)).where(t.phases.c.endpoint == name)
                 connection.execute(
                     t.endpoints.insert().values(
                         name=name,
@@ -321,7 +323,7 @@ class Catalog:
                         state="pending",
                         message="",
                         routes=[],
-                        phase=0,
+                        phase=connection.execute(last).scalar() or 0,
                         salt=secrets.token_hex(8),
                         created_at=now,
                         updated_at=now,
@@ -386,8 +388,6 @@ class Catalog:
             left = [r.id for r in connection.execute(sa.select(t.backends.c.id).where(t.backends.c.endpoint == name))]
             if left:
                 raise Conflict(f"endpoint {name!r} still has backends: {', '.join(left)}; stop them first")
-            # A later endpoint of this name counts its phases from the start.
-            connection.execute(t.phases.delete().where(t.phases.c.endpoint == name))
             connection.execute(t.endpoints.delete().where(t.endpoints.c.name == name))
 
     def add_backend(self, backend: Backend) -> None:
