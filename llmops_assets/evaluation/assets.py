@@ -191,7 +191,7 @@ def registered_model(
         "base": plan.base.ref if plan.base else "",
         "base_hash": plan.base.content_hash if plan.base else "",
         "gate": gate.text,
-        "dagster_run": context.run_id,
+        "dagster_run": context.run.run_id,
         "card": str(card),
     }
     summary = f"{spec.job_type} of {plan.base.ref if plan.base else 'nothing'} on {plan.dataset}. {gate.explanation}"
