@@ -17,35 +17,38 @@ import datasets
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging as transformers_logging
+from trl import SFTConfig, SFTTrainer, pack_dataset
 
 from images.train import rows
 from images.train.reporter import Reporter, Stopped
 from llmops_assets.specs.policy import FAMILY_VERSION_KEY
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
-from llmops_assets.training.plan import steps_per_epoch, total_steps
+from llmops_assets.training.plan import total_steps
 
 _MODEL_TYPE = {"llama": "llama", "mistral": "mistral", "gemma": "gemma3_text", "qwen": "qwen3"}
 """The architecture that a PRETRAIN job of a family makes."""
 
 _EVALUATED_ROWS = 512
 _SAMPLED_VALUES = 1 << 20
-"""Values of a tensor that are compared with its initialisation: all of a small one, evenly spaced ones of a large one."""
+"""Values of a tensor that are compared with its initialisation: of a large one, so many, evenly spaced."""
 
 _SAY_EVERY_SECONDS = 2.0
 
 
 def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
     spec = TrainJobSpec.model_validate(job["spec"])
     output, checkpoints, plan_dir = Path(job["output"]), Path(job["checkpoints"]), Path(job["plan_dir"])
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
     train = rows.training_columns(rows.load(plan_dir / "train.parquet"))
     validation_file = plan_dir / "validation.parquet"
-    validation = (
-        rows.training_columns(rows.load(validation_file).head(_EVALUATED_ROWS)) if validation_file.exists() else None
-    )
+    validation = None
+    if validation_file.exists():
+        validation = rows.training_columns(rows.load(validation_file).head(_EVALUATED_ROWS))
     step, checkpoint, warnings = folders.last_checkpoint(checkpoints)
     for warning in warnings:
         reporter.log.warning(warning)
@@ -63,9 +66,9 @@ def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - began
     state = trainer.state
-    if reporter.stop_reason and state.global_step < trainer.planned_steps:
+    if reporter.stop_reason and state.global_step < state.max_steps:
         raise Stopped(
-            f"stopped at step {state.global_step} of {trainer.planned_steps} ({reporter.stop_reason}); "
+            f"stopped at step {state.global_step} of {state.max_steps} ({reporter.stop_reason}); "
             "its checkpoint is saved, the next run resumes from it"
         )
     eval_loss = _last_eval_loss(trainer, validation)
@@ -92,9 +95,8 @@ def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         "trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
     }
     folders.seal(output, facts)
-    reporter.log.info(
-        "trained %d steps in %.0f s, loss %.4f to %.4f", state.global_step, seconds, losses[0], facts["last_loss"]
-    )
+    ends = (losses[0], facts["last_loss"])
+    reporter.log.info("trained %d steps in %.0f s, loss %.4f to %.4f", state.global_step, seconds, *ends)
     return facts
 
 
@@ -163,7 +165,8 @@ def sft_arguments(spec: TrainJobSpec, job: dict[str, Any], count: int, evaluated
     hyper = spec.hyperparams
     steps = total_steps(count, hyper)
     warmup = hyper.warmup_steps if hyper.warmup_steps is not None else math.ceil((hyper.warmup_ratio or 0.0) * steps)
-    evaluate = evaluated and hyper.eval_steps is not None
+    evaluate = "no" if not evaluated else "epoch" if hyper.eval_steps is None else "steps"
+    stopping = evaluate == "steps" and hyper.early_stopping is not None
     return {
         "output_dir": job["checkpoints"],
         "max_steps": steps,
@@ -180,15 +183,15 @@ def sft_arguments(spec: TrainJobSpec, job: dict[str, Any], count: int, evaluated
         "bf16": job["precision"] == "bf16",
         "fp16": job["precision"] == "fp16",
         "use_cpu": job["device"] == "cpu",
-        "gradient_checkpointing": job["gradient_checkpointing"],
+        "activation_checkpointing": job["gradient_checkpointing"],
         "save_strategy": "steps",
         "save_steps": hyper.save_steps,
         # The last may turn out damaged; with early stopping the best is kept besides.
         "save_total_limit": 2,
-        "eval_strategy": "steps" if evaluate else "no",
-        "eval_steps": hyper.eval_steps if evaluate else None,
-        "load_best_model_at_end": evaluate and hyper.early_stopping is not None,
-        "metric_for_best_model": "eval_loss" if evaluate and hyper.early_stopping else None,
+        "eval_strategy": evaluate,
+        "eval_steps": hyper.eval_steps if evaluate == "steps" else None,
+        "load_best_model_at_end": stopping,
+        "metric_for_best_model": "eval_loss" if stopping else None,
         "logging_strategy": "steps",
         "logging_steps": max(1, min(10, steps // 100)),
         "logging_first_step": True,
@@ -196,7 +199,8 @@ def sft_arguments(spec: TrainJobSpec, job: dict[str, Any], count: int, evaluated
         "disable_tqdm": True,
         "report_to": "none",
         "dataloader_pin_memory": job["device"] == "cuda",
-        "dataset_kwargs": {"skip_prepare_dataset": not hyper.packing or spec.job_type == "PRETRAIN"},
+        # Rows come as tokens, truncated and packed already.
+        "dataset_kwargs": {"skip_prepare_dataset": True},
     }
 
 
@@ -240,17 +244,11 @@ class _Trainer(SFTTrainer):
     """TRL's trainer over rows that are tokens already, in an order that does not depend on when it was started."""
 
     lengths: np.ndarray
-    row_ids: list[str]
-    planned_steps: int
     progress: "Progress"
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-        lengths = self.lengths if len(self.lengths) == len(self.train_dataset) else None
-        if lengths is None:
-            # Packing made other rows of ours, all of about the same length.
-            lengths = np.ones(len(self.train_dataset), dtype=np.int64)
-        return LengthGroups(lengths, size, self.args.seed)
+        return LengthGroups(self.lengths, size, self.args.seed)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -271,26 +269,27 @@ def _trainer(
     validation: dict[str, Any] | None,
     reporter: Reporter,
 ) -> _Trainer:
-    def dataset(columns: dict[str, Any]) -> datasets.Dataset:
-        return datasets.Dataset.from_dict({name: columns[name] for name in ("input_ids", "labels")})
-
-    arguments = sft_arguments(spec, job, len(train["row_id"]), validation is not None)
+    packing = spec.hyperparams.packing and spec.job_type != "PRETRAIN"
+    length = spec.hyperparams.max_seq_len if packing else None
+    train_rows = _dataset(train, length)
+    arguments = sft_arguments(spec, job, len(train_rows), validation is not None)
     trainer = _Trainer(
         model=model,
         args=SFTConfig(**arguments),
-        train_dataset=dataset(train),
-        eval_dataset=dataset(validation) if validation is not None else None,
+        train_dataset=train_rows,
+        eval_dataset=_dataset(validation, length) if validation is not None else None,
         processing_class=tokenizer,
         peft_config=None if spec.method == "full" else _lora(spec, model),
     )
-    trainer.lengths, trainer.row_ids = train["lengths"], train["row_id"]
-    trainer.planned_steps = arguments["max_steps"]
+    trainer.lengths = train["lengths"] if not packing else np.full(len(train_rows), length)
+    # It prints what our own log says.
+    trainer.remove_callback(PrinterCallback)
     if spec.method == "qlora":
         # TRL casts what is trained to bf16, which the trained copy of the embeddings does not survive.
         for parameter in trainer.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-    trainer.progress = Progress(reporter, steps_per_epoch(len(train["row_id"]), spec.hyperparams))
+    trainer.progress = Progress(reporter)
     trainer.add_callback(trainer.progress)
     if arguments["load_best_model_at_end"]:
         from transformers import EarlyStoppingCallback
@@ -300,12 +299,16 @@ def _trainer(
     return trainer
 
 
+def _dataset(columns: dict[str, Any], packed_length: int | None) -> datasets.Dataset:
+    found = datasets.Dataset.from_dict({name: columns[name] for name in ("input_ids", "labels")})
+    return pack_dataset(found, packed_length, "bfd") if packed_length else found
+
+
 class Progress(TrainerCallback):
     """Says where the training is, seals its checkpoints, and ends it in order when that is asked for."""
 
-    def __init__(self, reporter: Reporter, epoch_steps: int) -> None:
+    def __init__(self, reporter: Reporter) -> None:
         self.reporter = reporter
-        self.epoch_steps = epoch_steps
         self.rate: float | None = None
         self._began = self._said = 0.0
         self._first_step = 0
