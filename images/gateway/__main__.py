@@ -1,0 +1,35 @@
+"""Starts the gateway with the installation's settings."""
+
+import argparse
+import logging
+
+import uvicorn
+
+from images.gateway.app import create_app
+from llmops_assets.datasets.privacy import mask_text
+from llmops_assets.specs.settings import Settings
+from resources.catalog import Catalog
+
+
+def main(arguments: list[str] | None = None) -> None:
+    settings = Settings()
+    parser = argparse.ArgumentParser(prog="python -m images.gateway", description=__doc__)
+    parser.add_argument("--host", default=settings.host)
+    parser.add_argument("--port", type=int, default=settings.gateway_port)
+    a = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    app = create_app(Catalog(settings.catalog), mask_text)
+    # On SIGTERM new connections are refused and what is in flight is answered, then the log is written out.
+    uvicorn.run(
+        app,
+        host=a.host,
+        port=a.port,
+        access_log=False,
+        log_level="info",
+        timeout_graceful_shutdown=30,
+        server_header=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

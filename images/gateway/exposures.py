@@ -1,0 +1,218 @@
+"""The log of what users asked and got: queued in memory, masked and written in batches by a thread of its own."""
+
+import hashlib
+import logging
+import math
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy.exc import IntegrityError
+
+from images.gateway.metrics import Metrics
+from resources.catalog import Catalog
+
+log = logging.getLogger("gateway.exposures")
+
+_DATA = re.compile(rb"^data: ?(\{.*\})\s*$", re.MULTILINE)
+_BATCH_ROWS = 200
+_BATCH_SECONDS = 0.25
+
+
+@dataclass(slots=True)
+class Exposure:
+    """One chat request, as the request's handler saw it; `body` holds the answer's bytes, parsed by the writer."""
+
+    request_id: str
+    at: datetime
+    endpoint: str
+    salt: str
+    experiment: str | None
+    phase: int
+    variant: int
+    backend: str
+    model_ref: str
+    user: str
+    session: str | None
+    query: str
+    streamed: bool
+    body: bytes = b""
+    status: int = 200
+    error: str | None = None
+    latency_ms: float = 0.0
+    ttft_ms: float | None = None
+
+
+class ExposureLog:
+    """Takes exposures without ever waiting; drops and counts what there is no room for.
+
+    `mask` replaces personal data in a text. It runs in the writer's thread, before anything is written.
+    """
+
+    def __init__(
+        self, catalog: Catalog, mask: Callable[[str], str], metrics: Metrics, *, capacity: int = 10_000
+    ) -> None:
+        self._catalog = catalog
+        self._mask = mask
+        self._metrics = metrics
+        self._queue: queue.Queue[Exposure | None] = queue.Queue(maxsize=capacity)
+        self._pending: set[str] = set()
+        self._give_up_at = math.inf
+        self._thread = threading.Thread(target=self._write_all, name="exposures", daemon=True)
+        self._thread.start()
+
+    def expect(self, request_id: str) -> None:
+        """Announce an exposure that is to come, so that its answer can be rated as soon as it is read."""
+        self._pending.add(request_id)
+
+    def put(self, exposure: Exposure) -> None:
+        try:
+            self._queue.put_nowait(exposure)
+        except queue.Full:
+            self._pending.discard(exposure.request_id)
+            self._metrics.dropped.labels("queue full").inc()
+
+    def is_pending(self, request_id: str) -> bool:
+        """Whether an exposure is announced or queued, and not written yet."""
+        return request_id in self._pending
+
+    @property
+    def queued(self) -> int:
+        return self._queue.qsize()
+
+    def close(self, seconds: float = 10.0) -> None:
+        """Write what is queued, for at most `seconds`, and end the thread."""
+        until = time.monotonic() + seconds
+        self._give_up_at = until - 0.5
+        try:
+            self._queue.put(None, timeout=seconds)
+        except queue.Full:
+            log.error("the queue of exposures did not empty within %.0f s", seconds)
+        self._thread.join(max(0.1, until - time.monotonic()))
+        if left := len(self._pending):
+            log.error("%d exposures were not written before the gateway ended", left)
+
+    def _write_all(self) -> None:
+        ended = False
+        while not ended:
+            batch = [self._queue.get()]
+            until = time.monotonic() + _BATCH_SECONDS
+            while batch[-1] is not None and len(batch) < _BATCH_ROWS:
+                try:
+                    batch.append(self._queue.get(timeout=max(0.0, until - time.monotonic())))
+                except queue.Empty:
+                    break
+            ended = batch[-1] is None
+            exposures = [exposure for exposure in batch if exposure is not None]
+            if exposures:
+                self._write([self._row(exposure) for exposure in exposures])
+                self._pending.difference_update(exposure.request_id for exposure in exposures)
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        """Write rows, again and again while the catalog cannot be written; then the queue fills and says so."""
+        pause = 0.1
+        while True:
+            try:
+                self._catalog.add_exposures(rows)
+                self._metrics.exposures.inc(len(rows))
+                return
+            except IntegrityError:
+                if len(rows) == 1:
+                    self._metrics.dropped.labels("duplicate").inc()
+                    return
+                for row in rows:
+                    self._write([row])
+                return
+            except Exception as error:  # noqa: BLE001  whatever the catalog's driver raises, the rows are kept
+                log.error("%d exposures cannot be written yet: %s", len(rows), error)
+            if time.monotonic() + pause > self._give_up_at:
+                self._metrics.dropped.labels("not written").inc(len(rows))
+                return
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+    def _row(self, exposure: Exposure) -> dict[str, Any]:
+        told = read_answer(exposure.body, exposure.streamed)
+        # The status of a stream is sent before its first token; what fails later is told in the stream.
+        failed_later = exposure.streamed and exposure.status == 200 and told.error is not None
+        return {
+            "request_id": exposure.request_id,
+            "at": exposure.at,
+            "endpoint": exposure.endpoint,
+            "experiment": exposure.experiment,
+            "phase": exposure.phase,
+            "variant": exposure.variant,
+            "backend": exposure.backend,
+            "model_ref": exposure.model_ref,
+            "user": self.pseudonym(exposure.user, exposure.salt),
+            "session": None if exposure.session is None else self.pseudonym(exposure.session, exposure.salt),
+            "query": self._mask(exposure.query),
+            "response": None if told.text is None else self._mask(told.text),
+            "status": 502 if failed_later else exposure.status,
+            "error": exposure.error or told.error,
+            "latency_ms": exposure.latency_ms,
+            "ttft_ms": exposure.ttft_ms,
+            "prompt_tokens": told.prompt_tokens,
+            "completion_tokens": told.completion_tokens,
+            "finish_reason": told.finish_reason,
+        }
+
+    def pseudonym(self, user: str, salt: str) -> str:
+        """`user` as it is, or a keyed hash of it where it holds personal data (an address used as a name)."""
+        if self._mask(user) == user:
+            return user
+        digest = hashlib.sha256(f"{salt}:{user}".encode("utf-8", "surrogatepass")).hexdigest()
+        return f"id-{digest[:16]}"
+
+    def mask(self, text: str) -> str:
+        return self._mask(text)
+
+
+@dataclass(slots=True)
+class Told:
+    """What an answer says: its text and its figures, None where it does not say."""
+
+    text: str | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    error: str | None = None
+
+
+def read_answer(body: bytes, streamed: bool) -> Told:
+    """Read an OpenAI chat completion, or the events of a streamed one; what cannot be read is left out."""
+    told, texts = Told(), []
+    for part in _parts(body, streamed):
+        if isinstance(part.get("error"), dict | str):
+            error = part["error"]
+            told.error = error if isinstance(error, str) else str(error.get("message", error))
+        for choice in part.get("choices") or []:
+            message = choice.get("delta") or choice.get("message") or {}
+            if isinstance(message.get("content"), str):
+                texts.append(message["content"])
+            told.finish_reason = choice.get("finish_reason") or told.finish_reason
+        usage = part.get("usage") or {}
+        told.prompt_tokens = usage.get("prompt_tokens", told.prompt_tokens)
+        told.completion_tokens = usage.get("completion_tokens", told.completion_tokens)
+    told.text = "".join(texts) if texts else None
+    return told
+
+
+def _parts(body: bytes, streamed: bool) -> Iterable[dict[str, Any]]:
+    for piece in _DATA.findall(body) if streamed else [body]:
+        try:
+            part = msgspec.json.decode(piece)
+        except msgspec.DecodeError:
+            continue
+        if isinstance(part, dict):
+            yield part
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,51 @@
+"""What the gateway counts, for Prometheus."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+# Seconds. Fine around the objective of two seconds, with room for a CPU's long answers.
+_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 120)
+
+
+class Metrics:
+    """The metrics of one gateway, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "llmops_gateway_requests",
+            "Chat requests that ended; 499: the client went away",
+            ["endpoint", "variant", "status"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "llmops_gateway_request_seconds",
+            "Time from a chat request to the end of its answer",
+            ["endpoint", "variant"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.first_token = Histogram(
+            "llmops_gateway_first_token_seconds",
+            "Time from a streamed chat request to its first token",
+            ["endpoint", "variant"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "llmops_gateway_in_flight", "Chat requests in flight", ["endpoint"], registry=self.registry
+        )
+        self.retries = Counter(
+            "llmops_gateway_retries",
+            "Chat requests that another backend took over",
+            ["endpoint"],
+            registry=self.registry,
+        )
+        self.exposures = Counter("llmops_gateway_exposures", "Log rows written", registry=self.registry)
+        self.dropped = Counter("llmops_gateway_exposures_dropped", "Log rows lost", ["reason"], registry=self.registry)
+        for reason in ("queue full", "not written", "duplicate"):
+            self.dropped.labels(reason)
+        self.feedback = Counter("llmops_gateway_feedback", "Ratings received", ["rating"], registry=self.registry)
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)

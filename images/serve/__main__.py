@@ -1,0 +1,49 @@
+"""Serves one model over the OpenAI protocol: the same command in a child process and in the serve image."""
+
+import argparse
+import os
+from pathlib import Path
+
+from images.serve import engines
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m images.serve", description=__doc__)
+    parser.add_argument("--engine", choices=["transformers", "vllm"], default="transformers")
+    parser.add_argument("--model", required=True, help="model folder: safetensors, tokenizer, chat template")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--device", default="cpu", help="cpu, or what torch calls a device")
+    parser.add_argument("--dtype", default="auto", help="auto: that of the weights")
+    parser.add_argument("--max-input-tokens", type=int, help="of a prompt; left out: what fits")
+    parser.add_argument("--max-output-tokens", type=int, help="of an answer; left out: what fits")
+    parser.add_argument("--cache-blocks", type=int, default=64, help="at least; more where one request takes more")
+    parser.add_argument("--cache-block-tokens", type=int, default=32)
+    parser.add_argument("--batch-tokens", type=int, default=512, help="computed in one step")
+    parser.add_argument("--drain-seconds", type=int, default=15, help="for requests in flight, after SIGTERM")
+    parser.add_argument("--vllm-python", default="python3", help="Python of vLLM's own environment")
+    a = parser.parse_args(arguments)
+
+    cache = engines.Cache(a.cache_blocks, a.cache_block_tokens, a.batch_tokens)
+    limits = engines.limits(engines.model_config(Path(a.model)), a.max_input_tokens, a.max_output_tokens, cache)
+    if a.engine == "vllm":
+        command = engines.vllm_command(
+            a.vllm_python,
+            a.model,
+            a.host,
+            a.port,
+            limits,
+            device=a.device,
+            dtype=a.dtype,
+            drain_seconds=a.drain_seconds,
+        )
+        # The same process goes on as vLLM: its pid and its session stay what was recorded.
+        os.execvp(command[0], command)
+
+    from images.serve import bounded
+
+    bounded.serve(a.model, a.host, a.port, limits, cache, device=a.device, dtype=a.dtype)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""What a serving engine is started with: length and cache limits, from the model's config and the endpoint's spec."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+# Every backend calls its model by the same name, so that no answer tells which variant gave it.
+SERVED_NAME = "model"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Lengths in tokens: of a prompt after the chat template, of an answer, and of both together."""
+
+    max_input: int
+    max_output: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The key-value cache of continuous batching: its blocks, the tokens of one, and those computed in one step."""
+
+    blocks: int = 64
+    block_tokens: int = 32
+    batch_tokens: int = 512
+
+    def holding(self, limits: Limits) -> int:
+        """`blocks`, or as many as the longest request takes."""
+        return max(self.blocks, math.ceil(limits.total / self.block_tokens))
+
+
+def limits(config: dict, max_input: int | None, max_output: int | None, cache: Cache) -> Limits:
+    """What a model of this Hugging Face `config` may be asked, given the lengths in an endpoint's spec.
+
+    A request is never longer than the positions that the model knows, and where a length is left out (None) it fits into
+    the cache as it is. Longer ones that are asked for explicitly get a larger cache.
+    """
+    room = cache.blocks * cache.block_tokens
+    asked = max_input + max_output if max_input and max_output else max(room, max_input or 0, max_output or 0)
+    positions = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+    total = min(asked, positions or asked)
+    # A prompt leaves room for one token of the answer at least.
+    return Limits(min(max_input or total, total - 1), min(max_output or total, total - 1), total)
+
+
+def model_config(folder: Path) -> dict:
+    """The `config.json` of a model folder; FileNotFoundError says what the folder should be."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no config.json: a model folder as `save_pretrained` writes it is wanted"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def vllm_command(
+    python: str, model: str, host: str, port: int, limits: Limits, *, device: str, dtype: str, drain_seconds: int
+) -> list[str]:
+    """The command line of vLLM's OpenAI-compatible server, run by the Python of vLLM's own environment.
+
+    The module is named instead of `vllm serve`, which needs a distribution called `vllm` (the CPU build is not).
+    """
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    command += ["--served-model-name", SERVED_NAME, "--host", host, "--port", str(port)]
+    command += ["--max-model-len", str(limits.total)]
+    # Greedy, as in the evaluation that the model passed, unless a request asks for something else.
+    command += ["--override-generation-config", '{"temperature": 0.0}']
+    # By default vLLM aborts what is in flight when it is told to stop.
+    command += ["--shutdown-timeout", str(drain_seconds), "--disable-uvicorn-access-log"]
+    if device == "cpu":
+        command += ["--dtype", "float32" if dtype == "auto" else dtype, "--enforce-eager"]
+    elif dtype != "auto":
+        command += ["--dtype", dtype]
+    return command

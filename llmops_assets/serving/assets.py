@@ -1,0 +1,261 @@
+"""The assets of an endpoint: `deployment`, what it serves, and `drift_report`, what it is asked."""
+
+import hashlib
+import json
+from typing import Any
+
+import dagster as dg
+
+from llmops_assets import plots
+from llmops_assets.evaluation.answers import has_chat_template
+from llmops_assets.partitions import endpoints
+from llmops_assets.serving import rollout
+from llmops_assets.serving.drift import compare
+from llmops_assets.serving.report import drift_plot, drift_table, questions, ratings, traffic_plot
+from llmops_assets.specs.deployment import DeploymentSpec, Rollout
+from llmops_assets.specs.policy import Policy
+from llmops_assets.specs.records import (
+    DeploymentRecord,
+    DriftRecord,
+    RegisteredModelRecord,
+    SplitsRecord,
+)
+from llmops_assets.specs.settings import Settings
+from llmops_assets.training.folders import content_hash
+from resources.catalog import Catalog, Endpoint
+from resources.dataset_store import DatasetStore
+from resources.gateway import GatewayAdmin, GatewayError
+from resources.model_server import ModelServers, ServerError
+from resources.records import Records
+from resources.tracking import Tracking, UnknownModel
+
+_REASONS = (rollout.NotAdmitted, rollout.RolloutFailed, UnknownModel, ServerError, GatewayError, OSError)
+
+LAST_REQUESTS = 5000
+FEWEST_REQUESTS = 30
+
+
+class DeploymentConfig(dg.Config):
+    """What one deployment does otherwise than the endpoint's spec says."""
+
+    model_ref: str | None = None
+    """Another registered model, NAME@VERSION, for all users: rolling back is deploying the model before."""
+
+
+@dg.asset(
+    group_name="serving",
+    partitions_def=endpoints,
+    deps=[dg.AssetDep("registered_model", partition_mapping=dg.AllPartitionMapping())],
+    kinds={"python", "huggingface"},
+    owners=["team:ml"],
+    code_version="1",
+    description="The model servers behind an endpoint. A new model is started beside the old one, has to answer a "
+    "completion, and only then gets users: all of them (blue-green) or a share (canary). When it does not answer, the "
+    "traffic stays where it was. Rolling back is materialising this with the previous model as `model_ref`.",
+)
+def deployment(
+    context: dg.AssetExecutionContext,
+    config: DeploymentConfig,
+    catalog: dg.ResourceParam[Catalog],
+    records: dg.ResourceParam[Records],
+    tracking: dg.ResourceParam[Tracking],
+    servers: dg.ResourceParam[ModelServers],
+    gateway: dg.ResourceParam[GatewayAdmin],
+    policy: dg.ResourceParam[Policy],
+    settings: dg.ResourceParam[Settings],
+) -> dg.MaterializeResult:
+    name = context.partition_key
+    with servers.exclusively(name):
+        endpoint = _wanted(catalog, tracking, name, config.model_ref)
+        before = endpoint.routes
+        catalog.update_endpoint(name, state="deploying", message="")
+        try:
+            model = _admitted(tracking, endpoint.spec, policy)
+            target = rollout.target_of(endpoint.spec, model)
+            plan = rollout.plan(target, before, [backend.id for backend in catalog.backends(name)])
+            steps = rollout.describe(target, plan)
+            context.log.info("%s", "\n".join(steps))
+            outcome = rollout.carry_out(
+                target, plan, catalog=catalog, servers=servers, gateway=gateway, say=context.log.info
+            )
+        except _REASONS as error:
+            _conclude(catalog, endpoint, "failed", str(error))
+            raise dg.Failure(
+                f"{name} does not serve {endpoint.spec.model_ref}: {error}", allow_retries=False
+            ) from error
+        except BaseException:
+            _conclude(catalog, endpoint, "failed", "the deployment was interrupted; its traffic is as before")
+            raise
+        _conclude(catalog, endpoint, "live", f"not stopped yet: {'; '.join(outcome.left)}" if outcome.left else "")
+    catalog.log("deployment", "endpoint.serve", name, model_ref=model.ref, revision=endpoint.revision)
+    record = DeploymentRecord(
+        endpoint=name,
+        revision=endpoint.revision,
+        phase=outcome.phase,
+        model_ref=model.ref,
+        content_hash=model.content_hash,
+        routes=outcome.routes,
+        engine=target.engine,
+        first_completion=outcome.answer.text,
+        startup_seconds=outcome.startup_seconds,
+        left=outcome.left,
+    )
+    records.save(name, record)
+    return dg.MaterializeResult(
+        metadata=_deployment_metadata(record, model, before, steps, outcome, catalog, settings),
+        data_version=dg.DataVersion(_digest([model.ref, model.content_hash, rollout.shares(outcome.routes)])),
+    )
+
+
+def _wanted(catalog: Catalog, tracking: Tracking, name: str, model_ref: str | None) -> Endpoint:
+    """The endpoint as it is wanted; with `model_ref`, after noting that this model is wanted for all users."""
+    endpoint = catalog.endpoint(name)
+    if endpoint.state == "deleting":
+        raise dg.Failure(f"endpoint {name!r} is being deleted", allow_retries=False)
+    if model_ref is None or model_ref == endpoint.spec.model_ref:
+        return endpoint
+    try:
+        model = tracking.model(model_ref)
+    except UnknownModel as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    changes = {
+        "model_ref": model_ref,
+        "model_family": model.family,
+        "job_type": model.job_type,
+        "rollout": Rollout(),
+    }
+    return catalog.want_endpoint(endpoint.spec.model_copy(update=changes), "deployment")
+
+
+def _admitted(tracking: Tracking, spec: DeploymentSpec, policy: Policy) -> RegisteredModelRecord:
+    """The registered model that `spec` names, when it may be served and is what was registered."""
+    version = tracking.version(spec.model_ref)
+    model = tracking.model(version.ref)
+    rollout.admit(model, version.state, spec, policy)
+    if not has_chat_template(model.path):
+        raise rollout.NotAdmitted(f"the tokenizer of {model.ref} has no chat template, so it cannot be chatted with")
+    found = content_hash(model.path)
+    if found != model.content_hash:
+        raise rollout.NotAdmitted(
+            f"the files in {model.path} are not what was registered as {model.ref}: content {found}, registered "
+            f"{model.content_hash}. Register them as a version of their own"
+        )
+    return model
+
+
+def _conclude(catalog: Catalog, endpoint: Endpoint, state: str, message: str) -> None:
+    """Note how a deployment ended; an endpoint that something newer is wanted of by now stays pending."""
+    newer = catalog.endpoint(endpoint.name).revision > endpoint.revision
+    catalog.update_endpoint(
+        endpoint.name,
+        state="pending" if newer else state,
+        message=message,
+        observed_revision=endpoint.revision,
+    )
+
+
+def _deployment_metadata(
+    record: DeploymentRecord,
+    model: RegisteredModelRecord,
+    before: list[dict[str, Any]],
+    steps: list[str],
+    outcome: rollout.Outcome,
+    catalog: Catalog,
+    settings: Settings,
+) -> dict[str, Any]:
+    backends = {backend.id: backend for backend in catalog.backends(record.endpoint)}
+    rows = [
+        dg.TableRecord(
+            {
+                "backend": route["backend_id"],
+                "model": route["model_ref"],
+                "users (%)": round(route["weight"], 2),
+                "engine": backends[route["backend_id"]].engine,
+                "address": backends[route["backend_id"]].url,
+                "log": backends[route["backend_id"]].log_path or "",
+            }
+        )
+        for route in record.routes
+    ]
+    previous = ", ".join(f"{ref} {share:g} %" for ref, share in rollout.shares(before).items())
+    card = f"{settings.mlflow_url}/#/models/{model.name}/versions/{model.version}"
+    return {
+        "model": model.ref,
+        "routes": dg.MetadataValue.table(rows),
+        "previous traffic": previous or "none",
+        "first completion": outcome.answer.text,
+        "first completion (s)": outcome.answer.seconds,
+        "startup (s)": outcome.startup_seconds,
+        "server": "was running already" if outcome.reused else "newly started",
+        "phase": record.phase,
+        "revision": record.revision,
+        "steps": dg.MetadataValue.md("\n".join(f"1. {step}" for step in steps)),
+        "not stopped yet": "; ".join(outcome.left) or "nothing",
+        "address": f"{settings.gateway_url}/v1, model {record.endpoint}",
+        "registry": dg.MetadataValue.url(card),
+        "model files": dg.MetadataValue.path(model.path),
+    }
+
+
+@dg.asset(
+    group_name="serving",
+    partitions_def=endpoints,
+    deps=[deployment],
+    kinds={"polars", "scipy"},
+    owners=["team:ml"],
+    code_version="1",
+    description="The last questions to an endpoint against the training questions of the model that most users get: "
+    "length, Hangul, new 3-grams, each with its PSI and Kolmogorov-Smirnov distance; and the mean rating.",
+)
+def drift_report(
+    context: dg.AssetExecutionContext,
+    catalog: dg.ResourceParam[Catalog],
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    tracking: dg.ResourceParam[Tracking],
+) -> dg.MaterializeResult:
+    name = context.partition_key
+    by_model = rollout.shares(catalog.endpoint(name).routes)
+    if not by_model:
+        raise dg.Failure(f"endpoint {name!r} serves no model: materialise `deployment` first", allow_retries=False)
+    model = tracking.model(max(by_model, key=by_model.__getitem__))
+    splits = records.load(SplitsRecord, model.dataset)
+    reference = questions(store.read(splits.manifests["train"]), splits.type)
+    exposures = catalog.exposures(endpoint=name)
+    traffic = [text for text in exposures["query"].tail(LAST_REQUESTS).to_list() if text]
+    features = compare(reference, traffic) if len(traffic) >= FEWEST_REQUESTS else []
+    given, mean = ratings(catalog.feedback(endpoint=name))
+    record = DriftRecord(
+        endpoint=name,
+        model_ref=model.ref,
+        requests=len(traffic),
+        reference_rows=len(reference),
+        features={
+            f.name: {"psi": f.psi, "psi_threshold": f.psi_threshold, "ks": f.ks, "ks_threshold": f.ks_threshold}
+            for f in features
+        },
+        drifted=[f.name for f in features if f.drifted],
+        ratings=given,
+        rating_mean=mean,
+    )
+    records.save(name, record)
+    metadata = {
+        "model": model.ref,
+        "requests": record.requests,
+        "reference rows": record.reference_rows,
+        "drifted": ", ".join(record.drifted) or ("nothing" if features else f"fewer than {FEWEST_REQUESTS} requests"),
+        "ratings": given,
+        "training data": model.dataset,
+    }
+    if mean is not None:
+        metadata["rating mean"] = mean
+    if features:
+        metadata["features"] = dg.MetadataValue.table([dg.TableRecord(row) for row in drift_table(features)])
+        metadata["plot"] = dg.MetadataValue.md(plots.png_markdown(drift_plot(features), "traffic and training data"))
+    if exposures.height:
+        metadata["traffic"] = dg.MetadataValue.md(plots.png_markdown(traffic_plot(exposures), "requests and latency"))
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(_digest(record.model_dump())))
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

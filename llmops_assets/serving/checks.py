@@ -1,0 +1,177 @@
+"""Checks on `deployment` and `drift_report`: what is served answers as it was evaluated, and is asked what it knows."""
+
+import json
+from pathlib import Path
+
+import dagster as dg
+
+from llmops_assets.partitions import endpoints
+from llmops_assets.serving.assets import deployment, drift_report
+from llmops_assets.serving.parity import Disagreement, disagreements, template_hash
+from llmops_assets.specs.names import training_key
+from llmops_assets.specs.records import (
+    DeploymentRecord,
+    DriftRecord,
+    EvaluationRecord,
+    MergedModelRecord,
+    SplitsRecord,
+)
+from resources.catalog import Catalog
+from resources.dataset_store import DatasetStore
+from resources.gateway import GatewayAdmin, GatewayError
+from resources.model_server import ModelServers, ServerError
+from resources.records import Records
+from resources.tracking import Tracking
+
+_COMPARED = 8
+_QUESTION = [{"role": "user", "content": "안녕하세요"}]
+
+
+@dg.asset_check(
+    asset=deployment,
+    partitions_def=endpoints,
+    blocking=True,
+    description="Every model server that the endpoint routes to answers a completion, and so does the gateway under "
+    "the endpoint's name when it runs. The questions are no exposures.",
+)
+def serving_answers(
+    context: dg.AssetCheckExecutionContext,
+    catalog: dg.ResourceParam[Catalog],
+    servers: dg.ResourceParam[ModelServers],
+    gateway: dg.ResourceParam[GatewayAdmin],
+) -> dg.AssetCheckResult:
+    endpoint = catalog.endpoint(context.partition_key)
+    backends = {backend.id: backend for backend in catalog.backends(endpoint.name)}
+    faults, seconds = [], {}
+    for route in endpoint.routes:
+        try:
+            backend = backends.get(route["backend_id"])
+            if backend is None:
+                raise ServerError(f"{route['backend_id']} is routed to but not on record")
+            seconds[backend.id] = servers.complete(backend, _QUESTION).seconds
+        except ServerError as error:
+            faults.append(str(error))
+    try:
+        through = gateway.probe(endpoint.name, _QUESTION)
+    except GatewayError as error:
+        through = None
+        faults.append(str(error))
+    if not endpoint.routes:
+        faults.append("the endpoint routes to nothing: materialise `deployment`")
+    return dg.AssetCheckResult(
+        passed=not faults,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description="; ".join(faults)
+        or f"{len(seconds)} model servers answer; through the gateway: {through or 'it does not run'}",
+        metadata={f"{id} (s)": value for id, value in seconds.items()},
+    )
+
+
+@dg.asset_check(
+    asset=deployment,
+    partitions_def=endpoints,
+    blocking=True,
+    description="The chat template of each served folder is the one that its model was trained and evaluated with.",
+)
+def template_parity(
+    context: dg.AssetCheckExecutionContext,
+    catalog: dg.ResourceParam[Catalog],
+    records: dg.ResourceParam[Records],
+    tracking: dg.ResourceParam[Tracking],
+) -> dg.AssetCheckResult:
+    faults, hashes = [], {}
+    for backend in catalog.backends(context.partition_key):
+        model = tracking.model(backend.model_ref)
+        merged = records.load(MergedModelRecord, training_key(model.dataset, model.recipe))
+        served = template_hash(backend.model_path)
+        hashes[backend.model_ref] = served or "none"
+        if served != merged.chat_template_hash:
+            faults.append(
+                f"{backend.model_ref} is served with chat template {served}, but was trained with "
+                f"{merged.chat_template_hash}: materialise `merged_model` of {model.dataset}|{model.recipe} again"
+            )
+    return dg.AssetCheckResult(
+        passed=not faults,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description="; ".join(faults) or f"{len(hashes)} models are served with the template of their training",
+        metadata=hashes,
+    )
+
+
+@dg.asset_check(
+    asset=deployment,
+    partitions_def=endpoints,
+    description=f"Asked {_COMPARED} questions of its evaluation, each model that is served gives the answers that "
+    "were judged there. An engine other than the evaluation's may round otherwise, so a difference only warns there.",
+)
+def answers_as_evaluated(
+    context: dg.AssetCheckExecutionContext,
+    catalog: dg.ResourceParam[Catalog],
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    servers: dg.ResourceParam[ModelServers],
+    tracking: dg.ResourceParam[Tracking],
+) -> dg.AssetCheckResult:
+    differing: list[Disagreement] = []
+    asked, engines, notes = 0, set(), []
+    for backend in catalog.backends(context.partition_key):
+        model = tracking.model(backend.model_ref)
+        evaluation = records.load(EvaluationRecord, training_key(model.dataset, model.recipe))
+        if model.job_type == "PRETRAIN":
+            notes.append(f"{model.ref} was evaluated by its perplexity: there are no answers to compare")
+            continue
+        test = records.load(SplitsRecord, model.dataset).manifests["test"]
+        conversations = dict(store.read(test, columns=["row_id", "messages"]).iter_rows())
+        rows = [json.loads(line) for line in Path(evaluation.answers).read_text(encoding="utf-8").splitlines()]
+        rows = [row for row in rows if row["suite"] == "test" and row["id"] in conversations][:_COMPARED]
+        limit = int(evaluation.settings.get("max_new_tokens", 128))
+        try:
+            served = [servers.complete(backend, conversations[row["id"]][:-1], max_tokens=limit).text for row in rows]
+        except ServerError as error:
+            return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.ERROR, description=str(error))
+        differing += disagreements([row["prompt"] for row in rows], [row["got"] for row in rows], served)
+        asked += len(rows)
+        engines.add((backend.engine, backend.runtime.get("device")))
+    exact = engines <= {("transformers", "cpu")}
+    table = [dg.TableRecord({"question": d.question, "evaluated": d.evaluated, "served": d.served}) for d in differing]
+    told = f"{asked - len(differing)} of {asked} answers are those of the evaluation"
+    return dg.AssetCheckResult(
+        passed=not differing,
+        severity=dg.AssetCheckSeverity.ERROR if exact else dg.AssetCheckSeverity.WARN,
+        description="; ".join([told, *notes]),
+        metadata={"differing": dg.MetadataValue.table(table)} if table else {},
+    )
+
+
+@dg.asset_check(
+    asset=deployment,
+    partitions_def=endpoints,
+    description="Nothing that the endpoint no longer routes to is still running.",
+)
+def nothing_left_running(
+    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]
+) -> dg.AssetCheckResult:
+    left = records.load(DeploymentRecord, context.partition_key).left
+    return dg.AssetCheckResult(
+        passed=not left,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(left) + ": it is stopped again when the platform next looks after its model servers"
+        if left
+        else "every model server that is not routed to was stopped",
+    )
+
+
+@dg.asset_check(
+    asset=drift_report,
+    partitions_def=endpoints,
+    description="What the endpoint is asked is distributed like the questions that its model was trained on. Only a "
+    "warning: the world may change, and the model then needs new data.",
+)
+def like_training_data(
+    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]
+) -> dg.AssetCheckResult:
+    record = records.load(DriftRecord, context.partition_key)
+    told = f"{record.requests} requests against {record.reference_rows} training rows"
+    if record.drifted:
+        told = f"drifted: {', '.join(record.drifted)}; {told}. Look at the newest questions and add such data"
+    return dg.AssetCheckResult(passed=not record.drifted, severity=dg.AssetCheckSeverity.WARN, description=told)

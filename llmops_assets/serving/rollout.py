@@ -1,0 +1,277 @@
+"""How an endpoint moves from the models it serves to the one that is wanted, without a request going astray."""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from llmops_assets.specs.base import SpecError
+from llmops_assets.specs.deployment import DeploymentSpec
+from llmops_assets.specs.policy import Policy, verify_family
+from llmops_assets.specs.records import RegisteredModelRecord
+from resources.catalog import Backend, Catalog
+from resources.gateway import GatewayAdmin, GatewayError
+from resources.model_server import Answer, ModelServers, ServerError
+
+_DRAIN_SECONDS = 30.0
+
+
+class NotAdmitted(ValueError):
+    """A model that may not be served here; the message lists every reason."""
+
+
+class RolloutFailed(RuntimeError):
+    """The new model does not answer; traffic is where it was, and what had been started is stopped again."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an endpoint shall serve, and to which percentage of its users."""
+
+    endpoint: str
+    model_ref: str
+    model_path: str
+    content_hash: str
+    engine: str
+    runtime: dict[str, Any]
+    replicas: int = 1
+    share: int = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Backends that must answer first, then the routes, then the backends that are stopped."""
+
+    serve: tuple[str, ...]
+    routes: list[dict[str, Any]]
+    retire: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rollout came to; `left` names what could not be stopped, with the reason."""
+
+    phase: int
+    routes: list[dict[str, Any]]
+    answer: Answer
+    startup_seconds: float
+    reused: bool
+    left: list[str] = field(default_factory=list)
+
+
+def admit(model: RegisteredModelRecord, state: str, spec: DeploymentSpec, policy: Policy) -> None:
+    """Check that a registered model may be served as `spec` wants; raise NotAdmitted with every reason why not.
+
+    `state` is the model's in the registry: draft, approved, staging, production or archived. A model that its gate
+    withheld is not in the registry, so it never comes this far.
+    """
+    reasons = []
+    if state == "archived":
+        reasons.append(f"{model.ref} is archived")
+    elif spec.environment == "production" and state not in ("approved", "staging", "production"):
+        reasons.append(f"{model.ref} is a {state}, and production serves approved models only: have it approved first")
+    if model.job_type != spec.job_type:
+        reasons.append(f"the spec says job_type {spec.job_type}, but {model.ref} was made by {model.job_type}")
+    if model.family != spec.model_family:
+        reasons.append(
+            f"the spec says model_family {spec.model_family}, but {model.ref} is registered as {model.family}"
+        )
+    if model.job_type not in policy.serving.targets.get(spec.serve_target, []):
+        reasons.append(f"serve_target {spec.serve_target} is not for models made by {model.job_type}")
+    if spec.serve_target == "RAG":
+        reasons.append("serve_target RAG needs a vector database, which this installation does not serve yet")
+    if spec.load_mode != "merged":
+        reasons.append("load_mode base+adapter cannot be served: the registry holds merged models")
+    config = Path(model.path) / "config.json"
+    if not config.is_file():
+        reasons.append(f"the registry says that {model.ref} lies in {model.path}, but there is no model")
+    else:
+        try:
+            verify_family(policy, model.family, json.loads(config.read_text(encoding="utf-8")), spec.job_type)
+        except SpecError as error:
+            reasons.append(str(error))
+    if reasons:
+        raise NotAdmitted("; ".join(reasons))
+
+
+def target_of(spec: DeploymentSpec, model: RegisteredModelRecord) -> Target:
+    """What `spec` asks for with the registered `model`."""
+    split = spec.rollout.traffic_split
+    return Target(
+        endpoint=spec.endpoint,
+        model_ref=model.ref,
+        model_path=model.path,
+        content_hash=model.content_hash,
+        engine=spec.engine,
+        runtime={
+            "max_input_tokens": spec.runtime.max_input_tokens,
+            "max_output_tokens": spec.runtime.max_output_tokens,
+            "device": "cpu" if spec.resources.gpus == 0 else "cuda",
+        },
+        replicas=spec.replicas.min,
+        share=split.new if spec.rollout.strategy == "canary" and split is not None else 100,
+    )
+
+
+def backend_id(target: Target, replica: int) -> str:
+    """The id of a backend: the same for the same model, engine and limits on the same endpoint.
+
+    So a rollout that was cut off goes on with what it had started, and a model that is deployed twice starts once.
+    """
+    content = [target.model_ref, target.content_hash, target.engine, target.runtime]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{target.endpoint}-{digest}-{replica}"
+
+
+def plan(target: Target, routes: list[dict[str, Any]], backends: list[str]) -> Plan:
+    """Plan the way from `routes` to `target`; `backends` are the ids on record.
+
+    With less than all users on the new model (a canary), the one that has most of the others keeps them, and any third
+    is retired. Where there is no other model, the new one gets all. The old model's routes come first: users then move
+    from old to new when the share grows, and none moves back.
+    """
+    serve = tuple(backend_id(target, replica) for replica in range(target.replicas))
+    others: dict[str, list[dict[str, Any]]] = {}
+    for route in routes:
+        if route["model_ref"] != target.model_ref:
+            others.setdefault(route["model_ref"], []).append(route)
+    keep = max(others.values(), key=lambda rs: sum(r["weight"] for r in rs)) if others and target.share < 100 else []
+    share = target.share if keep else 100
+    planned = [{**route, "weight": (100 - share) / len(keep)} for route in keep]
+    planned += [{"backend_id": id, "model_ref": target.model_ref, "weight": share / len(serve)} for id in serve]
+    kept = {route["backend_id"] for route in planned}
+    return Plan(serve, planned, tuple(id for id in backends if id not in kept))
+
+
+def describe(target: Target, plan: Plan) -> list[str]:
+    """The plan in sentences, for the log and the asset's page."""
+    steps = [f"start {', '.join(plan.serve)} with {target.model_ref} ({target.engine}), unless it runs already"]
+    steps.append("wait until each is healthy and has answered a completion")
+    steps.append(
+        "route " + ", ".join(f"{r['weight']:g} % to {r['backend_id']} ({r['model_ref']})" for r in plan.routes)
+    )
+    if plan.retire:
+        steps.append(f"drain and stop {', '.join(plan.retire)}")
+    return steps
+
+
+def carry_out(
+    target: Target,
+    plan: Plan,
+    *,
+    catalog: Catalog,
+    servers: ModelServers,
+    gateway: GatewayAdmin,
+    say: Callable[[str], None],
+) -> Outcome:
+    """Carry out a plan. Hold the endpoint's lock (`servers.exclusively`) around planning and this.
+
+    Raises RolloutFailed when a new backend does not answer or the gateway does not follow: the routes are then as
+    before, and what was started is stopped. An old backend that does not stop is no failure of the rollout; it is
+    named in the outcome, stays on record, and is stopped at the next opportunity.
+    """
+    before = catalog.endpoint(target.endpoint).routes
+    routed = {route["backend_id"] for route in before}
+    begun = time.monotonic()
+    health = {b.id: servers.health(b) for b in catalog.backends(target.endpoint)}
+    running = {id for id, state in health.items() if state == "ok"}
+    started: list[str] = []
+    try:
+        for id in plan.serve:
+            # Its process runs, but its worker has died: it would never become healthy.
+            if health.get(id) == "failing":
+                servers.stop(id)
+        answer = _serve(target, plan, running, started, servers, say)
+        startup = time.monotonic() - begun
+        phase = gateway.set_routes(target.endpoint, plan.routes)
+    except (ServerError, GatewayError) as error:
+        left = _undo(target.endpoint, before, [id for id in started if id not in routed], catalog, gateway, servers)
+        raise RolloutFailed(
+            f"{target.model_ref} does not serve on {target.endpoint}, its traffic is as before: {error}"
+            + "".join(f"; not stopped yet: {fault}" for fault in left)
+        ) from error
+    except BaseException:
+        # Someone interrupts the run.
+        _undo(target.endpoint, before, [id for id in started if id not in routed], catalog, gateway, servers)
+        raise
+    say(f"phase {phase} is served")
+    in_flight = gateway.drain(list(plan.retire), _DRAIN_SECONDS)
+    if in_flight:
+        say(f"{in_flight} requests are still in flight after {_DRAIN_SECONDS:.0f} s; their servers are stopped now")
+    left = _stop(plan.retire, servers)
+    return Outcome(phase, plan.routes, answer, startup, reused=not started, left=left)
+
+
+def _serve(
+    target: Target, plan: Plan, running: set[str], started: list[str], servers: ModelServers, say: Callable[[str], None]
+) -> Answer:
+    """Have every backend of the plan answer; the ids of those that had to be started go to `started`."""
+    backends = []
+    for id in plan.serve:
+        if id not in running:
+            started.append(id)
+        backends.append(
+            servers.start(
+                Backend(
+                    id=id,
+                    endpoint=target.endpoint,
+                    model_ref=target.model_ref,
+                    model_path=target.model_path,
+                    engine=target.engine,
+                    runtime=target.runtime,
+                    url="",
+                    pid=None,
+                    pid_started=None,
+                    state="starting",
+                    log_path=None,
+                    created_at=datetime.now(UTC),
+                )
+            )
+        )
+    answers = []
+    for backend in backends:
+        answers.append(servers.wait_healthy(backend))
+        say(f"{backend.id} answers at {backend.url}, in {answers[-1].seconds:.2f} s: {answers[-1].text!r}")
+    return answers[0]
+
+
+def _undo(
+    endpoint: str,
+    routes: list[dict[str, Any]],
+    started: list[str],
+    catalog: Catalog,
+    gateway: GatewayAdmin,
+    servers: ModelServers,
+) -> list[str]:
+    """Put the routes back and stop what was started; what could not be stopped."""
+    phase = catalog.set_routes(endpoint, routes, "rollback")
+    try:
+        gateway.wait_for(endpoint, phase)
+    except GatewayError as error:
+        # It may still send requests to what was started: that stays until the endpoint is reconciled.
+        return [f"{', '.join(started)}, as the gateway does not follow: {error}"] if started else []
+    return _stop(started, servers)
+
+
+def _stop(ids: list[str] | tuple[str, ...], servers: ModelServers) -> list[str]:
+    left = []
+    for id in ids:
+        try:
+            servers.stop(id)
+        except ServerError as error:
+            left.append(f"{id}: {error}")
+    return left
+
+
+def shares(routes: list[dict[str, Any]]) -> dict[str, float]:
+    """Percent of the users by model."""
+    total = math.fsum(route["weight"] for route in routes) or 1.0
+    by_model: dict[str, float] = {}
+    for route in routes:
+        by_model[route["model_ref"]] = by_model.get(route["model_ref"], 0.0) + 100 * route["weight"] / total
+    return by_model

@@ -1,0 +1,93 @@
+"""Changes what the gateway serves, and waits until it does."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from resources.catalog import Catalog
+
+
+class GatewayError(RuntimeError):
+    """The gateway runs but does not follow."""
+
+
+class GatewayAdmin:
+    """The gateway at `url` over `catalog`. It may not be running: then there is no traffic, and nothing to wait for."""
+
+    def __init__(self, catalog: Catalog, url: str) -> None:
+        self.catalog = catalog
+        self.url = url.rstrip("/")
+
+    def set_routes(
+        self, endpoint: str, routes: list[dict[str, Any]], *, actor: str = "deployment", seconds: float = 15.0
+    ) -> int:
+        """Replace an endpoint's routes (backend_id, model_ref, weight) and return the phase that this opens.
+
+        Returns once a running gateway serves that phase; GatewayError when it does not within `seconds`.
+        """
+        phase = self.catalog.set_routes(endpoint, routes, actor)
+        self.wait_for(endpoint, phase, seconds)
+        return phase
+
+    def wait_for(self, endpoint: str, phase: int, seconds: float = 15.0) -> None:
+        """Wait until a running gateway serves `phase` of `endpoint` or a later one."""
+        until = time.monotonic() + seconds
+        while (state := self.state()) is not None:
+            served = state["endpoints"].get(endpoint, {}).get("phase", -1)
+            if served >= phase:
+                return
+            if time.monotonic() > until:
+                raise GatewayError(
+                    f"the gateway at {self.url} does not serve phase {phase} of endpoint {endpoint!r} after "
+                    f"{seconds:.0f} s. Does it belong to another installation (LLMOPS_HOME, LLMOPS_GATEWAY_PORT)? "
+                    "Its log tells whether it can read the catalog"
+                )
+            time.sleep(0.05)
+
+    def drain(self, backend_ids: list[str], seconds: float) -> int:
+        """Wait up to `seconds` until no request is in flight on the backends; how many still are."""
+        until = time.monotonic() + seconds
+        while (state := self.state()) is not None:
+            left = sum(state["in_flight"].get(id, 0) for id in backend_ids)
+            if not left or time.monotonic() > until:
+                return left
+            time.sleep(0.1)
+        return 0
+
+    def probe(self, endpoint: str, messages: list[dict[str, str]], *, seconds: float = 60.0) -> str | None:
+        """A completion of the endpoint through the gateway, or None when the gateway does not run.
+
+        It is a probe: the gateway does not log it, so it is no exposure of an experiment. Raises GatewayError when
+        there is no answer.
+        """
+        if self.state() is None:
+            return None
+        request = urllib.request.Request(
+            f"{self.url}/v1/chat/completions",
+            json.dumps({"model": endpoint, "messages": messages, "max_tokens": 16, "user": "probe"}).encode(),
+            {"Content-Type": "application/json", "x-llmops-probe": "1"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=seconds) as response:
+                return str(json.load(response)["choices"][0]["message"]["content"])
+        except urllib.error.HTTPError as error:
+            told = error.read(1000).decode("utf-8", "replace")
+            raise GatewayError(f"through the gateway endpoint {endpoint!r} answers {error.code}: {told}") from error
+        except (OSError, ValueError, LookupError) as error:
+            raise GatewayError(f"through the gateway endpoint {endpoint!r} does not answer: {error!r}") from error
+
+    def state(self) -> dict[str, Any] | None:
+        """What the gateway says of itself, or None when nothing listens at its address."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/admin/routes", timeout=10) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            raise GatewayError(f"what listens at {self.url} is no gateway of this platform ({error.code})") from error
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, ConnectionRefusedError):
+                return None
+            raise GatewayError(f"the gateway at {self.url} does not answer: {error.reason}") from error
+        except (OSError, ValueError) as error:
+            raise GatewayError(f"the gateway at {self.url} does not answer: {error}") from error
