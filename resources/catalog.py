@@ -511,6 +511,12 @@ class Catalog:
             statement = statement.where(t.exposures.c.endpoint == endpoint)
         return self._frame(table, statement)
 
+    def exposed_by(self, request_id: str) -> str | None:
+        """The endpoint that answered a request, or None when no such exposure was written."""
+        table = t.exposures
+        rows = self._rows(sa.select(table.c.endpoint).where(table.c.request_id == request_id))
+        return rows[0]["endpoint"] if rows else None
+
     def request_count(self, *, endpoint: str) -> int:
         statement = sa.select(sa.func.count()).where(t.exposures.c.endpoint == endpoint)
         return int(self._rows_plain(statement)[0][0])
