@@ -146,8 +146,8 @@ async def _ask(
             return _Outcome(latency, right)
         scale = _RIGHT if right else _WRONG
         rating = scale[int(mood * len(scale))]
-        feedback = {"request_id": response.headers["x-request-id"], "rating": rating}
-        async with session.post(f"{url}/v1/feedback", json=feedback, headers={"x-user": body["user"]}) as posted:
+        feedback = {"request_id": response.headers["x-request-id"], "rating": rating, "user": body["user"]}
+        async with session.post(f"{url}/v1/feedback", json=feedback) as posted:
             if posted.status >= 400:
                 return _Outcome(latency, right, error=f"feedback: HTTP {posted.status}: {(await posted.text())[:200]}")
         return _Outcome(latency, right, rating)

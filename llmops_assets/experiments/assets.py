@@ -1,0 +1,98 @@
+"""The asset of an experiment: the state of an A/B test, and its decision once there is one."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from llmops_assets import plots
+from llmops_assets.experiments import report
+from llmops_assets.experiments.analysis import ARMS, analyse, plan_of
+from llmops_assets.experiments.decision import Decision, decide
+from llmops_assets.partitions import experiments
+from llmops_assets.specs.policy import Policy
+from llmops_assets.specs.records import AbReportRecord
+from resources.catalog import Catalog, Experiment
+from resources.records import Records
+
+
+@dg.asset(
+    group_name="experiments",
+    partitions_def=experiments,
+    deps=[dg.AssetDep("deployment", partition_mapping=dg.AllPartitionMapping())],
+    kinds={"polars", "scipy"},
+    owners=["team:ml"],
+    code_version="1",
+    description="An A/B test as far as it is: users, ratings and guardrails of both models, a confidence sequence that "
+    "may be looked at at any time, and the decision. A decision is final: it is written into the catalog once, with "
+    "the figures it was made on, and later data never take it back.",
+)
+def ab_report(
+    context: dg.AssetExecutionContext,
+    catalog: dg.ResourceParam[Catalog],
+    records: dg.ResourceParam[Records],
+    policy: dg.ResourceParam[Policy],
+) -> dg.MaterializeResult:
+    name = context.partition_key
+    experiment = catalog.experiment(name)
+    spec = experiment.spec
+    analysis = analyse(
+        catalog.exposures(experiment=name),
+        catalog.feedback(experiment=name),
+        plan_of(spec, policy.experiments, experiment.started_at),
+        catalog.phases(spec.endpoint),
+        datetime.now(UTC),
+    )
+    backends = [b.state for b in catalog.backends(spec.endpoint) if b.model_ref == spec.treatment]
+    decision = decide(
+        analysis,
+        _decided(experiment),
+        treatment_has_backend=not backends or any(state != "unhealthy" for state in backends),
+    )
+    figures = report.figures(analysis)
+    if decision.final and not catalog.decide_experiment(name, decision.outcome, decision.reason, figures):
+        # It was decided before, by an earlier report or by hand: what is on record is what counts.
+        experiment = catalog.experiment(name)
+        decision = _decided(experiment) or decision
+        figures |= {"decided_on": experiment.figures}
+    record = AbReportRecord(
+        experiment=name,
+        decision=decision.outcome,
+        reason=decision.reason,
+        users={arm: a.users for arm, a in zip(ARMS, analysis.arms, strict=True)},
+        exposures={arm: a.requests for arm, a in zip(ARMS, analysis.arms, strict=True)},
+        figures=figures,
+        decided_at=decision.decided_at,
+    )
+    records.save(name, record)
+    context.log.info("%s: %s", decision.outcome, decision.reason)
+    metadata = {
+        "decision": decision.outcome,
+        "reason": decision.reason,
+        "figures": dg.MetadataValue.table([dg.TableRecord(row) for row in report.table(analysis)]),
+        "difference over users": dg.MetadataValue.md(
+            plots.png_markdown(report.sequence_plot(analysis), "difference in ratings as users arrived")
+        ),
+        "ratings": dg.MetadataValue.md(plots.png_markdown(report.ratings_plot(analysis), "ratings by arm")),
+        "details": dg.MetadataValue.json(figures),
+        "users": sum(record.users.values()),
+        "requests": sum(record.exposures.values()),
+        "sample ratio p": analysis.srm_p,
+    }
+    if analysis.rating is not None:
+        metadata["rating difference"] = analysis.rating.difference
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(_hash(record)))
+
+
+def _decided(experiment: Experiment) -> Decision | None:
+    if experiment.decision is None:
+        return None
+    return Decision(experiment.decision, experiment.reason or "", experiment.decided_at)
+
+
+def _hash(record: AbReportRecord) -> str:
+    """The content of a report, which the time of looking is no part of."""
+    content = record.model_dump(mode="json")
+    content["figures"] = {key: value for key, value in content["figures"].items() if key != "at"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

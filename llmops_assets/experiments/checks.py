@@ -1,0 +1,52 @@
+"""Checks on `ab_report`: that the comparison can be trusted, and that the treatment does no harm."""
+
+import dagster as dg
+
+from llmops_assets.experiments import verdicts
+from llmops_assets.experiments.assets import ab_report
+from llmops_assets.experiments.verdicts import Verdict
+from llmops_assets.partitions import experiments
+from llmops_assets.specs.records import AbReportRecord
+from resources.records import Records
+
+
+@dg.asset_check(
+    asset=ab_report,
+    partitions_def=experiments,
+    description="Users are split as intended. A mismatch means that users are lost or counted twice on one arm, and no "
+    "difference between the arms means anything then.",
+)
+def no_sample_ratio_mismatch(
+    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]
+) -> dg.AssetCheckResult:
+    return _result(verdicts.sample_ratio(records.load(AbReportRecord, context.partition_key)), "ERROR")
+
+
+@dg.asset_check(
+    asset=ab_report,
+    partitions_def=experiments,
+    description="Every user is assigned one model within a phase.",
+)
+def sticky_assignment(
+    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]
+) -> dg.AssetCheckResult:
+    return _result(verdicts.stickiness(records.load(AbReportRecord, context.partition_key)), "ERROR")
+
+
+@dg.asset_check(
+    asset=ab_report,
+    partitions_def=experiments,
+    description="Slow and failed requests are not more frequent on the treatment beyond chance. Whether they are "
+    "within their margin, which a promotion needs, stands beside it.",
+)
+def guardrails(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
+    return _result(verdicts.guardrails(records.load(AbReportRecord, context.partition_key)), "WARN")
+
+
+def _result(verdict: Verdict, severity: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=verdict.passed,
+        severity=dg.AssetCheckSeverity(severity),
+        description=verdict.text,
+        metadata=verdict.metadata,
+    )

@@ -1,0 +1,170 @@
+"""The rule of an A/B test: when it goes on, promotes, rolls back, ends without a winner, or is invalid."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from llmops_assets.experiments.analysis import RECENT_REQUESTS, Analysis, Guardrail
+from llmops_assets.specs.deployment import DeploymentSpec
+from llmops_assets.specs.experiment import ExperimentSpec
+
+Outcome = Literal["continue", "promote", "rollback", "inconclusive", "invalid"]
+FINAL: tuple[Outcome, ...] = ("promote", "rollback", "inconclusive", "invalid")
+
+BREAKER_SHARE = 0.3
+"""Share of failed requests, of the treatment's last ones, that ends the experiment at once."""
+BREAKER_LEAST_REQUESTS = 20
+MAX_INCONSTANT_SHARE = 0.01
+"""Share of users who may be assigned both models within one phase before the comparison means nothing."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided, why, and when; `decided_at` is None while the experiment goes on."""
+
+    outcome: Outcome
+    reason: str
+    decided_at: datetime | None = None
+
+    @property
+    def final(self) -> bool:
+        return self.outcome in FINAL
+
+
+@dataclass(frozen=True)
+class PromotionAction:
+    """What follows from a final decision: the model that shall have all traffic of the endpoint from now on.
+
+    alias: the registry alias that shall point to the model, or None where no alias moves.
+    """
+
+    endpoint: str
+    model_ref: str
+    alias: str | None
+    reason: str
+
+
+def decide(analysis: Analysis, previous: Decision | None = None, *, treatment_has_backend: bool = True) -> Decision:
+    """Apply the rule to the figures as they are now; a final decision taken before is returned as it was.
+
+    treatment_has_backend: False when every backend of the treatment is known to be unhealthy. It counts only while the
+    treatment's last request failed too, so that a restart of the platform ends no experiment.
+    """
+    if previous is not None and previous.final:
+        return previous
+    plan, now = analysis.plan, analysis.at
+
+    def final(outcome: Outcome, reason: str) -> Decision:
+        return Decision(outcome, reason, now)
+
+    if analysis.srm_p < plan.srm_p:
+        users = " and ".join(f"{a.users} on {a.model}" for a in analysis.arms)
+        return final(
+            "invalid",
+            f"sample ratio mismatch: {users} is not the intended split (p = {analysis.srm_p:.2g} < {plan.srm_p:g}). "
+            "Users are lost or logged twice on one arm: find out where before comparing anything",
+        )
+    if analysis.inconstant_share > MAX_INCONSTANT_SHARE:
+        return final(
+            "invalid",
+            f"{analysis.inconstant_users} users ({analysis.inconstant_share:.1%}) were assigned both models within one "
+            "phase: assignment is not sticky, so the arms cannot be compared",
+        )
+    if tripped := _breaker(analysis, treatment_has_backend):
+        return final("rollback", tripped)
+    if harms := _harms(analysis):
+        return final("rollback", f"{plan.treatment} does harm: {'; '.join(harms)}")
+    if _better(analysis) and not _doubts(analysis):
+        rating = analysis.rating
+        return final(
+            "promote",
+            f"users rate {plan.treatment} higher by {rating.difference:.2f} "
+            f"({1 - plan.alpha:.0%} sequence {rating.low:.2f} to {rating.high:.2f}), "
+            "and every guardrail is within its margin",
+        )
+    if now >= plan.closes_at:
+        return final(
+            "inconclusive", f"the duration is over without a winner: {_missing(analysis)}. {plan.control} stays"
+        )
+    return Decision("continue", _missing(analysis))
+
+
+def action_for(decision: Decision, experiment: ExperimentSpec, endpoint: DeploymentSpec) -> PromotionAction | None:
+    """What to do about a decision: None while the experiment goes on.
+
+    A promotion gives the treatment all traffic and, on a staging or production endpoint, the alias of that environment.
+    Every other end gives it back to the control and moves no alias. With `auto_promote: false` a promotion is only
+    told, and the endpoint keeps both models until somebody concludes the experiment by hand.
+    """
+    if not decision.final:
+        return None
+    if decision.outcome == "promote":
+        if not experiment.auto_promote:
+            return None
+        alias = endpoint.environment if endpoint.environment in ("staging", "production") else None
+        return PromotionAction(experiment.endpoint, experiment.treatment, alias, decision.reason)
+    return PromotionAction(experiment.endpoint, experiment.control, None, decision.reason)
+
+
+def guardrail_text(guardrail: Guardrail) -> str:
+    """A guardrail in words, with the figures that matter."""
+    name = guardrail.name.replace("_", " ")
+    return (
+        f"{name}: {guardrail.treatment:.1%} against {guardrail.control:.1%}, "
+        f"worse by {guardrail.sequence.low:+.1%} to {guardrail.sequence.high:+.1%}, {guardrail.margin:.1%} is allowed"
+    )
+
+
+def _breaker(analysis: Analysis, treatment_has_backend: bool) -> str | None:
+    control, treatment = analysis.arms
+    share, other = treatment.recent_failed_share or 0.0, control.recent_failed_share or 0.0
+    if treatment.recent_requests >= BREAKER_LEAST_REQUESTS and share >= BREAKER_SHARE and share >= 2 * other:
+        return (
+            f"{share:.0%} of the last {treatment.recent_requests} requests to {treatment.model} failed "
+            f"(control: {other:.0%} of {control.recent_requests}; the breaker looks at {RECENT_REQUESTS} and trips at "
+            f"{BREAKER_SHARE:.0%})"
+        )
+    if not treatment_has_backend and treatment.last_failed:
+        return f"no backend of {treatment.model} is healthy"
+    return None
+
+
+def _harms(analysis: Analysis) -> list[str]:
+    """What is worse on the treatment beyond chance, from the planned number of users on."""
+    least = analysis.plan.min_users
+    found = []
+    if analysis.rated_users >= least and analysis.rating_deteriorated:
+        harm = analysis.rating_harm
+        found.append(f"ratings are lower by {-harm.high:.2f} to {-harm.low:.2f}")
+    if analysis.users >= least:
+        found += [guardrail_text(g) for g in analysis.guardrails if g.deteriorated]
+    return found
+
+
+def _better(analysis: Analysis) -> bool:
+    enough = analysis.rated_users >= analysis.plan.min_users
+    return enough and analysis.rating is not None and analysis.rating.low > 0
+
+
+def _doubts(analysis: Analysis) -> list[str]:
+    """Guardrails that are not yet shown to be within their margin."""
+    known = {g.name for g in analysis.guardrails}
+    missing = [f"{name.replace('_', ' ')}: not measured yet" for name in analysis.plan.margins if name not in known]
+    return [guardrail_text(g) for g in analysis.guardrails if not g.non_inferior] + missing
+
+
+def _missing(analysis: Analysis) -> str:
+    """What stands between the present figures and a promotion."""
+    plan, rating = analysis.plan, analysis.rating
+    control, treatment = analysis.arms
+    if analysis.rated_users < plan.min_users:
+        text = (
+            f"{control.rated_users} users have rated {control.model} and {treatment.rated_users} {treatment.model}; "
+            f"{plan.min_users} each are needed"
+        )
+        waiting = sum(a.users - a.closed_users for a in analysis.arms)
+        return f"{text} ({waiting} users still have time to rate)" if waiting else text
+    if rating is None or rating.low <= 0:
+        spread = f"{rating.low:.2f} to {rating.high:.2f}" if rating else "unknown"
+        return f"the difference in ratings may still be none ({1 - plan.alpha:.0%} sequence {spread})"
+    return f"ratings are better, but the guardrails are open: {'; '.join(_doubts(analysis))}"

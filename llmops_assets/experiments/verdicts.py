@@ -1,0 +1,65 @@
+"""What the checks say about an A/B report: passed or not, and what to do."""
+
+from dataclasses import dataclass, field
+
+from llmops_assets.experiments.decision import MAX_INCONSTANT_SHARE
+from llmops_assets.specs.records import AbReportRecord
+
+
+@dataclass(frozen=True)
+class Verdict:
+    passed: bool
+    text: str
+    metadata: dict[str, float | int | str] = field(default_factory=dict)
+
+
+def sample_ratio(record: AbReportRecord) -> Verdict:
+    """Whether the sequential sample ratio test is quiet."""
+    figures = record.figures
+    p, limit, arms = figures["srm_p"], figures["plan"]["srm_p"], figures["arms"]
+    users = {f"users, {name}": arm["users"] for name, arm in arms.items()}
+    metadata = {"p": p, "limit": limit, **users}
+    if p >= limit:
+        return Verdict(True, f"users are split as intended (p = {p:.3g})", metadata)
+    return Verdict(
+        False,
+        f"users are not split as intended (p = {p:.2g}, below {limit:g}): {arms['control']['users']} on control, "
+        f"{arms['treatment']['users']} on treatment. Look for requests that one arm loses before they are logged, and "
+        "start a new experiment once that is mended",
+        metadata,
+    )
+
+
+def stickiness(record: AbReportRecord) -> Verdict:
+    """Whether hardly any user was assigned both models within one phase."""
+    both = record.figures["not_counted"]["users_with_both_models"]
+    users = sum(arm["users"] for arm in record.figures["arms"].values()) + both
+    share = both / users if users else 0.0
+    metadata = {"users with both models": both, "users": users}
+    if share <= MAX_INCONSTANT_SHARE:
+        text = f"{both} users were assigned both models and are left out" if both else "every user has one model"
+        return Verdict(True, text, metadata)
+    return Verdict(
+        False,
+        f"{both} of {users} users were assigned both models within one phase. Look for gateways that disagree on the "
+        "routes or on the salt of the endpoint",
+        metadata,
+    )
+
+
+def guardrails(record: AbReportRecord) -> Verdict:
+    """Whether no guardrail is worse on the treatment beyond chance."""
+    entries = record.figures["guardrails"]
+    metadata: dict[str, float | int | str] = {}
+    worse, parts = [], []
+    for name, g in entries.items():
+        words = name.replace("_", " ")
+        state = "worse" if g["deteriorated"] else "within the margin" if g["non_inferior"] else "not yet certain"
+        parts.append(f"{words}: {state} ({g['low']:+.1%} to {g['high']:+.1%}, {g['margin']:.1%} is allowed)")
+        metadata |= {f"{words}, difference": g["difference"], f"{words}, high": g["high"], f"{words}, state": state}
+        worse += [words] if g["deteriorated"] else []
+    if not entries:
+        return Verdict(True, "fewer than two users an arm so far", metadata)
+    if worse:
+        return Verdict(False, f"the treatment does harm. {'; '.join(parts)}", metadata)
+    return Verdict(True, "; ".join(parts), metadata)

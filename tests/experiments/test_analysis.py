@@ -1,0 +1,206 @@
+"""What counts for an A/B test, and for whom: windows, late and foreign ratings, phases, failovers, guardrails."""
+
+from datetime import timedelta
+
+import polars as pl
+import pytest
+
+from llmops_assets.experiments.analysis import FAILED, SLOW, Analysis, analyse, path
+from llmops_assets.experiments.inference import ratio
+from tests.experiments.traffic import CONTROL, START, TREATMENT, plan, routes, traffic
+
+LATER = START + timedelta(hours=40)
+
+
+def look(exposures: pl.DataFrame, feedback: pl.DataFrame, *, now=LATER, phases=None, **changes) -> Analysis:
+    return analyse(exposures, feedback, plan(**changes), phases or {1: routes()}, now)
+
+
+def test_the_difference_is_that_of_the_user_level_ratios() -> None:
+    exposures, feedback = traffic(300, levels=(3.2, 3.7))
+    analysis = look(exposures, feedback)
+    joined = feedback.join(exposures.select("request_id", "variant"), on="request_id")
+    by_user = joined.group_by("user", "variant").agg(pl.col("rating").sum(), pl.len().alias("n")).sort("user")
+    arms = [by_user.filter(pl.col("variant") == v) for v in (0, 1)]
+    control, treatment = (ratio(a["rating"].to_numpy(), a["n"].to_numpy()) for a in arms)
+    assert analysis.rating is not None
+    assert analysis.rating.difference == pytest.approx(treatment.value - control.value)
+    assert analysis.rating.se == pytest.approx((control.variance + treatment.variance) ** 0.5)
+    assert [a.mean_rating for a in analysis.arms] == pytest.approx([control.value, treatment.value])
+    assert analysis.rating.n == sum(a.rated_users for a in analysis.arms)
+
+
+def test_before_anyone_came_there_is_nothing_to_say() -> None:
+    exposures, feedback = traffic(0)
+    analysis = look(exposures, feedback)
+    assert analysis.rating is None
+    assert analysis.guardrails == ()
+    assert analysis.srm_p == 1
+    assert [a.users for a in analysis.arms] == [0, 0]
+    assert analysis.arms[0].response_rate is None
+    assert path(analysis) == []
+
+
+def test_ratings_count_once_the_window_of_their_user_is_over() -> None:
+    exposures, feedback = traffic(60, gap=timedelta(minutes=2))
+    now = START + timedelta(hours=1, minutes=60)
+    analysis = look(exposures, feedback, now=now)
+    # Users arrive every two minutes, so 31 of them (0…60 min) came an hour ago or earlier.
+    assert sum(a.closed_users for a in analysis.arms) == 31
+    assert sum(a.users for a in analysis.arms) == 60
+    assert sum(a.rated_users for a in analysis.arms) <= 31
+
+
+def test_a_rating_after_the_window_does_not_count() -> None:
+    exposures, feedback = traffic(40, response_rate=1.0)
+    late = feedback.with_columns(pl.col("at") + timedelta(hours=2))
+    assert sum(sum(a.ratings) for a in look(exposures, feedback).arms) == feedback.height
+    assert sum(sum(a.ratings) for a in look(exposures, late).arms) == 0
+
+
+def test_of_several_ratings_of_one_answer_the_last_counts() -> None:
+    exposures, feedback = traffic(40, response_rate=1.0)
+    changed = feedback.with_columns(pl.lit(5, pl.Int64).alias("rating"), pl.col("at") + timedelta(minutes=5))
+    analysis = look(exposures, pl.concat([feedback, changed]))
+    assert [a.ratings[:4] for a in analysis.arms] == [(0, 0, 0, 0)] * 2
+    assert sum(a.ratings[4] for a in analysis.arms) == feedback.height
+
+
+def test_a_rating_by_someone_else_is_reported_and_not_counted() -> None:
+    exposures, feedback = traffic(40, response_rate=1.0)
+    foreign = feedback.with_columns(pl.lit("a-stranger").alias("user"), pl.lit(1, pl.Int64).alias("rating"))
+    analysis = look(exposures, pl.concat([feedback, foreign]))
+    assert analysis.foreign_ratings == foreign.height
+    assert analysis.rating == look(exposures, feedback).rating
+    nameless = look(exposures, feedback.with_columns(pl.lit(None, pl.String).alias("user")))
+    assert nameless.rating == look(exposures, feedback).rating
+
+
+def test_what_comes_after_the_end_does_not_count() -> None:
+    exposures, feedback = traffic(40)
+    after = traffic(40, start=START + timedelta(hours=49), first_user=1000)
+    analysis = look(pl.concat([exposures, after[0]]), pl.concat([feedback, after[1]]), now=START + timedelta(days=9))
+    assert sum(a.requests for a in analysis.arms) == exposures.height
+
+
+def test_an_answer_that_another_model_had_to_give_belongs_to_the_arm_that_failed() -> None:
+    exposures, feedback = traffic(200)
+    treated = pl.col("variant") == 1
+    failed_over = exposures.with_columns(
+        pl.when(treated).then(pl.lit(CONTROL)).otherwise("model_ref").alias("model_ref"),
+        pl.when(treated).then(pl.lit("b-treatment is down; b-control answered instead")).alias("error"),
+    )
+    analysis = look(failed_over, feedback)
+    assert [a.users for a in analysis.arms] == [a.users for a in look(exposures, feedback).arms]
+    assert analysis.arms[1].model == TREATMENT
+    assert [a.failed_share for a in analysis.arms] == [0, 1]
+
+
+def test_requests_to_a_third_model_are_reported_and_not_counted() -> None:
+    table = [*routes(0.4, 0.4), {"backend_id": "b", "model_ref": "other@1", "weight": 0.2}]
+    exposures, feedback = traffic(300, table=table)
+    analysis = look(exposures, feedback, phases={1: table})
+    others = exposures.filter(pl.col("variant") == 2).height
+    assert others > 0
+    assert analysis.other_requests == others
+    assert analysis.srm_p > 0.05
+
+
+def test_exposures_of_a_phase_that_is_not_on_record_are_refused() -> None:
+    exposures, feedback = traffic(10, phase=7)
+    with pytest.raises(ValueError, match="phase 7"):
+        look(exposures, feedback)
+
+
+def test_a_ramp_keeps_phases_apart() -> None:
+    first = traffic(400, phase=1, table=routes(0.9, 0.1), levels=(3.0, 3.0), seed=1)
+    second = traffic(400, phase=2, levels=(4.2, 4.2), seed=2, start=START + timedelta(hours=12), first_user=400)
+    exposures, feedback = (pl.concat(pair) for pair in zip(first, second, strict=True))
+    analysis = look(exposures, feedback, phases={1: routes(0.9, 0.1), 2: routes()})
+    assert analysis.rating is not None
+    assert analysis.rating.low < 0 < analysis.rating.high
+    assert analysis.srm_p > 0.05
+    means = [a.mean_rating for a in analysis.arms]
+    # Pooled, the treatment looks much better, only because more of its users came in the better phase.
+    assert means[1] - means[0] > 0.3
+    assert abs(analysis.rating.difference) < 0.2
+
+
+def test_the_same_users_in_a_new_phase_are_drawn_once() -> None:
+    first, second = traffic(300, phase=1), traffic(300, phase=2, start=START + timedelta(hours=3), seed=3)
+    exposures, feedback = (pl.concat(pair) for pair in zip(first, second, strict=True))
+    both = look(exposures, feedback, phases={1: routes(), 2: routes()})
+    assert both.srm_p == look(*first).srm_p
+    assert both.inconstant_users == 0
+    assert sum(a.users for a in both.arms) == 300
+
+
+def test_a_user_assigned_both_models_is_left_out() -> None:
+    exposures, feedback = traffic(100)
+    torn = (pl.col("user") == "user-5") & pl.col("request_id").str.ends_with("-1")
+    analysis = look(
+        exposures.with_columns(pl.when(torn).then(1 - pl.col("variant")).otherwise("variant").alias("variant")),
+        feedback,
+    )
+    assert analysis.inconstant_users == 1
+    assert sum(a.users for a in analysis.arms) == 99
+
+
+def test_lost_users_are_a_sample_ratio_mismatch() -> None:
+    exposures, feedback = traffic(1500, requests=1)
+    number = pl.col("user").str.strip_prefix("user-").cast(pl.Int64)
+    kept = exposures.filter(~((pl.col("variant") == 1) & (number % 5 == 0)))
+    assert look(exposures, feedback).srm_p > 0.05
+    assert look(kept, feedback).srm_p < 0.001
+
+
+def test_guardrails_are_shares_of_requests_counted_by_user() -> None:
+    exposures, feedback = traffic(400, slow=(0.1, 0.4), failed=(0.0, 0.05))
+    slow, failed = look(exposures, feedback).guardrails
+    assert (slow.name, failed.name) == (SLOW, FAILED)
+    answered = exposures.filter(pl.col("status") == 200)
+    late = [(answered.filter(pl.col("variant") == v)["latency_ms"] > 2000).mean() for v in (0, 1)]
+    assert [slow.control, slow.treatment] == pytest.approx(late)
+    assert slow.deteriorated
+    assert not slow.non_inferior
+    assert failed.control == 0
+
+
+def test_no_failure_at_all_is_not_taken_for_certainty() -> None:
+    """No failed request in 50 says little about a margin of 1 %; none in 2,000 says enough."""
+    few, many = look(*traffic(100, requests=1)).guardrails[1], look(*traffic(500, requests=8)).guardrails[1]
+    assert (few.control, few.treatment, many.control, many.treatment) == (0, 0, 0, 0)
+    assert not few.non_inferior
+    assert many.non_inferior
+    assert not few.deteriorated
+
+
+def test_a_caller_who_left_is_slow_only_when_he_waited_too_long() -> None:
+    exposures, feedback = traffic(200)
+    left = exposures.with_columns(pl.lit(499, pl.Int64).alias("status"), pl.lit("the client went away").alias("error"))
+    early, late = look(left, feedback), look(left.with_columns(pl.lit(5000.0).alias("latency_ms")), feedback)
+    assert [a.failed_share for a in (*early.arms, *late.arms)] == [0] * 4
+    assert [a.slow_share for a in early.arms] == [None, None]
+    assert [a.slow_share for a in late.arms] == [1, 1]
+
+
+def test_response_rates_are_told_per_arm() -> None:
+    analysis = look(*traffic(300, requests=1, response_rate=0.3))
+    for arm in analysis.arms:
+        low, high = arm.response_interval
+        assert arm.response_rate == arm.rated_users / arm.closed_users
+        assert low < arm.response_rate < high
+        assert 0.2 < arm.response_rate < 0.4
+
+
+def test_the_path_ends_at_the_present_interval() -> None:
+    analysis = look(*traffic(300, levels=(3.2, 3.6)))
+    points = path(analysis, points=20)
+    assert 10 < len(points) <= 20
+    assert points[-1] == analysis.rating
+    assert [p.n for p in points] == sorted({p.n for p in points})
+
+
+def test_few_users_have_a_short_path() -> None:
+    analysis = look(*traffic(8, response_rate=1.0))
+    assert path(analysis)[-1] == analysis.rating

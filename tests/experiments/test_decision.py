@@ -1,0 +1,165 @@
+"""The rule: what is decided on which figures, and that a decision stays."""
+
+import json
+from datetime import timedelta
+
+import polars as pl
+import pytest
+
+from llmops_assets.experiments.analysis import Analysis, analyse
+from llmops_assets.experiments.decision import Decision, PromotionAction, action_for, decide
+from llmops_assets.experiments.report import figures, ratings_plot, sequence_plot, table
+from llmops_assets.plots import MAX_BYTES, png
+from llmops_assets.specs.deployment import DeploymentSpec
+from tests.experiments.traffic import CONTROL, START, TREATMENT, plan, routes, spec, traffic
+
+LATER, OVER = START + timedelta(hours=40), START + timedelta(hours=49, minutes=1)
+
+
+def look(exposures: pl.DataFrame, feedback: pl.DataFrame, now=LATER, **changes) -> Analysis:
+    return analyse(exposures, feedback, plan(**changes), {1: routes()}, now)
+
+
+def endpoint(environment: str = "production") -> DeploymentSpec:
+    return DeploymentSpec.model_validate(
+        {
+            "model_ref": CONTROL,
+            "model_family": "llama",
+            "job_type": "SFT",
+            "serve_target": "GENERATION",
+            "endpoint": "desk",
+            "environment": environment,
+            "resources": {"gpus": 0},
+        }
+    )
+
+
+def test_a_better_model_that_keeps_its_guardrails_is_promoted() -> None:
+    decision = decide(look(*traffic(500, levels=(3.0, 4.0))))
+    assert decision.outcome == "promote"
+    assert decision.decided_at == LATER
+    assert TREATMENT in decision.reason
+
+
+def test_nothing_is_decided_on_fewer_users_than_planned() -> None:
+    decision = decide(look(*traffic(300, levels=(2.0, 4.5))))
+    assert decision.outcome == "continue"
+    assert "200 each are needed" in decision.reason
+    assert decision.decided_at is None
+
+
+def test_users_whose_window_is_open_are_waited_for() -> None:
+    exposures, feedback = traffic(500, levels=(2.0, 4.5), gap=timedelta(seconds=1))
+    decision = decide(look(exposures, feedback, now=START + timedelta(minutes=30)))
+    assert decision.outcome == "continue"
+    assert "500 users still have time to rate" in decision.reason
+
+
+def test_equal_models_go_on_until_the_end_and_then_the_control_stays() -> None:
+    exposures, feedback = traffic(600)
+    assert decide(look(exposures, feedback)).outcome == "continue"
+    # The last ratings may come until the window of the last user is over.
+    before = decide(look(exposures, feedback, now=OVER - timedelta(minutes=2)))
+    assert before.outcome == "continue"
+    ended = decide(look(exposures, feedback, now=OVER))
+    assert ended.outcome == "inconclusive"
+    assert f"{CONTROL} stays" in ended.reason
+
+
+def test_a_test_that_nobody_took_part_in_ends_inconclusive() -> None:
+    assert decide(look(*traffic(0), now=OVER)).outcome == "inconclusive"
+
+
+def test_a_worse_model_is_rolled_back() -> None:
+    decision = decide(look(*traffic(500, levels=(4.0, 3.0))))
+    assert decision.outcome == "rollback"
+    assert "ratings are lower" in decision.reason
+
+
+def test_a_better_but_slower_model_is_rolled_back() -> None:
+    decision = decide(look(*traffic(600, levels=(3.0, 4.0), slow=(0.02, 0.5))))
+    assert decision.outcome == "rollback"
+    assert "slow requests" in decision.reason
+
+
+def test_a_better_model_waits_while_a_guardrail_is_open() -> None:
+    decision = decide(look(*traffic(450, requests=2, levels=(3.0, 4.0)), guardrails={"failed_requests": 0.001}))
+    assert decision.outcome == "continue"
+    assert "failed requests" in decision.reason
+
+
+def test_lost_users_make_the_test_invalid_however_good_the_model_looks() -> None:
+    exposures, feedback = traffic(1500, requests=2, levels=(3.0, 4.5))
+    number = pl.col("user").str.strip_prefix("user-").cast(pl.Int64)
+    kept = exposures.filter(~((pl.col("variant") == 1) & (number % 4 == 0)))
+    decision = decide(look(kept, feedback))
+    assert decision.outcome == "invalid"
+    assert "sample ratio mismatch" in decision.reason
+
+
+def test_users_who_get_both_models_make_the_test_invalid() -> None:
+    exposures, feedback = traffic(500, levels=(3.0, 4.0))
+    torn = pl.col("request_id").str.contains("-[0-9]*7-1$")
+    flipped = exposures.with_columns(pl.when(torn).then(1 - pl.col("variant")).otherwise("variant").alias("variant"))
+    decision = decide(look(flipped, feedback))
+    assert decision.outcome == "invalid"
+    assert "not sticky" in decision.reason
+
+
+def test_the_breaker_trips_long_before_the_planned_users() -> None:
+    decision = decide(look(*traffic(40, failed=(0.0, 0.9))))
+    assert decision.outcome == "rollback"
+    assert "last" in decision.reason
+
+
+def test_the_breaker_stays_when_everything_fails_alike() -> None:
+    assert decide(look(*traffic(40, failed=(0.9, 0.9)))).outcome == "continue"
+
+
+def test_a_treatment_without_a_healthy_backend_is_rolled_back_once_a_request_has_failed() -> None:
+    healthy, failing = look(*traffic(4)), look(*traffic(4, failed=(0.0, 1.0)))
+    assert decide(healthy, treatment_has_backend=False).outcome == "continue"
+    assert decide(failing).outcome == "continue"
+    assert decide(failing, treatment_has_backend=False).outcome == "rollback"
+
+
+@pytest.mark.parametrize("outcome", ["promote", "rollback", "inconclusive", "invalid"])
+def test_a_final_decision_is_never_taken_back(outcome) -> None:
+    before = Decision(outcome, "as it was", START)
+    assert decide(look(*traffic(500, levels=(4.0, 3.0))), before) == before
+
+
+def test_a_test_that_goes_on_can_still_be_decided() -> None:
+    before = Decision("continue", "too early")
+    assert decide(look(*traffic(500, levels=(3.0, 4.0))), before).outcome == "promote"
+
+
+def test_a_promotion_moves_the_endpoint_and_its_alias() -> None:
+    decision = Decision("promote", "better", LATER)
+    expected = PromotionAction("desk", TREATMENT, "production", "better")
+    assert action_for(decision, spec(), endpoint()) == expected
+    in_dev = action_for(decision, spec(), endpoint("dev"))
+    assert in_dev is not None
+    assert (in_dev.model_ref, in_dev.alias) == (TREATMENT, None)
+
+
+@pytest.mark.parametrize("outcome", ["rollback", "inconclusive", "invalid"])
+def test_every_other_end_gives_the_endpoint_back_to_the_control(outcome) -> None:
+    action = action_for(Decision(outcome, "so", LATER), spec(), endpoint())
+    assert action == PromotionAction("desk", CONTROL, None, "so")
+
+
+def test_nothing_moves_while_the_test_goes_on_or_where_people_promote_by_hand() -> None:
+    assert action_for(Decision("continue", "too early"), spec(), endpoint()) is None
+    assert action_for(Decision("promote", "better", LATER), spec(auto_promote=False), endpoint()) is None
+    assert action_for(Decision("rollback", "harm", LATER), spec(auto_promote=False), endpoint()) is not None
+
+
+@pytest.mark.parametrize("users", [0, 3, 500])
+def test_a_report_can_be_written_and_drawn_at_any_time(users: int) -> None:
+    analysis = look(*traffic(users, levels=(3.0, 4.0)))
+    told = figures(analysis)
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert all(isinstance(cell, str) for row in table(analysis) for cell in row.values())
+    for figure in (sequence_plot(analysis), ratings_plot(analysis)):
+        assert 1000 < len(png(figure)) < MAX_BYTES
