@@ -90,6 +90,7 @@ class Tracking:
     def _client(self) -> "MlflowClient":
         # Must be set before the import: mlflow reports its use to its makers by default.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         import logging
 
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)

@@ -108,15 +108,15 @@ def evaluate_chat(
     seconds = result["seconds"]
     scored_base: dict[str, list[Scored]] = {}
     if base is None:
-        baseline = "no base: the model was made from nothing"
+        baseline = "There is no base: the model was made from nothing"
     elif not has_chat_template(base.path):
-        baseline = f"the base was not asked: its tokenizer in {base.path} has no chat template"
+        baseline = f"The base was not asked: its tokenizer in {base.path} has no chat template"
     else:
         base_answers, base_result = ask(worker, context, base, items, cache, **settings)
         told["base"] = _told(base_result)
         seconds += base_result["seconds"]
         scored_base = _by_suite(score(items, base_answers))
-        baseline = f"the base in {base.path}, on the same items"
+        baseline = f"Compared with the base in {base.path} on the same items"
     return ChatEvaluation(_by_suite(score(items, answers)), scored_base, baseline, told, seconds)
 
 
@@ -194,7 +194,7 @@ def corpus_record(identity: Identity, model_hash: str, evaluation: CorpusEvaluat
         seconds=evaluation.seconds,
         items={TEST: len(evaluation.documents)},
         answered={TEST: len(every)},
-        baseline=f"guessing at random among the {vocabulary} entries of the vocabulary has perplexity {vocabulary}",
+        baseline=f"Guessing at random among the {vocabulary} entries of the vocabulary has perplexity {vocabulary}",
         settings=evaluation.settings,
     )
 

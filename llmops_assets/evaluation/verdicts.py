@@ -59,7 +59,7 @@ def compare_with_base(record: EvaluationRecord, alpha: float = ALPHA) -> Verdict
             {"perplexity": perplexity.value, "vocabulary": float(vocabulary)},
         )
     if not record.versus_base:
-        return Verdict(True, f"There is nothing to compare with: {record.baseline}.")
+        return Verdict(True, f"Nothing to compare with. {record.baseline}.")
     suite = TEST if TEST in record.versus_base else next(iter(record.versus_base))
     test = record.versus_base[suite]
     better = test["only_tuned"] > test["only_base"]

@@ -1,9 +1,11 @@
 """The MLflow client: true run status, an idempotent registry, aliases, and many processes on one SQLite file."""
 
+import socket
 import subprocess
 import sys
 import textwrap
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,45 @@ def test_a_hundred_versions_are_listed_newest_first_within_a_cpu_second(tracking
     assert time.process_time() - started < 1
     assert [m.version for m in listed] == list(range(100, 0, -1))
     assert {m.name for m in tracking.models()} >= {"many"}
+
+
+def test_a_local_model_is_uploaded_to_an_mlflow_server(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    stores = [
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/m.db",
+        "--artifacts-destination",
+        str(tmp_path / "artifacts"),
+    ]
+    with open(tmp_path / "log", "w") as log:
+        server = subprocess.Popen([sys.executable, "-m", "mlflow", *command, *stores], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=5).close()
+                break
+            except OSError:
+                assert server.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+                time.sleep(0.2)
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "config.json").write_text("{}")
+        tracking = Tracking(address)
+        with tracking.run("desk", "first") as run_id:
+            tracking.log_metrics(run_id, [("loss", 1.0, 0)])
+        with pytest.raises(ValueError, match="only with a run"):
+            tracking.register("desk", tmp_path / "model", None, LINEAGE)
+        version = tracking.register("desk", tmp_path / "model", run_id, LINEAGE)
+        assert tracking.register("desk", tmp_path / "model", run_id, LINEAGE) == version
+        assert tracking.model(f"desk@{version}").path == str(tmp_path / "model")
+        assert list((tmp_path / "artifacts").rglob("config.json"))
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
 
 
 def test_processes_that_meet_on_a_new_store_all_succeed(tmp_path: Path) -> None:
