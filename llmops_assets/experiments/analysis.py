@@ -19,6 +19,8 @@ ARMS = ("control", "treatment")
 SLOW, FAILED = "slow_requests", "failed_requests"
 RECENT_REQUESTS = 50
 """How many of an arm's last requests the circuit breaker looks at."""
+LEAST_USERS = 10
+"""Users of each arm that a phase needs to be compared: the sequence is asymptotic, and below that it means nothing."""
 _BUSY_STATUS = (408, 429)
 _CLIENT_LEFT = 499
 _PSEUDO_REQUESTS = ((1.0, 1.0), (0.0, 1.0))
@@ -149,7 +151,7 @@ class Analysis:
     """Everything that the decision and the report are made of.
 
     rating: the success metric (mean rating, treatment less control) at level α; rating_harm: the same at the divided
-    level; both None until two users of each arm in one phase have rated. tests are those of the largest phase.
+    level; both None until `LEAST_USERS` of each arm in one phase have rated. tests are those of the largest phase.
     """
 
     plan: Plan
@@ -226,7 +228,7 @@ def analyse(
     rows = seen.join(users.select("user", "code", "closes_at"), on="user", how="inner", maintain_order="left")
     rated, foreign = _ratings(rows, feedback, now)
     totals = _totals(rated.group_by("code", "phase", "arm").agg(pl.col("rating").sum(), pl.len().alias("count")))
-    effect = inference.stratified_difference(totals)
+    effect = inference.stratified_difference(totals, LEAST_USERS)
     return Analysis(
         plan=plan,
         at=now,
@@ -253,9 +255,8 @@ def path(analysis: Analysis, points: int = 60) -> list[Interval]:
     codes = np.unique(totals.user)
     if analysis.rating_effect is None:
         return []
-    # An effect needs two users of each arm, so there are four at least.
-    ends = np.unique(np.linspace(4, len(codes), points, dtype=int))
-    effects = (inference.stratified_difference(totals.select(totals.user <= codes[n - 1])) for n in ends)
+    ends = np.unique(np.linspace(2 * LEAST_USERS, len(codes), points, dtype=int))
+    effects = (inference.stratified_difference(totals.select(totals.user <= codes[n - 1]), LEAST_USERS) for n in ends)
     intervals = (_sequence(effect, plan, plan.alpha) for effect in effects)
     return [i for i in intervals if i is not None]
 
@@ -326,7 +327,7 @@ def _guardrails(rows: pl.DataFrame, plan: Plan) -> Iterable[Guardrail]:
             .group_by("code", "phase", "arm")
             .agg(pl.col(column).sum(), pl.len().alias("count"))
         )
-        effect = inference.stratified_difference(_with_pseudo_requests(_totals(groups, column)))
+        effect = inference.stratified_difference(_with_pseudo_requests(_totals(groups, column)), LEAST_USERS)
         if effect is None:
             continue
         sequence = _sequence(effect, plan, plan.alpha)
@@ -360,7 +361,7 @@ def _with_pseudo_requests(totals: UserTotals) -> UserTotals:
 
 
 def _tests(totals: UserTotals, effect: Stratified | None) -> dict[str, Any]:
-    """The reported tests on user means within the phase that has most users; empty before there are two an arm."""
+    """The reported tests on user means within the phase that has most users; empty before there is one."""
     if effect is None:
         return {}
     phase = max(effect.strata, key=lambda s: s.weight).phase

@@ -59,7 +59,7 @@ def guardrails(record: AbReportRecord) -> Verdict:
         metadata |= {f"{words}, difference": g["difference"], f"{words}, high": g["high"], f"{words}, state": state}
         worse += [words] if g["deteriorated"] else []
     if not entries:
-        return Verdict(True, "fewer than two users an arm so far", metadata)
+        return Verdict(True, "too few users so far", metadata)
     if worse:
         return Verdict(False, f"the treatment does harm. {'; '.join(parts)}", metadata)
     return Verdict(True, "; ".join(parts), metadata)

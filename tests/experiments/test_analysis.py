@@ -201,6 +201,7 @@ def test_the_path_ends_at_the_present_interval() -> None:
     assert [p.n for p in points] == sorted({p.n for p in points})
 
 
-def test_few_users_have_a_short_path() -> None:
-    analysis = look(*traffic(8, response_rate=1.0))
+def test_a_handful_of_users_is_not_compared() -> None:
+    assert look(*traffic(12, response_rate=1.0)).rating is None
+    analysis = look(*traffic(30, response_rate=1.0))
     assert path(analysis)[-1] == analysis.rating
