@@ -1,4 +1,4 @@
-"""Recognises the shapes of rows that users bring (messages, sharegpt, alpaca, pairs, preferences, text) and types them."""
+"""Recognises the shapes of rows that users bring (messages, sharegpt, alpaca, pairs, preferences, text),types them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

@@ -13,7 +13,7 @@ from upath import UPath
 
 from llmops_assets.datasets import schema
 from llmops_assets.datasets.formats import Message, convert, kind_of
-from llmops_assets.datasets.readers import RAW_SAMPLE, RowFault, clean_sample, read_file
+from llmops_assets.datasets.readers import DEFAULT_LIMITS, RAW_SAMPLE, Limits, RowFault, clean_sample, read_file
 
 BATCH_ROWS = 20_000
 
@@ -134,26 +134,29 @@ def ingest(
     files: Iterable[tuple[str, UPath]],
     dataset_type: str,
     mapping: Mapping[str, str] | None = None,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    require_category: bool = False,
     batch_rows: int = BATCH_ROWS,
 ) -> Iterator[Batch]:
     """Canonical rows of all files in batches, each with what was refused.
 
-    `files` are pairs of the name to report and the path to read. A row is refused (never changed into something
-    that fits) when it cannot be decoded, has the wrong types, or breaks a rule of its type's schema; its file,
-    line, field and reason go to the quarantine. Text is put into NFC. `row_id` is the hash of the row's content;
-    the second exact repeat in the version is called ``<hash>-2``, and so on.
+    `files` are pairs of the name to report and the path to read. A row is refused (never changed into something that
+    fits) when it cannot be decoded, has the wrong types, breaks a rule of its type's schema, or, with
+    `require_category`, has no category; its file, line, field and reason go to the quarantine. Text is put into NFC.
+    `row_id` is the hash of the row's content; the second exact repeat in the version is called ``<hash>-2``, and so on.
     """
     seen: dict[str, int] = {}
     rows: list[dict[str, Any]] = []
     refused: list[tuple[str, int, str, str, str]] = []
     any_batch = False
     for name, path in files:
-        for raw in read_file(path):
+        for raw in read_file(path, limits):
             if raw.fault is not None:
                 refused.append((name, raw.line, raw.fault.field, raw.fault.reason, _sample(raw.value)))
                 continue
             try:
-                rows.append(_row(raw.value, dataset_type, mapping, name, raw.line))
+                rows.append(_row(raw.value, dataset_type, mapping, name, raw.line, require_category))
             except RowFault as fault:
                 refused.append((name, raw.line, fault.field, fault.reason, _sample(raw.value)))
             if len(rows) >= batch_rows:
@@ -163,7 +166,9 @@ def ingest(
         yield _judge(rows, refused, dataset_type, seen)
 
 
-def _row(value: Any, dataset_type: str, mapping: Mapping[str, str] | None, file: str, line: int) -> dict[str, Any]:
+def _row(
+    value: Any, dataset_type: str, mapping: Mapping[str, str] | None, file: str, line: int, require_category: bool
+) -> dict[str, Any]:
     content, rest = convert(value, dataset_type, mapping)
     content = {name: _normal_content(item, name) for name, item in content.items()}
     row = {
@@ -177,6 +182,8 @@ def _row(value: Any, dataset_type: str, mapping: Mapping[str, str] | None, file:
     }
     if row["category"] is not None:
         row["category"] = _normal(row["category"])
+    elif require_category:
+        raise RowFault("metadata.category", "a category is required by the policy and missing")
     try:
         row["extra"] = msgspec.json.encode(rest, enc_hook=str, order="sorted").decode() if rest else "{}"
     except (UnicodeEncodeError, TypeError, ValueError) as error:

@@ -14,8 +14,17 @@ import pyarrow as pa
 import zstandard
 from upath import UPath
 
-LONGEST_LINE = 16 * 2**20
-"""Bytes of one line, row or document; a longer one is refused without being held in memory."""
+
+@dataclass(frozen=True)
+class Limits:
+    """`line`: bytes of one line, row or document; a longer one is refused without being held in memory. `file`: bytes
+    of one decompressed file."""
+
+    line: int = 16 * 2**20
+    file: int = 16 * 2**30
+
+
+DEFAULT_LIMITS = Limits()
 
 LARGEST_EXPANSION = 300
 """How many times its size a compressed file may expand; text reaches 30, a bomb 1,000."""
@@ -83,12 +92,12 @@ class _Limited(io.RawIOBase):
         return len(data)
 
 
-def _open(path: UPath) -> tuple[BinaryIO, str]:
+def _open(path: UPath, limits: Limits) -> tuple[BinaryIO, str]:
     """The decompressed stream of a file and the suffix of what is inside."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     raw = path.open("rb")
     if suffixes and suffixes[-1] in (".gz", ".zst"):
-        limit = max(SMALLEST_BOMB, path.stat().st_size * LARGEST_EXPANSION)
+        limit = min(limits.file, max(SMALLEST_BOMB, path.stat().st_size * LARGEST_EXPANSION))
         if suffixes[-1] == ".gz":
             stream: Any = gzip.GzipFile(fileobj=raw)
         else:
@@ -97,21 +106,21 @@ def _open(path: UPath) -> tuple[BinaryIO, str]:
     return raw, (suffixes[-1] if suffixes else "")
 
 
-def read_file(path: UPath) -> Iterator[Raw]:
+def read_file(path: UPath, limits: Limits = DEFAULT_LIMITS) -> Iterator[Raw]:
     """Every row of one file, decodable or not, with the line (Parquet: row) that it begins at."""
-    stream, suffix = _open(path)
+    stream, suffix = _open(path, limits)
     with stream:
         try:
             if suffix in (".jsonl", ".ndjson"):
-                yield from _read_lines_of_json(stream)
+                yield from _read_lines_of_json(stream, limits)
             elif suffix == ".json":
-                yield from _read_json(stream)
+                yield from _read_json(stream, limits)
             elif suffix in (".csv", ".tsv"):
-                yield from _read_csv(stream, suffix)
+                yield from _read_csv(stream, suffix, limits)
             elif suffix == ".parquet":
                 yield from _read_parquet(stream)
             elif suffix in (".txt", ".md"):
-                yield from _read_text(stream)
+                yield from _read_text(stream, limits)
             else:
                 reason = f"no reader for files ending in {suffix or 'nothing'}: use one of {', '.join(SUFFIXES)}"
                 yield Raw(1, None, RowFault("", reason))
@@ -120,20 +129,20 @@ def read_file(path: UPath) -> Iterator[Raw]:
             yield Raw(1, None, fault)
 
 
-def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | RowFault]]:
+def _lines(stream: BinaryIO, limits: Limits) -> Iterator[tuple[int, bytes | RowFault]]:
     """Numbered lines without their ends; a line over the limit is skipped in pieces."""
     number = 0
     while True:
-        line = stream.readline(LONGEST_LINE + 1)
+        line = stream.readline(limits.line + 1)
         if not line:
             return
         number += 1
         if number == 1 and line.startswith(b"\xef\xbb\xbf"):
             line = line[3:]
-        if len(line) > LONGEST_LINE and not line.endswith(b"\n"):
-            while (piece := stream.readline(LONGEST_LINE)) and not piece.endswith(b"\n"):
+        if len(line) > limits.line and not line.endswith(b"\n"):
+            while (piece := stream.readline(limits.line)) and not piece.endswith(b"\n"):
                 continue
-            yield number, RowFault("", f"the line is longer than {LONGEST_LINE:,} bytes")
+            yield number, RowFault("", f"the line is longer than {limits.line:,} bytes")
             continue
         yield number, line.strip()
 
@@ -166,15 +175,15 @@ def _decode(line: int, data: bytes) -> Raw:
         return Raw(line, data[:RAW_SAMPLE].decode("utf-8", "replace"), _json_fault(data, error))
 
 
-def _read_lines_of_json(stream: BinaryIO) -> Iterator[Raw]:
-    for number, line in _lines(stream):
+def _read_lines_of_json(stream: BinaryIO, limits: Limits) -> Iterator[Raw]:
+    for number, line in _lines(stream, limits):
         if isinstance(line, RowFault):
             yield Raw(number, None, line)
         elif line:
             yield _decode(number, line)
 
 
-def _read_json(stream: BinaryIO) -> Iterator[Raw]:
+def _read_json(stream: BinaryIO, limits: Limits) -> Iterator[Raw]:
     """An array of rows, one object that holds such an array, one row, or JSON lines in a file called .json."""
     data = stream.read()
     if data.startswith(b"\xef\xbb\xbf"):
@@ -183,7 +192,7 @@ def _read_json(stream: BinaryIO) -> Iterator[Raw]:
     if head.startswith(b"{"):
         first = head.split(b"\n", 1)[0].strip()
         if len(first) < len(head.strip()) and _decode(1, first).fault is None:
-            yield from _read_lines_of_json(io.BytesIO(data))
+            yield from _read_lines_of_json(io.BytesIO(data), limits)
             return
         whole = _decode(1, data)
         if whole.fault is None and isinstance(whole.value, dict):
@@ -240,10 +249,10 @@ def _salvage_array(data: bytes) -> Iterator[Raw]:
         )
 
 
-def _read_csv(stream: BinaryIO, suffix: str) -> Iterator[Raw]:
+def _read_csv(stream: BinaryIO, suffix: str, limits: Limits) -> Iterator[Raw]:
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    csv.field_size_limit(LONGEST_LINE)
-    first = text.readline(LONGEST_LINE)
+    csv.field_size_limit(limits.line)
+    first = text.readline(limits.line)
     delimiter = "\t" if suffix == ".tsv" else max(",;\t", key=first.count)
     # Tab-separated corpora carry bare quotation marks as text.
     quoting = csv.QUOTE_NONE if suffix == ".tsv" else csv.QUOTE_MINIMAL
@@ -304,14 +313,14 @@ def _read_parquet(stream: BinaryIO) -> Iterator[Raw]:
         yield Raw(1, None, RowFault("", f"not a Parquet file: {error}"))
 
 
-def _read_text(stream: BinaryIO) -> Iterator[Raw]:
+def _read_text(stream: BinaryIO, limits: Limits) -> Iterator[Raw]:
     """Documents of plain text: separated by blank lines when there are any, else one a line."""
-    data = stream.read(LONGEST_LINE)
+    data = stream.read(limits.line)
     blank = re.search(rb"\n[ \t\r]*\n", data.strip()) is not None
     chained = io.BufferedReader(_Chained(data, stream), 1 << 20)
     lines: list[str] = []
     start = size = 0
-    for number, line in _lines(chained):
+    for number, line in _lines(chained, limits):
         if isinstance(line, RowFault):
             yield Raw(number, None, line)
             continue
@@ -324,7 +333,7 @@ def _read_text(stream: BinaryIO) -> Iterator[Raw]:
             start = start or number
             size += len(text)
             lines.append(text)
-        if lines and (not blank or not text or size > LONGEST_LINE):
+        if lines and (not blank or not text or size > limits.line):
             yield Raw(start, {"text": "\n".join(lines)})
             lines, start, size = [], 0, 0
     if lines:

@@ -1,0 +1,310 @@
+"""The assets `dataset`, `quality_report`, `clean_dataset` and `splits`: from raw files to what a model trains on."""
+
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from llmops_assets import plots
+from llmops_assets.datasets import clean, duplicates, names, pii, report, split
+from llmops_assets.datasets.ingest import Batch, ingest
+from llmops_assets.datasets.readers import Limits, list_files
+from llmops_assets.partitions import dataset_versions
+from llmops_assets.specs.policy import Policy
+from llmops_assets.specs.records import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
+from resources.artifacts import Artifacts
+from resources.catalog import Catalog
+from resources.dataset_store import DatasetStore, config_hash
+from resources.records import Records
+
+COMMON: dict[str, Any] = {
+    "group_name": "datasets",
+    "partitions_def": dataset_versions,
+    "owners": ["team:data"],
+    "code_version": "1",
+}
+WHEN_READY = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
+
+
+def near_of(policy: Policy) -> duplicates.Near:
+    """What counts as a near duplicate, as the policy has it."""
+    how = policy.datasets.minhash
+    return duplicates.Near(bands=how.bands, rows=how.rows, shingle=how.shingle, jaccard=how.jaccard)
+
+
+def name_finder() -> pii.NameFinder:
+    return names.find_names
+
+
+@dg.asset(
+    **COMMON,
+    kinds={"polars", "parquet"},
+    description="The registered files of one dataset version as canonical rows, immutable; rows that cannot be read "
+    "are in the quarantine with file, line, field and reason.",
+)
+def dataset(
+    context: dg.AssetExecutionContext,
+    catalog: dg.ResourceParam[Catalog],
+    artifacts: dg.ResourceParam[Artifacts],
+    store: dg.ResourceParam[DatasetStore],
+    records: dg.ResourceParam[Records],
+    policy: dg.ResourceParam[Policy],
+) -> dg.MaterializeResult:
+    key = context.partition_key
+    spec = catalog.dataset(key)
+    files = list_files(artifacts.upath("uploads", key))
+    settings = config_hash({"type": spec.type, "mapping": spec.mapping})
+    limits = Limits(line=policy.limits.max_line_bytes, file=policy.limits.max_decompressed_bytes)
+    refused: list[pl.DataFrame] = []
+
+    def rows_of(batch: Batch) -> pl.DataFrame:
+        refused.append(batch.quarantine)
+        return batch.rows
+
+    batches = ingest(files, spec.type, spec.mapping, limits=limits, require_category=policy.datasets.require_category)
+    manifest_id = store.write(map(rows_of, batches), kind="rows", dataset=key, step="dataset", config_hash=settings)
+    manifest = store.manifest(manifest_id)
+    quarantine = pl.concat(refused)
+    quarantine_id = None
+    if quarantine.height:
+        quarantine_id = store.write(
+            quarantine, kind="quarantine", dataset=key, step="dataset", config_hash=settings, parent=manifest_id
+        )
+    source_bytes = sum(path.stat().st_size for _, path in files)
+    records.save(
+        key,
+        DatasetRecord(
+            dataset=key,
+            type=spec.type,
+            manifest=manifest_id,
+            quarantine=quarantine_id,
+            rows=manifest.rows,
+            quarantined=quarantine.height,
+            source_bytes=source_bytes,
+            content_hash=manifest.content_hash,
+        ),
+    )
+    rows = store.read(manifest_id)
+    reasons = dict(quarantine.group_by("reason").len().sort("len", descending=True).head(20).iter_rows())
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": manifest.rows,
+            "quarantined": quarantine.height,
+            "quarantine": dg.MetadataValue.md(
+                report.markdown_table(quarantine.select("file", "line", "field", "reason").head(20).to_dicts())
+            ),
+            "quarantine_reasons": dg.MetadataValue.json(reasons),
+            "preview": dg.MetadataValue.md(
+                report.markdown_table(report.preview(rows, spec.type, policy.datasets.pii.placeholders))
+            ),
+            "categories": dg.MetadataValue.json(report.category_counts(rows)),
+            "type": spec.type,
+            "files": dg.MetadataValue.json([name for name, _ in files]),
+            "source_bytes": source_bytes,
+            "stored_bytes": sum(chunk.bytes for chunk in manifest.chunks),
+            "manifest": manifest_id,
+        },
+        data_version=dg.DataVersion(manifest.content_hash[:16]),
+    )
+
+
+@dg.asset(
+    **COMMON,
+    deps=[dataset],
+    kinds={"polars", "presidio"},
+    automation_condition=WHEN_READY,
+    description="What is in a dataset version: personal data, duplicates, quality scores, toxicity, chat-format faults "
+    "and lengths, each finding with its row. Changes nothing.",
+)
+def quality_report(
+    context: dg.AssetExecutionContext,
+    artifacts: dg.ResourceParam[Artifacts],
+    store: dg.ResourceParam[DatasetStore],
+    records: dg.ResourceParam[Records],
+    policy: dg.ResourceParam[Policy],
+) -> dg.MaterializeResult:
+    key = context.partition_key
+    source = records.load(DatasetRecord, key)
+    rows = store.read(source.manifest)
+    quarantine = store.read(source.quarantine) if source.quarantine else None
+    placeholders = policy.datasets.pii.placeholders
+    found = report.analyse(rows, source.type, placeholders=placeholders, near=near_of(policy), names=name_finder())
+    written = {"dataset": key, "step": "quality_report", "parent": source.manifest}
+    settings = config_hash(policy.datasets.model_dump(mode="json"))
+    page = artifacts.write_text(
+        report.html(key, rows, source.type, found, placeholders, quarantine), "reports", key, "quality.html"
+    )
+    record = QualityRecord(
+        dataset=key,
+        rows=found.rows,
+        findings=store.write(found.findings, kind="findings", config_hash=settings, **written),
+        pii=found.pii,
+        pii_rows=found.pii_rows,
+        exact_duplicates=found.duplicates.exact,
+        near_duplicates=found.duplicates.near,
+        clusters=store.write(found.duplicates.clusters, kind="clusters", config_hash=settings, **written),
+        scores=store.write(found.scores, kind="scores", config_hash=settings, **written),
+        score_mean=found.score_mean,
+        toxic_rows=found.toxic_rows,
+        chat_faults=found.chat_faults,
+        statistics=found.statistics,
+        html=str(page),
+    )
+    records.save(key, record)
+    pictures = report.figures(rows, source.type, found)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": found.rows,
+            "report": dg.MetadataValue.path(str(page)),
+            "personal_data": dg.MetadataValue.json(found.pii),
+            "rows_with_personal_data": found.pii_rows,
+            "exact_duplicates": found.duplicates.exact,
+            "near_duplicates": found.duplicates.near,
+            "score_mean": round(found.score_mean, 4),
+            "toxic_rows": found.toxic_rows,
+            "conflicting_rows": found.conflicting_rows,
+            "worst_rows": dg.MetadataValue.md(
+                report.markdown_table(report.worst(rows, source.type, found.scores, placeholders))
+            ),
+            "samples": dg.MetadataValue.md(report.markdown_table(report.samples(found.findings))),
+            "statistics": dg.MetadataValue.json(found.statistics),
+            **{
+                f"plot_{name}": dg.MetadataValue.md(plots.png_markdown(picture, name))
+                for name, picture in pictures.items()
+            },
+        },
+        data_version=dg.DataVersion(
+            config_hash([source.content_hash, record.findings, record.clusters, record.scores])
+        ),
+    )
+
+
+@dg.asset(
+    **COMMON,
+    deps=[dataset, quality_report],
+    kinds={"polars", "parquet"},
+    automation_condition=WHEN_READY,
+    description="Rows fit to learn from: personal data masked with typed placeholders, one of each duplicate cluster, "
+    "score above the policy's limit. Every dropped row keeps its reason.",
+)
+def clean_dataset(
+    context: dg.AssetExecutionContext,
+    store: dg.ResourceParam[DatasetStore],
+    records: dg.ResourceParam[Records],
+    policy: dg.ResourceParam[Policy],
+) -> dg.MaterializeResult:
+    key = context.partition_key
+    source, found = records.load(DatasetRecord, key), records.load(QualityRecord, key)
+    placeholders = policy.datasets.pii.placeholders
+    result = clean.clean(
+        store.read(source.manifest),
+        source.type,
+        clusters=store.read(found.clusters),
+        scores=store.read(found.scores),
+        lowest_score=policy.datasets.min_quality_score,
+        placeholders=placeholders,
+        names=name_finder(),
+    )
+    settings = config_hash(policy.datasets.model_dump(mode="json"))
+    written = {"dataset": key, "step": "clean_dataset", "config_hash": settings, "parent": source.manifest}
+    manifest_id = store.write(result.frame, kind="rows", **written)
+    manifest = store.manifest(manifest_id)
+    records.save(
+        key,
+        CleanRecord(
+            dataset=key,
+            type=source.type,
+            manifest=manifest_id,
+            dropped=store.write(result.dropped, kind="dropped", **written),
+            rows=result.frame.height,
+            dropped_by_reason=result.dropped_by_reason,
+            masked_by_type=result.masked,
+            content_hash=manifest.content_hash,
+        ),
+    )
+    steps = {"ingested": source.rows, **{k: -v for k, v in result.dropped_by_reason.items()}, "kept": manifest.rows}
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": manifest.rows,
+            "rows_in": source.rows,
+            "rows_by_step": dg.MetadataValue.md(
+                report.markdown_table([{"step": name, "rows": f"{count:+,}"} for name, count in steps.items()])
+            ),
+            "dropped": dg.MetadataValue.json(result.dropped_by_reason),
+            "masked": dg.MetadataValue.json(result.masked),
+            "masked_rows": result.masked_rows,
+            "preview": dg.MetadataValue.md(
+                report.markdown_table(report.preview(result.frame, source.type, placeholders))
+            ),
+            "manifest": manifest_id,
+        },
+        data_version=dg.DataVersion(manifest.content_hash[:16]),
+    )
+
+
+@dg.asset(
+    **COMMON,
+    deps=[clean_dataset],
+    kinds={"polars", "parquet"},
+    automation_condition=WHEN_READY,
+    description="Train, validation and test rows: stratified, with near duplicates, equal prompts and the registered "
+    "group kept together, and stable as rows are added. An evaluation suite is all test.",
+)
+def splits(
+    context: dg.AssetExecutionContext,
+    catalog: dg.ResourceParam[Catalog],
+    store: dg.ResourceParam[DatasetStore],
+    records: dg.ResourceParam[Records],
+    policy: dg.ResourceParam[Policy],
+) -> dg.MaterializeResult:
+    key = context.partition_key
+    how = catalog.dataset(key).split
+    source = records.load(CleanRecord, key)
+    rows = store.read(source.manifest)
+    assigned = split.assign(
+        rows,
+        source.type,
+        ratios=how.ratios,
+        stratify_by=how.stratify_by,
+        group_by=how.group_by,
+        clusters=duplicates.find(rows, source.type, near_of(policy)).clusters,
+        seed=how.seed,
+    )
+    settings = config_hash(how.model_dump(mode="json"))
+    manifests, counts, shares = {}, {}, []
+    for name in split.SPLITS:
+        part = rows.filter(assigned == name)
+        manifests[name] = store.write(
+            part, kind=name, dataset=key, step="splits", config_hash=settings, parent=source.manifest
+        )
+        counts[name] = part.height
+    if how.stratify_by:
+        shares = split.shares(rows, assigned, how.stratify_by)
+    hashes = {name: store.manifest(manifest).content_hash for name, manifest in manifests.items()}
+    data_hash = config_hash(hashes)
+    records.save(
+        key,
+        SplitsRecord(
+            dataset=key,
+            type=source.type,
+            manifests=manifests,
+            rows=counts,
+            stratify_by=how.stratify_by,
+            group_by=how.group_by,
+            seed=how.seed,
+            data_hash=data_hash,
+        ),
+    )
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": rows.height,
+            **{f"{name}_rows": count for name, count in counts.items()},
+            "by_stratum": dg.MetadataValue.md(report.markdown_table(shares)),
+            "grouped_by": how.group_by or "near duplicates and equal prompts",
+            "seed": how.seed,
+            "plot_splits": dg.MetadataValue.md(
+                plots.png_markdown(plots.bars(dict(counts), "Rows by split", "rows"), "rows by split")
+            ),
+        },
+        data_version=dg.DataVersion(data_hash),
+    )

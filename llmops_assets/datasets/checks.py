@@ -1,0 +1,293 @@
+"""What must hold of a dataset version before anything is made from it; a failed check blocks that version alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from llmops_assets.datasets import duplicates, pii, report, schema, split, texts
+from llmops_assets.datasets.assets import clean_dataset, dataset, name_finder, near_of, quality_report, splits
+from llmops_assets.partitions import dataset_versions
+from llmops_assets.specs.policy import Policy
+from llmops_assets.specs.records import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
+from resources.catalog import Catalog
+from resources.dataset_store import DatasetStore
+from resources.records import Records
+
+# Unpartitioned, a check of one version would release or block all of them.
+BLOCKING: dict[str, Any] = {"blocking": True, "partitions_def": dataset_versions}
+Context = dg.AssetCheckExecutionContext
+
+
+def result(passed: bool, description: str, **metadata: Any) -> dg.AssetCheckResult:
+    shown = {
+        name: dg.MetadataValue.md(report.markdown_table(v)) if isinstance(v, list) else v
+        for name, v in metadata.items()
+    }
+    return dg.AssetCheckResult(
+        passed=passed, severity=dg.AssetCheckSeverity.ERROR, description=description, metadata=shown
+    )
+
+
+@dg.asset_check(asset=dataset, description="The version has rows, and no more than the policy allows.", **BLOCKING)
+def rows_present(
+    context: Context, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
+) -> dg.AssetCheckResult:
+    record = records.load(DatasetRecord, context.partition_key)
+    most = policy.limits.max_samples
+    if record.rows > most:
+        return result(
+            False, f"{record.rows:,} rows are more than the {most:,} allowed: split the version", rows=record.rows
+        )
+    return result(
+        record.rows > 0,
+        f"{record.rows:,} rows" if record.rows else "No row could be read: look at the quarantine and the mapping.",
+        rows=record.rows,
+    )
+
+
+@dg.asset_check(asset=dataset, description="Few enough rows were refused.", **BLOCKING)
+def quarantine_share(
+    context: Context,
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    policy: dg.ResourceParam[Policy],
+) -> dg.AssetCheckResult:
+    record = records.load(DatasetRecord, context.partition_key)
+    total, limit = record.rows + record.quarantined, policy.datasets.max_quarantined_share
+    share = record.quarantined / total if total else 1.0
+    examples: list[dict[str, Any]] = []
+    if record.quarantine:
+        examples = store.read(record.quarantine, ["file", "line", "field", "reason"]).head(10).to_dicts()
+    advice = "" if share <= limit else " Correct the files and register them as a new version."
+    return result(
+        share <= limit,
+        f"{record.quarantined:,} of {total:,} rows were refused ({share:.1%}, at most {limit:.1%}).{advice}",
+        share=round(share, 6),
+        rows=examples,
+    )
+
+
+@dg.asset_check(asset=dataset, name="schema", description="Columns, types and rules of the dataset's type.", **BLOCKING)
+def schema_holds(
+    context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
+) -> dg.AssetCheckResult:
+    record = records.load(DatasetRecord, context.partition_key)
+    rows = store.read(record.manifest)
+    try:
+        faults = schema.faults(rows, record.type)
+    except ValueError as error:
+        return result(False, str(error))
+    examples = [
+        {"row": rows["row_id"][i], "rule": rule.name, "reason": rule.reason} for i, rule in list(faults.items())[:10]
+    ]
+    return result(
+        not faults,
+        f"{len(faults):,} rows break a rule of {record.type}: ingest the version again"
+        if faults
+        else f"All rows are {record.type}.",
+        rows=examples,
+    )
+
+
+@dg.asset_check(
+    asset=quality_report,
+    description="Every conversation can be learned from: roles in order, an answer at the end.",
+    **BLOCKING,
+)
+def chat_format(context: Context, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
+    faults = records.load(QualityRecord, context.partition_key).chat_faults
+    found = ", ".join(f"{count:,} × {name}" for name, count in faults.items())
+    return result(not faults, f"Rows with chat faults: {found}" if faults else "No chat faults.", faults=faults)
+
+
+@dg.asset_check(
+    asset=quality_report, description="Every row has a score, and a cluster keeps exactly one of its rows.", **BLOCKING
+)
+def report_covers_all_rows(
+    context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
+) -> dg.AssetCheckResult:
+    key = context.partition_key
+    source, found = records.load(DatasetRecord, key), records.load(QualityRecord, key)
+    scored = store.manifest(found.scores).rows
+    clusters = store.read(found.clusters)
+    kept = clusters.group_by("cluster").agg(pl.col("kept").sum()).filter(pl.col("kept") != 1).height
+    return result(
+        scored == source.rows == found.rows and kept == 0,
+        f"{scored:,} of {source.rows:,} rows are scored; {kept:,} clusters keep none or several of their rows.",
+    )
+
+
+@dg.asset_check(asset=clean_dataset, description="Rows are left to train on.", **BLOCKING)
+def rows_left(context: Context, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
+    record = records.load(CleanRecord, context.partition_key)
+    return result(
+        record.rows > 0,
+        f"{record.rows:,} rows are left" if record.rows else f"Every row was dropped: {record.dropped_by_reason}",
+        dropped=record.dropped_by_reason,
+    )
+
+
+@dg.asset_check(asset=clean_dataset, description="A second look at the masked rows finds no personal data.", **BLOCKING)
+def no_personal_data(
+    context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
+) -> dg.AssetCheckResult:
+    record = records.load(CleanRecord, context.partition_key)
+    rows = store.read(record.manifest)
+    left = pii.find_in_rows(rows, record.type, name_finder())
+    examples = [
+        {"row": rows["row_id"][row], "column": column, "type": type_}
+        for row, column, type_ in left.select("row", "column", "type").head(10).iter_rows()
+    ]
+    return result(
+        left.height == 0,
+        f"{left.height:,} spans of personal data are left: they are not to be trained on"
+        if left.height
+        else "None left.",
+        spans=left.height,
+        rows=examples,
+    )
+
+
+@dg.asset_check(asset=clean_dataset, description="Every row that came in is kept or dropped with a reason.", **BLOCKING)
+def rows_accounted_for(
+    context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
+) -> dg.AssetCheckResult:
+    key = context.partition_key
+    source, record = records.load(DatasetRecord, key), records.load(CleanRecord, key)
+    before = store.read(source.manifest, ["row_id"])["row_id"]
+    after = pl.concat(
+        [store.read(record.manifest, ["row_id"])["row_id"], store.read(record.dropped, ["row_id"])["row_id"]]
+    )
+    lost = len(set(before) ^ set(after)) + len(after) - after.n_unique()
+    return result(lost == 0, f"{lost:,} rows are lost or counted twice." if lost else "All rows are accounted for.")
+
+
+def _parts(record: SplitsRecord, store: DatasetStore) -> dict[str, pl.DataFrame]:
+    return {name: store.read(manifest) for name, manifest in record.manifests.items()}
+
+
+def _together(parts: Mapping[str, pl.DataFrame]) -> tuple[pl.DataFrame, pl.Series]:
+    rows = pl.concat(list(parts.values()))
+    names = pl.Series("split", [name for name, part in parts.items() for _ in range(part.height)], dtype=pl.String)
+    return rows, names
+
+
+@dg.asset_check(asset=splits, description="No near-duplicate cluster has rows in two splits.", **BLOCKING)
+def no_cluster_across_splits(
+    context: Context,
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    policy: dg.ResourceParam[Policy],
+) -> dg.AssetCheckResult:
+    record = records.load(SplitsRecord, context.partition_key)
+    rows, names = _together(_parts(record, store))
+    clusters = duplicates.find(rows, record.type, near_of(policy)).clusters
+    torn = split.across(
+        rows.select("row_id").join(clusters, on="row_id", how="left", maintain_order="left")["cluster"], names
+    )
+    return result(
+        not torn,
+        f"{len(torn):,} clusters of near duplicates are in several splits: the test would ask what was trained"
+        if torn
+        else "No cluster is in two splits.",
+        clusters=[{"cluster": value} for value in torn[:10]],
+    )
+
+
+@dg.asset_check(
+    asset=splits, description="No group of the registration's `group_by` field is in two splits.", **BLOCKING
+)
+def no_group_across_splits(
+    context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
+) -> dg.AssetCheckResult:
+    record = records.load(SplitsRecord, context.partition_key)
+    if not record.group_by:
+        return result(True, "The registration groups by no field.")
+    rows, names = _together(_parts(record, store))
+    groups = split.metadata(rows, record.group_by)
+    torn = split.across(groups, names)
+    missing = groups.null_count()
+    if missing == rows.height and rows.height:
+        return result(
+            False, f"No row has a metadata field {record.group_by!r}: correct split.group_by and register again."
+        )
+    return result(
+        not torn,
+        f"{len(torn):,} groups of {record.group_by} are in several splits"
+        if torn
+        else f"No {record.group_by} is in two splits.",
+        groups=[{"group": value} for value in torn[:10]],
+        rows_without_group=missing,
+    )
+
+
+@dg.asset_check(
+    asset=splits, description="No test prompt is in the training rows, nor a validation prompt.", **BLOCKING
+)
+def held_out_prompts_are_new(
+    context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
+) -> dg.AssetCheckResult:
+    record = records.load(SplitsRecord, context.partition_key)
+    rows, names = _together(_parts(record, store))
+    prompts = rows.select(
+        duplicates.normalised(pl.coalesce(texts.prompt_of(record.type), texts.answer_of(record.type)))
+    ).to_series()
+    torn = split.across(prompts, names)
+    return result(
+        not torn,
+        f"{len(torn):,} prompts are in several splits" if torn else "All held-out prompts are new to training.",
+        prompts=len(torn),
+    )
+
+
+@dg.asset_check(asset=splits, description="Every split that is wanted has rows, near the wanted share.", **BLOCKING)
+def split_sizes(
+    context: Context, records: dg.ResourceParam[Records], catalog: dg.ResourceParam[Catalog]
+) -> dg.AssetCheckResult:
+    record = records.load(SplitsRecord, context.partition_key)
+    wanted = catalog.dataset(context.partition_key).split.ratios
+    if record.type == "eval_suite":
+        wanted = (0.0, 0.0, 1.0)
+    total = sum(record.rows.values())
+    lines = [
+        {"split": name, "rows": record.rows[name], "share": f"{record.rows[name] / max(total, 1):.3f}", "wanted": ratio}
+        for name, ratio in zip(split.SPLITS, wanted, strict=True)
+    ]
+    empty = [line["split"] for line in lines if line["wanted"] > 0 and line["rows"] == 0]
+    # Groups that must stay together can be large: a share may be off by a third, or by the odd row of a small set.
+    off = [
+        line["split"]
+        for line in lines
+        if abs(line["rows"] - line["wanted"] * total) > max(0.35 * line["wanted"] * total, 3, 0.05 * total)
+    ]
+    bad = empty + [name for name in off if name not in empty]
+    return result(
+        not bad,
+        f"{', '.join(bad)}: too few or too many rows. Add rows, or make the groups of split.group_by smaller."
+        if bad
+        else "As wanted.",
+        splits=lines,
+    )
+
+
+@dg.asset_check(asset=splits, description="Every category of the test rows is trained.", **BLOCKING)
+def categories_are_trained(
+    context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
+) -> dg.AssetCheckResult:
+    record = records.load(SplitsRecord, context.partition_key)
+    if record.type == "eval_suite" or not record.stratify_by:
+        return result(True, "Nothing is stratified.")
+    parts = _parts(record, store)
+    seen = {
+        name: set(split.metadata(part, record.stratify_by).fill_null(split.NO_CATEGORY)) for name, part in parts.items()
+    }
+    missing = sorted((seen["test"] | seen["validation"]) - seen["train"])
+    return result(
+        not missing,
+        f"Asked but never trained: {', '.join(missing[:10])}"
+        if missing
+        else f"{len(seen['train']):,} categories are trained.",
+        untested=len(seen["train"] - seen["test"]),
+    )

@@ -1,0 +1,155 @@
+"""Train, validation and test: stratified, kept together where rows belong together, and stable as rows are added."""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from llmops_assets.datasets import duplicates, texts
+
+SPLITS = ("train", "validation", "test")
+NO_CATEGORY = "(none)"
+TOLERANCE = 0.1
+"""How far the share of a stratum in a split may be off, relative to what is wanted, before units are moved."""
+
+
+def metadata(rows: pl.DataFrame, field: str) -> pl.Series:
+    """A field of each row's metadata as text: a column of the table, or a key of `extra` (``a.b`` reaches inside)."""
+    if field in ("category", "source", "file"):
+        return rows[field].cast(pl.String)
+    path = "$." + ".".join(f"['{part}']" if not part.isidentifier() else part for part in field.split("."))
+    return rows["extra"].str.json_path_match(path.replace(".[", "[")).rename(field)
+
+
+def units(rows: pl.DataFrame, dataset_type: str, *, clusters: pl.DataFrame | None, group_by: str | None) -> np.ndarray:
+    """For each row the number of the first row of its unit: rows that must not be parted. int64 of shape (rows,).
+
+    Together stay near duplicates (`clusters`: row_id, cluster), rows with the same prompt, and rows with the same
+    value of the metadata field `group_by`.
+    """
+    number = pl.int_range(pl.len(), dtype=pl.Int64).alias("number")
+    keys = [rows.select(number, duplicates.normalised(texts.prompt_of(dataset_type)).alias("key"))]
+    if clusters is not None and clusters.height:
+        keys.append(
+            rows.select(number, "row_id")
+            .join(clusters.select("row_id", pl.col("cluster").alias("key")), on="row_id")
+            .select("number", "key")
+        )
+    if group_by:
+        keys.append(rows.select(number).with_columns(metadata(rows, group_by).alias("key")))
+    pairs = [np.empty((0, 2), dtype=np.int64)]
+    for key in keys:
+        linked = key.drop_nulls("key").with_columns(first=pl.col("number").min().over("key"))
+        linked = linked.filter(pl.col("number") != pl.col("first"))
+        pairs.append(linked.select("first", "number").to_numpy().reshape(-1, 2).astype(np.int64))
+    return duplicates.components(rows.height, np.concatenate(pairs))
+
+
+def position(key: str, seed: int) -> float:
+    """Where a unit stands between 0 and 1, by its key and the seed alone."""
+    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def assign(
+    rows: pl.DataFrame,
+    dataset_type: str,
+    *,
+    ratios: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    stratify_by: str | None = "category",
+    group_by: str | None = None,
+    clusters: pl.DataFrame | None = None,
+    seed: int = 0,
+) -> pl.Series:
+    """The split of each row: ``train``, ``validation`` or ``test``.
+
+    A unit goes where the hash of its first row (of its `group_by` value where there is one) falls, so that added rows
+    move none of the old ones. Only where a stratum's share is off by more than a tenth are the units nearest to the
+    boundary moved. A stratum with three units or more has one in every split; with fewer, train comes first, then
+    test. Every row of an evaluation suite is a test row. Raises ValueError when the ratios do not add up to one.
+    """
+    if dataset_type == "eval_suite":
+        return pl.Series("split", ["test"] * rows.height, dtype=pl.String)
+    if abs(sum(ratios) - 1) > 1e-6 or min(ratios) < 0:
+        raise ValueError(f"ratios {ratios} are not three shares that add up to 1")
+    if not rows.height:
+        return pl.Series("split", [], dtype=pl.String)
+    unit = units(rows, dataset_type, clusters=clusters, group_by=group_by)
+    stratum = (metadata(rows, stratify_by) if stratify_by else pl.Series([None] * rows.height, dtype=pl.String)).rename(
+        "stratum"
+    )
+    keys = rows["row_id"]
+    if group_by:
+        keys = pl.select(pl.coalesce(metadata(rows, group_by), keys)).to_series()
+    table = pl.DataFrame({"unit": unit, "stratum": stratum.fill_null(NO_CATEGORY), "key": keys})
+    table = table.group_by("unit", maintain_order=True).agg(
+        # The commonest stratum of a mixed unit; the first of the alphabet when two are as common.
+        pl.col("stratum").mode().sort().first(),
+        pl.col("key").first(),
+        pl.len().alias("size"),
+    )
+    at = np.array([position(key, seed) for key in table["key"]])
+    wanted = dict(zip(SPLITS, ratios, strict=True))
+    edge_test, edge_validation = wanted["test"], wanted["test"] + wanted["validation"]
+    split = np.where(at < edge_test, 2, np.where(at < edge_validation, 1, 0))
+    sizes = table["size"].to_numpy()
+    for _, members in table.with_row_index("i").group_by("stratum", maintain_order=True):
+        _balance(members["i"].to_numpy(), at, sizes, split, wanted)
+    by_unit = pl.DataFrame({"unit": table["unit"], "split": np.array(SPLITS)[split]})
+    return pl.DataFrame({"unit": unit}).join(by_unit, on="unit", how="left", maintain_order="left")["split"]
+
+
+def _balance(
+    members: np.ndarray, at: np.ndarray, sizes: np.ndarray, split: np.ndarray, wanted: Mapping[str, float]
+) -> None:
+    """Move units of one stratum into or out of test and validation until their rows are near what is wanted."""
+    total = int(sizes[members].sum())
+    for number, name, spare in ((2, "test", 2), (1, "validation", 3)):
+        target = total * wanted[name]
+        if wanted[name] == 0:
+            continue
+        slack = max(0.5, TOLERANCE * target)
+        lowest = 1 if len(members) >= spare else 0
+        # Out: the units that stand last come back to train; in: those of train that stand first.
+        while True:
+            mine = members[split[members] == number]
+            have = int(sizes[mine].sum())
+            last = mine[np.argmax(at[mine])] if len(mine) else None
+            if last is None or have - target <= slack or len(mine) <= lowest:
+                break
+            if abs(have - sizes[last] - target) > abs(have - target):
+                break
+            split[last] = 0
+        while True:
+            mine = members[split[members] == number]
+            train = members[split[members] == 0]
+            have = int(sizes[mine].sum())
+            short = len(mine) < lowest
+            if len(train) < 2 or not (short or target - have > slack):
+                break
+            order = train[np.argsort(at[train])]
+            fitting = order if short else order[sizes[order] <= 2 * (target - have)]
+            if short:
+                fitting = order[sizes[order] == sizes[order].min()]
+            if not len(fitting):
+                break
+            split[fitting[0]] = number
+    if len(members) == 1:
+        split[members] = 0
+
+
+def shares(rows: pl.DataFrame, split: pl.Series, stratify_by: str, most: int = 30) -> list[dict[str, object]]:
+    """Rows of each stratum in each split, the largest strata first."""
+    table = pl.DataFrame({"stratum": metadata(rows, stratify_by).fill_null(NO_CATEGORY), "split": split})
+    counts = table.group_by("stratum").agg(
+        pl.len().alias("rows"), *((pl.col("split") == name).sum().alias(name) for name in SPLITS)
+    )
+    return counts.sort(["rows", "stratum"], descending=[True, False]).head(most).to_dicts()
+
+
+def across(values: pl.Series, split: pl.Series) -> list[str]:
+    """The values (nulls aside) that occur in more than one split."""
+    table = pl.DataFrame({"value": values, "split": split}).drop_nulls("value")
+    torn = table.group_by("value").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
+    return torn["value"].sort().to_list()

@@ -1,0 +1,93 @@
+"""What of a row counts as its text: the prompt, the answer, the whole; the same for every judgement made of it."""
+
+import polars as pl
+
+from llmops_assets.datasets import schema
+
+
+def _joined(messages: pl.Expr) -> pl.Expr:
+    return messages.list.eval(pl.element().struct.field("content")).list.join("\n")
+
+
+def prompt_of(dataset_type: str) -> pl.Expr:
+    """What the model is given: all turns but the last, the question, the anchor. Null for a plain corpus."""
+    if dataset_type in ("sft_pair", "eval_suite"):
+        return _joined(pl.col("messages").list.head(pl.col("messages").list.len() - 1)).alias("prompt")
+    if dataset_type == "rlhf_pair":
+        return _joined(pl.col("prompt")).alias("prompt")
+    if dataset_type == "rag_qa":
+        return pl.col("question").alias("prompt")
+    if dataset_type == "embedding_pair":
+        return pl.col("anchor").alias("prompt")
+    return pl.lit(None, pl.String).alias("prompt")
+
+
+def answer_of(dataset_type: str) -> pl.Expr:
+    """What the model is to say: the last turn, the preferred answer, the positive text, or the whole document."""
+    if dataset_type in ("sft_pair", "eval_suite"):
+        return pl.col("messages").list.last().struct.field("content").alias("answer")
+    if dataset_type == "rlhf_pair":
+        return _joined(pl.col("chosen")).alias("answer")
+    if dataset_type == "rag_qa":
+        return pl.col("answer")
+    if dataset_type == "embedding_pair":
+        return pl.col("positives").list.join("\n").alias("answer")
+    return pl.col("text").alias("answer")
+
+
+def whole_of(dataset_type: str) -> pl.Expr:
+    """All text of a row, a part a line."""
+    parts = []
+    for name, dtype in schema.CONTENT[dataset_type].items():
+        if dtype == schema.MESSAGES:
+            parts.append(_joined(pl.col(name)))
+        elif dtype == schema.TEXTS:
+            parts.append(pl.col(name).list.join("\n"))
+        else:
+            parts.append(pl.col(name))
+    return pl.concat_str(parts, separator="\n", ignore_nulls=True).alias("whole")
+
+
+def flat_texts(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
+    """Every single text of the content: columns `row` (number), `column`, `part` (number inside the list), `text`."""
+    frames = []
+    for name, dtype in schema.CONTENT[dataset_type].items():
+        values = rows.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"), pl.col(name).alias("text"))
+        if dtype == pl.String:
+            flat = values.with_columns(part=pl.lit(0, pl.UInt32))
+        else:
+            lengths = values["text"].list.len()
+            flat = values.with_columns(
+                part=pl.when(lengths > 0).then(pl.int_ranges(0, lengths, dtype=pl.UInt32)).otherwise(None)
+            ).explode("text", "part")
+            flat = flat.filter(pl.col("part").is_not_null())
+            if dtype == schema.MESSAGES:
+                flat = flat.with_columns(pl.col("text").struct.field("content").alias("text"))
+        frames.append(flat.select("row", pl.lit(name).alias("column"), "part", "text"))
+    return pl.concat(frames)
+
+
+def with_texts(rows: pl.DataFrame, dataset_type: str, flat: pl.DataFrame) -> pl.DataFrame:
+    """`rows` with the content replaced by the texts of `flat`, which is `flat_texts` of them with other texts."""
+    columns = []
+    for name, dtype in schema.CONTENT[dataset_type].items():
+        mine = flat.filter(pl.col("column") == name).sort("row", "part")
+        if dtype == pl.String:
+            columns.append(mine["text"].alias(name))
+            continue
+        if dtype == schema.MESSAGES:
+            roles = rows.select(pl.col(name).list.eval(pl.element().struct.field("role")).explode(empty_as_null=False))
+            values = pl.DataFrame([roles.to_series().alias("role"), mine["text"].alias("content")]).to_struct("value")
+        else:
+            values = mine["text"]
+        grouped = (
+            pl.DataFrame([mine["row"], values.alias("value")]).group_by("row", maintain_order=True).agg(pl.col("value"))
+        )
+        numbers = rows.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"))
+        empty = pl.Series("value", [[]], dtype=dtype)
+        columns.append(
+            numbers.join(grouped, on="row", how="left", maintain_order="left")["value"].fill_null(empty[0]).alias(name)
+            if grouped.height < rows.height
+            else grouped["value"].alias(name)
+        )
+    return rows.with_columns(columns)
