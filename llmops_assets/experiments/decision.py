@@ -110,8 +110,8 @@ def guardrail_text(guardrail: Guardrail) -> str:
     """A guardrail in words, with the figures that matter."""
     name = guardrail.name.replace("_", " ")
     return (
-        f"{name}: {guardrail.treatment:.1%} against {guardrail.control:.1%}, "
-        f"worse by {guardrail.sequence.low:+.1%} to {guardrail.sequence.high:+.1%}, {guardrail.margin:.1%} is allowed"
+        f"{name}: {guardrail.treatment:.2%} against {guardrail.control:.2%}, worse by "
+        f"{guardrail.sequence.low:+.2%} to {guardrail.sequence.high:+.2%}, {guardrail.margin:.2%} is allowed"
     )
 
 

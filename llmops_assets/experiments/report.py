@@ -166,7 +166,9 @@ def ratings_plot(analysis: Analysis) -> "Figure":
             label=f"{name}: {plots.label(arm.model)} ({int(counts.sum()):,} ratings)",
         )
     ax.set_xticks(range(1, 6))
-    ax.legend(frameon=False)
+    # Room for the legend above the highest bar.
+    ax.set_ylim(0, 1.35 * max(ax.dataLim.y1, 0.1))
+    ax.legend(frameon=False, loc="upper left")
     ax.set_title("Ratings by arm")
     ax.set_xlabel("rating")
     ax.set_ylabel("share of ratings")
