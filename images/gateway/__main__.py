@@ -18,17 +18,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=settings.gateway_port)
     a = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    app = create_app(Catalog(settings.catalog), mask_text)
+    app = create_app(Catalog(settings.catalog), lambda text: mask_text(text)[0])
     # On SIGTERM new connections are refused and what is in flight is answered, then the log is written out.
-    uvicorn.run(
-        app,
-        host=a.host,
-        port=a.port,
-        access_log=False,
-        log_level="info",
-        timeout_graceful_shutdown=30,
-        server_header=False,
-    )
+    uvicorn.run(app, host=a.host, port=a.port, access_log=False, server_header=False, timeout_graceful_shutdown=30)
 
 
 if __name__ == "__main__":

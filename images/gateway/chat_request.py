@@ -61,7 +61,9 @@ def who_asks(request: Request, body: dict[str, Any]) -> Asker:
     session = request.headers.get("x-session-id") or request.cookies.get(SESSION_COOKIE)
     if session is not None and not _IDENTIFIER.fullmatch(session):
         raise ApiError(400, "a session id has up to 200 letters, digits and . _ @ : + -", param="x-session-id")
-    user = body.get("user") or request.headers.get("x-user-id")
+    user = body.get("user")
+    if user is None or user == "":
+        user = request.headers.get("x-user-id") or None
     if user is not None:
         if not isinstance(user, str) or len(user) > 200:
             raise ApiError(400, "`user` should be a text of at most 200 characters", param="user")

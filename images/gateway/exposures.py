@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from images.gateway.metrics import Metrics
 from resources.catalog import Catalog
@@ -72,6 +73,7 @@ class ExposureLog:
         self._pending.add(request_id)
 
     def put(self, exposure: Exposure) -> None:
+        self._pending.add(exposure.request_id)
         try:
             self._queue.put_nowait(exposure)
         except queue.Full:
@@ -110,32 +112,45 @@ class ExposureLog:
                     break
             ended = batch[-1] is None
             exposures = [exposure for exposure in batch if exposure is not None]
-            if exposures:
-                self._write([self._row(exposure) for exposure in exposures])
-                self._pending.difference_update(exposure.request_id for exposure in exposures)
+            rows = [row for exposure in exposures if (row := self._row_or_none(exposure)) is not None]
+            if rows:
+                self._write(rows)
+            self._pending.difference_update(exposure.request_id for exposure in exposures)
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        """Write rows, again and again while the catalog cannot be written; then the queue fills and says so."""
+        """Write rows, again and again while the catalog cannot be reached; then the queue fills and says so.
+
+        When it refuses them, each row is written on its own, and only what is refused is lost.
+        """
         pause = 0.1
         while True:
             try:
                 self._catalog.add_exposures(rows)
                 self._metrics.exposures.inc(len(rows))
                 return
-            except IntegrityError:
+            except (OperationalError, PoolTimeout, OSError) as error:
+                log.error("%d exposures cannot be written yet: %s", len(rows), _reason(error))
+            except Exception as error:  # noqa: BLE001  whatever is wrong with a row, the others are written
                 if len(rows) == 1:
-                    self._metrics.dropped.labels("duplicate").inc()
+                    log.error("exposure %s cannot be written: %s", rows[0]["request_id"], _reason(error))
+                    self._metrics.dropped.labels("refused").inc()
                     return
                 for row in rows:
                     self._write([row])
                 return
-            except Exception as error:  # noqa: BLE001  whatever the catalog's driver raises, the rows are kept
-                log.error("%d exposures cannot be written yet: %s", len(rows), error)
             if time.monotonic() + pause > self._give_up_at:
                 self._metrics.dropped.labels("not written").inc(len(rows))
                 return
             time.sleep(pause)
             pause = min(2 * pause, 1.0)
+
+    def _row_or_none(self, exposure: Exposure) -> dict[str, Any] | None:
+        try:
+            return self._row(exposure)
+        except Exception as error:  # noqa: BLE001  a text that cannot be masked is not written, and ends nothing
+            log.error("exposure %s cannot be masked: %s", exposure.request_id, _reason(error))
+            self._metrics.dropped.labels("refused").inc()
+            return None
 
     def _row(self, exposure: Exposure) -> dict[str, Any]:
         told = read_answer(exposure.body, exposure.streamed)
@@ -212,6 +227,11 @@ def _parts(body: bytes, streamed: bool) -> Iterable[dict[str, Any]]:
             continue
         if isinstance(part, dict):
             yield part
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the parameters of the statement: users' words have no place in a program's log."""
+    return f"{type(error).__name__}: {getattr(error, 'orig', None) or type(error).__name__}"
 
 
 def now() -> datetime:

@@ -42,7 +42,7 @@ class Metrics:
         )
         self.exposures = Counter("llmops_gateway_exposures", "Log rows written", registry=self.registry)
         self.dropped = Counter("llmops_gateway_exposures_dropped", "Log rows lost", ["reason"], registry=self.registry)
-        for reason in ("queue full", "not written", "duplicate"):
+        for reason in ("queue full", "not written", "refused"):
             self.dropped.labels(reason)
         self.feedback = Counter("llmops_gateway_feedback", "Ratings received", ["rating"], registry=self.registry)
 

@@ -1,0 +1,443 @@
+"""The gateway as a real process, in front of servers that do what healthy model servers do not."""
+
+import asyncio
+import json
+import re
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from openai import APIError, BadRequestError, InternalServerError, NotFoundError, OpenAI, RateLimitError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from images.gateway.exposures import read_answer
+from llmops_assets.experiments.assignment import assign
+from llmops_assets.specs.experiment import ExperimentSpec
+from resources.catalog import Catalog
+from resources.gateway import GatewayAdmin, GatewayError
+from tests.serving.conftest import RunningGateway, Upstream, backend, deployment_spec, free_port, get, until
+
+SECRET = "제 번호는 010-1234-5678이고 메일은 kim@example.com입니다"
+
+
+class Model:
+    """Speaks the protocol of a model server: answers with its name and what it was asked, or misbehaves as asked."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.seen: list[dict] = []
+        self.open = 0
+        self.cancelled = 0
+        self.release = threading.Event()
+
+    def app(self) -> Starlette:
+        return Starlette(routes=[Route("/v1/chat/completions", self.chat, methods=["POST"])])
+
+    async def chat(self, request: Request) -> Response:
+        body = await request.json()
+        self.seen.append(body)
+        asked = body["messages"][-1]["content"]
+        request_id = request.headers["x-request-id"]
+        if asked == "refuse":
+            return JSONResponse({"detail": "too long for this model"}, status_code=422)
+        if asked == f"fail {self.name}" or asked == "fail all":
+            return JSONResponse({"error": "worker is dead"}, status_code=503)
+        if asked == "wait":
+            self.open += 1
+            while not self.release.is_set():
+                await asyncio.sleep(0.01)
+        if body.get("stream"):
+            return StreamingResponse(self.events(request_id, asked), media_type="text/event-stream")
+        choice = {"index": 0, "message": {"role": "assistant", "content": f"{self.name}: {asked}"}}
+        return JSONResponse(
+            {
+                "id": request_id,
+                "object": "chat.completion",
+                "created": 1,
+                "model": f"/secret/{self.name}",
+                "choices": [{**choice, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+            }
+        )
+
+    async def events(self, request_id: str, asked: str):
+        def event(delta: dict, **more) -> bytes:
+            choice = {"index": 0, "delta": delta, "finish_reason": None} | more
+            chunk = {"id": request_id, "object": "chat.completion.chunk", "created": 1, "choices": [choice]}
+            return f"data: {json.dumps(chunk | {'model': f'/secret/{self.name}'})}\n\n".encode()
+
+        try:
+            yield event({"role": "assistant"})
+            for word in [self.name, ": ", asked]:
+                data = event({"content": word})
+                # Cut in the middle, as a network does.
+                yield data[:20]
+                await asyncio.sleep(0)
+                yield data[20:]
+                if asked == "break":
+                    raise RuntimeError("the server falls over")
+                while asked == "endless":
+                    await asyncio.sleep(0.01)
+                    yield event({"content": "."})
+            # Like `transformers serve`, without OpenAI's end mark.
+            yield event({}, finish_reason="stop")
+        except (GeneratorExit, asyncio.CancelledError):
+            self.cancelled += 1
+            raise
+
+
+@pytest.fixture
+def a() -> Model:
+    return Model("a")
+
+
+@pytest.fixture
+def b() -> Model:
+    return Model("b")
+
+
+@pytest.fixture
+def gateway(
+    catalog: Catalog,
+    start_gateway: Callable[[], RunningGateway],
+    start_upstream: Callable[[Starlette], Upstream],
+    a: Model,
+    b: Model,
+) -> RunningGateway:
+    """The gateway with endpoint `desk`, split 75 to 25 between the models a@1 and b@1."""
+    limits = {"max_concurrent_requests": 3, "max_input_tokens": 100, "max_output_tokens": 50}
+    catalog.want_endpoint(deployment_spec(runtime=limits))
+    for model in (a, b):
+        url = start_upstream(model.app()).url
+        catalog.add_backend(backend(f"desk-{model.name}", model_ref=f"{model.name}@1", url=url))
+    catalog.set_routes("desk", split(75, 25))
+    return start_gateway()
+
+
+def split(first: float, second: float) -> list[dict]:
+    return [
+        {"backend_id": "desk-a", "model_ref": "a@1", "weight": first},
+        {"backend_id": "desk-b", "model_ref": "b@1", "weight": second},
+    ]
+
+
+def client_of(gateway: RunningGateway) -> OpenAI:
+    return OpenAI(base_url=f"{gateway.url}/v1", api_key="unused", max_retries=0, timeout=20)
+
+
+def say(client: OpenAI, content: str, user: str | None = None, **more) -> str:
+    extra = {} if user is None else {"user": user}
+    answer = client.chat.completions.create(
+        model="desk", messages=[{"role": "user", "content": content}], **extra, **more
+    )
+    return answer.choices[0].message.content
+
+
+def user_of(catalog: Catalog, model: str, weights: tuple[float, float] = (75, 25)) -> str:
+    """A user that falls to `model`."""
+    salt = catalog.endpoint("desk").salt
+    index = "ab".index(model)
+    return next(u for u in (f"user-{i}" for i in range(1000)) if assign(salt, u, weights) == index)
+
+
+def written(catalog: Catalog, rows: int):
+    until(lambda: catalog.request_count(endpoint="desk") >= rows)
+    return catalog.exposures(endpoint="desk")
+
+
+def post(url: str, body: dict | bytes, headers: dict | None = None) -> tuple[int, dict, dict]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return response.status, json.load(response), dict(response.headers)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error), dict(error.headers)
+
+
+def test_users_stay_with_their_variant_and_come_in_the_shares_of_the_routes(
+    gateway: RunningGateway, catalog: Catalog, a: Model, b: Model
+):
+    client, users = client_of(gateway), [f"user-{i}" for i in range(120)]
+    salt = catalog.endpoint("desk").salt
+    expected = ["ab"[assign(salt, user, [75, 25])] for user in users]
+    with ThreadPoolExecutor(3) as pool:
+        first = list(pool.map(lambda u: say(client, "hi", u)[0], users))
+        again = list(pool.map(lambda u: say(client, "hi", u)[0], users))
+    assert first == again == expected
+    assert 15 <= Counter(first)["b"] <= 50
+
+    # A larger share moves users to the new model, and none away from it.
+    admin = GatewayAdmin(catalog, gateway.url)
+    begun = time.monotonic()
+    phase = admin.set_routes("desk", split(40, 60))
+    assert time.monotonic() - begun < 2
+    with ThreadPoolExecutor(3) as pool:
+        later = list(pool.map(lambda u: say(client, "hi", u)[0], users))
+    assert {(x, y) for x, y in zip(first, later, strict=True)} == {("a", "a"), ("a", "b"), ("b", "b")}
+
+    exposures = written(catalog, 360)
+    assert exposures.height == 360
+    by_phase = dict(exposures.group_by("phase").len().iter_rows())
+    assert by_phase == {phase - 1: 240, phase: 120}
+    row = exposures.row(0, named=True)
+    assert row["model_ref"] == "ab"[row["variant"]] + "@1"
+    assert (row["query"], row["status"], row["finish_reason"], row["prompt_tokens"]) == ("hi", 200, "stop", 3)
+    assert row["response"] in ("a: hi", "b: hi")
+    assert row["experiment"] is None
+    # The model servers are told neither who asks nor which variant they are.
+    assert not any("user" in body for body in a.seen + b.seen)
+    assert {body["model"] for body in a.seen + b.seen} == {"model"}
+
+
+def test_a_stream_passes_through_and_gives_no_variant_away(gateway: RunningGateway, catalog: Catalog):
+    client, user = client_of(gateway), user_of(catalog, "b")
+    raw = client.chat.completions.with_raw_response.create(
+        model="desk", messages=[{"role": "user", "content": SECRET}], user=user, stream=True
+    )
+    request_id = raw.headers["x-request-id"]
+    chunks = list(raw.parse())
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == f"b: {SECRET}"
+    assert {c.model for c in chunks} == {"desk"}
+    assert {c.id for c in chunks} == {request_id}
+    status, told, headers = post(
+        f"{gateway.url}/v1/chat/completions",
+        {"model": "desk", "messages": [{"role": "user", "content": "hi"}], "user": user},
+    )
+    assert (status, told["model"]) == (200, "desk")
+    assert "secret" not in json.dumps(told) + json.dumps(headers)
+
+    row = written(catalog, 2).row(0, named=True)
+    assert (row["request_id"], row["user"], row["finish_reason"]) == (request_id, user, "stop")
+    assert 0 < row["ttft_ms"] <= row["latency_ms"]
+    # Personal data is masked before it is written.
+    assert "010-1234-5678" not in row["query"] + row["response"]
+    assert "kim@example.com" not in row["query"] + row["response"]
+    assert "[전화번호]" in row["query"]
+    assert "[이메일]" in row["response"]
+
+
+def test_a_user_is_whom_the_request_names_else_its_session(gateway: RunningGateway, catalog: Catalog):
+    url = f"{gateway.url}/v1/chat/completions"
+    body = {"model": "desk", "messages": [{"role": "user", "content": "hi"}]}
+    _, _, headers = post(url, body)
+    cookie = headers["set-cookie"].split(";")[0]
+    assert "HttpOnly" in headers["set-cookie"]
+    session = cookie.partition("=")[2]
+    _, _, again = post(url, body, {"Cookie": cookie})
+    assert "set-cookie" not in again
+    post(url, body, {"x-user-id": "lee"})
+    post(url, {**body, "user": "park"}, {"x-user-id": "lee", "x-session-id": "tab-1"})
+    post(url, {**body, "user": "kim@example.com"})
+    rows = written(catalog, 5).sort("at").rows(named=True)
+    assert [r["user"] for r in rows[:4]] == [session, session, "lee", "park"]
+    assert [r["session"] for r in rows[:4]] == [session, session, None, "tab-1"]
+    assert re.fullmatch("id-[0-9a-f]{16}", rows[4]["user"])
+
+
+def test_what_fails_is_asked_again_elsewhere_and_the_log_says_so(gateway: RunningGateway, catalog: Catalog):
+    client, user = client_of(gateway), user_of(catalog, "a")
+    assert say(client, "fail a", user) == "b: fail a"
+    streamed = client.chat.completions.create(
+        model="desk", messages=[{"role": "user", "content": "fail a"}], user=user, stream=True
+    )
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in streamed) == "b: fail a"
+    with pytest.raises(InternalServerError) as failed:
+        say(client, "fail all", user)
+    assert failed.value.status_code == 502
+    assert failed.value.body["code"] == "backend_failed"
+    # What the request itself did wrong is not tried elsewhere.
+    with pytest.raises(BadRequestError, match="too long for this model"):
+        say(client, "refuse", user)
+    # A server that breaks off in the middle: nothing is asked again, and the client is told.
+    with pytest.raises(APIError, match="broke off"):
+        list(
+            client.chat.completions.create(
+                model="desk", messages=[{"role": "user", "content": "break"}], user=user, stream=True
+            )
+        )
+    rows = written(catalog, 5).sort("at").rows(named=True)
+    # An analysis counts by the assigned variant; who answered stands beside it.
+    assert {r["variant"] for r in rows} == {0}
+    assert [r["model_ref"] for r in rows] == ["b@1", "b@1", "b@1", "a@1", "a@1"]
+    assert [r["status"] for r in rows] == [200, 200, 502, 400, 502]
+    assert "desk-a answered 503" in rows[0]["error"]
+    assert "desk-b answered instead" in rows[0]["error"]
+    assert "desk-b answered 503" in rows[2]["error"]
+    metrics = urllib.request.urlopen(f"{gateway.url}/metrics").read().decode()
+    assert 'llmops_gateway_retries_total{endpoint="desk"} 3.0' in metrics
+
+
+def test_a_backend_that_is_gone_costs_its_users_nothing(gateway: RunningGateway, catalog: Catalog):
+    client, user = client_of(gateway), user_of(catalog, "a")
+    catalog.update_backend("desk-a", url=f"http://127.0.0.1:{free_port()}")
+    until(lambda: say(client, "hi", user) == "b: hi", 5)
+    catalog.update_backend("desk-a", url="")
+    until(lambda: written(catalog, 1).filter(error="x").is_empty() and say(client, "hi", user) == "b: hi", 5)
+
+
+def test_limits_are_kept(gateway: RunningGateway, catalog: Catalog, a: Model, b: Model):
+    client = client_of(gateway)
+    say(client, "hi", "u1", max_tokens=1000)
+    say(client, "hi", "u1", max_completion_tokens=7)
+    say(client, "hi", "u1")
+    sent = (a.seen + b.seen)[-3:]
+    assert [body.get("max_tokens", body.get("max_completion_tokens")) for body in sent] == [50, 7, 50]
+    with pytest.raises(BadRequestError, match="certainly more than the 100 tokens"):
+        say(client, "가" * 1000, "u1")
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(say, client, "wait", "u1") for _ in range(3)]
+        until(lambda: a.open + b.open == 3)
+        with pytest.raises(RateLimitError) as busy:
+            say(client, "hi", "u2")
+        assert busy.value.response.headers["retry-after"] == "1"
+        assert get(f"{gateway.url}/admin/routes")["endpoints"]["desk"]["in_flight"] == 3
+        assert GatewayAdmin(catalog, gateway.url).drain(["desk-a", "desk-b"], 0.2) == 3
+        a.release.set()
+        b.release.set()
+        assert [w.result()[1:] for w in waiting] == [": wait"] * 3
+    assert GatewayAdmin(catalog, gateway.url).drain(["desk-a", "desk-b"], 5) == 0
+    assert say(client, "hi", "u2")
+
+
+def test_faulty_requests_are_told_what_is_wrong_with_them(gateway: RunningGateway, catalog: Catalog):
+    client, url = client_of(gateway), f"{gateway.url}/v1/chat/completions"
+    with pytest.raises(NotFoundError, match="no endpoint 'dask'; known are: desk"):
+        client.chat.completions.create(model="dask", messages=[{"role": "user", "content": "hi"}])
+    good = {"model": "desk", "messages": [{"role": "user", "content": "hi"}]}
+    faulty: list[tuple[dict | bytes, str]] = [
+        (b"{", "not JSON"),
+        (b"[]", "should be a JSON object"),
+        (b'{"model": "\xff"}', "not JSON"),
+        ({**good, "model": 3}, "name of an endpoint"),
+        ({"model": "desk"}, "list of at least one message"),
+        ({**good, "messages": ["hi"]}, "message 0"),
+        ({**good, "messages": [{"role": "user", "content": 5}]}, "should be text"),
+        ({**good, "max_tokens": 0}, "above 0"),
+        ({**good, "max_tokens": "9"}, "above 0"),
+        ({**good, "user": {}}, "`user` should be a text"),
+        ({**good, "n": 2}, "has no `n`"),
+        ({**good, "response_format": {"type": "json_object"}}, "has no `response_format`"),
+    ]
+    for body, message in faulty:
+        status, told, headers = post(url, body)
+        assert status == 400, body
+        assert told["error"]["type"] == "invalid_request_error", body
+        assert message in told["error"]["message"], body
+        assert headers["x-request-id"].startswith("req-")
+    assert post(url, b'{"model": "' + b"x" * 5_000_000)[0] == 413
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    status, _, headers = post(url, {**good, "messages": [{"role": "user", "content": parts}], "temperature": 0.9})
+    assert status == 200
+    # A wish that the engine does not meet is not swallowed in silence.
+    assert headers["x-ignored-parameters"] == "temperature"
+    assert written(catalog, 1)["query"].to_list() == ["one two"]
+    assert [m.id for m in client.models.list()] == ["desk"]
+
+
+def test_ratings_join_their_answers(gateway: RunningGateway, catalog: Catalog):
+    client, url = client_of(gateway), f"{gateway.url}/v1/feedback"
+    raw = client.chat.completions.with_raw_response.create(
+        model="desk", messages=[{"role": "user", "content": "hi"}], user="lee"
+    )
+    request_id = raw.headers["x-request-id"]
+    assert raw.parse().id == request_id
+    # At once, while the exposure is still on its way to the catalog; and as vLLM writes the id.
+    assert post(url, {"request_id": request_id, "rating": 5, "comment": SECRET})[0] == 201
+    written(catalog, 1)
+    assert post(url, {"request_id": f"chatcmpl-{request_id}", "rating": 2, "user": "lee"})[0] == 201
+    for body, status in [
+        ({"request_id": "req-unknown", "rating": 3}, 404),
+        ({"request_id": request_id, "rating": 6}, 400),
+        ({"request_id": request_id, "rating": True}, 400),
+        ({"request_id": request_id}, 400),
+        ({"rating": 3}, 400),
+    ]:
+        assert post(url, body)[0] == status, body
+    rows = catalog.feedback(endpoint="desk").rows(named=True)
+    assert [(r["request_id"], r["rating"], r["user"]) for r in rows] == [(request_id, 5, None), (request_id, 2, "lee")]
+    assert "010-1234-5678" not in rows[0]["comment"]
+
+
+def test_exposures_name_the_experiment_once_both_models_are_routed(gateway: RunningGateway, catalog: Catalog):
+    client, admin = client_of(gateway), GatewayAdmin(catalog, gateway.url)
+    admin.set_routes("desk", split(75, 25)[:1])
+    catalog.create_experiment(
+        ExperimentSpec.model_validate(
+            {"name": "a-or-b", "endpoint": "desk", "control": "a@1", "treatment": "b@1", "duration_hours": 1}
+        )
+    )
+    until(lambda: get(f"{gateway.url}/admin/routes")["endpoints"]["desk"]["experiment"] is None)
+    say(client, "hi", "u1")
+    admin.set_routes("desk", split(50, 50))
+    until(lambda: get(f"{gateway.url}/admin/routes")["endpoints"]["desk"]["experiment"] == "a-or-b")
+    say(client, "hi", "u1")
+    assert written(catalog, 2).sort("at")["experiment"].to_list() == [None, "a-or-b"]
+
+
+def test_a_client_that_leaves_ends_the_generation(gateway: RunningGateway, catalog: Catalog, a: Model, b: Model):
+    stream = client_of(gateway).chat.completions.create(
+        model="desk", messages=[{"role": "user", "content": "endless"}], stream=True, user="u1"
+    )
+    for _ in zip(range(4), stream, strict=False):
+        pass
+    stream.close()
+    until(lambda: a.cancelled + b.cancelled == 1)
+    row = written(catalog, 1).row(0, named=True)
+    assert (row["status"], row["error"]) == (499, "the client went away")
+    assert row["response"].startswith(("a", "b"))
+    assert get(f"{gateway.url}/admin/routes")["in_flight"] == {}
+
+
+def test_a_probe_is_no_exposure(gateway: RunningGateway, catalog: Catalog):
+    admin = GatewayAdmin(catalog, gateway.url)
+    assert admin.probe("desk", [{"role": "user", "content": "hi"}]) in ("a: hi", "b: hi")
+    with pytest.raises(GatewayError, match="answers 502"):
+        admin.probe("desk", [{"role": "user", "content": "fail all"}])
+    say(client_of(gateway), "hi", "u1")
+    assert written(catalog, 1).height == 1
+
+
+def test_going_down_finishes_answers_and_writes_the_log(gateway: RunningGateway, catalog: Catalog, a: Model, b: Model):
+    client = client_of(gateway)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(say, client, "wait", "u1")
+        until(lambda: a.open + b.open == 1)
+        gateway.process.terminate()
+        until(lambda: not _listens(gateway.url))
+        assert not waiting.done()
+        a.release.set()
+        b.release.set()
+        assert waiting.result()[1:] == ": wait"
+    assert gateway.process.wait(20) in (0, -signal.SIGTERM)
+    assert catalog.exposures(endpoint="desk")["query"].to_list() == ["wait"]
+    # With no gateway there is nothing to wait for.
+    admin = GatewayAdmin(catalog, gateway.url)
+    assert admin.set_routes("desk", split(1, 99)) == 2
+    assert (admin.state(), admin.drain(["desk-a"], 1), admin.probe("desk", [])) == (None, 0, None)
+
+
+def _listens(url: str) -> bool:
+    try:
+        get(f"{url}/health")
+        return True
+    except OSError:
+        return False
+
+
+def test_an_answer_is_read_from_its_bytes():
+    body = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: {broken\n\n'
+    body += b'data: {"choices":[{"delta":{},"finish_reason":"length"}],"usage":{"prompt_tokens":4}}\n\ndata: [DONE]\n\n'
+    told = read_answer(body, streamed=True)
+    assert (told.text, told.finish_reason, told.prompt_tokens, told.error) == ("a", "length", 4, None)
+    assert read_answer(b"", streamed=False).text is None
+    assert read_answer(b'data: {"error": {"message": "no"}}\n\n', streamed=True).error == "no"
