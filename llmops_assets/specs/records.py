@@ -107,8 +107,15 @@ class PlanRecord(Record):
     stop_token: str | None
     stop_token_trained: bool
     chat_template_hash: str | None
+    prefix_preserving: bool = Field(description="Answers are trained behind exactly what a server puts before them.")
+    packing_efficiency: float = Field(description="Share of the tokens of a padded epoch that are no padding.")
+    failures: dict[str, list[str]] = Field(description="Up to ten row ids for each thing that is wrong.")
     steps: int
+    precision: Literal["fp32", "bf16", "fp16"] = Field(description="Of the computation on the device found.")
+    gradient_checkpointing: bool
     memory_bytes: int
+    memory_available: int = Field(description="Bytes of the device; 0 when it does not tell.")
+    memory_advice: str | None = Field(description="What to change when it does not fit.")
     seconds: float | None
     device: str
     example: str = Field(description="Markdown: one rendered row with its label mask.")

@@ -1,0 +1,130 @@
+"""Task `merge`: makes the servable model of trained weights, and measures how far it is from them and from the base.
+
+Job: spec, base ({path} or null), adapter (folder), plan_dir, output, precision. Leaves the model in `output`, sealed;
+the facts in the seal are the result. Full weights are servable as they are: they are measured, and nothing is copied.
+"""
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from images.train import rows
+from images.train.plan import template_hash
+from images.train.reporter import Reporter
+from images.train.train import stop_at
+from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.training import folders
+
+_PROBES = 16
+"""Rows on which the models are compared."""
+_PROBE_TOKENS = 256
+
+Logits = list[torch.Tensor]
+
+
+def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    spec = TrainJobSpec.model_validate(job["spec"])
+    adapter, output, plan_dir = Path(job["adapter"]), Path(job["output"]), Path(job["plan_dir"])
+    probes = _probes(plan_dir)
+    trained: Logits | None = None
+    if spec.method == "full":
+        output = adapter
+    else:
+        trained = _merge(spec, job, adapter, output, plan_dir, probes)
+    reporter.log.info("loading the merged model again")
+    model = _load(output, torch.float32 if job["precision"] == "fp32" else torch.bfloat16)
+    served = _logits(model, probes)
+    tokenizer = AutoTokenizer.from_pretrained(output, trust_remote_code=False)
+    difference, agreement = compare(trained, served) if trained is not None else (None, None)
+    base = None
+    if job["base"] is not None:
+        base = _logits(_load(Path(job["base"]["path"]), model.dtype), probes)
+    facts = {
+        "path": str(output),
+        "content_hash": folders.content_hash(output),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "chat_template_hash": template_hash(tokenizer.chat_template),
+        "max_logit_difference": difference,
+        "top1_agreement": agreement,
+        "differs_from_base": base is None or differs(base, served),
+        "reloads": all(bool(torch.isfinite(logits).all()) for logits in served),
+    }
+    if spec.method != "full":
+        folders.seal(output, facts)
+    return facts
+
+
+def _merge(
+    spec: TrainJobSpec, job: dict[str, Any], adapter: Path, output: Path, plan_dir: Path, probes: list[torch.Tensor]
+) -> Logits:
+    """Write base + adapter as one model to `output`; the logits of the two before they became one."""
+    from peft import PeftModel
+
+    shutil.rmtree(output, ignore_errors=True)
+    model = PeftModel.from_pretrained(_trained_base(spec, job), adapter)
+    trained = _logits(model, probes)
+    merged = model.merge_and_unload(safe_merge=True)
+    tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
+    stop_at(merged, tokenizer)
+    merged.config.use_cache = True
+    output.mkdir(parents=True)
+    merged.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    return trained
+
+
+def _trained_base(spec: TrainJobSpec, job: dict[str, Any]) -> Any:
+    """The base as the adapter saw it: for QLoRA that is the quantised one, written out in full precision again."""
+    precision = torch.float32 if job["precision"] == "fp32" else torch.bfloat16
+    path = Path(job["base"]["path"])
+    if spec.method != "qlora":
+        return _load(path, precision)
+    from transformers import BitsAndBytesConfig
+
+    quantised = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=precision,
+    )
+    return _load(path, precision, quantization_config=quantised).dequantize().to(precision)
+
+
+def _load(folder: Path, dtype: torch.dtype, **arguments: Any) -> Any:
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, **arguments
+    ).eval()
+
+
+def _probes(plan_dir: Path) -> list[torch.Tensor]:
+    """Token rows, each of shape (1, tokens), from the validation split where there is one."""
+    files = (plan_dir / "validation.parquet", plan_dir / "train.parquet")
+    frame = rows.load(next(file for file in files if file.exists()))
+    return [torch.tensor([ids[:_PROBE_TOKENS]]) for ids in frame["ids"].head(_PROBES).to_list()]
+
+
+@torch.inference_mode()
+def _logits(model: Any, probes: list[torch.Tensor]) -> Logits:
+    """fp32 logits of shape (tokens, vocabulary) for each probe."""
+    return [model(input_ids=probe).logits[0].float() for probe in probes]
+
+
+def compare(one: Logits, other: Logits) -> tuple[float, float]:
+    """Largest absolute difference of the logits, and the share of positions with the same likeliest token.
+
+    NaN anywhere makes the difference infinite.
+    """
+    largest = max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True))
+    same = sum(int((a.argmax(-1) == b.argmax(-1)).sum()) for a, b in zip(one, other, strict=True))
+    return (math.inf if math.isnan(largest) else largest), same / sum(a.shape[0] for a in one)
+
+
+def differs(base: Logits, other: Logits) -> bool:
+    """Whether two models give different logits at all; models of different vocabularies do."""
+    if any(a.shape != b.shape for a, b in zip(base, other, strict=True)):
+        return True
+    return not all(torch.equal(a, b) for a, b in zip(base, other, strict=True))

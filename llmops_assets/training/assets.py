@@ -1,0 +1,235 @@
+"""The assets of a training: `recipe`, `training_request`, `training_plan`, `adapter` and `merged_model`."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from llmops_assets.partitions import recipes, trainings
+from llmops_assets.specs.base import SpecError
+from llmops_assets.specs.policy import Policy
+from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord, SplitsRecord
+from llmops_assets.specs.rules import check_against_policy, check_base, check_dataset
+from llmops_assets.specs.settings import Settings
+from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.training import conduct, folders, report
+from llmops_assets.training.base import BaseModelError, Sources, read_config, resolve
+from llmops_assets.training.plan import PlanError, check_supported, training_key
+from resources.artifacts import Artifacts
+from resources.catalog import Catalog
+from resources.dataset_store import DatasetStore
+from resources.gpus import Device, cpu, discover
+from resources.records import Records
+from resources.tracking import Tracking
+from resources.trainer import Trainer
+
+DUE = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
+COMMON: dict[str, Any] = {"group_name": "training", "owners": ["team:ml"], "code_version": "1"}
+
+
+@dg.asset(
+    **COMMON,
+    partitions_def=recipes,
+    kinds={"yaml"},
+    description="A job spec less its dataset, under a key made of its content: the same recipe twice is the same key.",
+)
+def recipe(
+    context: dg.AssetExecutionContext, catalog: dg.ResourceParam[Catalog], policy: dg.ResourceParam[Policy]
+) -> dg.MaterializeResult:
+    stored = catalog.recipe(context.partition_key)
+    spec = TrainJobSpec.from_recipe(stored, "any@v0")
+    if spec.recipe_key() != context.partition_key:
+        raise dg.Failure(f"the recipe kept under {context.partition_key} is {spec.recipe_key()}", allow_retries=False)
+    _refuse(check_against_policy(spec, policy))
+    text = json.dumps(stored, ensure_ascii=False, indent=1, sort_keys=True)
+    return dg.MaterializeResult(
+        metadata={
+            "job_type": spec.job_type,
+            "base": spec.base_model_ref or "none: from nothing",
+            "method": spec.method,
+            "spec": dg.MetadataValue.md(f"```json\n{text}\n```"),
+        },
+        data_version=dg.DataVersion(hashlib.sha256(text.encode()).hexdigest()[:16]),
+    )
+
+
+training_request = dg.AssetSpec(
+    "training_request",
+    group_name="training",
+    owners=["team:ml"],
+    partitions_def=trainings,
+    deps=["splits", "recipe"],
+    kinds={"python"},
+    description="The event «train this on that», reported by the command, the API or a sensor. Only a requested "
+    "cell of dataset version × recipe is ever trained.",
+)
+
+
+@dg.asset(
+    **COMMON,
+    partitions_def=trainings,
+    deps=["splits", "recipe", "training_request"],
+    kinds={"python", "huggingface"},
+    automation_condition=DUE,
+    description="What will run, before a GPU is spent: the rows as they will be trained with the mask of what carries "
+    "loss, what was truncated, the chat template, memory and time.",
+)
+def training_plan(
+    context: dg.AssetExecutionContext,
+    catalog: dg.ResourceParam[Catalog],
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    artifacts: dg.ResourceParam[Artifacts],
+    tracking: dg.ResourceParam[Tracking],
+    trainer: dg.ResourceParam[Trainer],
+    policy: dg.ResourceParam[Policy],
+) -> dg.MaterializeResult:
+    keys = context.partition_key.keys_by_dimension
+    dataset, recipe_key = keys["dataset"], keys["recipe"]
+    splits = records.load(SplitsRecord, dataset)
+    spec = TrainJobSpec.from_recipe(catalog.recipe(recipe_key), dataset)
+    entry = catalog.dataset_entry(dataset)
+    sources = Sources(catalog.base_model, lambda cell: records.load(MergedModelRecord, cell), tracking.model)
+    device = _device(spec)
+    try:
+        check_supported(spec, len([d for d in discover() if d.kind == "cuda"]))
+        _refuse(check_dataset(spec, entry.spec.type, entry.status) + check_against_policy(spec, policy))
+        base = None
+        if spec.base_model_ref:
+            base = resolve(
+                spec.base_model_ref, family=spec.model_family, job_type=spec.job_type, policy=policy, sources=sources
+            )
+            _refuse(check_base(spec, read_config(Path(base.path)), _job_of(spec, catalog)))
+    except (BaseModelError, PlanError, SpecError) as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    key = training_key(splits.data_hash, spec.weights_recipe(), base.content_hash if base else None)
+    model_dir = artifacts.path("models", spec.job_type.lower(), spec.output.artifact_name, key)
+    job = conduct.plan_job(spec, base, splits, str(store.root), model_dir)
+    facts = trainer.run(context, job, work_dir=model_dir / "work")
+    plan = conduct.plan_record(
+        spec, dataset=dataset, recipe=recipe_key, key=key, base=base, model_dir=model_dir, device=device, facts=facts
+    )
+    records.save(context.partition_key, plan)
+    return dg.MaterializeResult(metadata=_shown(report.plan_facts(plan)), data_version=dg.DataVersion(key))
+
+
+@dg.asset(
+    **COMMON,
+    partitions_def=trainings,
+    deps=["training_plan"],
+    kinds={"python", "pytorch", "mlflow"},
+    pool="gpu",
+    automation_condition=DUE,
+    description="The trained weights: an adapter, or full weights, with their loss curve and MLflow run. A training "
+    "that was cut off goes on from its last checkpoint; one that is there already is not trained again.",
+)
+def adapter(
+    context: dg.AssetExecutionContext,
+    records: dg.ResourceParam[Records],
+    tracking: dg.ResourceParam[Tracking],
+    trainer: dg.ResourceParam[Trainer],
+    policy: dg.ResourceParam[Policy],
+    settings: dg.ResourceParam[Settings],
+) -> dg.MaterializeResult:
+    cell = context.partition_key
+    plan = records.load(PlanRecord, cell)
+    spec, folder = TrainJobSpec.model_validate(plan.spec), Path(plan.model_dir)
+    note = folder / "mlflow-run.txt"
+    known = note.read_text() if note.exists() else None
+    facts = folders.facts(folder / "adapter")
+    reused = facts is not None
+    if facts is None:
+        run_id = known or tracking.start_run(
+            spec.output.artifact_name,
+            f"{plan.dataset} {plan.recipe}",
+            report.parameters(plan),
+            {"llmops.partition": str(cell), "llmops.training_key": plan.training_key},
+        )
+        # Kept before anything else, so that a training that is taken up again goes on in the same run.
+        note.write_text(run_id)
+        with tracking.run(spec.output.artifact_name, "", run_id=run_id):
+            facts = trainer.run(
+                context,
+                conduct.train_job(plan, policy, _device(spec)),
+                work_dir=folder / "work",
+                on_metrics=lambda lines: _follow(context, tracking, run_id, lines),
+            )
+        known = run_id
+    record = conduct.adapter_record(plan, facts, reused=reused, run_id=known)
+    records.save(cell, record)
+    metadata = _shown(report.adapter_facts(record))
+    if known is not None:
+        metadata["mlflow"] = dg.MetadataValue.url(tracking.run_url(known, settings.mlflow_url))
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(record.content_hash))
+
+
+def _follow(context: dg.AssetExecutionContext, tracking: Tracking, run_id: str, lines: list[dict[str, Any]]) -> None:
+    """Pass live metrics on: all of them to MLflow, those at a checkpoint to the asset's page."""
+    tracking.log_metrics(run_id, conduct.metric_points(lines))
+    for line in lines:
+        if line.get("checkpoint"):
+            last = next((other for other in reversed(lines) if other.get("loss") is not None), {})
+            context.log_event(
+                dg.AssetObservation(
+                    context.asset_key,
+                    partition=context.partition_key,
+                    metadata={"step": line["step"], **({"loss": last["loss"]} if last else {})},
+                )
+            )
+
+
+@dg.asset(
+    **COMMON,
+    partitions_def=trainings,
+    deps=["adapter"],
+    kinds={"python", "huggingface"},
+    automation_condition=DUE,
+    description="The model that is evaluated and served: base and adapter in one, as safetensors, with tokenizer, chat "
+    "template and generation config; measured against base + adapter. Full weights are not copied.",
+)
+def merged_model(
+    context: dg.AssetExecutionContext,
+    records: dg.ResourceParam[Records],
+    trainer: dg.ResourceParam[Trainer],
+) -> dg.MaterializeResult:
+    cell = context.partition_key
+    plan, trained = records.load(PlanRecord, cell), records.load(AdapterRecord, cell)
+    folder = Path(plan.model_dir)
+    facts = folders.facts(folder / "merged") or trainer.run(
+        context, conduct.merge_job(plan, trained), work_dir=folder / "work"
+    )
+    record = conduct.merged_record(plan, facts)
+    records.save(cell, record)
+    return dg.MaterializeResult(
+        metadata=_shown(report.merged_facts(record)), data_version=dg.DataVersion(record.content_hash)
+    )
+
+
+def _device(spec: TrainJobSpec) -> Device:
+    """What a spec trains on here: a GPU where it asks for one and there is one, else the CPU."""
+    return discover()[0] if spec.resources.gpus else cpu()
+
+
+def _job_of(spec: TrainJobSpec, catalog: Catalog) -> str | None:
+    """The job type that made the base model, where it was trained here."""
+    base = spec.base
+    return catalog.recipe(base.recipe)["job_type"] if base is not None and base.source == "training" else None
+
+
+def _shown(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts as metadata: folders as paths, pictures and text of several lines as Markdown."""
+
+    def value(name: str, fact: Any) -> Any:
+        if name == "folder":
+            return dg.MetadataValue.path(fact)
+        rich = isinstance(fact, str) and (fact.startswith("![") or "\n" in fact)
+        return dg.MetadataValue.md(fact) if rich else fact
+
+    return {name: value(name, fact) for name, fact in facts.items()}
+
+
+def _refuse(faults: list) -> None:
+    if faults:
+        raise dg.Failure("\n".join(str(fault) for fault in faults), allow_retries=False)

@@ -1,0 +1,57 @@
+"""What must hold at each step of a training before the next one starts."""
+
+from collections.abc import Callable
+
+import dagster as dg
+
+from llmops_assets.partitions import trainings
+from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord, Record
+from llmops_assets.training import verdicts
+from llmops_assets.training.assets import adapter, merged_model, training_plan
+from llmops_assets.training.verdicts import Verdict
+from resources.records import Records
+
+
+def _check(
+    asset: dg.AssetsDefinition, judge: Callable[..., Verdict], description: str, *kinds: type[Record]
+) -> dg.AssetChecksDefinition:
+    """A blocking check of the asset's partition: `judge` is given the records of `kinds`."""
+
+    @dg.asset_check(asset=asset, name=judge.__name__, blocking=True, partitions_def=trainings, description=description)
+    def check(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
+        verdict = judge(*(records.load(kind, context.partition_key) for kind in kinds))
+        return dg.AssetCheckResult(
+            passed=verdict.passed,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=verdict.text,
+            metadata=verdict.figures,
+        )
+
+    return check
+
+
+def same_as_trained(merged: MergedModelRecord, plan: PlanRecord) -> Verdict:
+    return verdicts.same_as_trained(merged, plan.precision)
+
+
+every_row_trains = _check(training_plan, verdicts.every_row_trains, "Every row has tokens that carry loss.", PlanRecord)
+answers_whole = _check(training_plan, verdicts.answers_whole, "Hardly any answer is cut by max_seq_len.", PlanRecord)
+stop_token_trained = _check(
+    training_plan, verdicts.stop_token_trained, "The model is taught where to stop.", PlanRecord
+)
+template_keeps_prefix = _check(
+    training_plan, verdicts.template_keeps_prefix, "Training and serving render alike.", PlanRecord
+)
+one_bos = _check(training_plan, verdicts.one_bos, "No row begins with two beginning-of-sequence tokens.", PlanRecord)
+memory_fits = _check(training_plan, verdicts.memory_fits, "The training fits the device.", PlanRecord)
+weights_finite = _check(adapter, verdicts.weights_finite, "Weights and losses are numbers.", AdapterRecord)
+weights_moved = _check(adapter, verdicts.weights_moved, "The weights differ from their initialisation.", AdapterRecord)
+loss_fell = _check(adapter, verdicts.loss_fell, "The training loss fell.", AdapterRecord)
+equals_adapter = _check(
+    merged_model, same_as_trained, "Merging did not change the model.", MergedModelRecord, PlanRecord
+)
+differs_from_base = _check(merged_model, verdicts.differs_from_base, "The model is not its base.", MergedModelRecord)
+reloads = _check(merged_model, verdicts.reloads, "The saved model can be loaded.", MergedModelRecord)
+same_template = _check(
+    merged_model, verdicts.same_template, "It carries the template it was trained with.", MergedModelRecord, PlanRecord
+)

@@ -1,0 +1,209 @@
+"""Puts together what the worker is told for each step of a training, and the records that come of its answers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmops_assets.specs.policy import Policy
+from llmops_assets.specs.records import (
+    AdapterRecord,
+    BaseModelRecord,
+    CurvePoint,
+    MergedModelRecord,
+    PlanRecord,
+    SplitsRecord,
+)
+from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.training.base import read_config
+from llmops_assets.training.memory import Shape
+from llmops_assets.training.plan import (
+    MEMORY_SHARE,
+    achieved_flops,
+    effective_precision,
+    plan_memory,
+    refusal,
+    total_steps,
+    training_seconds,
+)
+from resources.gpus import Device
+
+
+def plan_job(
+    spec: TrainJobSpec, base: BaseModelRecord | None, splits: SplitsRecord, store: str, model_dir: Path
+) -> dict:
+    """The worker's task `plan`."""
+    return {
+        "task": "plan",
+        "job_type": spec.job_type,
+        "spec": spec.model_dump(mode="json"),
+        "base": base.model_dump() if base else None,
+        "store": store,
+        "manifests": splits.manifests,
+        "plan_dir": str(model_dir / "plan"),
+    }
+
+
+def plan_record(
+    spec: TrainJobSpec,
+    *,
+    dataset: str,
+    recipe: str,
+    key: str,
+    base: BaseModelRecord | None,
+    model_dir: Path,
+    device: Device,
+    facts: Mapping[str, Any],
+) -> PlanRecord:
+    """What will run, from what the worker found in the rows (`facts`) and what the device can hold."""
+    shape = _shape(spec, base, facts["vocabulary"])
+    precision = effective_precision(spec.hyperparams.precision or "fp32", device.kind)
+    longest = min(facts["longest_row"], spec.hyperparams.max_seq_len)
+    memory = plan_memory(
+        shape, spec, precision=precision, device=device.kind, available=device.memory_bytes, length=longest
+    )
+    steps = total_steps(facts["rows"]["train"], spec.hyperparams)
+    hyper = spec.hyperparams
+    epochs = steps * hyper.batch_size * hyper.gradient_accumulation_steps / facts["rows"]["train"]
+    seconds = training_seconds(
+        shape,
+        tokens=int(facts["tokens"] * epochs),
+        method=spec.method,
+        checkpointing=memory.checkpointing,
+        flops=achieved_flops(device),
+    )
+    return PlanRecord(
+        dataset=dataset,
+        recipe=recipe,
+        training_key=key,
+        spec=spec.model_dump(mode="json"),
+        base=base,
+        model_dir=str(model_dir),
+        **{name: facts[name] for name in _FROM_ROWS},
+        steps=steps,
+        precision=precision,
+        gradient_checkpointing=memory.checkpointing,
+        memory_bytes=memory.estimate.total,
+        memory_available=int(MEMORY_SHARE * device.memory_bytes),
+        memory_advice=None if memory.fits else refusal(memory, spec, longest),
+        seconds=seconds,
+        device=f"{device.name} ({device.kind})",
+    )
+
+
+_FROM_ROWS = (
+    "rows",
+    "tokens",
+    "trainable_tokens",
+    "rows_without_trainable_tokens",
+    "truncated_rows",
+    "cut_answers",
+    "double_bos_rows",
+    "stop_token",
+    "stop_token_trained",
+    "chat_template_hash",
+    "prefix_preserving",
+    "packing_efficiency",
+    "failures",
+    "example",
+)
+
+
+def _shape(spec: TrainJobSpec, base: BaseModelRecord | None, vocabulary: int) -> Shape:
+    if base is not None:
+        return Shape.from_config(read_config(Path(base.path)))
+    new = spec.architecture
+    return Shape(
+        hidden=new.hidden_size,
+        layers=new.num_layers,
+        heads=new.num_heads,
+        kv_heads=new.num_kv_heads,
+        head_dim=new.hidden_size // new.num_heads,
+        intermediate=new.intermediate_size,
+        vocabulary=new.vocab_size or vocabulary,
+        tied=new.tie_embeddings,
+    )
+
+
+def train_job(plan: PlanRecord, policy: Policy, device: Device) -> dict:
+    """The worker's task `train`."""
+    spec, folder = TrainJobSpec.model_validate(plan.spec), Path(plan.model_dir)
+    return {
+        "task": "train",
+        "job_type": spec.job_type,
+        "spec": plan.spec,
+        "base": plan.base.model_dump() if plan.base else None,
+        "plan_dir": str(folder / "plan"),
+        "checkpoints": str(folder / "checkpoints"),
+        "output": str(folder / "adapter"),
+        "precision": plan.precision,
+        "gradient_checkpointing": plan.gradient_checkpointing,
+        "device": device.kind,
+        "gpus": spec.resources.gpus,
+        "family_version": policy.families[spec.model_family].min_version,
+        "stop_token": plan.stop_token,
+    }
+
+
+def adapter_record(plan: PlanRecord, facts: Mapping[str, Any], *, reused: bool, run_id: str | None) -> AdapterRecord:
+    """What came of the worker's task `train`."""
+    names = (
+        "path",
+        "content_hash",
+        "steps",
+        "resumed_from",
+        "first_loss",
+        "last_loss",
+        "eval_loss",
+        "seconds",
+        "tokens_per_second",
+        "peak_memory_bytes",
+        "weight_change",
+        "non_finite_weights",
+    )
+    return AdapterRecord(
+        dataset=plan.dataset,
+        recipe=plan.recipe,
+        training_key=plan.training_key,
+        method=plan.spec["method"],
+        **{name: facts[name] for name in names},
+        curve=[CurvePoint(**point) for point in facts["curve"]],
+        reused=reused,
+        mlflow_run_id=run_id,
+    )
+
+
+def merge_job(plan: PlanRecord, adapter: AdapterRecord) -> dict:
+    """The worker's task `merge`."""
+    folder = Path(plan.model_dir)
+    return {
+        "task": "merge",
+        "job_type": plan.spec["job_type"],
+        "spec": plan.spec,
+        "base": plan.base.model_dump() if plan.base else None,
+        "adapter": adapter.path,
+        "plan_dir": str(folder / "plan"),
+        "output": str(folder / "merged"),
+        "precision": plan.precision,
+    }
+
+
+def merged_record(plan: PlanRecord, facts: Mapping[str, Any]) -> MergedModelRecord:
+    """What came of the worker's task `merge`."""
+    return MergedModelRecord(
+        dataset=plan.dataset,
+        recipe=plan.recipe,
+        training_key=plan.training_key,
+        family=plan.spec["model_family"],
+        **facts,
+    )
+
+
+def metric_points(lines: list[dict[str, Any]]) -> list[tuple[str, float, int]]:
+    """(key, value, step) for the tracking server, of lines of the worker's live metrics."""
+    keys = ("loss", "eval_loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes")
+    return [
+        (key, float(line[key]), int(line["step"]))
+        for line in lines
+        for key in keys
+        if isinstance(line.get(key), float | int)
+    ]

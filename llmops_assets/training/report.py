@@ -1,0 +1,109 @@
+"""What people see of a training in the Dagster UI and in MLflow."""
+
+from typing import Any
+
+from llmops_assets import plots
+from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord
+
+
+def size(count: int) -> str:
+    """A number of bytes in words: ``1.5 GiB``."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{value:,.0f} {unit}" if unit == "B" else f"{value:,.1f} {unit}"
+        value /= 1024
+    raise AssertionError("unreachable")
+
+
+def plan_facts(plan: PlanRecord) -> dict[str, Any]:
+    """What is worth seeing of a plan, by name; text of several lines is Markdown."""
+    return {
+        "steps": plan.steps,
+        "rows": plan.rows.get("train", 0),
+        "tokens an epoch": plan.tokens,
+        "trainable tokens an epoch": plan.trainable_tokens,
+        "share of tokens that carry loss": plan.trainable_tokens / plan.tokens,
+        "truncated rows": plan.truncated_rows,
+        "cut answers": plan.cut_answers,
+        "packing efficiency": plan.packing_efficiency,
+        "stop token": plan.stop_token or "none",
+        "chat template": plan.chat_template_hash or "none",
+        "memory needed": size(plan.memory_bytes),
+        "memory of the device": size(plan.memory_available) if plan.memory_available else "unknown",
+        "time, roughly": f"{plan.seconds:,.0f} s" if plan.seconds is not None else "unknown",
+        "device": plan.device,
+        "precision": plan.precision,
+        "base": f"{plan.base.ref} ({plan.base.content_hash})" if plan.base else "none: from nothing",
+        "a row as it is trained": plan.example,
+        "folder": plan.model_dir,
+        "training key": plan.training_key,
+    }
+
+
+def adapter_facts(record: AdapterRecord) -> dict[str, Any]:
+    """What is worth seeing of a training, by name."""
+    return {
+        "steps": record.steps,
+        "first loss": record.first_loss,
+        "last loss": record.last_loss,
+        **({"validation loss": record.eval_loss} if record.eval_loss is not None else {}),
+        "seconds": record.seconds,
+        **({"tokens a second": record.tokens_per_second} if record.tokens_per_second else {}),
+        **({"peak memory": size(record.peak_memory_bytes)} if record.peak_memory_bytes else {}),
+        "weights": "were there already: nothing was trained" if record.reused else "trained in this run",
+        "resumed from step": record.resumed_from if record.resumed_from is not None else "the start",
+        "loss curve": plots.png_markdown(loss_plot(record), "loss by step"),
+        "folder": record.path,
+    }
+
+
+def merged_facts(record: MergedModelRecord) -> dict[str, Any]:
+    """What is worth seeing of a merged model, by name."""
+    measured = {}
+    if record.max_logit_difference is not None:
+        measured["largest logit difference to base + adapter"] = record.max_logit_difference
+    if record.top1_agreement is not None:
+        measured["same likeliest token as base + adapter"] = record.top1_agreement
+    return {
+        "parameters": record.parameters,
+        **measured,
+        "chat template": record.chat_template_hash or "none",
+        "content": record.content_hash,
+        "folder": record.path,
+    }
+
+
+def loss_plot(record: AdapterRecord) -> Any:
+    """Training and validation loss by step."""
+    fig, ax = plots.figure()
+    train = [(p.step, p.loss) for p in record.curve if p.loss is not None]
+    validation = [(p.step, p.eval_loss) for p in record.curve if p.eval_loss is not None]
+    if train:
+        ax.plot(*zip(*train, strict=True), color=plots.PALETTE[0], linewidth=1, label="training")
+    if validation:
+        ax.plot(
+            *zip(*validation, strict=True), "o-", color=plots.PALETTE[1], linewidth=1, markersize=3, label="validation"
+        )
+    if train or validation:
+        ax.legend(frameon=False)
+    ax.set_title("Loss")
+    ax.set_xlabel("step")
+    ax.set_ylim(bottom=0)
+    return fig
+
+
+def parameters(plan: PlanRecord) -> dict[str, Any]:
+    """The parameters of a training for MLflow, flat: ``hyperparams.lr``."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, item)
+        elif value is not None:
+            flat[prefix] = value
+
+    walk("", plan.spec)
+    extra = {"training_key": plan.training_key, "steps": plan.steps, "device": plan.device, "precision": plan.precision}
+    return {**flat, **extra, "chat_template_hash": plan.chat_template_hash or ""}

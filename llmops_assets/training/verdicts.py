@@ -1,0 +1,134 @@
+"""What must hold of a plan, of trained weights and of a merged model, each with what to do when it does not."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord
+
+MAX_CUT_SHARE = 0.05
+"""Share of rows whose answer max_seq_len may cut."""
+MIN_AGREEMENT = 0.99
+"""Share of positions at which the merged model must find the same token likeliest as base + adapter."""
+MAX_LOGIT_DIFFERENCE = {"fp32": 1e-2, "bf16": 1.0, "fp16": 0.5}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    passed: bool
+    text: str
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def every_row_trains(plan: PlanRecord) -> Verdict:
+    empty, rows = plan.rows_without_trainable_tokens, plan.rows.get("train", 0)
+    if plan.trainable_tokens == 0 or empty:
+        return Verdict(
+            False,
+            f"{empty} of {rows} rows have no token to learn from: their answer is empty or beyond max_seq_len "
+            f"{plan.spec['hyperparams']['max_seq_len']}. Raise it, or drop the rows",
+            {"rows": empty, "examples": ", ".join(plan.failures.get("no_trainable_tokens", []))},
+        )
+    return Verdict(True, f"all {rows} rows have tokens that carry loss: {plan.trainable_tokens:,} an epoch")
+
+
+def answers_whole(plan: PlanRecord) -> Verdict:
+    rows = plan.rows.get("train", 0)
+    share = plan.cut_answers / rows if rows else 0.0
+    text = f"max_seq_len cuts {plan.cut_answers} of {rows} answers ({share:.1%}; {MAX_CUT_SHARE:.0%} are allowed)"
+    figures = {"cut_answers": plan.cut_answers, "examples": ", ".join(plan.failures.get("cut_answers", []))}
+    return Verdict(share <= MAX_CUT_SHARE, text if share <= MAX_CUT_SHARE else f"{text}. Raise it", figures)
+
+
+def stop_token_trained(plan: PlanRecord) -> Verdict:
+    if plan.stop_token_trained:
+        return Verdict(True, f"every answer ends with {plan.stop_token}, which carries loss")
+    return Verdict(
+        False,
+        "the token that ends an answer carries no loss, so the model would never learn to stop. End the assistant's "
+        "part of the chat template with the end token, inside its {% generation %} block",
+        {"examples": ", ".join(plan.failures.get("stop_token_untrained", []))},
+    )
+
+
+def template_keeps_prefix(plan: PlanRecord) -> Verdict:
+    if plan.prefix_preserving:
+        return Verdict(True, "answers are trained behind exactly the tokens that a server puts before them")
+    return Verdict(
+        False,
+        "the chat template renders a conversation differently once it goes on, so serving would put other tokens "
+        "before an answer than training did. Use a template whose output only grows with the messages",
+        {"examples": ", ".join(plan.failures.get("prefix_changed", []))},
+    )
+
+
+def one_bos(plan: PlanRecord) -> Verdict:
+    if plan.double_bos_rows == 0:
+        return Verdict(True, "no row begins with two beginning-of-sequence tokens")
+    return Verdict(
+        False,
+        f"{plan.double_bos_rows} rows begin with two beginning-of-sequence tokens: the template writes one and the "
+        "tokenizer adds another. Take it out of the template",
+        {"examples": ", ".join(plan.failures.get("double_bos", []))},
+    )
+
+
+def memory_fits(plan: PlanRecord) -> Verdict:
+    figures = {"needed_bytes": plan.memory_bytes, "available_bytes": plan.memory_available}
+    if plan.memory_advice is not None:
+        return Verdict(False, f"it would not fit {plan.device}: {plan.memory_advice}", figures)
+    return Verdict(True, f"about {plan.memory_bytes / 2**30:.1f} GiB are needed on {plan.device}", figures)
+
+
+def weights_finite(record: AdapterRecord) -> Verdict:
+    losses = [p.loss for p in record.curve if p.loss is not None]
+    broken = sum(not math.isfinite(loss) for loss in losses)
+    passed = record.non_finite_weights == 0 and broken == 0
+    text = f"{record.non_finite_weights} weights and {broken} losses are no numbers"
+    return Verdict(passed, text if passed else f"{text}. Lower lr, or train in fp32 or bf16")
+
+
+def weights_moved(record: AdapterRecord) -> Verdict:
+    passed = math.isfinite(record.weight_change) and record.weight_change > 0
+    text = f"the trained weights moved by {record.weight_change:.4g} (L2) from their initialisation"
+    return Verdict(passed, text if passed else f"{text}: nothing was learnt. Look at lr and target_modules")
+
+
+def loss_fell(record: AdapterRecord) -> Verdict:
+    text = f"training loss {record.first_loss:.4f} → {record.last_loss:.4f}"
+    if record.last_loss < record.first_loss:
+        return Verdict(True, text)
+    return Verdict(False, f"{text}: it did not fall. Lower lr, add warm-up, or look at the label mask in the plan")
+
+
+def same_as_trained(record: MergedModelRecord, precision: str) -> Verdict:
+    if record.max_logit_difference is None or record.top1_agreement is None:
+        return Verdict(True, "full weights: there is nothing to merge")
+    limit = MAX_LOGIT_DIFFERENCE[precision]
+    passed = record.max_logit_difference <= limit and record.top1_agreement >= MIN_AGREEMENT
+    text = (
+        f"merged against base + adapter: largest logit difference {record.max_logit_difference:.3g} ({limit:g} is "
+        f"allowed in {precision}), same likeliest token at {record.top1_agreement:.2%} of positions"
+    )
+    figures = {"max_logit_difference": record.max_logit_difference, "top1_agreement": record.top1_agreement}
+    return Verdict(passed, text if passed else f"{text}. The merge changed the model", figures)
+
+
+def differs_from_base(record: MergedModelRecord) -> Verdict:
+    if record.differs_from_base:
+        return Verdict(True, "the merged model answers otherwise than its base")
+    return Verdict(False, "the merged model gives the very logits of its base: the adapter is not in it")
+
+
+def reloads(record: MergedModelRecord) -> Verdict:
+    text = f"loaded again from {record.path}, it gives finite logits"
+    return Verdict(record.reloads, text if record.reloads else f"loaded again from {record.path}, it gives no numbers")
+
+
+def same_template(record: MergedModelRecord, plan: PlanRecord) -> Verdict:
+    trained, saved = plan.chat_template_hash, record.chat_template_hash
+    if trained == saved:
+        return Verdict(True, f"it carries the chat template that it was trained with ({saved})")
+    return Verdict(
+        False, f"it was trained with chat template {trained}, but carries {saved}: serving would render otherwise"
+    )
