@@ -47,6 +47,7 @@ def test_production_serves_merged_models_only():
 
 def test_only_vllm_serves_an_adapter_beside_its_base():
     assert deployment_faults(load_mode="base+adapter") == ["engine"]
+    assert deployment_faults(load_mode="base+adapter", engine="vllm") == []
 
 
 @pytest.mark.parametrize(("old", "new"), [(90, 11), (0, 0), (50, 49)])

@@ -106,6 +106,10 @@ def test_earlier_llamas_are_refused(model_config):
     assert refused("llama", model_config) == ["config"]
 
 
+def test_one_architecture_may_be_written_without_a_list():
+    verify_family(POLICY, "llama", {**LLAMA_3, "architectures": "LlamaForCausalLM"}, "SFT")
+
+
 def test_an_unknown_family_is_refused():
     assert refused("phi", LLAMA_3) == ["model_family"]
 
@@ -117,9 +121,11 @@ def test_the_shipped_policy_says_what_a_gate_wants():
     assert not gate.passes(0.8999, 200)
     assert not gate.passes(1.0, 199)
     assert not gate.passes(float("nan"), 200)
+    assert gate.text == "accuracy of test >= 0.9 on 200 items or more"
     perplexity = POLICY.gates["PRETRAIN"]
     assert perplexity.passes(100.0, perplexity.n_at_least)
     assert not perplexity.passes(100.1, perplexity.n_at_least)
+    assert perplexity.text == "perplexity of test <= 100.0 on 50 items or more"
 
 
 def edited(tmp_path, edit):

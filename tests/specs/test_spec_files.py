@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llmops_assets.specs.base import SpecError
+from llmops_assets.specs.base import SpecError, SpecFault
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
@@ -91,6 +91,9 @@ def test_faults_in_json_have_their_line_too(tmp_path):
     text = json.dumps(job("SFT", method="dora"), indent=2)
     line = next(number for number, row in enumerate(text.splitlines(), 1) if '"method"' in row)
     assert found(write(tmp_path, text, "spec.json")) == [("method", line)]
+    text = json.dumps(job("SFT", evaluation={"suites": ["a@v1", "b"]}), indent=2)
+    line = next(number for number, row in enumerate(text.splitlines(), 1) if '"b"' in row)
+    assert found(write(tmp_path, text, "spec.json")) == [("evaluation.suites[1]", line)]
     tabs = json.dumps(job("SFT", method="dora"), indent="\t")
     assert [field for field, _ in found(write(tmp_path, tabs, "spec.json"))] == ["method"]
 
@@ -100,6 +103,57 @@ def test_a_fault_reads_as_a_sentence_that_says_what_to_do(tmp_path):
     texts = [str(fault) for fault in validate_file(path, POLICY)]
     assert f"{path}:8: hyperparams.batch_sise: unknown key. Did you mean 'batch_size'?" in texts
     assert f"{path}:6: hyperparams.batch_size: required, but missing. Add 'batch_size'" in texts
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("SFT", "stf", "job_type: 'stf' is not one of PRETRAIN, SFT, RAG_TUNING, RLHF, EMBEDDING. Did you mean 'SFT'?"),
+        ("method: lora", "method: dora", "method: 'dora' is not one of full, lora, qlora. Did you mean 'lora'?"),
+        ("desk@v1", "desk", "dataset_ref: 'desk' is not allowed here. Write NAME@VERSION, for example support-desk@v1"),
+        ("batch_size: 4", "batch_size: '4'", "batch_size: should be a whole number, not '4'. Write it without quotes"),
+        ("batch_size: 4", "batch_size: 4.5", "batch_size: should be a whole number, not 4.5"),
+        ("2e-4", "fast", "lr: should be a number, not 'fast'"),
+        ("2e-4", "yes", "lr: should be a number, not true"),
+        ("2e-4", "", "lr: should be a number, not null"),
+        ("2e-4", "2", "lr: should be less than or equal to 1, but is 2"),
+        ("2e-4", ".inf", "lr: should be a finite number, but is infinite"),
+        ("{gpus: 1}", "1", "resources: should be a block of 'key: value' lines, not 1"),
+        (
+            "SFT",
+            "PRETRAIN",
+            "base_model_ref: a PRETRAIN job starts from nothing. Remove it, or choose another job_type",
+        ),
+        ("SFT\n", "SFT\n1: x\n", "[1]: a key should be text. Put it in quotes, or remove it"),
+        ("SFT\n", "SFT\nrag: {a: 1}\n", "rag.a: unknown key. Known here: retriever_type, retriever_model_ref"),
+        ("SFT\n", "SFT\nzzz: 1\n", "zzz: unknown key. Known here: job_type, model_family,"),
+        ("desk@v1", "x" * 200, "dataset_ref: '" + "x" * 56 + "..."),
+    ],
+)
+def test_messages_say_what_is_wrong_and_what_to_do(tmp_path, old, new, message):
+    texts = [str(fault) for fault in validate_file(write(tmp_path, SFT.replace(old, new)), POLICY)]
+    assert any(message in text for text in texts), texts
+
+
+def test_a_fault_without_a_file_reads_without_one():
+    assert str(SpecFault("lr", "missing")) == "lr: missing"
+    assert str(SpecFault("", "empty", "Write it", file="a.yaml")) == "a.yaml: (the whole file): empty. Write it"
+
+
+def test_without_a_policy_only_the_form_is_judged(tmp_path):
+    path = write(tmp_path, SFT.replace("llama\n", "phi\n"))
+    assert load_spec(path).model_family == "phi"
+    with pytest.raises(SpecError, match="model_family"):
+        load_spec(path, POLICY)
+    with pytest.raises(SpecError) as caught:
+        load_spec(write(tmp_path, SFT.replace("llama\n", "phi\n").replace("lr: 2e-4", "lr: x")))
+    assert [fault.field for fault in caught.value.faults] == ["hyperparams.lr"]
+
+
+def test_another_image_is_for_a_role_in_files_too(tmp_path):
+    path = write(tmp_path, SFT + "image: mine:1\n")
+    assert found(path) == [("image", 13)]
+    assert validate_file(path, POLICY, role="admin") == []
 
 
 def test_yaml_that_means_another_type_is_explained(tmp_path):
@@ -130,6 +184,8 @@ def test_a_key_given_twice_is_a_fault(tmp_path):
         ("[" * 5000, None),
         ("!!python/object/apply:os.system [true]", 1),
         ("x: " + "y" * 300_000, None),
+        ("#" * 300_000 + "\n" + SFT, None),
+        (SFT + "rag: " + "[" * 30 + "]" * 30 + "\n", 13),
     ],
 )
 def test_a_file_that_is_no_spec_is_refused(tmp_path, text, line):

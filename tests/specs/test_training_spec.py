@@ -213,6 +213,35 @@ def test_early_stopping_needs_the_best_checkpoint():
     assert spec.hyperparams.eval_steps == 100
 
 
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_an_adapter_has_its_defaults_written_out(method):
+    hyper = TrainJobSpec.model_validate(job("SFT", method=method)).hyperparams
+    assert (hyper.lora_rank, hyper.lora_alpha, hyper.lora_dropout) == (16, 32.0, 0.0)
+    assert hyper.target_modules == "all-linear"
+    assert TrainJobSpec.model_validate(job("SFT", hyperparams__lora_rank=4)).hyperparams.lora_alpha == 8.0
+    assert TrainJobSpec.model_validate(job("SFT", method="full")).hyperparams.lora_rank is None
+
+
+def test_blocks_may_be_given_as_objects():
+    whole = TrainJobSpec.model_validate(job("SFT", evaluation={"suites": ["questions@v1"]}))
+    parts = {name: getattr(whole, name) for name in TrainJobSpec.model_fields}
+    assert TrainJobSpec(**parts) == whole
+    assert TrainJobSpec.model_validate(whole) is whole
+    found = fields_of(TrainJobSpec, {**parts, "method": "full"})
+    assert found == [f"hyperparams.{name}" for name in ("lora_alpha", "lora_dropout", "lora_rank", "target_modules")]
+
+
+@pytest.mark.parametrize("data", [None, 3, "SFT", []])
+def test_what_is_no_block_is_no_job(data):
+    with pytest.raises(ValidationError):
+        TrainJobSpec.model_validate(data)
+
+
+def test_a_minus_before_zero_is_no_other_setting():
+    keys = {TrainJobSpec.model_validate(job("SFT", hyperparams__weight_decay=x)).recipe_key() for x in (0, 0.0, -0.0)}
+    assert len(keys) == 1
+
+
 def test_precision_follows_the_device():
     assert TrainJobSpec.model_validate(job("SFT")).hyperparams.precision == "bf16"
     assert TrainJobSpec.model_validate(job("SFT", resources={"gpus": 0})).hyperparams.precision == "fp32"
@@ -326,6 +355,7 @@ def test_rlhf_starts_from_a_model_made_by_sft():
     assert check_base(spec, {}, "SFT") == []
     assert [fault.field for fault in check_base(spec, {}, "PRETRAIN")] == ["base_model_ref"]
     assert check_base(TrainJobSpec.model_validate(job("SFT")), {}, "PRETRAIN") == []
+    assert TrainJobSpec.model_validate(job("PRETRAIN")).base is None
 
 
 @pytest.mark.parametrize("name", JOBS)
