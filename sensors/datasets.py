@@ -6,6 +6,7 @@ from llmops_assets.partitions import dataset_versions
 from llmops_assets.specs.records import SplitsRecord
 from resources.catalog import Catalog
 from resources.records import Records
+from sensors.runs import run_of
 
 STAGE = ("dataset", "quality_report", "clean_dataset", "splits")
 
@@ -33,9 +34,7 @@ def make(interval: int) -> dg.SensorDefinition:
         ]
         return dg.SensorResult(
             # The key names the request: asking again for a version whose run failed starts another run.
-            run_requests=[
-                dg.RunRequest(run_key=f"{e.key}:{e.requested_at.timestamp()}", partition_key=e.key) for e in waiting
-            ],
+            run_requests=[run_of(f"{e.key}:{e.requested_at.timestamp()}", e.key, *STAGE) for e in waiting],
             dynamic_partitions_requests=[
                 dataset_versions.build_add_request([e.key for e in waiting if e.key not in known])
             ],

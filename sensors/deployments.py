@@ -4,6 +4,7 @@ import dagster as dg
 
 from llmops_assets.partitions import endpoints
 from resources.catalog import Catalog
+from sensors.runs import run_of
 
 
 def make(interval: int) -> dg.SensorDefinition:
@@ -21,8 +22,7 @@ def make(interval: int) -> dg.SensorDefinition:
         pending = [e for e in catalog.endpoints() if e.state == "pending" and e.revision > e.observed_revision]
         return dg.SensorResult(
             run_requests=[
-                dg.RunRequest(run_key=f"{e.name}:{e.created_at.timestamp()}:{e.revision}", partition_key=e.name)
-                for e in pending
+                run_of(f"{e.name}:{e.created_at.timestamp()}:{e.revision}", e.name, "deployment") for e in pending
             ],
             dynamic_partitions_requests=[endpoints.build_add_request([e.name for e in pending if e.name not in known])],
         )

@@ -4,6 +4,7 @@ import dagster as dg
 
 from llmops_assets.partitions import endpoints
 from resources.catalog import Catalog
+from sensors.runs import run_of
 
 EVERY = 500
 
@@ -25,7 +26,7 @@ def make(interval: int) -> dg.SensorDefinition:
             batches = catalog.request_count(endpoint=endpoint.name) // EVERY
             if endpoint.name in known and batches:
                 key = f"{endpoint.name}:{endpoint.created_at.timestamp()}:{batches}"
-                requests.append(dg.RunRequest(run_key=key, partition_key=endpoint.name))
+                requests.append(run_of(key, endpoint.name, "drift_report"))
         return dg.SensorResult(run_requests=requests)
 
     return endpoint_drift

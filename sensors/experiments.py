@@ -9,6 +9,7 @@ from llmops_assets.experiments.decision import Decision, action_for
 from llmops_assets.partitions import experiments
 from llmops_assets.specs.deployment import DeploymentSpec, Rollout
 from resources.catalog import Catalog, Endpoint, Experiment
+from sensors.runs import run_of
 
 LEAST_GAP = timedelta(seconds=15)
 NOTHING = "0-0-0"
@@ -52,7 +53,7 @@ def analysis(interval: int) -> dg.SensorDefinition:
             ):
                 looks[name] = {"at": now.timestamp(), "seen": sight}
                 key = f"{name}:{experiment.started_at.timestamp()}:{sight}"
-                requests.append(dg.RunRequest(run_key=key, partition_key=name))
+                requests.append(run_of(key, name, "ab_report"))
         new = [request.partition_key for request in requests if request.partition_key not in known]
         return dg.SensorResult(
             run_requests=requests,

@@ -7,6 +7,7 @@ from llmops_assets.specs.names import training_key
 from llmops_assets.specs.records import MergedModelRecord
 from resources.catalog import Catalog, TrainingRequest
 from resources.records import Records
+from sensors.runs import run_of
 
 
 def waits_for(request: TrainingRequest, catalog: Catalog, records: Records) -> str | None:
@@ -43,7 +44,7 @@ def make(interval: int) -> dg.SensorDefinition:
         new_recipes = sorted({r.recipe for r in ready} - known_recipes)
         catalog.mark_reported([r.id for r in ready])
         return dg.SensorResult(
-            run_requests=[dg.RunRequest(run_key=key, partition_key=key) for key in new_recipes],
+            run_requests=[run_of(key, key, "recipe") for key in new_recipes],
             dynamic_partitions_requests=[
                 recipes.build_add_request(new_recipes),
                 dataset_versions.build_add_request(sorted({r.dataset for r in ready} - known_datasets)),

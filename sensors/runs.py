@@ -1,0 +1,8 @@
+"""Run requests that say which assets they are for, so that whoever follows a partition can tell its runs apart."""
+
+import dagster as dg
+
+
+def run_of(key: str, partition: str, *assets: str) -> dg.RunRequest:
+    """A run of `assets` and their checks on one partition; a sensor starts only one run for each `key`."""
+    return dg.RunRequest(run_key=key, partition_key=partition, asset_selection=[dg.AssetKey(asset) for asset in assets])
