@@ -18,11 +18,21 @@ def test_what_has_a_default_may_be_left_out():
     assert (spec.replicas.min, spec.replicas.max) == (1, 1)
 
 
+def test_an_endpoint_has_the_name_that_it_is_given():
+    spec = DeploymentSpec.model_validate(changed(DEPLOYMENT, endpoint="support"))
+    assert (spec.endpoint, spec.model_name) == ("support", "qwen-legal")
+
+
+def test_a_strategy_left_out_is_blue_green():
+    assert deployment_faults(rollout={}) == []
+    assert deployment_faults(rollout={"traffic_split": {"old": 0, "new": 100}}) == ["rollout.traffic_split"]
+
+
 @pytest.mark.parametrize(
     "missing", ["model_ref", "model_family", "job_type", "serve_target", "environment", "resources"]
 )
 def test_a_missing_field_is_named(missing):
-    assert missing in deployment_faults(**{missing: GONE})
+    assert deployment_faults(**{missing: GONE}) == [missing]
 
 
 @pytest.mark.parametrize(("ref", "version"), [("qwen-legal@3", "3"), ("qwen-legal@production", "production")])

@@ -49,6 +49,9 @@ def test_a_decision_is_expected_no_earlier_than_it_may_be_made():
 @pytest.mark.parametrize(
     ("path", "bad"),
     [
+        ("target_users_per_arm", "many"),
+        ("target_users_per_arm", 1),
+        ("expected_users", 3),
         ("duration_hours", 0),
         ("duration_hours", 10_000),
         ("rating_window_hours", 0),

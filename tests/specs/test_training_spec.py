@@ -28,7 +28,23 @@ def test_the_four_hyperparameters_are_required(name, missing):
     "missing", ["job_type", "model_family", "dataset_ref", "method", "hyperparams", "resources", "output"]
 )
 def test_a_missing_field_is_named(missing):
-    assert missing in training_faults("SFT", **{missing: GONE})
+    assert training_faults("SFT", **{missing: GONE}) == [missing]
+    assert training_faults("SFT", **{missing: 3}) == [missing]
+
+
+def test_a_job_type_that_is_none_brings_no_rules_of_others():
+    assert training_faults("SFT", job_type="stf", base_model_ref=None) == ["job_type"]
+
+
+@pytest.mark.parametrize("ref", [3, ["a"], {"name": "a"}])
+def test_a_base_model_is_named_by_text(ref):
+    assert training_faults("SFT", base_model_ref=ref) == ["base_model_ref"]
+
+
+@pytest.mark.parametrize("block", [3, "x", [1], None])
+def test_hyperparameters_that_are_no_block_are_one_fault(block):
+    for name in JOBS:
+        assert training_faults(name, hyperparams=block) == ["hyperparams"]
 
 
 @pytest.mark.parametrize("name", ["SFT", "RAG_TUNING", "RLHF", "EMBEDDING"])
