@@ -16,10 +16,13 @@ ENOUGH = 0.5
 
 _LOCK = threading.Lock()
 _HANGUL = re.compile("[가-힣]{2}")
-_SELF = re.compile(r"(?:저는|전|제가|나는|본인은|이름은|성함은|성명은|저)\s?$")
+_SELF = re.compile(r"(?:저는|제가|나는|본인은|이름은|성함은|성명은|(?:^|[.!?,]\s?)[저전])\s?$")
 _NEARBY = re.compile(
-    r"(?:저는|제가|이름|성함|성명|명의|예금주|신청인|고객명|연락처|\[전화번호\]|[0-9]{4})[은는이가:,.]?\s{0,2}$"
+    r"(?:저는|제가|이름|성함|성명|명의|예금주|신청인|고객명|연락처|사람|담당|\[전화번호\]|[0-9]{4})[은는이가:,.]?\s{0,2}$"
 )
+
+_READ_AS = ("MM", "NP", "NR", "IC", "XPN")
+"""Tags under which a surname of one syllable may be mistaken."""
 
 
 @cache
@@ -56,28 +59,70 @@ def _names(text: str, tokens: "list[Token]") -> list[Span]:
     return spans
 
 
+def _candidate(text: str, tokens: "list[Token]", number: int) -> tuple[str, int]:
+    """The word that could be a name from token `number` on, and of how many tokens it is; empty when there is none.
+
+    What the analyser does not know it cuts up: a surname and single syllables (김 + 상 + 석), a half known name and a
+    syllable (양희 + 종), a surname and a word (남 + 보람).
+    """
+    token = tokens[number]
+    inside = token.start > 0 and "가" <= text[token.start - 1] <= "힣"
+    if inside or token.form[0] not in SURNAMES:
+        return "", 1
+    word, length = token.form, 1
+    noun = token.tag.startswith("NN")
+    # A surname may be read as another short word (양 as a determiner), but then its given name is cut into syllables.
+    if not noun and (
+        len(word) > 1 or token.tag not in ("MM", "NP", "NR", "IC", "XPN") or word not in words("common_surnames")
+    ):
+        return "", 1
+    introduced = _introduced(text, token.start)
+    may_grow = len(word) == 1 or (len(word) == 2 and (token.tag == "NNP" or introduced))
+    while may_grow and len(word) < 3 and number + length < len(tokens):
+        following = tokens[number + length]
+        touches = following.start == token.start + len(word)
+        if not touches or not following.tag.startswith(("NN", "XR", "NR", "NP", "MM", "XP")):
+            break
+        if len(word) + len(following.form) > 3 or following.form in ("씨", "님", "군", "양"):
+            break
+        if not noun and len(following.form) > 1:
+            break
+        word, length = word + following.form, length + 1
+    if length > 1 and len(word) == 3:
+        return word, length
+    return (token.form, 1) if noun else ("", 1)
+
+
+def _introduced(text: str, start: int) -> bool:
+    before = text[max(0, start - 12) : start]
+    return _SELF.search(before) is not None or _NEARBY.search(before) is not None
+
+
 def _judge(text: str, tokens: "list[Token]", number: int) -> tuple[int, float]:
     """How many tokens from `number` on could be one name, and how much speaks for it."""
     token = tokens[number]
-    if not token.tag.startswith("NN") or token.form[0] not in SURNAMES:
+    word, length = _candidate(text, tokens, number)
+    if not word:
         return 1, 0.0
-    word, length = token.form, 1
-    if len(word) == 1 and number + 1 < len(tokens):
-        # A given name that is a word of its own (보람, 나래) is parted from its surname.
-        given = tokens[number + 1]
-        if given.tag.startswith(("NN", "XR")) and given.start == token.start + token.len and len(given.form) == 2:
-            word, length = word + given.form, 2
-    end = tokens[number + length - 1].start + tokens[number + length - 1].len
+    end = token.start + len(word)
     after = tokens[number + length] if number + length < len(tokens) else None
     following = after.form if after is not None and after.start - end <= 1 else ""
     if len(word) == 1:
-        # A surname alone is a name before 씨 ("김 씨").
-        return 1, float(word in words("common_surnames") and following == "씨" and after.tag in ("NNB", "XSN"))
+        # A surname alone is a name before 씨 and 모 ("김 씨", "김모(33) 씨").
+        alone = following == "씨" or re.match(r"모\s?(?:\(|씨|군|양)", text[end:]) is not None
+        return 1, float(alone and word in words("common_surnames"))
     if re.fullmatch("[가-힣]{2,4}", word) is None or word in words("not_names"):
         return length, 0.0
     evidence = _shape(word)
-    if token.tag == "NNP" and length == 1:
+    if token.tag == "NNP":
         evidence += 0.4
+    elif length == 1 and not token.oov:
+        # A common noun of the dictionary: 고지서, 주유소.
+        evidence -= 0.4
+    elif len(word) == 3 and after is not None and after.tag.startswith(("J", "VCP", "XSN", "NNB", "S")):
+        evidence += 0.2
+    if word[2:] and word[2] in "구군시읍면당국천각역강대사팀차형동도령산":
+        evidence -= 0.3
     if following in words("honorifics"):
         evidence += 0.6
     elif following in words("titles"):
@@ -107,5 +152,5 @@ def _shape(word: str) -> float:
     if len(word) == 2:
         return -0.3 if common else -1.0
     if word[1] in words("first_syllables") and word[2] in words("second_syllables"):
-        return 0.3 if common else 0.1
-    return -0.1 if common else -0.3
+        return 0.3 if common else 0.0
+    return 0.0 if common else -0.3
