@@ -14,26 +14,28 @@ class GatewayError(RuntimeError):
 
 
 class GatewayAdmin:
-    """The gateway at `url` over `catalog`. It may not be running: then there is no traffic, and nothing to wait for."""
+    """The gateway at `url` over `catalog`. It may not be running: then there is no traffic, and nothing to wait for.
 
-    def __init__(self, catalog: Catalog, url: str) -> None:
+    `follow_seconds` is how long it may take to serve what the catalog says; it looks twice a second.
+    """
+
+    def __init__(self, catalog: Catalog, url: str, *, follow_seconds: float = 15.0) -> None:
         self.catalog = catalog
         self.url = url.rstrip("/")
+        self.follow_seconds = follow_seconds
 
-    def set_routes(
-        self, endpoint: str, routes: list[dict[str, Any]], *, actor: str = "deployment", seconds: float = 15.0
-    ) -> int:
+    def set_routes(self, endpoint: str, routes: list[dict[str, Any]], *, actor: str = "deployment") -> int:
         """Replace an endpoint's routes (backend_id, model_ref, weight) and return the phase that this opens.
 
-        Returns once a running gateway serves that phase; GatewayError when it does not within `seconds`.
+        Returns once a running gateway serves that phase; GatewayError when it does not in time.
         """
         phase = self.catalog.set_routes(endpoint, routes, actor)
-        self.wait_for(endpoint, phase, seconds)
+        self.wait_for(endpoint, phase)
         return phase
 
-    def wait_for(self, endpoint: str, phase: int, seconds: float = 15.0) -> None:
+    def wait_for(self, endpoint: str, phase: int) -> None:
         """Wait until a running gateway serves `phase` of `endpoint` or a later one."""
-        until = time.monotonic() + seconds
+        until = time.monotonic() + self.follow_seconds
         while (state := self.state()) is not None:
             served = state["endpoints"].get(endpoint, {}).get("phase", -1)
             if served >= phase:
@@ -41,8 +43,8 @@ class GatewayAdmin:
             if time.monotonic() > until:
                 raise GatewayError(
                     f"the gateway at {self.url} does not serve phase {phase} of endpoint {endpoint!r} after "
-                    f"{seconds:.0f} s. Does it belong to another installation (LLMOPS_HOME, LLMOPS_GATEWAY_PORT)? "
-                    "Its log tells whether it can read the catalog"
+                    f"{self.follow_seconds:g} s. Does it belong to another installation (LLMOPS_HOME, "
+                    "LLMOPS_GATEWAY_PORT)? Its log tells whether it can read the catalog"
                 )
             time.sleep(0.05)
 

@@ -34,8 +34,8 @@ class Cache:
 def limits(config: dict, max_input: int | None, max_output: int | None, cache: Cache) -> Limits:
     """What a model of this Hugging Face `config` may be asked, given the lengths in an endpoint's spec.
 
-    A request is never longer than the positions that the model knows, and where a length is left out (None) it fits into
-    the cache as it is. Longer ones that are asked for explicitly get a larger cache.
+    A request is never longer than the positions that the model knows. Where a length is left out (None) it fits into
+    the cache as it is; longer ones that are asked for explicitly get a larger cache.
     """
     room = cache.blocks * cache.block_tokens
     asked = max_input + max_output if max_input and max_output else max(room, max_input or 0, max_output or 0)
@@ -49,9 +49,7 @@ def model_config(folder: Path) -> dict:
     """The `config.json` of a model folder; FileNotFoundError says what the folder should be."""
     path = folder / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} holds no config.json: a model folder as `save_pretrained` writes it is wanted"
-        )
+        raise FileNotFoundError(f"{folder} holds no config.json: it is no model folder as `save_pretrained` writes one")
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -74,8 +74,9 @@ def population_stability(reference: np.ndarray, traffic: np.ndarray) -> tuple[fl
     with a probability of 5 %: χ²(B−1, .95)·(1/N + 1/M) for B bins (Yurdakul & Naranjo, 2020).
     """
     n, m = len(reference), len(traffic)
-    # A value that fills several deciles makes one bin, closed on its right.
-    edges = np.unique(np.quantile(reference, np.linspace(0, 1, _BINS + 1)[1:-1]))
+    deciles, times = np.unique(np.quantile(reference, np.linspace(0, 1, _BINS + 1)[1:-1]), return_counts=True)
+    # A value that fills several deciles is a bin of its own, closed on both sides.
+    edges = np.union1d(deciles, np.nextafter(deciles[times > 1], -np.inf))
     counts = [np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1) for values in
               (reference, traffic)]  # fmt: skip
     used = (counts[0] + counts[1]) > 0

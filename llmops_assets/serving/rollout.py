@@ -78,9 +78,7 @@ def admit(model: RegisteredModelRecord, state: str, spec: DeploymentSpec, policy
     if model.job_type != spec.job_type:
         reasons.append(f"the spec says job_type {spec.job_type}, but {model.ref} was made by {model.job_type}")
     if model.family != spec.model_family:
-        reasons.append(
-            f"the spec says model_family {spec.model_family}, but {model.ref} is registered as {model.family}"
-        )
+        reasons.append(f"the spec says model_family {spec.model_family}, but {model.ref} is a {model.family} model")
     if model.job_type not in policy.serving.targets.get(spec.serve_target, []):
         reasons.append(f"serve_target {spec.serve_target} is not for models made by {model.job_type}")
     if spec.serve_target == "RAG":
@@ -112,6 +110,8 @@ def target_of(spec: DeploymentSpec, model: RegisteredModelRecord) -> Target:
             "max_input_tokens": spec.runtime.max_input_tokens,
             "max_output_tokens": spec.runtime.max_output_tokens,
             "device": "cpu" if spec.resources.gpus == 0 else "cuda",
+            # As the evaluation loads it: on the CPU in full precision, whatever the weights were saved in.
+            "dtype": "float32" if spec.resources.gpus == 0 else "auto",
         },
         replicas=spec.replicas.min,
         share=split.new if spec.rollout.strategy == "canary" and split is not None else 100,

@@ -174,16 +174,16 @@ class RunningGateway:
 
 
 @pytest.fixture
-def start_gateway(tmp_path: Path, catalog: Catalog) -> Iterator[Callable[[], RunningGateway]]:
-    """Starts the gateway over the test's catalog; stopped with the test."""
+def start_gateway(tmp_path: Path, catalog: Catalog) -> Iterator[Callable[..., RunningGateway]]:
+    """Starts the gateway over the test's catalog, or another one; stopped with the test."""
     running: list[RunningGateway] = []
 
-    def start() -> RunningGateway:
-        _ = catalog.engine
+    def start(over: Catalog = catalog) -> RunningGateway:
+        _ = over.engine
         port = free_port()
         environment = os.environ | {
             "LLMOPS_HOME": str(tmp_path),
-            "LLMOPS_CATALOG_URL": catalog.url,
+            "LLMOPS_CATALOG_URL": over.url,
             "LLMOPS_GATEWAY_PORT": str(port),
         }
         log = tmp_path / f"gateway-{port}.log"

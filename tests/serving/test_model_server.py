@@ -76,7 +76,7 @@ def test_a_served_model_gives_the_answers_of_its_evaluation(
     assert servers.health(running) == "ok"
 
 
-def test_a_server_outlives_the_process_that_started_it_and_is_found_again(
+def test_a_server_outlives_its_starter_and_is_kept_running_until_nobody_routes_to_it(
     models: dict[str, Path], servers: ModelServers, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("LLMOPS_HF_TOKEN", "hf_secret")
@@ -96,9 +96,29 @@ def test_a_server_outlives_the_process_that_started_it_and_is_found_again(
     assert servers.start(backend("b1", path=models["old"])).pid == running.pid
     # None of our secrets is in its environment.
     assert "hf_secret" not in psutil.Process(running.pid).environ().values()
-    servers.stop("b1")
-    assert not servers.alive(running)
-    assert catalog.backends() == []
+
+    # Killed, it is started again, because an endpoint routes to it.
+    catalog.want_endpoint(deployment_spec())
+    catalog.set_routes("desk", [{"backend_id": "b1", "model_ref": "desk@1", "weight": 100}])
+    assert servers.reconcile() == []
+    os.kill(running.pid, signal.SIGKILL)
+    until(lambda: servers.health(running) == "gone")
+    assert servers.reconcile() == ["started b1 of desk again: it was gone"]
+    second = catalog.backend("b1")
+    assert (second.state, servers.health(second)) == ("healthy", "ok")
+    assert second.pid != running.pid
+    # The platform goes down: the process ends, the record stays, without an address that another might take.
+    assert servers.suspend() == []
+    stopped = catalog.backend("b1")
+    assert (stopped.state, stopped.url, stopped.pid) == ("stopped", "", None)
+    assert not servers.alive(second)
+    # An endpoint that a deployment is at work on is left alone.
+    with servers.exclusively("desk"):
+        other = ModelServers(catalog, servers.state_dir, policy=servers.policy, threads=1)
+        assert other.reconcile() == []
+    catalog.update_endpoint("desk", state="deleting")
+    assert servers.reconcile() == ["stopped b1, which desk does not route to", "removed endpoint desk"]
+    assert catalog.endpoints() == []
     servers.stop("b1")
 
 
@@ -140,34 +160,6 @@ def test_a_server_that_does_not_end_stays_on_record_and_is_stopped_again(
     assert servers.reconcile() == ["stopped b1, which desk does not route to"]
     assert catalog.backends() == []
     assert process.wait(5) == -signal.SIGKILL
-
-
-def test_what_should_run_and_does_not_is_started_again(
-    models: dict[str, Path], servers: ModelServers, catalog: Catalog
-):
-    catalog.want_endpoint(deployment_spec())
-    catalog.set_routes("desk", [{"backend_id": "b1", "model_ref": "desk@1", "weight": 100}])
-    first = servers.start(backend("b1", path=models["old"]))
-    servers.wait_healthy(first)
-    assert servers.reconcile() == []
-    os.kill(first.pid, signal.SIGKILL)
-    until(lambda: servers.health(first) == "gone")
-    assert servers.reconcile() == ["started b1 of desk again: it was gone"]
-    second = catalog.backend("b1")
-    assert (second.state, servers.health(second)) == ("healthy", "ok")
-    assert second.pid != first.pid
-    # The platform goes down and comes up again.
-    assert servers.suspend() == []
-    stopped = catalog.backend("b1")
-    assert (stopped.state, stopped.url, stopped.pid) == ("stopped", "", None)
-    assert not servers.alive(second)
-    # A deployment at work is left alone.
-    with servers.exclusively("desk"):
-        other = ModelServers(catalog, servers.state_dir, policy=servers.policy, threads=1)
-        assert other.reconcile() == []
-    catalog.update_endpoint("desk", state="deleting")
-    assert servers.reconcile() == ["stopped b1, which desk does not route to", "removed endpoint desk"]
-    assert catalog.endpoints() == []
 
 
 def test_a_server_that_cannot_start_says_why(
