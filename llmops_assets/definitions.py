@@ -23,7 +23,9 @@ def build(settings: Settings) -> dg.Definitions:
     interval = settings.sensor_interval_seconds
     return dg.Definitions(
         assets=dg.load_assets_from_modules(
-            [dataset_assets, training_assets, evaluation_assets, serving_assets, experiment_assets]
+            [dataset_assets, training_assets, evaluation_assets, serving_assets, experiment_assets],
+            # Without it the external asset `training_request` would become an unpartitioned stub, and every cell trains.
+            include_specs=True,
         ),
         asset_checks=dg.load_asset_checks_from_modules(
             [dataset_checks, training_checks, evaluation_checks, serving_checks, experiment_checks]

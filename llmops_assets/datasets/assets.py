@@ -6,6 +6,7 @@ import dagster as dg
 import polars as pl
 
 from llmops_assets import plots
+from llmops_assets.automation import DUE
 from llmops_assets.datasets import clean, duplicates, names, pii, report, split
 from llmops_assets.datasets.ingest import Batch, ingest
 from llmops_assets.datasets.readers import Limits, list_files
@@ -23,7 +24,6 @@ COMMON: dict[str, Any] = {
     "owners": ["team:data"],
     "code_version": "1",
 }
-WHEN_READY = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
 
 
 def near_of(policy: Policy) -> duplicates.Near:
@@ -112,7 +112,7 @@ def dataset(
     **COMMON,
     deps=[dataset],
     kinds={"polars", "presidio"},
-    automation_condition=WHEN_READY,
+    automation_condition=DUE,
     description="What is in a dataset version: personal data, duplicates, quality scores, toxicity, chat-format faults "
     "and lengths, each finding with its row. Changes nothing.",
 )
@@ -183,7 +183,7 @@ def quality_report(
     **COMMON,
     deps=[dataset, quality_report],
     kinds={"polars", "parquet"},
-    automation_condition=WHEN_READY,
+    automation_condition=DUE,
     description="Rows fit to learn from: personal data masked with typed placeholders, one of each duplicate cluster, "
     "score above the policy's limit. Every dropped row keeps its reason.",
 )
@@ -246,7 +246,7 @@ def clean_dataset(
     **COMMON,
     deps=[clean_dataset],
     kinds={"polars", "parquet"},
-    automation_condition=WHEN_READY,
+    automation_condition=DUE,
     description="Train, validation and test rows: stratified, with near duplicates, equal prompts and the registered "
     "group kept together, and stable as rows are added. An evaluation suite is all test.",
 )

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from llmops_assets import plots
+from llmops_assets.automation import DUE
 from llmops_assets.evaluation import evaluate as ev
 from llmops_assets.evaluation import report
 from llmops_assets.evaluation.answers import Model
@@ -42,7 +43,7 @@ RELEASE_CHECKS_IGNORED = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("
     kinds={"python", "pytorch", "mlflow"},
     owners=["team:ml"],
     code_version="1",
-    automation_condition=dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed(),
+    automation_condition=DUE,
     description="Scores of the model and of its base on the same held-out items, each with its 95 % interval, and the "
     "wrong answers. Accuracy for models that answer; perplexity and bits per byte for pre-trained ones.",
 )

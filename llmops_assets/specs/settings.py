@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Where an installation keeps its state and what it talks to. The defaults need no server of any kind."""
 
-    model_config = SettingsConfigDict(env_prefix="LLMOPS_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="LLMOPS_", env_file=".env", env_ignore_empty=True, extra="ignore")
 
     home: Path = Field(
         default=Path(".llmops"),

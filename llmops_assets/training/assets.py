@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from llmops_assets.automation import DUE
 from llmops_assets.partitions import recipes, trainings
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.policy import Policy
@@ -25,7 +26,6 @@ from resources.records import Records
 from resources.tracking import Tracking
 from resources.trainer import Trainer
 
-DUE = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
 COMMON: dict[str, Any] = {"group_name": "training", "owners": ["team:ml"], "code_version": "1"}
 
 
@@ -138,6 +138,8 @@ def adapter(
     spec, folder = TrainJobSpec.model_validate(plan.spec), Path(plan.model_dir)
     note = folder / "mlflow-run.txt"
     known = note.read_text() if note.exists() else None
+    if known is not None and not tracking.has_run(known):
+        known = None
     facts = folders.facts(folder / "adapter")
     reused = facts is not None
     if facts is None:
