@@ -231,6 +231,18 @@ class Tracking:
     def end_run(self, run_id: str, status: RunStatus) -> None:
         self._call(lambda: self._client.set_terminated(run_id, status))
 
+    def has_run(self, run_id: str) -> bool:
+        """Whether the store still knows a run."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._call(lambda: self._client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+        return True
+
     def run_status(self, run_id: str) -> str:
         """RUNNING, FINISHED, FAILED or KILLED."""
         return self._call(lambda: self._client.get_run(run_id)).info.status

@@ -159,6 +159,18 @@ def marked_markdown(tokenizer: "PreTrainedTokenizerBase", row: Row, limit: int =
     return f"{counts}\n\n> {''.join(parts)}{' …' if len(row.ids) > limit else ''}\n"
 
 
+def stop_at(model: Any, tokenizer: "PreTrainedTokenizerBase", stop_token: str | None) -> None:
+    """Make generation end at the token that answers were trained to end with, and at those the model knew already."""
+    config = model.generation_config
+    known = config.eos_token_id
+    known = [] if known is None else [known] if isinstance(known, int) else list(known)
+    wanted = [tokenizer.convert_tokens_to_ids(stop_token) if stop_token else None, tokenizer.eos_token_id]
+    stops = list(dict.fromkeys(token for token in (*wanted, *known) if token is not None))
+    config.eos_token_id = stops[0] if len(stops) == 1 else stops or None
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+
+
 def _row(ids: Sequence[int], mask: Sequence[int], max_length: int, bos: int | None, blank: set[int]) -> Row:
     ids, mask = list(ids), [int(bool(m)) for m in mask]
     truncated = len(ids) > max_length

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from images.train import rows
+from images.train.chat import stop_at
 from images.train.plan import template_hash
 from images.train.reporter import Reporter
-from images.train.train import stop_at
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 
@@ -29,6 +30,14 @@ Logits = list[torch.Tensor]
 def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     spec = TrainJobSpec.model_validate(job["spec"])
     adapter, output, plan_dir = Path(job["adapter"]), Path(job["output"]), Path(job["plan_dir"])
+    transformers_logging.disable_progress_bar()
+    with folders.only_one(output.parent, reporter.log.info):
+        return _run(spec, job, adapter, output, plan_dir, reporter)
+
+
+def _run(
+    spec: TrainJobSpec, job: dict[str, Any], adapter: Path, output: Path, plan_dir: Path, reporter: Reporter
+) -> dict[str, Any]:
     probes = _probes(plan_dir)
     trained: Logits | None = None
     if spec.method == "full":
@@ -69,7 +78,7 @@ def _merge(
     trained = _logits(model, probes)
     merged = model.merge_and_unload(safe_merge=True)
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
-    stop_at(merged, tokenizer)
+    stop_at(merged, tokenizer, job.get("stop_token"))
     merged.config.use_cache = True
     output.mkdir(parents=True)
     merged.save_pretrained(output)

@@ -14,6 +14,7 @@ from images.train import rows
 from images.train.chat import Row, Template, choose_template, keeps_prefixes, marked_markdown
 from images.train.reporter import Reporter
 from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.training import folders
 from resources.dataset_store import DatasetStore
 
 if TYPE_CHECKING:
@@ -33,8 +34,19 @@ def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     spec = TrainJobSpec.model_validate(job["spec"])
     store = DatasetStore(job["store"])
     folder = Path(job["plan_dir"])
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    with folders.only_one(folder.parent, reporter.log.info):
+        facts = folders.facts(folder)
+        if facts is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            facts = _plan(job, spec, store, folder, reporter)
+            folders.seal(folder, facts)
+    return facts
+
+
+def _plan(
+    job: dict[str, Any], spec: TrainJobSpec, store: DatasetStore, folder: Path, reporter: Reporter
+) -> dict[str, Any]:
     column = "text" if spec.job_type == "PRETRAIN" else "messages"
     frames = {split: store.read(job["manifests"][split], ["row_id", column]) for split in ("train", "validation")}
     if not frames["train"].height:

@@ -20,8 +20,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Traine
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer, pack_dataset
+from trl.trainer import utils as trl_utils
 
 from images.train import rows
+from images.train.chat import stop_at
 from images.train.reporter import Reporter, Stopped
 from llmops_assets.specs.policy import FAMILY_VERSION_KEY
 from llmops_assets.specs.training import TrainJobSpec
@@ -37,8 +39,22 @@ _SAMPLED_VALUES = 1 << 20
 
 _SAY_EVERY_SECONDS = 2.0
 
+# TRL's head scores only the positions that carry loss where Triton runs, and every position elsewhere, because some
+# accelerators compile anew for each shape. A CPU does not: in a chat most positions carry no loss.
+trl_utils._use_triton = lambda device: device.type in ("cuda", "xpu", "cpu")
+
 
 def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    output = Path(job["output"])
+    with folders.only_one(output.parent, reporter.log.info):
+        facts = folders.facts(output)
+        if facts is not None:
+            reporter.log.info("another process has trained these weights meanwhile: nothing is left to do")
+            return facts
+        return _train(job, reporter)
+
+
+def _train(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     spec = TrainJobSpec.model_validate(job["spec"])
@@ -75,7 +91,9 @@ def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     change, non_finite = start.compare(trainer.model)
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    _save(trainer, tokenizer, spec, output)
+    # What was merged of earlier weights is no longer what it says.
+    shutil.rmtree(output.parent / "merged", ignore_errors=True)
+    _save(trainer, tokenizer, spec, output, job.get("stop_token"))
     curve = _curve(state.log_history)
     losses = [point["loss"] for point in curve if point.get("loss") is not None]
     facts = {
@@ -138,9 +156,15 @@ def _base_model(spec: TrainJobSpec, job: dict[str, Any]) -> Any:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=precision,
         )
-    return AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         job["base"]["path"], trust_remote_code=False, use_safetensors=True, **arguments
     )
+    for module in model.modules():
+        # On some CPUs bitsandbytes packs its weights anew, with coarser scales, at the first evaluation; the training
+        # after it would be of another base.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def _lora(spec: TrainJobSpec, model: Any) -> Any:
@@ -387,27 +411,16 @@ class Snapshot:
         return math.sqrt(square), broken
 
 
-def _save(trainer: _Trainer, tokenizer: Any, spec: TrainJobSpec, output: Path) -> None:
+def _save(trainer: _Trainer, tokenizer: Any, spec: TrainJobSpec, output: Path, stop_token: str | None) -> None:
     model = trainer.model
     if spec.method == "full":
-        stop_at(model, tokenizer)
+        stop_at(model, tokenizer, stop_token)
         model.config.use_cache = True
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     with contextlib.suppress(FileNotFoundError):
         # TRL's model card names paths of this machine and is no card of ours.
         os.unlink(output / "README.md")
-
-
-def stop_at(model: Any, tokenizer: Any) -> None:
-    """Make generation end at the tokenizer's end token, besides those that the model knew already."""
-    known = model.generation_config.eos_token_id
-    known = [] if known is None else [known] if isinstance(known, int) else list(known)
-    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in known:
-        known.insert(0, tokenizer.eos_token_id)
-    model.generation_config.eos_token_id = known[0] if len(known) == 1 else known or None
-    if model.generation_config.pad_token_id is None:
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
 def _adapter_hash(folder: Path) -> str:

@@ -96,8 +96,27 @@ def resolve(ref: str, *, family: str, job_type: JobType, policy: Policy, sources
             f"base model {ref!r} at {folder} was changed after it was approved ({approved_hash} became {found}): "
             "register and approve it again"
         )
+    return _record(ref, family, folder, config, found)
+
+
+def inspect_base(ref: str, family: str, policy: Policy) -> BaseModelRecord:
+    """The model that `hf:…` names, to be registered: its folder, hash and size, its family verified by its own config.
+
+    Raises BaseModelError when it is not there, SpecError when it is not of `family`.
+    """
+    parsed = parse_base_ref(ref)
+    if parsed.source != "hf":
+        raise BaseModelError(f"{ref!r} cannot be registered: write hf: and a folder, or hf: and a hub id")
+    folder = model_folder(parsed.name)
+    config = read_config(folder)
+    job_types = policy.families[family].job_types if family in policy.families else ["SFT"]
+    verify_family(policy, family, config, job_types[0])
+    return _record(ref, family, folder, config, content_hash(folder))
+
+
+def _record(ref: str, family: str, folder: Path, config: dict[str, Any], digest: str) -> BaseModelRecord:
     parameters = Shape.from_config(config).parameters if "intermediate_size" in config else None
-    return BaseModelRecord(ref=ref, family=family, path=str(folder), content_hash=found, parameters=parameters)
+    return BaseModelRecord(ref=ref, family=family, path=str(folder), content_hash=digest, parameters=parameters)
 
 
 def _locate(ref: str, parsed: BaseRef, sources: Sources) -> tuple[Path, str | None]:

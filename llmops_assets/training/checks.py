@@ -47,6 +47,7 @@ memory_fits = _check(training_plan, verdicts.memory_fits, "The training fits the
 weights_finite = _check(adapter, verdicts.weights_finite, "Weights and losses are numbers.", AdapterRecord)
 weights_moved = _check(adapter, verdicts.weights_moved, "The weights differ from their initialisation.", AdapterRecord)
 loss_fell = _check(adapter, verdicts.loss_fell, "The training loss fell.", AdapterRecord)
+checkpoint_kept = _check(adapter, verdicts.checkpoint_kept, "The last checkpoint is whole.", AdapterRecord, PlanRecord)
 equals_adapter = _check(
     merged_model, same_as_trained, "Merging did not change the model.", MergedModelRecord, PlanRecord
 )

@@ -184,6 +184,7 @@ def merge_job(plan: PlanRecord, adapter: AdapterRecord) -> dict:
         "plan_dir": str(folder / "plan"),
         "output": str(folder / "merged"),
         "precision": plan.precision,
+        "stop_token": plan.stop_token,
     }
 
 

@@ -1,10 +1,13 @@
 """Folders of a training that are either whole or not there: sealed with the hash of every file, verified before use."""
 
+import fcntl
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +78,28 @@ def facts(folder: Path) -> dict[str, Any] | None:
     if not folder.is_dir() or damage(folder) is not None:
         return None
     return json.loads((folder / SEAL).read_text(encoding="utf-8"))["facts"]
+
+
+@contextmanager
+def only_one(folder: Path, waiting: Callable[[str], None] = lambda message: None) -> Iterator[None]:
+    """Hold `folder` against every other process that works in it by this function; wait for as long as it takes.
+
+    A worker whose run was killed may still be saving a checkpoint when the next run starts, and two cells of the graph
+    may ask for the same weights. The lock goes with the process that holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a") as lock:
+        announced = False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not announced:
+                    waiting(f"waiting for another process that works in {folder}")
+                    announced = True
+                time.sleep(0.2)
+        yield
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:

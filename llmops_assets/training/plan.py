@@ -63,10 +63,7 @@ def training_key(data_hash: str, weights_recipe: Mapping[str, Any], base_hash: s
 
 
 def effective_precision(asked: str, device: str) -> str:
-    """The precision of the computation: half precision is emulated, slowly, where there is no GPU that has it.
-
-    A spec with `gpus: 0` and bf16 is taken at its word by the caller; this is for one that wanted a GPU.
-    """
+    """The precision of the computation: half precision is emulated, slowly, where there is no GPU that has it."""
     return asked if device == "cuda" else "fp32"
 
 

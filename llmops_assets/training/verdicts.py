@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord
+from llmops_assets.training import folders
 
 MAX_CUT_SHARE = 0.05
 """Share of rows whose answer max_seq_len may cut."""
@@ -92,6 +94,16 @@ def weights_moved(record: AdapterRecord) -> Verdict:
     passed = math.isfinite(record.weight_change) and record.weight_change > 0
     text = f"the trained weights moved by {record.weight_change:.4g} (L2) from their initialisation"
     return Verdict(passed, text if passed else f"{text}: nothing was learnt. Look at lr and target_modules")
+
+
+def checkpoint_kept(record: AdapterRecord, plan: PlanRecord) -> Verdict:
+    folder = Path(plan.model_dir) / "checkpoints"
+    step, path, _warnings = folders.last_checkpoint(folder)
+    if step == record.steps:
+        return Verdict(True, f"the checkpoint of the last step {step} is whole", {"checkpoint": str(path)})
+    found = f"the last whole checkpoint is of step {step}" if step is not None else "there is no whole checkpoint"
+    text = f"{found} in {folder}, but {record.steps} steps were trained"
+    return Verdict(False, f"{text}. Was the disk full? Delete the adapter folder and train again")
 
 
 def loss_fell(record: AdapterRecord) -> Verdict:
