@@ -18,7 +18,7 @@ from resources.records import Records
 
 
 @dg.asset(
-    group_name="experiments",
+    group_name="serving",
     partitions_def=experiments,
     deps=[dg.AssetDep("deployment", partition_mapping=dg.AllPartitionMapping())],
     kinds={"polars", "scipy"},

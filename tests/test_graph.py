@@ -1,0 +1,116 @@
+"""The graph as a whole: its partitions, its gates, and what becomes due by itself."""
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
+
+from llmops_assets.definitions import defs
+from llmops_assets.partitions import dataset_versions, recipes
+
+CELL = "desk@v1|tuned-01"
+
+
+@pytest.fixture
+def instance():
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(dataset_versions.name, ["desk@v1", "other@v1"])
+        instance.add_dynamic_partitions(recipes.name, ["tuned-01", "other-01"])
+        yield instance
+
+
+def report(instance: dg.DagsterInstance, asset: str, partition: str) -> None:
+    instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition))
+
+
+def report_checks(instance: dg.DagsterInstance, asset: str, partition: str, *, failed: str | None = None) -> None:
+    """Report every check of an asset's partition as evaluated on its last materialisation."""
+    where = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition])
+    (last,) = instance.fetch_materializations(where, limit=1).records
+    target = AssetCheckEvaluationTargetMaterializationData(
+        storage_id=last.storage_id, run_id=last.run_id, timestamp=last.timestamp
+    )
+    for key in defs.resolve_asset_graph().get_check_keys_for_assets({dg.AssetKey(asset)}):
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=key.asset_key,
+                check_name=key.name,
+                passed=key.name != failed,
+                metadata={},
+                partition=partition,
+                target_materialization_data=target,
+            )
+        )
+
+
+def due(instance: dg.DagsterInstance, cursor=None) -> tuple[dict[str, set[str]], object]:
+    """Partitions requested by asset at one tick, and the cursor for the next."""
+    result = dg.evaluate_automation_conditions(defs=defs, instance=instance, cursor=cursor)
+    found = {}
+    for key in defs.resolve_asset_graph().get_all_asset_keys():
+        if subset := result.get_requested_partitions(key):
+            found[key.to_user_string()] = set(subset)
+    return found, result.cursor
+
+
+def test_every_asset_says_what_it_is():
+    graph = defs.resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.description and node.owners and node.kinds, key
+        assert node.group_name in {"datasets", "training", "serving"}, key
+        assert node.partitions_def is not None, key
+
+
+def test_every_check_is_partitioned_like_its_asset():
+    graph = defs.resolve_asset_graph()
+    for key in graph.asset_check_keys:
+        assert graph.get(key).partitions_def == graph.get(key.asset_key).partitions_def, key
+
+
+def test_only_the_requested_cell_is_trained(instance):
+    _, cursor = due(instance)
+    for version in ("desk@v1", "other@v1"):
+        report(instance, "splits", version)
+        report_checks(instance, "splits", version)
+    for recipe in ("tuned-01", "other-01"):
+        report(instance, "recipe", recipe)
+    found, cursor = due(instance, cursor)
+    assert found == {}
+    report(instance, "training_request", CELL)
+    found, cursor = due(instance, cursor)
+    assert found == {asset: {CELL} for asset in ("training_plan", "adapter", "merged_model", "evaluation")}
+    assert due(instance, cursor)[0] == {}
+
+
+def test_a_request_waits_for_its_splits(instance):
+    _, cursor = due(instance)
+    report(instance, "recipe", "tuned-01")
+    report(instance, "training_request", CELL)
+    found, cursor = due(instance, cursor)
+    assert found == {}
+    report(instance, "splits", "desk@v1")
+    report_checks(instance, "splits", "desk@v1")
+    assert set(due(instance, cursor)[0]) == {"training_plan", "adapter", "merged_model", "evaluation"}
+
+
+def test_a_bad_dataset_version_holds_back_its_own_cells_only(instance):
+    _, cursor = due(instance)
+    report(instance, "recipe", "tuned-01")
+    for version in ("desk@v1", "other@v1"):
+        report(instance, "splits", version)
+        report(instance, "training_request", f"{version}|tuned-01")
+    graph = defs.resolve_asset_graph()
+    bad = min(key.name for key in graph.get_check_keys_for_assets({dg.AssetKey("splits")}))
+    report_checks(instance, "splits", "desk@v1", failed=bad)
+    report_checks(instance, "splits", "other@v1")
+    assert due(instance, cursor)[0]["training_plan"] == {"other@v1|tuned-01"}
+
+
+@pytest.mark.parametrize(("failed", "registered"), [(None, {CELL}), ("accuracy_gate", None), ("beats_base", {CELL})])
+def test_a_model_that_misses_its_gate_is_withheld(instance, failed, registered):
+    _, cursor = due(instance)
+    report(instance, "evaluation", CELL)
+    report_checks(instance, "evaluation", CELL, failed=failed)
+    assert due(instance, cursor)[0].get("registered_model") == registered
