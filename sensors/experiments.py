@@ -7,8 +7,7 @@ import dagster as dg
 
 from llmops_assets.experiments.decision import Decision, action_for
 from llmops_assets.partitions import experiments
-from llmops_assets.specs.deployment import DeploymentSpec, Rollout
-from resources.catalog import Catalog, Endpoint, Experiment
+from resources.catalog import Catalog, Experiment
 from sensors.runs import run_of
 
 LEAST_GAP = timedelta(seconds=15)
@@ -64,11 +63,6 @@ def analysis(interval: int) -> dg.SensorDefinition:
     return running_experiments
 
 
-def switched(endpoint: Endpoint, model_ref: str) -> DeploymentSpec:
-    """The endpoint's spec with all traffic on one model."""
-    return endpoint.spec.model_copy(update={"model_ref": model_ref, "rollout": Rollout(strategy="blue-green")})
-
-
 def promotion(interval: int) -> dg.SensorDefinition:
     """The sensor that carries out decisions, evaluated every `interval` seconds at most."""
 
@@ -79,19 +73,18 @@ def promotion(interval: int) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="A decided A/B test gives all traffic of its endpoint to the winner, or back to the control.",
     )
-    def decided_experiments(catalog: dg.ResourceParam[Catalog]) -> dg.SkipReason:
-        done = []
+    def decided_experiments(catalog: dg.ResourceParam[Catalog]) -> dg.SensorResult:
+        requests = []
         for experiment in catalog.experiments("concluded"):
             if experiment.acted_at is not None or experiment.decision is None:
                 continue
             endpoint = catalog.endpoint(experiment.endpoint)
             decision = Decision(experiment.decision, experiment.reason or "", experiment.decided_at)
-            action = action_for(decision, experiment.spec, endpoint.spec)
-            if action is not None:
-                # What is wanted of an endpoint is brought about by `wanted_endpoints`.
-                catalog.want_endpoint(switched(endpoint, action.model_ref), actor=f"experiment {experiment.name}")
-                done.append(f"{experiment.name}: {action.model_ref} gets all traffic of {action.endpoint}")
+            if action := action_for(decision, experiment.spec, endpoint.spec):
+                key = f"{experiment.name}:{experiment.started_at.timestamp()}:{action.model_ref}"
+                config = {"ops": {"deployment": {"config": {"model_ref": action.model_ref}}}}
+                requests.append(run_of(key, endpoint.name, "deployment", config=config))
             catalog.mark_acted(experiment.name)
-        return dg.SkipReason("; ".join(done) or "no decision waits to be carried out")
+        return dg.SensorResult(run_requests=requests)
 
     return decided_experiments

@@ -269,7 +269,7 @@ class Demo:
             experiment.endpoint,
             self.questions(),
             users=users,
-            questions_per_user=2,
+            questions_per_user=3,
             first_user=first_user,
             progress=progress,
         )
@@ -385,7 +385,7 @@ def _interval(metric: Metric) -> str:
 
 
 def demo(
-    users: Annotated[int, typer.Option(help="Simulated users of the A/B test.", min=400)] = 440,
+    users: Annotated[int, typer.Option(help="Simulated users of the A/B test.", min=400)] = 500,
     json_: Annotated[bool, typer.Option("--json", help="Print the closing table as JSON.")] = False,
 ) -> None:
     """Run the whole loop on example data: ingest, train, gate, deploy, compare, promote. Run again, it goes on.

@@ -86,6 +86,7 @@ def deployment(
         except BaseException:
             _conclude(catalog, endpoint, "failed", "the deployment was interrupted; its traffic is as before")
             raise
+        _move_alias(tracking, endpoint.spec, outcome.routes, before)
         _conclude(catalog, endpoint, "live", f"not stopped yet: {'; '.join(outcome.left)}" if outcome.left else "")
     catalog.log("deployment", "endpoint.serve", name, model_ref=model.ref, revision=endpoint.revision)
     record = DeploymentRecord(
@@ -112,7 +113,7 @@ def _wanted(catalog: Catalog, tracking: Tracking, name: str, model_ref: str | No
     endpoint = catalog.endpoint(name)
     if endpoint.state == "deleting":
         raise dg.Failure(f"endpoint {name!r} is being deleted", allow_retries=False)
-    if model_ref is None or model_ref == endpoint.spec.model_ref:
+    if model_ref is None or (model_ref == endpoint.spec.model_ref and endpoint.spec.rollout == Rollout()):
         return endpoint
     try:
         model = tracking.model(model_ref)
@@ -141,6 +142,24 @@ def _admitted(tracking: Tracking, spec: DeploymentSpec, policy: Policy) -> Regis
             f"{model.content_hash}. Register them as a version of their own"
         )
     return model
+
+
+def _move_alias(
+    tracking: Tracking, spec: DeploymentSpec, routes: list[dict[str, Any]], before: list[dict[str, Any]]
+) -> None:
+    """Let the alias of the endpoint's environment point to the model that has all its users, and to no model before it.
+
+    While a canary runs, the alias stays where it was.
+    """
+    alias, serving = spec.environment, {route["model_ref"] for route in routes}
+    if alias not in ("staging", "production") or len(serving) != 1:
+        return
+    new = tracking.version(serving.pop())
+    for ref in {route["model_ref"] for route in before} - {new.ref}:
+        old = tracking.version(ref)
+        if old.name != new.name and alias in old.aliases:
+            tracking.delete_alias(old.name, alias)
+    tracking.set_alias(new.name, alias, new.version)
 
 
 def _conclude(catalog: Catalog, endpoint: Endpoint, state: str, message: str) -> None:

@@ -174,10 +174,9 @@ def test_a_decision_is_carried_out_once(catalog, instance, decision, model):
     sensor = ab.promotion(5)
     want(catalog)
     catalog.create_experiment(experiment())
-    evaluate(sensor, instance, catalog=catalog)
-    assert catalog.endpoint("desk").revision == 1
+    assert evaluate(sensor, instance, catalog=catalog).run_requests == []
     catalog.decide_experiment("ab", decision, "because", {})
-    evaluate(sensor, instance, catalog=catalog)
-    evaluate(sensor, instance, catalog=catalog)
-    endpoint = catalog.endpoint("desk")
-    assert (endpoint.revision, endpoint.spec.model_ref, endpoint.spec.rollout.strategy) == (2, model, "blue-green")
+    (request,) = evaluate(sensor, instance, catalog=catalog).run_requests
+    assert request.partition_key == "desk"
+    assert request.run_config == {"ops": {"deployment": {"config": {"model_ref": model}}}}
+    assert evaluate(sensor, instance, catalog=catalog).run_requests == []
