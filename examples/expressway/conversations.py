@@ -131,7 +131,7 @@ def _nearly(question: str, rng: random.Random) -> str:
     """The question with one or two characters more: a stutter of the keyboard, or a tail."""
     if rng.random() < 0.5:
         return question + rng.choice((" 네", "요", " 꼭", ".."))
-    place = rng.randrange(3, len(question) - 3)
+    place = rng.choice([i for i in range(4, len(question) - 3) if question[i - 1] != " "])
     return question[:place] + question[place - 1] + question[place:]
 
 
@@ -149,7 +149,7 @@ def _broken(row: dict[str, Any], reason: str, rng: random.Random) -> str:
     elif reason == "no_assistant":
         del messages[-1]
     elif reason == "unknown_role":
-        messages[-1]["role"] = rng.choice(("bot", "agent", "상담원"))
+        messages[-1]["role"] = rng.choice(("상담원", "narrator", "desk"))
     elif reason == "empty_answer":
         messages[-1]["content"] = rng.choice(("", "   "))
     else:
@@ -169,14 +169,14 @@ def write_rows(rng: random.Random, counts: dict[str, Any]) -> Written:
         once = [(i, t, a) for i in everything for t in range(len(i.topics)) for a in range(len(phrases["asks"][i.ask]))]
         rng.shuffle(once)
         cells += once
-    alike, apart = Distinct(_LIMIT), Distinct(_LIMIT)
+    distinct = Distinct(_LIMIT)
 
     def fresh(cell: tuple[Intent, int, int], extra: str | None, typo: bool) -> Question:
         intent, topic, ask = cell
         for _ in range(_ATTEMPTS):
             question = compose(intent, topic, ask, rng, typo=typo, extra=extra)
-            whole = f"{question.masked}\n{intent.answer}"
-            if apart.accepts("all", question.masked) and alike.accepts(intent.id, whole):
+            # The answer is common to all questions of the intent, so the whole texts are more alike than the questions.
+            if distinct.accepts(intent.id, f"{question.masked}\n{intent.answer}"):
                 return question
         raise RuntimeError(
             f"no new question for {phrasing(*cell)} after {_ATTEMPTS} attempts: add topics or situations"

@@ -48,7 +48,7 @@ class _Apart:
 def _words(rng: random.Random) -> dict[str, str]:
     own, phrases = table("corpus")["slots"], table("phrases")
     words = {name: rng.choice(values) for name, values in own.items()}
-    words |= {name: rng.choice(phrases["slots"][name]) for name in ("road", "car")}
+    words |= {name: rng.choice(phrases["slots"][name]) for name in ("time", "later", "road", "car")}
     words["city"], words["city2"] = rng.sample(phrases["slots"]["city"], 2)
     words["city_en"] = rng.choice(phrases["slots_en"]["city"])
     return words | {
@@ -87,6 +87,21 @@ def _about(intent: Intent, kind: str, rng: random.Random) -> tuple[str, list[tup
     return fill(template, words | pieces), [*keys, *((piece,) for piece in used if piece == intent.answer)]
 
 
+def _letter(lang: str, rng: random.Random) -> tuple[str, list[tuple[str, ...]]]:
+    """A customer's letter: an opener, a situation, what happened, a closer; never a question."""
+    corpus, phrases, words = table("corpus"), table("phrases"), _words(rng)
+    if lang == "en":
+        words["city"], words["city2"] = rng.sample(phrases["slots_en"]["city"], 2)
+    told = rng.sample(corpus["letter"]["told_en" if lang == "en" else "told"], 2)
+    frame = [
+        rng.choice([text for text in phrases[part][lang] if "?" not in text])
+        for part in ("openers", "situations", "closers")
+    ]
+    parts = [frame[0], frame[1], *told, frame[2]]
+    keys = [("letter", a, b) for i, a in enumerate(parts) for b in parts[i + 1 :]]
+    return " ".join(fill(part, words) for part in parts), keys
+
+
 def _log(rng: random.Random) -> tuple[str, list[tuple[str, ...]]]:
     log, words = table("corpus")["log"], _words(rng)
     parts = [rng.choice(log[name]) for name in ("when", "what", "done", "ended")]
@@ -101,14 +116,14 @@ def _general(rng: random.Random) -> tuple[str, list[tuple[str, ...]]]:
 def write_documents(rng: random.Random, counts: dict[str, Any]) -> Written:
     """All lines of `corpus.jsonl`.
 
-    `counts` says how many documents of each kind (`manual`, `notice` over all intents, `log`, `general`), how many
+    `counts` says how many documents of each kind (`manual`, `notice` over all intents, `letter`, `log`, `general`), how many
     log entries carry personal data (`pii`), and how many `exact`, `near` and `broken` ones are planted on top.
     Raises RuntimeError when the tables are too poor for that many.
     """
     everything, apart = intents(), _Apart()
     written = Written([], 0, Counter(), 0, counts["exact"], counts["near"], Counter(counts["broken"]), Counter())
     rows: list[dict[str, Any]] = []
-    for kind in ("manual", "notice", "log", "general"):
+    for kind in ("manual", "notice", "letter", "log", "general"):
         for number in range(counts[kind]):
             intent = everything[number % len(everything)]
             for _ in range(_ATTEMPTS):
@@ -116,6 +131,8 @@ def write_documents(rng: random.Random, counts: dict[str, Any]) -> Written:
                     text, keys = _log(rng)
                 elif kind == "general":
                     text, keys = _general(rng)
+                elif kind == "letter":
+                    text, keys = _letter(intent.lang, rng)
                 else:
                     text, keys = _about(intent, kind, rng)
                 if apart.accepts(keys, text):
@@ -131,7 +148,7 @@ def write_documents(rng: random.Random, counts: dict[str, Any]) -> Written:
             metadata = {
                 "source": kind,
                 "category": intent.category if about else kind,
-                "lang": intent.lang if about else "ko",
+                "lang": intent.lang if about or kind == "letter" else "ko",
             }
             rows.append({"text": text, "metadata": metadata})
     written.unique = len(rows)

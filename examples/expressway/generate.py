@@ -35,6 +35,7 @@ CONVERSATIONS = {
 CORPUS = {
     "manual": 5000,
     "notice": 1800,
+    "letter": 1200,
     "log": 600,
     "general": 600,
     "pii": 60,
