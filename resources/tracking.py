@@ -278,6 +278,8 @@ class Tracking:
         if missing:
             raise ValueError(f"model {name!r} cannot be registered without the lineage tags {', '.join(missing)}")
         tags = {key: str(value) for key, value in tags.items()} | {"path": str(model_dir)}
+        # The client takes the same lock when it is made, and a process that holds it would wait for itself.
+        self.prepare()
         with self._exclusive():
             existing = next(
                 (v for v in self._versions(name) if v.tags.get("content_hash") == tags["content_hash"]), None
