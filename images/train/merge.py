@@ -1,10 +1,11 @@
 """Task `merge`: makes the servable model of trained weights, and measures how far it is from them and from the base.
 
 Job: spec, base ({path} or null), adapter (folder), plan_dir, output, precision. Leaves the model in `output`, sealed;
-the facts in the seal are the result. Full weights are servable as they are: they are measured, and nothing is copied.
+the facts in the seal are the result. Full weights are servable as they are: the files are linked, not copied.
 """
 
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,10 @@ def _run(
 ) -> dict[str, Any]:
     probes = _probes(plan_dir)
     trained: Logits | None = None
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
     if spec.method == "full":
-        output = adapter
+        _link(adapter, output)
     else:
         trained = _merge(spec, job, adapter, output, plan_dir, probes)
     reporter.log.info("loading the merged model again")
@@ -62,9 +65,19 @@ def _run(
         "differs_from_base": base is None or differs(base, served),
         "reloads": all(bool(torch.isfinite(logits).all()) for logits in served),
     }
-    if spec.method != "full":
-        folders.seal(output, facts)
+    folders.seal(output, facts)
     return facts
+
+
+def _link(source: Path, target: Path) -> None:
+    for path in source.iterdir():
+        if path.name == folders.SEAL:
+            continue
+        try:
+            os.link(path, target / path.name)
+        except OSError:
+            # A file system without hard links.
+            shutil.copy2(path, target / path.name)
 
 
 def _merge(
@@ -73,14 +86,12 @@ def _merge(
     """Write base + adapter as one model to `output`; the logits of the two before they became one."""
     from peft import PeftModel
 
-    shutil.rmtree(output, ignore_errors=True)
     model = PeftModel.from_pretrained(_trained_base(spec, job), adapter)
     trained = _logits(model, probes)
     merged = model.merge_and_unload(safe_merge=True)
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
     stop_at(merged, tokenizer, job.get("stop_token"))
     merged.config.use_cache = True
-    output.mkdir(parents=True)
     merged.save_pretrained(output)
     tokenizer.save_pretrained(output)
     return trained

@@ -107,7 +107,7 @@ def training_plan(
     key = training_key(splits.data_hash, spec.weights_recipe(), base.content_hash if base else None)
     model_dir = artifacts.path("models", spec.job_type.lower(), spec.output.artifact_name, key)
     job = conduct.plan_job(spec, base, splits, str(store.root), model_dir)
-    facts = trainer.run(context, job, work_dir=model_dir / "work")
+    facts = folders.facts(model_dir / "plan") or trainer.run(context, job, work_dir=model_dir / "work")
     plan = conduct.plan_record(
         spec, dataset=dataset, recipe=recipe_key, key=key, base=base, model_dir=model_dir, device=device, facts=facts
     )

@@ -1,0 +1,225 @@
+"""The training assets on a real Dagster instance, with real workers: a chain of two trainings, and what stops one."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from llmops_assets.partitions import dataset_versions, recipes
+from llmops_assets.specs.dataset import DatasetSpec
+from llmops_assets.specs.names import training_key
+from llmops_assets.specs.policy import load_policy
+from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord, SplitsRecord
+from llmops_assets.specs.settings import Settings
+from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.training import assets, checks, folders
+from resources.artifacts import Artifacts
+from resources.catalog import Catalog
+from resources.records import Records
+from resources.tracking import Tracking
+from resources.trainer import Trainer
+from tests.training.conftest import SIZES, Desk, pretrain_spec, sft_spec
+
+
+@dataclass
+class House:
+    """One installation whose dataset stages are done."""
+
+    instance: dg.DagsterInstance
+    resources: dict[str, Any]
+
+    @property
+    def records(self) -> Records:
+        return self.resources["records"]
+
+    def request(self, recipe: dict[str, Any], dataset: str) -> str:
+        """Keep a recipe, add its partition, and return the key of its cell."""
+        spec = TrainJobSpec.from_recipe(recipe, dataset)
+        key = spec.recipe_key()
+        self.resources["catalog"].add_recipe(key, spec.recipe())
+        self.instance.add_dynamic_partitions(recipes.name, [key])
+        return training_key(dataset, key)
+
+    def run(self, cell: str, *names: str, raises: bool = True) -> dg.ExecuteInProcessResult:
+        upstream = [dg.AssetSpec("splits", partitions_def=dataset_versions)]
+        selection = dg.AssetSelection.assets(*(names or ("training_plan", "adapter", "merged_model")))
+        defs = dg.Definitions(
+            assets=[*upstream, *dg.load_assets_from_modules([assets])],
+            asset_checks=dg.load_asset_checks_from_modules([checks]),
+            jobs=[dg.define_asset_job("cell", selection=selection)],
+            resources=self.resources,
+        )
+        return defs.resolve_job_def("cell").execute_in_process(
+            instance=self.instance, partition_key=cell, raise_on_error=raises
+        )
+
+
+@pytest.fixture(scope="module")
+def house(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    root = tmp_path_factory.mktemp("house")
+    catalog = Catalog(f"sqlite:///{root}/catalog.db")
+    records = Records(root / "records")
+    for key, kind, manifests in (
+        ("corpus@v1", "pretrain_corpus", desk.corpus),
+        ("desk@v1", "sft_pair", desk.chat),
+    ):
+        name, version = key.split("@")
+        entry = {"name": name, "version": version, "type": kind, "files": ["x.jsonl"], "owner": "team:tests"}
+        catalog.register_dataset(DatasetSpec.model_validate({**entry, "description": "a test"}), "0")
+        records.save(
+            key,
+            SplitsRecord(
+                dataset=key,
+                type=kind,
+                manifests=manifests,
+                rows=dict(SIZES),
+                stratify_by=None,
+                group_by=None,
+                seed=0,
+                data_hash=f"hash-of-{name}",
+            ),
+        )
+    with dg.instance_for_test(temp_dir=str(root)) as instance:
+        instance.add_dynamic_partitions(dataset_versions.name, ["corpus@v1", "desk@v1"])
+        yield House(
+            instance,
+            {
+                "settings": Settings(home=root, _env_file=None),
+                "records": records,
+                "store": desk.store,
+                "artifacts": Artifacts(root / "artifacts"),
+                "catalog": catalog,
+                "policy": load_policy(),
+                "tracking": Tracking(f"sqlite:///{root}/mlflow.db"),
+                "trainer": Trainer(dg.PipesSubprocessClient(), locks=root / "locks", threads=1),
+            },
+        )
+
+
+@pytest.fixture(scope="module")
+def base_cell(house: House) -> str:
+    """A pre-training that went through the graph."""
+    cell = house.request(pretrain_spec(), "corpus@v1")
+    result = house.run(cell)
+    assert result.success
+    evaluations = result.get_asset_check_evaluations()
+    assert len(evaluations) == 14 and all(e.passed for e in evaluations)
+    return cell
+
+
+def test_a_recipe_is_shown_whole_and_refused_when_the_policy_forbids_it(house: House) -> None:
+    key = house.request(pretrain_spec(), "corpus@v1").split("|")[1]
+    result = house.run(key, "recipe")
+    shown = result.asset_materializations_for_node("recipe")[0].metadata
+    assert '"max_steps": 20' in shown["spec"].value
+    spec = {**pretrain_spec(), "model_family": "falcon"}
+    forbidden = house.request(spec, "corpus@v1").split("|")[1]
+    refused = house.run(forbidden, "recipe", raises=False)
+    assert "falcon" in failure(refused, "recipe")
+
+
+def test_a_training_starts_from_an_earlier_one_and_is_not_done_twice(house: House, base_cell: str) -> None:
+    cell = house.request(sft_spec(base_cell), "desk@v1")
+    result = house.run(cell)
+    assert all(e.passed for e in result.get_asset_check_evaluations())
+
+    plan, adapter = house.records.load(PlanRecord, cell), house.records.load(AdapterRecord, cell)
+    merged = house.records.load(MergedModelRecord, cell)
+    base = house.records.load(MergedModelRecord, base_cell)
+    assert plan.base.content_hash == base.content_hash and plan.base.path == base.path
+    assert not adapter.reused and adapter.last_loss < adapter.first_loss
+    assert merged.content_hash == folders.content_hash(Path(merged.path)) != base.content_hash
+    assert Path(plan.model_dir).parts[-4:] == ("models", "sft", "tiny-desk", plan.training_key)
+
+    tracking: Tracking = house.resources["tracking"]
+    assert tracking.run_status(adapter.mlflow_run_id) == "FINISHED"
+    metrics = tracking.run_metrics(adapter.mlflow_run_id)
+    assert metrics["loss"] == pytest.approx(adapter.curve[-1].loss or adapter.curve[-2].loss, rel=0.5)
+    assert metrics["eval_loss"] == pytest.approx(adapter.eval_loss)
+
+    shown = result.asset_materializations_for_node("adapter")[0].metadata
+    assert shown["loss curve"].value.startswith("![")
+    assert (
+        "\\<\\|im\\_end\\|\\>**"
+        in result.asset_materializations_for_node("training_plan")[0].metadata["a row as it is trained"].value
+    )
+    observed = house.instance.fetch_observations(dg.AssetKey("adapter"), limit=10).records
+    steps = {r.asset_observation.metadata["step"].value for r in observed if r.partition_key == cell}
+    assert steps == {4, 8, 12}
+
+    again = house.run(cell)
+    record = house.records.load(AdapterRecord, cell)
+    assert record.reused and record.content_hash == adapter.content_hash
+    assert record.mlflow_run_id == adapter.mlflow_run_id
+    versions = [r.asset_materializations_for_node("adapter")[0].tags["dagster/data_version"] for r in (result, again)]
+    assert versions[0] == versions[1]
+
+    otherwise = {**sft_spec(base_cell), "evaluation": {"max_new_tokens": 7}}
+    other = house.request(otherwise, "desk@v1")
+    house.run(other)
+    assert other != cell
+    assert house.records.load(AdapterRecord, other).reused, "how a model is evaluated does not change its weights"
+
+
+def test_answers_that_are_cut_stop_the_training_before_it_starts(house: House, base_cell: str) -> None:
+    cell = house.request(sft_spec(base_cell, max_seq_len=24), "desk@v1")
+    result = house.run(cell, raises=False)
+    assert not result.success
+    failed = {e.check_name: e for e in result.get_asset_check_evaluations() if not e.passed}
+    assert {"every_row_trains", "answers_whole"} <= set(failed)
+    assert "Raise it" in failed["answers_whole"].description
+    assert house.records.find(AdapterRecord, cell) is None
+    assert house.records.find(PlanRecord, cell) is not None
+
+
+def test_a_training_that_fails_is_failed_in_mlflow_and_goes_on_in_the_same_run(house: House, base_cell: str) -> None:
+    cell = house.request(sft_spec(base_cell, seed=7), "desk@v1")
+    assert house.run(cell, "training_plan").success
+    folder = Path(house.records.load(PlanRecord, cell).model_dir)
+    rows = folder / "plan" / "train.parquet"
+    kept = rows.read_bytes()
+    rows.write_bytes(kept[: len(kept) // 2])
+    failed = house.run(cell, "adapter", raises=False)
+    assert "task 'train' failed" in failure(failed, "adapter")
+    run_id = (folder / "mlflow-run.txt").read_text()
+    tracking: Tracking = house.resources["tracking"]
+    assert tracking.run_status(run_id) == "FAILED"
+    rows.write_bytes(kept)
+    assert house.run(cell, "adapter").success
+    assert house.records.load(AdapterRecord, cell).mlflow_run_id == run_id
+    assert tracking.run_status(run_id) == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"trainer": "axolotl"}, "trainer axolotl cannot be run yet"),
+        ({"base_model_ref": "corpus@v1|never-trained"}, "'corpus@v1|never-trained' is not there"),
+        ({"base_model_ref": "hf:/nowhere"}, "is not registered"),
+        ({"resources": {"gpus": 0, "nodes": 2}}, "one node"),
+        ({"model_family": "mistral"}, "config.json is not mistral"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_the_reason(
+    house: House, base_cell: str, change: dict[str, Any], reason: str
+) -> None:
+    cell = house.request({**sft_spec(base_cell), **change}, "desk@v1")
+    result = house.run(cell, "training_plan", raises=False)
+    assert reason in failure(result, "training_plan")
+
+
+def test_the_wrong_kind_of_dataset_is_refused(house: House, base_cell: str) -> None:
+    cell = house.request(sft_spec(base_cell), "corpus@v1")
+    assert "trains on sft_pair" in failure(house.run(cell, "training_plan", raises=False), "training_plan")
+
+
+def failure(result: dg.ExecuteInProcessResult, step: str) -> str:
+    """What a failed step says, causes included."""
+    assert not result.success
+    event = next(e for e in result.all_events if e.is_step_failure and e.step_key.startswith(step))
+    data = event.step_failure_data
+    return json.dumps([data.error.to_string(), str(data.user_failure_data)], ensure_ascii=False)
