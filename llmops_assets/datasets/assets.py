@@ -7,7 +7,7 @@ import polars as pl
 
 from llmops_assets import plots
 from llmops_assets.automation import DUE
-from llmops_assets.datasets import clean, duplicates, names, pii, report, split
+from llmops_assets.datasets import clean, duplicates, names, report, split
 from llmops_assets.datasets.ingest import Batch, ingest
 from llmops_assets.datasets.readers import Limits, list_files
 from llmops_assets.partitions import dataset_versions
@@ -32,10 +32,6 @@ def near_of(policy: Policy) -> duplicates.Near:
     return duplicates.Near(bands=how.bands, rows=how.rows, shingle=how.shingle, jaccard=how.jaccard)
 
 
-def name_finder() -> pii.NameFinder:
-    return names.find_names
-
-
 @dg.asset(
     **COMMON,
     kinds={"polars", "parquet"},
@@ -55,6 +51,7 @@ def dataset(
     files = list_files(artifacts.upath("uploads", key))
     settings = config_hash({"type": spec.type, "mapping": spec.mapping})
     limits = Limits(line=policy.limits.max_line_bytes, file=policy.limits.max_decompressed_bytes)
+    placeholders = policy.datasets.pii.placeholders
     refused: list[pl.DataFrame] = []
 
     def rows_of(batch: Batch) -> pl.DataFrame:
@@ -95,7 +92,7 @@ def dataset(
             ),
             "quarantine_reasons": dg.MetadataValue.json(reasons),
             "preview": dg.MetadataValue.md(
-                report.markdown_table(report.preview(rows, spec.type, policy.datasets.pii.placeholders))
+                report.markdown_table(report.preview(rows, spec.type, placeholders, names.find_names))
             ),
             "categories": dg.MetadataValue.json(report.category_counts(rows)),
             "type": spec.type,
@@ -128,12 +125,11 @@ def quality_report(
     rows = store.read(source.manifest)
     quarantine = store.read(source.quarantine) if source.quarantine else None
     placeholders = policy.datasets.pii.placeholders
-    found = report.analyse(rows, source.type, placeholders=placeholders, near=near_of(policy), names=name_finder())
+    found = report.analyse(rows, source.type, placeholders=placeholders, near=near_of(policy), names=names.find_names)
     written = {"dataset": key, "step": "quality_report", "parent": source.manifest}
     settings = config_hash(policy.datasets.model_dump(mode="json"))
-    page = artifacts.write_text(
-        report.html(key, rows, source.type, found, placeholders, quarantine), "reports", key, "quality.html"
-    )
+    text = report.html(key, rows, source.type, found, placeholders, quarantine=quarantine, names=names.find_names)
+    page = artifacts.write_text(text, "reports", key, "quality.html")
     record = QualityRecord(
         dataset=key,
         rows=found.rows,
@@ -164,7 +160,7 @@ def quality_report(
             "toxic_rows": found.toxic_rows,
             "conflicting_rows": found.conflicting_rows,
             "worst_rows": dg.MetadataValue.md(
-                report.markdown_table(report.worst(rows, source.type, found.scores, placeholders))
+                report.markdown_table(report.worst(rows, source.type, found.scores, placeholders, names.find_names))
             ),
             "samples": dg.MetadataValue.md(report.markdown_table(report.samples(found.findings))),
             "statistics": dg.MetadataValue.json(found.statistics),
@@ -203,7 +199,7 @@ def clean_dataset(
         scores=store.read(found.scores),
         lowest_score=policy.datasets.min_quality_score,
         placeholders=placeholders,
-        names=name_finder(),
+        names=names.find_names,
     )
     settings = config_hash(policy.datasets.model_dump(mode="json"))
     written = {"dataset": key, "step": "clean_dataset", "config_hash": settings, "parent": source.manifest}
@@ -234,7 +230,7 @@ def clean_dataset(
             "masked": dg.MetadataValue.json(result.masked),
             "masked_rows": result.masked_rows,
             "preview": dg.MetadataValue.md(
-                report.markdown_table(report.preview(result.frame, source.type, placeholders))
+                report.markdown_table(report.preview(result.frame, source.type, placeholders, names.find_names))
             ),
             "manifest": manifest_id,
         },

@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from llmops_assets.datasets import duplicates, pii, report, schema, split, texts
-from llmops_assets.datasets.assets import clean_dataset, dataset, name_finder, near_of, quality_report, splits
+from llmops_assets.datasets import duplicates, names, pii, report, schema, split, texts
+from llmops_assets.datasets.assets import clean_dataset, dataset, near_of, quality_report, splits
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
@@ -135,7 +135,7 @@ def no_personal_data(
 ) -> dg.AssetCheckResult:
     record = records.load(CleanRecord, context.partition_key)
     rows = store.read(record.manifest)
-    left = pii.find_in_rows(rows, record.type, name_finder())
+    left = pii.find_in_rows(rows, record.type, names.find_names)
     examples = [
         {"row": rows["row_id"][row], "column": column, "type": type_}
         for row, column, type_ in left.select("row", "column", "type").head(10).iter_rows()

@@ -121,7 +121,7 @@ def _judge(text: str, tokens: "list[Token]", number: int) -> tuple[int, float]:
         evidence -= 0.4
     elif len(word) == 3 and after is not None and after.tag.startswith(("J", "VCP", "XSN", "NNB", "S")):
         evidence += 0.2
-    if word[2:] and word[2] in "구군시읍면당국천각역강대사팀차형동도령산":
+    if word[2:] and word[2] in "구군시읍면당국천각역강대사팀차형도령산":
         evidence -= 0.3
     if following in words("honorifics"):
         evidence += 0.6
@@ -133,6 +133,8 @@ def _judge(text: str, tokens: "list[Token]", number: int) -> tuple[int, float]:
         evidence -= 0.4
     if number > 0 and tokens[number - 1].form in words("titles"):
         evidence += 0.3
+    if number > 0 and word[-1] in "동리가로길" and tokens[number - 1].form.endswith(("시", "군", "구", "읍", "면")):
+        evidence -= 0.6
     before = text[max(0, token.start - 12) : token.start]
     if _SELF.search(before):
         evidence += 0.4

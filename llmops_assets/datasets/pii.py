@@ -16,6 +16,9 @@ SPANS = {
     "score": pl.Float64(),
 }
 
+_ROUNDS = 6
+"""What stood behind a masked number may now stand behind its label: masking is repeated, and ends long before this."""
+
 NameFinder = Callable[[list[str]], list[list[privacy.Span]]]
 """Names in each of some texts; `names.find_names` is one."""
 
@@ -107,6 +110,16 @@ def replace(values: pl.Series, spans: pl.DataFrame, placeholders: Mapping[str, s
     return values.scatter(numbers, masked)
 
 
+def mask_texts(values: pl.Series, placeholders: Mapping[str, str], names: NameFinder | None = None) -> pl.Series:
+    """The texts without their personal data: for showing some of them."""
+    for _ in range(_ROUNDS):
+        spans = find(values, names)
+        if not spans.height:
+            break
+        values = replace(values, spans, placeholders)
+    return values
+
+
 def find_in_rows(rows: pl.DataFrame, dataset_type: str, names: NameFinder | None = None) -> pl.DataFrame:
     """Spans in all content and metadata of canonical rows: `row` (number), `column`, `part`, `start`, `end`, `type`,
     `score`, and the `text` that they are in.
@@ -186,7 +199,7 @@ def mask_rows(
     counts: dict[str, int] = {}
     pending = pl.Series(range(flat.height), dtype=pl.UInt32)
     values = flat["text"]
-    for _ in range(6):
+    for _ in range(_ROUNDS):
         found = find(values.gather(pending), names)
         if not found.height:
             break

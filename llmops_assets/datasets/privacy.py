@@ -348,14 +348,14 @@ PATTERNS: tuple[Pattern, ...] = (
         rf"(?<![0-9])[0-9]{{6}}\s{{0,2}}[-~.·]?\s{{0,2}}[0-9]{{6,7}}{_END}",
         0.99,
         label=r"(?:주민\s?등록\s?번호|주민\s?번호|주민\s?등록|(?i:RRN|resident registration (?:number|no\.?)))"
-        rf"{_GAP}{{0,12}}",
+        rf"{_GAP}{{0,12}}?",
     ),
     Pattern(
         "foreigner registration number, labelled",
         "KR_FRN",
         rf"(?<![0-9])[0-9]{{6}}\s{{0,2}}[-~.·]?\s{{0,2}}[0-9]{{6,7}}{_END}",
         0.995,
-        label=rf"(?:외국인\s?등록\s?번호|외국인\s?번호|(?i:alien registration (?:number|no\.?))){_GAP}{{0,12}}",
+        label=rf"(?:외국인\s?등록\s?번호|외국인\s?번호|(?i:alien registration (?:number|no\.?))){_GAP}{{0,12}}?",
     ),
     Pattern(
         "registration number",
@@ -407,7 +407,7 @@ PATTERNS: tuple[Pattern, ...] = (
         "PHONE_NUMBER",
         rf"(?<![0-9])0[0-9]{{1,2}}[-. ]?[0-9]{{3,4}}[-. ]?[0-9]{{4}}{_END}",
         0.85,
-        label=r"(?:전화|연락처|휴대폰|핸드폰|휴대전화|폰\s?번호|팩스|(?i:tel|phone|mobile|fax))[^0-9\n\[\]+(]{0,10}",
+        label=r"(?:전화|연락처|휴대폰|핸드폰|휴대전화|폰\s?번호|팩스|(?i:tel|phone|mobile|fax))[^0-9\n\[\]+(]{0,10}?",
     ),
     Pattern(
         "international number",
@@ -444,7 +444,7 @@ PATTERNS: tuple[Pattern, ...] = (
         "CREDIT_CARD",
         rf"(?<![0-9])(?:[0-9]{{4}}[- ]?){{3}}[0-9]{{3,4}}{_END}",
         0.92,
-        label=rf"(?:카드|(?i:card)){_GAP}{{0,14}}",
+        label=rf"(?:카드|(?i:card)){_GAP}{{0,14}}?",
         valid=lambda text: not _timestamp(text),
     ),
     Pattern(
@@ -452,7 +452,7 @@ PATTERNS: tuple[Pattern, ...] = (
         "KR_ACCOUNT",
         rf"(?<![0-9])(?:[0-9]{{2,6}}-[0-9]{{2,6}}(?:-[0-9]{{1,7}}){{1,2}}|[0-9]{{3,6}}-[0-9]{{6,9}}|[0-9]{{10,14}}){_END}(?!\s?(?:원|건|명))",
         0.86,
-        label=rf"(?:계좌|통장|예금주|은행|뱅크|농협|수협|신협|새마을금고|우체국|(?i:account)){_GAP}{{0,15}}",
+        label=rf"(?:계좌|통장|예금주|은행|뱅크|농협|수협|신협|새마을금고|우체국|(?i:account)){_GAP}{{0,15}}?",
         valid=_account,
     ),
     Pattern(
@@ -468,7 +468,7 @@ PATTERNS: tuple[Pattern, ...] = (
         "KR_PASSPORT",
         r"(?<![A-Za-z0-9])(?:[A-Za-z]{1,2}[0-9]{6,8}|[A-Za-z][0-9]{3}[A-Za-z][0-9]{4})(?![A-Za-z0-9])",
         0.95,
-        label=r"(?:여권\s?(?:번호)?|(?i:passport(?: (?:number|no\.?))?(?: is)?))[^0-9A-Za-z\n\[\]]{0,10}",
+        label=r"(?:여권\s?(?:번호)?|(?i:passport(?: (?:number|no\.?))?(?: is)?))[^0-9A-Za-z\n\[\]]{0,10}?",
     ),
     Pattern(
         "passport number",
@@ -488,7 +488,7 @@ PATTERNS: tuple[Pattern, ...] = (
         "KR_DRIVER_LICENSE",
         rf"(?<![0-9])[0-9]{{2}}[- ]?[0-9]{{2}}[- ]?[0-9]{{6}}[- ]?[0-9]{{2}}{_END}",
         0.94,
-        label=rf"(?:면허\s?(?:증)?\s?번호|(?i:driver'?s?'? licen[cs]e (?:number|no\.?))){_GAP}{{0,8}}",
+        label=rf"(?:면허\s?(?:증)?\s?번호|(?i:driver'?s?'? licen[cs]e (?:number|no\.?))){_GAP}{{0,8}}?",
         valid=_licence,
     ),
     Pattern(
@@ -504,7 +504,7 @@ PATTERNS: tuple[Pattern, ...] = (
         "KR_BRN",
         rf"(?<![0-9])[0-9]{{3}}[- ]?[0-9]{{2}}[- ]?[0-9]{{5}}{_END}",
         0.94,
-        label=rf"사업자\s?(?:등록)?\s?(?:번호)?{_GAP}{{0,10}}",
+        label=rf"사업자\s?(?:등록)?\s?(?:번호)?{_GAP}{{0,10}}?",
     ),
     Pattern(
         "number plate",
@@ -517,7 +517,7 @@ PATTERNS: tuple[Pattern, ...] = (
         "KR_PLATE",
         rf"(?<![0-9])(?:{_REGION}\s?)?[0-9]{{2,3}}\s?[{_PLATE_LETTERS}]\s?[0-9]{{4}}(?![0-9])",
         0.9,
-        label=rf"(?:차량|번호판|차\s?번호|차번|(?i:plate)){_GAP}{{0,12}}",
+        label=rf"(?:차량|번호판|차\s?번호|차번|(?i:plate)){_GAP}{{0,12}}?",
     ),
     Pattern(
         "address, road name",
@@ -572,6 +572,7 @@ PATTERNS: tuple[Pattern, ...] = (
         "IP_ADDRESS",
         r"(?<![0-9A-Za-z.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9])(?!\.[0-9])",
         0.7,
+        unless=r"(?:(?<![A-Za-z])(?i:v|version|ver\.?|release)|버전)\s?",
         valid=_public_address,
     ),
     Pattern(

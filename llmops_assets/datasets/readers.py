@@ -153,11 +153,19 @@ def _json_fault(data: bytes, error: Exception) -> RowFault:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         return RowFault("", _encoding_reason(data))
-    if re.search(r"\\u[dD][89a-fA-F]", text) and "truncated" in str(error):
+    if re.search(r"\\u[dD][89a-fA-F]", text) and _is_json(text):
         return RowFault("", "a lone surrogate (\\ud800 to \\udfff) stands for no character")
     if isinstance(error, RecursionError):
         return RowFault("", "the object is nested too deeply")
     return RowFault("", f"not JSON: {error}")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _encoding_reason(data: bytes) -> str:

@@ -54,7 +54,7 @@ def analyse(
     ids = rows["row_id"]
     spans = pii.find_in_rows(rows, dataset_type, names)
     personal = _pii_findings(spans, ids, placeholders)
-    toxic = _toxic_findings(rows, dataset_type, toxicity or quality.Lexicon(), placeholders)
+    toxic = _toxic_findings(rows, dataset_type, toxicity or quality.Lexicon(), placeholders, names)
     faults = _faults(rows, dataset_type)
     conflicts = conflicting(rows, dataset_type)
     by_column: dict[str, dict[str, int]] = {}
@@ -91,13 +91,19 @@ def _pii_findings(spans: pl.DataFrame, ids: pl.Series, placeholders: Mapping[str
 
 
 def _toxic_findings(
-    rows: pl.DataFrame, dataset_type: str, scorer: quality.ToxicityScorer, placeholders: Mapping[str, str]
+    rows: pl.DataFrame,
+    dataset_type: str,
+    scorer: quality.ToxicityScorer,
+    placeholders: Mapping[str, str],
+    names: pii.NameFinder | None,
 ) -> pl.DataFrame:
     whole = rows.select(texts.whole_of(dataset_type)).to_series()
     groups = scorer.groups(whole)
+    flagged = (groups.list.len() > 0).arg_true()
+    samples = pii.mask_texts(whole.gather(flagged), placeholders, names).str.head(SAMPLE)
     found = [
-        (rows["row_id"][number], "toxic", group, "", privacy.mask_text(whole[number][:SAMPLE], placeholders)[0])
-        for number in (groups.list.len() > 0).arg_true()
+        (rows["row_id"][number], "toxic", group, "", sample)
+        for number, sample in zip(flagged, samples, strict=True)
         for group in groups[number]
     ]
     return pl.DataFrame(found, schema=FINDINGS, orient="row")
@@ -166,40 +172,50 @@ def lengths(rows: pl.DataFrame, dataset_type: str) -> list[int]:
 
 
 def preview(
-    rows: pl.DataFrame, dataset_type: str, placeholders: Mapping[str, str], count: int = 5
+    rows: pl.DataFrame,
+    dataset_type: str,
+    placeholders: Mapping[str, str],
+    names: pii.NameFinder | None = None,
+    count: int = 5,
 ) -> list[dict[str, str]]:
     """Some rows spread over the table, as short texts with personal data masked."""
-    if not rows.height:
-        return []
     step = max(1, rows.height // count)
-    chosen = rows.gather_every(step).head(count)
-    table = chosen.select("row_id", "category", texts.prompt_of(dataset_type), texts.answer_of(dataset_type))
-    shown = []
-    for row_id, category, prompt, answer in table.iter_rows():
-        line = {"row": row_id, "category": category or NO_CATEGORY}
-        if prompt is not None:
-            line["prompt"] = privacy.mask_text(prompt, placeholders)[0][:SAMPLE]
-        line["answer" if prompt is not None else "text"] = privacy.mask_text(answer, placeholders)[0][:SAMPLE]
-        shown.append(line)
-    return shown
+    table = (
+        rows.gather_every(step)
+        .head(count)
+        .select(
+            pl.col("row_id").alias("row"),
+            pl.col("category").fill_null(NO_CATEGORY),
+            texts.prompt_of(dataset_type),
+            texts.answer_of(dataset_type).alias("answer"),
+        )
+    )
+    shown = [name for name in ("prompt", "answer") if table[name].null_count() < max(table.height, 1)]
+    masked = [pii.mask_texts(table[name], placeholders, names).str.head(SAMPLE) for name in shown]
+    return table.select("row", "category", *masked).to_dicts()
 
 
 def worst(
-    rows: pl.DataFrame, dataset_type: str, scores: pl.DataFrame, placeholders: Mapping[str, str], count: int = 10
+    rows: pl.DataFrame,
+    dataset_type: str,
+    scores: pl.DataFrame,
+    placeholders: Mapping[str, str],
+    names: pii.NameFinder | None = None,
+    count: int = 10,
 ) -> list[dict[str, Any]]:
-    """The rows with the lowest scores: what each part says, and the masked answer."""
-    lowest = scores.sort("score", "row_id").head(count)
-    answers = rows.select("row_id", "file", "line", texts.answer_of(dataset_type))
-    table = lowest.join(answers, on="row_id", how="left", maintain_order="left")
+    """The rows with the lowest scores: where they are, what their weakest part is, and the masked answer."""
+    answers = rows.select("row_id", "file", "line", texts.answer_of(dataset_type).alias("answer"))
+    table = scores.sort("score", "row_id").head(count).join(answers, on="row_id", how="left", maintain_order="left")
+    masked = pii.mask_texts(table["answer"], placeholders, names).str.head(80)
     return [
         {
             "row": line["row_id"],
             "file": f"{line['file']}:{line['line']}",
             "score": line["score"],
             "weakest": min(quality.PARTS, key=lambda part: line[part]),
-            "answer": privacy.mask_text(line["answer"], placeholders)[0][:80],
+            "answer": answer,
         }
-        for line in table.iter_rows(named=True)
+        for line, answer in zip(table.iter_rows(named=True), masked, strict=True)
     ]
 
 
@@ -233,7 +249,9 @@ def html(
     dataset_type: str,
     report: Report,
     placeholders: Mapping[str, str],
+    *,
     quarantine: pl.DataFrame | None = None,
+    names: pii.NameFinder | None = None,
 ) -> str:
     """The report as one file that needs no other: figures inside, samples masked, nothing fetched."""
     import jinja2
@@ -254,7 +272,7 @@ def html(
         quarantined=0 if quarantine is None else quarantine.height,
         refused=refused,
         figures={name: plots.data_uri(figure) for name, figure in figures(rows, dataset_type, report).items()},
-        worst=worst(rows, dataset_type, report.scores, placeholders),
+        worst=worst(rows, dataset_type, report.scores, placeholders, names),
         samples=samples(report.findings),
     )
 

@@ -1,6 +1,8 @@
 """What of a row counts as its text: the prompt, the answer, the whole; the same for every judgement made of it."""
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from llmops_assets.datasets import schema
 
@@ -57,9 +59,7 @@ def flat_texts(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
             flat = values.with_columns(part=pl.lit(0, pl.UInt32))
         else:
             lengths = values["text"].list.len()
-            flat = values.with_columns(
-                part=pl.when(lengths > 0).then(pl.int_ranges(0, lengths, dtype=pl.UInt32)).otherwise(None)
-            ).explode("text", "part")
+            flat = values.with_columns(part=pl.int_ranges(0, lengths, dtype=pl.UInt32)).explode("text", "part")
             flat = flat.filter(pl.col("part").is_not_null())
             if dtype == schema.MESSAGES:
                 flat = flat.with_columns(pl.col("text").struct.field("content").alias("text"))
@@ -71,23 +71,16 @@ def with_texts(rows: pl.DataFrame, dataset_type: str, flat: pl.DataFrame) -> pl.
     """`rows` with the content replaced by the texts of `flat`, which is `flat_texts` of them with other texts."""
     columns = []
     for name, dtype in schema.CONTENT[dataset_type].items():
-        mine = flat.filter(pl.col("column") == name).sort("row", "part")
+        mine = flat.filter(pl.col("column") == name).sort("row", "part")["text"]
         if dtype == pl.String:
-            columns.append(mine["text"].alias(name))
+            columns.append(mine.alias(name))
             continue
+        values = mine.to_arrow()
         if dtype == schema.MESSAGES:
-            roles = rows.select(pl.col(name).list.eval(pl.element().struct.field("role")).explode(empty_as_null=False))
-            values = pl.DataFrame([roles.to_series().alias("role"), mine["text"].alias("content")]).to_struct("value")
-        else:
-            values = mine["text"]
-        grouped = (
-            pl.DataFrame([mine["row"], values.alias("value")]).group_by("row", maintain_order=True).agg(pl.col("value"))
-        )
-        numbers = rows.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"))
-        empty = pl.Series("value", [[]], dtype=dtype)
-        columns.append(
-            numbers.join(grouped, on="row", how="left", maintain_order="left")["value"].fill_null(empty[0]).alias(name)
-            if grouped.height < rows.height
-            else grouped["value"].alias(name)
-        )
+            roles = rows.select(
+                pl.col(name).list.eval(pl.element().struct.field("role")).list.explode(empty_as_null=False)
+            )
+            values = pa.StructArray.from_arrays([roles.to_series().to_arrow(), values], ["role", "content"])
+        offsets = pa.array(np.concatenate(([0], np.cumsum(rows[name].list.len().to_numpy()))), pa.int64())
+        columns.append(pl.Series(name, pa.LargeListArray.from_arrays(offsets, values), dtype=dtype))
     return rows.with_columns(columns)

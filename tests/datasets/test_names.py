@@ -1,0 +1,45 @@
+"""Names of persons are found where something speaks for them, and not in places, things or titles."""
+
+import pytest
+
+from llmops_assets.datasets.names import find_names
+
+NAMES = [
+    ("저는 홍길동입니다.", ["홍길동"]),
+    ("박서연이라고 합니다. 차량 조회 부탁드려요.", ["박서연"]),
+    ("예금주는 최하은입니다.", ["최하은"]),
+    ("김민수 고객님이 서수원 톨게이트에서 접수했습니다.", ["김민수"]),
+    ("이영희 씨가 왔다.", ["이영희"]),
+    ("010-0126-0092 양은서입니다. 부모님을 모시고 갑니다.", ["양은서"]),
+    ("신고한 사람은 유서연, 연락처는 남겼다.", ["유서연"]),
+    ("남보람입니다. 확인해 주세요.", ["남보람"]),
+    ("김 씨는 어제 통과했다.", ["김"]),
+    ("홍길동의 카드와 김철수의 카드", ["홍길동", "김철수"]),
+]
+NONE = [
+    "강릉에서 오산까지 얼마인가요?",
+    "남청주 나들목에서 고지서를 받았어요.",
+    "소중한 고객님, 안녕하세요.",
+    "며칠 전 동해선을 탔는데요, 유실물은 어디서 찾나요?",
+    "주유소와 전기차 충전소, 화물차 라운지가 있나요?",
+    "안내견과 함께 휴게소에 가도 되나요?",
+    "정산소에서 현금으로 냈어요.",
+    "이용자가 전용차로를 지나면 하이패스 단말기가 울립니다.",
+    "What time is it?",
+    "",
+]
+
+
+@pytest.mark.parametrize(("text", "names"), NAMES)
+def test_names_are_found(text, names):
+    assert [text[s.start : s.end] for s in find_names([text])[0]] == names
+
+
+@pytest.mark.parametrize("text", NONE)
+def test_other_words_are_no_names(text):
+    assert find_names([text]) == [[]]
+
+
+def test_a_batch_gives_each_text_its_own():
+    texts = [text for text, _ in NAMES] + NONE
+    assert find_names(texts) == [find_names([text])[0] for text in texts]

@@ -1,0 +1,237 @@
+"""Personal data is found in the forms that people write it in, what only looks like it is left alone."""
+
+import itertools
+import re
+from collections import Counter
+
+import polars as pl
+import pytest
+import regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmops_assets.datasets import pii, privacy
+from llmops_assets.datasets.privacy import PATTERNS, Span, find, fold, mask_text, superset
+
+MASKED = [
+    ("홍길동의 주민등록번호는 123456-1234567입니다.", "[이름]의 주민등록번호는 [주민등록번호]입니다."),
+    ("주민번호 999999-9999999로 조회", "주민번호 [주민등록번호]로 조회"),
+    ("900101-1234567이고요", "[주민등록번호]이고요"),
+    ("201105-3123456 아이입니다", "[주민등록번호] 아이입니다"),
+    ("900101-1****** 입니다", "[주민등록번호] 입니다"),
+    ("９００１０１－１２３４５６７입니다", "[주민등록번호]입니다"),
+    ("900101–1234567", "[주민등록번호]"),
+    ("900101 - 1234567", "[주민등록번호]"),
+    ("외국인등록번호 900101-5234567", "외국인등록번호 [외국인등록번호]"),
+    ("900101-6234567", "[외국인등록번호]"),
+    ("010-1234-5678로 전화 주세요", "[전화번호]로 전화 주세요"),
+    ("01012345678", "[전화번호]"),
+    ("010 1234 5678", "[전화번호]"),
+    ("010.1234.5678", "[전화번호]"),
+    ("０１０－１２３４－５６７８", "[전화번호]"),
+    ("010\u200b1234\u200b5678로", "[전화번호]로"),
+    ("+82 10-1234-5678", "[전화번호]"),
+    ("02-123-4567이나 031)123-4567", "[전화번호]이나 [전화번호]"),
+    ("전화 0311234567", "전화 [전화번호]"),
+    ("call +1 (415) 555-0123 now", "call [전화번호] now"),
+    ("212-555-0123", "[전화번호]"),
+    ("계좌 문의는 010-1234-5678로", "계좌 문의는 [전화번호]로"),
+    ("kim@example.com입니다", "[이메일]입니다"),
+    ("메일:a.b+c@mail.example.co.kr.", "메일:[이메일]."),
+    ("4111-1111-1111-1111로 결제", "[카드번호]로 결제"),
+    ("4111111111111111", "[카드번호]"),
+    ("카드번호 1234-5678-9012-3456", "카드번호 [카드번호]"),
+    ("국민은행 123-45-6789012로", "국민은행 [계좌번호]로"),
+    ("계좌번호는 110-123-456789입니다", "계좌번호는 [계좌번호]입니다"),
+    ("여권번호 m12345678", "여권번호 [여권번호]"),
+    ("M123A4567을 잃어버렸어요", "[여권번호]을 잃어버렸어요"),
+    ("면허는 11-23-123456-12예요", "면허는 [운전면허번호]예요"),
+    ("면허번호 112312345612", "면허번호 [운전면허번호]"),
+    ("사업자등록번호 123-45-67890", "사업자등록번호 [사업자등록번호]"),
+    ("220-81-62517", "[사업자등록번호]"),
+    ("제 차는 12가 3456입니다", "제 차는 [차량번호]입니다"),
+    ("123가4567", "[차량번호]"),
+    ("차량번호 서울 12조 3456", "차량번호 [차량번호]"),
+    ("서울 강남구 테헤란로 123 4층에 삽니다", "[주소]에 삽니다"),
+    ("경기도 성남시 분당구 정자동 178-1번지 101동 1203호로 보내요", "[주소]로 보내요"),
+    ("주소는 테헤란로 123입니다", "주소는 [주소]입니다"),
+    ("제 이름은 김민수입니다", "제 이름은 [이름]입니다"),
+    ("신청인 이도윤, 문의", "신청인 [이름], 문의"),
+    ("My name is John Smith and I agree", "My name is [이름] and I agree"),
+    ("server 8.8.8.8", "server [IP주소]"),
+    ("SSN 123-45-6789", "SSN [사회보장번호]"),
+    ("GB82 WEST 1234 5698 7654 32", "[국제계좌번호]"),
+]
+
+LEFT_ALONE = [
+    "주문번호 010-2024-0001",
+    "접수 번호는 01012345678입니다",
+    "접수 번호는 3456-7890입니다.",
+    "2024-01-15 12:30:45",
+    "결제 시각은 2026-03-15 14:23입니다.",
+    "20240115123045",
+    "승인 시각 2026031509301이라고 나와요.",
+    "202401151230에 통과",
+    "1712031234567",
+    "통행료 12,000원, 2024년 3월 1일 10시",
+    "금액 10000000000원을 은행에",
+    "경부고속도로 서울톨게이트 요금 4,800원",
+    "경부선 123km 지점 서울방향",
+    "호남고속도로 광주 34km",
+    "기점 표지판은 123.4입니다.",
+    "성남시 방향으로 3시간",
+    "서수원영업소로 20분",
+    "대표번호 1588-2504로 전화",
+    "12조 5000억",
+    "35도 2000m",
+    "톨게이트 3가 1000대",
+    "1234-5678-1234-5678",
+    "version 1.2.3.4 and 192.168.0.1",
+    "고객님의 연락처를 남겨 주세요",
+    "주유소의 카드 단말기",
+    "하필 같은 이름이라니.",
+    "이름이 이상해요.",
+    "①②③ 순서대로",
+]
+
+
+@pytest.mark.parametrize(("text", "masked"), MASKED)
+def test_is_masked_and_the_particle_stays(text, masked):
+    found, counts = mask_text(text)
+    assert found == masked
+    assert sum(counts.values()) >= 1
+    assert find(found) == [], "a second look finds nothing"
+
+
+@pytest.mark.parametrize("text", LEFT_ALONE)
+def test_is_left_alone(text):
+    assert mask_text(text) == (text, Counter())
+
+
+def test_placeholders_are_the_callers():
+    assert mask_text("kim@example.com", {"EMAIL_ADDRESS": "<mail>"})[0] == "<mail>"
+
+
+def test_a_checksum_never_rejects_a_number_with_a_hyphen():
+    number = "901231-1234560"
+    assert not privacy.rrn_checksum_holds(number)
+    assert mask_text(number)[0] == "[주민등록번호]"
+
+
+def test_thirteen_digits_are_a_registration_number_only_where_they_can_be():
+    assert mask_text("8001011234567")[1] == Counter(KR_RRN=1)
+    assert mask_text("8013011234567")[1] == Counter()
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: p.name)
+def test_every_pattern_compiles_everywhere(pattern):
+    re.compile(pattern.expression)
+    regex.compile(pattern.with_lookbehind)
+    pl.Series(["x"]).str.contains(superset(pattern.expression))
+
+
+SNIPPETS = [text for text, _ in MASKED] + LEFT_ALONE
+PIECES = st.one_of(
+    st.sampled_from(SNIPPETS),
+    st.text(alphabet="0123456789-. ()+@가나다라시군로길번호의은이A①０－\u200b\n,[]:", max_size=24),
+    st.from_regex(r"[0-9]{2,6}-[0-9]{2,7}(-[0-9]{2,7})?", fullmatch=True),
+)
+TEXTS = st.lists(PIECES, min_size=1, max_size=5).map(" ".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=6))
+def test_whole_columns_give_the_spans_of_each_text(texts):
+    found = pii.find(pl.Series(texts, dtype=pl.String))
+    alone = [(number, span.start, span.end, span.type) for number, text in enumerate(texts) for span in find(text)]
+    assert found.select("text", "start", "end", "type").rows() == alone
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXTS)
+def test_the_prefilter_contains_every_match(text):
+    folded, _ = fold(text)
+    for pattern in PATTERNS:
+        if privacy.matches(pattern, folded):
+            assert pl.Series([folded]).str.contains(superset(pattern.expression))[0], pattern.name
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXTS)
+def test_masking_reaches_an_end_and_spans_lie_in_the_text(text):
+    spans = find(text)
+    assert all(0 <= s.start < s.end <= len(text) for s in spans)
+    assert all(a.end <= b.start for a, b in itertools.pairwise(spans))
+    assert find(mask_text(text)[0]) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet="0０１–-－ \u200b\u00a0가각ab①", max_size=30))
+def test_folding_maps_every_character_back(text):
+    folded, positions = fold(text)
+    if positions is None:
+        assert len(folded) == len(text)
+    else:
+        assert len(positions) == len(folded) + 1
+        assert all(fold(text[at])[0] == char for at, char in zip(positions, folded, strict=False))
+
+
+def test_of_overlapping_spans_the_surer_stays():
+    spans = [Span(0, 10, "A", 0.5), Span(5, 12, "B", 0.9), Span(12, 14, "C", 0.1)]
+    assert [s.type for s in privacy.resolve(spans)] == ["B", "C"]
+
+
+def rows(text: str, extra: str = "{}") -> pl.DataFrame:
+    from llmops_assets.datasets import schema
+
+    values = {name: [None] for name in schema.COMMON} | {
+        "row_id": ["r"],
+        "extra": [extra],
+        "file": ["f"],
+        "line": [1],
+        "messages": [[{"role": "user", "content": text}, {"role": "assistant", "content": "네"}]],
+    }
+    return pl.DataFrame(values, schema=schema.columns_of("sft_pair"))
+
+
+def test_rows_are_masked_in_content_and_metadata():
+    table = rows(
+        "제 번호는 010-1234-5678", '{"age":30,"name":"홍길동","phones":["010-1111-2222",1012345678],"user":"u-17"}'
+    )
+    masked = pii.mask_rows(table, "sft_pair", privacy.PLACEHOLDERS)
+    assert masked.frame["messages"][0].to_list()[0]["content"] == "제 번호는 [전화번호]"
+    assert masked.frame["extra"][0] == '{"age":30,"name":"[이름]","phones":["[전화번호]",1012345678],"user":"u-17"}'
+    assert masked.counts == {"PERSON": 1, "PHONE_NUMBER": 2}
+    assert masked.rows == [0]
+    assert pii.find_in_rows(masked.frame, "sft_pair").height == 0
+
+
+def test_rows_without_personal_data_are_the_same_table():
+    table = rows("통행료가 얼마인가요?")
+    assert pii.mask_rows(table, "sft_pair", privacy.PLACEHOLDERS).frame.equals(table)
+
+
+def test_presidio_with_our_recognizers_finds_the_same_spans():
+    from llmops_assets.datasets import recognizers
+
+    engine = recognizers.analyzer(with_names=False)
+    for text in [*SNIPPETS, " ".join(SNIPPETS[:12]), "연락처\u00a0０１０－１２３４－５６７８, kim＠example.com"]:
+        expected = [(s.start, s.end, s.type) for s in find(text)]
+        assert [(s.start, s.end, s.type) for s in recognizers.find(engine, text)] == expected, text
+
+
+def test_presidio_takes_recognizers_of_the_users_own():
+    from presidio_analyzer import PatternRecognizer
+
+    from llmops_assets.datasets import recognizers
+
+    badge = PatternRecognizer.from_dict(
+        {
+            "supported_entity": "STAFF_ID",
+            "supported_language": "ko",
+            "patterns": [{"name": "badge", "regex": "EX-[0-9]{5}", "score": 0.9}],
+        }
+    )
+    engine = recognizers.analyzer(with_names=True, extra=[badge])
+    found = recognizers.find(engine, "홍길동 님의 사번은 EX-12345입니다.")
+    assert [(s.type, s.start, s.end) for s in found] == [("PERSON", 0, 3), ("STAFF_ID", 11, 19)]
