@@ -21,6 +21,14 @@ def create(file: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="An Ex
 
     w = wiring()
     spec = load_checked(file, ExperimentSpec)
+    # An alias may move while the test runs; the two models that it compares may not.
+    refs = {arm: w.tracking.version(getattr(spec, arm)).ref for arm in ("control", "treatment")}
+    spec = spec.model_copy(update=refs)
+    served = {route["model_ref"] for route in w.catalog.endpoint(spec.endpoint).routes}
+    if missing := [ref for ref in refs.values() if ref not in served]:
+        raise ValueError(
+            f"endpoint {spec.endpoint!r} does not serve {' and '.join(missing)}: deploy it as a canary beside the other"
+        )
     new = w.catalog.create_experiment(spec, actor())
     out.print(f"{'running' if new else 'running already'}: experiment {spec.name} on endpoint {spec.endpoint}")
 

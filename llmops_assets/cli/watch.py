@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import dagster as dg
 
 
+LOOK_SECONDS = 0.7
+
 STAGES = (
     {"dataset", "quality_report", "clean_dataset", "splits"},
     {"training_plan", "adapter", "merged_model", "evaluation", "registered_model"},
@@ -146,7 +148,7 @@ class Watcher:
                         )
             else:
                 failed_since = None
-            time.sleep(0.25)
+            time.sleep(LOOK_SECONDS)
         return Outcome(partition, "failed", target, list(checks.values()), f"not done within {timeout:,.0f} s")
 
     def _tell(self, run_id: str, cursors: dict[str, str], checks: dict[tuple[str, str], Check]) -> str:
@@ -160,7 +162,7 @@ class Watcher:
             entry = record.event_log_entry
             event = entry.dagster_event
             if event is None:
-                if entry.level >= logging.INFO and entry.user_message:
+                if entry.level >= logging.INFO and entry.user_message and not entry.user_message.startswith("[pipes]"):
                     self.say(f"  {entry.step_key or ''}: {entry.user_message.splitlines()[0]}")
             elif event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
                 self.say(f"  asset {event.asset_key.to_user_string()} [{event.partition}]")
