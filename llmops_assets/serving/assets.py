@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -83,8 +84,8 @@ def deployment(
             raise dg.Failure(
                 f"{name} does not serve {endpoint.spec.model_ref}: {error}", allow_retries=False
             ) from error
-        except BaseException:
-            _conclude(catalog, endpoint, "failed", "the deployment was interrupted; its traffic is as before")
+        except BaseException as error:
+            _conclude(catalog, endpoint, "failed", f"the deployment broke off: {type(error).__name__} {error}")
             raise
         _move_alias(tracking, endpoint.spec, outcome.routes, before)
         _conclude(catalog, endpoint, "live", f"not stopped yet: {'; '.join(outcome.left)}" if outcome.left else "")
@@ -135,7 +136,7 @@ def _admitted(tracking: Tracking, spec: DeploymentSpec, policy: Policy) -> Regis
     rollout.admit(model, version.state, spec, policy)
     if not has_chat_template(model.path):
         raise rollout.NotAdmitted(f"the tokenizer of {model.ref} has no chat template, so it cannot be chatted with")
-    found = content_hash(model.path)
+    found = content_hash(Path(model.path))
     if found != model.content_hash:
         raise rollout.NotAdmitted(
             f"the files in {model.path} are not what was registered as {model.ref}: content {found}, registered "

@@ -1,13 +1,12 @@
 """Checks on `deployment` and `drift_report`: what is served answers as it was evaluated, and is asked what it knows."""
 
-import json
 from pathlib import Path
 
 import dagster as dg
 
 from llmops_assets.partitions import endpoints
 from llmops_assets.serving.assets import deployment, drift_report
-from llmops_assets.serving.parity import Disagreement, disagreements, template_hash
+from llmops_assets.serving.parity import Disagreement, answers_to_repeat, disagreements, template_hash
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.records import (
     DeploymentRecord,
@@ -120,17 +119,19 @@ def answers_as_evaluated(
         if model.job_type == "PRETRAIN":
             notes.append(f"{model.ref} was evaluated by its perplexity: there are no answers to compare")
             continue
-        test = records.load(SplitsRecord, model.dataset).manifests["test"]
+        suite = next(iter(evaluation.items))
+        test = records.load(SplitsRecord, model.dataset if suite == "test" else suite).manifests["test"]
         conversations = dict(store.read(test, columns=["row_id", "messages"]).iter_rows())
-        rows = [json.loads(line) for line in Path(evaluation.answers).read_text(encoding="utf-8").splitlines()]
-        rows = [row for row in rows if row["suite"] == "test" and row["id"] in conversations][:_COMPARED]
-        limit = int(evaluation.settings.get("max_new_tokens", 128))
+        sample = answers_to_repeat(
+            Path(evaluation.answers), suite, _COMPARED, most_tokens=backend.runtime.get("max_output_tokens")
+        )
+        limit = int(evaluation.settings["tuned"]["max_new_tokens"])
         try:
-            served = [servers.complete(backend, conversations[row["id"]][:-1], max_tokens=limit).text for row in rows]
+            served = [servers.complete(backend, conversations[row["id"]][:-1], max_tokens=limit).text for row in sample]
         except ServerError as error:
             return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.ERROR, description=str(error))
-        differing += disagreements([row["prompt"] for row in rows], [row["got"] for row in rows], served)
-        asked += len(rows)
+        differing += disagreements([row["prompt"] for row in sample], [row["got"] for row in sample], served)
+        asked += len(sample)
         engines.add((backend.engine, backend.runtime.get("device")))
     exact = engines <= {("transformers", "cpu")}
     table = [dg.TableRecord({"question": d.question, "evaluated": d.evaluated, "served": d.served}) for d in differing]

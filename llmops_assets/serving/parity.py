@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 def template_hash(folder: Path | str) -> str | None:
@@ -33,6 +34,20 @@ def disagreements(questions: Sequence[str], evaluated: Sequence[str], served: Se
     """The questions whose answers differ in more than normal form and surrounding white space."""
     triples = zip(questions, evaluated, served, strict=True)
     return [Disagreement(q, e, s) for q, e, s in triples if _plain(e) != _plain(s)]
+
+
+def answers_to_repeat(answers: Path, suite: str, most: int, most_tokens: int | None = None) -> list[dict[str, Any]]:
+    """Up to `most` rows of an evaluation's answers file, spread over the items of `suite`.
+
+    Answers of more than `most_tokens` tokens are left out: a server that may not answer as long would cut them.
+    """
+    rows = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
+    usable = [
+        row
+        for row in rows
+        if row["suite"] == suite and row["tokens"] and (most_tokens is None or row["tokens"] <= most_tokens)
+    ]
+    return usable[:: max(1, len(usable) // most)][:most]
 
 
 def _plain(text: str) -> str:

@@ -1,0 +1,304 @@
+"""The assets of an endpoint in Dagster, with a real registry, real model servers and the real gateway."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from images.train import generate
+from llmops_assets.partitions import endpoints, trainings
+from llmops_assets.serving import assets, checks
+from llmops_assets.serving.parity import answers_to_repeat, template_hash
+from llmops_assets.specs.names import training_key
+from llmops_assets.specs.policy import load_policy
+from llmops_assets.specs.records import (
+    DeploymentRecord,
+    DriftRecord,
+    EvaluationRecord,
+    MergedModelRecord,
+    Metric,
+    SplitsRecord,
+)
+from llmops_assets.specs.settings import Settings
+from llmops_assets.training.folders import content_hash
+from resources.catalog import Catalog
+from resources.dataset_store import DatasetStore
+from resources.gateway import GatewayAdmin
+from resources.model_server import ModelServers
+from resources.records import Records
+from resources.tracking import Tracking
+from tests.serving.conftest import RunningGateway, deployment_spec
+
+RECIPES = {"old": "desk-00000001", "new": "desk-00000002"}
+
+
+@dataclass
+class House:
+    """An installation with two registered models, desk@1 (old) and desk@2 (new), and the gateway running."""
+
+    instance: dg.DagsterInstance
+    resources: dict[str, Any]
+
+    @property
+    def catalog(self) -> Catalog:
+        return self.resources["catalog"]
+
+    @property
+    def records(self) -> Records:
+        return self.resources["records"]
+
+    def run(self, *wanted: str, model_ref: str | None = None, raises: bool = True) -> dg.ExecuteInProcessResult:
+        selection = dg.AssetSelection.assets(*wanted)
+        defs = dg.Definitions(
+            assets=[
+                dg.AssetSpec("registered_model", partitions_def=trainings),
+                assets.deployment,
+                assets.drift_report,
+            ],
+            asset_checks=[
+                checks.serving_answers,
+                checks.template_parity,
+                checks.answers_as_evaluated,
+                checks.nothing_left_running,
+                checks.like_training_data,
+            ],
+            resources=self.resources,
+            jobs=[dg.define_asset_job("serve", selection=selection)],
+        )
+        config = {"ops": {"deployment": {"config": {"model_ref": model_ref}}}} if model_ref else {}
+        return defs.resolve_job_def("serve").execute_in_process(
+            instance=self.instance, partition_key="desk", run_config=config, raise_on_error=raises
+        )
+
+
+def verdicts(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    return {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
+
+
+def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    [event] = result.asset_materializations_for_node(asset)
+    return {key: value.value for key, value in event.metadata.items()}
+
+
+@pytest.fixture
+def house(
+    tmp_path: Path,
+    models: dict[str, Path],
+    catalog: Catalog,
+    servers: ModelServers,
+    start_gateway: Callable[..., RunningGateway],
+) -> Iterator[House]:
+    store, records = DatasetStore(str(tmp_path / "datasets")), Records(tmp_path / "records")
+    tracking = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    questions = [f"{place} {n}번 차로 통행료가 얼마인가요?" for n in range(20) for place in ("서울", "부산")]
+    frame = pl.DataFrame(
+        {
+            "row_id": [f"row-{n}" for n in range(len(questions))],
+            "messages": [
+                [{"role": "user", "content": q}, {"role": "assistant", "content": "1,200원입니다."}] for q in questions
+            ],
+        }
+    )
+    manifest = store.write(frame, kind="sft_pair", dataset="desk@v1", step="splits", config_hash="0")
+    records.save(
+        "desk@v1",
+        SplitsRecord(
+            dataset="desk@v1",
+            type="sft_pair",
+            manifests={"train": manifest, "validation": manifest, "test": manifest},
+            rows={"train": 40, "validation": 40, "test": 40},
+            stratify_by=None,
+            group_by=None,
+            seed=0,
+            data_hash="d",
+        ),
+    )
+    for name, recipe in RECIPES.items():
+        register(name, recipe, models[name], questions, records, tracking, tmp_path)
+    gateway = start_gateway()
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(endpoints.name, ["desk"])
+        yield House(
+            instance,
+            {
+                "settings": Settings(home=tmp_path, _env_file=None),
+                "catalog": catalog,
+                "records": records,
+                "store": store,
+                "tracking": tracking,
+                "policy": load_policy(),
+                "servers": servers,
+                "gateway": GatewayAdmin(catalog, gateway.url),
+            },
+        )
+
+
+def register(
+    name: str, recipe: str, model: Path, questions: list[str], records: Records, tracking: Tracking, folder: Path
+) -> None:
+    """Put a model into the registry as its training and evaluation would."""
+    prompts, said = folder / f"{name}-prompts.jsonl", folder / f"{name}-said.jsonl"
+    rows = [{"id": f"row-{n}", "messages": [{"role": "user", "content": q}]} for n, q in enumerate(questions[:12])]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = {"model_dir": str(model), "prompts_file": str(prompts), "output_file": str(said), "max_new_tokens": 24}
+    told = generate.run(job)
+    answers = folder / f"{name}-answers.jsonl"
+    with open(answers, "w") as file:
+        for line, row in zip(said.read_text().splitlines(), rows, strict=True):
+            answer, question = json.loads(line), row["messages"][0]["content"]
+            kept = {"id": row["id"], "suite": "test", "prompt": question, "got": answer["text"]}
+            file.write(json.dumps(kept | {"tokens": answer["tokens"]}) + "\n")
+    cell, digest = training_key("desk@v1", recipe), content_hash(model)
+    same = {"dataset": "desk@v1", "recipe": recipe, "training_key": "0123456789ab"}
+    records.save(
+        cell,
+        EvaluationRecord(
+            **same,
+            model_hash=digest,
+            metrics=[Metric(suite="test", name="accuracy", value=0.95, n=205)],
+            empty_answers=0,
+            length_truncated=0,
+            by_category={},
+            answers=str(answers),
+            seconds=1.0,
+            items={"test": len(rows)},
+            settings={"tuned": told["settings"]},
+        ),
+    )
+    records.save(
+        cell,
+        MergedModelRecord(
+            **same,
+            path=str(model),
+            content_hash=digest,
+            family="llama",
+            parameters=1000,
+            chat_template_hash=template_hash(model),
+            max_logit_difference=0.0,
+            top1_agreement=1.0,
+            differs_from_base=True,
+            reloads=True,
+        ),
+    )
+    tags = {
+        "dataset": "desk@v1",
+        "recipe": recipe,
+        "content_hash": digest,
+        "family": "llama",
+        "job_type": "SFT",
+        "state": "approved",
+    }
+    tracking.register("desk", model, None, tags)
+
+
+def test_an_endpoint_is_deployed_compared_and_rolled_back(house: House, models: dict[str, Path], tmp_path: Path):
+    house.catalog.want_endpoint(deployment_spec(environment="production"))
+    result = house.run("deployment")
+    assert verdicts(result) == dict.fromkeys(
+        ["serving_answers", "template_parity", "answers_as_evaluated", "nothing_left_running"], True
+    )
+    endpoint = house.catalog.endpoint("desk")
+    assert (endpoint.state, endpoint.observed_revision, endpoint.phase) == ("live", 1, 1)
+    shown = metadata(result, "deployment")
+    assert (shown["model"], shown["previous traffic"], shown["server"]) == ("desk@1", "none", "newly started")
+    assert [row["users (%)"] for row in (r.data for r in shown["routes"].records)] == [100]
+    # The checks have asked through the gateway, and it is no exposure.
+    assert house.catalog.request_count(endpoint="desk") == 0
+
+    canary = {"strategy": "canary", "traffic_split": {"old": 50, "new": 50}}
+    house.catalog.want_endpoint(deployment_spec(model_ref="desk@2", rollout=canary))
+    result = house.run("deployment")
+    assert all(verdicts(result).values())
+    assert metadata(result, "deployment")["previous traffic"] == "desk@1 100 %"
+    assert len(house.catalog.backends("desk")) == 2
+
+    # What must not be served leaves both where they are.
+    tracking = house.resources["tracking"]
+    tracking.tag("desk", 1, "state", "archived")
+    refused = house.run("deployment", model_ref="desk@1", raises=False)
+    assert not refused.success
+    failed = house.catalog.endpoint("desk")
+    assert (failed.state, failed.message, failed.phase) == ("failed", "desk@1 is archived", 2)
+    assert failed.observed_revision == failed.revision
+    tracking.tag("desk", 1, "state", "approved")
+
+    # Rolling back, from the run's config: the model before gets everybody.
+    result = house.run("deployment", model_ref="desk@1")
+    assert metadata(result, "deployment")["server"] == "was running already"
+    record = house.records.load(DeploymentRecord, "desk")
+    assert (record.model_ref, record.phase, len(record.routes)) == ("desk@1", 3, 1)
+    assert [b.model_ref for b in house.catalog.backends("desk")] == ["desk@1"]
+    assert house.catalog.endpoint("desk").spec.model_ref == "desk@1"
+    assert "endpoint.serve" in {line["action"] for line in house.catalog.audit_log()}
+
+    # A template that was changed under the server's feet, and answers other than the evaluated ones, are found.
+    backend = house.catalog.backends("desk")[0]
+    altered = tmp_path / "altered"
+    altered.mkdir()
+    (altered / "chat_template.jinja").write_text("{{ messages }}")
+    house.catalog.update_backend(backend.id, model_path=str(altered))
+    cell = training_key("desk@v1", RECIPES["old"])
+    evaluation = house.records.load(EvaluationRecord, cell)
+    other = house.records.load(EvaluationRecord, training_key("desk@v1", RECIPES["new"]))
+    house.records.save(cell, evaluation.model_copy(update={"answers": other.answers}))
+    result = house.run("deployment", raises=False)
+    found = {e.check_name: e for e in result.get_asset_check_evaluations()}
+    assert not found["template_parity"].passed
+    assert "was trained with" in found["template_parity"].description
+    assert not found["answers_as_evaluated"].passed
+    assert found["answers_as_evaluated"].description.startswith("0 of 8 answers")
+    assert found["serving_answers"].passed
+
+
+def test_drift_is_told_against_the_training_data_of_the_served_model(house: House):
+    house.catalog.want_endpoint(deployment_spec())
+    house.catalog.set_routes("desk", [{"backend_id": "b", "model_ref": "desk@1", "weight": 100}])
+    house.run("drift_report")
+    assert house.records.load(DriftRecord, "desk").requests == 0
+    house.catalog.add_exposures([exposure(n, "where is my refund, please tell me") for n in range(40)])
+    house.catalog.add_feedback("req-1", 2)
+    result = house.run("drift_report")
+    record = house.records.load(DriftRecord, "desk")
+    assert (record.model_ref, record.requests, record.reference_rows) == ("desk@1", 40, 40)
+    assert {"hangul share", "new 3-grams"} <= set(record.drifted)
+    assert (record.ratings, record.rating_mean) == (1, 2.0)
+    assert verdicts(result) == {"like_training_data": False}
+    assert {"plot", "traffic", "features"} <= metadata(result, "drift_report").keys()
+
+
+def exposure(number: int, query: str) -> dict[str, Any]:
+    return {
+        "request_id": f"req-{number}",
+        "at": datetime.now(UTC),
+        "endpoint": "desk",
+        "experiment": None,
+        "phase": 1,
+        "variant": 0,
+        "backend": "b",
+        "model_ref": "desk@1",
+        "user": f"user-{number}",
+        "session": None,
+        "query": query,
+        "response": "네",
+        "status": 200,
+        "error": None,
+        "latency_ms": 20.0 + number,
+        "ttft_ms": None,
+        "prompt_tokens": 5,
+        "completion_tokens": 2,
+        "finish_reason": "stop",
+    }
+
+
+def test_repeated_answers_are_spread_and_short_enough(tmp_path: Path):
+    rows = [{"id": str(n), "suite": "test" if n % 2 else "other", "tokens": n} for n in range(100)]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = [row["tokens"] for row in answers_to_repeat(path, "test", 5, most_tokens=60)]
+    assert chosen == [1, 13, 25, 37, 49]
