@@ -1,6 +1,10 @@
 """The training assets on a real Dagster instance, with real workers: a chain of two trainings, and what stops one."""
 
 import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,8 +180,9 @@ def test_answers_that_are_cut_stop_the_training_before_it_starts(house: House, b
     assert house.records.find(PlanRecord, cell) is not None
 
 
-def test_a_training_that_fails_is_failed_in_mlflow_and_goes_on_in_the_same_run(house: House, base_cell: str) -> None:
-    cell = house.request(sft_spec(base_cell, seed=7), "desk@v1")
+def test_mlflow_knows_that_a_training_failed_and_that_it_was_interrupted(house: House, base_cell: str) -> None:
+    endless = {"num_epochs": 1000, "max_steps": 9000, "save_steps": 8000}
+    cell = house.request(sft_spec(base_cell, **endless), "desk@v1")
     assert house.run(cell, "training_plan").success
     folder = Path(house.records.load(PlanRecord, cell).model_dir)
     rows = folder / "plan" / "train.parquet"
@@ -188,10 +193,25 @@ def test_a_training_that_fails_is_failed_in_mlflow_and_goes_on_in_the_same_run(h
     run_id = (folder / "mlflow-run.txt").read_text()
     tracking: Tracking = house.resources["tracking"]
     assert tracking.run_status(run_id) == "FAILED"
+
     rows.write_bytes(kept)
-    assert house.run(cell, "adapter").success
-    assert house.records.load(AdapterRecord, cell).mlflow_run_id == run_id
-    assert tracking.run_status(run_id) == "FINISHED"
+    metrics = folder / "work" / "train.metrics"
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 300
+        while not metrics.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(BaseException) as caught:
+        house.run(cell, "adapter")
+    assert not isinstance(caught.value, Exception)
+    assert (folder / "mlflow-run.txt").read_text() == run_id, "a training goes on in the run that it began in"
+    assert tracking.run_status(run_id) == "KILLED"
+    step, _path, _warnings = folders.last_checkpoint(folder / "checkpoints")
+    assert step and step < 8000
+    assert "SIGINT" in json.loads((folder / "work" / "train.error").read_text())["message"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""The train image holds what the worker imports, and the worker imports nothing that orchestrates."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+OURS = ("images", "resources", "llmops_assets")
+DISTRIBUTION = {
+    "dagster_pipes": "dagster-pipes",
+    "upath": "universal-pathlib",
+    "yaml": "pyyaml",
+    # They come with others on the list.
+    "tokenizers": "transformers",
+    "pydantic_core": "pydantic",
+    "jinja2": "transformers",
+}
+
+
+def imported(module: str) -> set[str]:
+    """Every module that `module` may import, at its top or inside its functions."""
+    path = ROOT / Path(*module.split("."))
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    found: set[str] = set()
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    typing_only = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from package import module` imports the module too.
+            within = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = {name for name in within if (ROOT / Path(*name.split("."))).with_suffix(".py").exists()}
+            found |= modules or {node.module}
+    return found
+
+
+def reached() -> set[str]:
+    todo = [f"images.train.{path.stem}" for path in (ROOT / "images" / "train").glob("*.py")]
+    seen: set[str] = set()
+    while todo:
+        module = todo.pop()
+        if module not in seen:
+            seen.add(module)
+            if module.split(".")[0] in OURS:
+                todo += imported(module)
+    return seen
+
+
+def names_of(lines: list[str]) -> dict[str, str]:
+    return {line.split(">")[0].split("=")[0].split(";")[0].strip(): line.strip() for line in lines}
+
+
+def test_the_worker_imports_specs_and_pure_modules_only() -> None:
+    modules = reached()
+    assert "images.train.train" in modules and "llmops_assets.specs.training" in modules
+    assert not {m for m in modules if m.split(".")[0] in ("dagster", "mlflow")}
+    assert not {m for m in modules if m.endswith((".assets", ".checks"))}
+
+
+def test_the_image_has_what_the_worker_imports_at_the_versions_of_the_project() -> None:
+    import sys
+
+    listed = names_of(
+        [
+            line
+            for line in (ROOT / "images" / "train" / "requirements.txt").read_text().splitlines()
+            if line and not line.startswith("#")
+        ]
+    )
+    outside = {m.split(".")[0] for m in reached()} - set(OURS) - set(sys.stdlib_module_names)
+    assert not {DISTRIBUTION.get(name, name) for name in outside} - set(listed)
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = names_of([*project["dependencies"], *project["optional-dependencies"]["train"]])
+    dagster = declared["dagster"].removeprefix("dagster")
+    for name, line in listed.items():
+        wanted = f"dagster-pipes{dagster}" if name == "dagster-pipes" else declared[name]
+        assert line == wanted
