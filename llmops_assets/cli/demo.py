@@ -270,6 +270,9 @@ class Demo:
             self.questions(),
             users=users,
             questions_per_user=3,
+            # The servers batch what they are asked at once; the longest right answer has 65 tokens.
+            concurrency=24,
+            max_tokens=80,
             first_user=first_user,
             progress=progress,
         )
@@ -402,7 +405,9 @@ def demo(
         try:
             lines = work.run()
         except DemoError as error:
-            fail(f"{error}", Exit.FAILED)
+            fail(f"{error}. Run the same command again to go on from here", Exit.FAILED)
+        except KeyboardInterrupt:
+            fail("interrupted; run the same command again to go on from here", Exit.FAILED)
     if json_:
         print_json([vars(line) for line in lines])
     else:
