@@ -15,7 +15,6 @@ ENOUGH = 0.5
 """Evidence from which a word counts as a name."""
 
 _LOCK = threading.Lock()
-_HANGUL = re.compile("[가-힣]{2}")
 _SELF = re.compile(r"(?:저는|제가|나는|본인은|이름은|성함은|성명은|(?:^|[.!?,]\s?)[저전])\s?$")
 _NEARBY = re.compile(
     r"(?:저는|제가|이름|성함|성명|명의|예금주|신청인|고객명|연락처|사람|담당|\[전화번호\]|[0-9]{4})[은는이가:,.]?\s{0,2}$"
@@ -32,18 +31,55 @@ def _kiwi() -> "Kiwi":
     return Kiwi(num_workers=1)
 
 
+@cache
+def _worth_a_look() -> re.Pattern[str]:
+    """What a sentence must hold to be looked at: something built like a name, or a word that names stand beside."""
+    common = "".join(words("common_surnames"))
+    first, second = "".join(words("first_syllables")), "".join(words("second_syllables"))
+    beside = "|".join(sorted(words("honorifics") | words("titles"), key=len, reverse=True))
+    return re.compile(
+        rf"(?<![가-힣])(?:[{SURNAMES}][{first}][{second}]|{'|'.join(COMPOUND_SURNAMES)}"
+        rf"|[{common}][가-힣]{{0,3}}\s?(?:{beside}|모\s?\(|입니다|이에요|예요|이?라고))"
+        rf"|(?:{beside}|저는|제가|이름|성함|성명|명의|예금주|신청인|고객명|연락처|사람|담당)[은는이가:,.]?\s{{0,2}}[{common}]"
+    )
+
+
+_SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*\s*|[.!?\n]+\s*")
+
+
+_CACHE: dict[str, tuple[Span, ...]] = {}
+"""Names of sentences that were looked at: sentences recur, in a table and from one asset to the next."""
+_CACHED = 1 << 17
+
+
 def find_names(values: list[str]) -> list[list[Span]]:
     """Spans of persons' names in each text; type PERSON, score 0.5 to 0.9 by the evidence.
 
-    A noun is a name when it is built like one (surname and given-name syllables) and either nothing speaks for a place
-    or a thing, or an honorific, a title or an introduction ("저는 …입니다") stands beside it.
+    Each sentence is judged by itself. A noun is a name when it is built like one (surname and given-name syllables)
+    and either nothing speaks for a place or a thing, or an honorific, a title or an introduction ("저는 …입니다")
+    stands beside it.
     """
-    numbers = [number for number, text in enumerate(values) if _HANGUL.search(text)]
     found: list[list[Span]] = [[] for _ in values]
-    with _LOCK:
-        tokenized = _kiwi().tokenize([values[number] for number in numbers])
-        for number, tokens in zip(numbers, tokenized, strict=True):
-            found[number] = _names(values[number], tokens)
+    look = _worth_a_look()
+    pieces = [
+        (number, match.start(), match.group())
+        for number, text in enumerate(values)
+        if look.search(text)
+        for match in _SENTENCE.finditer(text)
+        if look.search(match.group())
+    ]
+    sentences = dict.fromkeys(sentence for _, _, sentence in pieces)
+    known = {sentence: _CACHE[sentence] for sentence in sentences if sentence in _CACHE}
+    unknown = [sentence for sentence in sentences if sentence not in known]
+    if unknown:
+        with _LOCK:
+            judged = {s: tuple(_names(s, tokens)) for s, tokens in zip(unknown, _kiwi().tokenize(unknown), strict=True)}
+        if len(_CACHE) + len(judged) > _CACHED:
+            _CACHE.clear()
+        _CACHE.update(judged)
+        known |= judged
+    for number, start, sentence in pieces:
+        found[number] += [Span(start + s.start, start + s.end, s.type, s.score) for s in known[sentence]]
     return found
 
 
