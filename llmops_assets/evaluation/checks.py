@@ -2,10 +2,11 @@
 
 import dagster as dg
 
+from llmops_assets.checking import check_result
 from llmops_assets.evaluation.assets import evaluation
 from llmops_assets.evaluation.gate import judge_gate
 from llmops_assets.evaluation.report import number
-from llmops_assets.evaluation.verdicts import Verdict, compare_with_base, completeness
+from llmops_assets.evaluation.verdicts import compare_with_base, completeness
 from llmops_assets.partitions import trainings
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import EvaluationRecord, PlanRecord
@@ -40,7 +41,7 @@ def accuracy_gate(
     description="Every item of every suite got an answer, and not all of the answers are empty.",
 )
 def complete(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
-    return _result(completeness(records.load(EvaluationRecord, context.partition_key)), dg.AssetCheckSeverity.ERROR)
+    return check_result(completeness(records.load(EvaluationRecord, context.partition_key)))
 
 
 @dg.asset_check(
@@ -51,10 +52,4 @@ def complete(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[R
 )
 def beats_base(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
     verdict = compare_with_base(records.load(EvaluationRecord, context.partition_key))
-    return _result(verdict, dg.AssetCheckSeverity.WARN)
-
-
-def _result(verdict: Verdict, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        passed=verdict.passed, severity=severity, description=verdict.text, metadata=verdict.figures
-    )
+    return check_result(verdict, warn=True)

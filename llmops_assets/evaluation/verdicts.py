@@ -1,21 +1,12 @@
 """Judges an evaluation itself: whether it is whole, and whether the model is better than what it was made from."""
 
 import math
-from dataclasses import dataclass, field
 
 from llmops_assets.evaluation.suites import TEST
 from llmops_assets.specs.records import EvaluationRecord
+from llmops_assets.verdict import Verdict
 
 ALPHA = 0.05
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether something holds, why, and the figures that it rests on."""
-
-    passed: bool
-    text: str
-    figures: dict[str, float] = field(default_factory=dict)
 
 
 def completeness(record: EvaluationRecord) -> Verdict:

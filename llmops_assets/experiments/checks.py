@@ -2,9 +2,9 @@
 
 import dagster as dg
 
+from llmops_assets.checking import check_result
 from llmops_assets.experiments import verdicts
 from llmops_assets.experiments.assets import ab_report
-from llmops_assets.experiments.verdicts import Verdict
 from llmops_assets.partitions import experiments
 from llmops_assets.specs.records import AbReportRecord
 from resources.records import Records
@@ -19,7 +19,7 @@ from resources.records import Records
 def no_sample_ratio_mismatch(
     context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]
 ) -> dg.AssetCheckResult:
-    return _result(verdicts.sample_ratio(records.load(AbReportRecord, context.partition_key)), "ERROR")
+    return check_result(verdicts.sample_ratio(records.load(AbReportRecord, context.partition_key)))
 
 
 @dg.asset_check(
@@ -30,7 +30,7 @@ def no_sample_ratio_mismatch(
 def sticky_assignment(
     context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]
 ) -> dg.AssetCheckResult:
-    return _result(verdicts.stickiness(records.load(AbReportRecord, context.partition_key)), "ERROR")
+    return check_result(verdicts.stickiness(records.load(AbReportRecord, context.partition_key)))
 
 
 @dg.asset_check(
@@ -40,13 +40,4 @@ def sticky_assignment(
     "within their margin, which a promotion needs, stands beside it.",
 )
 def guardrails(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
-    return _result(verdicts.guardrails(records.load(AbReportRecord, context.partition_key)), "WARN")
-
-
-def _result(verdict: Verdict, severity: str) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        passed=verdict.passed,
-        severity=dg.AssetCheckSeverity(severity),
-        description=verdict.text,
-        metadata=verdict.metadata,
-    )
+    return check_result(verdicts.guardrails(records.load(AbReportRecord, context.partition_key)), warn=True)

@@ -1,16 +1,8 @@
 """What the checks say about an A/B report: passed or not, and what to do."""
 
-from dataclasses import dataclass, field
-
 from llmops_assets.experiments.decision import MAX_INCONSTANT_SHARE
 from llmops_assets.specs.records import AbReportRecord
-
-
-@dataclass(frozen=True)
-class Verdict:
-    passed: bool
-    text: str
-    metadata: dict[str, float | int | str] = field(default_factory=dict)
+from llmops_assets.verdict import Verdict
 
 
 def sample_ratio(record: AbReportRecord) -> Verdict:

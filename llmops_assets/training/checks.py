@@ -5,10 +5,11 @@ from collections.abc import Callable
 import dagster as dg
 
 from llmops_assets.partitions import trainings
+from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord, Record
 from llmops_assets.training import verdicts
 from llmops_assets.training.assets import adapter, merged_model, training_plan
-from llmops_assets.training.verdicts import Verdict
+from llmops_assets.verdict import Verdict
 from resources.records import Records
 
 
@@ -19,15 +20,18 @@ def _check(
 
     @dg.asset_check(asset=asset, name=judge.__name__, blocking=True, partitions_def=trainings, description=description)
     def check(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
-        verdict = judge(*(records.load(kind, context.partition_key) for kind in kinds))
-        return dg.AssetCheckResult(
-            passed=verdict.passed,
-            severity=dg.AssetCheckSeverity.ERROR,
-            description=verdict.text,
-            metadata=verdict.figures,
-        )
+        return _result(judge(*(records.load(kind, context.partition_key) for kind in kinds)))
 
     return check
+
+
+def _result(verdict: Verdict) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=verdict.passed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=verdict.text,
+        metadata=verdict.figures,
+    )
 
 
 def same_as_trained(merged: MergedModelRecord, plan: PlanRecord) -> Verdict:
@@ -35,7 +39,21 @@ def same_as_trained(merged: MergedModelRecord, plan: PlanRecord) -> Verdict:
 
 
 every_row_trains = _check(training_plan, verdicts.every_row_trains, "Every row has tokens that carry loss.", PlanRecord)
-answers_whole = _check(training_plan, verdicts.answers_whole, "Hardly any answer is cut by max_seq_len.", PlanRecord)
+
+
+@dg.asset_check(
+    asset=training_plan,
+    blocking=True,
+    partitions_def=trainings,
+    description="Hardly any answer is cut by max_seq_len.",
+)
+def answers_whole(
+    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
+) -> dg.AssetCheckResult:
+    plan = records.load(PlanRecord, context.partition_key)
+    return _result(verdicts.answers_whole(plan, policy.limits.max_cut_answers))
+
+
 stop_token_trained = _check(
     training_plan, verdicts.stop_token_trained, "The model is taught where to stop.", PlanRecord
 )

@@ -1,25 +1,15 @@
 """What must hold of a plan, of trained weights and of a merged model, each with what to do when it does not."""
 
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.training import folders
+from llmops_assets.verdict import Verdict
 
-MAX_CUT_SHARE = 0.05
-"""Share of rows whose answer max_seq_len may cut."""
 MIN_AGREEMENT = 0.99
 """Share of positions at which the merged model must find the same token likeliest as base + adapter."""
 MAX_LOGIT_DIFFERENCE = {"fp32": 1e-2, "bf16": 1.0, "fp16": 0.5}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    passed: bool
-    text: str
-    figures: dict[str, Any] = field(default_factory=dict)
 
 
 def every_row_trains(plan: PlanRecord) -> Verdict:
@@ -28,18 +18,26 @@ def every_row_trains(plan: PlanRecord) -> Verdict:
         return Verdict(
             False,
             f"{empty} of {rows} rows have no token to learn from: their answer is empty or beyond max_seq_len "
-            f"{plan.spec['hyperparams']['max_seq_len']}. Raise it, or drop the rows",
+            f"{plan.spec['hyperparams']['max_seq_len']}. Raise it, or leave long rows out (hyperparams.overlong: drop)",
             {"rows": empty, "examples": ", ".join(plan.failures.get("no_trainable_tokens", []))},
         )
     return Verdict(True, f"all {rows} rows have tokens that carry loss: {plan.trainable_tokens:,} an epoch")
 
 
-def answers_whole(plan: PlanRecord) -> Verdict:
+def answers_whole(plan: PlanRecord, allowed: float) -> Verdict:
+    """`allowed` is the share of rows whose answer may be cut."""
     rows = plan.rows.get("train", 0)
     share = plan.cut_answers / rows if rows else 0.0
-    text = f"max_seq_len cuts {plan.cut_answers} of {rows} answers ({share:.1%}; {MAX_CUT_SHARE:.0%} are allowed)"
+    text = f"max_seq_len cuts {plan.cut_answers} of {rows} answers ({share:.1%}; {allowed:.0%} are allowed)"
     figures = {"cut_answers": plan.cut_answers, "examples": ", ".join(plan.failures.get("cut_answers", []))}
-    return Verdict(share <= MAX_CUT_SHARE, text if share <= MAX_CUT_SHARE else f"{text}. Raise it", figures)
+    if share <= allowed:
+        return Verdict(True, text, figures)
+    return Verdict(
+        False,
+        f"{text}. A cut answer teaches the model not to end. Raise max_seq_len, leave long rows out "
+        "(hyperparams.overlong: drop), or allow more in the policy (limits.max_cut_answers)",
+        figures,
+    )
 
 
 def stop_token_trained(plan: PlanRecord) -> Verdict:
