@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from llmops_assets.checking import check_result
 from llmops_assets.partitions import trainings
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord, Record
@@ -20,18 +21,9 @@ def _check(
 
     @dg.asset_check(asset=asset, name=judge.__name__, blocking=True, partitions_def=trainings, description=description)
     def check(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
-        return _result(judge(*(records.load(kind, context.partition_key) for kind in kinds)))
+        return check_result(judge(*(records.load(kind, context.partition_key) for kind in kinds)))
 
     return check
-
-
-def _result(verdict: Verdict) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        passed=verdict.passed,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=verdict.text,
-        metadata=verdict.figures,
-    )
 
 
 def same_as_trained(merged: MergedModelRecord, plan: PlanRecord) -> Verdict:
@@ -51,7 +43,7 @@ def answers_whole(
     context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
 ) -> dg.AssetCheckResult:
     plan = records.load(PlanRecord, context.partition_key)
-    return _result(verdicts.answers_whole(plan, policy.limits.max_cut_answers))
+    return check_result(verdicts.answers_whole(plan, policy.limits.max_cut_answers))
 
 
 stop_token_trained = _check(
