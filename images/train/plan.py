@@ -10,6 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from images.train import rows
 from images.train.chat import Row, Template, choose_template, keeps_prefixes, marked_markdown
 from images.train.reporter import Reporter
@@ -18,7 +20,6 @@ from llmops_assets.training import folders
 from resources.dataset_store import DatasetStore
 
 if TYPE_CHECKING:
-    import polars as pl
     from transformers import PreTrainedTokenizerBase
 
 PREFIX_SAMPLE = 64
@@ -83,6 +84,7 @@ def _plan_corpus(
         "rows_without_trainable_tokens": 0,
         "truncated_rows": 0,
         "cut_answers": 0,
+        "dropped_rows": 0,
         "double_bos_rows": 0,
         # Every document ends with it, so the model learns it everywhere.
         "stop_token": tokenizer.eos_token,
@@ -105,18 +107,30 @@ def _plan_chat(
     template = choose_template(tokenizer)
     reporter.log.info("chat template: %s", template.origin)
     rendered: dict[str, tuple[list[str], list[Row]]] = {}
+    dropped: dict[str, list[str]] = {"train": []}
     for split, frame in frames.items():
         pairs = list(rows.chat_rows(tokenizer, template, frame, spec.hyperparams.max_seq_len))
+        if spec.hyperparams.overlong == "drop":
+            dropped[split] = [row_id for row_id, row in pairs if row.truncated]
+            pairs = [(row_id, row) for row_id, row in pairs if not row.truncated]
+            reporter.log.info("left out %d rows of %s that are too long", len(dropped[split]), split)
         rendered[split] = ([row_id for row_id, _ in pairs], [row for _, row in pairs])
         if pairs:
             rows.save(folder / f"{split}.parquet", *rendered[split])
         reporter.log.info("rendered %d rows of %s", len(pairs), split)
     ids, found = rendered["train"]
+    if not found:
+        raise ValueError(
+            f"all {len(dropped['train'])} rows are longer than max_seq_len {spec.hyperparams.max_seq_len}: raise it"
+        )
     tokenizer.chat_template = template.serving
     tokenizer.save_pretrained(folder / "tokenizer")
-    return _facts(tokenizer, template, frames["train"], ids, found) | {
-        "rows": {split: len(pair[0]) for split, pair in rendered.items() if pair[0]}
-    }
+    facts = _facts(tokenizer, template, frames["train"].filter(pl.col("row_id").is_in(ids)), ids, found)
+    facts["rows"] = {split: len(pair[0]) for split, pair in rendered.items() if pair[0]}
+    facts["dropped_rows"] = len(dropped["train"])
+    if dropped["train"]:
+        facts["failures"]["dropped"] = dropped["train"][:10]
+    return facts
 
 
 def _facts(

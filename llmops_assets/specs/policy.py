@@ -83,6 +83,7 @@ class Limits(Part):
     model_versions: Int = Field(ge=1)
     max_gpus: Int = Field(ge=0)
     max_nodes: Int = Field(ge=1)
+    max_cut_answers: Float = Field(default=0.05, ge=0, le=1, description="Share of rows whose answer may be cut.")
 
 
 class MinHash(Part):

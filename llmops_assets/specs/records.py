@@ -103,6 +103,7 @@ class PlanRecord(Record):
     rows_without_trainable_tokens: int
     truncated_rows: int
     cut_answers: int = Field(description="Rows whose answer was cut by max_seq_len.")
+    dropped_rows: int = Field(default=0, description="Rows left out because they are longer than max_seq_len.")
     double_bos_rows: int
     stop_token: str | None
     stop_token_trained: bool

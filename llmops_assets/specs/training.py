@@ -116,6 +116,10 @@ class Hyperparams(Part):
         default=None, description="Left out: bf16, or fp32 where resources.gpus is 0."
     )
     seed: Int = Field(default=42, ge=0, lt=2**32)
+    overlong: Literal["drop"] | None = Field(
+        default=None,
+        description="drop leaves rows of more than max_seq_len tokens out and counts them; left out: they are cut.",
+    )
     packing: Bool = Field(default=False, description="Fill sequences of max_seq_len with several rows.")
     save_steps: Int = Field(default=500, ge=1, description="Steps between checkpoints.")
     eval_steps: Int | None = Field(
@@ -376,6 +380,8 @@ def _architecture_rules(view: View) -> Iterator[Rule]:
             f"{heads} heads cannot share {kv_heads} key-value heads equally",
             "Choose a divisor of num_heads",
         )
+    if view.get("job_type") == "PRETRAIN" and view.get("hyperparams.overlong") is not None:
+        yield "hyperparams.overlong", "has no effect for PRETRAIN, which cuts its corpus into blocks", "Remove it"
     wanted = view.get("tokenizer.vocab_size", int)
     if vocabulary and wanted and vocabulary < wanted:
         yield (

@@ -97,6 +97,7 @@ _FROM_ROWS = (
     "rows_without_trainable_tokens",
     "truncated_rows",
     "cut_answers",
+    "dropped_rows",
     "double_bos_rows",
     "stop_token",
     "stop_token_trained",

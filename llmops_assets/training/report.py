@@ -26,6 +26,7 @@ def plan_facts(plan: PlanRecord) -> dict[str, Any]:
         "share of tokens that carry loss": plan.trainable_tokens / plan.tokens,
         "truncated rows": plan.truncated_rows,
         "cut answers": plan.cut_answers,
+        "rows left out as too long": plan.dropped_rows,
         "packing efficiency": plan.packing_efficiency,
         "stop token": plan.stop_token or "none",
         "chat template": plan.chat_template_hash or "none",

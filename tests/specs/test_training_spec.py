@@ -495,6 +495,7 @@ CHANGES = {
         "hyperparams.train_embeddings": True,
         "hyperparams.precision": "fp16",
         "hyperparams.seed": 1,
+        "hyperparams.overlong": "drop",
         "hyperparams.packing": True,
         "hyperparams.save_steps": 100,
         "hyperparams.eval_steps": 100,

@@ -175,7 +175,7 @@ def test_answers_that_are_cut_stop_the_training_before_it_starts(house: House, b
     assert not result.success
     failed = {e.check_name: e for e in result.get_asset_check_evaluations() if not e.passed}
     assert {"every_row_trains", "answers_whole"} <= set(failed)
-    assert "Raise it" in failed["answers_whole"].description
+    assert "overlong: drop" in failed["answers_whole"].description
     assert house.records.find(AdapterRecord, cell) is None
     assert house.records.find(PlanRecord, cell) is not None
 

@@ -103,6 +103,23 @@ def test_rows_that_are_cut_or_empty_are_counted_and_named(desk: Desk, tiny_base:
     assert facts["failures"]["cut_answers"] == ["row-0000", "row-0001"]
 
 
+def test_rows_that_are_too_long_can_be_left_out(desk: Desk, tiny_base: Path, tmp_path: Path) -> None:
+    long = [{"role": "user", "content": "길다 " * 300}, {"role": "assistant", "content": "네."}]
+    fine = [{"role": "user", "content": "짧다"}, {"role": "assistant", "content": "네."}]
+    manifests = write_splits(
+        desk.store, "long@v1", {"train": chat_frame([long, fine]), "validation": chat_frame([fine])}
+    )
+    jobs = desk.jobs(sft_spec(f"hf:{tiny_base}", max_seq_len=64, overlong="drop"), tmp_path, tiny_base)
+    facts = run_here({**jobs["plan"], "manifests": manifests}, tmp_path)
+    assert facts["rows"]["train"] == 1 and facts["dropped_rows"] == 1
+    assert facts["failures"] == {"dropped": ["row-0000"]}
+    assert facts["cut_answers"] == facts["rows_without_trainable_tokens"] == 0
+    everything = write_splits(desk.store, "long@v2", {"train": chat_frame([long]), "validation": chat_frame([fine])})
+    again = desk.jobs(sft_spec(f"hf:{tiny_base}", max_seq_len=64, overlong="drop"), tmp_path / "again", tiny_base)
+    with pytest.raises(ValueError, match="all 1 rows are longer"):
+        run_here({**again["plan"], "manifests": everything}, tmp_path)
+
+
 def test_a_loss_that_is_no_number_ends_the_training(desk: Desk, tiny_base: Path, tmp_path: Path) -> None:
     from images.train.train import Diverged
 
