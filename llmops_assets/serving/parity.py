@@ -51,4 +51,5 @@ def answers_to_repeat(answers: Path, suite: str, most: int, most_tokens: int | N
 
 
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFC", text).strip()
+    # A character that the length limit cut in two is shown as U+FFFD by some servers and left out by others.
+    return unicodedata.normalize("NFC", text).strip().rstrip("\ufffd")

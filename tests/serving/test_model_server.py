@@ -8,7 +8,6 @@ import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -49,13 +48,12 @@ def evaluated(model: Path, questions: list[str], folder: Path, tokens: int) -> l
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", ["old", "qwen"])
 def test_a_served_model_gives_the_answers_of_its_evaluation(
-    name: str, models: dict[str, Path], servers: ModelServers, tmp_path: Path
+    models: dict[str, Path], servers: ModelServers, tmp_path: Path
 ):
-    # The Qwen folder asks for sampling and a penalty, which the evaluation sets aside.
-    expected = evaluated(models[name], QUESTIONS, tmp_path, tokens=40)
-    running = servers.start(backend("b1", path=models[name]))
+    # Its folder asks for sampling and a penalty, which the evaluation sets aside.
+    expected = evaluated(models["qwen"], QUESTIONS, tmp_path, tokens=40)
+    running = servers.start(backend("b1", path=models["qwen"]))
     servers.wait_healthy(running)
     # All at once, as one batch of the server.
     with ThreadPoolExecutor(len(QUESTIONS)) as pool:
@@ -170,13 +168,3 @@ def test_a_server_that_cannot_start_says_why(
     with pytest.raises(EngineMissing, match="make engines"):
         servers.start(backend("b2", path=models["old"], engine="vllm"))
     assert catalog.backends() == []
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    for file in models["old"].iterdir():
-        (broken / file.name).write_bytes(file.read_bytes())
-    (broken / "model.safetensors").write_bytes(b"no weights")
-    running = servers.start(backend("b3", path=broken))
-    with pytest.raises(ServerError, match=r"ended while it started; its log .*server\.log ends with") as told:
-        servers.wait_healthy(running)
-    assert "safetensors" in str(told.value)
-    assert servers.health(replace(running, pid=None)) == "gone"

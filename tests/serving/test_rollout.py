@@ -44,6 +44,7 @@ class Users:
             except OpenAIError as error:
                 self.faults.append(str(error))
             self.asked += 1
+            self.leave.wait(0.02)
 
 
 @contextmanager
@@ -95,8 +96,10 @@ def test_models_come_and_go_and_no_user_notices(
     (broken / "model.safetensors").write_bytes(b"no weights")
     with asking(users):
         # A model that does not answer changes nothing for anybody, and leaves nothing behind.
-        with pytest.raises(RolloutFailed, match=r"its traffic is as before: the model server desk-.* ended"):
+        with pytest.raises(RolloutFailed, match=r"its traffic is as before: the model server desk-.* ended") as told:
             deploy("broken", broken)
+        assert "server.log ends with" in str(told.value)
+        assert "safetensors" in str(told.value)
         assert catalog.endpoint("desk").routes == first.routes
         assert [b.model_ref for b in catalog.backends("desk")] == ["old@1"]
 
