@@ -1,5 +1,6 @@
 """Builds what assets, sensors and the command talk to from one set of settings."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,6 +70,8 @@ class Wiring:
             policy=self.policy.serving,
             engines=self.settings.engines,
             host=self.settings.host,
+            # Two servers stand side by side in every rollout; threads that spin for the same core halve both.
+            threads=self.settings.omp_threads or max(1, (os.cpu_count() or 2) // 2),
         )
 
     @cached_property

@@ -271,7 +271,7 @@ class Demo:
             users=users,
             questions_per_user=3,
             # The servers batch what they are asked at once; the longest right answer has 65 tokens.
-            concurrency=24,
+            concurrency=12,
             max_tokens=80,
             first_user=first_user,
             progress=progress,

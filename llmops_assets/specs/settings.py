@@ -55,7 +55,9 @@ class Settings(BaseSettings):
         default=5, ge=1, description="Shortest time between two evaluations of a sensor."
     )
     omp_threads: int | None = Field(
-        default=None, ge=1, description="Threads of one training process. Default: what the library chooses."
+        default=None,
+        ge=1,
+        description="Threads of one training or model server. Default: all cores to train, half of them to serve.",
     )
 
     @property
