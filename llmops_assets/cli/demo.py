@@ -215,13 +215,16 @@ class Demo:
 
     def converse(self, experiment: ExperimentSpec) -> None:
         """Ask one question of the test split through the OpenAI client."""
-        from openai import OpenAI
+        from openai import OpenAI, OpenAIError
 
         question, expected = self.questions()[0]
         client = OpenAI(base_url=f"{wiring().settings.gateway_url}/v1", api_key="unused", max_retries=2)
-        answer = client.chat.completions.create(
-            model=experiment.endpoint, messages=[{"role": "user", "content": question}], user="demo"
-        )
+        try:
+            answer = client.chat.completions.create(
+                model=experiment.endpoint, messages=[{"role": "user", "content": question}], user="demo"
+            )
+        except OpenAIError as error:
+            raise DemoError(f"endpoint {experiment.endpoint} does not answer through the gateway: {error}") from error
         self.step("a chat through the gateway, by the OpenAI client")
         say(f"  user      {question}\n  assistant {answer.choices[0].message.content}\n  expected  {expected}")
 

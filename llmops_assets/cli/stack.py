@@ -209,7 +209,7 @@ def _refuse_taken_port(host: str, component: Component) -> None:
 
 
 def running(settings: Settings) -> dict | None:
-    """What the running stack of this home says of itself, or None when none runs."""
+    """What the running stack of this home says of itself, {} while it says nothing, or None when none runs."""
     lock = settings.root / "up.lock"
     if not lock.exists():
         return None
@@ -217,9 +217,22 @@ def running(settings: Settings) -> dict | None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            state = settings.root / "up.json"
-            return json.loads(state.read_text()) if state.exists() else {}
+            try:
+                return json.loads((settings.root / "up.json").read_text())
+            except (FileNotFoundError, json.JSONDecodeError):
+                # It is being written, or not there yet.
+                return {}
     return None
+
+
+def _settled(settings: Settings) -> dict | None:
+    """What `running` says once a stack that is on its way up or down is there or gone."""
+    deadline = time.monotonic() + START_SECONDS
+    while (state := running(settings)) is not None and (not state or state.get("stopping")):
+        if time.monotonic() > deadline:
+            raise StackError(f"the platform on {settings.root} has been starting or stopping for {START_SECONDS} s")
+        time.sleep(0.2)
+    return state
 
 
 @contextmanager
@@ -263,7 +276,7 @@ def settle(settings: Settings) -> list[str]:
 @contextmanager
 def platform(settings: Settings, *, pages: bool = False) -> Iterator[Stack | None]:
     """The platform for the time of the block: the running one (None), or one of our own that ends with the block."""
-    if running(settings) is not None:
+    if _settled(settings) is not None:
         yield None
         return
     from llmops_assets.wiring import Wiring
@@ -274,12 +287,14 @@ def platform(settings: Settings, *, pages: bool = False) -> Iterator[Stack | Non
         stack = Stack(settings, pages=pages)
         servers = Wiring(settings).servers
         state = settings.root / "up.json"
+        state.unlink(missing_ok=True)
         try:
             stack.start()
             servers.reconcile()
             state.write_text(json.dumps({"pid": os.getpid(), "pages": pages, "gateway": settings.gateway_url}))
             yield stack
         finally:
+            state.write_text(json.dumps({"pid": os.getpid(), "stopping": True}))
             stack.stop()
             servers.suspend()
             state.unlink(missing_ok=True)
