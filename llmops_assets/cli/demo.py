@@ -214,19 +214,26 @@ class Demo:
             raise DemoError(f"asset deployment, partition {spec.endpoint}: {outcome.error} (run {outcome.run_id})")
 
     def converse(self, experiment: ExperimentSpec) -> None:
-        """Ask one question of the test split through the OpenAI client."""
+        """Ask each model that the endpoint serves one question of the test split, through the OpenAI client."""
         from openai import OpenAI, OpenAIError
 
-        question, expected = self.questions()[0]
-        client = OpenAI(base_url=f"{wiring().settings.gateway_url}/v1", api_key="unused", max_retries=2)
-        try:
-            answer = client.chat.completions.create(
-                model=experiment.endpoint, messages=[{"role": "user", "content": question}], user="demo"
-            )
-        except OpenAIError as error:
-            raise DemoError(f"endpoint {experiment.endpoint} does not answer through the gateway: {error}") from error
+        from llmops_assets.experiments.assignment import assign
+
         self.step("a chat through the gateway, by the OpenAI client")
-        say(f"  user      {question}\n  assistant {answer.choices[0].message.content}\n  expected  {expected}")
+        question, expected = self.questions()[0]
+        say(f"  user      {question}\n  expected  {expected}")
+        client = OpenAI(base_url=f"{wiring().settings.gateway_url}/v1", api_key="unused", max_retries=2)
+        endpoint = wiring().catalog.endpoint(experiment.endpoint)
+        weights = [route["weight"] for route in endpoint.routes]
+        for variant, route in enumerate(endpoint.routes):
+            user = next(u for u in (f"demo-{i}" for i in range(1000)) if assign(endpoint.salt, u, weights) == variant)
+            try:
+                answer = client.chat.completions.create(
+                    model=endpoint.name, messages=[{"role": "user", "content": question}], user=user
+                )
+            except OpenAIError as error:
+                raise DemoError(f"endpoint {endpoint.name} does not answer through the gateway: {error}") from error
+            say(f"  {route['model_ref']:<10}{answer.choices[0].message.content}")
 
     def questions(self) -> list[tuple[str, str]]:
         """(question, right answer) of every test row of the desk."""
@@ -272,9 +279,9 @@ class Demo:
             experiment.endpoint,
             self.questions(),
             users=users,
-            questions_per_user=3,
+            questions_per_user=2,
             # The servers batch what they are asked at once; the longest right answer has 65 tokens.
-            concurrency=12,
+            concurrency=8,
             max_tokens=80,
             first_user=first_user,
             progress=progress,
