@@ -3,13 +3,14 @@
 import hashlib
 import logging
 import math
-import queue
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -62,8 +63,12 @@ class ExposureLog:
         self._catalog = catalog
         self._mask = mask
         self._metrics = metrics
-        self._queue: queue.Queue[Exposure | None] = queue.Queue(maxsize=capacity)
+        self._capacity = capacity
+        self._queue: deque[Exposure] = deque()
         self._pending: set[str] = set()
+        # A user comes again and again; looking for personal data in the same name each time would cost the most.
+        self.pseudonym = lru_cache(maxsize=20_000)(self._pseudonym)
+        self._closing = threading.Event()
         self._give_up_at = math.inf
         self._thread = threading.Thread(target=self._write_all, name="exposures", daemon=True)
         self._thread.start()
@@ -73,12 +78,12 @@ class ExposureLog:
         self._pending.add(request_id)
 
     def put(self, exposure: Exposure) -> None:
-        self._pending.add(exposure.request_id)
-        try:
-            self._queue.put_nowait(exposure)
-        except queue.Full:
+        if len(self._queue) >= self._capacity:
             self._pending.discard(exposure.request_id)
             self._metrics.dropped.labels("queue full").inc()
+            return
+        self._pending.add(exposure.request_id)
+        self._queue.append(exposure)
 
     def is_pending(self, request_id: str) -> bool:
         """Whether an exposure is announced or queued, and not written yet."""
@@ -86,36 +91,31 @@ class ExposureLog:
 
     @property
     def queued(self) -> int:
-        return self._queue.qsize()
+        return len(self._queue)
 
     def close(self, seconds: float = 10.0) -> None:
         """Write what is queued, for at most `seconds`, and end the thread."""
         until = time.monotonic() + seconds
         self._give_up_at = until - 0.5
-        try:
-            self._queue.put(None, timeout=seconds)
-        except queue.Full:
-            log.error("the queue of exposures did not empty within %.0f s", seconds)
-        self._thread.join(max(0.1, until - time.monotonic()))
+        self._closing.set()
+        self._thread.join(seconds)
         if left := len(self._pending):
             log.error("%d exposures were not written before the gateway ended", left)
 
     def _write_all(self) -> None:
-        ended = False
-        while not ended:
-            batch = [self._queue.get()]
-            until = time.monotonic() + _BATCH_SECONDS
-            while batch[-1] is not None and len(batch) < _BATCH_ROWS:
-                try:
-                    batch.append(self._queue.get(timeout=max(0.0, until - time.monotonic())))
-                except queue.Empty:
-                    break
-            ended = batch[-1] is None
-            exposures = [exposure for exposure in batch if exposure is not None]
-            rows = [row for exposure in exposures if (row := self._row_or_none(exposure)) is not None]
-            if rows:
-                self._write(rows)
-            self._pending.difference_update(exposure.request_id for exposure in exposures)
+        while True:
+            # Woken by the clock and not by each exposure: waking would cost more than writing.
+            is_last = self._closing.wait(_BATCH_SECONDS)
+            while batch := self._take():
+                rows = [row for exposure in batch if (row := self._row_or_none(exposure)) is not None]
+                if rows:
+                    self._write(rows)
+                self._pending.difference_update(exposure.request_id for exposure in batch)
+            if is_last:
+                return
+
+    def _take(self) -> list[Exposure]:
+        return [self._queue.popleft() for _ in range(min(_BATCH_ROWS, len(self._queue)))]
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         """Write rows, again and again while the catalog cannot be reached; then the queue fills and says so.
@@ -178,7 +178,7 @@ class ExposureLog:
             "finish_reason": told.finish_reason,
         }
 
-    def pseudonym(self, user: str, salt: str) -> str:
+    def _pseudonym(self, user: str, salt: str) -> str:
         """`user` as it is, or a keyed hash of it where it holds personal data (an address used as a name)."""
         if self._mask(user) == user:
             return user

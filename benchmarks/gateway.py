@@ -1,0 +1,197 @@
+"""What the gateway costs: processor time and latency a request, against the same model server asked directly.
+
+Run it with ``python -m benchmarks.gateway``. The upstream answers a fixed text at once, so all that is measured is the
+gateway with its assignment, its masked log and its metrics. Processor time is the figure to compare: it depends least
+on what else the machine does.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import psutil
+
+from llmops_assets.specs.deployment import DeploymentSpec
+from resources.catalog import Backend, Catalog
+
+ANSWER = "서울 영업소의 통행료는 1,200원입니다. 하이패스로 내시면 할인을 받으실 수 있습니다."
+CHUNKS = 100
+
+
+async def upstream(port: int) -> None:
+    """A model server that has its answer ready, whole or in events."""
+    from aiohttp import web
+
+    whole = json.dumps(
+        {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "model",
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": ANSWER}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 20, "completion_tokens": 30, "total_tokens": 50},
+        }
+    ).encode()
+    event = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "model"}
+    chunk = json.dumps({**event, "choices": [{"index": 0, "delta": {"content": "통행료"}, "finish_reason": None}]})
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        if not body.get("stream"):
+            return web.Response(body=whole, content_type="application/json")
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for _ in range(CHUNKS):
+            await response.write(f"data: {chunk}\n\n".encode())
+            # So that each is sent on its own, as tokens are.
+            await asyncio.sleep(0)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", chat)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await asyncio.Event().wait()
+
+
+async def load(url: str, requests: int, at_once: int, stream: bool) -> np.ndarray:
+    """Seconds of each of `requests` requests, `at_once` of them in flight."""
+    seconds: list[float] = []
+    numbers = iter(range(requests))
+
+    async def one_user(session: aiohttp.ClientSession) -> None:
+        for number in numbers:
+            body = {"model": "desk", "messages": [{"role": "user", "content": "서울에서 통행료가 얼마인가요?"}]}
+            body |= {"user": f"user-{number % 500}", "stream": stream}
+            begun = time.perf_counter()
+            async with session.post(f"{url}/v1/chat/completions", json=body) as response:
+                await response.read()
+                assert response.status == 200, await response.text()
+            seconds.append(time.perf_counter() - begun)
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        await asyncio.gather(*(one_user(session) for _ in range(at_once)))
+    return np.array(seconds)
+
+
+def prepare(folder: Path, urls: list[str]) -> Catalog:
+    """A catalog with the endpoint `desk`, split between two backends."""
+    catalog = Catalog(f"sqlite:///{folder / 'catalog.db'}")
+    spec = {"model_ref": "desk@1", "model_family": "llama", "job_type": "SFT", "serve_target": "GENERATION"}
+    spec |= {"endpoint": "desk", "environment": "dev", "resources": {"gpus": 0}}
+    catalog.want_endpoint(DeploymentSpec.model_validate(spec))
+    routes = []
+    for number, url in enumerate(urls):
+        catalog.add_backend(
+            Backend(
+                id=f"desk-{number}",
+                endpoint="desk",
+                model_ref=f"desk@{number + 1}",
+                model_path="",
+                engine="transformers",
+                runtime={},
+                url=url,
+                pid=None,
+                pid_started=None,
+                state="healthy",
+                log_path=None,
+                created_at=datetime.now(UTC),
+            )
+        )
+        routes.append({"backend_id": f"desk-{number}", "model_ref": f"desk@{number + 1}", "weight": 50})
+    catalog.set_routes("desk", routes)
+    return catalog
+
+
+def wait_for(url: str, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway", description=__doc__)
+    parser.add_argument("--requests", type=int, default=5000)
+    parser.add_argument("--upstream", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.upstream:
+        asyncio.run(upstream(arguments.upstream))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder, ports = Path(name), [free_port() for _ in range(3)]
+        urls = [f"http://127.0.0.1:{port}" for port in ports]
+        catalog = prepare(folder, urls[:2])
+        environment = os.environ | {"LLMOPS_HOME": name, "LLMOPS_CATALOG_URL": catalog.url}
+        commands = [["benchmarks.gateway", "--upstream", str(port)] for port in ports[:2]]
+        commands.append(["images.gateway", "--port", str(ports[2])])
+        with open(folder / "log", "wb") as log:
+            processes = [
+                subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=log, stderr=log)
+                for command in commands
+            ]
+        try:
+            for url in urls:
+                wait_for(f"{url}/health")
+            measure(urls[0], urls[2], psutil.Process(processes[2].pid), arguments.requests)
+            written = catalog.request_count(endpoint="desk")
+            metrics = urllib.request.urlopen(f"{urls[2]}/metrics").read().decode()
+            dropped = [
+                line for line in metrics.splitlines() if line.startswith("llmops_gateway_exposures_dropped_total")
+            ]
+            print(f"\nlog rows written so far: {written:,}; dropped: {'; '.join(x.split('{')[1] for x in dropped)}")
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.wait(40)
+
+
+def measure(direct: str, gateway: str, process: psutil.Process, requests: int) -> None:
+    print("| requests | at once | direct p50 | gateway p50 | added p50 | gateway p99 | gateway | CPU a request |")
+    print("|---|---|---|---|---|---|---|---|")
+    for stream, at_once, share in ((False, 1, 1.0), (False, 32, 2.0), (True, 8, 0.1)):
+        count = int(requests * share)
+        asyncio.run(load(gateway, 200, at_once, stream))
+        plain = asyncio.run(load(direct, count, at_once, stream))
+        before, begun = process.cpu_times(), time.perf_counter()
+        through = asyncio.run(load(gateway, count, at_once, stream))
+        wall, after = time.perf_counter() - begun, process.cpu_times()
+        cpu = (after.user + after.system - before.user - before.system) / count * 1e6
+        p50, direct50 = np.median(through) * 1e3, np.median(plain) * 1e3
+        kind = f"stream, {CHUNKS} chunks" if stream else "whole"
+        a_chunk = f" ({cpu / CHUNKS:.0f} µs a chunk)" if stream else ""
+        print(
+            f"| {kind} | {at_once} | {direct50:.2f} ms | {p50:.2f} ms | {p50 - direct50:.2f} ms | "
+            f"{np.percentile(through, 99) * 1e3:.1f} ms | {count / wall:,.0f}/s | {cpu:,.0f} µs{a_chunk} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
