@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 # Below these, a difference is of no consequence however certain it is: conventions of the field.
 PSI_FLOOR = 0.10
@@ -73,6 +72,8 @@ def population_stability(reference: np.ndarray, traffic: np.ndarray) -> tuple[fl
     The threshold is the conventional 0.1, or where samples are small what two samples of the same distribution exceed
     with a probability of 5 %: χ²(B−1, .95)·(1/N + 1/M) for B bins (Yurdakul & Naranjo, 2020).
     """
+    from scipy.stats import chi2
+
     n, m = len(reference), len(traffic)
     deciles, times = np.unique(np.quantile(reference, np.linspace(0, 1, _BINS + 1)[1:-1]), return_counts=True)
     # A value that fills several deciles is a bin of its own, closed on both sides.
@@ -86,12 +87,14 @@ def population_stability(reference: np.ndarray, traffic: np.ndarray) -> tuple[fl
     # Half a row in each bin: an empty one would make the index infinite.
     p, q = ((c[used] + 0.5) / (c[used].sum() + 0.5 * bins) for c in counts)
     index = float(np.sum((q - p) * np.log(q / p)))
-    return index, max(PSI_FLOOR, float(stats.chi2.ppf(0.95, bins - 1)) * (1 / n + 1 / m))
+    return index, max(PSI_FLOOR, float(chi2.ppf(0.95, bins - 1)) * (1 / n + 1 / m))
 
 
 def _feature(name: str, reference: np.ndarray, traffic: np.ndarray) -> Feature:
+    from scipy.stats import ks_2samp
+
     psi, psi_threshold = population_stability(reference, traffic)
-    distance = float(stats.ks_2samp(reference, traffic, method="asymp").statistic)
+    distance = float(ks_2samp(reference, traffic, method="asymp").statistic)
     n, m = len(reference), len(traffic)
     # The distance that two samples of one distribution exceed with a probability of 1 % (Smirnov's asymptotic).
     critical = math.sqrt(-math.log(0.01 / 2) / 2 * (n + m) / (n * m))
