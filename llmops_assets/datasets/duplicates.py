@@ -14,7 +14,7 @@ many questions is how a help desk works."""
 LARGEST_BUCKET = 64
 """Rows of one bucket that are compared all with all; in a larger one each is compared with a few before it."""
 
-_BLOCK_SHINGLES = 1 << 16
+_BLOCK_SHINGLES = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,24 @@ def shingles(documents: pl.Series, size: int) -> tuple[np.ndarray, np.ndarray]:
     the total at the end (int64, one more than documents). A document shorter than `size` is one shingle.
     """
     lengths = documents.str.len_chars().to_numpy().astype(np.int64)
-    joined = "".join(documents.to_list())
+    # Every document is padded to `size` characters, so that each has a window of its own.
+    joined = "".join(documents.str.pad_end(size, "\0").to_list())
+    padded = np.maximum(lengths, size)
     points = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    counts = np.maximum(lengths - size + 1, 1)
-    starts = np.concatenate(([0], np.cumsum(counts)))
-    offsets = np.concatenate(([0], np.cumsum(lengths)))[:-1]
-    first = np.repeat(offsets - starts[:-1], counts) + np.arange(starts[-1])
-    last = np.repeat(offsets + lengths, counts)
-    hashes = np.zeros(starts[-1], dtype=np.uint64)
-    padded = np.concatenate((points, np.zeros(size, dtype=np.uint32)))
+    windows = max(len(points) - size + 1, 0)
+    hashes = np.zeros(windows, dtype=np.uint64)
     for step in range(size):
-        position = first + step
-        value = np.where(position < last, padded[position], 0).astype(np.uint64)
-        hashes = (hashes ^ value) * np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= points[step : step + windows]
+        hashes *= np.uint64(0x9E3779B97F4A7C15)
         hashes ^= hashes >> np.uint64(29)
-    return (hashes >> np.uint64(32)).astype(np.uint32), starts
+    counts = padded - size + 1
+    starts = np.concatenate(([0], np.cumsum(counts)))
+    # Windows that reach over the end of a document are no shingles.
+    inside = np.ones(len(points), dtype=bool)
+    ends = np.cumsum(padded)
+    for step in range(1, size):
+        inside[ends - step] = False
+    return (hashes[inside[:windows]] >> np.uint64(32)).astype(np.uint32), starts
 
 
 def signatures(hashes: np.ndarray, starts: np.ndarray, permutations: int, seed: int = 1) -> np.ndarray:
@@ -79,20 +82,36 @@ def signatures(hashes: np.ndarray, starts: np.ndarray, permutations: int, seed: 
     a, b = (np.asarray(values, dtype=np.uint32) for values in MinHash(permutations, seed=seed).permutations)
     documents = len(starts) - 1
     result = np.empty((permutations, documents), dtype=np.uint32)
-    # Blocks of whole documents that fit the cache: the permuted values never leave it.
+    mixed = _finalize(hashes)
     begin = 0
     while begin < documents:
+        # Blocks of whole documents that fit the cache: the permuted values never leave it.
         end = int(np.searchsorted(starts, starts[begin] + _BLOCK_SHINGLES, side="right")) - 1
         end = min(max(end, begin + 1), documents)
-        mixed = _finalize(hashes[starts[begin] : starts[end]])
-        edges = starts[begin:end] - starts[begin]
-        permuted = np.empty_like(mixed)
+        folded, edges = _eightfold(mixed[starts[begin] : starts[end]], starts[begin : end + 1] - starts[begin])
+        permuted = np.empty_like(folded)
+        smallest = np.empty(folded.shape[1], dtype=np.uint32)
         for index in range(permutations):
-            np.multiply(mixed, a[index], out=permuted)
+            np.multiply(folded, a[index], out=permuted)
             np.add(permuted, b[index], out=permuted)
-            result[index, begin:end] = np.minimum.reduceat(permuted, edges)
+            np.minimum.reduce(permuted, axis=0, out=smallest)
+            result[index, begin:end] = np.minimum.reduceat(smallest, edges)
         begin = end
     return np.ascontiguousarray(result.T)
+
+
+def _eightfold(values: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values in eight rows, so that the minimum of a document is taken by columns first, which processors do at once.
+
+    Each document is filled up to a multiple of eight with its own last value. Returns the rows, of shape
+    (8, columns), and the first column of each document.
+    """
+    sizes = np.diff(starts)
+    columns = -(-sizes // 8)
+    edges = np.concatenate(([0], np.cumsum(columns)))
+    offset = np.arange(8 * edges[-1]) - np.repeat(8 * edges[:-1], 8 * columns)
+    index = np.repeat(starts[:-1], 8 * columns) + np.minimum(offset, np.repeat(sizes - 1, 8 * columns))
+    return np.ascontiguousarray(values[index].reshape(-1, 8).T), edges[:-1]
 
 
 def _finalize(values: np.ndarray) -> np.ndarray:
@@ -142,8 +161,8 @@ def jaccard(pairs: np.ndarray, hashes: np.ndarray, starts: np.ndarray, block: in
         )
         side = np.repeat(np.tile([0, 1], len(part)), flat_sizes).astype(np.uint64)
         keys = (number.astype(np.uint64) << np.uint64(33)) | (hashes[index].astype(np.uint64) << np.uint64(1)) | side
-        keys = np.unique(keys)
-        both = keys >> np.uint64(1)
+        keys.sort()
+        both = keys[np.concatenate(([True], keys[1:] != keys[:-1]))] >> np.uint64(1)
         shared = np.bincount((both[1:][both[1:] == both[:-1]] >> np.uint64(32)).astype(np.int64), minlength=len(part))
         total = np.bincount((both >> np.uint64(32)).astype(np.int64), minlength=len(part))
         result[begin : begin + block] = shared / (total - shared)
@@ -172,11 +191,8 @@ def near_pairs(documents: pl.Series, how: Near) -> tuple[np.ndarray, np.ndarray]
     pairs = candidate_pairs(signatures(hashes, starts, how.bands * how.rows, how.seed), how.bands)
     if not len(pairs):
         return pairs, np.empty(0)
-    sizes = starts[pairs + 1] - starts[pairs]
-    # Sets whose sizes differ too much cannot be similar enough; repeated shingles make this a lower bar only.
     similarity = jaccard(pairs, hashes, starts)
     keep = similarity >= how.jaccard
-    del sizes
     return pairs[keep], similarity[keep]
 
 

@@ -198,23 +198,23 @@ def _judge(
     seen: dict[str, int],
 ) -> Batch:
     """Apply the schema's rules, then give exact repeats their numbers (refused rows take none)."""
-    numbered = [dict(row, row_id=str(index)) for index, row in enumerate(rows)]
-    broken = schema.faults(_frame(numbered, dataset_type), dataset_type) if rows else {}
-    kept: list[dict[str, Any]] = []
+    frame = _frame(rows, dataset_type)
+    numbers = pl.int_range(frame.height, eager=True)
+    # An identity of their own, so that repeated rows are no fault here: they are counted below.
+    broken = schema.faults(frame.with_columns(row_id=numbers.cast(pl.String)), dataset_type) if rows else {}
     refused = list(refused)
-    for index, row in enumerate(rows):
-        rule = broken.get(index)
-        if rule is not None:
-            content = {name: row[name] for name in schema.CONTENT[dataset_type]}
-            refused.append((row["file"], row["line"], rule.field, rule.reason, _sample(content)))
-            continue
-        identity = row["row_id"]
+    for index, rule in broken.items():
+        row = rows[index]
+        content = {name: row[name] for name in schema.CONTENT[dataset_type]}
+        refused.append((row["file"], row["line"], rule.field, rule.reason, _sample(content)))
+    if broken:
+        frame = frame.filter(~numbers.is_in(list(broken)))
+    identities = []
+    for identity in frame["row_id"]:
         count = seen[identity] = seen.get(identity, 0) + 1
-        if count > 1:
-            row["row_id"] = f"{identity}-{count}"
-        kept.append(row)
+        identities.append(identity if count == 1 else f"{identity}-{count}")
     refused.sort(key=lambda item: (item[0], item[1]))
     return Batch(
-        rows=_frame(kept, dataset_type),
+        rows=frame.with_columns(row_id=pl.Series(identities, dtype=pl.String)),
         quarantine=pl.DataFrame(refused, schema=schema.QUARANTINE, orient="row"),
     )

@@ -1,7 +1,9 @@
 """Personal data in whole tables: a prefilter that changes no result, then the patterns, then names."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import msgspec
 import polars as pl
@@ -19,10 +21,12 @@ SPANS = {
 _ROUNDS = 6
 """What stood behind a masked number may now stand behind its label: masking is repeated, and ends long before this."""
 
+_FEW = 500
+"""Texts under which compiling the prefilter costs more than it saves."""
+
 NameFinder = Callable[[list[str]], list[list[privacy.Span]]]
 """Names in each of some texts; `names.find_names` is one."""
 
-_ANY = r"[0-9@]|이름|성함|성명|본명|예금주|수취인|수령인|신청인|고객명|계약자|분|의|(?i:name)"
 _NAME_KEYS = ("name", "이름", "성명", "성함", "고객명", "customer_name", "user_name", "full_name")
 
 
@@ -35,45 +39,63 @@ class Masked:
     rows: list[int]
 
 
-def candidates(values: pl.Series, patterns: Iterable[privacy.Pattern]) -> list[tuple[privacy.Pattern, list[int]]]:
-    """For each pattern the texts that it could be found in, by number; a superset of those that it is found in.
+def candidates(values: pl.Series, patterns: Sequence[privacy.Pattern]) -> pl.DataFrame:
+    """Texts that a pattern could be found in: `text` (number), `value`, `odd`, and a flag for each pattern's number.
 
-    Texts with characters that are folded first (full-width digits, odd dashes) are candidates for all patterns.
+    The flags are a superset of where the patterns are found. `odd` are texts with characters that are folded first
+    (full-width digits, unusual dashes): candidates for all patterns.
     """
-    frame = pl.DataFrame({"value": values, "text": pl.int_range(len(values), eager=True)})
-    odd = pl.col("value").str.contains(privacy.FOLDABLE)
-    frame = frame.with_columns(odd.alias("odd")).filter(pl.col("odd") | pl.col("value").str.contains(_ANY))
-    patterns = list(patterns)
-    flags = frame.select(
-        "text",
-        *(
-            (pl.col("odd") | pl.col("value").str.contains(privacy.superset(pattern.expression))).alias(str(number))
-            for number, pattern in enumerate(patterns)
-        ),
-    )
-    return [(pattern, flags.filter(pl.col(str(number)))["text"].to_list()) for number, pattern in enumerate(patterns)]
+    frame = pl.DataFrame({"value": values, "text": pl.int_range(len(values), dtype=pl.UInt32, eager=True)})
+    frame = frame.with_columns(odd=pl.col("value").str.contains(privacy.FOLDABLE))
+    frame = frame.with_columns(figures=pl.col("odd") | pl.col("value").str.contains(privacy.FIGURE))
+    flags = []
+    for numeric in (True, False):
+        table = frame.filter("figures") if numeric else frame
+        chosen = {str(n): pattern for n, pattern in enumerate(patterns) if pattern.numeric is numeric}
+        found = table.select(
+            "text",
+            **{
+                number: pl.col("odd") | pl.col("value").str.contains(privacy.superset(pattern.expression))
+                for number, pattern in chosen.items()
+            },
+        )
+        flags.append(found.filter(pl.any_horizontal(*chosen)) if chosen else found.clear())
+    numbers = pl.concat([flag.select("text") for flag in flags]).unique()
+    table = frame.join(numbers, on="text", how="semi")
+    for flag in flags:
+        table = table.join(flag, on="text", how="left")
+    return table.with_columns(pl.col(str(n)).fill_null(False) for n in range(len(patterns))).sort("text")
+
+
+def _found_in_columns(values: pl.Series, patterns: Sequence[privacy.Pattern]) -> dict[int, list[privacy.Span]]:
+    found: dict[int, list[privacy.Span]] = {}
+    table = candidates(values, patterns)
+    flags = table.select(str(n) for n in range(len(patterns))).to_numpy()
+    for number, text, odd, flagged in zip(table["text"], table["value"], table["odd"], flags, strict=True):
+        folded, positions = privacy.fold(text) if odd else (text, None)
+        spans = [
+            privacy.Span(start, end, patterns[n].type, patterns[n].score)
+            for n in flagged.nonzero()[0]
+            for start, end in privacy.matches(patterns[n], folded)
+        ]
+        if spans:
+            found[number] = privacy.unfolded(spans, positions)
+    return found
 
 
 def find(
-    values: pl.Series, names: NameFinder | None = None, patterns: Iterable[privacy.Pattern] = privacy.PATTERNS
+    values: pl.Series, names: NameFinder | None = None, patterns: Sequence[privacy.Pattern] = privacy.PATTERNS
 ) -> pl.DataFrame:
     """Spans of personal data in each text: columns `text` (number), `start`, `end` (characters), `type`, `score`.
 
     The same spans as `privacy.find` gives for each text alone, and with `names` those of names besides. Overlaps are
     resolved; the result is in order.
     """
-    found: dict[int, list[privacy.Span]] = {}
-    folded: dict[int, tuple[str, list[int] | None]] = {}
     distinct = values.unique(maintain_order=True)
-    for pattern, numbers in candidates(distinct, patterns):
-        for number in numbers:
-            if number not in folded:
-                folded[number] = privacy.fold(distinct[number])
-            text, positions = folded[number]
-            for start, end in privacy.matches(pattern, text):
-                if positions is not None:
-                    start, end = positions[start], positions[end - 1] + 1
-                found.setdefault(number, []).append(privacy.Span(start, end, pattern.type, pattern.score))
+    if len(distinct) < _FEW:
+        found = {number: privacy.find(text, patterns) for number, text in enumerate(distinct)}
+    else:
+        found = _found_in_columns(distinct, patterns)
     if names is not None:
         for number, spans in enumerate(names(distinct.to_list())):
             if spans:
@@ -143,48 +165,55 @@ def _leaves(value: object, key: str = "") -> Iterable[tuple[str, str]]:
         yield key, str(value)
 
 
-def _leaf_spans(key: str, text: str) -> list[privacy.Span]:
-    if key.lower() in _NAME_KEYS and privacy.is_name(text):
-        return [privacy.Span(0, len(text), "PERSON", 0.9)]
-    return privacy.find(text)
-
-
 def _suspicious(rows: pl.DataFrame) -> pl.DataFrame:
     keys = "|".join(f'"{key}"' for key in _NAME_KEYS)
     return (
         rows.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"), "extra")
-        .filter(pl.col("extra").str.contains(rf"[0-9]{{4}}|@|(?i:{keys})|이름|성함"))
+        .filter(pl.col("extra").str.contains(rf"[0-9]{{4}}|[가-힣]\s?[0-9]|@|(?i:{keys})|이름|성함"))
         .filter(pl.col("extra") != "{}")
     )
 
 
 def _in_extra(rows: pl.DataFrame) -> pl.DataFrame:
-    found = []
-    for row, extra in _suspicious(rows).iter_rows():
-        for part, (key, text) in enumerate(_leaves(msgspec.json.decode(extra))):
-            found += [(row, "extra", part, s.start, s.end, s.type, s.score, text) for s in _leaf_spans(key, text)]
-    schema = {
-        "row": pl.UInt32,
-        "column": pl.String,
-        "part": pl.UInt32,
-        "start": pl.UInt32,
-        "end": pl.UInt32,
-        "type": pl.String,
-        "score": pl.Float64,
-        "text": pl.String,
-    }
-    return pl.DataFrame(found, schema=schema, orient="row")
+    leaves = [
+        (row, part, key.lower() in _NAME_KEYS and privacy.is_name(text), text)
+        for row, extra in _suspicious(rows).iter_rows()
+        for part, (key, text) in enumerate(_leaves(msgspec.json.decode(extra)))
+    ]
+    table = pl.DataFrame(
+        leaves, schema={"row": pl.UInt32, "part": pl.UInt32, "named": pl.Boolean, "text": pl.String}, orient="row"
+    ).with_row_index("number")
+    spans = find(table["text"]).rename({"text": "number"})
+    found = spans.join(table.filter(~pl.col("named")), on="number")
+    named = table.filter("named").with_columns(
+        start=pl.lit(0, pl.UInt32), end=pl.col("text").str.len_chars(), type=pl.lit("PERSON"), score=pl.lit(0.9)
+    )
+    columns = ["row", pl.lit("extra").alias("column"), "part", "start", "end", "type", "score", "text"]
+    return pl.concat([found.select(columns), named.select(columns)]).sort("row", "part", "start")
 
 
-def _mask_leaves(value: object, placeholders: Mapping[str, str], key: str = "") -> object:
+def _masked_leaves(value: object, masked: Mapping[int, str], count: Iterator[int]) -> object:
+    """The object with the leaves that are in `masked`, by their order, replaced."""
     if isinstance(value, dict):
-        return {name: _mask_leaves(item, placeholders, str(name)) for name, item in value.items()}
+        return {name: _masked_leaves(item, masked, count) for name, item in value.items()}
     if isinstance(value, list):
-        return [_mask_leaves(item, placeholders, key) for item in value]
+        return [_masked_leaves(item, masked, count) for item in value]
     if isinstance(value, (str, int)) and not isinstance(value, bool):
-        spans = _leaf_spans(key, str(value))
-        return privacy.replace(str(value), spans, placeholders) if spans else value
+        return masked.get(next(count), value)
     return value
+
+
+def _mask_extra(rows: pl.DataFrame, spans: pl.DataFrame, placeholders: Mapping[str, str]) -> pl.Series:
+    numbers, replaced = [], []
+    for (row,), found in spans.group_by("row", maintain_order=True):
+        masked = {}
+        for (part,), places in found.group_by("part", maintain_order=True):
+            kept = [privacy.Span(*place) for place in places.select("start", "end", "type", "score").iter_rows()]
+            masked[part] = privacy.replace(places["text"][0], kept, placeholders)
+        value = _masked_leaves(msgspec.json.decode(rows["extra"][row]), masked, count())
+        numbers.append(row)
+        replaced.append(msgspec.json.encode(value, order="sorted").decode())
+    return rows["extra"].scatter(numbers, replaced)
 
 
 def mask_rows(
@@ -196,7 +225,7 @@ def mask_rows(
     """
     flat = texts.flat_texts(rows, dataset_type)
     changed: set[int] = set()
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     pending = pl.Series(range(flat.height), dtype=pl.UInt32)
     values = flat["text"]
     for _ in range(_ROUNDS):
@@ -204,23 +233,14 @@ def mask_rows(
         if not found.height:
             break
         spans = found.with_columns(text=pending.gather(found["text"]))
-        for type_, count in spans.group_by("type").len().iter_rows():
-            counts[type_] = counts.get(type_, 0) + count
+        counts.update(spans["type"].to_list())
         values = replace(values, spans, placeholders)
         pending = spans["text"].unique(maintain_order=True)
         changed.update(flat["row"].gather(pending).to_list())
     masked = texts.with_texts(rows, dataset_type, flat.with_columns(values.alias("text"))) if changed else rows
     extra = _in_extra(rows)
     if extra.height:
-        for type_, count in extra.group_by("type").len().iter_rows():
-            counts[type_] = counts.get(type_, 0) + count
-        numbers = extra["row"].unique(maintain_order=True).to_list()
-        replaced = [
-            msgspec.json.encode(
-                _mask_leaves(msgspec.json.decode(rows["extra"][number]), placeholders), order="sorted"
-            ).decode()
-            for number in numbers
-        ]
-        masked = masked.with_columns(masked["extra"].scatter(numbers, replaced))
-        changed.update(numbers)
+        counts.update(extra["type"].to_list())
+        masked = masked.with_columns(_mask_extra(rows, extra, placeholders))
+        changed.update(extra["row"])
     return Masked(frame=masked, counts=dict(sorted(counts.items())), rows=sorted(changed))

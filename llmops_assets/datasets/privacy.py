@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 
 PLACEHOLDERS: Mapping[str, str] = {
     "PERSON": "[이름]",
@@ -53,6 +52,8 @@ class Pattern:
     label: str = ""
     unless: str = ""
     valid: Callable[[str], bool] | None = None
+    numeric: bool = True
+    """Whether every match holds a digit or an at sign: texts without any need not be looked at."""
 
     @property
     def expression(self) -> str:
@@ -67,16 +68,24 @@ class Pattern:
 
 
 def superset(expression: str) -> str:
-    """`expression` without look-around: it is found in every text that the original is found in.
+    """`expression` without look-around and upper bounds: it is found in every text that the original is found in.
 
-    An assertion can only forbid matches, so dropping it allows more. What is left is a regular language, which the
-    engine of polars runs in linear time.
+    An assertion can only forbid matches, and so can a bound ("two to seven" becomes "one or more"). What is left is a
+    small regular language, which the engine of polars runs in linear time.
     """
     out: list[str] = []
     position = 0
     while position < len(expression):
         if re.match(r"\(\?<?[=!]", expression[position:]):
-            position = _group_end(expression, position)
+            end = _group_end(expression, position)
+            if expression.startswith("(?=", position) and not expression[end:].strip(")"):
+                # What must follow the whole match can be part of it: nothing else comes after.
+                out.append(f"(?:{superset(expression[position + 3 : end - 1])})")
+            position = end
+            continue
+        if bounds := re.match(r"\{([0-9]+),[0-9]+\}", expression[position:]):
+            out.append("*" if bounds[1] == "0" else "+")
+            position += bounds.end()
             continue
         if expression[position] == "\\":
             out.append(expression[position : position + 2])
@@ -582,6 +591,7 @@ PATTERNS: tuple[Pattern, ...] = (
         0.8,
         label=rf"{_NAME_LABEL}[은는이]\s{{0,2}}",
         valid=_name,
+        numeric=False,
     ),
     Pattern(
         "name, in a form",
@@ -590,6 +600,7 @@ PATTERNS: tuple[Pattern, ...] = (
         0.8,
         label=rf"{_NAME_LABEL}(?:\s?:\s{{0,2}}|\s)",
         valid=_name,
+        numeric=False,
     ),
     Pattern(
         "name, owner of what follows",
@@ -597,6 +608,7 @@ PATTERNS: tuple[Pattern, ...] = (
         rf"(?<![가-힣]){_NAME}(?=\s?(?:고객님?|님|씨)?의\s?(?:주민|외국인\s?등록|전화|휴대|핸드폰|연락처|이메일|메일|주소|계좌|카드|여권|면허|운전면허|차량|생년월일))",
         0.8,
         valid=_name,
+        numeric=False,
     ),
     Pattern(
         "name, English",
@@ -604,6 +616,7 @@ PATTERNS: tuple[Pattern, ...] = (
         r"(?<![A-Za-z])[A-Z][a-z]{1,15}(?:\s[A-Z][a-z'-]{1,15}){0,2}(?![A-Za-z])",
         0.7,
         label=r"(?i:my (?:full )?name is|(?:full |customer )name\s?:)\s{1,2}",
+        numeric=False,
     ),
 )
 
@@ -619,6 +632,9 @@ def _compiled(pattern: Pattern) -> tuple[re.Pattern[str], re.Pattern[str] | None
 
 
 _LONGEST_CONTEXT = 32
+FIGURE = "[0-9@]"
+"""What every numeric pattern needs at least."""
+_FIGURE = re.compile(FIGURE)
 
 
 def matches(pattern: Pattern, text: str) -> list[tuple[int, int]]:
@@ -635,21 +651,21 @@ def matches(pattern: Pattern, text: str) -> list[tuple[int, int]]:
     return found
 
 
-@cache
-def _coarse() -> re.Pattern[str]:
-    """What every pattern needs at least: a digit, an at sign, or a word about names."""
-    return re.compile(r"[0-9@]|이름|성함|성명|본명|예금주|수취인|수령인|신청인|고객명|계약자|분|의|(?i:name)")
-
-
 def find(text: str, patterns: Iterable[Pattern] = PATTERNS) -> list[Span]:
     """Personal data in `text`, in order and without overlap; positions are those of `text` as given."""
     folded, positions = fold(text)
-    if _coarse().search(folded) is None:
-        return []
+    figures = _FIGURE.search(folded) is not None
     candidates = [
-        Span(start, end, pattern.type, pattern.score) for pattern in patterns for start, end in matches(pattern, folded)
+        Span(start, end, pattern.type, pattern.score)
+        for pattern in patterns
+        if figures or not pattern.numeric
+        for start, end in matches(pattern, folded)
     ]
-    spans = resolve(candidates)
+    return unfolded(resolve(candidates), positions)
+
+
+def unfolded(spans: list[Span], positions: list[int] | None) -> list[Span]:
+    """Spans of a folded text as spans of the text that it was made from."""
     if positions is None:
         return spans
     return [Span(positions[s.start], positions[s.end - 1] + 1, s.type, s.score) for s in spans]
