@@ -218,13 +218,21 @@ def test_an_endpoint_is_deployed_compared_and_rolled_back(house: House, models: 
     assert metadata(result, "deployment")["previous traffic"] == "desk@1 100 %"
     assert len(house.catalog.backends("desk")) == 2
 
+    # Promoting the canary: the model that the spec names already, but now for all users.
+    result = house.run("deployment", model_ref="desk@2")
+    assert metadata(result, "deployment")["server"] == "was running already"
+    assert [r["model_ref"] for r in house.catalog.endpoint("desk").routes] == ["desk@2"]
+    house.catalog.want_endpoint(deployment_spec(model_ref="desk@1", rollout=canary))
+    house.run("deployment")
+    assert house.catalog.endpoint("desk").phase == 4
+
     # What must not be served leaves both where they are.
     tracking = house.resources["tracking"]
     tracking.tag("desk", 1, "state", "archived")
     refused = house.run("deployment", model_ref="desk@1", raises=False)
     assert not refused.success
     failed = house.catalog.endpoint("desk")
-    assert (failed.state, failed.message, failed.phase) == ("failed", "desk@1 is archived", 2)
+    assert (failed.state, failed.message, failed.phase) == ("failed", "desk@1 is archived", 4)
     assert failed.observed_revision == failed.revision
     tracking.tag("desk", 1, "state", "approved")
 
@@ -232,7 +240,7 @@ def test_an_endpoint_is_deployed_compared_and_rolled_back(house: House, models: 
     result = house.run("deployment", model_ref="desk@1")
     assert metadata(result, "deployment")["server"] == "was running already"
     record = house.records.load(DeploymentRecord, "desk")
-    assert (record.model_ref, record.phase, len(record.routes)) == ("desk@1", 3, 1)
+    assert (record.model_ref, record.phase, len(record.routes)) == ("desk@1", 5, 1)
     assert [b.model_ref for b in house.catalog.backends("desk")] == ["desk@1"]
     assert house.catalog.endpoint("desk").spec.model_ref == "desk@1"
     assert "endpoint.serve" in {line["action"] for line in house.catalog.audit_log()}
