@@ -299,6 +299,9 @@ def _trainer(
     packing = spec.hyperparams.packing and spec.job_type != "PRETRAIN"
     length = spec.hyperparams.max_seq_len if packing else None
     train_rows = _dataset(train, length)
+    # The head takes a buffer for its whole chunk, whatever the vocabulary.
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE = min(trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE, vocabulary)
     arguments = sft_arguments(spec, job, len(train_rows), validation is not None)
     trainer = _Trainer(
         model=model,

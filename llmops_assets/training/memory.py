@@ -7,7 +7,7 @@ from typing import Any
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _ADAM = 8
 """Bytes a trained parameter: two fp32 moments."""
-_RUNTIME = {"cuda": 1 << 30, "mps": 1 << 30, "cpu": 700 << 20}
+_RUNTIME = {"cuda": 1 << 30, "mps": 1 << 30, "cpu": 850 << 20}
 """What the libraries and the CUDA context take before there is a model."""
 
 

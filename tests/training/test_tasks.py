@@ -63,6 +63,22 @@ def test_every_method_trains_what_merges_into_an_equal_model(
         assert not any(p.suffix in (".bin", ".pt") for p in (tmp_path / "merged").iterdir())
 
 
+@pytest.mark.parametrize(("family", "tied"), [("mistral", True), ("gemma", False), ("qwen", True)])
+def test_every_family_trains_from_nothing_and_on(desk: Desk, tmp_path: Path, family: str, tied: bool) -> None:
+    recipe = {**pretrain_spec(max_steps=4), "model_family": family}
+    recipe["architecture"] = {**recipe["architecture"], "tie_embeddings": tied}
+    base, tuned = tmp_path / "base", tmp_path / "tuned"
+    base.mkdir(), tuned.mkdir()
+    jobs = desk.jobs(recipe, base)
+    for task in ("plan", "train"):
+        run_here({**jobs[task], "family_version": None}, base)
+    verify_family(load_policy(), family, json.loads((base / "adapter" / "config.json").read_text()), "SFT")
+    jobs = desk.jobs({**sft_spec("hf:x", max_steps=4), "model_family": family}, tuned, base / "adapter")
+    plan, train, merge = (run_here(jobs[task], tuned) for task in ("plan", "train", "merge"))
+    assert plan["stop_token_trained"] and train["weight_change"] > 0
+    assert merge["max_logit_difference"] < 1e-3 and merge["differs_from_base"] and merge["reloads"]
+
+
 def test_packed_rows_train_too(desk: Desk, tiny_base: Path, tmp_path: Path) -> None:
     jobs = desk.jobs(sft_spec(f"hf:{tiny_base}", packing=True, max_steps=4), tmp_path, tiny_base)
     run_here(jobs["plan"], tmp_path)
