@@ -44,12 +44,19 @@ def _worth_a_look() -> re.Pattern[str]:
     )
 
 
-_SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*\s*|[.!?\n]+\s*")
+_SENTENCE = re.compile(r"[^\n]+?(?:[.!?]+(?=\s)|\n|$)\s*")
+_FIGURES = re.compile(r"[0-9][0-9. -]{7,}[0-9]")
+"""Phone numbers and the like, whose surname behind would be read as a counter (권, 장) were they plain digits."""
 
 
 _CACHE: dict[str, tuple[Span, ...]] = {}
 """Names of sentences that were looked at: sentences recur, in a table and from one asset to the next."""
 _CACHED = 1 << 17
+
+
+def _serial(match: re.Match[str]) -> str:
+    """Figures of the same length that read as a number of something."""
+    return f"000-{'0' * (len(match.group()) - 8)}-000"
 
 
 def find_names(values: list[str]) -> list[list[Span]]:
@@ -72,8 +79,9 @@ def find_names(values: list[str]) -> list[list[Span]]:
     known = {sentence: _CACHE[sentence] for sentence in sentences if sentence in _CACHE}
     unknown = [sentence for sentence in sentences if sentence not in known]
     if unknown:
+        plain = [_FIGURES.sub(_serial, sentence) for sentence in unknown]
         with _LOCK:
-            judged = {s: tuple(_names(s, tokens)) for s, tokens in zip(unknown, _kiwi().tokenize(unknown), strict=True)}
+            judged = {s: tuple(_names(s, tokens)) for s, tokens in zip(unknown, _kiwi().tokenize(plain), strict=True)}
         if len(_CACHE) + len(judged) > _CACHED:
             _CACHE.clear()
         _CACHE.update(judged)
