@@ -24,7 +24,7 @@ def build(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         assets=dg.load_assets_from_modules(
             [dataset_assets, training_assets, evaluation_assets, serving_assets, experiment_assets],
-            # Without it the external asset `training_request` would become an unpartitioned stub, and every cell trains.
+            # Else the external asset `training_request` becomes a stub without partitions, and every cell trains.
             include_specs=True,
         ),
         asset_checks=dg.load_asset_checks_from_modules(
