@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -144,6 +145,8 @@ def main() -> None:
     if arguments.upstream:
         asyncio.run(upstream(arguments.upstream))
         return
+    # Told to end, it takes its servers with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as name:
         folder, ports = Path(name), [free_port() for _ in range(3)]
         urls = [f"http://127.0.0.1:{port}" for port in ports]
