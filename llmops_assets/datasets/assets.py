@@ -108,7 +108,7 @@ def dataset(
 @dg.asset(
     **COMMON,
     deps=[dataset],
-    kinds={"polars", "presidio"},
+    kinds={"polars", "kiwipiepy"},
     automation_condition=DUE,
     description="What is in a dataset version: personal data, duplicates, quality scores, toxicity, chat-format faults "
     "and lengths, each finding with its row. Changes nothing.",
