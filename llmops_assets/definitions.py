@@ -14,7 +14,7 @@ from llmops_assets.specs.settings import Settings
 from llmops_assets.training import assets as training_assets
 from llmops_assets.training import checks as training_checks
 from llmops_assets.wiring import Wiring
-from sensors import automation, datasets, deployments, drift, experiments, failures, trainings
+from sensors import automation, datasets, deployments, drift, experiments, failures, servers, trainings
 
 
 def build(settings: Settings) -> dg.Definitions:
@@ -50,6 +50,7 @@ def build(settings: Settings) -> dg.Definitions:
             experiments.analysis(interval),
             experiments.promotion(interval),
             drift.make(max(30, interval)),
+            servers.model_servers,
             failures.failed_runs,
         ],
         # Heavy work is in child processes already; a spawned step would cost seconds of imports.

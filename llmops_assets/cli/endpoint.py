@@ -79,16 +79,20 @@ def delete(name: str) -> None:
 
     Example: `llmops endpoint delete desk`
     """
+    from resources.model_server import ServerError
+
     w = wiring()
     w.catalog.endpoint(name)
-    w.catalog.update_endpoint(name, state="deleting", message="")
-    w.catalog.set_routes(name, [], actor())
     left = []
-    for backend in w.catalog.backends(name):
-        try:
-            w.servers.stop(backend.id)
-        except Exception as error:  # noqa: BLE001  each backend is tried, and what failed is told below
-            left.append(f"{backend.id}: {error}")
+    # A deployment that is under way ends first, or it would bring back what is stopped here.
+    with w.servers.exclusively(name):
+        w.catalog.update_endpoint(name, state="deleting", message="")
+        w.catalog.set_routes(name, [], actor())
+        for backend in w.catalog.backends(name):
+            try:
+                w.servers.stop(backend.id)
+            except ServerError as error:
+                left.append(f"{backend.id}: {error}")
     if left:
         message = f"not stopped: {'; '.join(left)}. The record stays; run the same command again"
         w.catalog.update_endpoint(name, state="deleting", message=message)

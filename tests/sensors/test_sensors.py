@@ -9,11 +9,13 @@ from llmops_assets.partitions import dataset_versions, endpoints, experiments, r
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
+from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.records import MergedModelRecord, SplitsRecord
 from resources import tables
-from resources.catalog import Catalog
+from resources.catalog import Backend, Catalog
+from resources.model_server import ModelServers
 from resources.records import Records
-from sensors import datasets, deployments, trainings
+from sensors import datasets, deployments, servers, trainings
 from sensors import experiments as ab
 
 MERGED = MergedModelRecord(
@@ -180,3 +182,29 @@ def test_a_decision_is_carried_out_once(catalog, instance, decision, model):
     assert request.partition_key == "desk"
     assert request.run_config == {"ops": {"deployment": {"config": {"model_ref": model}}}}
     assert evaluate(sensor, instance, catalog=catalog).run_requests == []
+
+
+def test_a_model_server_that_nothing_routes_to_is_stopped_and_told(tmp_path, catalog, instance):
+    policy = load_policy().serving
+    model_servers = ModelServers(catalog, tmp_path / "servers", policy=policy)
+    assert "as it should be" in evaluate(servers.model_servers, instance, servers=model_servers).skip_message
+    want(catalog)
+    catalog.add_backend(
+        Backend(
+            id="desk-0",
+            endpoint="desk",
+            model_ref="base@1",
+            model_path=str(tmp_path / "gone"),
+            engine="transformers",
+            runtime={},
+            url="",
+            pid=None,
+            pid_started=None,
+            state="stopped",
+            log_path=None,
+            created_at=datetime.now(UTC),
+        )
+    )
+    told = evaluate(servers.model_servers, instance, servers=model_servers).skip_message
+    assert "stopped desk-0, which desk does not route to" in told
+    assert catalog.backends("desk") == []
