@@ -21,7 +21,6 @@ GOOD = {
         {"role": "assistant", "content": "4,800원입니다."},
     ]
 }
-DATA = Path(os.environ.get("LLMOPS_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def chat(asked: str = "묻습니다", answered: str = "답합니다") -> list[dict[str, str]]:
@@ -297,27 +296,3 @@ def test_a_category_can_be_required(tmp_path):
     rows, refused = read(tmp_path, require_category=True)
     assert rows["category"].to_list() == ["toll"]
     assert refused[0]["field"] == "metadata.category"
-
-
-PUBLIC = [
-    ("songys-chatbot/ChatbotData.csv", "sft_pair", None, 11823),
-    ("llamafactory/alpaca_en_demo.json", "sft_pair", None, 999),
-    ("llamafactory/glaive_toolcall_en_demo.json", "sft_pair", None, 300),
-    ("llamafactory/kto_en_demo.json", "sft_pair", None, 300),
-    ("llamafactory/dpo_zh_demo.json", "rlhf_pair", None, 300),
-    ("llamafactory/c4_demo.jsonl", "pretrain_corpus", None, 300),
-    ("llamafactory/wiki_demo.txt", "pretrain_corpus", None, 30),
-    ("klue/klue-sts-v1.1_dev.json", "embedding_pair", None, 519),
-    ("beep/train.tsv", "pretrain_corpus", {"text": "comments"}, 7896),
-    ("unsmile/unsmile_train_v1.0.tsv", "pretrain_corpus", {"text": "문장"}, 15005),
-    ("kobest/COPA/test.tsv", "eval_suite", {"question": "sentence", "answer": "Answer"}, 1000),
-]
-
-
-@pytest.mark.parametrize(("name", "dataset_type", "mapping", "count"), PUBLIC)
-def test_public_data_loads_whole(name, dataset_type, mapping, count):
-    path = DATA / name
-    assert path.exists(), f"{path} is missing: set LLMOPS_TEST_DATA to the folder of the public data"
-    batches = list(ingest([(name, UPath(path))], dataset_type, mapping))
-    assert sum(batch.rows.height for batch in batches) == count
-    assert sum(batch.quarantine.height for batch in batches) == 0
