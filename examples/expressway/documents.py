@@ -116,8 +116,8 @@ def _general(rng: random.Random) -> tuple[str, list[tuple[str, ...]]]:
 def write_documents(rng: random.Random, counts: dict[str, Any]) -> Written:
     """All lines of `corpus.jsonl`.
 
-    `counts` says how many documents of each kind (`manual`, `notice` over all intents, `letter`, `log`, `general`), how many
-    log entries carry personal data (`pii`), and how many `exact`, `near` and `broken` ones are planted on top.
+    `counts` says how many documents of each kind (`manual`, `notice` over all intents, `letter`, `log`, `general`), how
+    many log entries carry personal data (`pii`), and how many `exact`, `near` and `broken` ones are planted on top.
     Raises RuntimeError when the tables are too poor for that many.
     """
     everything, apart = intents(), _Apart()
