@@ -161,7 +161,7 @@ def test_the_better_model_is_promoted(home: Home):
     registered = home.wiring.records.load(RegisteredModelRecord, cell("tuned"))
     assert home.value("A/B decision", "desk-tuned-against-base").startswith("promote")
     endpoint = home.wiring.catalog.endpoint("desk")
-    assert [(route["model_ref"], route["weight"]) for route in endpoint.routes] == [(registered.ref, 1.0)]
+    assert [(route["model_ref"], route["weight"]) for route in endpoint.routes] == [(registered.ref, 100)]
     assert home.wiring.tracking.version(f"{registered.name}@production").ref == registered.ref
     base = home.wiring.records.load(RegisteredModelRecord, cell("base"))
     assert "production" not in home.wiring.tracking.version(base.ref).aliases

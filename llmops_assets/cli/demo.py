@@ -256,7 +256,7 @@ class Demo:
             batch = max(users - done, MORE_USERS)
             self.step(f"A/B test: {batch} simulated users ask and rate, after {done} before them")
             self.simulate(experiment, first_user=done, users=batch)
-            self.await_decision(experiment)
+            self.await_decision(experiment, now())
         decided = w.catalog.experiment(experiment.name)
         self.step(f"the A/B test decided: {decided.decision} ({decided.reason})")
         if decided.decision != "promote":
@@ -289,18 +289,16 @@ class Demo:
         if summary.failed == summary.requests:
             raise DemoError(f"endpoint {experiment.endpoint} answered no request: {summary.first_error}")
 
-    def await_decision(self, experiment: ExperimentSpec) -> None:
-        """Wait until the report has seen every rating that was given, or has decided."""
-        w, deadline = wiring(), time.monotonic() + 120
+    def await_decision(self, experiment: ExperimentSpec, asked_until: datetime) -> None:
+        """Wait until there is a decision, or a report that was made once every user's rating window was closed."""
+        w, deadline = wiring(), time.monotonic() + 180
+        closed = asked_until + timedelta(hours=experiment.rating_window_hours)
         while time.monotonic() < deadline:
             self.alive()
             if w.catalog.experiment(experiment.name).decision is not None:
                 return
             record = w.records.find(AbReportRecord, experiment.name)
-            seen = sum(record.exposures.values()) if record else 0
-            if seen >= w.catalog.exposure_count(experiment=experiment.name) and not self.watcher.busy(
-                experiment.name, "ab_report"
-            ):
+            if record is not None and datetime.fromisoformat(record.figures["at"]) >= closed:
                 return
             time.sleep(0.5)
 
