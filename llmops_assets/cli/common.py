@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Spec)
 
-out = Console(highlight=False, soft_wrap=True)
+# Where nobody looks at a terminal, a table is not squeezed into 80 columns.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

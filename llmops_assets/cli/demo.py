@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -353,7 +353,9 @@ class Demo:
             ]
             gate = self.watcher.check(*GATE, cell)
             verdict = "opened" if gate and gate.passed else "withheld"
-            lines.append(Line("gate", f"{verdict}: {gate.description if gate else ''}", "evaluation", cell))
+            lines.append(
+                Line("gate", f"{verdict}: {gate.description.split('. ')[0] if gate else ''}", "evaluation", cell)
+            )
             registered = r.find(RegisteredModelRecord, cell)
             lines.append(Line("registered", registered.ref if registered else "no: withheld", "registered_model", cell))
         stages = [(key, "splits") for key in (CORPUS, DESK, FREE)]
