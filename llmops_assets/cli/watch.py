@@ -114,7 +114,8 @@ class Watcher:
         old = {
             record.dagster_run.run_id
             for record in self.runs(partition, target)
-            if record.dagster_run.is_finished and record.create_timestamp < since
+            # One that was queued before, and ran since, is what is waited for.
+            if record.dagster_run.is_finished and (record.end_time or 0.0) < since.timestamp()
         }
         cursors: dict[str, str] = {}
         checks: dict[tuple[str, str], Check] = {}
