@@ -85,7 +85,7 @@ def bench_ingest(folder: Path, megabytes: int) -> None:
     clock = Clock()
     batches = [batch.rows for batch in ingest([("chats.jsonl", UPath(path))], "sft_pair")]
     clock("ingest: strict decode, rules, row ids", rows)
-    masked = [pii.mask_rows(batch, "sft_pair", privacy.PLACEHOLDERS) for batch in batches]
+    masked = [pii.mask_rows(batch, "sft_pair", pii.PATTERNS_ONLY) for batch in batches]
     clock("mask by pattern", rows)
     store = DatasetStore(folder / "store")
     identity = {"kind": "rows", "dataset": "bench@v1", "step": "dataset", "config_hash": "0"}

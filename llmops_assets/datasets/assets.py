@@ -7,7 +7,7 @@ import polars as pl
 
 from llmops_assets import plots
 from llmops_assets.automation import DUE
-from llmops_assets.datasets import clean, duplicates, names, report, split
+from llmops_assets.datasets import clean, duplicates, pii, report, split
 from llmops_assets.datasets.ingest import Batch, ingest
 from llmops_assets.datasets.readers import Limits, list_files
 from llmops_assets.partitions import dataset_versions
@@ -51,7 +51,7 @@ def dataset(
     files = list_files(artifacts.upath("uploads", key))
     settings = config_hash({"type": spec.type, "mapping": spec.mapping})
     limits = Limits(line=policy.limits.max_line_bytes, file=policy.limits.max_decompressed_bytes)
-    placeholders = policy.datasets.pii.placeholders
+    personal = pii.detector(policy.datasets.pii, key)
     refused: list[pl.DataFrame] = []
 
     def rows_of(batch: Batch) -> pl.DataFrame:
@@ -91,9 +91,7 @@ def dataset(
                 report.markdown_table(quarantine.select("file", "line", "field", "reason").head(20).to_dicts())
             ),
             "quarantine_reasons": dg.MetadataValue.json(reasons),
-            "preview": dg.MetadataValue.md(
-                report.markdown_table(report.preview(rows, spec.type, placeholders, names.find_names))
-            ),
+            "preview": dg.MetadataValue.md(report.markdown_table(report.preview(rows, spec.type, personal))),
             "categories": dg.MetadataValue.json(report.category_counts(rows)),
             "type": spec.type,
             "files": dg.MetadataValue.json([name for name, _ in files]),
@@ -124,11 +122,11 @@ def quality_report(
     source = records.load(DatasetRecord, key)
     rows = store.read(source.manifest)
     quarantine = store.read(source.quarantine) if source.quarantine else None
-    placeholders = policy.datasets.pii.placeholders
-    found = report.analyse(rows, source.type, placeholders=placeholders, near=near_of(policy), names=names.find_names)
+    personal = pii.detector(policy.datasets.pii, key)
+    found = report.analyse(rows, source.type, personal=personal, near=near_of(policy))
     written = {"dataset": key, "step": "quality_report", "parent": source.manifest}
     settings = config_hash(policy.datasets.model_dump(mode="json"))
-    text = report.html(key, rows, source.type, found, placeholders, quarantine=quarantine, names=names.find_names)
+    text = report.html(key, rows, source.type, found, personal, quarantine=quarantine)
     page = artifacts.write_text(text, "reports", key, "quality.html")
     record = QualityRecord(
         dataset=key,
@@ -160,7 +158,7 @@ def quality_report(
             "toxic_rows": found.toxic_rows,
             "conflicting_rows": found.conflicting_rows,
             "worst_rows": dg.MetadataValue.md(
-                report.markdown_table(report.worst(rows, source.type, found.scores, placeholders, names.find_names))
+                report.markdown_table(report.worst(rows, source.type, found.scores, personal))
             ),
             "samples": dg.MetadataValue.md(report.markdown_table(report.samples(found.findings))),
             "statistics": dg.MetadataValue.json(found.statistics),
@@ -191,15 +189,14 @@ def clean_dataset(
 ) -> dg.MaterializeResult:
     key = context.partition_key
     source, found = records.load(DatasetRecord, key), records.load(QualityRecord, key)
-    placeholders = policy.datasets.pii.placeholders
+    personal = pii.detector(policy.datasets.pii, key)
     result = clean.clean(
         store.read(source.manifest),
         source.type,
         clusters=store.read(found.clusters),
         scores=store.read(found.scores),
         lowest_score=policy.datasets.min_quality_score,
-        placeholders=placeholders,
-        names=names.find_names,
+        personal=personal,
     )
     settings = config_hash(policy.datasets.model_dump(mode="json"))
     written = {"dataset": key, "step": "clean_dataset", "config_hash": settings, "parent": source.manifest}
@@ -229,9 +226,7 @@ def clean_dataset(
             "dropped": dg.MetadataValue.json(result.dropped_by_reason),
             "masked": dg.MetadataValue.json(result.masked),
             "masked_rows": result.masked_rows,
-            "preview": dg.MetadataValue.md(
-                report.markdown_table(report.preview(result.frame, source.type, placeholders, names.find_names))
-            ),
+            "preview": dg.MetadataValue.md(report.markdown_table(report.preview(result.frame, source.type, personal))),
             "manifest": manifest_id,
         },
         data_version=dg.DataVersion(manifest.content_hash[:16]),

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from llmops_assets.datasets import duplicates, names, pii, report, schema, split, texts
+from llmops_assets.datasets import duplicates, pii, report, schema, split, texts
 from llmops_assets.datasets.assets import clean_dataset, dataset, near_of, quality_report, splits
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.specs.policy import Policy
@@ -131,11 +131,14 @@ def rows_left(context: Context, records: dg.ResourceParam[Records]) -> dg.AssetC
 
 @dg.asset_check(asset=clean_dataset, description="A second look at the masked rows finds no personal data.", **BLOCKING)
 def no_personal_data(
-    context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
+    context: Context,
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    policy: dg.ResourceParam[Policy],
 ) -> dg.AssetCheckResult:
     record = records.load(CleanRecord, context.partition_key)
     rows = store.read(record.manifest)
-    left = pii.find_in_rows(rows, record.type, names.find_names)
+    left = pii.find_in_rows(rows, record.type, pii.detector(policy.datasets.pii, context.partition_key))
     examples = [
         {"row": rows["row_id"][row], "column": column, "type": type_}
         for row, column, type_ in left.select("row", "column", "type").head(10).iter_rows()

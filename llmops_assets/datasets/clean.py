@@ -1,6 +1,5 @@
 """Masks, removes duplicates and filters by score; every dropped row keeps its reason."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -31,8 +30,7 @@ def clean(
     clusters: pl.DataFrame,
     scores: pl.DataFrame,
     lowest_score: float,
-    placeholders: Mapping[str, str],
-    names: pii.NameFinder | None = None,
+    personal: pii.Detector,
 ) -> Clean:
     """What is worth learning from, without personal data.
 
@@ -63,7 +61,7 @@ def clean(
         )
         dropped = pl.concat([dropped, poor, repeats])
         kept = kept.join(dropped, on="row_id", how="anti", maintain_order="left")
-    masked = pii.mask_rows(kept, dataset_type, placeholders, names)
+    masked = pii.mask_rows(kept, dataset_type, personal)
     frame = masked.frame
     if dataset_type != "eval_suite":
         whole = frame.select("row_id", duplicates.normalised(texts.whole_of(dataset_type)).alias("whole"))

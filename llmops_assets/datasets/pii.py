@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Literal
 
 import msgspec
 import polars as pl
 
-from llmops_assets.datasets import privacy, texts
+from llmops_assets.datasets import names, privacy, texts
+from llmops_assets.specs.policy import Pii
 
 SPANS = {
     "text": pl.UInt32(),
@@ -26,6 +28,30 @@ _FEW = 500
 
 NameFinder = Callable[[list[str]], list[list[privacy.Span]]]
 """Names in each of some texts; `names.find_names` is one."""
+
+
+@dataclass(frozen=True)
+class Detector:
+    """What counts as personal data in a dataset, and what is done with it; the same for report, cleaning and checks."""
+
+    names: NameFinder | None = None
+    patterns: tuple[privacy.Pattern, ...] = privacy.PATTERNS
+    placeholders: Mapping[str, str] = field(default_factory=lambda: privacy.PLACEHOLDERS)
+    mode: Literal["mask", "drop", "pseudonymise"] = "mask"
+
+    @property
+    def shown(self) -> "Detector":
+        """The same for samples that people look at: always masked."""
+        return replace(self, mode="mask")
+
+
+PATTERNS_ONLY = Detector()
+
+
+def detector(rules: Pii, dataset: str) -> Detector:
+    """The detector that a policy describes, for one dataset (its name, with or without the version)."""
+    return Detector(names=names.find_names, placeholders=rules.placeholders, mode=rules.mode)
+
 
 _NAME_KEYS = ("name", "이름", "성명", "성함", "고객명", "customer_name", "user_name", "full_name")
 
@@ -83,21 +109,19 @@ def _found_in_columns(values: pl.Series, patterns: Sequence[privacy.Pattern]) ->
     return found
 
 
-def find(
-    values: pl.Series, names: NameFinder | None = None, patterns: Sequence[privacy.Pattern] = privacy.PATTERNS
-) -> pl.DataFrame:
+def find(values: pl.Series, how: Detector = PATTERNS_ONLY) -> pl.DataFrame:
     """Spans of personal data in each text: columns `text` (number), `start`, `end` (characters), `type`, `score`.
 
-    The same spans as `privacy.find` gives for each text alone, and with `names` those of names besides. Overlaps are
-    resolved; the result is in order.
+    The same spans as `privacy.find` gives for each text alone, and with `how.names` those of names besides. Overlaps
+    are resolved; the result is in order.
     """
     distinct = values.unique(maintain_order=True)
     if len(distinct) < _FEW:
-        found = {number: privacy.find(text, patterns) for number, text in enumerate(distinct)}
+        found = {number: privacy.find(text, how.patterns) for number, text in enumerate(distinct)}
     else:
-        found = _found_in_columns(distinct, patterns)
-    if names is not None:
-        for number, spans in enumerate(names(distinct.to_list())):
+        found = _found_in_columns(distinct, how.patterns)
+    if how.names is not None:
+        for number, spans in enumerate(how.names(distinct.to_list())):
             if spans:
                 found.setdefault(number, []).extend(spans)
     resolved = [
@@ -120,7 +144,7 @@ def find(
     )
 
 
-def replace(values: pl.Series, spans: pl.DataFrame, placeholders: Mapping[str, str]) -> pl.Series:
+def replaced(values: pl.Series, spans: pl.DataFrame, how: Detector) -> pl.Series:
     """The texts with each span's placeholder in its place."""
     if not spans.height:
         return values
@@ -128,30 +152,30 @@ def replace(values: pl.Series, spans: pl.DataFrame, placeholders: Mapping[str, s
     for number, part in spans.group_by("text", maintain_order=True):
         found = [privacy.Span(s, e, t, p) for s, e, t, p in part.select("start", "end", "type", "score").iter_rows()]
         numbers.append(number[0])
-        masked.append(privacy.replace(values[number[0]], found, placeholders))
+        masked.append(privacy.replace(values[number[0]], found, how.placeholders))
     return values.scatter(numbers, masked)
 
 
-def mask_texts(values: pl.Series, placeholders: Mapping[str, str], names: NameFinder | None = None) -> pl.Series:
+def mask_texts(values: pl.Series, how: Detector) -> pl.Series:
     """The texts without their personal data: for showing some of them."""
     for _ in range(_ROUNDS):
-        spans = find(values, names)
+        spans = find(values, how)
         if not spans.height:
             break
-        values = replace(values, spans, placeholders)
+        values = replaced(values, spans, how)
     return values
 
 
-def find_in_rows(rows: pl.DataFrame, dataset_type: str, names: NameFinder | None = None) -> pl.DataFrame:
+def find_in_rows(rows: pl.DataFrame, dataset_type: str, how: Detector = PATTERNS_ONLY) -> pl.DataFrame:
     """Spans in all content and metadata of canonical rows: `row` (number), `column`, `part`, `start`, `end`, `type`,
     `score`, and the `text` that they are in.
 
     Metadata is `extra`; there a span covers one whole value and `start` and `end` are positions in that value.
     """
     flat = texts.flat_texts(rows, dataset_type).with_row_index("number")
-    spans = find(flat["text"], names).rename({"text": "number"})
+    spans = find(flat["text"], how).rename({"text": "number"})
     content = spans.join(flat, on="number").select("row", "column", "part", "start", "end", "type", "score", "text")
-    return pl.concat([content, _in_extra(rows)]).sort("row", "column", "part", "start")
+    return pl.concat([content, _in_extra(rows, how)]).sort("row", "column", "part", "start")
 
 
 def _leaves(value: object, key: str = "") -> Iterable[tuple[str, str]]:
@@ -174,7 +198,7 @@ def _suspicious(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _in_extra(rows: pl.DataFrame) -> pl.DataFrame:
+def _in_extra(rows: pl.DataFrame, how: Detector) -> pl.DataFrame:
     leaves = [
         (row, part, key.lower() in _NAME_KEYS and privacy.is_name(text), text)
         for row, extra in _suspicious(rows).iter_rows()
@@ -183,7 +207,7 @@ def _in_extra(rows: pl.DataFrame) -> pl.DataFrame:
     table = pl.DataFrame(
         leaves, schema={"row": pl.UInt32, "part": pl.UInt32, "named": pl.Boolean, "text": pl.String}, orient="row"
     ).with_row_index("number")
-    spans = find(table["text"]).rename({"text": "number"})
+    spans = find(table["text"], replace(how, names=None)).rename({"text": "number"})
     found = spans.join(table.filter(~pl.col("named")), on="number")
     named = table.filter("named").with_columns(
         start=pl.lit(0, pl.UInt32), end=pl.col("text").str.len_chars(), type=pl.lit("PERSON"), score=pl.lit(0.9)
@@ -203,22 +227,20 @@ def _masked_leaves(value: object, masked: Mapping[int, str], count: Iterator[int
     return value
 
 
-def _mask_extra(rows: pl.DataFrame, spans: pl.DataFrame, placeholders: Mapping[str, str]) -> pl.Series:
+def _mask_extra(rows: pl.DataFrame, spans: pl.DataFrame, how: Detector) -> pl.Series:
     numbers, replaced = [], []
     for (row,), found in spans.group_by("row", maintain_order=True):
         masked = {}
         for (part,), places in found.group_by("part", maintain_order=True):
             kept = [privacy.Span(*place) for place in places.select("start", "end", "type", "score").iter_rows()]
-            masked[part] = privacy.replace(places["text"][0], kept, placeholders)
+            masked[part] = privacy.replace(places["text"][0], kept, how.placeholders)
         value = _masked_leaves(msgspec.json.decode(rows["extra"][row]), masked, count())
         numbers.append(row)
         replaced.append(msgspec.json.encode(value, order="sorted").decode())
     return rows["extra"].scatter(numbers, replaced)
 
 
-def mask_rows(
-    rows: pl.DataFrame, dataset_type: str, placeholders: Mapping[str, str], names: NameFinder | None = None
-) -> Masked:
+def mask_rows(rows: pl.DataFrame, dataset_type: str, how: Detector) -> Masked:
     """The rows with all personal data of content and metadata replaced by its type's placeholder.
 
     Masking is repeated on the rows that changed until nothing more is found, so that a second look finds nothing.
@@ -229,18 +251,18 @@ def mask_rows(
     pending = pl.Series(range(flat.height), dtype=pl.UInt32)
     values = flat["text"]
     for _ in range(_ROUNDS):
-        found = find(values.gather(pending), names)
+        found = find(values.gather(pending), how)
         if not found.height:
             break
         spans = found.with_columns(text=pending.gather(found["text"]))
         counts.update(spans["type"].to_list())
-        values = replace(values, spans, placeholders)
+        values = replaced(values, spans, how)
         pending = spans["text"].unique(maintain_order=True)
         changed.update(flat["row"].gather(pending).to_list())
     masked = texts.with_texts(rows, dataset_type, flat.with_columns(values.alias("text"))) if changed else rows
-    extra = _in_extra(rows)
+    extra = _in_extra(rows, how)
     if extra.height:
         counts.update(extra["type"].to_list())
-        masked = masked.with_columns(_mask_extra(rows, extra, placeholders))
+        masked = masked.with_columns(_mask_extra(rows, extra, how))
         changed.update(extra["row"])
     return Masked(frame=masked, counts=dict(sorted(counts.items())), rows=sorted(changed))

@@ -1,6 +1,5 @@
 """Everything that is found in a dataset version, each finding with its row; it changes no data."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,16 +44,15 @@ def analyse(
     rows: pl.DataFrame,
     dataset_type: str,
     *,
-    placeholders: Mapping[str, str] = privacy.PLACEHOLDERS,
+    personal: pii.Detector = pii.PATTERNS_ONLY,
     near: duplicates.Near | None = None,
-    names: pii.NameFinder | None = None,
     toxicity: quality.ToxicityScorer | None = None,
 ) -> Report:
     """Personal data, duplicates, quality, toxicity, chat faults and statistics of canonical rows."""
     ids = rows["row_id"]
-    spans = pii.find_in_rows(rows, dataset_type, names)
-    personal = _pii_findings(spans, ids, placeholders)
-    toxic = _toxic_findings(rows, dataset_type, toxicity or quality.Lexicon(), placeholders, names)
+    spans = pii.find_in_rows(rows, dataset_type, personal)
+    found = _pii_findings(spans, ids, personal)
+    toxic = _toxic_findings(rows, dataset_type, toxicity or quality.Lexicon(), personal)
     faults = _faults(rows, dataset_type)
     conflicts = conflicting(rows, dataset_type)
     by_column: dict[str, dict[str, int]] = {}
@@ -63,7 +61,7 @@ def analyse(
     toxic_by_group = dict(toxic.group_by("type").len().sort("type").iter_rows())
     return Report(
         rows=rows.height,
-        findings=pl.concat([personal, toxic, faults, conflicts]),
+        findings=pl.concat([found, toxic, faults, conflicts]),
         pii=dict(spans.group_by("type").len().sort("type").iter_rows()),
         pii_by_column=by_column,
         pii_rows=spans["row"].n_unique(),
@@ -78,29 +76,25 @@ def analyse(
     )
 
 
-def _pii_findings(spans: pl.DataFrame, ids: pl.Series, placeholders: Mapping[str, str]) -> pl.DataFrame:
+def _pii_findings(spans: pl.DataFrame, ids: pl.Series, how: pii.Detector) -> pl.DataFrame:
     """One line for each type in each text, with the whole text masked and cut: a sample shows nobody's data."""
     found = []
     for (row, column, _), part in spans.group_by("row", "column", "part", maintain_order=True):
         text = part["text"][0]
         places = [privacy.Span(s, e, t, p) for s, e, t, p in part.select("start", "end", "type", "score").iter_rows()]
         begin = max(0, places[0].start - 60)
-        sample = privacy.replace(text, places, placeholders)[begin : begin + SAMPLE]
+        sample = privacy.replace(text, places, how.placeholders)[begin : begin + SAMPLE]
         found += [(ids[row], "pii", type_, column, sample) for type_ in part["type"].unique(maintain_order=True)]
     return pl.DataFrame(found, schema=FINDINGS, orient="row")
 
 
 def _toxic_findings(
-    rows: pl.DataFrame,
-    dataset_type: str,
-    scorer: quality.ToxicityScorer,
-    placeholders: Mapping[str, str],
-    names: pii.NameFinder | None,
+    rows: pl.DataFrame, dataset_type: str, scorer: quality.ToxicityScorer, personal: pii.Detector
 ) -> pl.DataFrame:
     whole = rows.select(texts.whole_of(dataset_type)).to_series()
     groups = scorer.groups(whole)
     flagged = (groups.list.len() > 0).arg_true()
-    samples = pii.mask_texts(whole.gather(flagged), placeholders, names).str.head(SAMPLE)
+    samples = pii.mask_texts(whole.gather(flagged), personal.shown).str.head(SAMPLE)
     found = [
         (rows["row_id"][number], "toxic", group, "", sample)
         for number, sample in zip(flagged, samples, strict=True)
@@ -174,8 +168,7 @@ def lengths(rows: pl.DataFrame, dataset_type: str) -> list[int]:
 def preview(
     rows: pl.DataFrame,
     dataset_type: str,
-    placeholders: Mapping[str, str],
-    names: pii.NameFinder | None = None,
+    personal: pii.Detector,
     count: int = 5,
 ) -> list[dict[str, str]]:
     """Some rows spread over the table, as short texts with personal data masked."""
@@ -191,7 +184,7 @@ def preview(
         )
     )
     shown = [name for name in ("prompt", "answer") if table[name].null_count() < max(table.height, 1)]
-    masked = [pii.mask_texts(table[name], placeholders, names).str.head(SAMPLE) for name in shown]
+    masked = [pii.mask_texts(table[name], personal.shown).str.head(SAMPLE) for name in shown]
     return table.select("row", "category", *masked).to_dicts()
 
 
@@ -199,14 +192,13 @@ def worst(
     rows: pl.DataFrame,
     dataset_type: str,
     scores: pl.DataFrame,
-    placeholders: Mapping[str, str],
-    names: pii.NameFinder | None = None,
+    personal: pii.Detector,
     count: int = 10,
 ) -> list[dict[str, Any]]:
     """The rows with the lowest scores: where they are, what their weakest part is, and the masked answer."""
     answers = rows.select("row_id", "file", "line", texts.answer_of(dataset_type).alias("answer"))
     table = scores.sort("score", "row_id").head(count).join(answers, on="row_id", how="left", maintain_order="left")
-    masked = pii.mask_texts(table["answer"], placeholders, names).str.head(80)
+    masked = pii.mask_texts(table["answer"], personal.shown).str.head(80)
     return [
         {
             "row": line["row_id"],
@@ -248,10 +240,9 @@ def html(
     rows: pl.DataFrame,
     dataset_type: str,
     report: Report,
-    placeholders: Mapping[str, str],
+    personal: pii.Detector,
     *,
     quarantine: pl.DataFrame | None = None,
-    names: pii.NameFinder | None = None,
 ) -> str:
     """The report as one file that needs no other: figures inside, samples masked, nothing fetched."""
     import jinja2
@@ -272,11 +263,11 @@ def html(
         quarantined=0 if quarantine is None else quarantine.height,
         refused=refused,
         figures={name: plots.data_uri(figure) for name, figure in figures(rows, dataset_type, report).items()},
-        worst=worst(rows, dataset_type, report.scores, placeholders, names),
+        worst=worst(rows, dataset_type, report.scores, personal),
         samples=samples(report.findings),
     )
 
 
 def samples(findings: pl.DataFrame, each: int = 3) -> list[dict[str, Any]]:
-    personal = findings.filter(pl.col("kind").is_in(["pii", "toxic"]))
-    return personal.group_by("kind", "type", maintain_order=True).head(each).sort("kind", "type").to_dicts()
+    shown = findings.filter(pl.col("kind").is_in(["pii", "toxic"]))
+    return shown.group_by("kind", "type", maintain_order=True).head(each).sort("kind", "type").to_dicts()

@@ -200,7 +200,7 @@ def test_rows_are_masked_in_content_and_metadata():
     table = rows(
         "제 번호는 010-1234-5678", '{"age":30,"name":"홍길동","phones":["010-1111-2222",1012345678],"user":"u-17"}'
     )
-    masked = pii.mask_rows(table, "sft_pair", privacy.PLACEHOLDERS)
+    masked = pii.mask_rows(table, "sft_pair", pii.PATTERNS_ONLY)
     assert masked.frame["messages"][0].to_list()[0]["content"] == "제 번호는 [전화번호]"
     assert masked.frame["extra"][0] == '{"age":30,"name":"[이름]","phones":["[전화번호]",1012345678],"user":"u-17"}'
     assert masked.counts == {"PERSON": 1, "PHONE_NUMBER": 2}
@@ -210,7 +210,7 @@ def test_rows_are_masked_in_content_and_metadata():
 
 def test_rows_without_personal_data_are_the_same_table():
     table = rows("통행료가 얼마인가요?")
-    assert pii.mask_rows(table, "sft_pair", privacy.PLACEHOLDERS).frame.equals(table)
+    assert pii.mask_rows(table, "sft_pair", pii.PATTERNS_ONLY).frame.equals(table)
 
 
 def test_presidio_with_our_recognizers_finds_the_same_spans():

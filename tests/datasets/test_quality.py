@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from llmops_assets.datasets import clean, duplicates, privacy, quality, report, schema, texts
+from llmops_assets.datasets import clean, duplicates, pii, quality, report, schema, texts
 from llmops_assets.datasets.names import find_names
 
 ASKED = "하이패스 미납 통행료는 어떻게 납부하나요?"
@@ -87,7 +87,7 @@ def test_every_type_can_be_scored_and_masked(dataset_type):
     assert texts.flat_texts(shouted, dataset_type)["text"].to_list() == [text + "!" for text in flat["text"]]
     found = report.analyse(rows, dataset_type)
     assert found.duplicates.exact == 2 and found.chat_faults == {}
-    assert report.preview(rows, dataset_type, privacy.PLACEHOLDERS)
+    assert report.preview(rows, dataset_type, pii.PATTERNS_ONLY)
 
 
 def test_offensive_words_are_flagged_with_the_group_they_offend():
@@ -106,7 +106,7 @@ def test_the_report_finds_everything_once_and_shows_no_personal_data():
         categories=["toll", "toll", "toll", None],
     )
     before = rows.clone()
-    found = report.analyse(rows, "sft_pair", names=find_names)
+    found = report.analyse(rows, "sft_pair", personal=pii.Detector(names=find_names))
     assert rows.equals(before)
     assert (found.pii, found.pii_rows) == ({"PERSON": 1, "PHONE_NUMBER": 1}, 1)
     assert (found.duplicates.exact, found.duplicates.near) == (1, 0)
@@ -115,8 +115,8 @@ def test_the_report_finds_everything_once_and_shows_no_personal_data():
     personal = found.findings.filter(pl.col("kind") == "pii")
     assert personal["row_id"].unique().to_list() == ["r3"]
     assert personal["sample"][0].startswith("저는 [이름]입니다. 연락처는 [전화번호]입니다.")
-    page = report.html("desk@v1", rows, "sft_pair", found, privacy.PLACEHOLDERS)
-    for shown in (page, str(report.worst(rows, "sft_pair", found.scores, privacy.PLACEHOLDERS, find_names))):
+    page = report.html("desk@v1", rows, "sft_pair", found, pii.PATTERNS_ONLY)
+    for shown in (page, str(report.worst(rows, "sft_pair", found.scores, pii.Detector(names=find_names)))):
         assert "홍길동" not in shown and "010-1234-5678" not in shown
     assert 'src="data:image/png' in page and "https://" not in page
 
@@ -135,7 +135,7 @@ def test_cleaning_accounts_for_every_row():
         clusters=duplicates.find(rows, "sft_pair").clusters,
         scores=quality.scores(rows, "sft_pair"),
         lowest_score=0.3,
-        placeholders=privacy.PLACEHOLDERS,
+        personal=pii.PATTERNS_ONLY,
     )
     assert result.frame["row_id"].to_list() == ["r0", "r3"]
     assert sorted(result.dropped.select("row_id", "reason").rows()) == [
@@ -150,7 +150,12 @@ def test_a_cluster_whose_first_row_is_poor_keeps_the_next():
     clusters = duplicates.find(rows, "sft_pair").clusters
     assert clusters.height == 2
     result = clean.clean(
-        rows, "sft_pair", clusters=clusters, scores=quality.scores(rows, "sft_pair"), lowest_score=0.3, placeholders={}
+        rows,
+        "sft_pair",
+        clusters=clusters,
+        scores=quality.scores(rows, "sft_pair"),
+        lowest_score=0.3,
+        personal=pii.PATTERNS_ONLY,
     )
     assert result.frame["row_id"].to_list() == ["r1"]
 
@@ -163,7 +168,7 @@ def test_an_evaluation_suite_is_masked_but_loses_no_row():
         clusters=duplicates.find(rows, "eval_suite").clusters,
         scores=quality.scores(rows, "eval_suite"),
         lowest_score=0.3,
-        placeholders=privacy.PLACEHOLDERS,
+        personal=pii.PATTERNS_ONLY,
     )
     assert result.frame.height == 3 and result.dropped.height == 0
     assert result.masked == {"EMAIL_ADDRESS": 1}
