@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from images.train.train import LengthGroups
+from images.train.order import LengthGroups
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.training import TrainJobSpec

@@ -137,7 +137,7 @@ def test_rows_that_are_too_long_can_be_left_out(desk: Desk, tiny_base: Path, tmp
 
 
 def test_a_loss_that_is_no_number_ends_the_training(desk: Desk, tiny_base: Path, tmp_path: Path) -> None:
-    from images.train.train import Diverged
+    from images.train.progress import Diverged
 
     broken = tmp_path / "base"
     shutil.copytree(tiny_base, broken)

@@ -1,0 +1,147 @@
+"""Runs one trainer from its last whole checkpoint to the end, and says what came of it, whatever kind it is."""
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.trainer_callback import PrinterCallback
+
+from images.train.progress import Progress, Snapshot, loss_curve, peak_memory
+from images.train.reporter import Reporter, Stopped
+from llmops_assets.specs.training import EarlyStopping, TrainJobSpec
+from llmops_assets.training import folders
+from llmops_assets.training.plan import total_steps
+
+
+@dataclass(frozen=True)
+class Session:
+    """A trainer that is ready: `save` writes its weights to a folder and gives their hash.
+
+    `evaluated` says whether it has rows to validate on; `figures` gives what only this kind of training knows, as facts
+    by name, once it is trained.
+    """
+
+    trainer: Any
+    evaluated: bool
+    save: Callable[[Path], str]
+    stopping: EarlyStopping | None = None
+    figures: Callable[[], dict[str, Any]] = field(default=dict)
+
+
+def common_arguments(spec: TrainJobSpec, job: dict[str, Any], count: int, evaluated: bool) -> dict[str, Any]:
+    """What every trainer is told, TRL's and transformers' own, for `count` rows, or packed blocks."""
+    hyper = spec.hyperparams
+    steps = total_steps(count, hyper)
+    warmup = hyper.warmup_steps if hyper.warmup_steps is not None else math.ceil((hyper.warmup_ratio or 0.0) * steps)
+    evaluate = "no" if not evaluated else "epoch" if hyper.eval_steps is None else "steps"
+    stopping = evaluate == "steps" and hyper.early_stopping is not None
+    return {
+        "output_dir": job["checkpoints"],
+        "max_steps": steps,
+        "per_device_train_batch_size": hyper.batch_size,
+        "per_device_eval_batch_size": hyper.batch_size,
+        "gradient_accumulation_steps": hyper.gradient_accumulation_steps,
+        "learning_rate": hyper.lr,
+        "weight_decay": hyper.weight_decay,
+        "lr_scheduler_type": hyper.scheduler,
+        "warmup_steps": warmup,
+        "seed": hyper.seed,
+        "bf16": job["precision"] == "bf16",
+        "fp16": job["precision"] == "fp16",
+        "use_cpu": job["device"] == "cpu",
+        "save_strategy": "steps",
+        "save_steps": hyper.save_steps,
+        # The last may turn out damaged; with early stopping the best is kept besides.
+        "save_total_limit": 2,
+        "eval_strategy": evaluate,
+        "eval_steps": hyper.eval_steps if evaluate == "steps" else None,
+        "load_best_model_at_end": stopping,
+        "metric_for_best_model": "eval_loss" if stopping else None,
+        "logging_strategy": "steps",
+        "logging_steps": max(1, min(10, steps // 100)),
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "dataloader_pin_memory": job["device"] == "cuda",
+    }
+
+
+def train(
+    build: Callable[[], Session], spec: TrainJobSpec, checkpoints: Path, output: Path, reporter: Reporter
+) -> dict[str, Any]:
+    """Train what `build` makes and leave it in `output`, sealed with the facts that are returned.
+
+    Raises Stopped when that was asked for, with a checkpoint saved.
+    """
+    step, checkpoint, warnings = folders.last_checkpoint(checkpoints)
+    for warning in warnings:
+        reporter.log.warning(warning)
+    for found, path in folders.checkpoints(checkpoints):
+        if step is None or found > step:
+            shutil.rmtree(path)
+    torch.manual_seed(spec.hyperparams.seed)
+    session = build()
+    trainer = session.trainer
+    # It prints what our own log says.
+    trainer.remove_callback(PrinterCallback)
+    progress = Progress(reporter)
+    trainer.add_callback(progress)
+    if session.stopping is not None:
+        from transformers import EarlyStoppingCallback
+
+        trainer.add_callback(EarlyStoppingCallback(session.stopping.patience, session.stopping.min_delta))
+    start = Snapshot(trainer.model)
+    if step is not None:
+        reporter.log.info("resuming from the checkpoint of step %d", step)
+    began = time.monotonic()
+    with reporter.finishing_first():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds = time.monotonic() - began
+    state = trainer.state
+    if reporter.stop_reason and state.global_step < state.max_steps:
+        raise Stopped(
+            f"stopped at step {state.global_step} of {state.max_steps} ({reporter.stop_reason}); "
+            "its checkpoint is saved, the next run resumes from it"
+        )
+    eval_loss = _last_eval_loss(trainer) if session.evaluated else None
+    change, non_finite = start.compare(trainer.model)
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    content_hash = session.save(output)
+    curve = loss_curve(state.log_history)
+    losses = [point["loss"] for point in curve if point.get("loss") is not None]
+    facts = {
+        "path": str(output),
+        "content_hash": content_hash,
+        "steps": state.global_step,
+        "resumed_from": step,
+        "first_loss": losses[0],
+        "last_loss": float(np.mean(losses[-max(1, len(losses) // 20) :])),
+        "eval_loss": eval_loss,
+        "seconds": seconds,
+        "tokens_per_second": progress.rate,
+        "peak_memory_bytes": peak_memory(),
+        "curve": curve,
+        "weight_change": change,
+        "non_finite_weights": non_finite,
+        "trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        **session.figures(),
+    }
+    folders.seal(output, facts)
+    ends = (losses[0], facts["last_loss"])
+    reporter.log.info("trained %d steps in %.0f s, loss %.4f to %.4f", state.global_step, seconds, *ends)
+    return facts
+
+
+def _last_eval_loss(trainer: Any) -> float | None:
+    for entry in reversed(trainer.state.log_history):
+        if entry.get("step") == trainer.state.global_step and "eval_loss" in entry:
+            return float(entry["eval_loss"])
+    return float(trainer.evaluate()["eval_loss"])

@@ -1,0 +1,98 @@
+"""Makes the model that is trained: from nothing, or from a base in full or four-bit precision, with its adapter."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from llmops_assets.specs.policy import FAMILY_VERSION_KEY
+from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.training import folders
+
+_MODEL_TYPE = {"llama": "llama", "mistral": "mistral", "gemma": "gemma3_text", "qwen": "qwen3"}
+"""The architecture that a PRETRAIN job of a family makes."""
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def quantisation(dtype: torch.dtype) -> Any:
+    """How the base of a QLoRA is stored: nf4 with double quantisation, computed with in `dtype`."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def new_model(spec: TrainJobSpec, vocabulary: int, tokenizer: Any, job: dict[str, Any]) -> Any:
+    shape = spec.architecture
+    config = AutoConfig.for_model(
+        _MODEL_TYPE[spec.model_family],
+        vocab_size=shape.vocab_size or vocabulary,
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_kv_heads,
+        head_dim=shape.hidden_size // shape.num_heads,
+        intermediate_size=shape.intermediate_size,
+        max_position_embeddings=shape.max_position_embeddings or spec.hyperparams.max_seq_len,
+        rope_theta=shape.rope_theta,
+        tie_word_embeddings=shape.tie_embeddings,
+        initializer_range=shape.initializer_range,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        use_cache=True,
+    )
+    if job.get("family_version"):
+        setattr(config, FAMILY_VERSION_KEY, job["family_version"])
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def base_model(spec: TrainJobSpec, path: str, precision: str, auto: Any = AutoModelForCausalLM, **more: Any) -> Any:
+    """The model in folder `path` as it is trained by the method of `spec`; `auto` is the kind of model that is made."""
+    dtype = DTYPES[precision]
+    # Full fine-tuning in half precision keeps fp32 weights under autocast: small updates would vanish in bf16.
+    arguments: dict[str, Any] = {"dtype": torch.float32 if spec.method == "full" else dtype, **more}
+    if spec.method == "qlora":
+        arguments["quantization_config"] = quantisation(dtype)
+    model = auto.from_pretrained(path, trust_remote_code=False, use_safetensors=True, **arguments)
+    for module in model.modules():
+        # On some CPUs bitsandbytes packs its weights anew, with coarser scales, at the first evaluation; the training
+        # after it would be of another base.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def lora(spec: TrainJobSpec, model: Any) -> Any:
+    from peft import LoraConfig
+
+    hyper = spec.hyperparams
+    tied = bool(getattr(model.config, "tie_word_embeddings", False))
+    saved = (["embed_tokens"] if tied else ["embed_tokens", "lm_head"]) if hyper.train_embeddings else None
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=hyper.lora_rank,
+        lora_alpha=hyper.lora_alpha,
+        lora_dropout=hyper.lora_dropout or 0.0,
+        target_modules=hyper.target_modules,
+        modules_to_save=saved,
+        ensure_weight_tying=bool(saved) and tied,
+    )
+
+
+def keep_trained_in_fp32(model: torch.nn.Module) -> None:
+    """TRL casts what is trained beside a four-bit base to bf16; a trained copy of the embeddings does not survive."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def adapter_hash(folder: Path) -> str:
+    """16 hex digits over the weights of an adapter."""
+    return folders.file_hash(folder / "adapter_model.safetensors")[:16]
