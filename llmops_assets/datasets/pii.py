@@ -50,7 +50,7 @@ PATTERNS_ONLY = Detector()
 
 def detector(rules: Pii, dataset: str) -> Detector:
     """The detector that a policy describes, for one dataset (its name, with or without the version)."""
-    return Detector(names=names.find_names, placeholders=rules.placeholders, mode=rules.mode)
+    return Detector(names=names.find_names if rules.names else None, placeholders=rules.placeholders, mode=rules.mode)
 
 
 _NAME_KEYS = ("name", "이름", "성명", "성함", "고객명", "customer_name", "user_name", "full_name")

@@ -97,6 +97,7 @@ class MinHash(Part):
 
 class Pii(Part):
     mode: Literal["mask"]
+    names: Bool = Field(default=True, description="Look for persons' names too; the costliest part by far.")
     placeholders: dict[Text, Text] = Field(description="What replaces a span, by type of personal data.")
 
 
