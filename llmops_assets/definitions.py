@@ -8,6 +8,7 @@ from llmops_assets.evaluation import assets as evaluation_assets
 from llmops_assets.evaluation import checks as evaluation_checks
 from llmops_assets.experiments import assets as experiment_assets
 from llmops_assets.experiments import checks as experiment_checks
+from llmops_assets.registry import assets as registry_assets
 from llmops_assets.serving import assets as serving_assets
 from llmops_assets.serving import checks as serving_checks
 from llmops_assets.specs.settings import Settings
@@ -23,7 +24,7 @@ def build(settings: Settings) -> dg.Definitions:
     interval = settings.sensor_interval_seconds
     return dg.Definitions(
         assets=dg.load_assets_from_modules(
-            [dataset_assets, training_assets, evaluation_assets, serving_assets, experiment_assets],
+            [dataset_assets, training_assets, evaluation_assets, registry_assets, serving_assets, experiment_assets],
             # Else the external asset `training_request` becomes a stub without partitions, and every cell trains.
             include_specs=True,
         ),

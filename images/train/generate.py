@@ -21,9 +21,9 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
     `job`: model_dir; prompts_file, JSONL of {id, messages}; output_file; max_new_tokens; and optionally batch_size
     (16), precision (fp32 | bf16 | fp16), seed (0).
 
-    A line of the output is {id, text, token_ids, tokens, prompt_tokens, finish_reason}. `tokens` counts the generated
-    ones with the stop token; `finish_reason` is "stop", "length" (cut by max_new_tokens or by the model's context), or
-    "prompt_too_long" (nothing was generated, as the prompt fills the context).
+    A line of the output is {id, text, token_ids, tokens, prompt_ids, prompt_tokens, finish_reason}. `tokens` counts the
+    generated ones with the stop token; `finish_reason` is "stop", "length" (cut by max_new_tokens or by the model's
+    context), or "prompt_too_long" (nothing was generated, as the prompt fills the context).
 
     Returns counts, seconds, tokens per second, and what the answers depend on (stop ids, template hash, versions).
     """
@@ -52,7 +52,7 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
     answers: list[dict[str, Any] | None] = [None] * len(prompts)
     for index, ids in enumerate(encoded):
         if context is not None and len(ids) >= context:
-            answers[index] = _answer(prompts[index]["id"], tokenizer, [], len(ids), "prompt_too_long")
+            answers[index] = _answer(prompts[index]["id"], tokenizer, [], ids, "prompt_too_long")
     started = reported = time.monotonic()
     done = 0
     for batch, room in batches:
@@ -73,7 +73,7 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
             )
         for row, index in enumerate(batch):
             ids, reason = cut_at_stop(output[row, width:].tolist(), stop_ids)
-            answers[index] = _answer(prompts[index]["id"], tokenizer, ids, len(encoded[index]), reason)
+            answers[index] = _answer(prompts[index]["id"], tokenizer, ids, encoded[index], reason)
         done += len(batch)
         if time.monotonic() - reported > 5 and pipes is not None:
             reported = time.monotonic()
@@ -187,14 +187,15 @@ def _encode(tokenizer: Any, prompt: dict[str, Any]) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def _answer(item: str, tokenizer: Any, ids: list[int], prompt_tokens: int, reason: str) -> dict[str, Any]:
+def _answer(item: str, tokenizer: Any, ids: list[int], prompt_ids: list[int], reason: str) -> dict[str, Any]:
     text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return {
         "id": item,
         "text": text,
         "token_ids": ids,
         "tokens": len(ids),
-        "prompt_tokens": prompt_tokens,
+        "prompt_ids": prompt_ids,
+        "prompt_tokens": len(prompt_ids),
         "finish_reason": reason,
     }
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from llmops_assets.evaluation.suites import Answer, Document, Item, prompts_hash
 
-GENERATION_VERSION = "1"
+GENERATION_VERSION = "2"
 """Part of the key that answers are kept under: raise it when the worker may answer the same prompt differently."""
 
 
@@ -71,7 +71,10 @@ def ask(
     key = {"max_new_tokens": max_new_tokens, "seed": seed}
     prompts = [{"id": i.key, "messages": list(i.messages)} for i in items]
     rows, result = _cached(worker, context, model, job, key, "prompts_file", prompts, prompts_hash(items), cache)
-    return [Answer(r["id"], r["text"], r["tokens"], r["finish_reason"]) for r in rows], result
+    return [
+        Answer(r["id"], r["text"], r["tokens"], r["finish_reason"], tuple(r["token_ids"]), tuple(r["prompt_ids"]))
+        for r in rows
+    ], result
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""The assets `evaluation` and `registered_model`: what a model scores, and its version in the registry."""
+"""The asset `evaluation`: what a model scores."""
 
 import json
 import math
@@ -12,8 +12,7 @@ from llmops_assets.automation import DUE
 from llmops_assets.evaluation import evaluate as ev
 from llmops_assets.evaluation import report
 from llmops_assets.evaluation.answers import Model
-from llmops_assets.evaluation.card import CardFacts, model_card
-from llmops_assets.evaluation.gate import GateOutcome, interval, judge_gate
+from llmops_assets.evaluation.gate import GateOutcome, judge_gate
 from llmops_assets.partitions import trainings
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import (
@@ -21,19 +20,15 @@ from llmops_assets.specs.records import (
     EvaluationRecord,
     MergedModelRecord,
     PlanRecord,
-    RegisteredModelRecord,
     SplitsRecord,
 )
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from resources.artifacts import Artifacts
-from resources.catalog import Catalog, NotFound
 from resources.dataset_store import DatasetStore
 from resources.records import Records
 from resources.tracking import Tracking
 from resources.trainer import Trainer
-
-RELEASE_CHECKS_IGNORED = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("evaluation"), "beats_base"))
 
 
 @dg.asset(
@@ -137,136 +132,6 @@ def _evaluation_metadata(
     if gate.metric is not None and math.isfinite(gate.metric.value):
         metadata[gate.metric.name] = gate.metric.value
     return metadata
-
-
-@dg.asset(
-    group_name="training",
-    partitions_def=trainings,
-    deps=[evaluation],
-    kinds={"mlflow"},
-    owners=["team:ml"],
-    code_version="1",
-    # Every check of the evaluation must have passed, but for the comparison with the base, which only warns: a model
-    # that misses the gate is withheld while its run stays green.
-    automation_condition=dg.AutomationCondition.eager()
-    & dg.AutomationCondition.all_deps_match(
-        dg.AutomationCondition.all_checks_match(dg.AutomationCondition.check_passed()).ignore(RELEASE_CHECKS_IGNORED)
-    ),
-    description="A version in the MLflow registry with its lineage and its model card, for models that meet the "
-    "policy's gate. A new version is approved and becomes `staging`.",
-)
-def registered_model(
-    context: dg.AssetExecutionContext,
-    records: dg.ResourceParam[Records],
-    catalog: dg.ResourceParam[Catalog],
-    tracking: dg.ResourceParam[Tracking],
-    policy: dg.ResourceParam[Policy],
-    settings: dg.ResourceParam[Settings],
-) -> dg.MaterializeResult:
-    cell = context.partition_key
-    result = records.load(EvaluationRecord, cell)
-    merged = records.load(MergedModelRecord, cell)
-    plan, adapter = records.load(PlanRecord, cell), records.load(AdapterRecord, cell)
-    spec = TrainJobSpec.model_validate(plan.spec)
-    gate = judge_gate(result, policy.gates[spec.job_type])
-    # A person may materialise this asset by hand, where no condition stands before it.
-    if not gate.passed:
-        raise dg.Failure(f"{cell} is not registered: {gate.text}", allow_retries=False)
-    if result.model_hash != merged.content_hash:
-        raise dg.Failure(
-            f"{cell} is not registered: its evaluation is of the weights {result.model_hash}, but its merged model is "
-            f"{merged.content_hash}. Materialise `evaluation` again.",
-            allow_retries=False,
-        )
-    splits = records.load(SplitsRecord, plan.dataset)
-    name, card = spec.output.artifact_name, Path(plan.model_dir) / "evaluation" / plan.recipe / "README.md"
-    tags = {
-        "dataset": plan.dataset,
-        "recipe": plan.recipe,
-        "content_hash": merged.content_hash,
-        "family": merged.family,
-        "job_type": spec.job_type,
-        "method": spec.method,
-        "data_hash": splits.data_hash,
-        "training_key": merged.training_key,
-        "base": plan.base.ref if plan.base else "",
-        "base_hash": plan.base.content_hash if plan.base else "",
-        "gate": gate.text,
-        "dagster_run": context.run.run_id,
-        "card": str(card),
-    }
-    summary = f"{spec.job_type} of {plan.base.ref if plan.base else 'nothing'} on {plan.dataset}. {gate.explanation}"
-    version = tracking.register(name, merged.path, adapter.mlflow_run_id, tags, summary)
-    entry = tracking.version(f"{name}@{version}")
-    if "state" not in entry.tags:
-        # Only when it is new: what a person decided about a version since is left alone.
-        tracking.tag(name, version, "state", "approved")
-        tracking.tag(name, version, "approved_by", "the gate of the policy")
-        tracking.set_alias(name, "staging", version)
-        entry = tracking.version(f"{name}@{version}")
-    facts = CardFacts(
-        ref=f"{name}@{version}",
-        spec=spec,
-        dataset=catalog.dataset(plan.dataset),
-        splits=splits.rows,
-        data_hash=splits.data_hash,
-        plan=plan,
-        adapter=adapter,
-        merged=merged,
-        evaluation=result,
-        gate=gate,
-        base_license=_base_license(catalog, tracking, plan),
-    )
-    text = model_card(facts)
-    _write(card, text)
-    record = RegisteredModelRecord(
-        dataset=plan.dataset,
-        recipe=plan.recipe,
-        name=name,
-        version=version,
-        path=merged.path,
-        content_hash=merged.content_hash,
-        family=merged.family,
-        job_type=spec.job_type,
-        mlflow_run_id=adapter.mlflow_run_id,
-        card=str(card),
-    )
-    records.save(cell, record)
-    return dg.MaterializeResult(
-        metadata={
-            "model": record.ref,
-            "version": version,
-            "state": entry.state,
-            "aliases": ", ".join(entry.aliases) or "none",
-            "gate": gate.text,
-            "figure": interval(gate.metric) if gate.metric else "",
-            "path": dg.MetadataValue.path(merged.path),
-            "registry": dg.MetadataValue.url(f"{settings.mlflow_url}/#/models/{name}/versions/{version}"),
-            "model_card": dg.MetadataValue.md(text.split("---\n", 2)[2]),
-            "card_file": dg.MetadataValue.path(str(card)),
-        },
-        data_version=dg.DataVersion(f"{record.ref}-{merged.content_hash}"),
-    )
-
-
-def _base_license(catalog: Catalog, tracking: Tracking, plan: PlanRecord) -> str | None:
-    """The licence of the base where the catalog knows it; of an earlier training of ours, that of its data."""
-    if plan.base is None:
-        return None
-    try:
-        return catalog.base_model(plan.base.ref).license
-    except NotFound:
-        pass
-    origin = plan.base.ref.partition("|")[0] if "|" in plan.base.ref else None
-    if origin is None:
-        try:
-            origin = tracking.model(plan.base.ref).dataset
-        except (LookupError, ValueError):
-            return None
-    try:
-        return catalog.dataset(origin).license
-    except NotFound:
-        return None
 
 
 def _write(path: Path, text: str) -> None:

@@ -216,6 +216,9 @@ def chat_rows(evaluation: ChatEvaluation) -> list[dict[str, Any]]:
                 "state": s.state,
                 "tokens": s.answer.tokens if s.answer else None,
                 "finish_reason": s.answer.finish_reason if s.answer else None,
+                # What a server that runs the same model has to see and say too.
+                "token_ids": list(s.answer.token_ids) if s.answer else [],
+                "prompt_ids": list(s.answer.prompt_ids) if s.answer else [],
             }
             if base is not None:
                 row |= {"base_got": base[number].text, "base_correct": base[number].right}

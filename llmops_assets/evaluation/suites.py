@@ -42,12 +42,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said to the item of that key; `tokens` counts the generated ones."""
+    """What a model said to the item of that key; `tokens` counts the generated ones, `prompt_ids` is what it saw."""
 
     key: str
     text: str
     tokens: int
     finish_reason: str
+    token_ids: tuple[int, ...] = ()
+    prompt_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

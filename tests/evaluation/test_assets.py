@@ -15,6 +15,7 @@ import yaml
 from images.train import generate
 from llmops_assets.evaluation import assets, checks
 from llmops_assets.partitions import dataset_versions, recipes, trainings
+from llmops_assets.registry.assets import registered_model
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import load_policy
@@ -63,7 +64,7 @@ class House:
     def defs(self) -> dg.Definitions:
         upstream = dg.AssetSpec("merged_model", partitions_def=trainings)
         return dg.Definitions(
-            assets=[upstream, assets.evaluation, assets.registered_model],
+            assets=[upstream, assets.evaluation, registered_model],
             asset_checks=[checks.accuracy_gate, checks.complete, checks.beats_base],
             resources=self.resources,
         )
