@@ -20,7 +20,7 @@ from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
 from resources import tables as t
 
-HEAD = "0001"
+HEAD = "0002"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -200,6 +200,11 @@ class Catalog:
                     )
                 )
                 return True
+            if known["status"] == "erased":
+                raise Conflict(
+                    f"{spec.key} was erased on a person's request, and its files are not to come back under its name. "
+                    "Register what you have, without that person, as another version"
+                )
             if known["digest"] != digest or known["type"] != spec.type:
                 raise Conflict(
                     f"{spec.key} is registered already, with other "

@@ -160,6 +160,7 @@ class DatasetStore:
         """The manifest of that id; DatasetStoreError when there is none or it was altered."""
         target = self._manifest_path(manifest_id)
         if not target.exists():
+            self._refuse_erased(manifest_id)
             raise DatasetStoreError(f"no dataset version {manifest_id} in {self.root}: was another store written to?")
         try:
             manifest = Manifest.model_validate_json(target.read_bytes())
@@ -194,6 +195,15 @@ class DatasetStore:
 
     def _chunk_path(self, sha256: str) -> UPath:
         return self.root / "chunks" / sha256[:2] / f"{sha256}.parquet"
+
+    def _refuse_erased(self, manifest_id: str) -> None:
+        """Say what happened to a version that was erased (see `dataset_gc`)."""
+        grave = self.root / "manifests" / f"{manifest_id}.erased.json"
+        if grave.exists():
+            told = json.loads(grave.read_text(encoding="utf-8"))
+            raise DatasetStoreError(
+                f"version {manifest_id} of {told['dataset']} was erased on {told['erased_at'][:10]}: {told['reason']}"
+            )
 
     def _manifest_path(self, manifest_id: str) -> UPath:
         if not manifest_id.isalnum():

@@ -187,3 +187,30 @@ audit = sa.Table(
     sa.Column("target", sa.String, nullable=False),
     sa.Column("detail", sa.JSON, nullable=False),
 )
+
+erasures = sa.Table(
+    "erasures",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, index=True, comment="the dataset that it started from"),
+    sa.Column("request", sa.String, nullable=False, comment="keyed hash of what was looked for; never the text"),
+    sa.Column("looked_for", sa.JSON, nullable=False, comment="how many texts, patterns, fields and rows"),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("requested_by", sa.String, nullable=False),
+    sa.Column("state", sa.String, nullable=False, comment="running or done"),
+    sa.Column("versions", sa.JSON, nullable=False, comment="the version that follows each erased one, or null"),
+    sa.Column("figures", sa.JSON, nullable=False, comment="what was found and removed, in numbers"),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("finished_at", UtcDateTime),
+)
+
+affected_models = sa.Table(
+    "affected_models",
+    metadata,
+    sa.Column("erasure", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("cell", sa.String, primary_key=True, comment="dataset|recipe of the training"),
+    sa.Column("content_hash", sa.String, index=True, comment="of the merged model, where there is one"),
+    sa.Column("model_ref", sa.String, comment="in the registry, where it is there"),
+    sa.Column("why", sa.String, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+)

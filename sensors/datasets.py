@@ -30,7 +30,7 @@ def make(interval: int) -> dg.SensorDefinition:
         waiting = [
             entry
             for entry in catalog.datasets()
-            if entry.key not in known or records.find(SplitsRecord, entry.key) is None
+            if entry.status != "erased" and (entry.key not in known or records.find(SplitsRecord, entry.key) is None)
         ]
         return dg.SensorResult(
             # The key names the request: asking again for a version whose run failed starts another run.

@@ -8,6 +8,7 @@ import dagster as dg
 from llmops_assets.experiments.decision import Decision, action_for
 from llmops_assets.partitions import experiments
 from resources.catalog import Catalog, Experiment
+from resources.erasures import ModelAffected, assert_not_affected
 from sensors.runs import run_of
 
 LEAST_GAP = timedelta(seconds=15)
@@ -73,14 +74,21 @@ def promotion(interval: int) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="A decided A/B test gives all traffic of its endpoint to the winner, or back to the control.",
     )
-    def decided_experiments(catalog: dg.ResourceParam[Catalog]) -> dg.SensorResult:
+    def decided_experiments(context: dg.SensorEvaluationContext, catalog: dg.ResourceParam[Catalog]) -> dg.SensorResult:
         requests = []
         for experiment in catalog.experiments("concluded"):
             if experiment.acted_at is not None or experiment.decision is None:
                 continue
             endpoint = catalog.endpoint(experiment.endpoint)
             decision = Decision(experiment.decision, experiment.reason or "", experiment.decided_at)
-            if action := action_for(decision, experiment.spec, endpoint.spec):
+            action = action_for(decision, experiment.spec, endpoint.spec)
+            if action is not None and (refusal := _affected(catalog, action.model_ref)):
+                # The decision stands, but nobody acts on it: a person has to choose another model.
+                context.log.error(refusal)
+                catalog.update_endpoint(endpoint.name, message=refusal)
+                catalog.log("promotion", "experiment.withheld", experiment.name, reason=refusal)
+                action = None
+            if action is not None:
                 key = f"{experiment.name}:{experiment.started_at.timestamp()}:{action.model_ref}"
                 config = {"ops": {"deployment": {"config": {"model_ref": action.model_ref}}}}
                 requests.append(run_of(key, endpoint.name, "deployment", config=config))
@@ -88,3 +96,12 @@ def promotion(interval: int) -> dg.SensorDefinition:
         return dg.SensorResult(run_requests=requests)
 
     return decided_experiments
+
+
+def _affected(catalog: Catalog, model_ref: str) -> str | None:
+    """Why a model may get no more users, or None when it may."""
+    try:
+        assert_not_affected(catalog, ref=model_ref)
+    except ModelAffected as error:
+        return str(error)
+    return None

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from llmops_assets.cli.common import Json, actor, load_checked, out, print_json, show, wiring
+from llmops_assets.cli.deploy import refuse_affected
 from llmops_assets.specs.records import AbReportRecord
 
 app = typer.Typer(help="A/B tests: create, report.", no_args_is_help=True)
@@ -23,6 +24,7 @@ def create(file: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="An Ex
     spec = load_checked(file, ExperimentSpec)
     # An alias may move while the test runs; the two models that it compares may not.
     refs = {arm: w.tracking.version(getattr(spec, arm)).ref for arm in ("control", "treatment")}
+    refuse_affected(refs["treatment"])
     spec = spec.model_copy(update=refs)
     served = {route["model_ref"] for route in w.catalog.endpoint(spec.endpoint).routes}
     if missing := [ref for ref in refs.values() if ref not in served]:

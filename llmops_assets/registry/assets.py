@@ -19,6 +19,7 @@ from llmops_assets.specs.records import (
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from resources.catalog import Catalog, NotFound
+from resources.erasures import ModelAffected, assert_not_affected
 from resources.records import Records
 from resources.tracking import Tracking
 
@@ -64,6 +65,10 @@ def registered_model(
             f"{merged.content_hash}. Materialise `evaluation` again.",
             allow_retries=False,
         )
+    try:
+        assert_not_affected(catalog, cell=cell, content_hash=merged.content_hash)
+    except ModelAffected as error:
+        raise dg.Failure(f"{cell} is not registered: {error}", allow_retries=False) from error
     splits = records.load(SplitsRecord, plan.dataset)
     name, card = spec.output.artifact_name, Path(plan.model_dir) / "evaluation" / plan.recipe / "README.md"
     tags = {

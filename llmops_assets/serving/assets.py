@@ -25,12 +25,13 @@ from llmops_assets.specs.settings import Settings
 from llmops_assets.training.folders import content_hash
 from resources.catalog import Catalog, Endpoint
 from resources.dataset_store import DatasetStore
+from resources.erasures import ModelAffected, assert_not_affected
 from resources.gateway import GatewayAdmin, GatewayError
 from resources.model_server import ModelServers, ServerError
 from resources.records import Records
 from resources.tracking import Tracking, UnknownModel
 
-_REASONS = (rollout.NotAdmitted, rollout.RolloutFailed, UnknownModel, ServerError, GatewayError, OSError)
+_REASONS = (ModelAffected, rollout.NotAdmitted, rollout.RolloutFailed, UnknownModel, ServerError, GatewayError, OSError)
 
 LAST_REQUESTS = 5000
 FEWEST_REQUESTS = 30
@@ -72,6 +73,7 @@ def deployment(
         catalog.update_endpoint(name, state="deploying", message="")
         try:
             model = _admitted(tracking, endpoint.spec, policy)
+            assert_not_affected(catalog, ref=model.ref, content_hash=model.content_hash)
             target = rollout.target_of(endpoint.spec, model)
             plan = rollout.plan(target, before, [backend.id for backend in catalog.backends(name)])
             steps = rollout.describe(target, plan)

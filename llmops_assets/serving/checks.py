@@ -4,7 +4,9 @@ from pathlib import Path
 
 import dagster as dg
 
+from llmops_assets.checking import check_result
 from llmops_assets.partitions import endpoints
+from llmops_assets.registry.affected import served_affected
 from llmops_assets.serving.assets import deployment, drift_report
 from llmops_assets.serving.parity import Disagreement, answers_to_repeat, disagreements, template_hash
 from llmops_assets.specs.names import training_key
@@ -17,6 +19,7 @@ from llmops_assets.specs.records import (
 )
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
+from resources.erasures import affected
 from resources.gateway import GatewayAdmin, GatewayError
 from resources.model_server import ModelServers, ServerError
 from resources.records import Records
@@ -113,8 +116,12 @@ def answers_as_evaluated(
 ) -> dg.AssetCheckResult:
     differing: list[Disagreement] = []
     asked, engines, notes = 0, set(), []
+    erased = {one.content_hash for one in affected(catalog)}
     for backend in catalog.backends(context.partition_key):
         model = tracking.model(backend.model_ref)
+        if model.content_hash in erased:
+            notes.append(f"{model.ref} is affected by an erasure, and its test rows are gone")
+            continue
         evaluation = records.load(EvaluationRecord, training_key(model.dataset, model.recipe))
         if model.job_type == "PRETRAIN":
             notes.append(f"{model.ref} was evaluated by its perplexity: there are no answers to compare")
@@ -160,6 +167,18 @@ def nothing_left_running(
         if left
         else "every model server that is not routed to was stopped",
     )
+
+
+@dg.asset_check(
+    asset=deployment,
+    partitions_def=endpoints,
+    description="No model that the endpoint serves was trained on rows that were erased since. `llmops dataset forget` "
+    "reports it too, for what is being served at that time.",
+)
+def no_erased_rows_learned(
+    context: dg.AssetCheckExecutionContext, catalog: dg.ResourceParam[Catalog]
+) -> dg.AssetCheckResult:
+    return check_result(served_affected(catalog, context.partition_key))
 
 
 @dg.asset_check(

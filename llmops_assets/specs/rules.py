@@ -52,6 +52,9 @@ def check_dataset(spec: TrainJobSpec, dataset_type: str, status: str = "active")
                 f"Name a {wanted} dataset",
             )
         )
+    if status == "erased":
+        hint = "`llmops dataset erasures` says which version has its other rows"
+        faults.append(SpecFault("dataset_ref", f"{spec.dataset_ref} was erased on a person's request", hint))
     if status == "archived":
         faults.append(SpecFault("dataset_ref", f"{spec.dataset_ref} is archived", "Name an active version"))
     return faults

@@ -21,6 +21,7 @@ from llmops_assets.training.plan import PlanError, check_supported, training_key
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
+from resources.erasures import ModelAffected, assert_not_affected
 from resources.gpus import Device, cpu, discover
 from resources.records import Records
 from resources.tracking import Tracking
@@ -101,8 +102,9 @@ def training_plan(
             base = resolve(
                 spec.base_model_ref, family=spec.model_family, job_type=spec.job_type, policy=policy, sources=sources
             )
+            assert_not_affected(catalog, content_hash=base.content_hash)
             _refuse(check_base(spec, read_config(Path(base.path)), _job_of(spec, catalog)))
-    except (BaseModelError, PlanError, SpecError) as error:
+    except (BaseModelError, ModelAffected, PlanError, SpecError) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     key = training_key(splits.data_hash, spec.weights_recipe(), base.content_hash if base else None)
     model_dir = artifacts.path("models", spec.job_type.lower(), spec.output.artifact_name, key)
