@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from resources.artifacts import Artifacts
     from resources.catalog import Catalog
     from resources.dataset_store import DatasetStore
+    from resources.encryption import Keyring
     from resources.gateway import GatewayAdmin
     from resources.model_server import ModelServers
     from resources.records import Records
@@ -31,6 +32,13 @@ class Wiring:
         return load_policy(self.settings.policy_file)
 
     @cached_property
+    def keys(self) -> "Keyring":
+        from resources.encryption import Keyring
+
+        key = self.settings.encryption_key
+        return Keyring.load(key.get_secret_value() if key else None, self.settings.encryption_key_file)
+
+    @cached_property
     def catalog(self) -> "Catalog":
         from resources.catalog import Catalog
 
@@ -40,19 +48,19 @@ class Wiring:
     def records(self) -> "Records":
         from resources.records import Records
 
-        return Records(self.settings.root / "records")
+        return Records(self.settings.root / "records", self.keys)
 
     @cached_property
     def artifacts(self) -> "Artifacts":
         from resources.artifacts import Artifacts
 
-        return Artifacts(self.settings.artifacts)
+        return Artifacts(self.settings.artifacts, self.keys)
 
     @cached_property
     def store(self) -> "DatasetStore":
         from resources.dataset_store import DatasetStore
 
-        return DatasetStore(self.artifacts.upath("datasets"))
+        return DatasetStore(self.artifacts.upath("datasets"), self.keys)
 
     @cached_property
     def tracking(self) -> "Tracking":
@@ -89,6 +97,7 @@ class Wiring:
             client,
             locks=self.settings.root / "gpus",
             threads=self.settings.omp_threads,
+            keys=self.keys,
             runner=self.settings.runner,
             image=lambda job: f"{self.settings.image_registry}/{images[job.get('job_type', 'SFT')]}",
             mounts=[self.settings.root],

@@ -6,6 +6,8 @@ from pathlib import Path, PurePosixPath
 
 from upath import UPath
 
+from resources.encryption import NO_KEYS, Keyring
+
 
 def write_bytes_atomically(target: UPath, data: bytes) -> None:
     """Write `data` so that a reader sees the old content or the new, never a part.
@@ -32,10 +34,14 @@ def write_bytes_atomically(target: UPath, data: bytes) -> None:
 
 
 class Artifacts:
-    """Paths under one root. No name, whatever a user typed, leads outside of it."""
+    """Paths under one root. No name, whatever a user typed, leads outside of it.
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    With `keys`, what is written here is sealed at rest and opened on reading; paths lead to the sealed bytes.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], keys: Keyring = NO_KEYS) -> None:
         self.root = UPath(root)
+        self.keys = keys
         if isinstance(self.root, Path):
             self.root = UPath(self.root.expanduser().absolute())
 
@@ -73,7 +79,7 @@ class Artifacts:
     def write_bytes(self, data: bytes, *parts: str) -> UPath:
         """Write `data` atomically at `parts` and return where it lies."""
         target = self.upath(*parts)
-        write_bytes_atomically(target, data)
+        write_bytes_atomically(target, self.keys.seal(data))
         return target
 
     def write_text(self, text: str, *parts: str) -> UPath:
@@ -81,7 +87,8 @@ class Artifacts:
         return self.write_bytes(text.encode("utf-8"), *parts)
 
     def read_bytes(self, *parts: str) -> bytes:
-        return self.upath(*parts).read_bytes()
+        target = self.upath(*parts)
+        return self.keys.open(target.read_bytes(), target)
 
     def read_text(self, *parts: str) -> str:
         return self.read_bytes(*parts).decode("utf-8")

@@ -14,19 +14,33 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
 from resources.artifacts import write_bytes_atomically
+from resources.encryption import NO_KEYS, Keyring
 
-CUT_MASK = (1 << 11) - 1
-"""A chunk ends after a row whose hash has these bits zero: 2,048 rows on average, wherever the row stands."""
+CUT_MASK = (1 << 10) - 1
+"""A chunk ends after a row whose hash has these bits zero: 1,024 rows on average, wherever the row stands.
+
+Every edited place costs about one chunk: `python -m benchmarks.versions` shows the price of other sizes."""
 
 LARGEST_CHUNK = 1 << 15
 """Rows after which a chunk ends in any case."""
 
 
 class Chunk(BaseModel):
+    """Some neighbouring rows. `sha256` is of the plain Parquet bytes, whether or not they are sealed on the disk.
+
+    So equal rows are stored once, under any key and after a change of keys. What it reveals to one who sees the names
+    of sealed files: that two versions share rows, and whether a guess of all rows of a chunk is right to the byte.
+    """
+
     model_config = ConfigDict(extra="forbid", frozen=True)
     sha256: str
     rows: int
     bytes: int
+    first_line: int = Field(
+        default=0,
+        description="Added to the column `line` on reading: a row put in at the top of a file moves the lines of all "
+        "rows below it, and must not make other chunks of them.",
+    )
 
 
 class Manifest(BaseModel):
@@ -100,10 +114,14 @@ def _to_parquet(frame: pl.DataFrame) -> bytes:
 
 
 class DatasetStore:
-    """Versions under one root (a folder or an fsspec URL). Nothing in it is ever changed, only added."""
+    """Versions under one root (a folder or an fsspec URL). Nothing in it is ever changed, only added.
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    With `keys` the chunks are sealed at rest. Manifests are not: they hold no row, only counts and hashes.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], keys: Keyring = NO_KEYS) -> None:
         self.root = UPath(root)
+        self.keys = keys
 
     def write(
         self,
@@ -148,7 +166,7 @@ class DatasetStore:
             "columns": schema,
             "rows": sum(chunk.rows for chunk in chunks),
             "content_hash": content,
-            "chunks": [chunk.model_dump() for chunk in chunks],
+            "chunks": [chunk.model_dump(exclude_defaults=True) for chunk in chunks],
         }
         manifest = Manifest(id=_manifest_id(body), created_at=datetime.now(UTC), **body)
         target = self._manifest_path(manifest.id)
@@ -166,32 +184,68 @@ class DatasetStore:
             manifest = Manifest.model_validate_json(target.read_bytes())
         except ValidationError as error:
             raise DatasetStoreError(f"{target} is not a manifest: restore it from a backup ({error})") from error
-        if _manifest_id(manifest.model_dump(exclude={"id", "created_at"})) != manifest_id:
+        body = manifest.model_dump(exclude={"id", "created_at", "chunks"})
+        if (
+            _manifest_id({**body, "chunks": [c.model_dump(exclude_defaults=True) for c in manifest.chunks]})
+            != target.stem
+        ):
             raise DatasetStoreError(f"{target} was changed after it was written: restore it from a backup")
         return manifest
+
+    def manifests(self) -> list[Manifest]:
+        """Every manifest there is, oldest first."""
+        folder = self.root / "manifests"
+        paths = (
+            [path for path in folder.iterdir() if path.suffix == ".json" and path.stem.isalnum()]
+            if folder.exists()
+            else []
+        )
+        return sorted((self.manifest(path.stem) for path in paths), key=lambda m: (m.created_at, m.id))
 
     def batches(self, manifest_id: str, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
         """The chunks of a version in order, each verified against its hash."""
         for chunk in self.manifest(manifest_id).chunks:
-            path = self._chunk_path(chunk.sha256)
-            if not path.exists():
-                raise DatasetStoreError(f"chunk {path} of version {manifest_id} is missing: restore it from a backup")
-            data = path.read_bytes()
-            if hashlib.sha256(data).hexdigest() != chunk.sha256:
-                raise DatasetStoreError(f"chunk {path} of version {manifest_id} is damaged: restore it from a backup")
-            yield pl.read_parquet(io.BytesIO(data), columns=columns)
+            yield self.chunk(chunk, columns)
+
+    def chunk(self, chunk: Chunk, columns: list[str] | None = None) -> pl.DataFrame:
+        """The rows of one chunk, verified; DatasetStoreError when it is missing or damaged."""
+        path = self._chunk_path(chunk.sha256)
+        try:
+            data = self.keys.open(path.read_bytes(), f"chunk {path}")
+        except FileNotFoundError:
+            raise DatasetStoreError(f"chunk {path} is missing: restore it from a backup") from None
+        if hashlib.sha256(data).hexdigest() != chunk.sha256:
+            raise DatasetStoreError(f"chunk {path} is damaged: restore it from a backup")
+        frame = pl.read_parquet(io.BytesIO(data), columns=columns)
+        return frame.with_columns(pl.col("line") + chunk.first_line) if chunk.first_line and "line" in frame else frame
+
+    def keep_config(self, config: object) -> str:
+        """Keep what a step was configured with, for the history to show; its `config_hash`."""
+        name = config_hash(config)
+        path = self.root / "configs" / f"{name}.json"
+        if not path.exists():
+            write_bytes_atomically(path, canonical_json(config).encode())
+        return name
+
+    def config(self, name: str) -> object | None:
+        """What `keep_config` kept under a hash, or None when that was made elsewhere."""
+        path = self.root / "configs" / f"{name}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if name.isalnum() and path.exists() else None
 
     def read(self, manifest_id: str, columns: list[str] | None = None) -> pl.DataFrame:
         """All rows of a version, or only some of its columns, in the order they were written."""
         return pl.concat(self.batches(manifest_id, columns), rechunk=True)
 
     def _write_chunk(self, frame: pl.DataFrame) -> Chunk:
+        first_line = int(frame["line"][0] or 0) if frame.height and frame.schema.get("line") == pl.Int64 else 0
+        if first_line:
+            frame = frame.with_columns(pl.col("line") - first_line)
         data = _to_parquet(frame)
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._chunk_path(sha256)
         if not path.exists():
-            write_bytes_atomically(path, data)
-        return Chunk(sha256=sha256, rows=frame.height, bytes=len(data))
+            write_bytes_atomically(path, self.keys.seal(data))
+        return Chunk(sha256=sha256, rows=frame.height, bytes=len(data), first_line=first_line)
 
     def _chunk_path(self, sha256: str) -> UPath:
         return self.root / "chunks" / sha256[:2] / f"{sha256}.parquet"

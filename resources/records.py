@@ -7,15 +7,20 @@ from typing import TypeVar
 
 from llmops_assets.specs.names import check_key
 from llmops_assets.specs.records import Record
+from resources.encryption import NO_KEYS, Keyring
 
 R = TypeVar("R", bound=Record)
 
 
 class Records:
-    """Saves and loads records below a folder. Writes are atomic; the last one counts."""
+    """Saves and loads records below a folder. Writes are atomic; the last one counts.
 
-    def __init__(self, root: Path | str) -> None:
+    Some show a row (the rendered example of a plan, wrong answers), so with `keys` all are sealed at rest.
+    """
+
+    def __init__(self, root: Path | str, keys: Keyring = NO_KEYS) -> None:
         self.root = Path(root)
+        self.keys = keys
 
     def path(self, record: type[Record], partition: str) -> Path:
         # A cell's key joins two keys with "|", which some file systems refuse.
@@ -26,8 +31,8 @@ class Records:
         path = self.path(type(record), partition)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(record.model_dump_json(indent=1))
+        with os.fdopen(handle, "wb") as file:
+            file.write(self.keys.seal(record.model_dump_json(indent=1).encode()))
         os.replace(temporary, path)
         return path
 
@@ -38,7 +43,7 @@ class Records:
             raise FileNotFoundError(
                 f"asset {record.asset!r} has no result for partition {partition!r}: materialise it first"
             )
-        return record.model_validate_json(path.read_text(encoding="utf-8"))
+        return self._read(record, path)
 
     def find(self, record: type[R], partition: str) -> R | None:
         """The record of an asset's partition, or None when there is none yet."""
@@ -47,4 +52,7 @@ class Records:
     def all(self, record: type[R]) -> list[R]:
         """Every record of an asset, the one written last first."""
         paths = sorted((self.root / record.asset).rglob("[!.]*.json"), key=lambda p: p.stat().st_mtime, reverse=True)
-        return [record.model_validate_json(p.read_text(encoding="utf-8")) for p in paths]
+        return [self._read(record, p) for p in paths]
+
+    def _read(self, record: type[R], path: Path) -> R:
+        return record.model_validate_json(self.keys.open(path.read_bytes(), path))

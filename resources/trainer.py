@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from upath import UPath
 
 from resources.artifacts import write_bytes_atomically
+from resources.encryption import NO_KEYS, Keyring
 
 PASSED_ON = (
     "PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
@@ -41,7 +42,9 @@ class Trainer:
     `client` is a Pipes client; raise its termination timeout well above the time that a checkpoint takes to write,
     because a worker that is asked to stop saves one first. Without a Dagster context the worker is a plain child.
     `locks` is the folder of the GPU leases, shared by all that train on this machine. `threads` caps the CPU threads of
-    the worker. With runner `docker`, `image(job)` names the image and `mounts` the folders it sees, at the same paths.
+    the worker. `keys` are handed to the worker in its environment, so that rows lie sealed in every file that passes
+    between it and us. With runner `docker`, `image(job)` names the image and `mounts` the folders it sees, at the same
+    paths.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Trainer:
         image: Callable[[Mapping[str, Any]], str] | None = None,
         mounts: Sequence[Path | str] = (),
         python: str = sys.executable,
+        keys: Keyring = NO_KEYS,
     ) -> None:
         if runner == "docker" and image is None:
             raise ValueError("the docker runner needs `image`, which names the image of a job")
@@ -64,6 +68,7 @@ class Trainer:
         self.image = image
         self.mounts = [str(Path(mount).absolute()) for mount in mounts]
         self.python = python
+        self.keys = keys
 
     def run(
         self,
@@ -115,6 +120,7 @@ class Trainer:
         }
         if self.threads:
             settings |= {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
+        settings |= self.keys.environment()
         if self.runner == "subprocess":
             settings["LLMOPS_PARENT_PID"] = str(os.getpid())
         return settings
@@ -139,9 +145,10 @@ class Trainer:
         if context is not None and self.client is not None:
             # The client passes our whole environment on, so env(1) takes out what is none of the worker's business;
             # it replaces itself by the worker, so signals still reach it.
-            hidden = [name for name in os.environ if not _passed(name)]
+            environment = self.environment()
+            hidden = [name for name in os.environ if not _passed(name) and name not in environment]
             command = ["env", *(part for name in hidden for part in ("-u", name)), self.python, *worker]
-            self.client.run(context=context, command=command, env=self.environment())
+            self.client.run(context=context, command=command, env=environment)
             return
         environment = {name: value for name, value in os.environ.items() if _passed(name)} | self.environment()
         process = subprocess.Popen([self.python, *worker], env=environment)

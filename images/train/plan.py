@@ -18,6 +18,7 @@ from images.train.reporter import Reporter
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from resources.dataset_store import DatasetStore
+from resources.encryption import Keyring
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,7 +34,7 @@ def template_hash(template: str | None) -> str | None:
 
 def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     spec = TrainJobSpec.model_validate(job["spec"])
-    store = DatasetStore(job["store"])
+    store = DatasetStore(job["store"], Keyring.from_environment())
     folder = Path(job["plan_dir"])
     with folders.only_one(folder.parent, reporter.log.info):
         facts = folders.facts(folder)

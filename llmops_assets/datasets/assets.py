@@ -49,7 +49,7 @@ def dataset(
     key = context.partition_key
     spec = catalog.dataset(key)
     files = list_files(artifacts.upath("uploads", key))
-    settings = config_hash({"type": spec.type, "mapping": spec.mapping})
+    settings = store.keep_config({"type": spec.type, "mapping": spec.mapping})
     limits = Limits(line=policy.limits.max_line_bytes, file=policy.limits.max_decompressed_bytes)
     personal = pii.detector(policy.datasets.pii, key)
     refused: list[pl.DataFrame] = []
@@ -58,7 +58,14 @@ def dataset(
         refused.append(batch.quarantine)
         return batch.rows
 
-    batches = ingest(files, spec.type, spec.mapping, limits=limits, require_category=policy.datasets.require_category)
+    batches = ingest(
+        files,
+        spec.type,
+        spec.mapping,
+        limits=limits,
+        require_category=policy.datasets.require_category,
+        keys=artifacts.keys,
+    )
     manifest_id = store.write(map(rows_of, batches), kind="rows", dataset=key, step="dataset", config_hash=settings)
     manifest = store.manifest(manifest_id)
     quarantine = pl.concat(refused)
@@ -125,7 +132,7 @@ def quality_report(
     personal = pii.detector(policy.datasets.pii, key)
     found = report.analyse(rows, source.type, personal=personal, near=near_of(policy))
     written = {"dataset": key, "step": "quality_report", "parent": source.manifest}
-    settings = config_hash(policy.datasets.model_dump(mode="json"))
+    settings = store.keep_config(policy.datasets.model_dump(mode="json"))
     text = report.html(key, rows, source.type, found, personal, quarantine=quarantine)
     page = artifacts.write_text(text, "reports", key, "quality.html")
     record = QualityRecord(
@@ -198,7 +205,7 @@ def clean_dataset(
         lowest_score=policy.datasets.min_quality_score,
         personal=personal,
     )
-    settings = config_hash(policy.datasets.model_dump(mode="json"))
+    settings = store.keep_config(policy.datasets.model_dump(mode="json"))
     written = {"dataset": key, "step": "clean_dataset", "config_hash": settings, "parent": source.manifest}
     manifest_id = store.write(result.frame, kind="rows", **written)
     manifest = store.manifest(manifest_id)
@@ -261,7 +268,7 @@ def splits(
         clusters=duplicates.find(rows, source.type, near_of(policy)).clusters,
         seed=how.seed,
     )
-    settings = config_hash(how.model_dump(mode="json"))
+    settings = store.keep_config(how.model_dump(mode="json"))
     manifests, counts, shares = {}, {}, []
     for name in split.SPLITS:
         part = rows.filter(assigned == name)

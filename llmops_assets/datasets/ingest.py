@@ -14,6 +14,7 @@ from upath import UPath
 from llmops_assets.datasets import schema
 from llmops_assets.datasets.formats import Message, convert, kind_of
 from llmops_assets.datasets.readers import DEFAULT_LIMITS, RAW_SAMPLE, Limits, RowFault, clean_sample, read_file
+from resources.encryption import NO_KEYS, Keyring
 
 BATCH_ROWS = 20_000
 
@@ -138,6 +139,7 @@ def ingest(
     limits: Limits = DEFAULT_LIMITS,
     require_category: bool = False,
     batch_rows: int = BATCH_ROWS,
+    keys: Keyring = NO_KEYS,
 ) -> Iterator[Batch]:
     """Canonical rows of all files in batches, each with what was refused.
 
@@ -151,7 +153,7 @@ def ingest(
     refused: list[tuple[str, int, str, str, str]] = []
     any_batch = False
     for name, path in files:
-        for raw in read_file(path, limits):
+        for raw in read_file(path, limits, keys):
             if raw.fault is not None:
                 refused.append((name, raw.line, raw.fault.field, raw.fault.reason, _sample(raw.value)))
                 continue

@@ -14,6 +14,8 @@ import pyarrow as pa
 import zstandard
 from upath import UPath
 
+from resources.encryption import NO_KEYS, Keyring
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -92,10 +94,10 @@ class _Limited(io.RawIOBase):
         return len(data)
 
 
-def _open(path: UPath, limits: Limits) -> tuple[BinaryIO, str]:
+def _open(path: UPath, limits: Limits, keys: Keyring) -> tuple[BinaryIO, str]:
     """The decompressed stream of a file and the suffix of what is inside."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    raw = path.open("rb")
+    raw = keys.reader(path.open("rb"), path)
     if suffixes and suffixes[-1] in (".gz", ".zst"):
         limit = min(limits.file, max(SMALLEST_BOMB, path.stat().st_size * LARGEST_EXPANSION))
         if suffixes[-1] == ".gz":
@@ -106,9 +108,9 @@ def _open(path: UPath, limits: Limits) -> tuple[BinaryIO, str]:
     return raw, (suffixes[-1] if suffixes else "")
 
 
-def read_file(path: UPath, limits: Limits = DEFAULT_LIMITS) -> Iterator[Raw]:
-    """Every row of one file, decodable or not, with the line (Parquet: row) that it begins at."""
-    stream, suffix = _open(path, limits)
+def read_file(path: UPath, limits: Limits = DEFAULT_LIMITS, keys: Keyring = NO_KEYS) -> Iterator[Raw]:
+    """Every row of one file, sealed with one of `keys` or not, with the line (Parquet: row) that it begins at."""
+    stream, suffix = _open(path, limits, keys)
     with stream:
         try:
             if suffix in (".jsonl", ".ndjson"):

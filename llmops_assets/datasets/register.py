@@ -63,7 +63,8 @@ def register(
     try:
         digest = hashlib.sha256()
         for path in sorted(files, key=lambda p: p.name):
-            digest.update(f"{path.name}\0{_copy(path, staged / path.name)}\n".encode())
+            with open(path, "rb") as source, open(staged / path.name, "wb") as copy:
+                digest.update(f"{path.name}\0{artifacts.keys.copy_sealed(source, copy)}\n".encode())
         new = catalog.register_dataset(spec, digest.hexdigest(), actor)
         if not target.exists():
             staged.chmod(0o755)
@@ -71,13 +72,3 @@ def register(
         return new
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-
-
-def _copy(source: Path, target: Path) -> str:
-    """Copy a file; the SHA-256 of what was copied."""
-    digest = hashlib.sha256()
-    with open(source, "rb") as reader, open(target, "wb") as writer:
-        while block := reader.read(1 << 20):
-            digest.update(block)
-            writer.write(block)
-    return digest.hexdigest()

@@ -4,7 +4,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -28,6 +28,14 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str | None = Field(
         default=None,
         description="MLflow tracking and registry URI. Default: SQLite in the home folder.",
+    )
+    encryption_key: SecretStr | None = Field(
+        default=None,
+        description="Key that seals files at rest, from `llmops keys new`. Further ones behind a comma only open.",
+    )
+    encryption_key_file: Path | None = Field(
+        default=None,
+        description="File that holds the encryption keys, instead of the variable above.",
     )
     policy_file: Path | None = Field(
         default=None,
