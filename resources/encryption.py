@@ -168,13 +168,6 @@ def is_sealed(data: bytes) -> bool:
     return data.startswith(MAGIC)
 
 
-def sealed_with(path: Path) -> str | None:
-    """The id of the key that a file is sealed with, or None when it is not sealed."""
-    with path.open("rb") as file:
-        head = file.read(HEADER)
-    return head[len(MAGIC) : len(MAGIC) + 8].hex() if is_sealed(head) else None
-
-
 def _decode(word: str, number: int) -> bytes:
     """A key given as text. The error names its place only: what was given may be nearly the key."""
     try:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from llmops_assets.cli import ab, dataset, deploy, endpoint, model, spec, train
+from llmops_assets.cli import ab, dataset, deploy, endpoint, keys, model, spec, train
 from llmops_assets.cli.chat import chat
 from llmops_assets.cli.common import guard
 from llmops_assets.cli.demo import demo
@@ -29,6 +29,7 @@ app.command("deploy")(deploy.deploy)
 app.add_typer(endpoint.app, name="endpoint")
 app.command()(chat)
 app.add_typer(ab.app, name="ab")
+app.add_typer(keys.app, name="keys")
 app.command()(settings)
 
 

@@ -139,13 +139,15 @@ def guard(call: Callable[[], None]) -> int:
     """Run the command; an error that is a user's to mend is told in one line, without a traceback."""
     from llmops_assets.cli.stack import StackError
     from resources.catalog import Conflict, NotFound
+    from resources.dataset_store import DatasetStoreError
+    from resources.encryption import EncryptionError
 
     try:
         call()
     except SpecError as error:
         print_faults(error.faults)
         return int(Exit.INVALID)
-    except (Conflict, NotFound, FileNotFoundError, ValueError) as error:
+    except (Conflict, NotFound, DatasetStoreError, EncryptionError, FileNotFoundError, ValueError) as error:
         err.print(f"[bold red]error:[/] {_escape(str(error))}")
         return int(Exit.INVALID)
     except StackError as error:

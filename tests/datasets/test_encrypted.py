@@ -15,6 +15,7 @@ from llmops_assets.datasets.register import register
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.records import DatasetRecord, SplitsRecord
+from resources import at_rest
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
@@ -123,3 +124,58 @@ def test_another_key_or_none_is_told_and_a_flipped_byte_is_found(sealed):
     with pytest.raises(EncryptionError, match="altered"):
         platform["store"].read(manifest)
     path.write_bytes(good)
+
+
+def test_a_store_that_was_plain_is_sealed_and_changes_keys_also_when_cut_off(tmp_path, monkeypatch):
+    first, second = Keyring.parse(new_key()), Keyring.parse(new_key())
+    both = Keyring.parse(",".join(k.environment()["LLMOPS_ENCRYPTION_KEY"] for k in (second, first)))
+    frame = pl.DataFrame({"row_id": [f"{i:016x}" for i in range(40)], "text": [PLANTED] * 40})
+
+    def write(keys: Keyring, version: str) -> str:
+        platform = house(tmp_path, keys)
+        platform["artifacts"].write_text(f"<p>{PLANTED}</p>", "reports", version, "quality.html")
+        names = {"kind": "rows", "dataset": f"desk@{version}", "step": "dataset", "config_hash": "0"}
+        return platform["store"].write(frame.with_columns(pl.col("row_id") + version), **names)
+
+    versions = [write(NO_KEYS, "v1"), write(first, "v2")]
+    (tmp_path / "artifacts" / "models" / "sft" / "a" / "b" / "adapter").mkdir(parents=True)
+    weights = tmp_path / "artifacts" / "models" / "sft" / "a" / "b" / "adapter" / "x.safetensors"
+    weights.write_bytes(b"weights")
+
+    def counts(keys: Keyring) -> dict[str, int]:
+        platform = house(tmp_path, keys)
+        return at_rest.status(platform["artifacts"], platform["records"])
+
+    def change(keys: Keyring) -> at_rest.Resealed:
+        platform = house(tmp_path, keys)
+        return at_rest.reseal(platform["artifacts"], platform["records"], keys)
+
+    assert counts(first) == {"plain": 2, first.ids[0]: 2}
+    # Old rows that were never sealed are read beside sealed ones.
+    assert [house(tmp_path, first)["store"].read(v).height for v in versions] == [40, 40]
+    with pytest.raises(EncryptionError, match="not here: give it behind the new one"):
+        change(second)
+    with pytest.raises(EncryptionError, match="no key to seal with"):
+        change(NO_KEYS)
+
+    real, calls = at_rest._change, []
+
+    def dies(path, keys):
+        calls.append(path)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(path, keys)
+
+    monkeypatch.setattr(at_rest, "_change", dies)
+    with pytest.raises(KeyboardInterrupt):
+        change(both)
+    monkeypatch.undo()
+    # Between the two keys everything is read with both.
+    assert [house(tmp_path, both)["store"].read(v).height for v in versions] == [40, 40]
+    done = change(both)
+    assert done.kept == 2 and done.sealed + done.changed == 2
+    assert counts(second) == {second.ids[0]: 4}
+    assert [house(tmp_path, second)["store"].read(v).height for v in versions] == [40, 40]
+    assert house(tmp_path, second)["artifacts"].read_text("reports", "v1", "quality.html") == f"<p>{PLANTED}</p>"
+    assert not any(PLANTED.encode() in p.read_bytes() for p in (tmp_path / "artifacts").rglob("*") if p.is_file())
+    assert weights.read_bytes() == b"weights"

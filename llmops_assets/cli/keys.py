@@ -1,0 +1,108 @@
+"""`llmops keys …`: encryption at rest: make keys, change them, and open what is sealed."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmops_assets.cli.common import Exit, Json, actor, fail, out, print_json, say, wiring
+
+app = typer.Typer(help="Encryption at rest: make keys, change them, open sealed files.", no_args_is_help=True)
+
+
+@app.command()
+def new(
+    file: Annotated[Path | None, typer.Option("--out", help="Write it here, readable by you alone.")] = None,
+) -> None:
+    """Make a key of 256 bits for LLMOPS_ENCRYPTION_KEY, or a file for LLMOPS_ENCRYPTION_KEY_FILE.
+
+    Lose it, and what it sealed is lost: keep a copy where the data is not.
+
+    Example: `llmops keys new --out /etc/llmops/key`
+    """
+    from resources.encryption import new_key
+
+    if file is None:
+        out.print(new_key())
+        return
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        fail(f"{file} exists; a key is never overwritten: give another name")
+    with os.fdopen(handle, "w") as stream:
+        stream.write(new_key() + "\n")
+    out.print(f"wrote {file}; set LLMOPS_ENCRYPTION_KEY_FILE={file}")
+
+
+@app.command()
+def status(json: Json = False) -> None:
+    """Count the files that hold rows by the key that they are sealed with.
+
+    Example: `llmops keys status --json`
+    """
+    from resources import at_rest
+
+    w = wiring()
+    found, ids = at_rest.status(w.artifacts, w.records), w.keys.ids
+    if json:
+        print_json({"sealing_key": ids[0] if ids else None, "keys": ids, "files": found})
+        return
+    out.print(f"sealing key: {ids[0] if ids else 'none: new files are not sealed'}")
+    for key, count in sorted(found.items()):
+        known = "" if key in ids else " (not sealed)" if key == "plain" else " (this key is not here)"
+        out.print(f"{count:8,} files {key}{known}")
+
+
+@app.command()
+def rotate(json: Json = False) -> None:
+    """Seal everything that holds rows with the first key: what is plain, and what has an older key.
+
+    To change the key, set the new one first and the old one behind it (`LLMOPS_ENCRYPTION_KEY=NEW,OLD`, or both as
+    lines of the key file), restart the platform with that, run this, then take the old one away. Cut off, run it
+    again. No version changes: rows are addressed by their plain bytes.
+
+    Example: `LLMOPS_ENCRYPTION_KEY=$NEW,$OLD llmops keys rotate`
+    """
+    from resources import at_rest
+
+    w = wiring()
+    done = at_rest.reseal(
+        w.artifacts, w.records, w.keys, lambda count: say(f"{count:,} files") if count % 1000 == 0 else None
+    )
+    w.catalog.log(actor(), "keys.rotate", w.keys.ids[0], sealed=done.sealed, changed=done.changed)
+    if json:
+        print_json({"key": w.keys.ids[0], "sealed": done.sealed, "changed": done.changed, "kept": done.kept})
+        return
+    out.print(
+        f"key {w.keys.ids[0]}: {done.sealed:,} plain files sealed, {done.changed:,} changed from another key, "
+        f"{done.kept:,} had it already ({done.bytes:,} bytes written)"
+    )
+
+
+@app.command("open")
+def open_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sealed file, for example a report.")],
+    target: Annotated[Path | None, typer.Option("--out", help="Where to; stdout without it.")] = None,
+) -> None:
+    """Write what is in a sealed file: a report to look at, an upload to take back.
+
+    Example: `llmops keys open .llmops/artifacts/reports/desk@v1/quality.html --out report.html`
+    """
+    import shutil
+
+    if not file.is_file():
+        fail(f"there is no file {file}", Exit.INVALID)
+    with wiring().keys.reader(file.open("rb"), file) as source:
+        if target is None:
+            shutil.copyfileobj(source, sys.stdout.buffer)
+            return
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with open(temporary, "wb") as stream:
+                shutil.copyfileobj(source, stream)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    out.print(f"wrote {target}", markup=False)
