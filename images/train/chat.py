@@ -116,7 +116,7 @@ def encode(
             return_assistant_tokens_mask=True,
         )
         pairs = list(zip(output["input_ids"], output["assistant_masks"], strict=True))
-    blank = _blank_tokens(tokenizer)
+    blank = blank_tokens(tokenizer)
     return [_row(ids, mask, max_length, tokenizer.bos_token_id, blank) for ids, mask in pairs]
 
 
@@ -191,7 +191,7 @@ def _row(ids: Sequence[int], mask: Sequence[int], max_length: int, bos: int | No
     )
 
 
-def _blank_tokens(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+def blank_tokens(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
     """Tokens of white space alone, among the short ones that templates end a turn with."""
     blank = set()
     for text in ("\n", "\n\n", " ", "\r\n"):

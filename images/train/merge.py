@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from images.train import rows
+from images.train import rows, weights
 from images.train.chat import stop_at
 from images.train.plan import template_hash
 from images.train.reporter import Reporter
@@ -86,7 +86,8 @@ def _merge(
     """Write base + adapter as one model to `output`; the logits of the two before they became one."""
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(_trained_base(spec, job), adapter)
+    precision = torch.float32 if job["precision"] == "fp32" else torch.bfloat16
+    model = PeftModel.from_pretrained(weights.trained_base(spec.method, job["base"]["path"], precision), adapter)
     trained = _logits(model, probes)
     merged = model.merge_and_unload(safe_merge=True)
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
@@ -95,23 +96,6 @@ def _merge(
     merged.save_pretrained(output)
     tokenizer.save_pretrained(output)
     return trained
-
-
-def _trained_base(spec: TrainJobSpec, job: dict[str, Any]) -> Any:
-    """The base as the adapter saw it: for QLoRA that is the quantised one, written out in full precision again."""
-    precision = torch.float32 if job["precision"] == "fp32" else torch.bfloat16
-    path = Path(job["base"]["path"])
-    if spec.method != "qlora":
-        return _load(path, precision)
-    from transformers import BitsAndBytesConfig
-
-    quantised = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=precision,
-    )
-    return _load(path, precision, quantization_config=quantised).dequantize().to(precision)
 
 
 def _load(folder: Path, dtype: torch.dtype, **arguments: Any) -> Any:

@@ -23,6 +23,15 @@ from resources.encryption import Keyring
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+CONTENT: dict[str, tuple[str, ...]] = {
+    "PRETRAIN": ("text",),
+    "SFT": ("messages",),
+    "RLHF": ("prompt", "chosen", "rejected"),
+    "EMBEDDING": ("anchor", "positives", "negatives"),
+    "RAG_TUNING": ("question", "answer", "positives", "negatives"),
+}
+"""The columns that a job type trains on."""
+
 PREFIX_SAMPLE = 64
 """Conversations on which the template is compared, turn by turn, with what a server renders."""
 
@@ -49,13 +58,26 @@ def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
 def _plan(
     job: dict[str, Any], spec: TrainJobSpec, store: DatasetStore, folder: Path, reporter: Reporter
 ) -> dict[str, Any]:
-    column = "text" if spec.job_type == "PRETRAIN" else "messages"
-    frames = {split: store.read(job["manifests"][split], ["row_id", column]) for split in ("train", "validation")}
+    columns = ["row_id", *CONTENT[spec.job_type]]
+    frames = {split: store.read(job["manifests"][split], columns) for split in ("train", "validation")}
     if not frames["train"].height:
         raise ValueError("the train split has no rows: look at clean_dataset for what was dropped and why")
     if spec.job_type == "PRETRAIN":
         return _plan_corpus(spec, frames, folder, reporter)
-    return _plan_chat(spec, frames, Path(job["base"]["path"]), folder, reporter)
+    base = Path(job["base"]["path"])
+    if spec.job_type == "RLHF":
+        from images.train.plan_pairs import plan_pairs
+
+        return plan_pairs(spec, frames, base, folder, reporter)
+    if spec.job_type == "EMBEDDING":
+        from images.train.plan_encoder import plan_encoder
+
+        return plan_encoder(spec, frames, base, folder, reporter)
+    if spec.job_type == "RAG_TUNING":
+        from images.train.plan_rag import plan_rag
+
+        return plan_rag(spec, frames, base, Path(job["retriever"]["path"]), folder, reporter)
+    return plan_chat(spec, frames, base, folder, reporter)
 
 
 def _plan_corpus(
@@ -99,9 +121,10 @@ def _plan_corpus(
     }
 
 
-def _plan_chat(
+def plan_chat(
     spec: TrainJobSpec, frames: "dict[str, pl.DataFrame]", base: Path, folder: Path, reporter: Reporter
 ) -> dict[str, Any]:
+    """Render the conversations of `frames` (row_id, messages), keep them in `folder`, and tell what they are."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)

@@ -17,6 +17,15 @@ _SAMPLED_VALUES = 1 << 20
 
 _SAY_EVERY_SECONDS = 2.0
 
+CURVES = ("loss", "eval_loss", "reward", "kl", "accuracy")
+"""What is kept by step: the reward and the divergence (nats a token) of policy optimisation, the share of pairs told
+apart in preference training."""
+
+LOGGED = {name: name for name in (*CURVES, "learning_rate", "grad_norm", "entropy")} | {
+    "rewards/accuracies": "accuracy"
+}
+"""Our name by that of the trainers' logs."""
+
 
 class Diverged(RuntimeError):
     """The loss is no longer a number."""
@@ -34,8 +43,9 @@ def finite(loss: torch.Tensor, step: int) -> torch.Tensor:
 class Progress(TrainerCallback):
     """Says where the training is, seals its checkpoints, and ends it in order when that is asked for."""
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, reporter: Reporter, phase: str | None = None) -> None:
         self.reporter = reporter
+        self.phase = {"phase": phase} if phase else {}
         self.rate: float | None = None
         self._began = self._said = 0.0
         self._first_step = 0
@@ -62,13 +72,12 @@ class Progress(TrainerCallback):
         if "num_tokens" in logs and elapsed > 0:
             self._tokens = logs["num_tokens"]
             self.rate = self._tokens / elapsed
-        names = {"loss": "loss", "eval_loss": "eval_loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
-        values = {ours: logs[theirs] for theirs, ours in names.items() if theirs in logs}
+        values = {ours: logs[theirs] for theirs, ours in LOGGED.items() if logs.get(theirs) is not None}
         if not values:
             return
         self._last |= values
         self.reporter.metrics(
-            {"step": state.global_step, "epoch": state.epoch, **values, "tokens_per_second": self.rate}
+            {**self.phase, "step": state.global_step, "epoch": state.epoch, **values, "tokens_per_second": self.rate}
             | {"memory_bytes": peak_memory(), "seconds": elapsed}
         )
 
@@ -76,7 +85,7 @@ class Progress(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         folders.seal(folder, {"step": state.global_step})
         self.reporter.log.info("checkpoint of step %d saved", state.global_step)
-        self.reporter.metrics({"step": state.global_step, "checkpoint": True})
+        self.reporter.metrics({**self.phase, "step": state.global_step, "checkpoint": True})
 
     def _say(self, state: Any, now: float) -> None:
         done = state.global_step - self._first_step
@@ -115,9 +124,9 @@ class Snapshot:
 
 
 def loss_curve(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Loss by step, thinned to about 500 points."""
+    """What the trainer logged by step, thinned to about 500 points."""
     points = [
-        {"step": e["step"], **{k: e[k] for k in ("loss", "eval_loss") if k in e}}
+        {"step": e["step"], **{LOGGED[k]: e[k] for k in LOGGED if LOGGED[k] in CURVES and e.get(k) is not None}}
         for e in history
         if "loss" in e or "eval_loss" in e
     ]

@@ -34,10 +34,12 @@ class Session:
     figures: Callable[[], dict[str, Any]] = field(default=dict)
 
 
-def common_arguments(spec: TrainJobSpec, job: dict[str, Any], count: int, evaluated: bool) -> dict[str, Any]:
-    """What every trainer is told, TRL's and transformers' own, for `count` rows, or packed blocks."""
+def common_arguments(
+    spec: TrainJobSpec, job: dict[str, Any], count: int, evaluated: bool, steps: int | None = None
+) -> dict[str, Any]:
+    """What every trainer is told, TRL's and transformers' own, for `count` rows (or packed blocks), or for `steps`."""
     hyper = spec.hyperparams
-    steps = total_steps(count, hyper)
+    steps = steps or total_steps(count, hyper)
     warmup = hyper.warmup_steps if hyper.warmup_steps is not None else math.ceil((hyper.warmup_ratio or 0.0) * steps)
     evaluate = "no" if not evaluated else "epoch" if hyper.eval_steps is None else "steps"
     stopping = evaluate == "steps" and hyper.early_stopping is not None
@@ -74,10 +76,16 @@ def common_arguments(spec: TrainJobSpec, job: dict[str, Any], count: int, evalua
 
 
 def train(
-    build: Callable[[], Session], spec: TrainJobSpec, checkpoints: Path, output: Path, reporter: Reporter
+    build: Callable[[], Session],
+    spec: TrainJobSpec,
+    checkpoints: Path,
+    output: Path,
+    reporter: Reporter,
+    phase: str | None = None,
 ) -> dict[str, Any]:
     """Train what `build` makes and leave it in `output`, sealed with the facts that are returned.
 
+    `phase` names a training that comes before the one that the job is for; its live metrics carry the name.
     Raises Stopped when that was asked for, with a checkpoint saved.
     """
     step, checkpoint, warnings = folders.last_checkpoint(checkpoints)
@@ -91,7 +99,7 @@ def train(
     trainer = session.trainer
     # It prints what our own log says.
     trainer.remove_callback(PrinterCallback)
-    progress = Progress(reporter)
+    progress = Progress(reporter, phase)
     trainer.add_callback(progress)
     if session.stopping is not None:
         from transformers import EarlyStoppingCallback
@@ -132,7 +140,7 @@ def train(
         "weight_change": change,
         "non_finite_weights": non_finite,
         "trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        **session.figures(),
+        "figures": session.figures(),
     }
     folders.seal(output, facts)
     ends = (losses[0], facts["last_loss"])

@@ -12,10 +12,11 @@ from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer import utils as trl_utils
 
-from images.train import rows, weights
+from images.train import rows, session, weights
 from images.train.chat import stop_at
 from images.train.order import LengthGroups
 from images.train.progress import finite
+from images.train.reporter import Reporter
 from images.train.session import Session, common_arguments
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
@@ -25,6 +26,11 @@ _EVALUATED_ROWS = 512
 # TRL's head scores only the positions that carry loss where Triton runs, and every position elsewhere, because some
 # accelerators compile anew for each shape. A CPU does not: in a chat most positions carry no loss.
 trl_utils._use_triton = lambda device: device.type in ("cuda", "xpu", "cpu")
+
+
+def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """The worker's training of a PRETRAIN or SFT job."""
+    return session.train(lambda: build(spec, job), spec, Path(job["checkpoints"]), Path(job["output"]), reporter)
 
 
 def build(spec: TrainJobSpec, job: dict[str, Any]) -> Session:

@@ -14,12 +14,11 @@ from typing import Any
 import datasets
 from transformers.utils import logging as transformers_logging
 
-from images.train import session
 from images.train.reporter import Reporter
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 
-_TRAINER = {"PRETRAIN": "sft", "SFT": "sft"}
+_TRAINER = {"PRETRAIN": "sft", "SFT": "sft", "RLHF": "rlhf", "EMBEDDING": "encoder", "RAG_TUNING": "rag"}
 """The module of this package that trains a job type."""
 
 
@@ -38,4 +37,4 @@ def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         transformers_logging.disable_progress_bar()
         spec = TrainJobSpec.model_validate(job["spec"])
         module = importlib.import_module(f"images.train.{_TRAINER[spec.job_type]}")
-        return session.train(lambda: module.build(spec, job), spec, Path(job["checkpoints"]), output, reporter)
+        return module.train(spec, job, reporter)

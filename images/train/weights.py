@@ -60,6 +60,9 @@ def base_model(spec: TrainJobSpec, path: str, precision: str, auto: Any = AutoMo
     arguments: dict[str, Any] = {"dtype": torch.float32 if spec.method == "full" else dtype, **more}
     if spec.method == "qlora":
         arguments["quantization_config"] = quantisation(dtype)
+        if auto is not AutoModelForCausalLM:
+            # A head that has just been made is trained in full, which four bits would not allow.
+            arguments["quantization_config"].llm_int8_skip_modules = ["score", "pooler"]
     model = auto.from_pretrained(path, trust_remote_code=False, use_safetensors=True, **arguments)
     for module in model.modules():
         # On some CPUs bitsandbytes packs its weights anew, with coarser scales, at the first evaluation; the training
@@ -69,21 +72,57 @@ def base_model(spec: TrainJobSpec, path: str, precision: str, auto: Any = AutoMo
     return model
 
 
-def lora(spec: TrainJobSpec, model: Any) -> Any:
+def lora(spec: TrainJobSpec, model: Any, task: str = "CAUSAL_LM", more_saved: list[str] | None = None) -> Any:
+    """The adapter of `spec` for a model of PEFT's `task`; `more_saved` names modules that are trained in full."""
     from peft import LoraConfig
 
     hyper = spec.hyperparams
     tied = bool(getattr(model.config, "tie_word_embeddings", False))
-    saved = (["embed_tokens"] if tied else ["embed_tokens", "lm_head"]) if hyper.train_embeddings else None
+    saved = list(more_saved or [])
+    if hyper.train_embeddings and task == "CAUSAL_LM":
+        saved += ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
     return LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=task,
         r=hyper.lora_rank,
         lora_alpha=hyper.lora_alpha,
         lora_dropout=hyper.lora_dropout or 0.0,
         target_modules=hyper.target_modules,
-        modules_to_save=saved,
-        ensure_weight_tying=bool(saved) and tied,
+        # An encoder's pooler is no part of how it turns a text into a vector here.
+        exclude_modules=r".*\bpooler\b.*" if task == "FEATURE_EXTRACTION" else None,
+        modules_to_save=saved or None,
+        ensure_weight_tying="embed_tokens" in saved and tied,
     )
+
+
+def trained_base(
+    method: str, path: str | Path, dtype: torch.dtype, auto: Any = AutoModelForCausalLM, **more: Any
+) -> Any:
+    """The base as an adapter saw it: for QLoRA that is the quantised one, written out in full precision again."""
+    arguments = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True, **more}
+    if method != "qlora":
+        return auto.from_pretrained(path, **arguments).eval()
+    config = quantisation(dtype)
+    if auto is not AutoModelForCausalLM:
+        # A head that has just been made is trained in full, which four bits would not allow.
+        config.llm_int8_skip_modules = ["score", "pooler"]
+    return auto.from_pretrained(path, quantization_config=config, **arguments).eval().dequantize().to(dtype)
+
+
+def merged(model: Any, method: str, path: str | Path, dtype: torch.dtype, auto: Any, **more: Any) -> Any:
+    """One model of a trained one, base and adapter together; full weights are given back as they are."""
+    if method == "full":
+        return model
+    if method == "lora":
+        return model.merge_and_unload(safe_merge=True)
+    import tempfile
+
+    from peft import PeftModel
+
+    # Merged into four bits, the adapter would be rounded away.
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        base = trained_base(method, path, dtype, auto, **more)
+        return PeftModel.from_pretrained(base, folder).merge_and_unload(safe_merge=True)
 
 
 def keep_trained_in_fp32(model: torch.nn.Module) -> None:

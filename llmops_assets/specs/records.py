@@ -119,6 +119,10 @@ class PlanRecord(Record):
     memory_advice: str | None = Field(description="What to change when it does not fit.")
     seconds: float | None
     device: str
+    companions: dict[str, BaseModelRecord] = Field(
+        default_factory=dict, description="Other models that it needs: reward (RLHF), retriever (RAG_TUNING)."
+    )
+    figures: dict[str, float] = Field(default_factory=dict, description="What only this job type counts in its rows.")
     example: str = Field(description="Markdown: one rendered row with its label mask.")
 
 
@@ -127,6 +131,9 @@ class CurvePoint(BaseModel):
     step: int
     loss: float | None = None
     eval_loss: float | None = None
+    reward: float | None = None
+    kl: float | None = Field(default=None, description="Divergence from the reference, nats a token.")
+    accuracy: float | None = Field(default=None, description="Share of preference pairs told apart.")
 
 
 class AdapterRecord(Record):
@@ -152,6 +159,7 @@ class AdapterRecord(Record):
     weight_change: float = Field(description="L2 norm of the change against the initialisation.")
     non_finite_weights: int
     mlflow_run_id: str | None
+    figures: dict[str, float | None] = Field(default_factory=dict, description="What only this job type measures.")
 
 
 class MergedModelRecord(Record):
@@ -170,6 +178,10 @@ class MergedModelRecord(Record):
     top1_agreement: float | None
     differs_from_base: bool
     reloads: bool
+    figures: dict[str, float | str] = Field(
+        default_factory=dict,
+        description="What only this job type measures: of an index its passages, of an encoder its dimensions.",
+    )
 
 
 class Metric(BaseModel):

@@ -23,6 +23,13 @@ from llmops_assets.specs.base import (
     VersionedRef,
     View,
 )
+from llmops_assets.specs.jobs import (
+    SAMPLING_DEFAULTS,
+    EmbeddingBlock,
+    RagBlock,
+    RlhfBlock,
+    job_block_rules,
+)
 from llmops_assets.specs.policy import JobType
 
 Method = Literal["full", "lora", "qlora"]
@@ -141,19 +148,6 @@ class Output(Part):
     )
 
 
-class RagBlock(Part):
-    retriever_type: Literal["dense"]
-    retriever_model_ref: Text = Field(description="The encoder that is trained to retrieve; as base_model_ref.")
-
-
-class RlhfBlock(Part):
-    reward_model_ref: Text | None = Field(
-        description="A reward model; null trains one from the same pairs first. As base_model_ref."
-    )
-    kl_coeff: Float = Field(ge=0, description="Weight of the KL divergence from the SFT model.")
-    ppo_steps: Int = Field(ge=1, description="Steps of policy optimisation.")
-
-
 class EvaluationBlock(Part):
     """What the trained model is asked besides its own test split, and how."""
 
@@ -202,6 +196,7 @@ class TrainJobSpec(Spec):
     trainer: Literal["trl", "axolotl"] = "trl"
     rag: RagBlock | None = None
     rlhf: RlhfBlock | None = None
+    embedding: EmbeddingBlock | None = None
     architecture: ArchitectureBlock | None = None
     tokenizer: TokenizerBlock | None = None
     evaluation: EvaluationBlock = Field(default_factory=EvaluationBlock)
@@ -262,6 +257,13 @@ class TrainJobSpec(Spec):
             save = hyper.get("save_steps", 500)
             if hyper.get("early_stopping") is not None and hyper.get("eval_steps") is None and _positive(save):
                 hyper["eval_steps"] = save
+        preferences = data.get("rlhf")
+        if isinstance(preferences, dict) and preferences.get("algorithm", "rloo") in ("rloo", "grpo"):
+            for name, value in SAMPLING_DEFAULTS.items():
+                if preferences.get(name) is None:
+                    preferences[name] = value
+        if data.get("job_type") in ("EMBEDDING", "RAG_TUNING") and data.get("embedding") is None:
+            data["embedding"] = {}
         if data.get("job_type") == "PRETRAIN":
             for block in ("architecture", "tokenizer"):
                 if data.get(block) is None:
@@ -275,6 +277,7 @@ class TrainJobSpec(Spec):
         job, base = view.get("job_type", str), view.get("base_model_ref")
         if job in get_args(JobType):
             yield from _job_rules(job, base, view)
+            yield from job_block_rules(job, view)
         if isinstance(base, str):
             yield from _ref_rules("base_model_ref", base)
         yield from _ref_rules("rag.retriever_model_ref", view.get("rag.retriever_model_ref", str))
@@ -316,6 +319,8 @@ def _job_rules(job: str, base: object, view: View) -> Iterator[Rule]:
             yield block, f"required for {job}", f"Add {example}"
         elif job != owner and view.get(block) is not None:
             yield block, f"only for {owner}, but job_type is {job}", "Remove the block"
+    if job not in ("EMBEDDING", "RAG_TUNING") and view.get("embedding") is not None:
+        yield "embedding", f"only for EMBEDDING and RAG_TUNING, but job_type is {job}", "Remove the block"
     if job == "EMBEDDING" and view.get("trainer") == "axolotl":
         yield "trainer", "axolotl trains no embedding models", "Write trainer: trl"
 

@@ -168,6 +168,7 @@ def adapter_record(plan: PlanRecord, facts: Mapping[str, Any], *, reused: bool, 
         method=plan.spec["method"],
         **{name: facts[name] for name in names},
         curve=[CurvePoint(**point) for point in facts["curve"]],
+        figures=facts.get("figures", {}),
         reused=reused,
         mlflow_run_id=run_id,
     )
@@ -202,10 +203,10 @@ def merged_record(plan: PlanRecord, facts: Mapping[str, Any]) -> MergedModelReco
 
 def metric_points(lines: list[dict[str, Any]]) -> list[tuple[str, float, int]]:
     """(key, value, step) for the tracking server, of lines of the worker's live metrics."""
-    keys = ("loss", "eval_loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes")
+    keys = ("loss", "eval_loss", "reward", "kl", "accuracy", "entropy", "learning_rate", "grad_norm")
     return [
-        (key, float(line[key]), int(line["step"]))
+        (f"{line['phase']}/{key}" if "phase" in line else key, float(line[key]), int(line["step"]))
         for line in lines
-        for key in keys
+        for key in (*keys, "tokens_per_second", "memory_bytes")
         if isinstance(line.get(key), float | int)
     ]

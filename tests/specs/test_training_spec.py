@@ -103,6 +103,37 @@ def test_every_field_of_a_job_types_block_is_required(name, path):
 
 def test_a_reward_model_may_be_left_to_the_job_when_it_is_said():
     assert training_faults("RLHF", rlhf__reward_model_ref=None) == []
+    assert training_faults("RLHF", rlhf__reward_model_ref=None, rlhf__reward_lr=1e-4) == []
+    assert training_faults("RLHF", rlhf__reward_lr=1e-4) == ["rlhf.reward_lr"]
+    keys = [
+        TrainJobSpec.model_validate(job("RLHF", rlhf__reward_model_ref=None, **more)).recipe_key()
+        for more in ({}, {"rlhf__reward_lr": 1e-4})
+    ]
+    assert keys[0] != keys[1]
+
+
+def test_what_has_no_effect_in_preference_training_is_refused_all_at_once():
+    dpo = {"reward_model_ref": "rm", "kl_coeff": 0.0, "ppo_steps": 5, "algorithm": "dpo", "temperature": 0.5}
+    assert set(training_faults("RLHF", rlhf=dpo)) == {
+        "rlhf.ppo_steps",
+        "rlhf.reward_model_ref",
+        "rlhf.temperature",
+        "rlhf.kl_coeff",
+    }
+    assert training_faults("RLHF", rlhf={"reward_model_ref": None, "kl_coeff": 0.1, "algorithm": "dpo"}) == []
+    broken = {"hyperparams__batch_size": 3, "rlhf__max_new_tokens": 2048, "hyperparams__eval_steps": 5}
+    assert set(training_faults("RLHF", **broken)) == {
+        "rlhf.num_generations",
+        "rlhf.max_new_tokens",
+        "hyperparams.eval_steps",
+    }
+
+
+def test_an_encoder_needs_other_rows_in_its_batch_and_a_reader_a_whole_template():
+    assert training_faults("EMBEDDING", hyperparams__batch_size=1) == ["hyperparams.batch_size"]
+    assert training_faults("EMBEDDING", hyperparams__packing=True) == ["hyperparams.packing"]
+    assert training_faults("RAG_TUNING", rag__template="{question} {question}") == ["rag.template"] * 2
+    assert training_faults("SFT", embedding={}) == ["embedding"]
 
 
 @pytest.mark.parametrize("name", ["RAG_TUNING", "RLHF"])
@@ -523,8 +554,27 @@ CHANGES = {
         "tokenizer.vocab_size": 2000,
         "tokenizer.min_frequency": 3,
     },
-    "RAG_TUNING": {"rag.retriever_model_ref": "other"},
-    "RLHF": {"rlhf.reward_model_ref": None, "rlhf.kl_coeff": 0.2, "rlhf.ppo_steps": 10},
+    "RAG_TUNING": {
+        "rag.retriever_model_ref": "other",
+        "rag.passages": 5,
+        "rag.template": "{context} {question}",
+        "rag.retriever_lr": 1e-5,
+    },
+    "RLHF": {
+        "rlhf.reward_model_ref": None,
+        "rlhf.kl_coeff": 0.2,
+        "rlhf.ppo_steps": 10,
+        "rlhf.algorithm": "grpo",
+        "rlhf.num_generations": 2,
+        "rlhf.max_new_tokens": 16,
+        "rlhf.temperature": 0.7,
+    },
+    "EMBEDDING": {
+        "embedding.pooling": "cls",
+        "embedding.temperature": 0.1,
+        "embedding.query_prompt": "query: ",
+        "embedding.passage_prompt": "passage: ",
+    },
 }
 
 
@@ -550,7 +600,8 @@ def test_no_field_was_forgotten_in_the_test_above():
         )
         leaves |= {f"{field}.{leaf}" for leaf in block.model_fields} if block else {field}
     # `dataset_ref` is no part of a recipe; the others have a single value, or decide which fields there are.
-    leaves -= {"dataset_ref", "job_type", "rag.retriever_type", "evaluation.judge"}
+    # The reward model's rate stands only where one is trained, which the test beside says.
+    leaves -= {"dataset_ref", "job_type", "rag.retriever_type", "evaluation.judge", "rlhf.reward_lr"}
     assert leaves == {path for paths in CHANGES.values() for path in paths}
 
 

@@ -1,0 +1,203 @@
+"""Trains from preferences: dpo on the pairs themselves, or rloo and grpo against a reward model that comes first."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from trl.trainer import utils as trl_utils
+
+from images.train import pairs, reward, session, sft, weights
+from images.train.chat import Template, choose_template
+from images.train.progress import finite
+from images.train.reporter import Reporter
+from images.train.session import Session, common_arguments
+from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.training import folders
+
+
+def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """Train the policy, and before it its reward model where it needs one and none is given."""
+    output, checkpoints = Path(job["output"]), Path(job["checkpoints"])
+    if spec.rlhf.algorithm == "dpo":
+        return session.train(lambda: _dpo(spec, job), spec, checkpoints, output, reporter)
+    judge, told = job.get("reward"), {}
+    if judge is None:
+        folder = output.parent / "reward"
+        told = folders.facts(folder)
+        if told is None:
+            reporter.log.info("training the reward model first")
+            before = output.parent / "checkpoints-reward"
+            first = {**job, "checkpoints": str(before), "output": str(folder)}
+            told = session.train(lambda: reward.build(spec, first), spec, before, folder, reporter, "reward model")
+        judge = {"path": str(folder)}
+        ends = {"reward_first_loss": told["first_loss"], "reward_last_loss": told["last_loss"]}
+        told = {**told["figures"], **ends}
+    return session.train(lambda: _policy(spec, job, judge["path"], told), spec, checkpoints, output, reporter)
+
+
+class _Dpo(reward.PairOrder, DPOTrainer):
+    pass
+
+
+def _dpo(spec: TrainJobSpec, job: dict[str, Any]) -> Session:
+    plan_dir = Path(job["plan_dir"])
+    tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
+    train, validation = pairs.load(plan_dir / "train.parquet"), pairs.validation(plan_dir)
+    model = weights.base_model(spec, job["base"]["path"], job["precision"])
+    _small_head(model)
+    arguments = common_arguments(spec, job, train.height, validation is not None) | {
+        "beta": spec.rlhf.kl_coeff,
+        "max_length": spec.hyperparams.max_seq_len,
+        "gradient_checkpointing": job["gradient_checkpointing"],
+    }
+    columns = [None if frame is None else pairs.preference_columns(frame) for frame in (train, validation)]
+    rows = [None if part is None else datasets.Dataset.from_dict(part) for part in columns]
+    trainer = _Dpo(
+        model=model,
+        args=DPOConfig(**arguments),
+        train_dataset=rows[0],
+        eval_dataset=rows[1],
+        processing_class=tokenizer,
+        peft_config=None if spec.method == "full" else weights.lora(spec, model),
+    )
+    trainer.lengths = reward.pair_lengths(train)
+    if spec.method == "qlora":
+        weights.keep_trained_in_fp32(trainer.model)
+
+    def figures() -> dict[str, float | None]:
+        last = [e for e in trainer.state.log_history if "rewards/chosen" in e][-1]
+        found = {f"{side}_reward": float(last[f"rewards/{side}"]) for side in ("chosen", "rejected")}
+        found["reward_accuracy"] = float(last["rewards/accuracies"])
+        answer = float(train["chosen"].list.len().mean())
+        # What a chosen answer's likelihood lost or won, in nats a token: the implicit reward without its beta.
+        found["chosen_change"] = found["chosen_reward"] / spec.rlhf.kl_coeff / max(1.0, answer)
+        return found
+
+    return Session(
+        trainer=trainer,
+        evaluated=validation is not None,
+        save=lambda output: sft.save(trainer.model, tokenizer, spec, output, job.get("stop_token")),
+        stopping=spec.hyperparams.early_stopping if trainer.args.load_best_model_at_end else None,
+        figures=figures,
+    )
+
+
+class _Finite:
+    """Mixin: a loss or a reward that is no number ends the training."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return finite(super().training_step(*args, **kwargs), self.state.global_step + 1)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """TRL's model card names paths of this machine and is no card of ours."""
+
+
+class _Rloo(_Finite, RLOOTrainer):
+    pass
+
+
+class _Grpo(_Finite, GRPOTrainer):
+    pass
+
+
+_TRAINERS = {"rloo": (_Rloo, RLOOConfig), "grpo": (_Grpo, GRPOConfig)}
+
+
+def _policy(spec: TrainJobSpec, job: dict[str, Any], judge: str, told: dict[str, Any]) -> Session:
+    """Policy optimisation against the reward model in folder `judge`; `told` is what is known of that."""
+    plan_dir, rlhf = Path(job["plan_dir"]), spec.rlhf
+    tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
+    frame = pairs.load(plan_dir / "train.parquet")
+    room = spec.hyperparams.max_seq_len - rlhf.max_new_tokens
+    frame = frame.filter(frame["prompt"].list.len() <= room).unique("prompt", maintain_order=True)
+    if not frame.height:
+        raise ValueError(
+            f"no prompt leaves room for {rlhf.max_new_tokens} tokens in max_seq_len {spec.hyperparams.max_seq_len}: "
+            "raise hyperparams.max_seq_len or lower rlhf.max_new_tokens"
+        )
+    model = weights.base_model(spec, job["base"]["path"], job["precision"])
+    _small_head(model)
+    kind, config = _TRAINERS[rlhf.algorithm]
+    arguments = common_arguments(spec, job, frame.height, False, steps=rlhf.ppo_steps) | {
+        "beta": rlhf.kl_coeff,
+        "num_generations": rlhf.num_generations,
+        "max_completion_length": rlhf.max_new_tokens,
+        "temperature": rlhf.temperature,
+        "gradient_checkpointing": job["gradient_checkpointing"],
+    }
+    del arguments["per_device_eval_batch_size"]
+    reward_model = AutoModelForSequenceClassification.from_pretrained(
+        judge, dtype=weights.DTYPES[job["precision"]], trust_remote_code=False, use_safetensors=True
+    ).eval()
+    trainer = kind(
+        model=model,
+        args=config(**arguments),
+        reward_funcs=judge_of(reward_model, AutoTokenizer.from_pretrained(judge, trust_remote_code=False), tokenizer),
+        train_dataset=datasets.Dataset.from_dict({"prompt": frame["messages"].to_list()}),
+        processing_class=tokenizer,
+        peft_config=None if spec.method == "full" else weights.lora(spec, model),
+    )
+    reward_model.to(trainer.accelerator.device)
+    if spec.method == "qlora":
+        weights.keep_trained_in_fp32(trainer.model)
+    return Session(
+        trainer=trainer,
+        evaluated=False,
+        save=lambda output: sft.save(trainer.model, tokenizer, spec, output, job.get("stop_token")),
+        figures=lambda: {**told, **_run_figures(trainer.state.log_history)},
+    )
+
+
+def judge_of(model: Any, tokenizer: Any, writer: Any) -> Callable[..., list[float]]:
+    """A reward function for TRL: answers as the reward model's own template renders them, ended only if they ended.
+
+    `tokenizer` is the reward model's, `writer` that of the policy. An answer that was cut off at the length limit is
+    scored without the token that ends an answer, so that never ending is not rewarded as if it had ended.
+    """
+    template = choose_template(tokenizer)
+    tokenizer.chat_template = template.serving
+
+    def reward_model(
+        prompts: list[Any], completions: list[Any], completion_ids: list[list[int]], **_: Any
+    ) -> list[float]:
+        ended = {writer.eos_token_id, *writer.all_special_ids}
+        rows = rendered(tokenizer, template, prompts, completions, [ids[-1] in ended for ids in completion_ids])
+        return reward.score(model, tokenizer.pad_token_id or 0, rows).tolist()
+
+    return reward_model
+
+
+def rendered(
+    tokenizer: Any, template: Template, prompts: list[Any], replies: list[Any], ended: list[bool]
+) -> list[list[int]]:
+    """Token rows of prompt and reply as a reward model is trained on them; without the end where a reply has none."""
+    found = pairs.answers(tokenizer, template, prompts, replies)
+    return [a.prompt + (a.answer if end else a.answer[:-1]) for a, end in zip(found, ended, strict=True)]
+
+
+def _run_figures(history: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Reward and divergence at the beginning and at the end (means over a tenth of the log), and the largest."""
+
+    def ends(name: str) -> tuple[float, float, float] | tuple[None, None, None]:
+        values = [float(e[name]) for e in history if e.get(name) is not None]
+        if not values:
+            return None, None, None
+        tenth = max(1, len(values) // 10)
+        return float(np.mean(values[:tenth])), float(np.mean(values[-tenth:])), float(np.max(np.abs(values)))
+
+    first, last, _ = ends("reward")
+    _, kl, most = ends("kl")
+    _, cut, _ = ends("completions/clipped_ratio")
+    found = {"policy_first_reward": first, "policy_last_reward": last, "kl": kl, "largest_kl": most, "answers_cut": cut}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _small_head(model: Any) -> None:
+    """The head takes a buffer for its whole chunk, whatever the vocabulary."""
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE = min(trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE, vocabulary)
