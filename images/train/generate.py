@@ -19,13 +19,14 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
     """Answer every prompt in `prompts_file` and write them to `output_file`, in the order of the prompts.
 
     `job`: model_dir; prompts_file, JSONL of {id, messages}; output_file; max_new_tokens; and optionally batch_size
-    (16), precision (fp32 | bf16 | fp16), seed (0).
+    (16), precision (fp32 | bf16 | fp16), seed (0), latency_items (0).
 
     A line of the output is {id, text, token_ids, tokens, prompt_ids, prompt_tokens, finish_reason}. `tokens` counts the
     generated ones with the stop token; `finish_reason` is "stop", "length" (cut by max_new_tokens or by the model's
     context), or "prompt_too_long" (nothing was generated, as the prompt fills the context).
 
-    Returns counts, seconds, tokens per second, and what the answers depend on (stop ids, template hash, versions).
+    Returns counts, seconds, tokens per second, what the answers depend on (stop ids, template hash, versions), and the
+    seconds that `latency_items` of the prompts, evenly spread, took one at a time ({id, seconds, tokens}).
     """
     import torch
     import transformers
@@ -63,14 +64,7 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
             ids = torch.tensor(encoded[index], dtype=torch.long)
             input_ids[row, width - len(ids) :] = ids
             mask[row, width - len(ids) :] = 1
-        with torch.inference_mode():
-            output = model.generate(
-                input_ids=input_ids.to(device),
-                attention_mask=mask.to(device),
-                max_new_tokens=room,
-                do_sample=False,
-                num_beams=1,
-            )
+        output = _greedy(model, device, input_ids, mask, room)
         for row, index in enumerate(batch):
             ids, reason = cut_at_stop(output[row, width:].tolist(), stop_ids)
             answers[index] = _answer(prompts[index]["id"], tokenizer, ids, encoded[index], reason)
@@ -79,6 +73,7 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
             reported = time.monotonic()
             pipes.log.info(f"answered {done} of {len(prompts)} prompts")
     seconds = time.monotonic() - started
+    latency = _latency(model, device, prompts, encoded, batches, stop_ids, int(job.get("latency_items", 0)))
 
     complete = [answer for answer in answers if answer is not None]
     if len(complete) != len(prompts):
@@ -91,6 +86,7 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
         "prompt_tokens": sum(answer["prompt_tokens"] for answer in complete),
         "seconds": seconds,
         "tokens_per_second": tokens / seconds if seconds > 0 else 0.0,
+        "latency": latency,
         "settings": {
             "engine": f"transformers {transformers.__version__}, torch {torch.__version__}",
             "decoding": "greedy",
@@ -103,6 +99,46 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
             "chat_template_hash": hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()[:16],
         },
     }
+
+
+def _greedy(model: Any, device: Any, input_ids: Any, mask: Any, room: int) -> Any:
+    import torch
+
+    with torch.inference_mode():
+        return model.generate(
+            input_ids=input_ids.to(device),
+            attention_mask=mask.to(device),
+            max_new_tokens=room,
+            do_sample=False,
+            num_beams=1,
+        )
+
+
+def _latency(
+    model: Any,
+    device: Any,
+    prompts: list[dict[str, Any]],
+    encoded: list[list[int]],
+    batches: list[tuple[list[int], int]],
+    stop_ids: list[int],
+    items: int,
+) -> list[dict[str, Any]]:
+    """Seconds of single requests; the first one is asked twice, since it pays for what the others find warm."""
+    import torch
+
+    rooms = sorted((index, room) for batch, room in batches for index in batch)
+    if not items or not rooms:
+        return []
+    chosen = rooms[:: max(1, len(rooms) // items)][:items]
+    measured = []
+    for index, room in [chosen[0], *chosen]:
+        input_ids = torch.tensor([encoded[index]], dtype=torch.long)
+        started = time.perf_counter()
+        output = _greedy(model, device, input_ids, torch.ones_like(input_ids), room)
+        ids, _ = cut_at_stop(output[0, input_ids.shape[1] :].tolist(), stop_ids)
+        seconds = time.perf_counter() - started
+        measured.append({"id": prompts[index]["id"], "seconds": seconds, "tokens": len(ids)})
+    return measured[1:]
 
 
 def load_model(model_dir: str, precision: str) -> tuple[Any, Any, Any]:

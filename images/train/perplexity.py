@@ -6,6 +6,7 @@ that overlap by half, so that a token never lacks its context merely because a w
 """
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from images.train.generate import _read_jsonl, context_length, load_model, write_jsonl
@@ -37,20 +38,9 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
         pieces.extend((index, ids_in, scored) for ids_in, scored in windows([prefix, *ids], window))
     pieces.sort(key=lambda piece: len(piece[1]))
 
-    started = reported = time.monotonic()
-    position = 0
-    while position < len(pieces):
-        # Sorted by length, so the last piece that fits decides the width of the batch.
-        end = position + 1
-        while end < len(pieces) and (end + 1 - position) * len(pieces[end][1]) <= _TOKENS_PER_BATCH:
-            end += 1
-        batch = pieces[position:end]
-        for (index, _, _), nll in zip(batch, _score(model, device, batch, prefix), strict=True):
-            rows[index]["nll"] += nll
-        position = end
-        if time.monotonic() - reported > 5 and pipes is not None:
-            reported = time.monotonic()
-            pipes.log.info(f"scored {position} of {len(pieces)} windows")
+    started = time.monotonic()
+    for index, nll in score_pieces(model, device, pieces, prefix, _TOKENS_PER_BATCH, pipes):
+        rows[index]["nll"] += nll
     seconds = time.monotonic() - started
     write_jsonl(job["output_file"], rows)
     tokens = sum(row["tokens"] for row in rows)
@@ -91,7 +81,29 @@ def windows(ids: list[int], size: int) -> list[tuple[list[int], int]]:
     return pieces
 
 
-def _score(model: Any, device: Any, batch: list[tuple[int, list[int], int]], pad: int) -> list[float]:
+def score_pieces(
+    model: Any, device: Any, pieces: list[tuple[Any, list[int], int]], pad: int, budget: int, pipes: Any = None
+) -> Iterator[tuple[Any, float]]:
+    """(key, nats of the last tokens) for every piece (key, tokens, how many of the last are scored).
+
+    Pieces come sorted by length; a batch has at most `budget` tokens with its padding.
+    """
+    reported = time.monotonic()
+    position = 0
+    while position < len(pieces):
+        # Sorted by length, so the last piece that fits decides the width of the batch.
+        end = position + 1
+        while end < len(pieces) and (end + 1 - position) * len(pieces[end][1]) <= budget:
+            end += 1
+        batch = pieces[position:end]
+        yield from zip((key for key, _, _ in batch), _score(model, device, batch, pad), strict=True)
+        position = end
+        if time.monotonic() - reported > 5 and pipes is not None:
+            reported = time.monotonic()
+            pipes.log.info(f"scored {position} of {len(pieces)} pieces")
+
+
+def _score(model: Any, device: Any, batch: list[tuple[Any, list[int], int]], pad: int) -> list[float]:
     """Nats of the scored tokens of each piece; padding is on the right, where a causal model cannot see it."""
     import torch
 

@@ -61,20 +61,57 @@ def ask(
     max_new_tokens: int,
     batch_size: int,
     seed: int = 0,
+    latency_items: int = 0,
 ) -> tuple[list[Answer], dict[str, Any]]:
     """Greedy answers of `model` to `items`, with the worker's result; asked once for the same model and questions.
 
     Answers are kept in a folder below `cache` named by everything that they depend on; the batch size is not part of
-    it. `context` is Dagster's, or None for a plain child process. The result has `cached`.
+    it. `context` is Dagster's, or None for a plain child process. The result has `cached`, and the seconds that
+    `latency_items` of the items took one at a time under `latency`.
     """
-    job = {"task": "generate", "max_new_tokens": max_new_tokens, "batch_size": batch_size, "seed": seed}
+    job = {
+        "task": "generate",
+        "max_new_tokens": max_new_tokens,
+        "batch_size": batch_size,
+        "seed": seed,
+        "latency_items": latency_items,
+    }
     key = {"max_new_tokens": max_new_tokens, "seed": seed}
+    if latency_items:
+        key["latency_items"] = latency_items
     prompts = [{"id": i.key, "messages": list(i.messages)} for i in items]
     rows, result = _cached(worker, context, model, job, key, "prompts_file", prompts, prompts_hash(items), cache)
     return [
         Answer(r["id"], r["text"], r["tokens"], r["finish_reason"], tuple(r["token_ids"]), tuple(r["prompt_ids"]))
         for r in rows
     ], result
+
+
+def choose(
+    worker: Worker, context: Any | None, model: Model, items: Sequence[Item], cache: Path, *, batch_size: int
+) -> tuple[list[Answer], dict[str, Any]]:
+    """The likeliest choice of each multiple-choice item under `model`, with the worker's result; kept like answers.
+
+    The log-likelihood of a choice is divided by its length where the item says so (`length_norm`); of choices as
+    likely as each other the first counts.
+    """
+    prompts = [{"id": i.key, "messages": list(i.messages), "choices": list(i.choices)} for i in items]
+    job = {"task": "choices", "batch_size": batch_size}
+    rows, result = _cached(worker, context, model, job, {}, "prompts_file", prompts, prompts_hash(items), cache)
+    answers = []
+    for item, row in zip(items, rows, strict=True):
+        costs = [nll / length for nll, length in zip(row["nll"], _lengths(item, row["choice_tokens"]), strict=True)]
+        best = min(range(len(costs)), key=costs.__getitem__)
+        answers.append(Answer(item.key, item.choices[best], 0, "choice", nll=tuple(row["nll"])))
+    return answers, result
+
+
+def _lengths(item: Item, tokens: Sequence[int]) -> list[int]:
+    if item.length_norm == "tokens":
+        return [max(1, n) for n in tokens]
+    if item.length_norm == "characters":
+        return [len(choice) for choice in item.choices]
+    return [len(choice.encode()) if item.length_norm == "bytes" else 1 for choice in item.choices]
 
 
 def measure(

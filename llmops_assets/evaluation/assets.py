@@ -9,14 +9,16 @@ import dagster as dg
 
 from llmops_assets import plots
 from llmops_assets.automation import DUE
-from llmops_assets.evaluation import evaluate as ev
 from llmops_assets.evaluation import report
 from llmops_assets.evaluation.answers import Model
+from llmops_assets.evaluation.case import Case, Identity, Rival, Rows, Worst
+from llmops_assets.evaluation.evaluate import evaluate, record_hash
 from llmops_assets.evaluation.gate import GateOutcome, judge_gate
 from llmops_assets.partitions import trainings
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import (
     AdapterRecord,
+    DatasetRecord,
     EvaluationRecord,
     MergedModelRecord,
     PlanRecord,
@@ -25,9 +27,10 @@ from llmops_assets.specs.records import (
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from resources.artifacts import Artifacts
+from resources.catalog import Catalog, NotFound
 from resources.dataset_store import DatasetStore
 from resources.records import Records
-from resources.tracking import Tracking
+from resources.tracking import Tracking, UnknownModel
 from resources.trainer import Trainer
 
 
@@ -47,6 +50,7 @@ def evaluation(
     records: dg.ResourceParam[Records],
     store: dg.ResourceParam[DatasetStore],
     artifacts: dg.ResourceParam[Artifacts],
+    catalog: dg.ResourceParam[Catalog],
     trainer: dg.ResourceParam[Trainer],
     tracking: dg.ResourceParam[Tracking],
     policy: dg.ResourceParam[Policy],
@@ -55,43 +59,30 @@ def evaluation(
     cell = context.partition_key
     plan, merged = records.load(PlanRecord, cell), records.load(MergedModelRecord, cell)
     spec = TrainJobSpec.model_validate(plan.spec)
-    identity = ev.Identity(plan.dataset, plan.recipe, plan.training_key)
     on_gpu = spec.resources.gpus > 0
     run_with = {"precision": spec.hyperparams.precision if on_gpu else "fp32", "gpus": 1 if on_gpu else 0}
-    tuned = Model(merged.path, merged.content_hash, **run_with)
-    splits = records.load(SplitsRecord, plan.dataset)
-    test = store.read(splits.manifests["test"])
-    cache = artifacts.path("answers")
     folder = Path(plan.model_dir) / "evaluation" / plan.recipe
     answers = folder / "answers.jsonl"
-
-    if spec.job_type == "PRETRAIN":
-        if spec.evaluation.suites:
-            context.log.warning("A pre-trained model is not asked the suites of its recipe: it answers no questions.")
-        result = ev.evaluate_corpus(trainer, context, tuned, test, cache)
-        record = ev.corpus_record(identity, merged.content_hash, result, answers)
-        rows = ev.corpus_rows(result)
-    else:
-        suites = {}
-        for name in spec.evaluation.suites:
-            suite = records.load(SplitsRecord, name)
-            suites[name] = (suite.type, store.read(suite.manifests["test"]))
-        base = Model(plan.base.path, plan.base.content_hash, **run_with) if plan.base else None
-        result = ev.evaluate_chat(
-            trainer,
-            context,
-            tuned,
-            base,
-            ev.chat_suites(spec, (splits.type, test), suites),
-            cache,
-            max_new_tokens=spec.evaluation.max_new_tokens,
-            batch_size=spec.evaluation.batch_size,
-        )
-        record = ev.chat_record(identity, merged.content_hash, result, answers)
-        rows = ev.chat_rows(result)
+    splits = records.load(SplitsRecord, plan.dataset)
+    base = plan.base
+    case = Case(
+        identity=Identity(plan.dataset, plan.recipe, plan.training_key),
+        spec=spec,
+        tuned=Model(merged.path, merged.content_hash, **run_with),
+        test=Rows(splits.type, store.read(splits.manifests["test"]), cluster_by=splits.group_by),
+        suites=_suites(records, store, catalog, suites_of(spec, policy)),
+        answers=answers,
+        cache=artifacts.path("answers"),
+        worker=trainer,
+        context=context,
+        base=Rival("base", base.ref, Model(base.path, base.content_hash, **run_with)) if base else None,
+        production=_production(tracking, spec.output.artifact_name, merged.content_hash, run_with),
+        policy=policy.evaluation,
+    )
+    evaluated = evaluate(case)
+    record, rows, worst = evaluated.record, evaluated.rows, evaluated.worst
 
     gate = judge_gate(record, policy.gates[spec.job_type])
-    worst = report.worst_of(result)
     picture = report.plot(record, gate)
     record = record.model_copy(update={"report": str(folder / "report.html")})
     _write(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -105,12 +96,42 @@ def evaluation(
         tracking.log_metrics(run_id, [(key, value, step) for key, value in report.tracked(record)])
         tracking.log_artifact(run_id, folder / "report.html", "evaluation")
         metadata["mlflow_run"] = dg.MetadataValue.url(tracking.run_url(run_id, settings.mlflow_url))
-    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(ev.record_hash(record, rows)))
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(record_hash(record, rows)))
 
 
-def _evaluation_metadata(
-    record: EvaluationRecord, gate: GateOutcome, worst: report.Worst, picture: str
-) -> dict[str, Any]:
+def suites_of(spec: TrainJobSpec, policy: Policy) -> list[str]:
+    """The suites that a model is asked: those of its spec, then those that the policy wants of its job type."""
+    return list(dict.fromkeys([*spec.evaluation.suites, *policy.evaluation.suites.get(spec.job_type, [])]))
+
+
+def _production(tracking: Tracking, name: str, content_hash: str, run_with: dict[str, Any]) -> Rival | None:
+    """The version of this model that users have now, where there is one and it is another."""
+    try:
+        model = tracking.model(f"{name}@production")
+    except UnknownModel:
+        return None
+    if model.content_hash == content_hash or not Path(model.path).exists():
+        return None
+    return Rival("production", model.ref, Model(model.path, model.content_hash, **run_with))
+
+
+def _suites(records: Records, store: DatasetStore, catalog: Catalog, names: list[str]) -> dict[str, Rows]:
+    suites = {}
+    for name in names:
+        try:
+            spec = catalog.dataset(name).suite
+        except NotFound:
+            spec = None
+        if spec is not None and spec.as_published:
+            published = records.load(DatasetRecord, name)
+            suites[name] = Rows(published.type, store.read(published.manifest), spec)
+        else:
+            splits = records.load(SplitsRecord, name)
+            suites[name] = Rows(splits.type, store.read(splits.manifests["test"]), spec, splits.group_by)
+    return suites
+
+
+def _evaluation_metadata(record: EvaluationRecord, gate: GateOutcome, worst: Worst, picture: str) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "headline": dg.MetadataValue.md(report.headline(record, gate)),
         "plot": dg.MetadataValue.md(picture),

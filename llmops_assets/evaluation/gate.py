@@ -30,7 +30,7 @@ def interval(metric: Metric, digits: int = 3) -> str:
 
 
 def judge_gate(record: EvaluationRecord, gate: Gate) -> GateOutcome:
-    """The gate for this record: the point estimate against the bound, on enough items, the interval shown beside it."""
+    """The gate for this record: the estimate or its worse bound, as the policy says, on enough items."""
     metric = record.metric(gate.suite, gate.metric)
     bound = gate.at_least if gate.at_least is not None else gate.at_most
     if metric is None:
@@ -42,7 +42,7 @@ def judge_gate(record: EvaluationRecord, gate: Gate) -> GateOutcome:
             f"The gate is {gate.text}, but the evaluation has no such figure (it has {have}).",
             "Evaluate the model on that suite, or change the gate in the policy.",
         )
-    passed = gate.passes(metric.value, metric.n)
+    passed = gate.passes(metric.value, metric.n, low=metric.low, high=metric.high)
     told = f"{gate.metric} of suite {gate.suite} is {interval(metric)}; the gate is {gate.text}."
     if passed:
         return GateOutcome(True, metric, bound, told, _caution(metric, gate))

@@ -4,10 +4,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-JudgeKind = Literal["exact", "contains", "regex", "number"]
-JUDGE_KINDS: tuple[str, ...] = get_args(JudgeKind)
+from llmops_assets.specs.suite import JUDGE_KINDS, JudgeKind
 
 _NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?")
 _REFUSAL = re.compile(
@@ -29,8 +27,9 @@ class Judge:
     """A rule by which an answer is right.
 
     exact: it equals a reference. contains: it contains one. regex: a reference, as a pattern, is found in it.
-    number: its last number equals a reference's, thousands separators aside. All after `normalise`; nothing is folded
-    in case, since 1 km and 1 KM are not the same in every answer.
+    number: its last number equals a reference's, thousands separators aside. multiple_choice: the choice that the model
+    finds likeliest is a reference. llm: another model says so (`llm_judge`), and no rule here. All after `normalise`;
+    nothing is folded in case, since 1 km and 1 KM are not the same in every answer.
     """
 
     kind: JudgeKind = "exact"
@@ -54,6 +53,8 @@ class Judge:
 
     def right(self, answer: str, references: Sequence[str]) -> bool:
         """Whether `answer` is right by any of `references`."""
+        if self.kind == "llm":
+            raise ValueError("an LLM judge decides by its verdicts, not by a rule")
         answer = normalise(answer)
         return any(_RULES[self.kind](answer, normalise(reference)) for reference in references)
 
@@ -73,6 +74,7 @@ _RULES: dict[str, Callable[[str, str], bool]] = {
     "contains": lambda answer, reference: reference in answer,
     "regex": lambda answer, reference: re.search(reference, answer) is not None,
     "number": _same_number,
+    "multiple_choice": lambda answer, reference: answer == reference,
 }
 
 

@@ -28,12 +28,37 @@ def wilson(right: int, n: int) -> Estimate:
     if n < 1 or not 0 <= right <= n:
         raise ValueError(f"{right} right of {n} is no share: there must be at least one item")
     share = right / n
+    return Estimate(share, *_wilson_bounds(share, n), n)
+
+
+def clustered_wilson(right: Sequence[bool], clusters: Sequence[str]) -> Estimate:
+    """A share with its interval where items of one cluster (phrasings of one question) are right or wrong together.
+
+    Wilson's interval at the effective sample size n / deff; deff is the variance of the share over clusters
+    (linearised, Kish 1965) over that of independent items, at least 1. Where all items agree nothing tells how much
+    alike they are, and the clusters count as the items. Without clusters of two or more it is `wilson`.
+    """
+    n, hits = len(right), sum(map(bool, right))
+    _, which = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    m = int(which.max()) + 1 if n else 0
+    if m == n:
+        return wilson(hits, n)
+    share = hits / n
+    if hits in (0, n) or m == 1:
+        effective = float(m)
+    else:
+        residual = np.bincount(which, weights=np.asarray(right, dtype=float) - share)
+        variance = float(np.sum(residual**2)) / n**2 * m / (m - 1)
+        effective = n / max(1.0, variance / (share * (1 - share) / n))
+    bounds = _wilson_bounds(share, effective)
+    return Estimate(share, *bounds, n)
+
+
+def _wilson_bounds(share: float, n: float) -> tuple[float, float]:
     centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
-    # At 0 and n the bound is exactly 0 or 1, but the arithmetic misses it by an ulp.
-    low = 0.0 if right == 0 else max(0.0, centre - half)
-    high = 1.0 if right == n else min(1.0, centre + half)
-    return Estimate(share, low, high, n)
+    # At 0 and 1 the bound is exactly 0 or 1, but the arithmetic misses it by an ulp.
+    return (0.0 if share == 0 else max(0.0, centre - half)), (1.0 if share == 1 else min(1.0, centre + half))
 
 
 def bootstrap(statistic: Callable[[np.ndarray], float], n: int, *, resamples: int = 500, seed: int = 0) -> Estimate:
@@ -117,27 +142,58 @@ def _ratio(sums: Sequence[float], sizes: Sequence[int], finish: Callable[[float]
 
 @dataclass(frozen=True)
 class McNemar:
-    """Two models on the same items: how often only one of them was right, and how likely that is by chance."""
+    """Two models on the same items: how often only one of them was right, and how likely that is by chance.
+
+    `test` says how p was found. `difference` is the first model's share less the second's, with its 95 % interval.
+    """
 
     only_first: int
     only_second: int
     both: int
     neither: int
     p: float
+    test: str
+    difference: float
+    low: float
+    high: float
 
     @property
     def n(self) -> int:
         return self.only_first + self.only_second + self.both + self.neither
 
 
+EXACT_UP_TO = 1000
+
+
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
-    """The exact two-sided McNemar test (a binomial test on the items where the two differ)."""
+    """McNemar's two-sided test: exact (binomial) on up to `EXACT_UP_TO` items where the two differ, else chi-squared
+    with continuity correction. The interval of the difference is that of Agresti and Min (2005): Wald after half an
+    item was added to each cell.
+    """
     if len(first) != len(second):
         raise ValueError(f"McNemar's test pairs answers to the same items, but got {len(first)} and {len(second)}")
     pairs = Counter(zip(map(bool, first), map(bool, second), strict=True))
     only_first, only_second = pairs[True, False], pairs[False, True]
     n, k = only_first + only_second, min(only_first, only_second)
-    # Whole numbers throughout: a float would overflow beyond a thousand differing items.
-    tail = sum(math.comb(n, i) for i in range(k + 1))
-    p = 1.0 if n == 0 else min(1.0, 2 * tail / 2**n)
-    return McNemar(only_first, only_second, pairs[True, True], pairs[False, False], p)
+    if n <= EXACT_UP_TO:
+        # Whole numbers throughout: no rounding in the tail.
+        p = 1.0 if n == 0 else min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
+    else:
+        # The survival function of chi-squared with one degree of freedom.
+        p = math.erfc(math.sqrt((max(0, abs(only_first - only_second) - 1)) ** 2 / n / 2))
+    total = len(first)
+    difference = (only_first - only_second) / total if total else 0.0
+    b, c, size = only_first + 0.5, only_second + 0.5, total + 2.0
+    centre = (b - c) / size
+    half = Z95 * math.sqrt(max(0.0, b + c - (b - c) ** 2 / size)) / size
+    return McNemar(
+        only_first,
+        only_second,
+        pairs[True, True],
+        pairs[False, False],
+        p,
+        "exact" if n <= EXACT_UP_TO else "chi-squared",
+        difference,
+        max(-1.0, centre - half),
+        min(1.0, centre + half),
+    )

@@ -1,53 +1,18 @@
 """Shows an evaluation: the Markdown of the asset's page, a plot with intervals, and one self-contained HTML file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmops_assets import plots
-from llmops_assets.evaluation.evaluate import ChatEvaluation, CorpusEvaluation
+from llmops_assets.evaluation.case import Worst
 from llmops_assets.evaluation.gate import GateOutcome, interval
-from llmops_assets.evaluation.metrics import perplexity_of
-from llmops_assets.evaluation.suites import TEST, confusions, wrong_answers
 from llmops_assets.specs.records import EvaluationRecord, Metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WORST = 20
 _CELL = 200
-
-
-@dataclass(frozen=True)
-class Worst:
-    """The rows that a person should read first."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    confusions: list[tuple[str, str, int]] = field(default_factory=list)
-
-
-def worst_of(evaluation: ChatEvaluation | CorpusEvaluation) -> Worst:
-    """The wrong answers of the headline suite, or the documents that a pre-trained model finds least likely."""
-    if isinstance(evaluation, ChatEvaluation):
-        scored = evaluation.tuned.get(TEST) or next(iter(evaluation.tuned.values()))
-        wrong = wrong_answers(scored, WORST)
-        total = sum(not s.right for s in scored)
-        return Worst(
-            f"{len(wrong)} of {total} wrong answers" if wrong else "No wrong answer",
-            ("category", "question", "expected", "answered", "why"),
-            [(s.item.category, s.item.question, s.item.references[0], s.text, s.state) for s in wrong],
-            confusions(scored),
-        )
-    pairs = [(d, x) for d, x in evaluation.pairs() if x.tokens]
-    pairs.sort(key=lambda pair: -pair[1].nll / pair[1].tokens)
-    return Worst(
-        "The least likely documents",
-        ("category", "perplexity", "tokens", "text"),
-        [(d.category, f"{perplexity_of(x.nll, x.tokens):.1f}", str(x.tokens), d.text[:300]) for d, x in pairs[:WORST]],
-    )
 
 
 def headline(record: EvaluationRecord, gate: GateOutcome) -> str:

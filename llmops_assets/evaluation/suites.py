@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
@@ -10,12 +10,15 @@ from typing import Any
 
 import polars as pl
 
-from llmops_assets.evaluation.judge import Judge, JudgeKind, is_refusal, normalise
-from llmops_assets.evaluation.metrics import Estimate, macro_f1, wilson
+from llmops_assets.evaluation.judge import Judge, is_refusal, normalise
+from llmops_assets.evaluation.metrics import Estimate, clustered_wilson, macro_f1
 from llmops_assets.specs.records import Metric
+from llmops_assets.specs.suite import JudgeKind, LengthNorm, SuiteSpec
 
 NO_CATEGORY = "(none)"
 TEST = "test"
+MOST_LABELS = 26
+"""Where an item of a multiple-choice suite names no choices, they are the suite's references, if there are so few."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,9 @@ class Item:
     messages: tuple[Mapping[str, str], ...]
     references: tuple[str, ...]
     judge: Judge = field(default_factory=Judge)
+    choices: tuple[str, ...] = ()
+    length_norm: LengthNorm = "none"
+    cluster: str | None = None
 
     @property
     def key(self) -> str:
@@ -42,7 +48,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said to the item of that key; `tokens` counts the generated ones, `prompt_ids` is what it saw."""
+    """What a model said to the item of that key; `tokens` counts the generated ones, `prompt_ids` is what it saw.
+
+    For a multiple-choice item `text` is the likeliest choice, `finish_reason` is "choice", and `nll` has the nats of
+    every choice.
+    """
 
     key: str
     text: str
@@ -50,6 +60,7 @@ class Answer:
     finish_reason: str
     token_ids: tuple[int, ...] = ()
     prompt_ids: tuple[int, ...] = ()
+    nll: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,16 +117,29 @@ class Scored:
         return "refused" if self.refused else "wrong"
 
 
-def items_of(frame: pl.DataFrame, suite: str, judge: JudgeKind = "exact") -> list[Item]:
+def items_of(
+    frame: pl.DataFrame,
+    suite: str,
+    judge: JudgeKind = "exact",
+    *,
+    spec: SuiteSpec | None = None,
+    cluster_by: str | None = None,
+) -> list[Item]:
     """Items of chat rows: all turns before the assistant's last one are the prompt, that one is the reference.
 
-    A row's metadata (`extra`) may name a `judge` of its own, and more `references`. Raises ValueError naming the rows
-    (file and line) that no question can be made of, all of them at once.
+    A row's metadata (`extra`) may name a `judge` of its own, more `references`, and `choices`. `spec` is how the suite
+    is judged where the row says nothing; `cluster_by` the metadata field of rows that ask the same. Raises ValueError
+    naming the rows (file and line) that no question can be made of, all of them at once.
     """
+    spec = spec or SuiteSpec(judge=judge)
+    cluster_by = cluster_by or spec.cluster_by
+    rows = frame.select("row_id", "category", "messages", "extra", "file", "line").to_dicts()
+    labels = sorted({normalise(r["messages"][-1]["content"]) for r in rows if r["messages"]})
+    labels = labels if 2 <= len(labels) <= MOST_LABELS else []
     items, faults = [], []
-    for row in frame.select("row_id", "category", "messages", "extra", "file", "line").iter_rows(named=True):
+    for row in rows:
         try:
-            items.append(_item(row, suite, judge))
+            items.append(_item(row, suite, spec, cluster_by, labels))
         except ValueError as error:
             faults.append(f"{row['file']}:{row['line']}: {error}")
     if faults:
@@ -126,17 +150,19 @@ def items_of(frame: pl.DataFrame, suite: str, judge: JudgeKind = "exact") -> lis
     return items
 
 
-def _item(row: Mapping[str, Any], suite: str, judge: JudgeKind) -> Item:
+def _item(row: Mapping[str, Any], suite: str, spec: SuiteSpec, cluster_by: str | None, labels: Sequence[str]) -> Item:
     messages = row["messages"] or []
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
         raise ValueError("the last turn must be the assistant's, after a question")
     extra = json.loads(row["extra"]) if row["extra"] else {}
-    more = extra.get("references") or []
-    if isinstance(more, str):
-        more = [more]
-    rule = Judge(extra.get("judge") or judge)
-    references = tuple(normalise(str(reference)) for reference in [messages[-1]["content"], *more])
+    rule = Judge(extra.get("judge") or spec.judge)
+    references = tuple(normalise(text) for text in [messages[-1]["content"], *_texts(extra, "references")])
     rule.check(references)
+    choices: tuple[str, ...] = ()
+    if rule.kind == "multiple_choice":
+        choices = tuple(normalise(text) for text in _texts(extra, "choices")) or tuple(labels)
+        _check_choices(choices, references)
+    cluster = extra.get(cluster_by) if cluster_by else None
     return Item(
         id=row["row_id"],
         suite=suite,
@@ -144,7 +170,22 @@ def _item(row: Mapping[str, Any], suite: str, judge: JudgeKind) -> Item:
         messages=tuple({"role": m["role"], "content": m["content"]} for m in messages[:-1]),
         references=references,
         judge=rule,
+        choices=choices,
+        length_norm=spec.length_norm,
+        cluster=None if cluster is None else str(cluster),
     )
+
+
+def _texts(extra: Mapping[str, Any], field: str) -> list[str]:
+    value = extra.get(field) or []
+    return [str(v) for v in value] if isinstance(value, list) else [str(value)]
+
+
+def _check_choices(choices: Sequence[str], references: Sequence[str]) -> None:
+    if len(choices) < 2 or len(set(choices)) < len(choices) or not all(choices):
+        raise ValueError("a multiple-choice item needs `choices` in its metadata: two or more different texts")
+    if not set(references) <= set(choices):
+        raise ValueError(f"the reference {references[0]!r} is none of the choices {', '.join(choices)}")
 
 
 def documents_of(frame: pl.DataFrame, suite: str) -> list[Document]:
@@ -158,15 +199,21 @@ def documents_of(frame: pl.DataFrame, suite: str) -> list[Document]:
 
 def prompts_hash(items: Iterable[Item | Document]) -> str:
     """16 hex digits that name the questions, whatever their references and their order."""
-    lines = sorted(
-        json.dumps([i.key, i.text if isinstance(i, Document) else list(i.messages)], ensure_ascii=False, sort_keys=True)
-        for i in items
-    )
+    lines = sorted(json.dumps([i.key, *_asked(i)], ensure_ascii=False, sort_keys=True) for i in items)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def score(items: Sequence[Item], answers: Iterable[Answer]) -> list[Scored]:
-    """Judge the answers by key, in the order of the items. An item without an answer is wrong: n never shrinks."""
+def _asked(item: Item | Document) -> list[Any]:
+    if isinstance(item, Document):
+        return [item.text]
+    return [list(item.messages), list(item.choices)] if item.choices else [list(item.messages)]
+
+
+def score(items: Sequence[Item], answers: Iterable[Answer], verdicts: Mapping[str, bool] | None = None) -> list[Scored]:
+    """Judge the answers by key, in the order of the items. An item without an answer is wrong: n never shrinks.
+
+    `verdicts` are an LLM judge's, by key; an answer without one is wrong.
+    """
     by_key: dict[str, Answer] = {}
     for answer in answers:
         if answer.key in by_key:
@@ -178,13 +225,18 @@ def score(items: Sequence[Item], answers: Iterable[Answer]) -> list[Scored]:
     scored = []
     for item in items:
         answer = by_key.get(item.key)
-        right = answer is not None and item.judge.right(answer.text, item.references)
+        if item.judge.kind == "llm":
+            right = answer is not None and (verdicts or {}).get(item.key, False)
+        else:
+            right = answer is not None and item.judge.right(answer.text, item.references)
         scored.append(Scored(item, answer, right))
     return scored
 
 
 def accuracy(scored: Sequence[Scored]) -> Estimate:
-    return wilson(sum(s.right for s in scored), len(scored))
+    """The share of right answers; its interval is wider where several items ask the same (`Item.cluster`)."""
+    clusters = [s.item.cluster if s.item.cluster is not None else s.item.key for s in scored]
+    return clustered_wilson([s.right for s in scored], clusters)
 
 
 def by_category(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
@@ -198,12 +250,36 @@ def by_category(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
 def suite_metrics(scored: Sequence[Scored], suite: str, model: str) -> list[Metric]:
     """Accuracy with its interval, and macro-F1 over the references where they are labels: few, and each used again."""
     metrics = [as_metric(accuracy(scored), suite, "accuracy", model)]
-    labels = {s.item.references[0] for s in scored}
-    exact = all(s.item.judge.kind == "exact" and len(s.item.references) == 1 for s in scored)
-    if exact and 2 <= len(labels) <= len(scored) / 2:
+    if labels_of(scored):
         estimate = macro_f1([s.item.references[0] for s in scored], [normalise(s.text) for s in scored])
         metrics.append(as_metric(estimate, suite, "macro_f1", model))
     return metrics
+
+
+def labels_of(scored: Sequence[Scored]) -> list[str]:
+    """The references in the order of their frequency where they are labels; none where they are free text."""
+    kinds = {s.item.judge.kind for s in scored}
+    counts = Counter(s.item.references[0] for s in scored)
+    single = all(len(s.item.references) == 1 for s in scored)
+    # Choices that are texts of their own (COPA, HellaSwag) are no classes either.
+    if kinds <= {"exact", "multiple_choice"} and single and 2 <= len(counts) <= len(scored) / 2:
+        return [label for label, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
+    return []
+
+
+def confusion_matrix(scored: Sequence[Scored], most: int = 12) -> tuple[list[str], list[list[int]]] | None:
+    """(labels, counts): a row an expected label, a column an answered one and a last one for any other answer.
+
+    None where the references are no labels, or more than `most`.
+    """
+    labels = labels_of(scored)
+    if not labels or len(labels) > most:
+        return None
+    at = {label: n for n, label in enumerate(labels)}
+    counts = [[0] * (len(labels) + 1) for _ in labels]
+    for s in scored:
+        counts[at[s.item.references[0]]][at.get(normalise(s.text), len(labels))] += 1
+    return labels, counts
 
 
 def as_metric(estimate: Estimate, suite: str, name: str, model: str = "tuned") -> Metric:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field
 
 from llmops_assets.specs.base import Float, Int, Name, Part, Rule, Spec, Text, VersionedRef, View
+from llmops_assets.specs.suite import SuiteSpec
 
 DatasetType = Literal["pretrain_corpus", "sft_pair", "rag_qa", "rlhf_pair", "embedding_pair", "eval_suite"]
 DATASET_TYPES: tuple[str, ...] = get_args(DatasetType)
@@ -57,6 +58,7 @@ class DatasetSpec(Spec):
         description="Canonical field by the column of the files that holds it, where recognition would fail.",
     )
     split: SplitSpec = Field(default_factory=SplitSpec)
+    suite: SuiteSpec | None = Field(default=None, description="eval_suite: how its rows are asked and judged.")
 
     @property
     def key(self) -> str:
@@ -80,6 +82,8 @@ class DatasetSpec(Spec):
                 f"{schema} is no schema of type {type_}",
                 f"Write {type_}@1, or leave schema_ref out",
             )
+        if view.get("suite") and type_ and type_ != "eval_suite":
+            yield "suite", f"{type_} is no suite", "Write type: eval_suite, or leave suite out"
         ratios = view.get("split.ratios", list, tuple)
         if ratios and len(ratios) == 3 and all(isinstance(share, (int, float)) for share in ratios):
             if any(share < 0 for share in ratios) or abs(sum(ratios) - 1) > 1e-6:

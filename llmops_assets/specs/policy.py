@@ -6,7 +6,8 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from llmops_assets.specs.base import Bool, Float, Int, Part, SpecError, SpecFault, Text, faults_of
+from llmops_assets.specs.base import Bool, Float, Int, Part, SpecError, SpecFault, Text, VersionedRef, faults_of
+from llmops_assets.specs.suite import JudgeKind
 
 JobType = Literal["PRETRAIN", "SFT", "RAG_TUNING", "RLHF", "EMBEDDING"]
 JOB_TYPES: tuple[str, ...] = get_args(JobType)
@@ -51,10 +52,13 @@ class Gate(Part):
 
     metric: Text
     suite: Text = "test"
-    judge: Literal["exact"] | None = None
+    judge: JudgeKind | None = None
     at_least: Float | None = None
     at_most: Float | None = None
     n_at_least: Int = Field(ge=1)
+    decided_by: Literal["point", "interval"] = Field(
+        default="point", description="What is held against the bound: the estimate, or its worse 95 % bound."
+    )
 
     @model_validator(mode="after")
     def _one_bound(self) -> "Gate":
@@ -62,8 +66,16 @@ class Gate(Part):
             raise ValueError("a gate has exactly one of at_least and at_most")
         return self
 
-    def passes(self, value: float, n: int) -> bool:
-        """Whether a metric of `value`, measured on `n` items, opens the gate. NaN never does."""
+    def passes(self, value: float, n: int, *, low: float | None = None, high: float | None = None) -> bool:
+        """Whether a metric of `value`, measured on `n` items, opens the gate. NaN never does.
+
+        On the interval its worse end decides: `low` where the figure must be high, `high` where it must be low. A
+        figure without an interval does not open such a gate.
+        """
+        if self.decided_by == "interval":
+            value = low if self.at_least is not None else high
+            if value is None:
+                return False
         enough = n >= self.n_at_least
         return enough and (value >= self.at_least if self.at_least is not None else value <= self.at_most)
 
@@ -71,7 +83,51 @@ class Gate(Part):
     def text(self) -> str:
         """The gate in words: ``accuracy of test >= 0.9 on 200 items or more``."""
         bound = f">= {self.at_least}" if self.at_least is not None else f"<= {self.at_most}"
-        return f"{self.metric} of {self.suite} {bound} on {self.n_at_least} items or more"
+        what = ""
+        if self.decided_by == "interval":
+            what = f"{'lower' if self.at_least is not None else 'upper'} 95 % bound of "
+        return f"{what}{self.metric} of {self.suite} {bound} on {self.n_at_least} items or more"
+
+
+class JudgeEndpoint(Part):
+    """The OpenAI-compatible server whose model judges answers where a suite asks for an LLM judge."""
+
+    base_url: Text
+    model: Text
+    api_key_env: Text | None = Field(default=None, description="Environment variable that holds the key.")
+    timeout_seconds: Float = Field(default=60.0, gt=0)
+    concurrency: Int = Field(default=8, ge=1)
+
+
+class Forgetting(Part):
+    """How far the accuracy on a general suite may fall below that of the base."""
+
+    max_fall: Float = Field(default=0.05, ge=0, le=1, description="In accuracy, as a difference: 0.05 is five points.")
+    decided_by: Literal["point", "interval"] = Field(
+        default="interval",
+        description="interval: only a fall beyond chance counts (the whole paired 95 % interval beyond max_fall).",
+    )
+
+
+class Regression(Part):
+    """Against the model in production, by McNemar's test on the same items."""
+
+    alpha: Float = Field(default=0.05, gt=0, lt=0.5)
+    withhold: Bool = Field(default=True, description="A model that is worse beyond chance is not registered.")
+
+
+class EvaluationPolicy(Part):
+    """What every model is asked besides its own test split, and how comparisons are judged."""
+
+    suites: dict[JobType, list[VersionedRef]] = Field(
+        default_factory=dict, description="eval_suite datasets, beside those of the training spec."
+    )
+    forgetting: Forgetting = Field(default_factory=Forgetting)
+    regression: Regression = Field(default_factory=Regression)
+    judge: JudgeEndpoint | None = None
+    latency_items: Int = Field(
+        default=16, ge=0, description="Items asked once more, one at a time, to measure latency; 0 for none."
+    )
 
 
 class Limits(Part):
@@ -149,6 +205,7 @@ class Policy(Part):
     families: dict[Text, Family] = Field(min_length=1)
     images: Images
     gates: dict[JobType, Gate]
+    evaluation: EvaluationPolicy = Field(default_factory=EvaluationPolicy)
     limits: Limits
     datasets: DatasetPolicy
     experiments: ExperimentPolicy

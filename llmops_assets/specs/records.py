@@ -194,7 +194,26 @@ class Metric(BaseModel):
     low: float | None = None
     high: float | None = None
     n: int
-    model: Literal["tuned", "base"] = "tuned"
+    model: Literal["tuned", "base", "production"] = "tuned"
+
+
+class Difference(BaseModel):
+    """The model against another one on the same items of one suite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    suite: str
+    against: Literal["base", "production"]
+    ref: str
+    only_tuned: int = Field(description="Items that only this model has right.")
+    only_other: int
+    both: int
+    neither: int
+    p: float = Field(description="McNemar's test, two-sided.")
+    test: str = Field(description="exact, or chi-squared with continuity correction.")
+    difference: float = Field(description="Accuracy of this model less that of the other.")
+    low: float
+    high: float
+    changed: int = Field(description="Items with another answer.")
 
 
 class EvaluationRecord(Record):
@@ -221,6 +240,13 @@ class EvaluationRecord(Record):
         default_factory=dict,
         description="McNemar's test by suite: only_tuned, only_base, both, neither (items right), p.",
     )
+    differences: list[Difference] = Field(
+        default_factory=list, description="Against the base and the model in production, by suite."
+    )
+    general: list[str] = Field(default_factory=list, description="Suites that measure general ability.")
+    judges: dict[str, str] = Field(default_factory=dict, description="Rule by which answers are judged, by suite.")
+    position_flips: int = Field(default=0, description="Verdicts of an LLM judge that changed with the order.")
+    unjudged: int = Field(default=0, description="Answers that an LLM judge gave no verdict on; they count as wrong.")
     settings: dict[str, Any] = Field(
         default_factory=dict, description="What the figures depend on: engine, decoding, precision, seed, hashes."
     )

@@ -31,6 +31,7 @@ from llmops_assets.specs.jobs import (
     job_block_rules,
 )
 from llmops_assets.specs.policy import JobType
+from llmops_assets.specs.suite import JudgeKind
 
 Method = Literal["full", "lora", "qlora"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
@@ -152,7 +153,7 @@ class EvaluationBlock(Part):
     """What the trained model is asked besides its own test split, and how."""
 
     suites: list[VersionedRef] = Field(default_factory=list, description="eval_suite datasets, NAME@VERSION.")
-    judge: Literal["exact"] = "exact"
+    judge: JudgeKind = Field(default="exact", description="Rule for the test split; suites have their own.")
     max_new_tokens: Int = Field(default=128, ge=1)
     batch_size: Int = Field(default=16, ge=1)
 

@@ -1,0 +1,99 @@
+"""What one evaluation is given and what it gives, whatever the job type."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from llmops_assets.evaluation.answers import Model, Worker
+from llmops_assets.specs.policy import EvaluationPolicy
+from llmops_assets.specs.records import EvaluationRecord
+from llmops_assets.specs.suite import SuiteSpec
+from llmops_assets.specs.training import TrainJobSpec
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which training is evaluated."""
+
+    dataset: str
+    recipe: str
+    training_key: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a test split or of a suite; `type` is that of their dataset.
+
+    `cluster_by` names the metadata field whose equal values belong together (several phrasings of one question).
+    """
+
+    type: str
+    frame: pl.DataFrame
+    spec: SuiteSpec | None = None
+    cluster_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A model that is asked the same items for comparison: `name` is what its figures are marked with."""
+
+    name: str
+    ref: str
+    model: Model
+
+
+@dataclass(frozen=True)
+class Case:
+    """One evaluation: the model, what it is compared with, what it is asked, and who asks.
+
+    `answers` is where the caller writes the rows, `cache` the folder where answers are kept between runs. `context` is
+    Dagster's, or None for a plain child process.
+    """
+
+    identity: Identity
+    spec: TrainJobSpec
+    tuned: Model
+    test: Rows
+    suites: Mapping[str, Rows]
+    answers: Path
+    cache: Path
+    worker: Worker
+    context: Any | None = None
+    base: Rival | None = None
+    production: Rival | None = None
+    policy: EvaluationPolicy = field(default_factory=EvaluationPolicy)
+
+    @property
+    def rivals(self) -> list[Rival]:
+        return [rival for rival in (self.base, self.production) if rival is not None]
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The rows that a person should read first."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    confusions: list[tuple[str, str, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The record, one row an item for the answers file, and the worst of them."""
+
+    record: EvaluationRecord
+    rows: list[dict[str, Any]]
+    worst: Worst
+
+
+def told(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What a worker says that its answers depend on, for the record's `settings`."""
+    return {
+        **result["settings"],
+        "tokens_per_second": round(result["tokens_per_second"], 1),
+        "seconds": round(result["seconds"], 2),
+    }

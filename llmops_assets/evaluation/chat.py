@@ -1,0 +1,268 @@
+"""Evaluates a model that answers: asks it and its rivals the same items, and makes the record of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmops_assets.evaluation import metrics as m
+from llmops_assets.evaluation.answers import Model, ask, choose, has_chat_template
+from llmops_assets.evaluation.case import Case, Evaluated, Identity, Rows, Worst, told
+from llmops_assets.evaluation.speed import speed_metrics
+from llmops_assets.evaluation.suites import (
+    TEST,
+    Answer,
+    Item,
+    Scored,
+    accuracy,
+    as_metric,
+    by_category,
+    confusions,
+    items_of,
+    score,
+    suite_metrics,
+    wrong_answers,
+)
+from llmops_assets.specs.records import Difference, EvaluationRecord, Metric
+from llmops_assets.specs.suite import SuiteSpec
+from llmops_assets.specs.training import TrainJobSpec
+
+CHAT_TYPES = ("sft_pair", "eval_suite")
+WORST = 20
+
+
+@dataclass(frozen=True)
+class ChatEvaluation:
+    """Judged answers by model ("tuned", "base", "production") and suite; a rival has those that it could be asked."""
+
+    scored: dict[str, dict[str, list[Scored]]]
+    specs: dict[str, SuiteSpec]
+    baseline: str
+    settings: dict[str, Any]
+    seconds: float
+    latency: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def tuned(self) -> dict[str, list[Scored]]:
+        return self.scored["tuned"]
+
+    @property
+    def headline(self) -> list[Scored]:
+        """The suite that is shown by category: the test split where it was asked."""
+        return self.tuned.get(TEST) or next(iter(self.tuned.values()))
+
+
+def evaluate(case: Case) -> Evaluated:
+    """The model's answers to its test split and suites, beside those of its rivals."""
+    suites = chat_suites(case.spec, case.test, case.suites)
+    result = evaluate_chat(case, suites)
+    record = chat_record(case.identity, case.tuned.content_hash, result, case.answers)
+    return Evaluated(record, chat_rows(result), worst_answers(result))
+
+
+def chat_suites(spec: TrainJobSpec, test: Rows, suites: Mapping[str, Rows]) -> dict[str, list[Item]]:
+    """The items of a job's own test split and of its suites.
+
+    A test split that is no conversation is left out where there are suites to ask instead, and refused where not.
+    """
+    judge = spec.evaluation.judge
+    chosen = {}
+    if test.type in CHAT_TYPES:
+        chosen[TEST] = items_of(test.frame, TEST, judge, cluster_by=test.cluster_by)
+    elif not suites:
+        raise ValueError(
+            f"the test split of {spec.dataset_ref} is of type {test.type}, whose answers no judge here can decide: "
+            "name eval_suite datasets under evaluation.suites of the recipe"
+        )
+    for name, rows in suites.items():
+        if rows.type not in CHAT_TYPES:
+            raise ValueError(f"suite {name} is of type {rows.type}: register it as an eval_suite")
+        chosen[name] = items_of(rows.frame, name, judge, spec=rows.spec, cluster_by=rows.cluster_by)
+    return chosen
+
+
+def evaluate_chat(case: Case, suites: Mapping[str, Sequence[Item]]) -> ChatEvaluation:
+    """Ask the model, and its rivals as far as they can be asked, every item of every suite, and judge the answers."""
+    settings: dict[str, Any] = {}
+    seconds = 0.0
+    scored: dict[str, dict[str, list[Scored]]] = {}
+    notes, latency = [], []
+    if case.base is None:
+        notes.append("There is no base: the model was made from nothing")
+    models = {"tuned": case.tuned} | {rival.name: rival.model for rival in case.rivals}
+    for name, model in models.items():
+        asked = suites if name == "tuned" else _askable(model, suites)
+        if missing := [suite for suite in suites if suite not in asked]:
+            notes.append(
+                f"The {name} was not asked {', '.join(missing)}: its tokenizer in {model.path} has no chat template"
+            )
+        if asked and name != "tuned":
+            notes.append(f"Compared with the {name} in {model.path} on the same items")
+        answers, facts = _answers(case, model, asked, latency_items=case.policy.latency_items if name == "tuned" else 0)
+        if facts:
+            settings[name] = {"model_hash": model.content_hash} | facts
+        seconds += facts.get("seconds", 0.0)
+        if name == "tuned":
+            latency = settings[name].pop("latency", [])
+        scored[name] = {
+            suite: score(items, [answers[i.key] for i in items if i.key in answers]) for suite, items in asked.items()
+        }
+    specs = {suite: rows.spec for suite, rows in case.suites.items() if rows.spec is not None}
+    return ChatEvaluation(scored, specs, ". ".join(notes), settings, seconds, latency)
+
+
+def _askable(model: Model, suites: Mapping[str, Sequence[Item]]) -> dict[str, Sequence[Item]]:
+    """The suites that `model` can be asked: without a chat template only choices, whose likelihood needs none."""
+    if has_chat_template(model.path):
+        return dict(suites)
+    return {suite: items for suite, items in suites.items() if all(item.choices for item in items)}
+
+
+def _answers(
+    case: Case, model: Model, suites: Mapping[str, Sequence[Item]], *, latency_items: int
+) -> tuple[dict[str, Answer], dict[str, Any]]:
+    """Answers by key, and what they depend on."""
+    items = [item for suite in suites.values() for item in suite]
+    options = case.spec.evaluation
+    answers: list[Answer] = []
+    facts: dict[str, Any] = {}
+    if generated := [item for item in items if not item.choices]:
+        said, result = ask(
+            case.worker,
+            case.context,
+            model,
+            generated,
+            case.cache,
+            max_new_tokens=options.max_new_tokens,
+            batch_size=options.batch_size,
+            latency_items=latency_items,
+        )
+        answers += said
+        facts = told(result) | {"batch_size": options.batch_size}
+        if latency_items:
+            facts["latency"] = result.get("latency", [])
+    if chosen := [item for item in items if item.choices]:
+        said, result = choose(case.worker, case.context, model, chosen, case.cache, batch_size=options.batch_size)
+        answers += said
+        choice_facts = told(result)
+        seconds = facts.get("seconds", 0.0) + choice_facts.pop("seconds")
+        choice_facts.pop("tokens_per_second")
+        facts = {"max_new_tokens": options.max_new_tokens} | choice_facts | facts | {"seconds": seconds}
+        facts["choices"] = choice_facts["choices"]
+    return {answer.key: answer for answer in answers}, facts
+
+
+def chat_record(identity: Identity, model_hash: str, evaluation: ChatEvaluation, answers: Path) -> EvaluationRecord:
+    """What the evaluation says, in figures. `answers` is where the answers are written."""
+    figures: list[Metric] = []
+    for name, group in evaluation.scored.items():
+        for suite, scored in group.items():
+            figures += suite_metrics(scored, suite, name)
+    figures += speed_metrics(evaluation.latency)
+    headline = evaluation.headline
+    suite_of_categories = headline[0].item.suite
+    every = [s for scored in evaluation.tuned.values() for s in scored]
+    differences = [
+        compare(suite, other, evaluation.settings[other].get("model_hash", ""), scored, group[suite])
+        for other, group in evaluation.scored.items()
+        if other != "tuned"
+        for suite, scored in evaluation.tuned.items()
+        if suite in group
+    ]
+    return EvaluationRecord(
+        dataset=identity.dataset,
+        recipe=identity.recipe,
+        training_key=identity.training_key,
+        model_hash=model_hash,
+        metrics=figures,
+        empty_answers=sum(s.empty for s in every),
+        length_truncated=sum(s.truncated for s in every),
+        refusals=sum(s.refused for s in every),
+        by_category={
+            category: as_metric(accuracy(group), suite_of_categories, "accuracy")
+            for category, group in by_category(headline).items()
+        },
+        answers=str(answers),
+        seconds=evaluation.seconds,
+        items={suite: len(scored) for suite, scored in evaluation.tuned.items()},
+        answered={suite: sum(s.answer is not None for s in scored) for suite, scored in evaluation.tuned.items()},
+        baseline=evaluation.baseline,
+        versus_base={
+            d.suite: {
+                "only_tuned": d.only_tuned,
+                "only_base": d.only_other,
+                "both": d.both,
+                "neither": d.neither,
+                "p": d.p,
+            }
+            for d in differences
+            if d.against == "base"
+        },
+        differences=differences,
+        general=[suite for suite, spec in evaluation.specs.items() if spec.general],
+        judges={
+            suite: ", ".join(sorted({s.item.judge.kind for s in group})) for suite, group in evaluation.tuned.items()
+        },
+        settings=evaluation.settings,
+    )
+
+
+def compare(suite: str, against: str, ref: str, tuned: Sequence[Scored], other: Sequence[Scored]) -> Difference:
+    """The model against another on the same items of a suite."""
+    test = m.mcnemar([s.right for s in tuned], [s.right for s in other])
+    return Difference(
+        suite=suite,
+        against=against,
+        ref=ref,
+        only_tuned=test.only_first,
+        only_other=test.only_second,
+        both=test.both,
+        neither=test.neither,
+        p=test.p,
+        test=test.test,
+        difference=test.difference,
+        low=test.low,
+        high=test.high,
+        changed=sum(a.text != b.text for a, b in zip(tuned, other, strict=True)),
+    )
+
+
+def chat_rows(evaluation: ChatEvaluation) -> list[dict[str, Any]]:
+    """One row an item, as the answers file has them."""
+    rows = []
+    rivals = [name for name in evaluation.scored if name != "tuned"]
+    for suite, scored in evaluation.tuned.items():
+        for number, s in enumerate(scored):
+            row = {
+                "id": s.item.id,
+                "suite": suite,
+                "category": s.item.category,
+                "prompt": s.item.question,
+                "expected": s.item.references[0],
+                "got": s.text,
+                "correct": s.right,
+                "state": s.state,
+                "tokens": s.answer.tokens if s.answer else None,
+                "finish_reason": s.answer.finish_reason if s.answer else None,
+                # What a server that runs the same model has to see and say too.
+                "token_ids": list(s.answer.token_ids) if s.answer else [],
+                "prompt_ids": list(s.answer.prompt_ids) if s.answer else [],
+            }
+            for name in rivals:
+                if suite in evaluation.scored[name]:
+                    other = evaluation.scored[name][suite][number]
+                    row |= {f"{name}_got": other.text, f"{name}_correct": other.right}
+            rows.append(row)
+    return rows
+
+
+def worst_answers(evaluation: ChatEvaluation, most: int = WORST) -> Worst:
+    """Wrong answers of the headline suite, of every category."""
+    wrong = wrong_answers(evaluation.headline, most)
+    total = sum(not s.right for s in evaluation.headline)
+    return Worst(
+        f"{len(wrong)} of {total} wrong answers" if wrong else "No wrong answer",
+        ("category", "question", "expected", "answered", "why"),
+        [(s.item.category, s.item.question, s.item.references[0], s.text, s.state) for s in wrong],
+        confusions(evaluation.headline),
+    )
