@@ -177,6 +177,18 @@ feedback = sa.Table(
     sa.CheckConstraint("rating BETWEEN 1 AND 5", name="rating_range"),
 )
 
+dataset_pointers = sa.Table(
+    "dataset_pointers",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, index=True, comment="of the dataset"),
+    sa.Column("tag", sa.String, nullable=False),
+    sa.Column("version", sa.String, nullable=False, comment="what it points to from here on"),
+    sa.Column("action", sa.String, nullable=False, comment="tag or rollback"),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("by", sa.String, nullable=False),
+)
+
 audit = sa.Table(
     "audit",
     metadata,

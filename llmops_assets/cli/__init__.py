@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from llmops_assets.cli import ab, dataset, deploy, endpoint, keys, model, spec, train
+from llmops_assets.cli import ab, dataset, deploy, endpoint, keys, model, spec, train, versions
 from llmops_assets.cli.chat import chat
 from llmops_assets.cli.common import guard
 from llmops_assets.cli.demo import demo
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(up)
+versions.add_to(dataset.app)
 app.add_typer(dataset.app, name="dataset")
 app.command("train")(train.train)
 app.add_typer(spec.app, name="spec")

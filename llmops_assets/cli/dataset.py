@@ -131,7 +131,10 @@ def show_(version: Annotated[str, typer.Argument(metavar="NAME@VERSION")], json:
 
 
 def show_version(version: str, json: bool = False) -> None:
+    from resources.pointers import resolve, tags
+
     w = wiring()
+    version = resolve(w.catalog, version)
     entry = w.catalog.dataset_entry(version)
     found = {r.asset: w.records.find(r, version) for r in (DatasetRecord, QualityRecord, CleanRecord, SplitsRecord)}
     if json:
@@ -160,4 +163,6 @@ def show_version(version: str, json: bool = False) -> None:
         rows += [("clean rows", clean.rows), ("dropped", dropped)]
     if splits := found["splits"]:
         rows.append(("train / validation / test", _splits(splits.rows)))
+    pointing = [tag for tag, at in tags(w.catalog, entry.spec.name).items() if at == entry.spec.version]
+    rows.append(("tags", ", ".join(sorted(pointing)) or "none"))
     show(version, ["", ""], rows)

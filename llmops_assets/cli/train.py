@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from llmops_assets.cli.common import Json, Wait, actor, conclude, follow, load_checked, now, out, print_json, wiring
+from llmops_assets.cli.common import (
+    Json,
+    Wait,
+    actor,
+    conclude,
+    follow,
+    load_checked,
+    now,
+    out,
+    print_json,
+    say,
+    wiring,
+)
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.rules import check_dataset
@@ -27,6 +39,7 @@ def train(
     """
     spec = load_checked(file, TrainJobSpec)
     since = now()
+    spec = pinned(spec)
     partition = request(spec)
     if json:
         print_json({"partition": partition, "dataset": spec.dataset_ref, "recipe": spec.recipe_key()})
@@ -34,6 +47,16 @@ def train(
         out.print(f"requested: {partition}", markup=False)
     if wait:
         conclude(follow(partition, "registered_model", since=since, gate=GATE))
+
+
+def pinned(spec: TrainJobSpec) -> TrainJobSpec:
+    """The spec with the version that its dataset's tag points to now, so that a moved tag changes no training."""
+    from resources.pointers import resolve
+
+    key = resolve(wiring().catalog, spec.dataset_ref)
+    if key != spec.dataset_ref:
+        say(f"{spec.dataset_ref} is {key}")
+    return spec.model_copy(update={"dataset_ref": key})
 
 
 def request(spec: TrainJobSpec) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 from llmops_assets.specs.base import SpecError, SpecFault
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.policy import Policy
+from resources import pointers
 from resources.artifacts import Artifacts
-from resources.catalog import Catalog
+from resources.catalog import Catalog, Conflict
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
@@ -44,6 +45,8 @@ def register(
     Nothing is registered unless every byte was copied. The same files under the same version are accepted again, and
     their ingestion is asked for again; other files raise `Conflict`.
     """
+    if pointers.find(catalog, spec.name, spec.version) not in (None, spec.version) or spec.version == pointers.CURRENT:
+        raise Conflict(f"{spec.key} is a tag: take another name for the version")
     files = find_files(paths)
     size = sum(path.stat().st_size for path in files)
     if size > policy.limits.max_upload_bytes:

@@ -1,0 +1,81 @@
+"""Writes the rows of a version to a file of the user's: JSON lines that can be registered again, or Parquet."""
+
+import gzip
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import polars as pl
+import zstandard
+
+from llmops_assets.datasets import schema
+
+FORMATS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+_LABELS = ("category", "source", "quality_score")
+
+
+def checkout(batches: Iterable[pl.DataFrame], dataset_type: str, target: Path) -> int:
+    """Write rows to `target`, in the format of its suffix; how many. The file is whole or as it was before.
+
+    JSON lines hold the content of a row and its metadata: registered again they make the same rows. Parquet has every
+    column of the canonical table. Raises ValueError for another suffix.
+    """
+    suffix = next((s for s in sorted(FORMATS, key=len, reverse=True) if target.name.endswith(s)), None)
+    if suffix is None:
+        raise ValueError(f"{target} should end in one of {', '.join(FORMATS)}: the suffix says the format")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        rows = (
+            _parquet(batches, temporary) if suffix == ".parquet" else _jsonl(batches, dataset_type, temporary, suffix)
+        )
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return rows
+
+
+def _parquet(batches: Iterable[pl.DataFrame], path: Path) -> int:
+    import pyarrow.parquet
+
+    rows, writer = 0, None
+    try:
+        for batch in batches:
+            table = batch.to_arrow()
+            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema, compression="zstd")
+            writer.write_table(table)
+            rows += batch.height
+    finally:
+        if writer is not None:
+            writer.close()
+    return rows
+
+
+def _jsonl(batches: Iterable[pl.DataFrame], dataset_type: str, path: Path, suffix: str) -> int:
+    rows = 0
+    with _opened(path, suffix) as file:
+        for batch in batches:
+            for row in records(batch, dataset_type):
+                file.write(msgspec.json.encode(row))
+                file.write(b"\n")
+            rows += batch.height
+    return rows
+
+
+def _opened(path: Path, suffix: str) -> IO[bytes]:
+    if suffix.endswith(".gz"):
+        return gzip.open(path, "wb")
+    if suffix.endswith(".zst"):
+        return zstandard.open(path, "wb")
+    return open(path, "wb")
+
+
+def records(batch: pl.DataFrame, dataset_type: str) -> Iterator[dict[str, Any]]:
+    """Rows as users write them: their content, and `metadata` with what is known of them beside it."""
+    content = list(schema.CONTENT[dataset_type])
+    for row in batch.select(*content, *_LABELS, "extra").iter_rows(named=True):
+        metadata = {name: row[name] for name in _LABELS if row[name] is not None}
+        metadata |= msgspec.json.decode(row["extra"])
+        yield {name: row[name] for name in content} | ({"metadata": metadata} if metadata else {})
