@@ -1,28 +1,30 @@
-"""Exact and near duplicates: MinHash signatures by datasketch's permutations, sorted bands, and exact verification."""
+"""Exact and near duplicates: MinHash by datasketch's permutations, sorted bands, and exact verification."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from llmops_assets.datasets import texts
+from llmops_assets.datasets import batches, sketch, texts
 
 SAME_QUESTION = 0.7
 """Rows with one and the same answer are duplicates only when their prompts are this similar (Jaccard): one answer to
 many questions is how a help desk works."""
 
-LARGEST_BUCKET = 64
-"""Rows of one bucket that are compared all with all; in a larger one each is compared with a few before it."""
+PROMPT_BANDS, PROMPT_ROWS = 20, 4
+"""Bands that find prompts as similar as that: of pairs at the very edge, 0.4 % are missed."""
 
-_BLOCK_SHINGLES = 1 << 17
+LARGEST_BUCKET = 64
+"""How many rows of one bucket each row is compared with."""
 
 
 @dataclass(frozen=True)
 class Near:
     """Which rows are near duplicates: `bands` × `rows` hash values, character `shingle`-grams, Jaccard ≥ `jaccard`."""
 
-    bands: int = 16
-    rows: int = 8
+    bands: int = 20
+    rows: int = 6
     shingle: int = 5
     jaccard: float = 0.8
     seed: int = 1
@@ -36,137 +38,89 @@ class Duplicates:
     exact: int
     near: int
 
+    @property
+    def count(self) -> int:
+        """How many clusters there are."""
+        return int(self.clusters["kept"].sum())
+
 
 CLUSTERS = {"row_id": pl.String, "cluster": pl.String, "kept": pl.Boolean, "exact": pl.Boolean}
 
+_INERT = r"[^\x00-\x7f가-힣·“”‘’]"
+"""A character that NFKC may change; what it is found in goes the slow way."""
+_SPACES = r"\s\s|[^\S ]|^\s|\s$"
 
-def normalised(text: pl.Expr) -> pl.Expr:
+
+def normalise(values: pl.Series) -> pl.Series:
     """Compatibility forms unified, lower case, white space collapsed: differences that make no other text."""
-    return text.str.normalize("NFKC").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+    values = _where(values, _INERT, lambda some: some.str.normalize("NFKC")).str.to_lowercase()
+    return _where(values, _SPACES, lambda some: some.str.replace_all(r"\s+", " ").str.strip_chars())
 
 
-def shingles(documents: pl.Series, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of the character n-grams of each document.
+def _where(values: pl.Series, expression: str, change: Callable[[pl.Series], pl.Series]) -> pl.Series:
+    """`values` with those changed that the regular expression is found in."""
+    number = values.str.contains(expression).fill_null(False).arg_true()
+    if not len(number):
+        return values
+    changed = change(values.gather(number))
+    return changed if len(number) == len(values) else values.scatter(number, changed)
 
-    Returns the hashes of all documents one after another (uint32) and the start of each document among them, with
-    the total at the end (int64, one more than documents). A document shorter than `size` is one shingle.
+
+def normalised(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
+    """The normalised `prompt`, `answer` and `whole` text of each row; `prompt` is null where the type has none."""
+    parts = [normalise(part) for part in rows.select(texts.parts_of(dataset_type))]
+    whole = parts[0] if len(parts) == 1 else pl.select(pl.concat_str(parts, separator=" ")).to_series()
+    prompt = parts[0] if texts.has_prompt(dataset_type) else pl.Series([None] * rows.height, dtype=pl.String)
+    answer = parts[1] if texts.has_prompt(dataset_type) else parts[0]
+    return pl.DataFrame({"prompt": prompt, "answer": answer, "whole": whole})
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What rows are compared by, without their texts.
+
+    `table`: row_id, two hashes of the whole text, one of prompt and answer each (null where there is none), and bytes
+    of whole and prompt. `bands` and `low` are `sketch.sketches` of the whole texts, `asked` and `asked_low` those of
+    the prompts.
     """
-    lengths = documents.str.len_chars().to_numpy().astype(np.int64)
-    # Every document is padded to `size` characters, so that each has a window of its own.
-    joined = "".join(documents.str.pad_end(size, "\0").to_list())
-    padded = np.maximum(lengths, size)
-    points = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    windows = max(len(points) - size + 1, 0)
-    hashes = np.zeros(windows, dtype=np.uint64)
-    for step in range(size):
-        hashes ^= points[step : step + windows]
-        hashes *= np.uint64(0x9E3779B97F4A7C15)
-        hashes ^= hashes >> np.uint64(29)
-    counts = padded - size + 1
-    starts = np.concatenate(([0], np.cumsum(counts)))
-    # Windows that reach over the end of a document are no shingles.
-    inside = np.ones(len(points), dtype=bool)
-    ends = np.cumsum(padded)
-    for step in range(1, size):
-        inside[ends - step] = False
-    return (hashes[inside[:windows]] >> np.uint64(32)).astype(np.uint32), starts
+
+    table: pl.DataFrame
+    bands: np.ndarray
+    low: np.ndarray
+    asked: np.ndarray
+    asked_low: np.ndarray
 
 
-def signatures(hashes: np.ndarray, starts: np.ndarray, permutations: int, seed: int = 1) -> np.ndarray:
-    """MinHash signatures, uint32 of shape (documents, permutations), as datasketch's scheme ``affine32`` has them.
-
-    Each shingle hash is mixed once by MurmurHash3's finalizer, then mapped by a·h + b modulo 2³².
-    """
-    from datasketch import MinHash
-
-    a, b = (np.asarray(values, dtype=np.uint32) for values in MinHash(permutations, seed=seed).permutations)
-    documents = len(starts) - 1
-    result = np.empty((permutations, documents), dtype=np.uint32)
-    mixed = _finalize(hashes)
-    begin = 0
-    while begin < documents:
-        # Blocks of whole documents that fit the cache: the permuted values never leave it.
-        end = int(np.searchsorted(starts, starts[begin] + _BLOCK_SHINGLES, side="right")) - 1
-        end = min(max(end, begin + 1), documents)
-        folded, edges = _eightfold(mixed[starts[begin] : starts[end]], starts[begin : end + 1] - starts[begin])
-        permuted = np.empty_like(folded)
-        smallest = np.empty(folded.shape[1], dtype=np.uint32)
-        for index in range(permutations):
-            np.multiply(folded, a[index], out=permuted)
-            np.add(permuted, b[index], out=permuted)
-            np.minimum.reduce(permuted, axis=0, out=smallest)
-            result[index, begin:end] = np.minimum.reduceat(smallest, edges)
-        begin = end
-    return np.ascontiguousarray(result.T)
+def keys(rows: pl.DataFrame, dataset_type: str, how: Near) -> Keys:
+    """The keys of one batch (row_id and content columns)."""
+    text = normalised(rows, dataset_type)
+    table = text.select(
+        rows["row_id"],
+        pl.col("whole").hash(1).alias("whole"),
+        pl.col("whole").hash(2).alias("whole2"),
+        pl.when(pl.col("prompt").is_not_null()).then(pl.col("prompt").hash(3)).alias("prompt"),
+        pl.when(pl.col("answer").is_not_null()).then(pl.col("answer").hash(4)).alias("answer"),
+        pl.col("whole").str.len_bytes().alias("whole_bytes"),
+        pl.col("prompt").str.len_bytes().fill_null(0).alias("prompt_bytes"),
+    )
+    bands, low = sketch.sketches(text["whole"], how.shingle, how.bands, how.rows, how.seed)
+    if texts.has_prompt(dataset_type):
+        asked, asked_low = sketch.sketches(text["prompt"], how.shingle, PROMPT_BANDS, PROMPT_ROWS, how.seed)
+    else:
+        asked, asked_low = np.empty((0, rows.height), np.uint32), np.empty((rows.height, 0), np.uint8)
+    return Keys(table, bands, low, asked, asked_low)
 
 
-def _eightfold(values: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values in eight rows, so that the minimum of a document is taken by columns first, which processors do at once.
-
-    Each document is filled up to a multiple of eight with its own last value. Returns the rows, of shape
-    (8, columns), and the first column of each document.
-    """
-    sizes = np.diff(starts)
-    columns = -(-sizes // 8)
-    edges = np.concatenate(([0], np.cumsum(columns)))
-    offset = np.arange(8 * edges[-1]) - np.repeat(8 * edges[:-1], 8 * columns)
-    index = np.repeat(starts[:-1], 8 * columns) + np.minimum(offset, np.repeat(sizes - 1, 8 * columns))
-    return np.ascontiguousarray(values[index].reshape(-1, 8).T), edges[:-1]
-
-
-def _finalize(values: np.ndarray) -> np.ndarray:
-    values = values ^ (values >> np.uint32(16))
-    values = values * np.uint32(0x85EBCA6B)
-    values ^= values >> np.uint32(13)
-    values = values * np.uint32(0xC2B2AE35)
-    return values ^ (values >> np.uint32(16))
-
-
-def candidate_pairs(signature: np.ndarray, bands: int) -> np.ndarray:
-    """Pairs (smaller, larger) of documents that agree in at least one band; int64 of shape (pairs, 2), unique."""
-    documents, permutations = signature.shape
-    rows = permutations // bands
-    found = [np.empty((0, 2), dtype=np.int64)]
-    for band in range(bands):
-        key = np.full(documents, np.uint64(band + 1))
-        for row in range(rows):
-            key = (key ^ signature[:, band * rows + row].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-            key ^= key >> np.uint64(32)
-        order = np.argsort(key, kind="stable")
-        ordered = key[order]
-        # Neighbours at distance 1, 2, … of one bucket; buckets are small, so the distances soon run out.
-        distance = 1
-        while distance < LARGEST_BUCKET:
-            same = ordered[distance:] == ordered[:-distance]
-            if not same.any():
-                break
-            found.append(np.stack((order[:-distance][same], order[distance:][same]), axis=1))
-            distance += 1
-    pairs = np.concatenate(found)
-    return np.unique(pairs, axis=0)
-
-
-def jaccard(pairs: np.ndarray, hashes: np.ndarray, starts: np.ndarray, block: int = 20_000) -> np.ndarray:
-    """Exact Jaccard similarity of the shingle sets of each pair, float64 of shape (pairs,)."""
-    result = np.empty(len(pairs))
-    for begin in range(0, len(pairs), block):
-        part = pairs[begin : begin + block]
-        sizes = (starts[part + 1] - starts[part]).astype(np.int64)
-        number = np.repeat(np.arange(len(part)), sizes.sum(axis=1))
-        # For each pair the shingles of both documents, side by side.
-        flat_sizes = sizes.ravel()
-        ends = np.cumsum(flat_sizes)
-        index = (
-            np.arange(ends[-1]) - np.repeat(ends - flat_sizes, flat_sizes) + np.repeat(starts[part.ravel()], flat_sizes)
-        )
-        side = np.repeat(np.tile([0, 1], len(part)), flat_sizes).astype(np.uint64)
-        keys = (number.astype(np.uint64) << np.uint64(33)) | (hashes[index].astype(np.uint64) << np.uint64(1)) | side
-        keys.sort()
-        both = keys[np.concatenate(([True], keys[1:] != keys[:-1]))] >> np.uint64(1)
-        shared = np.bincount((both[1:][both[1:] == both[:-1]] >> np.uint64(32)).astype(np.int64), minlength=len(part))
-        total = np.bincount((both >> np.uint64(32)).astype(np.int64), minlength=len(part))
-        result[begin : begin + block] = shared / (total - shared)
-    return result
+def joined(parts: Iterable[Keys]) -> Keys:
+    """The keys of all batches, in order."""
+    found = list(parts)
+    return Keys(
+        table=pl.concat([part.table for part in found], rechunk=True),
+        bands=np.concatenate([part.bands for part in found], axis=1),
+        low=np.concatenate([part.low for part in found]),
+        asked=np.concatenate([part.asked for part in found], axis=1),
+        asked_low=np.concatenate([part.asked_low for part in found]),
+    )
 
 
 def components(size: int, pairs: np.ndarray) -> np.ndarray:
@@ -184,68 +138,127 @@ def components(size: int, pairs: np.ndarray) -> np.ndarray:
 def near_pairs(documents: pl.Series, how: Near) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of documents with a Jaccard similarity of at least `how.jaccard`, and that similarity.
 
-    Broder's MinHash with locality-sensitive banding (Leskovec et al., Mining of Massive Datasets, chapter 3); every
-    candidate is verified on the real sets, so precision is 1 and only recall depends on the bands.
+    Broder's MinHash with locality-sensitive banding (Leskovec et al., Mining of Massive Datasets, chapter 3), eight
+    bits a value to judge candidates by (Li and König, b-bit minwise hashing, 2010); who is left is verified on the
+    real sets, so precision is 1 and only recall depends on the bands: 0.9985 of pairs at a similarity of 0.8.
     """
-    hashes, starts = shingles(documents, how.shingle)
-    pairs = candidate_pairs(signatures(hashes, starts, how.bands * how.rows, how.seed), how.bands)
-    if not len(pairs):
-        return pairs, np.empty(0)
-    similarity = jaccard(pairs, hashes, starts)
+    parts = [documents[start : start + batches.ROWS] for start in range(0, max(len(documents), 1), batches.ROWS)]
+    found = list(batches.mapped(lambda p: sketch.sketches(p, how.shingle, how.bands, how.rows, how.seed), parts))
+    bands = np.concatenate([bands for bands, _ in found], axis=1)
+    low = np.concatenate([low for _, low in found])
+    del found
+    pairs = sketch.candidates(bands, low, how.jaccard, LARGEST_BUCKET)
+    similarity = sketch.jaccard(sketch.buffers(documents), pairs, how.shingle)
     keep = similarity >= how.jaccard
     return pairs[keep], similarity[keep]
 
 
-def find(rows: pl.DataFrame, dataset_type: str, how: Near | None = None) -> Duplicates:
+def find(rows: pl.DataFrame | batches.Batches, dataset_type: str, how: Near | None = None) -> Duplicates:
     """Clusters of equal and nearly equal rows; of each the first row, in the order given, is the one to keep.
 
-    Exact: equal after normalisation. Near: see `near_pairs`, over the whole text of a row. Rows of a chat with the
-    same answer must ask nearly the same (`SAME_QUESTION`).
+    Exact: equal after normalisation, by a 128-bit hash. Near: see `near_pairs`, over the whole text of a row. Rows of
+    a chat with the same answer must ask nearly the same (`SAME_QUESTION`). The rows are gone through twice: for their
+    keys, and for the texts of candidates.
     """
     how = how or Near()
-    table = rows.select(
-        "row_id",
-        normalised(texts.whole_of(dataset_type)).alias("whole"),
-        normalised(texts.prompt_of(dataset_type)).alias("prompt"),
-        normalised(texts.answer_of(dataset_type)).alias("answer"),
-        pl.int_range(pl.len()).alias("row"),
+    again = batches.of(rows)
+    columns = ["row_id", *texts.content_columns(dataset_type)]
+    found = batches.mapped(lambda batch: keys(batch, dataset_type, how), batches.regrouped(again(columns)))
+    return clusters(joined(found), again, dataset_type, how)
+
+
+def clusters(found: Keys, again: batches.Batches, dataset_type: str, how: Near) -> Duplicates:
+    """The clusters among rows whose keys were taken; `again` gives their content once more."""
+    table = found.table.with_row_index("row").with_columns(pl.col("row").min().over("whole", "whole2").alias("first"))
+    first = table["first"].to_numpy()
+    unique = np.flatnonzero(first == np.arange(len(first)))
+    every = len(unique) == len(first)
+    group = table["answer"].fill_null(0).to_numpy()[unique]
+    with_prompt = texts.has_prompt(dataset_type)
+    pairs = sketch.candidates(
+        found.bands if every else found.bands[:, unique],
+        found.low if every else found.low[unique],
+        how.jaccard,
+        LARGEST_BUCKET,
+        group,
+        sketch.OTHER if with_prompt else sketch.ANY,
     )
-    firsts = table.group_by("whole", maintain_order=True).agg(pl.col("row"), pl.col("row").first().alias("first"))
-    exact_pairs = (
-        firsts.filter(pl.col("row").list.len() > 1)
-        .explode("row")
-        .filter(pl.col("row") != pl.col("first"))
-        .select("first", "row")
-        .to_numpy()
-        .reshape(-1, 2)
-        .astype(np.int64)
-    )
-    unique = table[firsts["first"].to_list()] if firsts.height < table.height else table
-    pairs, _ = near_pairs(unique["whole"], how)
-    if len(pairs) and unique["prompt"].null_count() < unique.height:
-        answers = unique["answer"].to_numpy()
-        same_answer = answers[pairs[:, 0]] == answers[pairs[:, 1]]
-        if same_answer.any():
-            hashes, starts = shingles(unique["prompt"], how.shingle)
-            asked_alike = np.ones(len(pairs), dtype=bool)
-            asked_alike[same_answer] = jaccard(pairs[same_answer], hashes, starts) >= SAME_QUESTION
-            pairs = pairs[asked_alike]
-    numbers = unique["row"].to_numpy()
-    near = numbers[pairs] if len(pairs) else np.empty((0, 2), dtype=np.int64)
-    root = components(table.height, np.concatenate((exact_pairs, near)))
-    members = np.bincount(root, minlength=table.height)[root] > 1 if table.height else np.empty(0, dtype=bool)
-    index = np.flatnonzero(members)
-    repeats = np.isin(index, exact_pairs[:, 1])
-    ids = table["row_id"].gather(index)
-    clusters = pl.DataFrame(
+    asked = np.empty((0, 2), dtype=np.int32)
+    if with_prompt:
+        # Rows with an answer that no other row has need no second look at their prompts.
+        _, inverse, counts = np.unique(group, return_inverse=True, return_counts=True)
+        shared = np.flatnonzero(counts[inverse] > 1)
+        if len(shared):
+            rows = unique[shared]
+            own = (group[shared] >> np.uint64(32)).astype(np.uint32)
+            asked = shared[
+                sketch.candidates(
+                    found.asked[:, rows] ^ own, found.asked_low[rows], SAME_QUESTION, LARGEST_BUCKET,
+                    group[shared], sketch.SAME,
+                )
+            ]  # fmt: skip
+    root = np.arange(len(first))
+    if len(pairs) or len(asked):
+        wanted = np.unique(np.concatenate((pairs.ravel(), asked.ravel())))
+        whole, prompts = _texts_of(unique[wanted], table, again, dataset_type, with_prompt and len(asked) > 0)
+        parent = np.arange(len(wanted))
+        sketch.join(parent, np.searchsorted(wanted, pairs), whole, how.shingle, how.jaccard)
+        sketch.join(parent, np.searchsorted(wanted, asked), whole, how.shingle, how.jaccard, prompts, SAME_QUESTION)
+        while (parent[parent] != parent).any():
+            parent = parent[parent]
+        root[unique[wanted]] = unique[wanted[parent]]
+    root = root[first]
+    members = np.flatnonzero(np.bincount(root, minlength=len(root))[root] > 1)
+    ids = table["row_id"]
+    frame = pl.DataFrame(
         {
-            "row_id": ids,
-            "cluster": table["row_id"].gather(root[index]),
-            "kept": pl.Series(root[index] == index, dtype=pl.Boolean),
-            "exact": pl.Series(repeats, dtype=pl.Boolean),
+            "row_id": ids.gather(members),
+            "cluster": ids.gather(root[members]),
+            "kept": pl.Series(root[members] == members, dtype=pl.Boolean),
+            "exact": pl.Series(first[members] != members, dtype=pl.Boolean),
         },
         schema=CLUSTERS,
     )
-    dropped = clusters.filter(~pl.col("kept"))
+    dropped = frame.filter(~pl.col("kept"))
     exact = dropped.filter("exact").height
-    return Duplicates(clusters=clusters, exact=exact, near=dropped.height - exact)
+    return Duplicates(clusters=frame, exact=exact, near=dropped.height - exact)
+
+
+Buffers = tuple[np.ndarray, np.ndarray]
+
+
+def _texts_of(
+    rows: np.ndarray, table: pl.DataFrame, again: batches.Batches, dataset_type: str, with_prompts: bool
+) -> tuple[Buffers, Buffers | None]:
+    """The normalised whole texts and prompts of some rows (numbers, ascending), as `sketch.buffers` has them."""
+    kinds = ["whole", "prompt"] if with_prompts else ["whole"]
+    sizes = {kind: table[f"{kind}_bytes"].gather(rows).to_numpy().astype(np.int64) for kind in kinds}
+    # Room is made once for all: growing would hold the texts twice.
+    held = {
+        kind: (np.empty(int(size.sum()), dtype=np.uint8), np.concatenate(([0], np.cumsum(size))))
+        for kind, size in sizes.items()
+    }
+
+    def chosen(part: tuple[int, pl.DataFrame, np.ndarray]) -> tuple[int, pl.DataFrame]:
+        done, batch, mine = part
+        return done, normalised(batch[mine.tolist()], dataset_type)
+
+    for done, text in batches.mapped(chosen, _parts_with(rows, again(texts.content_columns(dataset_type)))):
+        for kind in kinds:
+            data, starts = sketch.buffers(text[kind])
+            values, places = held[kind]
+            values[places[done] : places[done + text.height]] = data[starts[0] : starts[-1]]
+    for values, places in held.values():
+        values.flags.writeable = places.flags.writeable = False
+    return held["whole"], held.get("prompt")
+
+
+def _parts_with(rows: np.ndarray, frames: Iterable[pl.DataFrame]) -> Iterable[tuple[int, pl.DataFrame, np.ndarray]]:
+    """Batches that hold some of `rows`: how many of those came before, the batch, and their numbers in it."""
+    begin = done = 0
+    for batch in batches.regrouped(frames):
+        end = begin + batch.height
+        mine = rows[done : np.searchsorted(rows, end)] - begin
+        if len(mine):
+            yield done, batch, mine
+        done, begin = done + len(mine), end

@@ -50,6 +50,29 @@ def whole_of(dataset_type: str) -> pl.Expr:
     return pl.concat_str(parts, separator="\n", ignore_nulls=True).alias("whole")
 
 
+def parts_of(dataset_type: str) -> list[pl.Expr]:
+    """All text of a row in parts: the prompt (of types that have one), the answer, and what is left."""
+    parts = [answer_of(dataset_type)]
+    if has_prompt(dataset_type):
+        parts.insert(0, prompt_of(dataset_type))
+    if dataset_type == "rlhf_pair":
+        parts.append(_joined(pl.col("rejected")).alias("rest"))
+    elif dataset_type == "rag_qa":
+        parts.append(pl.concat_list("positives", "negatives").list.join("\n").alias("rest"))
+    elif dataset_type == "embedding_pair":
+        parts.append(pl.col("negatives").list.join("\n").alias("rest"))
+    return parts
+
+
+def content_columns(dataset_type: str) -> list[str]:
+    """The columns that hold a row's text."""
+    return list(schema.CONTENT[dataset_type])
+
+
+def has_prompt(dataset_type: str) -> bool:
+    return dataset_type != "pretrain_corpus"
+
+
 def flat_texts(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
     """Every single text of the content: columns `row` (number), `column`, `part` (number inside the list), `text`."""
     frames = []

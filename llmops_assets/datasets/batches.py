@@ -1,0 +1,87 @@
+"""Tables of any size as batches that can be gone through as often as needed, so that memory does not grow with rows."""
+
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+
+Batches = Callable[[list[str] | None], Iterator[pl.DataFrame]]
+"""Gives the batches of a table from the beginning, each time it is called: all columns (None) or those named."""
+
+ROWS = 16_384
+"""Rows of a batch: enough to spread what a pass costs by itself, few enough to hold several at a time."""
+
+A, B = TypeVar("A"), TypeVar("B")
+
+
+def of(rows: pl.DataFrame | Batches) -> Batches:
+    """The batches of a table in memory; what gives batches already is returned as it is."""
+    if not isinstance(rows, pl.DataFrame):
+        return rows
+
+    def batches(columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
+        table = rows if columns is None else rows.select(columns)
+        # A table without rows is one batch all the same: it carries the columns.
+        return (table[start : start + ROWS] for start in range(0, max(rows.height, 1), ROWS))
+
+    return batches
+
+
+def regrouped(frames: Iterable[pl.DataFrame], rows: int = ROWS) -> Iterator[pl.DataFrame]:
+    """The same rows in batches of about `rows`, where they come in many small ones."""
+    waiting: list[pl.DataFrame] = []
+    height, any_batch = 0, False
+    for frame in frames:
+        waiting.append(frame)
+        height += frame.height
+        if height >= rows:
+            yield pl.concat(waiting, rechunk=True)
+            waiting, height, any_batch = [], 0, True
+    if waiting and (height or not any_batch):
+        yield pl.concat(waiting, rechunk=True)
+
+
+def mapped(function: Callable[[A], B], items: Iterable[A], workers: int | None = None) -> Iterator[B]:
+    """`function` of each item, in order, on all cores; no more items are taken than can be worked on.
+
+    For functions that spend their time in code that releases the interpreter's lock (polars, numpy, compiled passes).
+    """
+    workers = workers or min(4, os.cpu_count() or 1)
+    if workers == 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        running: deque[Future[B]] = deque()
+        for item in items:
+            running.append(pool.submit(function, item))
+            if len(running) > workers:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+
+class Spill:
+    """A table kept in a temporary folder while it is worked on, for tables without a store behind them."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="llmops-")
+        self._files: list[Path] = []
+        self.rows = 0
+
+    def add(self, frame: pl.DataFrame) -> None:
+        path = Path(self._folder.name) / f"{len(self._files)}.parquet"
+        frame.write_parquet(path, compression="lz4", statistics=False)
+        self._files.append(path)
+        self.rows += frame.height
+
+    def __call__(self, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
+        for path in self._files:
+            yield pl.read_parquet(path, columns=columns, memory_map=False)
+
+    def close(self) -> None:
+        self._folder.cleanup()
