@@ -1,25 +1,46 @@
 """Everything that is found in a dataset version, each finding with its row; it changes no data."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import polars as pl
 
-from llmops_assets.datasets import duplicates, pii, privacy, quality, schema, texts
+from llmops_assets.datasets import batches, duplicates, pii, privacy, quality, schema, texts
+from llmops_assets.datasets.features import estimated_tokens, features
 from llmops_assets.datasets.split import NO_CATEGORY
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FINDINGS = {"row_id": pl.String, "kind": pl.String, "type": pl.String, "column": pl.String, "sample": pl.String}
+FINDINGS = {
+    "row_id": pl.String,
+    "kind": pl.String,
+    "type": pl.String,
+    "column": pl.String,
+    "sample": pl.String,
+    "file": pl.String,
+    "line": pl.Int64,
+}
 SAMPLE = 160
 """Characters of a (masked) sample."""
+
+WORST = 20
+"""Rows of the table of the worst."""
+
+CLUSTERS_SHOWN, MEMBERS_SHOWN = 8, 3
+
+Tokens = Callable[[pl.Series], np.ndarray]
+"""Counts the tokens of each text: a tokenizer."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """`findings`: row_id, kind (pii, toxic, chat_fault, conflict), type, column, and a masked sample."""
+    """What was found.
+
+    `findings`: row_id, kind (pii, toxic, chat_fault, length, conflict), type, column, a masked sample, file and line.
+    `chars` and `tokens` are lengths of whole rows, int32 of shape (rows,); `worst` and `cluster_samples` are rows to
+    look at, masked.
+    """
 
     rows: int
     findings: pl.DataFrame
@@ -31,101 +52,290 @@ class Report:
     toxic: dict[str, int]
     toxic_rows: int
     chat_faults: dict[str, int]
+    too_long: int
     conflicting_rows: int
     categories: dict[str, int]
     statistics: dict[str, float]
+    chars: np.ndarray
+    tokens: np.ndarray
+    tokens_counted_by: str
+    worst: list[dict[str, Any]] = field(default_factory=list)
+    cluster_samples: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def score_mean(self) -> float:
         return float(self.scores["score"].mean() or 0.0)
 
+    @property
+    def score_parts(self) -> dict[str, float]:
+        """The mean of each part of the score."""
+        return {part: float(self.scores[part].mean() or 0.0) for part in quality.PARTS}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one batch adds to the report."""
+
+    findings: pl.DataFrame
+    pii: Counter[tuple[str, str]]
+    pii_rows: int
+    scores: pl.DataFrame
+    worst: pl.DataFrame
+    keys: duplicates.Keys
+    where: pl.DataFrame
+    categories: Counter[str]
+    lengths: pl.DataFrame
+
 
 def analyse(
-    rows: pl.DataFrame,
+    rows: pl.DataFrame | batches.Batches,
     dataset_type: str,
     *,
     personal: pii.Detector = pii.PATTERNS_ONLY,
     near: duplicates.Near | None = None,
     toxicity: quality.ToxicityScorer | None = None,
+    tokens: Tokens | None = None,
+    tokens_counted_by: str = "estimate",
+    max_tokens: int | None = None,
 ) -> Report:
-    """Personal data, duplicates, quality, toxicity, chat faults and statistics of canonical rows."""
-    ids = rows["row_id"]
-    spans = pii.find_in_rows(rows, dataset_type, personal)
-    found = _pii_findings(spans, ids, personal)
-    toxic = _toxic_findings(rows, dataset_type, toxicity or quality.Lexicon(), personal)
-    faults = _faults(rows, dataset_type)
-    conflicts = conflicting(rows, dataset_type)
+    """Personal data, duplicates, quality, toxicity, chat faults and statistics of canonical rows.
+
+    The rows are gone through once for everything that a row shows by itself and for its keys, and again, in part, for
+    the texts of duplicate candidates. With `max_tokens`, longer rows are findings of kind ``length``.
+    """
+    near = near or duplicates.Near()
+    scorer = toxicity or quality.Lexicon()
+    again = batches.of(rows)
+
+    def look(batch: pl.DataFrame) -> _Part:
+        return _look(batch, dataset_type, personal, near, scorer, tokens, max_tokens)
+
+    # The morphological analyser that finds names is one object with threads of its own.
+    workers = 1 if personal.names is not None else None
+    parts = list(batches.mapped(look, batches.regrouped(again(None)), workers))
+    where = pl.concat([part.where for part in parts], rechunk=True)
+    keys = duplicates.joined(part.keys for part in parts)
+    lengths = pl.concat([part.lengths for part in parts], rechunk=True)
+    scores = pl.concat([part.scores for part in parts], rechunk=True)
+    personal_data, categories = Counter[tuple[str, str]](), Counter[str]()
+    for part in parts:
+        personal_data.update(part.pii)
+        categories.update(part.categories)
+    conflicts = _conflicts(keys.table, where)
+    findings = pl.concat([part.findings for part in parts] + [conflicts])
+    worst = pl.concat([part.worst for part in parts]).sort("score", "row_id").head(WORST)
+    pii_rows = sum(part.pii_rows for part in parts)
+    del parts
+    by_type = Counter[str]()
     by_column: dict[str, dict[str, int]] = {}
-    for column, type_, count in spans.group_by("column", "type").len().sort("column", "type").iter_rows():
+    for (column, type_), count in sorted(personal_data.items()):
+        by_type[type_] += count
         by_column.setdefault(column, {})[type_] = count
-    toxic_by_group = dict(toxic.group_by("type").len().sort("type").iter_rows())
+    found = duplicates.clusters(keys, again, dataset_type, near)
+    kinds = {kind: part for (kind,), part in findings.group_by("kind")}
+    toxic, faults = (kinds.get(kind, findings.clear()) for kind in ("toxic", "chat_fault"))
     return Report(
-        rows=rows.height,
-        findings=pl.concat([found, toxic, faults, conflicts]),
-        pii=dict(spans.group_by("type").len().sort("type").iter_rows()),
+        rows=where.height,
+        findings=findings,
+        pii=dict(sorted(by_type.items())),
         pii_by_column=by_column,
-        pii_rows=spans["row"].n_unique(),
-        duplicates=duplicates.find(rows, dataset_type, near),
-        scores=quality.scores(rows, dataset_type),
-        toxic=toxic_by_group,
+        pii_rows=pii_rows,
+        duplicates=found,
+        scores=scores,
+        toxic=dict(toxic.group_by("type").len().sort("type").iter_rows()),
         toxic_rows=toxic["row_id"].n_unique(),
         chat_faults=dict(faults.group_by("type").len().sort("type").iter_rows()),
+        too_long=kinds["length"].height if "length" in kinds else 0,
         conflicting_rows=conflicts.height,
-        categories=category_counts(rows),
-        statistics=statistics(rows, dataset_type),
+        categories=dict(sorted(categories.items(), key=lambda item: (-item[1], item[0]))),
+        statistics=_statistics(lengths, scores),
+        chars=lengths["chars"].to_numpy(),
+        tokens=lengths["tokens"].to_numpy(),
+        tokens_counted_by=tokens_counted_by if tokens else "estimate",
+        worst=_shown(worst, personal),
+        cluster_samples=_cluster_samples(found.clusters, again, dataset_type, personal),
     )
 
 
-def _pii_findings(spans: pl.DataFrame, ids: pl.Series, how: pii.Detector) -> pl.DataFrame:
+def _look(
+    batch: pl.DataFrame,
+    dataset_type: str,
+    personal: pii.Detector,
+    near: duplicates.Near,
+    scorer: quality.ToxicityScorer,
+    tokens: Tokens | None,
+    max_tokens: int | None,
+) -> _Part:
+    where = batch.select("row_id", "file", "line")
+    whole, answers = batch.select(texts.whole_of(dataset_type), texts.answer_of(dataset_type).alias("said"))
+    spans = pii.find_in_rows(batch, dataset_type, personal)
+    scores = quality.scores(batch, dataset_type)
+    counted = features(whole)
+    length = pl.Series("tokens", tokens(whole), dtype=pl.Int32) if tokens else estimated_tokens(counted)
+    lengths = pl.DataFrame(
+        {
+            "chars": counted["chars"],
+            "tokens": length,
+            "words": whole.str.count_matches(r"\S+").cast(pl.Int32),
+            "answer_chars": answers.str.len_chars().fill_null(0).cast(pl.Int32),
+            "turns": batch["messages"].list.len().cast(pl.Int32)
+            if "messages" in batch.columns
+            else pl.zeros(batch.height, pl.Int32, eager=True),
+        }
+    )
+    found = [
+        *_pii_findings(spans, personal),
+        *_toxic_findings(whole, scorer, personal),
+        *((index, "chat_fault", rule.name, rule.field, rule.reason)
+          for index, rule in schema.faults(batch, dataset_type).items()),
+    ]  # fmt: skip
+    if max_tokens is not None:
+        found += [
+            (int(index), "length", "over_max_seq_len", "", f"{length[int(index)]:,} tokens are more than {max_tokens:,}")
+            for index in np.flatnonzero(length.to_numpy() > max_tokens)
+        ]
+    lowest = scores.with_row_index("number").sort("score", "row_id").head(WORST)
+    at = lowest["number"].to_list()
+    return _Part(
+        findings=_as_findings(found, where),
+        pii=Counter(dict(zip(*_pairs_and_counts(spans), strict=True))),
+        pii_rows=spans["row"].n_unique(),
+        scores=scores,
+        worst=pl.concat([lowest.drop("number"), where[at].drop("row_id"), answers[at].to_frame()], how="horizontal"),
+        keys=duplicates.keys(batch, dataset_type, near),
+        where=where,
+        categories=Counter(dict(batch.group_by(pl.col("category").fill_null(NO_CATEGORY)).len().iter_rows())),
+        lengths=lengths,
+    )
+
+
+def _pairs_and_counts(spans: pl.DataFrame) -> tuple[list[tuple[str, str]], list[int]]:
+    table = spans.group_by("column", "type").len()
+    return list(table.select("column", "type").iter_rows()), table["len"].to_list()
+
+
+Found = tuple[int, str, str, str, str]
+"""Row number in the batch, kind, type, column, sample."""
+
+
+def _as_findings(found: list[Found], where: pl.DataFrame) -> pl.DataFrame:
+    table = pl.DataFrame(
+        found, schema={"row": pl.Int64, **{n: FINDINGS[n] for n in ("kind", "type", "column", "sample")}}, orient="row"
+    )
+    return pl.concat([table.drop("row"), where[table["row"].to_list()]], how="horizontal").select(list(FINDINGS))
+
+
+def _pii_findings(spans: pl.DataFrame, how: pii.Detector) -> Iterable[Found]:
     """One line for each type in each text, with the whole text masked and cut: a sample shows nobody's data."""
-    found = []
     for (row, column, _), part in spans.group_by("row", "column", "part", maintain_order=True):
         text = part["text"][0]
         places = [privacy.Span(s, e, t, p) for s, e, t, p in part.select("start", "end", "type", "score").iter_rows()]
         begin = max(0, places[0].start - 60)
-        sample = privacy.replace(text, places, how.placeholders)[begin : begin + SAMPLE]
-        found += [(ids[row], "pii", type_, column, sample) for type_ in part["type"].unique(maintain_order=True)]
-    return pl.DataFrame(found, schema=FINDINGS, orient="row")
+        # Only what is near the first place is shown, so only that is masked: a long text would be copied for nothing.
+        near = [span for span in places if span.start < begin + 4 * SAMPLE]
+        sample = privacy.replace(text, near, how.placeholders)[begin : begin + SAMPLE]
+        for type_ in part["type"].unique(maintain_order=True):
+            yield row, "pii", type_, column, sample
 
 
-def _toxic_findings(
-    rows: pl.DataFrame, dataset_type: str, scorer: quality.ToxicityScorer, personal: pii.Detector
-) -> pl.DataFrame:
-    whole = rows.select(texts.whole_of(dataset_type)).to_series()
+def _toxic_findings(whole: pl.Series, scorer: quality.ToxicityScorer, personal: pii.Detector) -> Iterable[Found]:
     groups = scorer.groups(whole)
     flagged = (groups.list.len() > 0).arg_true()
     samples = pii.mask_texts(whole.gather(flagged), personal.shown).str.head(SAMPLE)
-    found = [
-        (rows["row_id"][number], "toxic", group, "", sample)
-        for number, sample in zip(flagged, samples, strict=True)
-        for group in groups[number]
-    ]
-    return pl.DataFrame(found, schema=FINDINGS, orient="row")
+    for number, sample in zip(flagged, samples, strict=True):
+        for group in groups[number]:
+            yield number, "toxic", group, "", sample
 
 
-def _faults(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
-    found = [
-        (rows["row_id"][index], "chat_fault", rule.name, rule.field, rule.reason)
-        for index, rule in schema.faults(rows, dataset_type).items()
-    ]
-    return pl.DataFrame(found, schema=FINDINGS, orient="row")
-
-
-def conflicting(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
+def _conflicts(keys: pl.DataFrame, where: pl.DataFrame) -> pl.DataFrame:
     """Rows whose prompt is answered differently by another row (after normalisation), as findings."""
-    table = rows.select(
-        "row_id",
-        duplicates.normalised(texts.prompt_of(dataset_type)).alias("prompt"),
-        duplicates.normalised(texts.answer_of(dataset_type)).alias("answer"),
-    ).drop_nulls("prompt")
-    several = table.filter(pl.col("answer").n_unique().over("prompt") > 1)
-    return several.select(
-        "row_id",
-        pl.lit("conflict").alias("kind"),
-        pl.lit("conflicting_answers").alias("type"),
-        pl.lit("").alias("column"),
-        pl.lit("the same prompt has another answer elsewhere").alias("sample"),
+    numbers = (
+        keys.lazy()
+        .select("prompt", "answer", pl.int_range(pl.len(), dtype=pl.Int64).alias("row"))
+        .drop_nulls("prompt")
+        .filter(pl.col("answer").n_unique().over("prompt") > 1)
+        .select("row")
+        .collect()["row"]
     )
+    found = [
+        (row, "conflict", "conflicting_answers", "", "the same prompt has another answer elsewhere") for row in numbers
+    ]
+    return _as_findings(found, where)
+
+
+def _statistics(lengths: pl.DataFrame, scores: pl.DataFrame) -> dict[str, float]:
+    """Lengths of whole rows and of answers, turns of chats, diversity of answers."""
+    figures: dict[str, float] = {}
+    for name in ("chars", "words", "tokens", "answer_chars"):
+        values = lengths[name]
+        for label, value in (
+            ("mean", values.mean()),
+            ("p50", values.quantile(0.5)),
+            ("p95", values.quantile(0.95)),
+            ("max", values.max()),
+        ):
+            figures[f"{name}_{label}"] = round(float(value or 0.0), 2)
+    figures["tokens_total"] = float(lengths["tokens"].cast(pl.Int64).sum())
+    if lengths["turns"].max():
+        figures["turns_mean"] = round(float(lengths["turns"].mean() or 0.0), 2)
+    for name in quality.MEASURES:
+        figures[f"{name}_mean"] = round(float(scores[name].mean() or 0.0), 4)
+    return figures
+
+
+def _shown(worst: pl.DataFrame, personal: pii.Detector) -> list[dict[str, Any]]:
+    """The rows with the lowest scores: where they are, what their weakest part is, and the masked answer."""
+    masked = pii.mask_texts(worst["said"].fill_null(""), personal.shown).str.head(80)
+    return [
+        {
+            "row": line["row_id"],
+            "file": f"{line['file']}:{line['line']}",
+            "score": line["score"],
+            "weakest": min(quality.PARTS, key=lambda part: line[part]),
+            "answer": answer,
+        }
+        for line, answer in zip(worst.iter_rows(named=True), masked, strict=True)
+    ]
+
+
+def _cluster_samples(
+    clusters: pl.DataFrame, again: batches.Batches, dataset_type: str, personal: pii.Detector
+) -> list[dict[str, Any]]:
+    """The largest clusters: how many rows, and the first of them with file, line and masked text."""
+    if not clusters.height:
+        return []
+    sizes = clusters.group_by("cluster", maintain_order=True).agg(
+        pl.len().alias("size"), pl.col("exact").sum(), pl.col("row_id").head(MEMBERS_SHOWN)
+    )
+    largest = sizes.sort("size", descending=True, maintain_order=True).head(CLUSTERS_SHOWN)
+    wanted = largest["row_id"].explode().to_list()
+    found = {row["row_id"]: row for row in _rows_by_id(again, wanted, dataset_type, personal)}
+    return [
+        {
+            "size": line["size"],
+            "exact": line["exact"],
+            "rows": [found[row_id] for row_id in line["row_id"]],
+        }
+        for line in largest.iter_rows(named=True)
+    ]
+
+
+def _rows_by_id(
+    again: batches.Batches, ids: list[str], dataset_type: str, personal: pii.Detector
+) -> Iterable[dict[str, Any]]:
+    columns = ["row_id", "file", "line", *texts.content_columns(dataset_type)]
+    missing = set(ids)
+    for batch in again(columns):
+        some = batch.filter(pl.col("row_id").is_in(list(missing)))
+        if some.height:
+            whole = pii.mask_texts(some.select(texts.whole_of(dataset_type)).to_series(), personal.shown)
+            for row_id, file, line, text in zip(
+                some["row_id"], some["file"], some["line"], whole.str.head(SAMPLE), strict=True
+            ):
+                yield {"row_id": row_id, "where": f"{file}:{line}", "text": text}
+            missing.difference_update(some["row_id"])
+        if not missing:
+            return
 
 
 def category_counts(rows: pl.DataFrame) -> dict[str, int]:
@@ -138,91 +348,25 @@ def category_counts(rows: pl.DataFrame) -> dict[str, int]:
     return dict(counts.iter_rows())
 
 
-def statistics(rows: pl.DataFrame, dataset_type: str) -> dict[str, float]:
-    """Lengths: characters and words of whole rows and of answers; turns of chats."""
-    lengths = rows.select(
-        texts.whole_of(dataset_type).str.len_chars().alias("chars"),
-        texts.whole_of(dataset_type).str.count_matches(r"\S+").alias("words"),
-        texts.answer_of(dataset_type).str.len_chars().alias("answer_chars"),
-    )
-    figures: dict[str, float] = {}
-    for name in lengths.columns:
-        values = lengths[name]
-        for label, value in (
-            ("mean", values.mean()),
-            ("p50", values.quantile(0.5)),
-            ("p95", values.quantile(0.95)),
-            ("max", values.max()),
-        ):
-            figures[f"{name}_{label}"] = round(float(value or 0.0), 2)
-    if "messages" in rows.columns:
-        figures["turns_mean"] = round(float(rows["messages"].list.len().mean() or 0.0), 2)
-    return figures
-
-
-def lengths(rows: pl.DataFrame, dataset_type: str) -> list[int]:
-    """Characters of each row, for a histogram."""
-    return rows.select(texts.whole_of(dataset_type).str.len_chars()).to_series().to_list()
-
-
 def preview(
-    rows: pl.DataFrame,
-    dataset_type: str,
-    personal: pii.Detector,
-    count: int = 5,
+    rows: pl.DataFrame | batches.Batches, dataset_type: str, personal: pii.Detector, count: int = 5
 ) -> list[dict[str, str]]:
-    """Some rows spread over the table, as short texts with personal data masked."""
-    step = max(1, rows.height // count)
-    table = (
-        rows.gather_every(step)
-        .head(count)
-        .select(
-            pl.col("row_id").alias("row"),
-            pl.col("category").fill_null(NO_CATEGORY),
-            texts.prompt_of(dataset_type),
-            texts.answer_of(dataset_type).alias("answer"),
-        )
+    """Some rows from the beginnings of batches spread over the table, as short texts with personal data masked."""
+    if isinstance(rows, pl.DataFrame):
+        some = rows.gather_every(max(1, rows.height // count)).head(count)
+    else:
+        firsts = pl.concat([batch.head(1) for batch in batches.regrouped(rows(None))])
+        few = firsts.height < count
+        some = next(iter(rows(None))).head(count) if few else firsts.gather_every(firsts.height // count).head(count)
+    table = some.select(
+        pl.col("row_id").alias("row"),
+        pl.col("category").fill_null(NO_CATEGORY),
+        texts.prompt_of(dataset_type),
+        texts.answer_of(dataset_type).alias("answer"),
     )
     shown = [name for name in ("prompt", "answer") if table[name].null_count() < max(table.height, 1)]
     masked = [pii.mask_texts(table[name], personal.shown).str.head(SAMPLE) for name in shown]
     return table.select("row", "category", *masked).to_dicts()
-
-
-def worst(
-    rows: pl.DataFrame,
-    dataset_type: str,
-    scores: pl.DataFrame,
-    personal: pii.Detector,
-    count: int = 10,
-) -> list[dict[str, Any]]:
-    """The rows with the lowest scores: where they are, what their weakest part is, and the masked answer."""
-    answers = rows.select("row_id", "file", "line", texts.answer_of(dataset_type).alias("answer"))
-    table = scores.sort("score", "row_id").head(count).join(answers, on="row_id", how="left", maintain_order="left")
-    masked = pii.mask_texts(table["answer"], personal.shown).str.head(80)
-    return [
-        {
-            "row": line["row_id"],
-            "file": f"{line['file']}:{line['line']}",
-            "score": line["score"],
-            "weakest": min(quality.PARTS, key=lambda part: line[part]),
-            "answer": answer,
-        }
-        for line, answer in zip(table.iter_rows(named=True), masked, strict=True)
-    ]
-
-
-def figures(rows: pl.DataFrame, dataset_type: str, report: Report) -> dict[str, "Figure"]:
-    """The pictures of the report by name."""
-    from llmops_assets import plots
-
-    shown = {
-        "lengths": plots.histogram(lengths(rows, dataset_type), "Characters a row", "characters"),
-        "categories": plots.bars(dict(report.categories), "Rows by category", "rows"),
-        "scores": plots.histogram(report.scores["score"].to_list(), "Quality score", "score"),
-    }
-    if report.pii:
-        shown["pii"] = plots.bars(dict(report.pii), "Personal data by type", "spans")
-    return shown
 
 
 def markdown_table(lines: list[dict[str, Any]]) -> str:
@@ -235,39 +379,9 @@ def markdown_table(lines: list[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in head + body)
 
 
-def html(
-    dataset: str,
-    rows: pl.DataFrame,
-    dataset_type: str,
-    report: Report,
-    personal: pii.Detector,
-    *,
-    quarantine: pl.DataFrame | None = None,
-) -> str:
-    """The report as one file that needs no other: figures inside, samples masked, nothing fetched."""
-    import jinja2
-
-    from llmops_assets import plots
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    refused = []
-    if quarantine is not None and quarantine.height:
-        refused = quarantine.head(20).select("file", "line", "field", "reason").to_dicts()
-    return environment.get_template("report.html").render(
-        dataset=dataset,
-        type=dataset_type,
-        report=report,
-        rows=report.rows,
-        quarantined=0 if quarantine is None else quarantine.height,
-        refused=refused,
-        figures={name: plots.data_uri(figure) for name, figure in figures(rows, dataset_type, report).items()},
-        worst=worst(rows, dataset_type, report.scores, personal),
-        samples=samples(report.findings),
-    )
-
-
 def samples(findings: pl.DataFrame, each: int = 3) -> list[dict[str, Any]]:
-    shown = findings.filter(pl.col("kind").is_in(["pii", "toxic"]))
-    return shown.group_by("kind", "type", maintain_order=True).head(each).sort("kind", "type").to_dicts()
+    """A few findings of each kind and type of personal data and toxicity, with file and line."""
+    personal = findings.filter(pl.col("kind").is_in(["pii", "toxic"]))
+    table = personal.group_by("kind", "type", maintain_order=True).head(each).sort("kind", "type", maintain_order=True)
+    where = pl.format("{}:{}", "file", "line").alias("where")
+    return table.select("kind", "type", "column", where, "sample", "row_id").to_dicts()
