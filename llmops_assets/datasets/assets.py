@@ -1,5 +1,6 @@
 """The assets `dataset`, `quality_report`, `clean_dataset` and `splits`: from raw files to what a model trains on."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -7,7 +8,8 @@ import polars as pl
 
 from llmops_assets import plots
 from llmops_assets.automation import DUE
-from llmops_assets.datasets import clean, duplicates, pii, report, split
+from llmops_assets.datasets import clean, duplicates, page, pii, report, split
+from llmops_assets.datasets.batches import Batches
 from llmops_assets.datasets.ingest import Batch, ingest
 from llmops_assets.datasets.readers import Limits, list_files
 from llmops_assets.partitions import dataset_versions
@@ -24,6 +26,16 @@ COMMON: dict[str, Any] = {
     "owners": ["team:data"],
     "code_version": "1",
 }
+
+
+def rows_of(store: DatasetStore, *manifests: str) -> Batches:
+    """The rows of stored tables, one after another, in batches."""
+
+    def batches(columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
+        for manifest in manifests:
+            yield from store.batches(manifest, columns)
+
+    return batches
 
 
 def near_of(policy: Policy) -> duplicates.Near:
@@ -127,14 +139,14 @@ def quality_report(
 ) -> dg.MaterializeResult:
     key = context.partition_key
     source = records.load(DatasetRecord, key)
-    rows = store.read(source.manifest)
+    rows = rows_of(store, source.manifest)
     quarantine = store.read(source.quarantine) if source.quarantine else None
     personal = pii.detector(policy.datasets.pii, key)
     found = report.analyse(rows, source.type, personal=personal, near=near_of(policy))
     written = {"dataset": key, "step": "quality_report", "parent": source.manifest}
     settings = store.keep_config(policy.datasets.model_dump(mode="json"))
-    text = report.html(key, rows, source.type, found, personal, quarantine=quarantine)
-    page = artifacts.write_text(text, "reports", key, "quality.html")
+    text = page.html(key, source.type, found, quarantine=quarantine)
+    written_to = artifacts.write_text(text, "reports", key, "quality.html")
     record = QualityRecord(
         dataset=key,
         rows=found.rows,
@@ -149,14 +161,14 @@ def quality_report(
         toxic_rows=found.toxic_rows,
         chat_faults=found.chat_faults,
         statistics=found.statistics,
-        html=str(page),
+        html=str(written_to),
     )
     records.save(key, record)
-    pictures = report.figures(rows, source.type, found)
+    pictures = page.figures(found)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": found.rows,
-            "report": dg.MetadataValue.path(str(page)),
+            "report": dg.MetadataValue.path(str(written_to)),
             "personal_data": dg.MetadataValue.json(found.pii),
             "rows_with_personal_data": found.pii_rows,
             "exact_duplicates": found.duplicates.exact,
@@ -164,9 +176,7 @@ def quality_report(
             "score_mean": round(found.score_mean, 4),
             "toxic_rows": found.toxic_rows,
             "conflicting_rows": found.conflicting_rows,
-            "worst_rows": dg.MetadataValue.md(
-                report.markdown_table(report.worst(rows, source.type, found.scores, personal))
-            ),
+            "worst_rows": dg.MetadataValue.md(report.markdown_table(found.worst)),
             "samples": dg.MetadataValue.md(report.markdown_table(report.samples(found.findings))),
             "statistics": dg.MetadataValue.json(found.statistics),
             **{
@@ -197,8 +207,8 @@ def clean_dataset(
     key = context.partition_key
     source, found = records.load(DatasetRecord, key), records.load(QualityRecord, key)
     personal = pii.detector(policy.datasets.pii, key)
-    result = clean.clean(
-        store.read(source.manifest),
+    result = clean.cleaning(
+        rows_of(store, source.manifest),
         source.type,
         clusters=store.read(found.clusters),
         scores=store.read(found.scores),
@@ -207,7 +217,7 @@ def clean_dataset(
     )
     settings = store.keep_config(policy.datasets.model_dump(mode="json"))
     written = {"dataset": key, "step": "clean_dataset", "config_hash": settings, "parent": source.manifest}
-    manifest_id = store.write(result.frame, kind="rows", **written)
+    manifest_id = store.write(result.frames(), kind="rows", **written)
     manifest = store.manifest(manifest_id)
     records.save(
         key,
@@ -216,9 +226,9 @@ def clean_dataset(
             type=source.type,
             manifest=manifest_id,
             dropped=store.write(result.dropped, kind="dropped", **written),
-            rows=result.frame.height,
+            rows=result.kept,
             dropped_by_reason=result.dropped_by_reason,
-            masked_by_type=result.masked,
+            masked_by_type=dict(sorted(result.masked.items())),
             content_hash=manifest.content_hash,
         ),
     )
@@ -231,9 +241,11 @@ def clean_dataset(
                 report.markdown_table([{"step": name, "rows": f"{count:+,}"} for name, count in steps.items()])
             ),
             "dropped": dg.MetadataValue.json(result.dropped_by_reason),
-            "masked": dg.MetadataValue.json(result.masked),
+            "masked": dg.MetadataValue.json(dict(sorted(result.masked.items()))),
             "masked_rows": result.masked_rows,
-            "preview": dg.MetadataValue.md(report.markdown_table(report.preview(result.frame, source.type, personal))),
+            "preview": dg.MetadataValue.md(
+                report.markdown_table(report.preview(rows_of(store, manifest_id), source.type, personal))
+            ),
             "manifest": manifest_id,
         },
         data_version=dg.DataVersion(manifest.content_hash[:16]),
@@ -258,26 +270,24 @@ def splits(
     key = context.partition_key
     how = catalog.dataset(key).split
     source = records.load(CleanRecord, key)
-    rows = store.read(source.manifest)
-    assigned = split.assign(
-        rows,
-        source.type,
-        ratios=how.ratios,
-        stratify_by=how.stratify_by,
-        group_by=how.group_by,
-        clusters=duplicates.find(rows, source.type, near_of(policy)).clusters,
-        seed=how.seed,
-    )
+    rows = rows_of(store, source.manifest)
+    traits = split.traits(rows, source.type, stratify_by=how.stratify_by, group_by=how.group_by)
+    clusters = duplicates.find(rows, source.type, near_of(policy)).clusters
+    assigned = split.divide(traits, source.type, ratios=how.ratios, clusters=clusters, seed=how.seed)
     settings = store.keep_config(how.model_dump(mode="json"))
     manifests, counts, shares = {}, {}, []
     for name in split.SPLITS:
-        part = rows.filter(assigned == name)
         manifests[name] = store.write(
-            part, kind=name, dataset=key, step="splits", config_hash=settings, parent=source.manifest
+            split.part(rows, assigned, name),
+            kind=name,
+            dataset=key,
+            step="splits",
+            config_hash=settings,
+            parent=source.manifest,
         )
-        counts[name] = part.height
+        counts[name] = store.manifest(manifests[name]).rows
     if how.stratify_by:
-        shares = split.shares(rows, assigned, how.stratify_by)
+        shares = split.shares(traits["stratum"], assigned)
     hashes = {name: store.manifest(manifest).content_hash for name, manifest in manifests.items()}
     data_hash = config_hash(hashes)
     records.save(
@@ -295,7 +305,7 @@ def splits(
     )
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": rows.height,
+            "dagster/row_count": traits.height,
             **{f"{name}_rows": count for name, count in counts.items()},
             "by_stratum": dg.MetadataValue.md(report.markdown_table(shares)),
             "grouped_by": how.group_by or "near duplicates and equal prompts",

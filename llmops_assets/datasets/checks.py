@@ -1,13 +1,14 @@
 """What must hold of a dataset version before anything is made from it; a failed check blocks that version alone."""
 
-from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from llmops_assets.datasets import duplicates, pii, report, schema, split, texts
-from llmops_assets.datasets.assets import clean_dataset, dataset, near_of, quality_report, splits
+from llmops_assets.datasets import duplicates, pii, report, schema, split
+from llmops_assets.datasets.assets import clean_dataset, dataset, near_of, quality_report, rows_of, splits
+from llmops_assets.datasets.batches import Batches, regrouped
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
@@ -74,17 +75,23 @@ def schema_holds(
     context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
 ) -> dg.AssetCheckResult:
     record = records.load(DatasetRecord, context.partition_key)
-    rows = store.read(record.manifest)
+    faults, examples = 0, []
     try:
-        faults = schema.faults(rows, record.type)
+        for batch in regrouped(store.batches(record.manifest)):
+            found = schema.faults(batch, record.type)
+            faults += len(found)
+            examples += [
+                {"row": batch["row_id"][i], "rule": rule.name, "reason": rule.reason}
+                for i, rule in islice(found.items(), 10 - len(examples))
+            ]
     except ValueError as error:
         return result(False, str(error))
-    examples = [
-        {"row": rows["row_id"][i], "rule": rule.name, "reason": rule.reason} for i, rule in list(faults.items())[:10]
-    ]
+    ids = store.read(record.manifest, ["row_id"])["row_id"]
+    if repeated := len(ids) - ids.n_unique():
+        return result(False, f"{repeated:,} rows have the row_id of another row: ingest the version again")
     return result(
         not faults,
-        f"{len(faults):,} rows break a rule of {record.type}: ingest the version again"
+        f"{faults:,} rows break a rule of {record.type}: ingest the version again"
         if faults
         else f"All rows are {record.type}.",
         rows=examples,
@@ -137,18 +144,19 @@ def no_personal_data(
     policy: dg.ResourceParam[Policy],
 ) -> dg.AssetCheckResult:
     record = records.load(CleanRecord, context.partition_key)
-    rows = store.read(record.manifest)
-    left = pii.find_in_rows(rows, record.type, pii.detector(policy.datasets.pii, context.partition_key))
-    examples = [
-        {"row": rows["row_id"][row], "column": column, "type": type_}
-        for row, column, type_ in left.select("row", "column", "type").head(10).iter_rows()
-    ]
+    personal = pii.detector(policy.datasets.pii, context.partition_key)
+    left, examples = 0, []
+    for batch in regrouped(store.batches(record.manifest)):
+        spans = pii.find_in_rows(batch, record.type, personal)
+        left += spans.height
+        examples += [
+            {"row": batch["row_id"][row], "column": column, "type": type_}
+            for row, column, type_ in spans.select("row", "column", "type").head(10 - len(examples)).iter_rows()
+        ]
     return result(
-        left.height == 0,
-        f"{left.height:,} spans of personal data are left: they are not to be trained on"
-        if left.height
-        else "None left.",
-        spans=left.height,
+        left == 0,
+        f"{left:,} spans of personal data are left: they are not to be trained on" if left else "None left.",
+        spans=left,
         rows=examples,
     )
 
@@ -163,18 +171,15 @@ def rows_accounted_for(
     after = pl.concat(
         [store.read(record.manifest, ["row_id"])["row_id"], store.read(record.dropped, ["row_id"])["row_id"]]
     )
-    lost = len(set(before) ^ set(after)) + len(after) - after.n_unique()
+    lost = len(before) - before.is_in(after.implode()).sum() + len(after) - after.is_in(before.implode()).sum()
+    lost += len(after) - after.n_unique()
     return result(lost == 0, f"{lost:,} rows are lost or counted twice." if lost else "All rows are accounted for.")
 
 
-def _parts(record: SplitsRecord, store: DatasetStore) -> dict[str, pl.DataFrame]:
-    return {name: store.read(manifest) for name, manifest in record.manifests.items()}
-
-
-def _together(parts: Mapping[str, pl.DataFrame]) -> tuple[pl.DataFrame, pl.Series]:
-    rows = pl.concat(list(parts.values()))
-    names = pl.Series("split", [name for name, part in parts.items() for _ in range(part.height)], dtype=pl.String)
-    return rows, names
+def _together(record: SplitsRecord, store: DatasetStore) -> tuple[Batches, pl.Series]:
+    """The rows of all splits, one after another, and the split of each."""
+    names = [pl.Series("split", [name]).new_from_index(0, record.rows[name]) for name in record.manifests]
+    return rows_of(store, *record.manifests.values()), pl.concat(names)
 
 
 @dg.asset_check(asset=splits, description="No near-duplicate cluster has rows in two splits.", **BLOCKING)
@@ -185,11 +190,10 @@ def no_cluster_across_splits(
     policy: dg.ResourceParam[Policy],
 ) -> dg.AssetCheckResult:
     record = records.load(SplitsRecord, context.partition_key)
-    rows, names = _together(_parts(record, store))
+    rows, names = _together(record, store)
     clusters = duplicates.find(rows, record.type, near_of(policy)).clusters
-    torn = split.across(
-        rows.select("row_id").join(clusters, on="row_id", how="left", maintain_order="left")["cluster"], names
-    )
+    ids = pl.concat(list(rows(["row_id"])))
+    torn = split.across(ids.join(clusters, on="row_id", how="left", maintain_order="left")["cluster"], names)
     return result(
         not torn,
         f"{len(torn):,} clusters of near duplicates are in several splits: the test would ask what was trained"
@@ -208,11 +212,11 @@ def no_group_across_splits(
     record = records.load(SplitsRecord, context.partition_key)
     if not record.group_by:
         return result(True, "The registration groups by no field.")
-    rows, names = _together(_parts(record, store))
-    groups = split.metadata(rows, record.group_by)
+    rows, names = _together(record, store)
+    groups = split.fields(rows, record.group_by)
     torn = split.across(groups, names)
     missing = groups.null_count()
-    if missing == rows.height and rows.height:
+    if missing == len(groups) and len(groups):
         return result(
             False, f"No row has a metadata field {record.group_by!r}: correct split.group_by and register again."
         )
@@ -233,11 +237,8 @@ def held_out_prompts_are_new(
     context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
 ) -> dg.AssetCheckResult:
     record = records.load(SplitsRecord, context.partition_key)
-    rows, names = _together(_parts(record, store))
-    prompts = rows.select(
-        duplicates.normalised(pl.coalesce(texts.prompt_of(record.type), texts.answer_of(record.type)))
-    ).to_series()
-    torn = split.across(prompts, names)
+    rows, names = _together(record, store)
+    torn = split.across(split.asked(rows, record.type), names)
     return result(
         not torn,
         f"{len(torn):,} prompts are in several splits" if torn else "All held-out prompts are new to training.",
@@ -282,9 +283,9 @@ def categories_are_trained(
     record = records.load(SplitsRecord, context.partition_key)
     if record.type == "eval_suite" or not record.stratify_by:
         return result(True, "Nothing is stratified.")
-    parts = _parts(record, store)
     seen = {
-        name: set(split.metadata(part, record.stratify_by).fill_null(split.NO_CATEGORY)) for name, part in parts.items()
+        name: set(split.fields(rows_of(store, manifest), record.stratify_by).fill_null(split.NO_CATEGORY).unique())
+        for name, manifest in record.manifests.items()
     }
     missing = sorted((seen["test"] | seen["validation"]) - seen["train"])
     return result(

@@ -1,76 +1,131 @@
-"""Masks, removes duplicates and filters by score; every dropped row keeps its reason."""
+"""Masks, removes duplicates and filters by score, batch by batch; every row keeps what was done to it and why."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import polars as pl
 
-from llmops_assets.datasets import duplicates, pii, texts
+from llmops_assets.datasets import batches, duplicates, pii
 
 DROPPED = {"row_id": pl.String, "reason": pl.String, "detail": pl.String}
+CHANGES = "changes"
+"""Column of clean rows: what was masked in the row (``PHONE_NUMBER 2, PERSON 1``), empty for an untouched one."""
 
 
-@dataclass(frozen=True)
-class Clean:
-    """`frame` holds the rows that are kept, masked; `dropped` row_id, reason and detail of the others."""
+@dataclass
+class Cleaning:
+    """One cleaning of a table. The figures are complete once `frames` has been gone through.
 
-    frame: pl.DataFrame
-    dropped: pl.DataFrame
-    masked: dict[str, int]
-    masked_rows: int
+    `dropped` holds row_id, reason and detail of the rows that are left out, `masked` spans by type.
+    """
+
+    rows: batches.Batches
+    dataset_type: str
+    decided: pl.DataFrame
+    scores: pl.DataFrame
+    personal: pii.Detector
+    kept: int = 0
+    masked: Counter[str] = field(default_factory=Counter)
+    masked_rows: int = 0
+    _alike: list[pl.DataFrame] = field(default_factory=list)
+
+    @property
+    def dropped(self) -> pl.DataFrame:
+        return pl.concat([self.decided, *self._alike])
 
     @property
     def dropped_by_reason(self) -> dict[str, int]:
         return dict(sorted(self.dropped.group_by("reason").len().iter_rows()))
 
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """The rows that are kept, masked, in order."""
+        scores = self.scores.select("row_id", "score")
+        # By a 128-bit hash of the normalised text; which row it was first seen in.
+        seen: dict[int, str] = {}
 
-def clean(
-    rows: pl.DataFrame,
+        def work(batch: pl.DataFrame) -> tuple[pii.Masked, pl.DataFrame]:
+            left = batch.join(self.decided, on="row_id", how="anti", maintain_order="left")
+            left = left.join(scores, on="row_id", how="left", maintain_order="left")
+            left = left.with_columns(pl.coalesce("quality_score", "score").alias("quality_score")).drop("score")
+            result = pii.mask_rows(left, self.dataset_type, self.personal)
+            whole = duplicates.normalised(result.frame, self.dataset_type)["whole"]
+            return result, pl.DataFrame({"row_id": result.frame["row_id"], "a": whole.hash(1), "b": whole.hash(2)})
+
+        workers = 1 if self.personal.names is not None else None
+        for result, hashes in batches.mapped(work, batches.regrouped(self.rows(None)), workers):
+            frame = result.frame.with_columns(_changes(result).alias(CHANGES))
+            if self.dataset_type != "eval_suite":
+                again = []
+                for row_id, a, b in hashes.iter_rows():
+                    stays = seen.setdefault(a << 64 | b, row_id)
+                    if stays != row_id:
+                        again.append((row_id, "duplicate after masking", f"of {stays}"))
+                if again:
+                    alike = pl.DataFrame(again, schema=DROPPED, orient="row")
+                    self._alike.append(alike)
+                    frame = frame.join(alike, on="row_id", how="anti", maintain_order="left")
+            self.kept += frame.height
+            self.masked.update(result.counts)
+            self.masked_rows += len(result.rows)
+            yield frame
+
+
+def _changes(result: pii.Masked) -> pl.Series:
+    """For each row the types that were masked in it, and how often."""
+    by_row = (
+        result.by_row.group_by("row", "type")
+        .len()
+        .sort("row", "type")
+        .group_by("row", maintain_order=True)
+        .agg(pl.format("{} {}", "type", "len").str.join(", ").alias(CHANGES))
+    )
+    rows = pl.DataFrame({"row": pl.int_range(result.frame.height, dtype=pl.UInt32, eager=True)})
+    joined = rows.join(by_row.cast({"row": pl.UInt32}), on="row", how="left", maintain_order="left")
+    return joined[CHANGES].fill_null("")
+
+
+def cleaning(
+    rows: pl.DataFrame | batches.Batches,
     dataset_type: str,
     *,
     clusters: pl.DataFrame,
     scores: pl.DataFrame,
     lowest_score: float,
     personal: pii.Detector,
-) -> Clean:
+) -> Cleaning:
     """What is worth learning from, without personal data.
 
     Dropped are rows whose score (or the one that came with them) is under `lowest_score`, all but one of each
     duplicate cluster, and rows that became equal by masking. Of a cluster the first row that is good enough stays.
     An evaluation suite is only masked: its rows are what it is. `quality_score` is filled in where a row came
-    without one; `row_id` stays that of the row as it was brought.
+    without one; `row_id`, `file` and `line` stay those of the row as it was brought, and `changes` says what was
+    masked in it.
     """
-    judged = rows.select("row_id", "quality_score").join(
-        scores.select("row_id", "score"), on="row_id", how="left", maintain_order="left"
+    again = batches.of(rows)
+    decided = pl.DataFrame(schema=DROPPED)
+    if dataset_type != "eval_suite":
+        brought = pl.concat(list(again(["row_id", "quality_score"])))
+        decided = decide(brought, clusters, scores, lowest_score)
+    return Cleaning(again, dataset_type, decided, scores, personal)
+
+
+def decide(brought: pl.DataFrame, clusters: pl.DataFrame, scores: pl.DataFrame, lowest_score: float) -> pl.DataFrame:
+    """The rows that are dropped by score or as duplicates, before anything is masked; `brought` has row_id and
+    quality_score in the order of the rows."""
+    judged = brought.join(scores.select("row_id", "score"), on="row_id", how="left", maintain_order="left")
+    low = judged.filter(pl.min_horizontal("score", "quality_score") < lowest_score)
+    poor = low.select(
+        "row_id",
+        pl.lit("low score").alias("reason"),
+        pl.format("{} < {}", pl.min_horizontal("score", "quality_score"), pl.lit(lowest_score)).alias("detail"),
     )
-    dropped = pl.DataFrame(schema=DROPPED)
-    kept = rows.with_columns(quality_score=pl.coalesce(rows["quality_score"], judged["score"]))
-    if dataset_type != "eval_suite":
-        low = judged.filter(pl.min_horizontal("score", "quality_score") < lowest_score)
-        poor = low.select(
-            "row_id",
-            pl.lit("low score").alias("reason"),
-            pl.format("{} < {}", pl.min_horizontal("score", "quality_score"), pl.lit(lowest_score)).alias("detail"),
-        )
-        left = clusters.join(poor, on="row_id", how="anti")
-        # The kept row of a cluster may itself have been too poor: the next one takes its place.
-        left = left.with_columns(stays=pl.col("row_id").first().over("cluster"))
-        repeats = left.filter(pl.col("row_id") != pl.col("stays")).select(
-            "row_id",
-            pl.when("exact").then(pl.lit("exact duplicate")).otherwise(pl.lit("near duplicate")).alias("reason"),
-            pl.format("of {}", "stays").alias("detail"),
-        )
-        dropped = pl.concat([dropped, poor, repeats])
-        kept = kept.join(dropped, on="row_id", how="anti", maintain_order="left")
-    masked = pii.mask_rows(kept, dataset_type, personal)
-    frame = masked.frame
-    if dataset_type != "eval_suite":
-        whole = frame.select("row_id", duplicates.normalised(texts.whole_of(dataset_type)).alias("whole"))
-        again = whole.with_columns(stays=pl.col("row_id").first().over("whole")).filter(
-            pl.col("row_id") != pl.col("stays")
-        )
-        alike = again.select(
-            "row_id", pl.lit("duplicate after masking").alias("reason"), pl.format("of {}", "stays").alias("detail")
-        )
-        dropped = pl.concat([dropped, alike])
-        frame = frame.join(alike, on="row_id", how="anti", maintain_order="left")
-    return Clean(frame=frame, dropped=dropped, masked=masked.counts, masked_rows=len(masked.rows))
+    left = clusters.join(poor, on="row_id", how="anti", maintain_order="left")
+    # The kept row of a cluster may itself have been too poor: the next one takes its place.
+    left = left.with_columns(stays=pl.col("row_id").first().over("cluster"))
+    repeats = left.filter(pl.col("row_id") != pl.col("stays")).select(
+        "row_id",
+        pl.when("exact").then(pl.lit("exact duplicate")).otherwise(pl.lit("near duplicate")).alias("reason"),
+        pl.format("of {}", "stays").alias("detail"),
+    )
+    return pl.concat([poor, repeats])

@@ -75,6 +75,11 @@ def normalised(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
     return pl.DataFrame({"prompt": prompt, "answer": answer, "whole": whole})
 
 
+def prompts(rows: pl.DataFrame, dataset_type: str) -> pl.Series:
+    """The normalised prompt of each row, null where the type has none."""
+    return normalise(rows.select(texts.prompt_of(dataset_type)).to_series())
+
+
 @dataclass(frozen=True)
 class Keys:
     """What rows are compared by, without their texts.

@@ -64,7 +64,8 @@ def _loud(point):
 
 @compiled
 def _count(points, length, table, stamps, stamp, known, out):
-    hangul = latin = words = distinct = pairs = runs = broken = jamo = unspaced = longest = doubled = letters = spaces = 0
+    hangul = latin = words = distinct = pairs = runs = broken = jamo = 0
+    unspaced = longest = doubled = letters = spaces = 0
     round_ = square = curly = quotes = 0
     few = 0
     word = np.uint32(0)
@@ -181,8 +182,8 @@ def _features(values, starts, result):
 def features(texts: pl.Series) -> pl.DataFrame:
     """Counts of each text (a null is an empty one), a column each, Int32.
 
-    chars: characters; hangul, latin: syllables and letters of those; letters: all letters and digits; spaces. words: runs of
-    letters and digits, other signs by themselves; distinct_words; distinct_pairs: of neighbouring words;
+    chars: characters; hangul, latin: syllables and letters of those; letters: all letters and digits; spaces.
+    words: runs of letters and digits, other signs by themselves; distinct_words; distinct_pairs: of neighbouring words;
     distinct_chars: of the first 200 characters, up to `CHARS_WANTED`; runs: drawn-out characters (ㅋㅋㅋㅋ, !!!!,
     aaaaaa); broken: replacement and control characters; jamo: letters that form no syllable; unbalanced: kinds of
     brackets and quotation marks that do not close; longest_unspaced: Hangul syllables without a space;

@@ -1,6 +1,5 @@
 """Personal data in whole tables: a prefilter that changes no result, then the patterns, then names."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -58,11 +57,15 @@ _NAME_KEYS = ("name", "이름", "성명", "성함", "고객명", "customer_name"
 
 @dataclass(frozen=True)
 class Masked:
-    """A table without its personal data. `rows` numbers the rows that changed; `counts` are spans by type."""
+    """A table without its personal data.
+
+    `rows` numbers the rows that changed; `counts` are spans by type; `by_row` has the row and type of each span.
+    """
 
     frame: pl.DataFrame
     counts: dict[str, int]
     rows: list[int]
+    by_row: pl.DataFrame
 
 
 def candidates(values: pl.Series, patterns: Sequence[privacy.Pattern]) -> pl.DataFrame:
@@ -246,8 +249,7 @@ def mask_rows(rows: pl.DataFrame, dataset_type: str, how: Detector) -> Masked:
     Masking is repeated on the rows that changed until nothing more is found, so that a second look finds nothing.
     """
     flat = texts.flat_texts(rows, dataset_type)
-    changed: set[int] = set()
-    counts: Counter[str] = Counter()
+    by_row = [pl.DataFrame(schema={"row": pl.UInt32, "type": pl.String})]
     pending = pl.Series(range(flat.height), dtype=pl.UInt32)
     values = flat["text"]
     for _ in range(_ROUNDS):
@@ -255,14 +257,18 @@ def mask_rows(rows: pl.DataFrame, dataset_type: str, how: Detector) -> Masked:
         if not found.height:
             break
         spans = found.with_columns(text=pending.gather(found["text"]))
-        counts.update(spans["type"].to_list())
+        by_row.append(spans.select(flat["row"].gather(spans["text"]), "type"))
         values = replaced(values, spans, how)
         pending = spans["text"].unique(maintain_order=True)
-        changed.update(flat["row"].gather(pending).to_list())
-    masked = texts.with_texts(rows, dataset_type, flat.with_columns(values.alias("text"))) if changed else rows
+    masked = texts.with_texts(rows, dataset_type, flat.with_columns(values.alias("text"))) if len(by_row) > 1 else rows
     extra = _in_extra(rows, how)
     if extra.height:
-        counts.update(extra["type"].to_list())
+        by_row.append(extra.select("row", "type"))
         masked = masked.with_columns(_mask_extra(rows, extra, how))
-        changed.update(extra["row"])
-    return Masked(frame=masked, counts=dict(sorted(counts.items())), rows=sorted(changed))
+    spans = pl.concat(by_row)
+    return Masked(
+        frame=masked,
+        counts=dict(spans.group_by("type").len().sort("type").iter_rows()),
+        rows=spans["row"].unique().sort().to_list(),
+        by_row=spans,
+    )

@@ -13,6 +13,14 @@ from llmops_assets.datasets.lexicon import toxic_stems
 from llmops_assets.datasets.privacy import superset
 
 PARTS = ("length", "diversity", "repetition", "originality", "language", "form")
+PART_MEANINGS = {
+    "length": "the answer says something at all",
+    "diversity": "distinct words, pairs of words and characters",
+    "repetition": "it does not say the same again and again",
+    "originality": "it is not the prompt again",
+    "language": "it is in the language that was asked in",
+    "form": "no broken characters, open brackets, doubled words",
+}
 MEASURES = ("distinct_1", "distinct_2", "compression")
 SCORES = {
     "row_id": pl.String,

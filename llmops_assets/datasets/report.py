@@ -191,8 +191,9 @@ def _look(
     ]  # fmt: skip
     if max_tokens is not None:
         found += [
-            (int(index), "length", "over_max_seq_len", "", f"{length[int(index)]:,} tokens are more than {max_tokens:,}")
-            for index in np.flatnonzero(length.to_numpy() > max_tokens)
+            (int(index), "length", "over_max_seq_len", "", f"{count:,} tokens are more than {max_tokens:,}")
+            for index, count in enumerate(length)
+            if count > max_tokens
         ]
     lowest = scores.with_row_index("number").sort("score", "row_id").head(WORST)
     at = lowest["number"].to_list()

@@ -1,12 +1,12 @@
 """Train, validation and test: stratified, kept together where rows belong together, and stable as rows are added."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import polars as pl
 
-from llmops_assets.datasets import duplicates, texts
+from llmops_assets.datasets import batches, duplicates, texts
 
 SPLITS = ("train", "validation", "test")
 NO_CATEGORY = "(none)"
@@ -22,28 +22,63 @@ def metadata(rows: pl.DataFrame, field: str) -> pl.Series:
     return rows["extra"].str.json_path_match(path.replace(".[", "[")).rename(field)
 
 
-def units(rows: pl.DataFrame, dataset_type: str, *, clusters: pl.DataFrame | None, group_by: str | None) -> np.ndarray:
-    """For each row the number of the first row of its unit: rows that must not be parted. int64 of shape (rows,).
+def fields(rows: batches.Batches, field: str) -> pl.Series:
+    """`metadata` of a table in batches."""
+    columns = [field] if field in ("category", "source", "file") else ["extra"]
+    return pl.concat([metadata(batch, field) for batch in batches.regrouped(rows(columns))])
 
-    Together stay near duplicates (`clusters`: row_id, cluster), rows with the same prompt, and rows with the same
-    value of the metadata field `group_by`.
+
+def asked(rows: batches.Batches, dataset_type: str) -> pl.Series:
+    """A hash of what is asked in each row: the normalised prompt, of a plain document the whole text."""
+
+    def look(batch: pl.DataFrame) -> pl.Series:
+        text = duplicates.normalised(batch, dataset_type)
+        return text.select(pl.coalesce("prompt", "whole").hash(3).alias("asked")).to_series()
+
+    columns = texts.content_columns(dataset_type)
+    return pl.concat(batches.mapped(look, batches.regrouped(rows(columns))))
+
+
+def traits(
+    rows: pl.DataFrame | batches.Batches, dataset_type: str, *, stratify_by: str | None, group_by: str | None
+) -> pl.DataFrame:
+    """What rows are divided by: row_id, `prompt` (a hash of the normalised one), `stratum` and `group`."""
+
+    def look(batch: pl.DataFrame) -> pl.DataFrame:
+        prompt = duplicates.prompts(batch, dataset_type)
+        empty = pl.Series([None] * batch.height, dtype=pl.String)
+        return pl.DataFrame(
+            {
+                "row_id": batch["row_id"],
+                "prompt": pl.select(pl.when(prompt.is_not_null()).then(prompt.hash(3))).to_series(),
+                "stratum": metadata(batch, stratify_by) if stratify_by else empty,
+                "group": metadata(batch, group_by) if group_by else empty,
+            }
+        )
+
+    return pl.concat(batches.mapped(look, batches.regrouped(batches.of(rows)(None))), rechunk=True)
+
+
+def units(table: pl.DataFrame, clusters: pl.DataFrame | None) -> np.ndarray:
+    """For each row of `traits` the number of the first row of its unit: rows that must not be parted.
+
+    Together stay near duplicates (`clusters`: row_id, cluster), rows with the same prompt, and rows of one group.
+    int64 of shape (rows,).
     """
     number = pl.int_range(pl.len(), dtype=pl.Int64).alias("number")
-    keys = [rows.select(number, duplicates.normalised(texts.prompt_of(dataset_type)).alias("key"))]
+    keys = [table.select(number, pl.col(name).alias("key")) for name in ("prompt", "group")]
     if clusters is not None and clusters.height:
         keys.append(
-            rows.select(number, "row_id")
+            table.select(number, "row_id")
             .join(clusters.select("row_id", pl.col("cluster").alias("key")), on="row_id")
             .select("number", "key")
         )
-    if group_by:
-        keys.append(rows.select(number).with_columns(metadata(rows, group_by).alias("key")))
     pairs = [np.empty((0, 2), dtype=np.int64)]
     for key in keys:
         linked = key.drop_nulls("key").with_columns(first=pl.col("number").min().over("key"))
         linked = linked.filter(pl.col("number") != pl.col("first"))
         pairs.append(linked.select("first", "number").to_numpy().reshape(-1, 2).astype(np.int64))
-    return duplicates.components(rows.height, np.concatenate(pairs))
+    return duplicates.components(table.height, np.concatenate(pairs))
 
 
 def position(key: str, seed: int) -> float:
@@ -53,7 +88,7 @@ def position(key: str, seed: int) -> float:
 
 
 def assign(
-    rows: pl.DataFrame,
+    rows: pl.DataFrame | batches.Batches,
     dataset_type: str,
     *,
     ratios: tuple[float, float, float] = (0.8, 0.1, 0.1),
@@ -69,21 +104,30 @@ def assign(
     boundary moved. A stratum with three units or more has one in every split; with fewer, train comes first, then
     test. Every row of an evaluation suite is a test row. Raises ValueError when the ratios do not add up to one.
     """
-    if dataset_type == "eval_suite":
-        return pl.Series("split", ["test"] * rows.height, dtype=pl.String)
     if abs(sum(ratios) - 1) > 1e-6 or min(ratios) < 0:
         raise ValueError(f"ratios {ratios} are not three shares that add up to 1")
-    if not rows.height:
+    table = traits(rows, dataset_type, stratify_by=stratify_by, group_by=group_by)
+    return divide(table, dataset_type, ratios=ratios, clusters=clusters, seed=seed)
+
+
+def divide(
+    table: pl.DataFrame,
+    dataset_type: str,
+    *,
+    ratios: tuple[float, float, float],
+    clusters: pl.DataFrame | None,
+    seed: int,
+) -> pl.Series:
+    """The same as `assign`, by the `traits` of the rows."""
+    if dataset_type == "eval_suite":
+        return pl.Series("split", ["test"] * table.height, dtype=pl.String)
+    if not table.height:
         return pl.Series("split", [], dtype=pl.String)
-    unit = units(rows, dataset_type, clusters=clusters, group_by=group_by)
-    stratum = (metadata(rows, stratify_by) if stratify_by else pl.Series([None] * rows.height, dtype=pl.String)).rename(
-        "stratum"
+    unit = units(table, clusters)
+    rows = table.select(
+        pl.Series("unit", unit), pl.col("stratum").fill_null(NO_CATEGORY), pl.coalesce("group", "row_id").alias("key")
     )
-    keys = rows["row_id"]
-    if group_by:
-        keys = pl.select(pl.coalesce(metadata(rows, group_by), keys)).to_series()
-    table = pl.DataFrame({"unit": unit, "stratum": stratum.fill_null(NO_CATEGORY), "key": keys})
-    table = table.group_by("unit", maintain_order=True).agg(
+    table = rows.group_by("unit", maintain_order=True).agg(
         # The commonest stratum of a mixed unit; the first of the alphabet when two are as common.
         pl.col("stratum").mode().sort().first(),
         pl.col("key").first(),
@@ -139,9 +183,17 @@ def _balance(
         split[members] = 0
 
 
-def shares(rows: pl.DataFrame, split: pl.Series, stratify_by: str, most: int = 30) -> list[dict[str, object]]:
+def part(rows: batches.Batches, split: pl.Series, name: str) -> Iterator[pl.DataFrame]:
+    """The rows of one split, batch by batch; at least one table, which may have no rows."""
+    begin = 0
+    for batch in batches.regrouped(rows(None)):
+        yield batch.filter(split[begin : begin + batch.height] == name)
+        begin += batch.height
+
+
+def shares(stratum: pl.Series, split: pl.Series, most: int = 30) -> list[dict[str, object]]:
     """Rows of each stratum in each split, the largest strata first."""
-    table = pl.DataFrame({"stratum": metadata(rows, stratify_by).fill_null(NO_CATEGORY), "split": split})
+    table = pl.DataFrame({"stratum": stratum.fill_null(NO_CATEGORY), "split": split})
     counts = table.group_by("stratum").agg(
         pl.len().alias("rows"), *((pl.col("split") == name).sum().alias(name) for name in SPLITS)
     )
@@ -152,4 +204,4 @@ def across(values: pl.Series, split: pl.Series) -> list[str]:
     """The values (nulls aside) that occur in more than one split."""
     table = pl.DataFrame({"value": values, "split": split}).drop_nulls("value")
     torn = table.group_by("value").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
-    return torn["value"].sort().to_list()
+    return torn["value"].cast(pl.String).sort().to_list()

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from llmops_assets.datasets import clean, duplicates, pii, quality, report, schema, texts
+from llmops_assets.datasets import clean, duplicates, page, pii, quality, report, schema, texts
 from llmops_assets.datasets.names import find_names
 
 ASKED = "하이패스 미납 통행료는 어떻게 납부하나요?"
@@ -24,6 +24,11 @@ def table(*rows: tuple[str, str], categories: list[str | None] | None = None) ->
         "line": list(range(1, len(rows) + 1)),
     }
     return pl.DataFrame(values, schema=schema.columns_of("sft_pair"))
+
+
+def cleaned(rows: pl.DataFrame, dataset_type: str, **how) -> tuple[clean.Cleaning, pl.DataFrame]:
+    work = clean.cleaning(rows, dataset_type, **how)
+    return work, pl.concat(list(work.frames()))
 
 
 def score(answered: str, asked: str = ASKED) -> dict[str, float]:
@@ -115,10 +120,10 @@ def test_the_report_finds_everything_once_and_shows_no_personal_data():
     personal = found.findings.filter(pl.col("kind") == "pii")
     assert personal["row_id"].unique().to_list() == ["r3"]
     assert personal["sample"][0].startswith("저는 [이름]입니다. 연락처는 [전화번호]입니다.")
-    page = report.html("desk@v1", rows, "sft_pair", found, pii.PATTERNS_ONLY)
-    for shown in (page, str(report.worst(rows, "sft_pair", found.scores, pii.Detector(names=find_names)))):
+    text = page.html("desk@v1", "sft_pair", found)
+    for shown in (text, str(found.worst), str(found.cluster_samples), str(found.findings.to_dicts())):
         assert "홍길동" not in shown and "010-1234-5678" not in shown
-    assert 'src="data:image/png' in page and "https://" not in page
+    assert "<svg" in text and "http" not in text and "<script" not in text
 
 
 def test_cleaning_accounts_for_every_row():
@@ -129,7 +134,7 @@ def test_cleaning_accounts_for_every_row():
         ("제 번호는 010-1111-2222입니다. 환불 언제 되죠?", "사흘 안에 됩니다. 조금만 기다려 주세요."),
         ("제 번호는 010-3333-4444입니다. 환불 언제 되죠?", "사흘 안에 됩니다. 조금만 기다려 주세요."),
     )
-    result = clean.clean(
+    result, frame = cleaned(
         rows,
         "sft_pair",
         clusters=duplicates.find(rows, "sft_pair").clusters,
@@ -137,19 +142,19 @@ def test_cleaning_accounts_for_every_row():
         lowest_score=0.3,
         personal=pii.PATTERNS_ONLY,
     )
-    assert result.frame["row_id"].to_list() == ["r0", "r3"]
+    assert frame["row_id"].to_list() == ["r0", "r3"]
     assert sorted(result.dropped.select("row_id", "reason").rows()) == [
         ("r1", "exact duplicate"), ("r2", "low score"), ("r4", "duplicate after masking"),
     ]  # fmt: skip
-    assert result.frame["messages"][1].to_list()[0]["content"] == "제 번호는 [전화번호]입니다. 환불 언제 되죠?"
-    assert result.frame["quality_score"].null_count() == 0
+    assert frame["messages"][1].to_list()[0]["content"] == "제 번호는 [전화번호]입니다. 환불 언제 되죠?"
+    assert frame["quality_score"].null_count() == 0
 
 
 def test_a_cluster_whose_first_row_is_poor_keeps_the_next():
     rows = table((ASKED, GOOD), (ASKED + "요", GOOD)).with_columns(quality_score=pl.Series([0.1, None]))
     clusters = duplicates.find(rows, "sft_pair").clusters
     assert clusters.height == 2
-    result = clean.clean(
+    _, frame = cleaned(
         rows,
         "sft_pair",
         clusters=clusters,
@@ -157,12 +162,12 @@ def test_a_cluster_whose_first_row_is_poor_keeps_the_next():
         lowest_score=0.3,
         personal=pii.PATTERNS_ONLY,
     )
-    assert result.frame["row_id"].to_list() == ["r1"]
+    assert frame["row_id"].to_list() == ["r1"]
 
 
 def test_an_evaluation_suite_is_masked_but_loses_no_row():
     rows = table((ASKED, GOOD), (ASKED, GOOD), ("제 메일은 a@example.com이에요", "ㅋㅋ"))
-    result = clean.clean(
+    result, frame = cleaned(
         rows,
         "eval_suite",
         clusters=duplicates.find(rows, "eval_suite").clusters,
@@ -170,5 +175,5 @@ def test_an_evaluation_suite_is_masked_but_loses_no_row():
         lowest_score=0.3,
         personal=pii.PATTERNS_ONLY,
     )
-    assert result.frame.height == 3 and result.dropped.height == 0
+    assert frame.height == 3 and result.dropped.height == 0
     assert result.masked == {"EMAIL_ADDRESS": 1}
