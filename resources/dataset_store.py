@@ -41,6 +41,11 @@ class Chunk(BaseModel):
         description="Added to the column `line` on reading: a row put in at the top of a file moves the lines of all "
         "rows below it, and must not make other chunks of them.",
     )
+    file: str | None = Field(
+        default=None,
+        description="The column `file` on reading, where it is the same in all rows: another name of the same file "
+        "makes no other chunks.",
+    )
 
 
 class Manifest(BaseModel):
@@ -217,7 +222,11 @@ class DatasetStore:
         if hashlib.sha256(data).hexdigest() != chunk.sha256:
             raise DatasetStoreError(f"chunk {path} is damaged: restore it from a backup")
         frame = pl.read_parquet(io.BytesIO(data), columns=columns)
-        return frame.with_columns(pl.col("line") + chunk.first_line) if chunk.first_line and "line" in frame else frame
+        if chunk.first_line and "line" in frame.columns:
+            frame = frame.with_columns(pl.col("line") + chunk.first_line)
+        if chunk.file is not None and "file" in frame.columns:
+            frame = frame.with_columns(file=pl.lit(chunk.file, pl.String))
+        return frame
 
     def keep_config(self, config: object) -> str:
         """Keep what a step was configured with, for the history to show; its `config_hash`."""
@@ -237,15 +246,17 @@ class DatasetStore:
         return pl.concat(self.batches(manifest_id, columns), rechunk=True)
 
     def _write_chunk(self, frame: pl.DataFrame) -> Chunk:
-        first_line = int(frame["line"][0] or 0) if frame.height and frame.schema.get("line") == pl.Int64 else 0
+        first_line, file = _place(frame)
         if first_line:
             frame = frame.with_columns(pl.col("line") - first_line)
+        if file is not None:
+            frame = frame.with_columns(file=pl.lit("", pl.String))
         data = _to_parquet(frame)
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._chunk_path(sha256)
         if not path.exists():
             write_bytes_atomically(path, self.keys.seal(data))
-        return Chunk(sha256=sha256, rows=frame.height, bytes=len(data), first_line=first_line)
+        return Chunk(sha256=sha256, rows=frame.height, bytes=len(data), first_line=first_line, file=file)
 
     def _chunk_path(self, sha256: str) -> UPath:
         return self.root / "chunks" / sha256[:2] / f"{sha256}.parquet"
@@ -263,6 +274,16 @@ class DatasetStore:
         if not manifest_id.isalnum():
             raise DatasetStoreError(f"{manifest_id!r} is not the id of a dataset version")
         return self.root / "manifests" / f"{manifest_id}.json"
+
+
+def _place(frame: pl.DataFrame) -> tuple[int, str | None]:
+    """Where the rows of a chunk begin: the line of the first, and the file that all of them are from."""
+    if not frame.height or frame.schema.get("line") != pl.Int64:
+        return 0, None
+    one_file = (
+        frame.schema.get("file") == pl.String and frame["file"].null_count() == 0 and frame["file"].n_unique() == 1
+    )
+    return int(frame["line"][0] or 0), frame["file"][0] if one_file else None
 
 
 def _manifest_id(body: dict[str, object]) -> str:

@@ -9,6 +9,7 @@ from llmops_assets.specs.records import (
     CleanRecord,
     DatasetRecord,
     MergedModelRecord,
+    QualityRecord,
     RegisteredModelRecord,
     SplitsRecord,
 )
@@ -99,6 +100,8 @@ def _table(manifest: Manifest) -> str:
 def _live(records: Records, key: str) -> Iterator[str]:
     if record := records.find(DatasetRecord, key):
         yield from filter(None, (record.manifest, record.quarantine))
+    if record := records.find(QualityRecord, key):
+        yield from (record.findings, record.clusters, record.scores)
     if record := records.find(CleanRecord, key):
         yield from (record.manifest, record.dropped)
     if record := records.find(SplitsRecord, key):

@@ -132,7 +132,7 @@ def test_a_training_on_an_unknown_dataset_is_refused(home):
     examples = Path(__file__).parents[2] / "examples" / "specs"
     code, _, told = llmops("train", examples / "sft-lora.yaml")
     assert code == 1
-    assert "no dataset version 'support-desk@v1'" in told
+    assert "there is no dataset 'support-desk'" in told
 
 
 def test_a_training_on_a_dataset_of_another_type_is_refused(home, data):

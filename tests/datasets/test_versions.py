@@ -58,6 +58,17 @@ def test_a_row_put_in_at_the_top_leaves_the_chunks_below_alone(tmp_path, store):
     assert store.read(after.id)["line"].to_list() == list(range(1, 2002))
 
 
+def test_another_name_of_the_same_file_makes_no_other_chunks(tmp_path, store):
+    base = [chat(n) for n in range(300)]
+    before = store.manifest(write(store, rows_of(tmp_path, base, "desk-v1.jsonl")))
+    after = store.manifest(write(store, rows_of(tmp_path / "new", base, "desk-v2.jsonl"), "desk@v2"))
+    assert [c.sha256 for c in before.chunks] == [c.sha256 for c in after.chunks]
+    assert store.read(after.id)["file"].unique().to_list() == ["desk-v2.jsonl"]
+    assert store.read(after.id, ["line", "file"]).row(5) == (6, "desk-v2.jsonl")
+    mixed = pl.concat([rows_of(tmp_path, base[:20], name) for name in ("a.jsonl", "b.jsonl")])
+    assert store.read(write(store, mixed, "desk@v3")).equals(mixed)
+
+
 def test_a_diff_names_added_removed_changed_and_relabelled_rows(tmp_path, store):
     base = [chat(n) for n in range(1000)]
     edited = list(base)
