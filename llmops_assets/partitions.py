@@ -1,4 +1,4 @@
-"""The partitions of the graph: dataset versions, recipes, their product, endpoints and experiments."""
+"""The partitions of the graph: dataset versions, recipes, their product, studies, endpoints and experiments."""
 
 import warnings
 
@@ -11,5 +11,6 @@ warnings.filterwarnings("ignore", message="Specifying a partitions_def on an Ass
 dataset_versions = dg.DynamicPartitionsDefinition(name="dataset_versions")
 recipes = dg.DynamicPartitionsDefinition(name="recipes")
 trainings = dg.MultiPartitionsDefinition({"dataset": dataset_versions, "recipe": recipes})
+studies = dg.DynamicPartitionsDefinition(name="studies")
 endpoints = dg.DynamicPartitionsDefinition(name="endpoints")
 experiments = dg.DynamicPartitionsDefinition(name="experiments")

@@ -23,6 +23,9 @@ PASSED_ON = (
 )  # fmt: skip
 """What of our environment the worker may see; passwords and tokens of the platform stay outside."""
 
+FILES = ("json", "result", "error", "log", "metrics", "live")
+"""What a task keeps in its working folder, each file named by the task: the job first, then what the worker writes."""
+
 MetricsSink = Callable[[list[dict[str, Any]]], None]
 
 
@@ -34,6 +37,10 @@ class PipesClient(Protocol):
 
 class TrainerError(RuntimeError):
     """The worker failed; the message is its own, with the end of its log."""
+
+
+class TrainerKilled(TrainerError):
+    """The worker ended without a word, as one does that is killed: what it had saved is there."""
 
 
 class Trainer:
@@ -86,19 +93,20 @@ class Trainer:
         """
         folder = Path(work_dir).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        files = {name: folder / f"{job['task']}.{name}" for name in ("json", "result", "error", "log", "metrics")}
-        for name in ("result", "error", "metrics"):
+        files = {name: folder / f"{job['task']}.{name}" for name in FILES}
+        for name in ("result", "error", "metrics", "live"):
             files[name].unlink(missing_ok=True)
-        full = {**job, **{name: str(files[name]) for name in ("result", "error", "log", "metrics")}}
+        full = {**job, **{name: str(files[name]) for name in FILES[1:]}}
         full["locks"] = str(self.locks)
         write_bytes_atomically(UPath(files["json"]), json.dumps(full, ensure_ascii=False, indent=1).encode())
         with _following(files["metrics"], on_metrics):
             try:
                 self._launch(context, full, files["json"])
             except Exception as error:
-                raise TrainerError(_failure(job["task"], files, error)) from error
+                kind = TrainerError if files["error"].exists() else TrainerKilled
+                raise kind(_failure(job, files, error)) from error
         if not files["result"].exists():
-            raise TrainerError(_failure(job["task"], files, None))
+            raise TrainerKilled(_failure(job, files, None))
         return json.loads(files["result"].read_text(encoding="utf-8"))
 
     def environment(self) -> dict[str, str]:
@@ -170,20 +178,25 @@ def _passed(name: str) -> bool:
     return name in PASSED_ON or name.startswith(("LC_", "DAGSTER_PIPES_"))
 
 
-def _failure(task: str, files: Mapping[str, Path], error: Exception | None) -> str:
+def _failure(job: Mapping[str, Any], files: Mapping[str, Path], error: Exception | None) -> str:
     """What to tell of a failed task: the worker's own error, or how it ended, and the end of its log."""
+    task, memory = job["task"], job.get("memory") or {}
     if files["error"].exists():
         told = json.loads(files["error"].read_text(encoding="utf-8"))
         message = told["message"]
     else:
         ended = str(error) if error is not None else "it ended without a result"
         message = f"the worker ended without saying why ({ended}); a killed process is often one out of memory"
+        if memory.get("needed"):
+            message += f". The plan reckoned with {memory['needed'] / 2**30:.2f} GiB"
+            message += f" of {memory['available'] / 2**30:.2f} GiB" if memory.get("available") else ""
+            message += f"; what would take less: {memory['advice']}" if memory.get("advice") else ""
     lines = files["log"].read_text(encoding="utf-8").splitlines()[-15:] if files["log"].exists() else []
     return "\n".join([f"task {task!r} failed: {message}", f"log: {files['log']}", *lines])
 
 
 @contextmanager
-def _following(path: Path, sink: MetricsSink | None, interval: float = 1.0):
+def _following(path: Path, sink: MetricsSink | None, interval: float = 0.3):
     """Give `sink` the JSON lines appended to `path` while the body runs, and the rest after it.
 
     A sink that fails is tried again with the same lines; only its last failure, after the body, is raised.

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from llmops_assets.partitions import dataset_versions, recipes
-from llmops_assets.specs.names import training_key
+from llmops_assets.specs.names import STUDY_ACTOR, training_key
 from llmops_assets.specs.records import MergedModelRecord
 from resources.catalog import Catalog, TrainingRequest
 from resources.records import Records
@@ -14,6 +14,11 @@ def waits_for(request: TrainingRequest, catalog: Catalog, records: Records) -> s
     """The earlier training that a requested one starts from while that is not done, else None."""
     base = catalog.recipe(request.recipe).get("base_model_ref") or ""
     return base if "|" in base and records.find(MergedModelRecord, base) is None else None
+
+
+def is_trial(request: TrainingRequest) -> bool:
+    """Whether a hyperparameter search asks, and no person."""
+    return request.requested_by.startswith(STUDY_ACTOR)
 
 
 def make(interval: int) -> dg.SensorDefinition:
@@ -44,7 +49,15 @@ def make(interval: int) -> dg.SensorDefinition:
         new_recipes = sorted({r.recipe for r in ready} - known_recipes)
         catalog.mark_reported([r.id for r in ready])
         return dg.SensorResult(
-            run_requests=[run_of(key, key, "recipe") for key in new_recipes],
+            run_requests=[
+                *(run_of(key, key, "recipe") for key in new_recipes),
+                # Nobody asked for a trial's model: it is planned and trained, to be compared.
+                *(
+                    run_of(f"trial:{r.id}", training_key(r.dataset, r.recipe), "training_plan", "adapter")
+                    for r in ready
+                    if is_trial(r)
+                ),
+            ],
             dynamic_partitions_requests=[
                 recipes.build_add_request(new_recipes),
                 dataset_versions.build_add_request(sorted({r.dataset for r in ready} - known_datasets)),
@@ -59,6 +72,7 @@ def make(interval: int) -> dg.SensorDefinition:
                     },
                 )
                 for r in ready
+                if not is_trial(r)
             ],
         )
 

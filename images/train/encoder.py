@@ -34,8 +34,7 @@ def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[s
     return session.train(
         lambda: build(spec, job, plan_dir, job["base"]["path"], job["pooling"]),
         spec,
-        Path(job["checkpoints"]),
-        Path(job["output"]),
+        job,
         reporter,
     )
 

@@ -2,10 +2,11 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from transformers import TrainerCallback
 
@@ -15,7 +16,9 @@ from llmops_assets.training import folders
 _SAMPLED_VALUES = 1 << 20
 """Values of a tensor that are compared with its initialisation: of a large one, so many, evenly spaced."""
 
-_SAY_EVERY_SECONDS = 2.0
+_SAY_EVERY_SECONDS = 1.0
+_LIVE_EVERY_SECONDS = 0.25
+_SYSTEM_EVERY_SECONDS = 10.0
 
 CURVES = ("loss", "eval_loss", "reward", "kl", "accuracy")
 """What is kept by step: the reward and the divergence (nats a token) of policy optimisation, the share of pairs told
@@ -40,38 +43,110 @@ def finite(loss: torch.Tensor, step: int) -> torch.Tensor:
     return loss
 
 
-class Progress(TrainerCallback):
-    """Says where the training is, seals its checkpoints, and ends it in order when that is asked for."""
+Named = Callable[[Mapping[str, Any]], list[str]]
+"""Gives the ids of the rows in a batch as the trainer's model gets it."""
 
-    def __init__(self, reporter: Reporter, phase: str | None = None) -> None:
-        self.reporter = reporter
+
+class Watch:
+    """Looks at the loss of every step of a trainer, and says which rows were in the batch that broke it."""
+
+    def __init__(self, trainer: Any, named: Named | None) -> None:
+        self.trainer, self.named = trainer, named
+        self.loss: float | None = None
+        self._before: Mapping[str, Any] | None = None
+        self._step = trainer.training_step
+        trainer.training_step = self._watched
+
+    def _watched(self, model: Any, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        # The trainer takes the batch apart; what is kept is the mapping, not the numbers.
+        batch = dict(inputs) if isinstance(inputs, Mapping) else {}
+        number = self.trainer.state.global_step + 1
+        try:
+            loss = finite(self._step(model, inputs, *args, **kwargs), number)
+        except Diverged as error:
+            raise Diverged(f"{error}. {self._blame(model, batch)}".rstrip(". ")) from None
+        # Scaled down by the trainer, so that the steps that it gathers add up to their mean.
+        self.loss = loss.item() * self.trainer.args.gradient_accumulation_steps
+        self._before = batch
+        return loss
+
+    def _blame(self, model: Any, batch: Mapping[str, Any]) -> str:
+        if self.named is None or not batch:
+            return ""
+        rows = _listed(self.named(batch))
+        broken = sum(int((~torch.isfinite(p)).sum()) for p in model.parameters() if p.is_floating_point())
+        if not broken:
+            return f"The rows of this batch: {rows}"
+        cause = "they came so with the base model, or from the checkpoint"
+        if self._before is not None:
+            cause = f"the update before it made them so, from the rows {_listed(self.named(self._before))}"
+        return f"{broken} weights were no numbers when it began: {cause}. Its rows: {rows}"
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:64])
+    return f"{shown} and {len(names) - 64} more" if len(names) > 64 else shown or "none that the plan knows"
+
+
+class Progress(TrainerCallback):
+    """Says where the training is, seals its checkpoints, and ends it in order when that is asked for.
+
+    `identity` is what the checkpoints are made of, kept in their seals; `phase` names a
+    training that comes before the one that the job is for.
+    """
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        watch: Watch | None = None,
+        identity: Mapping[str, str] | None = None,
+        phase: str | None = None,
+    ) -> None:
         self.phase = {"phase": phase} if phase else {}
+        self.reporter, self.watch, self.identity = reporter, watch, dict(identity or {})
         self.rate: float | None = None
-        self._began = self._said = 0.0
+        self._began = self._said = self._shown = self._measured = 0.0
         self._first_step = 0
-        self._tokens = 0.0
         self._last: dict[str, Any] = {}
+        self._process = psutil.Process()
+        # The first answer is since ever, and means nothing.
+        self._process.cpu_percent()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._began = time.monotonic()
+        self._began = self._measured = time.monotonic()
         self._first_step = state.global_step
         self.reporter.log.info("training %d steps from step %d", state.max_steps, state.global_step)
+        self._show(state, self._began)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.reporter.stop_reason and state.global_step < state.max_steps:
             self.reporter.log.warning("stopping: %s", self.reporter.stop_reason)
             control.should_save = control.should_training_stop = True
-        now = time.monotonic()
-        if now - self._said >= _SAY_EVERY_SECONDS or state.global_step == state.max_steps:
+        now, last = time.monotonic(), state.global_step == state.max_steps
+        if self.watch is not None and self.watch.loss is not None:
+            self._last["loss"] = self.watch.loss
+        if now - self._shown >= _LIVE_EVERY_SECONDS or last:
+            self._show(state, now)
+        if now - self._said >= _SAY_EVERY_SECONDS or last:
             self._said = now
             self._say(state, now)
+        if now - self._measured >= _SYSTEM_EVERY_SECONDS:
+            self._measured = now
+            self.reporter.metrics({"step": state.global_step, **system_metrics(self._process)})
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        if not args.load_best_model_at_end:
+            return
+        found = (metrics or {}).get("eval_loss", math.inf)
+        # The trainer keeps the best only where a checkpoint happens to be due; it would load another one at the end.
+        if state.best_metric is None or found < state.best_metric:
+            control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         logs = logs or {}
         elapsed = time.monotonic() - self._began
         if "num_tokens" in logs and elapsed > 0:
-            self._tokens = logs["num_tokens"]
-            self.rate = self._tokens / elapsed
+            self.rate = logs["num_tokens"] / elapsed
         values = {ours: logs[theirs] for theirs, ours in LOGGED.items() if logs.get(theirs) is not None}
         if not values:
             return
@@ -83,20 +158,57 @@ class Progress(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        folders.seal(folder, {"step": state.global_step})
+        folders.seal(folder, {"step": state.global_step, "identity": self.identity})
         self.reporter.log.info("checkpoint of step %d saved", state.global_step)
         self.reporter.metrics({**self.phase, "step": state.global_step, "checkpoint": True})
 
-    def _say(self, state: Any, now: float) -> None:
+    def _left(self, state: Any, now: float) -> float | None:
         done = state.global_step - self._first_step
-        left = (now - self._began) / done * (state.max_steps - state.global_step) if done else math.nan
+        return (now - self._began) / done * (state.max_steps - state.global_step) if done else None
+
+    def _show(self, state: Any, now: float) -> None:
+        self._shown = now
+        names = ("loss", "eval_loss")
+        self.reporter.progress(
+            {"step": state.global_step, "steps": state.max_steps, **{n: self._last.get(n) for n in names}}
+            | {"tokens_per_second": self.rate, "memory_bytes": peak_memory()}
+            | {"seconds": now - self._began, "eta_seconds": self._left(state, now)}
+        )
+
+    def _say(self, state: Any, now: float) -> None:
+        left = self._left(state, now)
         parts = [f"step {state.global_step}/{state.max_steps}"]
         if "loss" in self._last:
             parts.append(f"loss {self._last['loss']:.4f}")
         if self.rate:
             parts.append(f"{self.rate:,.0f} tokens/s")
-        parts.append(f"{left:.0f} s left")
+        parts.append(f"{peak_memory() / 2**30:.2f} GiB")
+        parts.append(f"{left:.0f} s left" if left is not None else "time left unknown")
         self.reporter.log.info(", ".join(parts))
+
+
+class StopWithCheckpoint(TrainerCallback):
+    """Saves where early stopping ends a training; to be added after the callback that stops it."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if control.should_training_stop:
+            control.should_save = True
+
+
+def system_metrics(process: psutil.Process) -> dict[str, float]:
+    """What the worker takes of the machine, under MLflow's names for its page of system metrics."""
+    memory = psutil.virtual_memory()
+    found = {
+        "system/cpu_utilization_percentage": process.cpu_percent(),
+        "system/process_memory_usage_megabytes": process.memory_info().rss / 1e6,
+        "system/system_memory_usage_percentage": memory.percent,
+    }
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(index)
+            found[f"system/gpu_{index}_memory_usage_megabytes"] = (total - free) / 1e6
+            found[f"system/gpu_{index}_memory_usage_percentage"] = 100 * (total - free) / total
+    return found
 
 
 class Snapshot:

@@ -25,7 +25,7 @@ def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[s
             base = job["retriever"]["path"]
             return encoder.build(spec, first, plan_dir / "retriever", base, job["pooling"], spec.rag.retriever_lr)
 
-        found = session.train(build, spec, before, folder, reporter, "retriever")
+        found = session.train(build, spec, first, reporter, "retriever")
     told = {
         **found["figures"],
         "retriever_first_loss": found["first_loss"],
@@ -36,4 +36,4 @@ def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[s
     def reader() -> session.Session:
         return dataclasses.replace(sft.build(spec, job), figures=lambda: told)
 
-    return session.train(reader, spec, Path(job["checkpoints"]), output, reporter)
+    return session.train(reader, spec, job, reporter)

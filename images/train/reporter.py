@@ -34,6 +34,7 @@ class Reporter:
         self.stop_reason: str | None = None
         self._graceful = False
         self._metrics = Path(job["metrics"]) if job.get("metrics") else None
+        self._live = Path(job["live"]) if job.get("live") else None
         if job.get("log"):
             file = logging.FileHandler(job["log"], encoding="utf-8")
             file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -50,6 +51,14 @@ class Reporter:
             return
         with open(self._metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
+
+    def progress(self, values: Mapping[str, Any]) -> None:
+        """Say where the task is now, in place of what was said before; whoever reads it sees it whole."""
+        if self._live is None:
+            return
+        temporary = self._live.with_name(f"{self._live.name}.tmp")
+        temporary.write_text(json.dumps({**values, "at": time.time()}), encoding="utf-8")
+        os.replace(temporary, self._live)
 
     @contextmanager
     def finishing_first(self):

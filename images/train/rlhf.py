@@ -22,9 +22,9 @@ from llmops_assets.training import folders
 
 def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     """Train the policy, and before it its reward model where it needs one and none is given."""
-    output, checkpoints = Path(job["output"]), Path(job["checkpoints"])
+    output = Path(job["output"])
     if spec.rlhf.algorithm == "dpo":
-        return session.train(lambda: _dpo(spec, job), spec, checkpoints, output, reporter)
+        return session.train(lambda: _dpo(spec, job), spec, job, reporter)
     judge, told = job.get("reward"), {}
     if judge is None:
         folder = output.parent / "reward"
@@ -33,11 +33,11 @@ def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[s
             reporter.log.info("training the reward model first")
             before = output.parent / "checkpoints-reward"
             first = {**job, "checkpoints": str(before), "output": str(folder)}
-            told = session.train(lambda: reward.build(spec, first), spec, before, folder, reporter, "reward model")
+            told = session.train(lambda: reward.build(spec, first), spec, first, reporter, "reward model")
         judge = {"path": str(folder)}
         ends = {"reward_first_loss": told["first_loss"], "reward_last_loss": told["last_loss"]}
         told = {**told["figures"], **ends}
-    return session.train(lambda: _policy(spec, job, judge["path"], told), spec, checkpoints, output, reporter)
+    return session.train(lambda: _policy(spec, job, judge["path"], told), spec, job, reporter)
 
 
 class _Dpo(reward.PairOrder, DPOTrainer):

@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from transformers.trainer_callback import PrinterCallback
 
-from images.train.progress import Progress, Snapshot, loss_curve, peak_memory
+from images.train import faults
+from images.train.progress import Named, Progress, Snapshot, StopWithCheckpoint, Watch, loss_curve, peak_memory
 from images.train.reporter import Reporter, Stopped
 from llmops_assets.specs.training import EarlyStopping, TrainJobSpec
 from llmops_assets.training import folders
@@ -24,7 +25,7 @@ class Session:
     """A trainer that is ready: `save` writes its weights to a folder and gives their hash.
 
     `evaluated` says whether it has rows to validate on; `figures` gives what only this kind of training knows, as facts
-    by name, once it is trained.
+    by name, once it is trained. `named` gives the row ids of a batch, for when one breaks the training.
     """
 
     trainer: Any
@@ -32,6 +33,7 @@ class Session:
     save: Callable[[Path], str]
     stopping: EarlyStopping | None = None
     figures: Callable[[], dict[str, Any]] = field(default=dict)
+    named: Named | None = None
 
 
 def common_arguments(
@@ -78,33 +80,54 @@ def common_arguments(
 def train(
     build: Callable[[], Session],
     spec: TrainJobSpec,
-    checkpoints: Path,
-    output: Path,
+    job: Mapping[str, Any],
     reporter: Reporter,
     phase: str | None = None,
 ) -> dict[str, Any]:
-    """Train what `build` makes and leave it in `output`, sealed with the facts that are returned.
+    """Train what `build` makes and leave it in `output` of the job, sealed with the facts that are returned.
 
     `phase` names a training that comes before the one that the job is for; its live metrics carry the name.
-    Raises Stopped when that was asked for, with a checkpoint saved.
+    Raises Stopped when that was asked for, with a checkpoint saved; OutOfMemory, DiskFull and InputsChanged say what
+    was needed, and Diverged which rows were in the batch.
     """
+    needed: dict[str, int] = {}
+    faults.check_inputs(job)
+    with faults.explained(job, needed):
+        return _train(build, spec, job, reporter, needed, phase)
+
+
+def _train(
+    build: Callable[[], Session],
+    spec: TrainJobSpec,
+    job: Mapping[str, Any],
+    reporter: Reporter,
+    needed: dict[str, int],
+    phase: str | None,
+) -> dict[str, Any]:
+    checkpoints, output = Path(job["checkpoints"]), Path(job["output"])
+    ours = faults.identity(spec, job)
     step, checkpoint, warnings = folders.last_checkpoint(checkpoints)
     for warning in warnings:
         reporter.log.warning(warning)
     for found, path in folders.checkpoints(checkpoints):
         if step is None or found > step:
             shutil.rmtree(path)
+    if step is not None:
+        faults.check_resumable(step, checkpoint, ours)
     torch.manual_seed(spec.hyperparams.seed)
     session = build()
     trainer = session.trainer
+    needed["checkpoint"] = faults.checkpoint_bytes(trainer.model)
+    faults.check_disk(checkpoints, needed["checkpoint"])
     # It prints what our own log says.
     trainer.remove_callback(PrinterCallback)
-    progress = Progress(reporter, phase)
+    progress = Progress(reporter, Watch(trainer, session.named), ours, phase)
     trainer.add_callback(progress)
     if session.stopping is not None:
         from transformers import EarlyStoppingCallback
 
         trainer.add_callback(EarlyStoppingCallback(session.stopping.patience, session.stopping.min_delta))
+        trainer.add_callback(StopWithCheckpoint())
     start = Snapshot(trainer.model)
     if step is not None:
         reporter.log.info("resuming from the checkpoint of step %d", step)
@@ -129,6 +152,7 @@ def train(
         "path": str(output),
         "content_hash": content_hash,
         "steps": state.global_step,
+        "best_step": state.best_global_step if session.stopping is not None else None,
         "resumed_from": step,
         "first_loss": losses[0],
         "last_loss": float(np.mean(losses[-max(1, len(losses) // 20) :])),
@@ -149,6 +173,9 @@ def train(
 
 
 def _last_eval_loss(trainer: Any) -> float | None:
+    """Validation loss of the weights that are kept: the best ones where training stops early, else the last."""
+    if trainer.args.load_best_model_at_end and trainer.state.best_metric is not None:
+        return float(trainer.state.best_metric)
     for entry in reversed(trainer.state.log_history):
         if entry.get("step") == trainer.state.global_step and "eval_loss" in entry:
             return float(entry["eval_loss"])

@@ -7,7 +7,6 @@ from typing import Any
 
 import datasets
 import numpy as np
-import torch
 from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer import utils as trl_utils
@@ -15,7 +14,6 @@ from trl.trainer import utils as trl_utils
 from images.train import rows, session, weights
 from images.train.chat import stop_at
 from images.train.order import LengthGroups
-from images.train.progress import finite
 from images.train.reporter import Reporter
 from images.train.session import Session, common_arguments
 from llmops_assets.specs.training import TrainJobSpec
@@ -30,7 +28,7 @@ trl_utils._use_triton = lambda device: device.type in ("cuda", "xpu", "cpu")
 
 def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     """The worker's training of a PRETRAIN or SFT job."""
-    return session.train(lambda: build(spec, job), spec, Path(job["checkpoints"]), Path(job["output"]), reporter)
+    return session.train(lambda: build(spec, job), spec, job, reporter)
 
 
 def build(spec: TrainJobSpec, job: dict[str, Any]) -> Session:
@@ -52,6 +50,7 @@ def build(spec: TrainJobSpec, job: dict[str, Any]) -> Session:
         evaluated=validation is not None,
         save=lambda output: save(trainer.model, tokenizer, spec, output, job.get("stop_token")),
         stopping=spec.hyperparams.early_stopping if trainer.args.load_best_model_at_end else None,
+        named=lambda batch: rows.names_in(batch, train),
     )
 
 
@@ -74,9 +73,6 @@ class _Trainer(SFTTrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroups(self.lengths, size, self.args.seed)
-
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return finite(super().training_step(*args, **kwargs), self.state.global_step + 1)
 
 
 def _trainer(

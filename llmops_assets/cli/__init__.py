@@ -9,6 +9,7 @@ from llmops_assets.cli.chat import chat
 from llmops_assets.cli.common import guard
 from llmops_assets.cli.demo import demo
 from llmops_assets.cli.settings import settings
+from llmops_assets.cli.tune import tune
 from llmops_assets.cli.up import up
 
 app = typer.Typer(
@@ -23,7 +24,8 @@ app.command()(demo)
 app.command()(up)
 versions.add_to(dataset.app)
 app.add_typer(dataset.app, name="dataset")
-app.command("train")(train.train)
+app.add_typer(train.app, name="train")
+app.command()(tune)
 app.add_typer(spec.app, name="spec")
 app.add_typer(model.app, name="model")
 app.command("deploy")(deploy.deploy)

@@ -21,6 +21,8 @@ from llmops_assets.specs.settings import Settings
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 120
 STOP_SECONDS = 30
+MAX_RESTARTS = 5
+"""How often one component is started again before the platform gives up on it."""
 # A loopback address must never be asked of a proxy that the environment names.
 _open = build_opener(ProxyHandler({})).open
 
@@ -39,6 +41,7 @@ class Component:
     health: str | None = None
     arguments: Sequence[str] = ()
     process: subprocess.Popen | None = field(default=None, repr=False)
+    restarts: int = 0
 
     @property
     def command(self) -> list[str]:
@@ -176,9 +179,17 @@ class Stack:
             )
 
     def check(self) -> None:
-        """Raise StackError when a component has ended on its own."""
+        """Start a component again that has ended on its own; raise StackError when it keeps ending.
+
+        The code server is the parent of every run: without it nothing goes on, and the next start puts that right.
+        """
         for component in self.components:
-            self._check_alive(component)
+            if component.process is None or component.process.poll() is None:
+                continue
+            if component.name == "code server" or component.restarts >= MAX_RESTARTS:
+                self._check_alive(component)
+            component.restarts += 1
+            self._spawn(component)
 
     def stop(self) -> None:
         """Stop every component, the ones that start work first; kill what does not end in time."""

@@ -2,6 +2,9 @@
 
 import re
 
+STUDY_ACTOR = "study:"
+"""Who asks for the trials of a hyperparameter search: this, and the study's name."""
+
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]*")
 _VERSIONED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)@(?P<version>[A-Za-z0-9][A-Za-z0-9._-]*)")
 

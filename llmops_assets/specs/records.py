@@ -117,6 +117,11 @@ class PlanRecord(Record):
     memory_bytes: int
     memory_available: int = Field(description="Bytes of the device; 0 when it does not tell.")
     memory_advice: str | None = Field(description="What to change when it does not fit.")
+    memory_smaller: str = Field(default="", description="Settings that need less, for when it runs out all the same.")
+    on_gpu_type: dict[str, Any] | None = Field(
+        default=None,
+        description="Needs on the GPU type of the spec: gpu, needed, available, seconds, advice.",
+    )
     seconds: float | None
     device: str
     companions: dict[str, BaseModelRecord] = Field(
@@ -147,6 +152,7 @@ class AdapterRecord(Record):
     path: str
     content_hash: str
     steps: int
+    best_step: int | None = Field(default=None, description="With early stopping: the step whose weights these are.")
     resumed_from: int | None = Field(description="Step of the checkpoint this run went on from.")
     reused: bool = Field(description="The weights were already there; nothing was trained.")
     first_loss: float

@@ -31,6 +31,7 @@ from llmops_assets.specs.jobs import (
     job_block_rules,
 )
 from llmops_assets.specs.policy import JobType
+from llmops_assets.specs.search import Search, search_rules
 from llmops_assets.specs.suite import JudgeKind
 
 Method = Literal["full", "lora", "qlora"]
@@ -201,6 +202,7 @@ class TrainJobSpec(Spec):
     architecture: ArchitectureBlock | None = None
     tokenizer: TokenizerBlock | None = None
     evaluation: EvaluationBlock = Field(default_factory=EvaluationBlock)
+    search: Search | None = None
     image: Text | None = Field(default=None, description="Another train image than the policy's; for some roles only.")
 
     @property
@@ -218,7 +220,7 @@ class TrainJobSpec(Spec):
 
         What is null is left out, so that a later release can add optional fields without giving every recipe a new key.
         """
-        recipe = self.model_dump(mode="json", exclude={"dataset_ref"}, exclude_none=True)
+        recipe = self.model_dump(mode="json", exclude={"dataset_ref", "search"}, exclude_none=True)
         if self.rlhf is not None:
             # Null says something here, and has to be said.
             recipe["rlhf"]["reward_model_ref"] = self.rlhf.reward_model_ref
@@ -285,6 +287,7 @@ class TrainJobSpec(Spec):
         yield from _ref_rules("rlhf.reward_model_ref", view.get("rlhf.reward_model_ref", str))
         yield from _hyperparam_rules(view)
         yield from _architecture_rules(view)
+        yield from search_rules(view, Hyperparams)
 
 
 def _positive(value: object) -> bool:

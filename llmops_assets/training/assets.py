@@ -2,22 +2,25 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from llmops_assets.automation import DUE
-from llmops_assets.partitions import recipes, trainings
+from llmops_assets.partitions import recipes, studies, trainings
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord, SplitsRecord
 from llmops_assets.specs.rules import check_against_policy, check_base, check_dataset
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training import conduct, folders, report
+from llmops_assets.training import conduct, fit, folders, report
 from llmops_assets.training.base import BaseModelError, Sources, read_config, resolve
 from llmops_assets.training.plan import PlanError, check_supported, training_key
+from llmops_assets.training.shown import shown
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
@@ -25,7 +28,7 @@ from resources.erasures import ModelAffected, assert_not_affected
 from resources.gpus import Device, cpu, discover
 from resources.records import Records
 from resources.tracking import Tracking
-from resources.trainer import Trainer
+from resources.trainer import Trainer, TrainerKilled
 
 COMMON: dict[str, Any] = {"group_name": "training", "owners": ["team:ml"], "code_version": "1"}
 
@@ -68,6 +71,18 @@ training_request = dg.AssetSpec(
 )
 
 
+study = dg.AssetSpec(
+    "study",
+    group_name="training",
+    owners=["team:ml"],
+    partitions_def=studies,
+    deps=[dg.AssetDep("adapter", partition_mapping=dg.AllPartitionMapping())],
+    kinds={"optuna"},
+    description="A search for better hyperparameters (`llmops tune`): its trials, each a training of its own, their "
+    "validation losses and what mattered. Reported by the command after every trial.",
+)
+
+
 @dg.asset(
     **COMMON,
     partitions_def=trainings,
@@ -96,6 +111,8 @@ def training_plan(
     device = _device(spec)
     try:
         check_supported(spec, len([d for d in discover() if d.kind == "cuda"]))
+        if told := fit.wrong_type(spec, device):
+            raise PlanError(told)
         _refuse(check_dataset(spec, entry.spec.type, entry.status) + check_against_policy(spec, policy))
         base = None
         if spec.base_model_ref:
@@ -114,13 +131,14 @@ def training_plan(
         spec, dataset=dataset, recipe=recipe_key, key=key, base=base, model_dir=model_dir, device=device, facts=facts
     )
     records.save(context.partition_key, plan)
-    return dg.MaterializeResult(metadata=_shown(report.plan_facts(plan)), data_version=dg.DataVersion(key))
+    return dg.MaterializeResult(metadata=shown(report.plan_facts(plan)), data_version=dg.DataVersion(key))
 
 
 @dg.asset(
     **COMMON,
     partitions_def=trainings,
-    deps=["training_plan"],
+    # A trial of a study is nobody's request: it is trained by the sensor's run, and goes no further.
+    deps=["training_plan", "training_request"],
     kinds={"python", "pytorch", "mlflow"},
     pool="gpu",
     automation_condition=DUE,
@@ -153,33 +171,54 @@ def adapter(
         )
         # Kept before anything else, so that a training that is taken up again goes on in the same run.
         note.write_text(run_id)
-        with tracking.run(spec.output.artifact_name, "", run_id=run_id):
+        follower = _Follower(context, tracking, run_id)
+        with _taken_up_again(), tracking.run(spec.output.artifact_name, "", run_id=run_id):
             facts = trainer.run(
                 context,
                 conduct.train_job(plan, policy, _device(spec)),
                 work_dir=folder / "work",
-                on_metrics=lambda lines: _follow(context, tracking, run_id, lines),
+                on_metrics=follower.take,
             )
+            report.keep_artifacts(tracking, run_id, plan, facts)
         known = run_id
     record = conduct.adapter_record(plan, facts, reused=reused, run_id=known)
     records.save(cell, record)
-    metadata = _shown(report.adapter_facts(record))
+    metadata = shown(report.adapter_facts(record))
     if known is not None:
         metadata["mlflow"] = dg.MetadataValue.url(tracking.run_url(known, settings.mlflow_url))
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(record.content_hash))
 
 
-def _follow(context: dg.AssetExecutionContext, tracking: Tracking, run_id: str, lines: list[dict[str, Any]]) -> None:
-    """Pass live metrics on: all of them to MLflow, those at a checkpoint to the asset's page."""
-    tracking.log_metrics(run_id, conduct.metric_points(lines))
-    for line in lines:
-        if line.get("checkpoint"):
-            last = next((other for other in reversed(lines) if other.get("loss") is not None), {})
-            context.log_event(
+@contextmanager
+def _taken_up_again() -> Iterator[None]:
+    """Begin the step once more when its worker was killed: it goes on from its last checkpoint."""
+    try:
+        yield
+    except TrainerKilled as error:
+        raise dg.RetryRequested(max_retries=1) from error
+
+
+class _Follower:
+    """Passes live metrics on: all of them to MLflow, the curve so far to the asset's page at each checkpoint."""
+
+    def __init__(self, context: dg.AssetExecutionContext, tracking: Tracking, run_id: str) -> None:
+        self.context, self.tracking, self.run_id = context, tracking, run_id
+        self.curve: list[dict[str, Any]] = []
+
+    def take(self, lines: list[dict[str, Any]]) -> None:
+        self.tracking.log_metrics(self.run_id, conduct.metric_points(lines))
+        for line in lines:
+            if not line.get("checkpoint"):
+                # A reward model or a retriever that comes first has a curve of its own.
+                if "phase" not in line:
+                    self.curve.append(line)
+                continue
+            # Each costs a write to the event log, so not at every step.
+            self.context.log_event(
                 dg.AssetObservation(
-                    context.asset_key,
-                    partition=context.partition_key,
-                    metadata={"step": line["step"], **({"loss": last["loss"]} if last else {})},
+                    self.context.asset_key,
+                    partition=self.context.partition_key,
+                    metadata=shown(report.checkpoint_facts(line["step"], self.curve)),
                 )
             )
 
@@ -187,7 +226,7 @@ def _follow(context: dg.AssetExecutionContext, tracking: Tracking, run_id: str, 
 @dg.asset(
     **COMMON,
     partitions_def=trainings,
-    deps=["adapter"],
+    deps=["adapter", "training_request"],
     kinds={"python", "huggingface"},
     automation_condition=DUE,
     description="The model that is evaluated and served: base and adapter in one, as safetensors, with tokenizer, chat "
@@ -207,7 +246,7 @@ def merged_model(
     record = conduct.merged_record(plan, facts)
     records.save(cell, record)
     return dg.MaterializeResult(
-        metadata=_shown(report.merged_facts(record)), data_version=dg.DataVersion(record.content_hash)
+        metadata=shown(report.merged_facts(record)), data_version=dg.DataVersion(record.content_hash)
     )
 
 
@@ -220,18 +259,6 @@ def _job_of(spec: TrainJobSpec, catalog: Catalog) -> str | None:
     """The job type that made the base model, where it was trained here."""
     base = spec.base
     return catalog.recipe(base.recipe)["job_type"] if base is not None and base.source == "training" else None
-
-
-def _shown(facts: dict[str, Any]) -> dict[str, Any]:
-    """Facts as metadata: folders as paths, pictures and text of several lines as Markdown."""
-
-    def value(name: str, fact: Any) -> Any:
-        if name == "folder":
-            return dg.MetadataValue.path(fact)
-        rich = isinstance(fact, str) and (fact.startswith("![") or "\n" in fact)
-        return dg.MetadataValue.md(fact) if rich else fact
-
-    return {name: value(name, fact) for name, fact in facts.items()}
 
 
 def _refuse(faults: list) -> None:

@@ -1,6 +1,8 @@
 """Puts together what the worker is told for each step of a training, and the records that come of its answers."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from llmops_assets.specs.records import (
     SplitsRecord,
 )
 from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.training import fit
 from llmops_assets.training.base import read_config
 from llmops_assets.training.memory import Shape
 from llmops_assets.training.plan import (
@@ -21,7 +24,6 @@ from llmops_assets.training.plan import (
     achieved_flops,
     effective_precision,
     plan_memory,
-    refusal,
     total_steps,
     training_seconds,
 )
@@ -71,6 +73,7 @@ def plan_record(
         checkpointing=memory.checkpointing,
         flops=achieved_flops(device),
     )
+    typed = fit.on_gpu_type(shape, spec, length=longest, tokens=int(facts["tokens"] * epochs))
     return PlanRecord(
         dataset=dataset,
         recipe=recipe,
@@ -84,7 +87,18 @@ def plan_record(
         gradient_checkpointing=memory.checkpointing,
         memory_bytes=memory.estimate.total,
         memory_available=int(MEMORY_SHARE * device.memory_bytes),
-        memory_advice=None if memory.fits else refusal(memory, spec, longest),
+        memory_advice=None
+        if memory.fits
+        else fit.refusal(memory, shape, spec, precision=precision, device=device.kind, length=longest),
+        memory_smaller=fit.advice(
+            shape,
+            spec,
+            precision=precision,
+            device=device.kind,
+            available=memory.estimate.total * 2 // 3,
+            length=longest,
+        ),
+        on_gpu_type=asdict(typed) if typed else None,
         seconds=seconds,
         device=f"{device.name} ({device.kind})",
     )
@@ -142,6 +156,7 @@ def train_job(plan: PlanRecord, policy: Policy, device: Device) -> dict:
         "gpus": spec.resources.gpus,
         "family_version": policy.families[spec.model_family].min_version,
         "stop_token": plan.stop_token,
+        "memory": {"needed": plan.memory_bytes, "available": plan.memory_available, "advice": plan.memory_smaller},
     }
 
 
@@ -167,6 +182,7 @@ def adapter_record(plan: PlanRecord, facts: Mapping[str, Any], *, reused: bool, 
         training_key=plan.training_key,
         method=plan.spec["method"],
         **{name: facts[name] for name in names},
+        best_step=facts.get("best_step"),
         curve=[CurvePoint(**point) for point in facts["curve"]],
         figures=facts.get("figures", {}),
         reused=reused,
@@ -203,10 +219,15 @@ def merged_record(plan: PlanRecord, facts: Mapping[str, Any]) -> MergedModelReco
 
 def metric_points(lines: list[dict[str, Any]]) -> list[tuple[str, float, int]]:
     """(key, value, step) for the tracking server, of lines of the worker's live metrics."""
-    keys = ("loss", "eval_loss", "reward", "kl", "accuracy", "entropy", "learning_rate", "grad_norm")
-    return [
-        (f"{line['phase']}/{key}" if "phase" in line else key, float(line[key]), int(line["step"]))
+    keys = {"loss", "eval_loss", "reward", "kl", "accuracy", "entropy", "learning_rate", "grad_norm"}
+    keys |= {"tokens_per_second", "memory_bytes"}
+    points = [
+        (f"{line['phase']}/{key}" if "phase" in line else key, float(value), int(line["step"]))
         for line in lines
-        for key in (*keys, "tokens_per_second", "memory_bytes")
-        if isinstance(line.get(key), float | int)
+        for key, value in line.items()
+        if (key in keys or key.startswith("system/")) and isinstance(value, float | int)
     ]
+    perplexity = [
+        ("eval_perplexity", math.exp(value), step) for key, value, step in points if key == "eval_loss" and value < 700
+    ]
+    return points + perplexity

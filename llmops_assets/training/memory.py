@@ -134,20 +134,3 @@ def estimate(
         activations=kept + head,
         runtime=_RUNTIME[device],
     )
-
-
-def advice(needed: int, available: int, *, method: str, batch: int, length: int) -> str:
-    """What to change when `needed` bytes do not fit into `available` ones."""
-    steps = []
-    if batch > 1:
-        steps.append(f"batch_size {max(1, batch // 2)} with twice the gradient_accumulation_steps")
-    if method == "full":
-        steps.append("method: lora")
-    elif method == "lora":
-        steps.append("method: qlora")
-    if length > 512:
-        steps.append(f"max_seq_len {length // 2}")
-    steps.append("a device with more memory")
-    return f"about {needed / 2**30:.1f} GiB are needed and {available / 2**30:.1f} GiB are there: try " + ", or ".join(
-        steps
-    )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmops_assets.specs.training import Hyperparams, TrainJobSpec, canonical_json
-from llmops_assets.training.memory import Estimate, Shape, advice, estimate
-from resources.gpus import Device
+from llmops_assets.training.memory import Estimate, Shape, estimate
+from resources.gpus import GPU_TYPES, Device
 
 WORKER_VERSION = "1"
 """Raise it with every change of the worker that changes the weights it makes from the same spec and rows."""
@@ -18,10 +18,6 @@ SUPPORTED_TRAINERS = ("trl",)
 
 MEMORY_SHARE = 0.9
 """Share of a device's memory that a plan may fill: fragments and peaks need the rest."""
-
-
-_ACHIEVED_FLOPS = {"H200": 400e12, "H100": 400e12, "A100": 125e12, "L40": 70e12, "4090": 65e12}
-"""Operations a second that training of this kind reaches, about 40 % of the dense bf16 peak, by a part of the name."""
 
 
 class PlanError(ValueError):
@@ -102,20 +98,9 @@ def plan_memory(
     return plain if plain.fits else MemoryPlan(needed(True), available, True)
 
 
-def refusal(plan: MemoryPlan, spec: TrainJobSpec, length: int) -> str:
-    """What to tell of a training that does not fit."""
-    return advice(
-        plan.estimate.total,
-        int(MEMORY_SHARE * plan.available),
-        method=spec.method,
-        batch=spec.hyperparams.batch_size,
-        length=length,
-    )
-
-
 def achieved_flops(device: Device) -> float:
     """Operations a second to reckon with on a device: of its kind, where its name is not known."""
-    known = next((flops for name, flops in _ACHIEVED_FLOPS.items() if name in device.name), None)
+    known = next((gpu.achieved_flops for name, gpu in GPU_TYPES.items() if name in device.name.lower()), None)
     return known or {"cuda": 50e12, "mps": 5e12, "cpu": 50e9}[device.kind]
 
 

@@ -1,9 +1,16 @@
 """What people see of a training in the Dagster UI and in MLflow."""
 
-from typing import Any
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from llmops_assets import plots
-from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord
+from llmops_assets.specs.records import AdapterRecord, CurvePoint, MergedModelRecord, PlanRecord
+
+if TYPE_CHECKING:
+    from resources.tracking import Tracking
 
 
 def size(count: int) -> str:
@@ -33,6 +40,7 @@ def plan_facts(plan: PlanRecord) -> dict[str, Any]:
         "memory needed": size(plan.memory_bytes),
         "memory of the device": size(plan.memory_available) if plan.memory_available else "unknown",
         "time, roughly": f"{plan.seconds:,.0f} s" if plan.seconds is not None else "unknown",
+        **gpu_type_facts(plan),
         "device": plan.device,
         "precision": plan.precision,
         "base": f"{plan.base.ref} ({plan.base.content_hash})" if plan.base else "none: from nothing",
@@ -42,10 +50,20 @@ def plan_facts(plan: PlanRecord) -> dict[str, Any]:
     }
 
 
+def gpu_type_facts(plan: PlanRecord) -> dict[str, Any]:
+    """What it would take on the GPU type that the spec names, which need not be of this machine."""
+    typed = plan.on_gpu_type
+    if typed is None:
+        return {}
+    words = f"{size(typed['needed'])} of {size(typed['available'])}, roughly {typed['seconds']:,.0f} s"
+    return {f"on {typed['gpu']}": words}
+
+
 def adapter_facts(record: AdapterRecord) -> dict[str, Any]:
     """What is worth seeing of a training, by name."""
     return {
         "steps": record.steps,
+        **({"best step": record.best_step} if record.best_step is not None else {}),
         "first loss": record.first_loss,
         "last loss": record.last_loss,
         **({"validation loss": record.eval_loss} if record.eval_loss is not None else {}),
@@ -54,9 +72,46 @@ def adapter_facts(record: AdapterRecord) -> dict[str, Any]:
         **({"peak memory": size(record.peak_memory_bytes)} if record.peak_memory_bytes else {}),
         "weights": "were there already: nothing was trained" if record.reused else "trained in this run",
         "resumed from step": record.resumed_from if record.resumed_from is not None else "the start",
-        "loss curve": plots.png_markdown(loss_plot(record), "loss by step"),
+        "loss curve": plots.png_markdown(loss_plot(record.curve), "loss by step"),
         "folder": record.path,
     }
+
+
+def checkpoint_facts(step: int, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is worth seeing while it trains, at the checkpoint of `step`, from the live metrics so far."""
+    names = {"loss": "loss", "eval_loss": "validation loss", "tokens_per_second": "tokens a second"}
+    last = {
+        shown: next((line[name] for line in reversed(lines) if line.get(name) is not None), None)
+        for name, shown in names.items()
+    }
+    memory = next((line["memory_bytes"] for line in reversed(lines) if line.get("memory_bytes")), None)
+    points = [CurvePoint(step=p["step"], loss=p.get("loss"), eval_loss=p.get("eval_loss")) for p in lines]
+    stride = -(-len(points) // 500) or 1
+    thinned = [p for i, p in enumerate(points) if i % stride == 0 or p.eval_loss is not None]
+    return {
+        "step": step,
+        **{name: value for name, value in last.items() if value is not None},
+        **({"peak memory": size(memory)} if memory else {}),
+        **({"loss curve": plots.png_markdown(loss_plot(thinned), "loss by step")} if points else {}),
+    }
+
+
+def keep_artifacts(tracking: "Tracking", run_id: str, plan: PlanRecord, facts: Mapping[str, Any]) -> None:
+    """Put what explains a training beside its MLflow run: the plan, the worker's log, the curve, the adapter's config.
+
+    The weights stay where they are: their folder and hash are tags.
+    """
+    folder = Path(plan.model_dir)
+    points = [CurvePoint(**point) for point in facts["curve"]]
+    with TemporaryDirectory() as temporary:
+        inside = Path(temporary)
+        (inside / "plan.json").write_text(plan.model_dump_json(indent=1), encoding="utf-8")
+        loss_plot(points).savefig(inside / "loss.png", dpi=110)
+        for path in (folder / "work" / "train.log", folder / "adapter" / "adapter_config.json"):
+            if path.exists():
+                shutil.copyfile(path, inside / path.name)
+        tracking.log_artifact(run_id, inside)
+    tracking.set_run_tags(run_id, {"llmops.weights": facts["path"], "llmops.content_hash": facts["content_hash"]})
 
 
 def merged_facts(record: MergedModelRecord) -> dict[str, Any]:
@@ -75,11 +130,11 @@ def merged_facts(record: MergedModelRecord) -> dict[str, Any]:
     }
 
 
-def loss_plot(record: AdapterRecord) -> Any:
+def loss_plot(curve: Sequence[CurvePoint]) -> Any:
     """Training and validation loss by step."""
     fig, ax = plots.figure()
-    train = [(p.step, p.loss) for p in record.curve if p.loss is not None]
-    validation = [(p.step, p.eval_loss) for p in record.curve if p.eval_loss is not None]
+    train = [(p.step, p.loss) for p in curve if p.loss is not None]
+    validation = [(p.step, p.eval_loss) for p in curve if p.eval_loss is not None]
     if train:
         ax.plot(*zip(*train, strict=True), color=plots.PALETTE[0], linewidth=1, label="training")
     if validation:

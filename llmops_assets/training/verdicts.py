@@ -77,6 +77,9 @@ def memory_fits(plan: PlanRecord) -> Verdict:
     figures = {"needed_bytes": plan.memory_bytes, "available_bytes": plan.memory_available}
     if plan.memory_advice is not None:
         return Verdict(False, f"it would not fit {plan.device}: {plan.memory_advice}", figures)
+    typed = plan.on_gpu_type
+    if typed is not None and typed["advice"] is not None:
+        return Verdict(False, f"it would not fit a GPU of type {typed['gpu']}: {typed['advice']}", figures)
     return Verdict(True, f"about {plan.memory_bytes / 2**30:.1f} GiB are needed on {plan.device}", figures)
 
 
@@ -97,8 +100,17 @@ def weights_moved(record: AdapterRecord) -> Verdict:
 def checkpoint_kept(record: AdapterRecord, plan: PlanRecord) -> Verdict:
     folder = Path(plan.model_dir) / "checkpoints"
     step, path, _warnings = folders.last_checkpoint(folder)
+    best = record.best_step
+    if best is not None and (fault := folders.damage(folder / f"checkpoint-{best}")) is not None:
+        return Verdict(
+            False,
+            f"the weights are those of step {best}, the best on the validation rows, but its checkpoint in {folder} "
+            f"cannot be used: {fault}. Delete the adapter folder and train again",
+        )
     if step == record.steps:
-        return Verdict(True, f"the checkpoint of the last step {step} is whole", {"checkpoint": str(path)})
+        kept = f"the checkpoint of the last step {step} is whole"
+        text = kept if best is None else f"{kept}, and that of the best, {best}, whose weights were taken"
+        return Verdict(True, text, {"checkpoint": str(path)})
     found = f"the last whole checkpoint is of step {step}" if step is not None else "there is no whole checkpoint"
     text = f"{found} in {folder}, but {record.steps} steps were trained"
     return Verdict(False, f"{text}. Was the disk full? Delete the adapter folder and train again")

@@ -14,8 +14,18 @@ from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from llmops_assets.training.base import BaseModelError, Sources, hub_folder, inspect_base, resolve
+from llmops_assets.training.fit import on_gpu_type, refusal, settings_within, wrong_type
 from llmops_assets.training.memory import Shape, estimate
-from llmops_assets.training.plan import PlanError, check_supported, plan_memory, refusal, total_steps, training_key
+from llmops_assets.training.plan import (
+    MEMORY_SHARE,
+    PlanError,
+    achieved_flops,
+    check_supported,
+    plan_memory,
+    total_steps,
+    training_key,
+)
+from resources.gpus import cpu, parse_nvidia_smi
 from tests.training.conftest import pretrain_spec, sft_spec
 
 LLAMA_8B = Shape(
@@ -59,7 +69,43 @@ def test_activations_are_recomputed_only_where_memory_asks_for_it() -> None:
     assert wide.fits and not wide.checkpointing
     assert tight.fits and tight.checkpointing
     assert not hopeless.fits
-    assert "batch_size 4" in refusal(hopeless, job, 2048) and "qlora" in refusal(hopeless, job, 2048)
+    assert not list(settings_within(LLAMA_8B, job, precision="bf16", device="cuda", available=4 * GIB, length=2048))
+
+
+def test_a_refusal_names_settings_that_really_fit() -> None:
+    job = spec(sft_spec("hf:/models/llama", batch_size=8, max_seq_len=2048, train_embeddings=False))
+    where = {"precision": "bf16", "device": "cuda", "length": 2048}
+    small = plan_memory(LLAMA_8B, job, available=20 * GIB, **where)
+    assert not small.fits
+    told = refusal(small, LLAMA_8B, job, **where)
+    found = list(settings_within(LLAMA_8B, job, precision="bf16", device="cuda", available=20 * GIB, length=2048))
+    assert found and found[0].words(job, 2048) in told and "gpu_type: " in told
+    for setting in found:
+        changed = {"batch_size": setting.batch_size, "gradient_accumulation_steps": setting.accumulation}
+        changed |= {"max_seq_len": setting.length, "train_embeddings": False}
+        other = spec(sft_spec("hf:/models/llama", setting.method, **changed))
+        again = plan_memory(LLAMA_8B, other, precision="bf16", device="cuda", available=20 * GIB, length=setting.length)
+        assert again.estimate.total == setting.needed <= MEMORY_SHARE * 20 * GIB
+        assert setting.batch_size * setting.accumulation == 8
+
+
+def test_a_gpu_type_is_reckoned_with_wherever_it_is_planned() -> None:
+    job = spec({**sft_spec("hf:/models/llama", "full", max_seq_len=2048), "resources": {"gpus": 1, "gpu_type": "h100"}})
+    full = on_gpu_type(LLAMA_8B, job, length=2048, tokens=10**6)
+    assert full.needed > 80 * GIB and "method: lora" in full.advice
+    lora = spec(
+        {
+            **sft_spec("hf:/models/llama", max_seq_len=2048, train_embeddings=False),
+            "resources": {"gpus": 1, "gpu_type": "H100"},
+        }
+    )
+    assert on_gpu_type(LLAMA_8B, lora, length=2048, tokens=10**6).advice is None
+    assert on_gpu_type(LLAMA_8B, spec(sft_spec("hf:/models/llama")), length=2048, tokens=10**6) is None
+    (h100,) = parse_nvidia_smi("0, GPU-a, NVIDIA H100 80GB HBM3, 81559")
+    (a10,) = parse_nvidia_smi("0, GPU-b, NVIDIA A10, 23028")
+    assert wrong_type(job, h100) is None
+    assert "NVIDIA A10" in wrong_type(job, a10)
+    assert achieved_flops(h100) > achieved_flops(a10) > achieved_flops(cpu())
 
 
 @pytest.mark.parametrize(

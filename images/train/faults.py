@@ -1,0 +1,164 @@
+"""What breaks a training from outside of it (memory, disk, inputs that changed), told so that one can act on it."""
+
+import errno
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llmops_assets.specs.training import TrainJobSpec, canonical_json
+from llmops_assets.training import folders
+
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "files are limited in size",
+}
+# safetensors and torch.save tell the error of the system in words only.
+_DISK_WORDS = {"os error 28": errno.ENOSPC, "os error 27": errno.EFBIG, "os error 122": errno.EDQUOT}
+_TORCH_WRITER = ("PytorchStreamWriter failed", "unexpected pos", "iostream error")
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
+
+
+class OutOfMemory(RuntimeError):
+    """The training needed more memory than there is."""
+
+
+class DiskFull(OSError):
+    """A checkpoint or the weights could not be written."""
+
+
+class InputsChanged(RuntimeError):
+    """What a training is made of is not what was planned, or not what its checkpoint was made of."""
+
+
+def gib(count: float) -> str:
+    """A number of bytes in words, of a size that people compare."""
+    return f"{count / 2**30:,.2f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
+
+
+def identity(spec: TrainJobSpec, job: Mapping[str, Any]) -> dict[str, str]:
+    """What decides the weights, by part: a checkpoint goes on only with what it began with."""
+    seal = Path(job["plan_dir"]) / folders.SEAL
+    files = json.loads(seal.read_text(encoding="utf-8"))["files"] if seal.exists() else {}
+    base = job.get("base") or {}
+    parts = {
+        "rows": canonical_json(files),
+        "base model": str(base.get("content_hash") or ""),
+        "recipe": canonical_json(spec.weights_recipe()),
+    }
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
+
+
+def check_inputs(job: Mapping[str, Any]) -> None:
+    """Raise InputsChanged when the planned rows or the base model are not there, or not what they were."""
+    plan_dir = Path(job["plan_dir"])
+    fault = folders.damage(plan_dir)
+    if fault is not None:
+        raise InputsChanged(f"the planned rows in {plan_dir} cannot be used: {fault}. Materialise training_plan again")
+    base = job.get("base")
+    if not base:
+        return
+    folder = Path(base["path"])
+    if not (folder / "config.json").exists():
+        raise InputsChanged(f"the base model is gone: no {folder / 'config.json'}. Restore it, or train it again")
+    wanted = base.get("content_hash")
+    if wanted and (found := folders.content_hash(folder)) != wanted:
+        raise InputsChanged(
+            f"the base model at {folder} was changed after this training was planned ({wanted} became {found}): "
+            "register it anew (`llmops model register`), have it approved, and request the training again"
+        )
+
+
+def check_resumable(step: int, checkpoint: Path, ours: Mapping[str, str]) -> None:
+    """Raise InputsChanged when a checkpoint was made of other rows, another base or another recipe."""
+    theirs = (folders.facts(checkpoint) or {}).get("identity")
+    if theirs is None:
+        return
+    other = [name for name in ours if theirs.get(name) != ours[name]]
+    if other:
+        raise InputsChanged(
+            f"the checkpoint of step {step} was made with {' and '.join(f'another {name}' for name in other)}: going "
+            f"on from it would give weights of neither. Delete {checkpoint.parent} to begin anew"
+        )
+
+
+def checkpoint_bytes(model: Any) -> int:
+    """About what a checkpoint of `model` takes on disk: the trained weights, and Adam's two moments of each."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return sum(p.numel() * (p.element_size() + 8) for p in trained)
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Raise DiskFull when not even one checkpoint of `needed` bytes has room beside `folder`'s other files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DiskFull(
+            errno.ENOSPC,
+            f"a checkpoint takes about {gib(needed)} and {gib(free)} are free: make room, or put LLMOPS_ARTIFACT_ROOT "
+            "on a larger disk",
+            str(folder),
+        )
+
+
+@contextmanager
+def explained(job: Mapping[str, Any], needed: Mapping[str, int]) -> Iterator[None]:
+    """Say of an error for want of memory or disk what was needed; half-written checkpoints go.
+
+    `needed` may be filled in by the body: the bytes of a `checkpoint`.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if (fault := _disk_fault(error)) is not None:
+            raise _disk_full(fault, job, needed) from error
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _MEMORY_WORDS):
+            raise
+        raise OutOfMemory(_memory_words(job, error)) from error
+    except OSError as error:
+        if isinstance(error, DiskFull) or error.errno not in _DISK:
+            raise
+        raise _disk_full(error.errno, job, needed) from error
+    except Exception as error:
+        # SafetensorError is an Exception of its own.
+        if (fault := _disk_fault(error)) is None:
+            raise
+        raise _disk_full(fault, job, needed) from error
+
+
+def _disk_fault(error: BaseException) -> int | None:
+    text = str(error)
+    found = next((number for words, number in _DISK_WORDS.items() if words in text), None)
+    return errno.ENOSPC if found is None and any(words in text for words in _TORCH_WRITER) else found
+
+
+def _disk_full(number: int, job: Mapping[str, Any], needed: Mapping[str, int]) -> DiskFull:
+    folder = Path(job["checkpoints"])
+    for _step, path in folders.checkpoints(folder):
+        if not (path / folders.SEAL).exists():
+            # It would never count, and what it takes is what is lacking.
+            shutil.rmtree(path, ignore_errors=True)
+    step, _path, _warnings = folders.last_checkpoint(folder)
+    kept = f"the checkpoint of step {step} is whole, the next run goes on from it" if step else "no checkpoint is whole"
+    free = gib(shutil.disk_usage(folder).free)
+    size = gib(needed["checkpoint"]) if "checkpoint" in needed else "more than that"
+    return DiskFull(
+        number,
+        f"{_DISK[number]}: a checkpoint takes about {size} and {free} are free. Make room, then resume; {kept}",
+        str(folder),
+    )
+
+
+def _memory_words(job: Mapping[str, Any], error: BaseException) -> str:
+    memory = job.get("memory") or {}
+    plan = ""
+    if memory.get("needed"):
+        there = f" of the {gib(memory['available'])} that it may fill" if memory.get("available") else ""
+        plan = f" The plan reckoned with {gib(memory['needed'])}{there}."
+    first = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    advice = memory.get("advice") or "lower batch_size, or max_seq_len"
+    return f"out of memory.{plan} What would take less: {advice}. It was told: {first}"
