@@ -137,23 +137,32 @@ def parse_spec(kind: type[S], data: dict[str, Any]) -> S:
 
 def guard(call: Callable[[], None]) -> int:
     """Run the command; an error that is a user's to mend is told in one line, without a traceback."""
-    from llmops_assets.cli.stack import StackError
-    from resources.catalog import Conflict, NotFound
-    from resources.dataset_store import DatasetStoreError
-    from resources.encryption import EncryptionError
-
     try:
         call()
     except SpecError as error:
         print_faults(error.faults)
         return int(Exit.INVALID)
-    except (Conflict, NotFound, DatasetStoreError, EncryptionError, FileNotFoundError, ValueError) as error:
+    except Exception as error:
+        code = _code_of(error)
+        if code is None:
+            raise
         err.print(f"[bold red]error:[/] {_escape(str(error))}")
-        return int(Exit.INVALID)
-    except StackError as error:
-        err.print(f"[bold red]error:[/] {_escape(str(error))}")
-        return int(Exit.UNAVAILABLE)
+        return int(code)
     return int(Exit.OK)
+
+
+def _code_of(error: Exception) -> Exit | None:
+    """The exit code of an error that is a user's to mend; None for any other."""
+    # Imported once something went wrong: commands that need no catalog start without it.
+    from llmops_assets.cli.stack import StackError
+    from resources.catalog import Conflict, NotFound
+    from resources.dataset_store import DatasetStoreError
+    from resources.encryption import EncryptionError
+
+    if isinstance(error, StackError):
+        return Exit.UNAVAILABLE
+    mended = (Conflict, NotFound, DatasetStoreError, EncryptionError, FileNotFoundError, ValueError)
+    return Exit.INVALID if isinstance(error, mended) else None
 
 
 def print_faults(faults: Sequence[SpecFault]) -> None:

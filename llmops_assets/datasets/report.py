@@ -280,7 +280,9 @@ def _statistics(lengths: pl.DataFrame, scores: pl.DataFrame) -> dict[str, float]
     if lengths["turns"].max():
         figures["turns_mean"] = round(float(lengths["turns"].mean() or 0.0), 2)
     for name in quality.MEASURES:
-        figures[f"{name}_mean"] = round(float(scores[name].mean() or 0.0), 4)
+        # Short answers have no compression ratio; a dataset of them has no mean of it.
+        if (mean := scores[name].mean()) is not None:
+            figures[f"{name}_mean"] = round(float(mean), 4)
     return figures
 
 
@@ -380,7 +382,7 @@ def markdown_table(lines: list[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in head + body)
 
 
-def samples(findings: pl.DataFrame, each: int = 3) -> list[dict[str, Any]]:
+def samples(findings: pl.DataFrame, each: int = 2) -> list[dict[str, Any]]:
     """A few findings of each kind and type of personal data and toxicity, with file and line."""
     personal = findings.filter(pl.col("kind").is_in(["pii", "toxic"]))
     table = personal.group_by("kind", "type", maintain_order=True).head(each).sort("kind", "type", maintain_order=True)
