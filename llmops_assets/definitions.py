@@ -9,6 +9,7 @@ from llmops_assets.evaluation import checks as evaluation_checks
 from llmops_assets.experiments import assets as experiment_assets
 from llmops_assets.experiments import checks as experiment_checks
 from llmops_assets.registry import assets as registry_assets
+from llmops_assets.registry import checks as registry_checks
 from llmops_assets.registry import erasure_checks
 from llmops_assets.serving import assets as serving_assets
 from llmops_assets.serving import checks as serving_checks
@@ -30,7 +31,15 @@ def build(settings: Settings) -> dg.Definitions:
             include_specs=True,
         ),
         asset_checks=dg.load_asset_checks_from_modules(
-            [dataset_checks, training_checks, evaluation_checks, erasure_checks, serving_checks, experiment_checks]
+            [
+                dataset_checks,
+                training_checks,
+                evaluation_checks,
+                registry_checks,
+                erasure_checks,
+                serving_checks,
+                experiment_checks,
+            ]
         ),
         resources={
             "settings": settings,

@@ -301,6 +301,13 @@ class Catalog:
             )
         return self.base_model(ref)
 
+    def archive_base(self, ref: str, actor: str = "cli") -> BaseModelEntry:
+        """Let no more trainings start from a base model."""
+        self.base_model(ref)
+        with self._write(actor, "base.archive", ref) as connection:
+            connection.execute(t.base_models.update().where(t.base_models.c.ref == ref).values(state="archived"))
+        return self.base_model(ref)
+
     def base_model(self, ref: str) -> BaseModelEntry:
         return BaseModelEntry(**self._one(t.base_models, ref, "base model"))
 
@@ -559,6 +566,18 @@ class Catalog:
     def audit_log(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest lines of the audit log, newest first."""
         return [dict(r) for r in self._rows(sa.select(t.audit).order_by(t.audit.c.id.desc()).limit(limit))]
+
+    def audit_of(self, target: str, *, exact: bool = True, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest lines about a target, or whose detail names it as the model, newest first.
+
+        Without `exact`, `target` is the name of a model, whose versions are all meant.
+        """
+        subjects = (t.audit.c.target, t.audit.c.detail["model_ref"].as_string())
+        if exact:
+            mine = sa.or_(*(subject == target for subject in subjects))
+        else:
+            mine = sa.or_(*(subject.startswith(f"{target}@", autoescape=True) for subject in subjects))
+        return [dict(r) for r in self._rows(sa.select(t.audit).where(mine).order_by(t.audit.c.id.desc()).limit(limit))]
 
     def log(self, actor: str, action: str, target: str, **detail: Any) -> None:
         """Append a line to the audit log."""

@@ -7,6 +7,7 @@ import urllib.request
 from typing import Any
 
 from resources.catalog import Catalog
+from resources.model_server import Answer, answer_of
 
 
 class GatewayError(RuntimeError):
@@ -59,6 +60,19 @@ class GatewayAdmin:
         return 0
 
     def probe(self, endpoint: str, messages: list[dict[str, str]], *, seconds: float = 60.0) -> str | None:
+        """What an endpoint answers through the gateway, as `ask` has it; its text alone."""
+        answer = self.ask(endpoint, messages, seconds=seconds)
+        return None if answer is None else str(answer.text)
+
+    def ask(
+        self,
+        endpoint: str,
+        messages: list[dict[str, str]],
+        *,
+        max_tokens: int = 16,
+        token_ids: bool = False,
+        seconds: float = 60.0,
+    ) -> Answer | None:
         """A completion of the endpoint through the gateway, or None when the gateway does not run.
 
         It is a probe: the gateway does not log it, so it is no exposure of an experiment. Raises GatewayError when
@@ -66,18 +80,22 @@ class GatewayAdmin:
         """
         if self.state() is None:
             return None
+        body: dict[str, Any] = {"model": endpoint, "messages": messages, "max_tokens": max_tokens, "user": "probe"}
+        if token_ids:
+            body["return_token_ids"] = True
         request = urllib.request.Request(
             f"{self.url}/v1/chat/completions",
-            json.dumps({"model": endpoint, "messages": messages, "max_tokens": 16, "user": "probe"}).encode(),
+            json.dumps(body).encode(),
             {"Content-Type": "application/json", "x-llmops-probe": "1"},
         )
+        begun = time.monotonic()
         try:
             with urllib.request.urlopen(request, timeout=seconds) as response:
-                return str(json.load(response)["choices"][0]["message"]["content"])
+                return answer_of(json.load(response), time.monotonic() - begun)
         except urllib.error.HTTPError as error:
             told = error.read(1000).decode("utf-8", "replace")
             raise GatewayError(f"through the gateway endpoint {endpoint!r} answers {error.code}: {told}") from error
-        except (OSError, ValueError, LookupError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise GatewayError(f"through the gateway endpoint {endpoint!r} does not answer: {error!r}") from error
 
     def state(self) -> dict[str, Any] | None:

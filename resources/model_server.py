@@ -14,8 +14,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
@@ -50,11 +51,31 @@ class EngineMissing(ServerError):
 
 @dataclass(frozen=True)
 class Answer:
-    """A completion: its text, its length in tokens, and the seconds that it took."""
+    """A completion: its text, its length in tokens, and the seconds that it took.
+
+    `prompt_ids` and `token_ids` are what the model saw and said, where that was asked for and the engine tells.
+    """
 
     text: str
     tokens: int
     seconds: float
+    finish_reason: str | None = None
+    prompt_ids: tuple[int, ...] | None = None
+    token_ids: tuple[int, ...] | None = None
+
+
+def answer_of(completion: dict[str, Any], seconds: float) -> Answer:
+    """The answer in a chat completion of the OpenAI protocol; LookupError or TypeError when it is none."""
+    choice = completion["choices"][0]
+    seen, said = completion.get("prompt_token_ids"), choice.get("token_ids")
+    return Answer(
+        choice["message"]["content"],
+        completion["usage"]["completion_tokens"],
+        seconds,
+        choice.get("finish_reason"),
+        None if seen is None else tuple(seen),
+        None if said is None else tuple(said),
+    )
 
 
 class ModelServers:
@@ -229,18 +250,25 @@ class ModelServers:
         return answer
 
     def complete(
-        self, backend: Backend, messages: list[dict[str, str]], *, max_tokens: int = 16, timeout: float = 60
+        self,
+        backend: Backend,
+        messages: list[dict[str, str]],
+        *,
+        max_tokens: int = 16,
+        token_ids: bool = False,
+        timeout: float = 60,
     ) -> Answer:
         """Ask the backend itself, past the gateway, for a greedy completion; raises ServerError when it gives none."""
         body = {"model": "model", "messages": messages, "max_tokens": max_tokens, "temperature": 0}
+        if token_ids:
+            body["return_token_ids"] = True
         request = urllib.request.Request(
             f"{backend.url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         begun = time.monotonic()
         try:
             with urllib.request.urlopen(request, timeout=timeout) as response:
-                answer = json.load(response)
-            text, tokens = answer["choices"][0]["message"]["content"], answer["usage"]["completion_tokens"]
+                answer = answer_of(json.load(response), time.monotonic() - begun)
         except urllib.error.HTTPError as error:
             told = error.read(2000).decode("utf-8", "replace")
             raise ServerError(
@@ -250,9 +278,40 @@ class ModelServers:
             raise ServerError(
                 f"the model server {backend.id} gave no completion: {error!r}{self._log_tail(backend)}"
             ) from error
-        if not isinstance(text, str) or not tokens:
+        if not isinstance(answer.text, str) or not answer.tokens:
             raise ServerError(f"the model server {backend.id} generated nothing{self._log_tail(backend)}")
-        return Answer(text, int(tokens), time.monotonic() - begun)
+        return answer
+
+    @contextmanager
+    def trial(
+        self, id: str, model_ref: str, model_path: str, engine: str, runtime: dict[str, Any]
+    ) -> Iterator[Backend]:
+        """A server of a model that no endpoint routes to, healthy, for as long as the body takes.
+
+        One at a time under an id; a trial that was cut off is ended by the next of its id, or when the platform stops.
+        """
+        with self.exclusively(id):
+            self.stop(id)
+            trial = Backend(
+                id=id,
+                endpoint=id,
+                model_ref=model_ref,
+                model_path=model_path,
+                engine=engine,
+                runtime=runtime,
+                url="",
+                pid=None,
+                pid_started=None,
+                state="starting",
+                log_path=None,
+                created_at=datetime.now(UTC),
+            )
+            try:
+                running = self.start(trial)
+                self.wait_healthy(running)
+                yield running
+            finally:
+                self.stop(id)
 
     # stopping
 

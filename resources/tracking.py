@@ -415,4 +415,5 @@ class Tracking:
             job_type=entry.tags["job_type"],
             mlflow_run_id=entry.run_id,
             card=entry.tags.get("card", ""),
+            scheme=entry.tags.get("scheme") or None,
         )

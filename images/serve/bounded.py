@@ -9,6 +9,7 @@ generation_config may carry, as in the evaluation that the model passed.
 import logging
 from typing import Any
 
+from images.serve import token_ids
 from images.serve.engines import Cache, Limits
 
 
@@ -30,7 +31,9 @@ def _bounded(manager: type, limits: Limits) -> type:
             self, model: Any, processor: Any, inputs: dict, gen_config: Any, **more: Any
         ) -> Any:
             _admit(inputs, gen_config, processor, limits)
-            return await super().generate_non_streaming(model, processor, inputs, gen_config, **more)
+            said = await super().generate_non_streaming(model, processor, inputs, gen_config, **more)
+            token_ids.note(inputs["input_ids"], said[2])
+            return said
 
     return BoundedManager
 
@@ -55,9 +58,10 @@ def _admit(inputs: dict, gen_config: Any, processor: Any, limits: Limits) -> Non
 def serve(model: str, host: str, port: int, limits: Limits, cache: Cache, *, device: str, dtype: str) -> None:
     """Serve the model folder `model` until SIGTERM; requests in flight are answered first."""
     from transformers.cli.serve import Serve
-    from transformers.cli.serving import utils
+    from transformers.cli.serving import chat_completion, utils
 
     utils.CBGenerateManager = _bounded(utils.CBGenerateManager, limits)
+    chat_completion.ChatCompletionHandler = token_ids.handler(chat_completion.ChatCompletionHandler)
     # One line a request, for as long as the server runs, would only fill the disk; the gateway logs requests.
     logging.getLogger("uvicorn.access").addFilter(lambda record: False)
     Serve(

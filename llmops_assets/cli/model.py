@@ -5,32 +5,52 @@ from typing import Annotated
 
 import typer
 
-from llmops_assets.cli.common import Json, actor, out, print_json, show, wiring
+from llmops_assets.cli import model_steps
+from llmops_assets.cli.common import Json, actor, out, print_json, show, when, wiring
 
-app = typer.Typer(help="Models: list and show versions; register and approve base models.", no_args_is_help=True)
+app = typer.Typer(help="Models: versions and their way to production; base models.", no_args_is_help=True)
+
+
+SORT_KEYS = {
+    "created_at": lambda v: (v.created_at, v.name, v.version),
+    "updated_at": lambda v: (v.updated_at, v.name, v.version),
+    "name": lambda v: (v.name, v.version),
+    "version": lambda v: (v.version, v.name),
+    "state": lambda v: (v.state, v.created_at),
+}
 
 
 @app.command("list")
 def list_(
-    name: Annotated[str | None, typer.Argument(help="Only versions of this model.")] = None, json: Json = False
+    name: Annotated[str | None, typer.Argument(help="Only versions of this model.")] = None,
+    sort: Annotated[str, typer.Option(help="created_at, updated_at, name, version or state.")] = "created_at",
+    ascending: Annotated[bool, typer.Option("--ascending", help="Oldest or smallest first.")] = False,
+    state: Annotated[str | None, typer.Option(help="Only draft, approved, staging, production or archived.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="No more than so many versions.")] = None,
+    json: Json = False,
 ) -> None:
     """List registered versions, newest first, and base models.
 
-    Example: `llmops model list --json`
+    Example: `llmops model list desk-tuned --state staging --json`
     """
+    if sort not in SORT_KEYS:
+        raise ValueError(f"--sort {sort}: choose one of {', '.join(SORT_KEYS)}")
     w = wiring()
-    versions = w.tracking.models(name)
-    bases = w.catalog.base_models()
+    versions = sorted(w.tracking.models(name), key=SORT_KEYS[sort], reverse=not ascending)
+    versions = [v for v in versions if state in (None, v.state)][:limit]
+    bases = w.catalog.base_models() if name is None else []
     if json:
         print_json({"versions": [_plain(v) for v in versions], "base_models": [vars(b) for b in bases]})
         return
-    show(
-        "Registered versions",
-        ["model", "state", "aliases", "created"],
-        [[v.ref, v.state, ", ".join(v.aliases), str(v.created_at)[:16]] for v in versions],
-    )
+    columns = ["model", "state", "aliases", "dataset", "recipe", "created"]
+    show("Registered versions", columns, [_row(v) for v in versions])
     if bases:
         show("Base models", ["ref", "family", "state", "path"], [[b.ref, b.family, b.state, b.path] for b in bases])
+
+
+def _row(version) -> list[str | None]:
+    lineage = [version.tags.get("dataset"), version.tags.get("recipe")]
+    return [version.ref, version.state, ", ".join(version.aliases), *lineage, when(version.created_at)]
 
 
 def _plain(version) -> dict:
@@ -71,11 +91,4 @@ def register(
     out.print(f"{entry.ref}: {entry.state}. Approve it with: llmops model approve {entry.ref}")
 
 
-@app.command()
-def approve(ref: Annotated[str, typer.Argument(metavar="hf:PATH")]) -> None:
-    """Let trainings start from a registered base model.
-
-    Example: `llmops model approve hf:/models/Qwen3-0.6B`
-    """
-    entry = wiring().catalog.approve_base(ref, actor())
-    out.print(f"{entry.ref}: {entry.state} by {entry.approved_by}")
+model_steps.add_to(app)

@@ -1,12 +1,13 @@
-"""Whether a served model says what its evaluation saw: the same chat template, the same answers."""
+"""Whether a served model sees and says what its evaluation saw: template, BOS, stop token, length, token for token."""
 
 import hashlib
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 
 def template_hash(folder: Path | str) -> str | None:
@@ -21,19 +22,96 @@ def template_hash(folder: Path | str) -> str | None:
     return hashlib.sha256(template.encode()).hexdigest()[:12] if isinstance(template, str) and template else None
 
 
+Kind = Literal["template", "bos", "prompt cut", "stop", "length", "answer"]
+OF_THE_PROMPT: tuple[Kind, ...] = ("template", "bos", "prompt cut")
+"""What no rounding explains: the model was shown something else."""
+
+_ADVICE: dict[Kind, str] = {
+    "template": "the server renders another chat template: compare chat_template.jinja with the training's",
+    "bos": "the server begins prompts otherwise: compare add_bos_token and the template's own BOS",
+    "prompt cut": "the server cuts prompts: raise its max_input_tokens",
+    "stop": "the server ends answers at another token: compare eos_token_id in generation_config.json",
+    "length": "the server cuts answers: raise its max_output_tokens",
+    "answer": "the server decodes otherwise: greedy, no penalties, the same precision",
+}
+
+
+class Served(Protocol):
+    """What a server answered; ids are None where the engine does not tell them."""
+
+    text: str
+    finish_reason: str | None
+    prompt_ids: tuple[int, ...] | None
+    token_ids: tuple[int, ...] | None
+
+
 @dataclass(frozen=True)
-class Disagreement:
-    """A question that the server answers otherwise than the model did in its evaluation."""
+class Difference:
+    """A question that the server treats otherwise than the evaluation did: how, and the two sides of it."""
 
     question: str
+    kind: Kind
     evaluated: str
     served: str
 
 
-def disagreements(questions: Sequence[str], evaluated: Sequence[str], served: Sequence[str]) -> list[Disagreement]:
-    """The questions whose answers differ in more than normal form and surrounding white space."""
-    triples = zip(questions, evaluated, served, strict=True)
-    return [Disagreement(q, e, s) for q, e, s in triples if _plain(e) != _plain(s)]
+def difference(row: Mapping[str, Any], served: Served) -> Difference | None:
+    """How `served` differs from a row of an evaluation's answers file; None where it does not.
+
+    Token ids decide where both sides have them; text, less normal form and surrounding white space, where not.
+    """
+    question, seen, said = row["prompt"], row.get("prompt_ids"), row.get("token_ids")
+    if seen and served.prompt_ids is not None and tuple(seen) != served.prompt_ids:
+        return Difference(question, _prompt_kind(seen, served.prompt_ids), *_around(seen, served.prompt_ids))
+    if not said or served.token_ids is None:
+        same = _plain(row["got"]) == _plain(served.text)
+        return None if same else Difference(question, "answer", row["got"], served.text)
+    evaluated, got = tuple(said), served.token_ids
+    # Some engines leave the token that ended an answer out.
+    if got == evaluated or (got == evaluated[:-1] and row["finish_reason"] == served.finish_reason == "stop"):
+        return None
+    return Difference(question, _answer_kind(evaluated, got, served.finish_reason), *_around(evaluated, got))
+
+
+def differences(rows: Sequence[Mapping[str, Any]], served: Sequence[Served]) -> list[Difference]:
+    """The rows that a server treats otherwise."""
+    found = (difference(row, answer) for row, answer in zip(rows, served, strict=True))
+    return [one for one in found if one is not None]
+
+
+def told(asked: int, found: Sequence[Difference]) -> str:
+    """What a comparison came to, and what to do about each kind of difference."""
+    if not found:
+        return f"{asked} of {asked} prompts and answers are those of the evaluation"
+    kinds = Counter(one.kind for one in found)
+    faults = "; ".join(f"{count} × {kind}: {_ADVICE[kind]}" for kind, count in kinds.most_common())
+    return f"{asked - len(found)} of {asked} prompts and answers are those of the evaluation; {faults}"
+
+
+def _prompt_kind(evaluated: Sequence[int], served: Sequence[int]) -> Kind:
+    one, other = list(evaluated), list(served)
+    if one[1:] == other or other[1:] == one:
+        return "bos"
+    if len(other) < len(one) and (one[: len(other)] == other or one[-len(other) :] == other):
+        return "prompt cut"
+    return "template"
+
+
+def _answer_kind(evaluated: Sequence[int], served: Sequence[int], reason: str | None) -> Kind:
+    shorter = min(len(evaluated), len(served))
+    if list(evaluated[:shorter]) != list(served[:shorter]):
+        return "answer"
+    return "length" if len(served) < len(evaluated) and reason == "length" else "stop"
+
+
+def _around(evaluated: Sequence[int], served: Sequence[int]) -> tuple[str, str]:
+    """Both sides from a little before the first token in which they differ."""
+    at = next((i for i, (a, b) in enumerate(zip(evaluated, served, strict=False)) if a != b), None)
+    at = min(len(evaluated), len(served)) if at is None else at
+    start = max(0, at - 3)
+    shown = (f"from token {start} of {len(ids)}: {list(ids[start : at + 5])}" for ids in (evaluated, served))
+    one, other = shown
+    return one, other
 
 
 def answers_to_repeat(answers: Path, suite: str, most: int, most_tokens: int | None = None) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from llmops_assets.specs.suite import JudgeKind
 JobType = Literal["PRETRAIN", "SFT", "RAG_TUNING", "RLHF", "EMBEDDING"]
 JOB_TYPES: tuple[str, ...] = get_args(JobType)
 ServeTarget = Literal["GENERATION", "RAG"]
+Scheme = Literal["w4a16", "w8a8", "fp8", "awq", "int8"]
 Environment = Literal["dev", "staging", "production"]
 DEFAULT_POLICY = Path(__file__).with_name("policy.yaml")
 FAMILY_VERSION_KEY = "llmops_family_version"
@@ -199,6 +200,23 @@ class ServingPolicy(Part):
     stop_timeout_seconds: Float = Field(gt=0)
 
 
+class Compression(Part):
+    """What of a model may be lost when its weights are written with fewer bits."""
+
+    schemes: list[Scheme] = Field(default_factory=lambda: ["w8a8"], description="Made unless the run says otherwise.")
+    max_drop: Float = Field(default=0.02, ge=0, le=1, description="Of the headline figure, in points of it.")
+    min_top1: Float = Field(default=0.9, ge=0, le=1, description="Share of tokens that both think likeliest.")
+    calibration_rows: Int = Field(default=128, ge=1, description="Training rows that the rounding is fitted on.")
+
+
+class RegistryPolicy(Part):
+    new_version: Literal["draft", "staging"] = Field(
+        default="staging", description="draft: a person approves it; staging: the gate is enough."
+    )
+    parity_items: Int = Field(default=8, ge=1, description="Evaluation items that a trial server has to repeat.")
+    compression: Compression = Field(default_factory=Compression)
+
+
 class Policy(Part):
     """Everything that specs and stages are held to."""
 
@@ -210,6 +228,7 @@ class Policy(Part):
     datasets: DatasetPolicy
     experiments: ExperimentPolicy
     serving: ServingPolicy
+    registry: RegistryPolicy = Field(default_factory=RegistryPolicy)
 
     @model_validator(mode="after")
     def _complete(self) -> "Policy":

@@ -153,7 +153,8 @@ def register(
         for line, row in zip(said.read_text().splitlines(), rows, strict=True):
             answer, question = json.loads(line), row["messages"][0]["content"]
             kept = {"id": row["id"], "suite": "test", "prompt": question, "got": answer["text"]}
-            file.write(json.dumps(kept | {"tokens": answer["tokens"]}) + "\n")
+            kept |= {name: answer[name] for name in ("tokens", "token_ids", "prompt_ids", "finish_reason")}
+            file.write(json.dumps(kept) + "\n")
     cell, digest = training_key("desk@v1", recipe), content_hash(model)
     same = {"dataset": "desk@v1", "recipe": recipe, "training_key": "0123456789ab"}
     records.save(
@@ -260,7 +261,7 @@ def test_an_endpoint_is_deployed_compared_and_rolled_back(house: House, models: 
     assert not found["template_parity"].passed
     assert "was trained with" in found["template_parity"].description
     assert not found["answers_as_evaluated"].passed
-    assert found["answers_as_evaluated"].description.startswith("0 of 8 answers")
+    assert found["answers_as_evaluated"].description.startswith("0 of 10 prompts and answers")
     assert found["serving_answers"].passed
 
 

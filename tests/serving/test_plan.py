@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from images.serve.engines import Cache, limits, model_config, vllm_command
 from llmops_assets.experiments.assignment import assign
 from llmops_assets.serving import rollout
-from llmops_assets.serving.parity import disagreements, template_hash
+from llmops_assets.serving.parity import differences, template_hash
 from llmops_assets.serving.rollout import NotAdmitted, Target, admit, backend_id, describe, plan, shares, target_of
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.records import RegisteredModelRecord
+from resources.model_server import Answer
 from tests.serving.conftest import deployment_spec
 
 
@@ -189,5 +190,6 @@ def test_the_template_that_is_served_is_told_by_its_hash(models: dict[str, Path]
 
 def test_answers_disagree_in_more_than_their_normal_form():
     composed, decomposed = "네", "\u1102\u1166"
-    differing = disagreements(["q1", "q2", "q3"], [composed, "a", "b "], [decomposed, "b", "b"])
+    rows = [{"prompt": f"q{n}", "got": got} for n, got in enumerate([composed, "a", "b "], start=1)]
+    differing = differences(rows, [Answer(text, 1, 0.1) for text in (decomposed, "b", "b")])
     assert [(d.question, d.evaluated, d.served) for d in differing] == [("q2", "a", "b")]

@@ -1,0 +1,44 @@
+"""Checks on `registered_model` and `quantized_model`: served as evaluated, and no worse than the policy allows."""
+
+import dagster as dg
+
+from llmops_assets.partitions import trainings
+from llmops_assets.registry.assets import registered_model
+from llmops_assets.registry.standing import parity_key
+from llmops_assets.serving.trial import measure_parity
+from llmops_assets.specs.policy import Policy
+from llmops_assets.specs.records import PlanRecord, RegisteredModelRecord
+from resources.dataset_store import DatasetStore
+from resources.model_server import ModelServers, ServerError
+from resources.records import Records
+
+
+@dg.asset_check(
+    asset=registered_model,
+    partitions_def=trainings,
+    blocking=True,
+    description="A trial server of this version is shown the prompt tokens that its evaluation saw (template, BOS, "
+    "length) and gives the same answer tokens (stop). No version goes to production without.",
+)
+def served_as_evaluated(
+    context: dg.AssetCheckExecutionContext,
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    servers: dg.ResourceParam[ModelServers],
+    policy: dg.ResourceParam[Policy],
+) -> dg.AssetCheckResult:
+    cell = context.partition_key
+    model = records.load(RegisteredModelRecord, cell)
+    gpus = records.load(PlanRecord, cell).spec["resources"]["gpus"]
+    try:
+        parity = measure_parity(model, records, store, servers, items=policy.registry.parity_items, gpus=min(1, gpus))
+    except ServerError as error:
+        return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.ERROR, description=str(error))
+    records.save(parity_key(model), parity)
+    table = [dg.TableRecord(one) for one in parity.differences]
+    return dg.AssetCheckResult(
+        passed=parity.passed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=parity.told,
+        metadata={"items": parity.items} | ({"differing": dg.MetadataValue.table(table)} if table else {}),
+    )

@@ -1,0 +1,135 @@
+"""The life of a model version: which step may follow which, and what each demands before it is taken."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+State = Literal["draft", "approved", "staging", "production", "archived"]
+Action = Literal["approve", "stage", "promote", "archive"]
+
+LEADS_TO: dict[Action, State] = {
+    "approve": "approved",
+    "stage": "staging",
+    "promote": "production",
+    "archive": "archived",
+}
+_MAY_FOLLOW: dict[Action, tuple[State, ...]] = {
+    "approve": ("draft", "archived"),
+    "stage": ("approved",),
+    "promote": ("staging",),
+    "archive": ("draft", "approved", "staging"),
+}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """All that a step is judged by.
+
+    `gate` and `parity` are None where the question was never asked, else a pair of (passed, what was found). `erasure`
+    says whose erasure touched the data of this version, None where none did. `was_staged` tells that it has been in
+    staging before, so that a rollback needs no second round there. `served_on` are the endpoints that route to it.
+    """
+
+    ref: str
+    state: State
+    evaluated: bool
+    gate: tuple[bool, str] | None
+    parity: tuple[bool, str] | None
+    erasure: str | None = None
+    was_staged: bool = False
+    served_on: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a step is not taken, and what to do about it."""
+
+    why: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.why}. {self.advice}."
+
+
+class NotAllowed(ValueError):
+    """A step that may not be taken; the message holds every reason, each with what to do."""
+
+    def __init__(self, action: Action, ref: str, refusals: list[Refusal]) -> None:
+        self.refusals = refusals
+        reasons = "\n".join(f"- {refusal}" for refusal in refusals)
+        super().__init__(f"{ref} does not become {LEADS_TO[action]}:\n{reasons}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that was judged: where it leads, and why not if it is refused."""
+
+    action: Action
+    ref: str
+    to: State
+    refusals: list[Refusal] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Raise NotAllowed when anything speaks against it."""
+        if self.refusals:
+            raise NotAllowed(self.action, self.ref, self.refusals)
+
+
+def judge(action: Action, standing: Standing) -> Step:
+    """Hold `action` against where the version stands; every reason against it is told at once."""
+    refusals = _order(action, standing)
+    if action != "archive":
+        refusals += _evidence(action, standing)
+    return Step(action, standing.ref, LEADS_TO[action], refusals)
+
+
+def _order(action: Action, standing: Standing) -> list[Refusal]:
+    ref, state = standing.ref, standing.state
+    if state == LEADS_TO[action]:
+        return [Refusal(f"{ref} is {state} already", "There is nothing to do")]
+    if action == "archive":
+        if standing.served_on:
+            endpoints = ", ".join(standing.served_on)
+            return [Refusal(f"{endpoints} serves {ref}", "Deploy another model there, or delete the endpoint, first")]
+        if state == "production":
+            return [Refusal(f"{ref} is in production", "Promote another version, which takes its place, first")]
+    if state in _MAY_FOLLOW[action] or (action == "promote" and state == "approved" and standing.was_staged):
+        return []
+    before = {"stage": f"llmops model approve {ref}", "promote": f"llmops model promote {ref} staging"}
+    if state == "archived":
+        return [Refusal(f"{ref} is archived", f"Approve it again first: llmops model approve {ref}")]
+    if state == "draft":
+        return [Refusal(f"{ref} is a draft", f"Have it approved first: llmops model approve {ref}")]
+    if action in before and state == "approved":
+        return [Refusal(f"{ref} has not been in staging", f"Try it there first: {before[action]}")]
+    return [Refusal(f"{ref} is {state}, which does not lead to {LEADS_TO[action]}", "Archive it, or promote another")]
+
+
+def _evidence(action: Action, standing: Standing) -> list[Refusal]:
+    refusals = []
+    if not standing.evaluated:
+        refusals.append(
+            Refusal(f"no evaluation of the weights of {standing.ref} is on record", "Materialise `evaluation` for them")
+        )
+    elif standing.gate is None or not standing.gate[0]:
+        told = standing.gate[1] if standing.gate else "its gate was never asked"
+        refusals.append(Refusal(f"its evaluation does not meet the gate: {told}", "Train a better one"))
+    if standing.erasure:
+        refusals.append(
+            Refusal(f"it was trained on data that was erased since: {standing.erasure}", "Train it again without them")
+        )
+    if action == "promote":
+        if standing.parity is None:
+            refusals.append(
+                Refusal(
+                    "nobody has asked whether it is served as it was evaluated",
+                    f"Run llmops model parity {standing.ref}",
+                )
+            )
+        elif not standing.parity[0]:
+            refusals.append(
+                Refusal(
+                    f"it is not served as it was evaluated: {standing.parity[1]}",
+                    f"Mend the model's folder or the server, then run llmops model parity {standing.ref}",
+                )
+            )
+    return refusals

@@ -1,0 +1,87 @@
+"""Serves a registered model for as long as it takes to ask it what its evaluation asked, and compares the tokens."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from llmops_assets.serving.parity import OF_THE_PROMPT, answers_to_repeat, differences, told
+from llmops_assets.specs.names import training_key
+from llmops_assets.specs.records import (
+    EvaluationRecord,
+    ParityRecord,
+    QuantizedModelRecord,
+    RegisteredModelRecord,
+    SplitsRecord,
+)
+from resources.dataset_store import DatasetStore
+from resources.model_server import ModelServers
+from resources.records import Records
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows of an evaluation's answers file with the conversations that they answer; `note` says why there are none."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    conversations: list[list[dict[str, str]]] = field(default_factory=list)
+    max_new_tokens: int = 0
+    note: str = ""
+
+
+def items_of(
+    model: RegisteredModelRecord, records: Records, store: DatasetStore, *, most: int, most_tokens: int | None = None
+) -> Sample:
+    """Up to `most` evaluated items of a model, of answers no longer than `most_tokens`."""
+    if model.job_type == "PRETRAIN":
+        return Sample(note=f"{model.ref} was evaluated by its perplexity: there are no answers to compare")
+    cell = training_key(model.dataset, model.recipe)
+    evaluation = records.load(EvaluationRecord, cell)
+    answers = Path(evaluation.answers)
+    if model.scheme:
+        made = records.load(QuantizedModelRecord, cell).models
+        answers = Path(next(m.answers for m in made if m.content_hash == model.content_hash))
+    suite = next(iter(evaluation.items))
+    test = records.load(SplitsRecord, model.dataset if suite == "test" else suite).manifests["test"]
+    messages = dict(store.read(test, columns=["row_id", "messages"]).iter_rows())
+    rows = answers_to_repeat(answers, suite, most, most_tokens=most_tokens)
+    if not rows:
+        return Sample(note=f"no answer of {model.ref} in suite {suite} is short enough to be repeated")
+    limit = int(evaluation.settings["tuned"]["max_new_tokens"])
+    return Sample(rows, [messages[row["id"]][:-1] for row in rows], limit)
+
+
+def measure_parity(
+    model: RegisteredModelRecord,
+    records: Records,
+    store: DatasetStore,
+    servers: ModelServers,
+    *,
+    items: int,
+    engine: str = "transformers",
+    gpus: int = 0,
+) -> ParityRecord:
+    """Serve `model` for a moment, ask it `items` questions of its evaluation, and compare what it saw and said.
+
+    Raises ServerError when it cannot be served.
+    """
+    sample, found = items_of(model, records, store, most=items), []
+    if sample.rows:
+        runtime = {"device": "cuda" if gpus else "cpu", "dtype": "auto" if gpus else "float32"}
+        with servers.trial(f"trial-{model.name}-{model.version}", model.ref, model.path, engine, runtime) as backend:
+            limit = {"max_tokens": sample.max_new_tokens, "token_ids": True}
+            served = [servers.complete(backend, messages, **limit) for messages in sample.conversations]
+        found = differences(sample.rows, served)
+    exact = engine == "transformers" and not gpus
+    return ParityRecord(
+        dataset=model.dataset,
+        recipe=model.recipe,
+        model_hash=model.content_hash,
+        engine=engine,
+        items=len(sample.rows),
+        differences=[vars(one) for one in found],
+        told=told(len(sample.rows), found) if sample.rows else sample.note,
+        # Another engine or device may round otherwise; what a prompt is made of is rounded by none.
+        passed=not (found if exact else [one for one in found if one.kind in OF_THE_PROMPT]),
+        at=datetime.now(UTC),
+    )
