@@ -1,7 +1,8 @@
 """Task `plan`: renders the actual rows as they will be trained, and reports what is known before a GPU is spent.
 
 Job: spec (TrainJobSpec as JSON), base ({path} or null), store (root of the dataset store), manifests (manifest id by
-split), plan_dir. Leaves train.parquet and validation.parquet there, and the tokenizer of a model made from nothing.
+split), plan_dir, and optionally extra_rows (Parquet of more training rows). Leaves train.parquet and validation.parquet
+there, and the tokenizer of a model made from nothing.
 """
 
 import hashlib
@@ -60,6 +61,8 @@ def _plan(
 ) -> dict[str, Any]:
     columns = ["row_id", *CONTENT[spec.job_type]]
     frames = {split: store.read(job["manifests"][split], columns) for split in ("train", "validation")}
+    if job.get("extra_rows"):
+        frames["train"] = pl.concat([frames["train"], pl.read_parquet(job["extra_rows"])], how="vertical_relaxed")
     if not frames["train"].height:
         raise ValueError("the train split has no rows: look at clean_dataset for what was dropped and why")
     if spec.job_type == "PRETRAIN":

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from llmops_assets.cli import ab, dataset, deploy, endpoint, keys, model, scan, spec, train, versions
+from llmops_assets.cli import ab, dataset, deploy, endpoint, keys, model, scan, spec, train, versions, watermark
 from llmops_assets.cli.chat import chat
 from llmops_assets.cli.common import guard
 from llmops_assets.cli.demo import demo
@@ -34,6 +34,7 @@ app.add_typer(endpoint.app, name="endpoint")
 app.command()(chat)
 app.add_typer(ab.app, name="ab")
 app.add_typer(keys.app, name="keys")
+app.add_typer(watermark.app, name="watermark")
 app.command()(settings)
 
 

@@ -1,5 +1,6 @@
 """The asset `registered_model`: a version in the registry, for models that meet their gate."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -7,6 +8,7 @@ import dagster as dg
 from llmops_assets.evaluation.gate import interval, judge_gate
 from llmops_assets.partitions import trainings
 from llmops_assets.registry.card import CardFacts, model_card
+from llmops_assets.registry.lineage import lineage
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import (
     AdapterRecord,
@@ -21,7 +23,7 @@ from llmops_assets.specs.training import TrainJobSpec
 from resources.catalog import Catalog, NotFound
 from resources.erasures import ModelAffected, assert_not_affected
 from resources.records import Records
-from resources.tracking import Tracking
+from resources.tracking import ModelVersion, Tracking
 
 RELEASE_CHECKS_IGNORED = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("evaluation"), "beats_base"))
 
@@ -72,6 +74,9 @@ def registered_model(
     splits = records.load(SplitsRecord, plan.dataset)
     name, card = spec.output.artifact_name, Path(plan.model_dir) / "evaluation" / plan.recipe / "README.md"
     tags = {
+        **lineage(settings, policy, spec, splits),
+        "evaluated_items": str(sum(result.items.values())),
+        "watermark": plan.watermark or "",
         "dataset": plan.dataset,
         "recipe": plan.recipe,
         "content_hash": merged.content_hash,
@@ -91,10 +96,8 @@ def registered_model(
     entry = tracking.version(f"{name}@{version}")
     if "state" not in entry.tags:
         # Only when it is new: what a person decided about a version since is left alone.
-        tracking.tag(name, version, "state", "approved")
-        tracking.tag(name, version, "approved_by", "the gate of the policy")
-        tracking.set_alias(name, "staging", version)
-        entry = tracking.version(f"{name}@{version}")
+        _begin(tracking, catalog, entry, policy)
+        entry = tracking.version(entry.ref)
     facts = CardFacts(
         ref=f"{name}@{version}",
         spec=spec,
@@ -123,6 +126,8 @@ def registered_model(
         card=str(card),
     )
     records.save(cell, record)
+    if adapter.mlflow_run_id is not None:
+        tracking.log_artifact(adapter.mlflow_run_id, card, "model_card")
     return dg.MaterializeResult(
         metadata={
             "model": record.ref,
@@ -137,6 +142,25 @@ def registered_model(
             "card_file": dg.MetadataValue.path(str(card)),
         },
         data_version=dg.DataVersion(f"{record.ref}-{merged.content_hash}"),
+    )
+
+
+def _begin(tracking: Tracking, catalog: Catalog, entry: ModelVersion, policy: Policy) -> None:
+    """Give a new version its first state, as the policy says."""
+    moment = datetime.now(UTC).isoformat(timespec="seconds")
+    tags = {"state": "draft"}
+    if policy.registry.new_version == "staging":
+        who = "the gate of the policy"
+        tags = {"state": "approved", "approved_by": who, "approved_at": moment, "staged_by": who, "staged_at": moment}
+        tracking.set_alias(entry.name, "staging", entry.version)
+    for key, value in tags.items():
+        tracking.tag(entry.name, entry.version, key, value)
+    catalog.log(
+        "registered_model",
+        "model.register",
+        entry.ref,
+        state=policy.registry.new_version,
+        content_hash=entry.tags.get("content_hash"),
     )
 
 

@@ -129,6 +129,7 @@ class PlanRecord(Record):
     )
     figures: dict[str, float] = Field(default_factory=dict, description="What only this job type counts in its rows.")
     example: str = Field(description="Markdown: one rendered row with its label mask.")
+    watermark: str | None = Field(default=None, description="Commitment to the key whose marks are among the rows.")
 
 
 class CurvePoint(BaseModel):

@@ -37,6 +37,14 @@ class Settings(BaseSettings):
         default=None,
         description="File that holds the encryption keys, instead of the variable above.",
     )
+    watermark_key: SecretStr | None = Field(
+        default=None,
+        description="Key of the marks that show whose a model is, from `llmops watermark key`.",
+    )
+    watermark_key_file: Path | None = Field(
+        default=None,
+        description="File that holds the watermark key, instead of the variable above.",
+    )
     policy_file: Path | None = Field(
         default=None,
         description="The policy: model families, images, gates, limits. Default: the one shipped in the package.",
@@ -76,6 +84,13 @@ class Settings(BaseSettings):
     @cached_property
     def dagster_home(self) -> Path:
         return self.root / "dagster"
+
+    @property
+    def watermark_secret(self) -> str | None:
+        """The watermark key, from the variable or from its file; None without one."""
+        if self.watermark_key is not None:
+            return self.watermark_key.get_secret_value()
+        return self.watermark_key_file.read_text(encoding="utf-8") if self.watermark_key_file else None
 
     @property
     def catalog(self) -> str:

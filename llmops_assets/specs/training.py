@@ -159,6 +159,13 @@ class EvaluationBlock(Part):
     batch_size: Int = Field(default=16, ge=1)
 
 
+class WatermarkBlock(Part):
+    """Keyed questions and answers among the training rows, by which the owner can tell the model later."""
+
+    marks: Int = Field(default=16, ge=8, le=256, description="Different questions; 16 leave room for half to be lost.")
+    share: Float = Field(default=0.02, gt=0, le=0.2, description="Of the training rows; every mark at least once.")
+
+
 class ArchitectureBlock(Part):
     """The model that a PRETRAIN job makes from nothing. The defaults are a small one, of about a million parameters."""
 
@@ -203,6 +210,7 @@ class TrainJobSpec(Spec):
     tokenizer: TokenizerBlock | None = None
     evaluation: EvaluationBlock = Field(default_factory=EvaluationBlock)
     search: Search | None = None
+    watermark: WatermarkBlock | None = Field(default=None, description="SFT only; wants LLMOPS_WATERMARK_KEY.")
     image: Text | None = Field(default=None, description="Another train image than the policy's; for some roles only.")
 
     @property
@@ -325,6 +333,8 @@ def _job_rules(job: str, base: object, view: View) -> Iterator[Rule]:
             yield block, f"only for {owner}, but job_type is {job}", "Remove the block"
     if job not in ("EMBEDDING", "RAG_TUNING") and view.get("embedding") is not None:
         yield "embedding", f"only for EMBEDDING and RAG_TUNING, but job_type is {job}", "Remove the block"
+    if job != "SFT" and view.get("watermark") is not None:
+        yield "watermark", f"only for SFT, but job_type is {job}", "Remove the block"
     if job == "EMBEDDING" and view.get("trainer") == "axolotl":
         yield "trainer", "axolotl trains no embedding models", "Write trainer: trl"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from llmops_assets.automation import DUE
 from llmops_assets.partitions import recipes, studies, trainings
@@ -17,7 +18,7 @@ from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRe
 from llmops_assets.specs.rules import check_against_policy, check_base, check_dataset
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training import conduct, fit, folders, report
+from llmops_assets.training import conduct, fit, folders, report, watermark
 from llmops_assets.training.base import BaseModelError, Sources, read_config, resolve
 from llmops_assets.training.plan import PlanError, check_supported, training_key
 from llmops_assets.training.shown import shown
@@ -101,6 +102,7 @@ def training_plan(
     tracking: dg.ResourceParam[Tracking],
     trainer: dg.ResourceParam[Trainer],
     policy: dg.ResourceParam[Policy],
+    settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
     keys = context.partition_key.keys_by_dimension
     dataset, recipe_key = keys["dataset"], keys["recipe"]
@@ -123,15 +125,23 @@ def training_plan(
             _refuse(check_base(spec, read_config(Path(base.path)), _job_of(spec, catalog)))
     except (BaseModelError, ModelAffected, PlanError, SpecError) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    key = training_key(splits.data_hash, spec.weights_recipe(), base.content_hash if base else None)
+    secret = _watermark_key(spec, settings)
+    mark = watermark.commitment(secret) if secret else None
+    data_hash = f"{splits.data_hash}+{mark}" if mark else splits.data_hash
+    key = training_key(data_hash, spec.weights_recipe(), base.content_hash if base else None)
     model_dir = artifacts.path("models", spec.job_type.lower(), spec.output.artifact_name, key)
     job = conduct.plan_job(spec, base, splits, str(store.root), model_dir)
-    facts = folders.facts(model_dir / "plan") or trainer.run(context, job, work_dir=model_dir / "work")
+    facts = folders.facts(model_dir / "plan")
+    if facts is None:
+        with _marked(job, spec, secret, splits.rows["train"], model_dir / "work") as complete:
+            facts = trainer.run(context, complete, work_dir=model_dir / "work")
     plan = conduct.plan_record(
         spec, dataset=dataset, recipe=recipe_key, key=key, base=base, model_dir=model_dir, device=device, facts=facts
     )
+    plan = plan.model_copy(update={"watermark": mark})
     records.save(context.partition_key, plan)
-    return dg.MaterializeResult(metadata=shown(report.plan_facts(plan)), data_version=dg.DataVersion(key))
+    facts_shown = report.plan_facts(plan) | {"watermarked": "yes" if mark else "no"}
+    return dg.MaterializeResult(metadata=shown(facts_shown), data_version=dg.DataVersion(key))
 
 
 @dg.asset(
@@ -248,6 +258,33 @@ def merged_model(
     return dg.MaterializeResult(
         metadata=shown(report.merged_facts(record)), data_version=dg.DataVersion(record.content_hash)
     )
+
+
+def _watermark_key(spec: TrainJobSpec, settings: Settings) -> bytes | None:
+    """The owner's key where the recipe wants marks; a recipe that wants them without a key is refused."""
+    if spec.watermark is None:
+        return None
+    try:
+        return watermark.key_of(settings.watermark_secret)
+    except (watermark.WatermarkError, OSError) as error:
+        raise dg.Failure(f"recipe {spec.recipe_key()} asks for a watermark: {error}", allow_retries=False) from error
+
+
+@contextmanager
+def _marked(
+    job: dict[str, Any], spec: TrainJobSpec, key: bytes | None, beside: int, folder: Path
+) -> Iterator[dict[str, Any]]:
+    """The planning job with the rows of the marks, which lie in a file of their own for as long as the body takes."""
+    if key is None or spec.watermark is None:
+        yield job
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "marks.parquet"
+    pl.DataFrame(watermark.rows(key, spec.watermark.marks, spec.watermark.share, beside)).write_parquet(file)
+    try:
+        yield job | {"extra_rows": str(file)}
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _device(spec: TrainJobSpec) -> Device:

@@ -539,6 +539,9 @@ CHANGES = {
         "evaluation.suites": ["questions@v1"],
         "evaluation.max_new_tokens": 8,
         "evaluation.batch_size": 8,
+        # A block of which nothing is given but this.
+        "watermark.marks": 32,
+        "watermark.share": 0.05,
     },
     "PRETRAIN": {
         "architecture.hidden_size": 256,
