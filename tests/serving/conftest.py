@@ -201,7 +201,7 @@ def start_gateway(tmp_path: Path, catalog: Catalog) -> Iterator[Callable[..., Ru
             except OSError:
                 return False
 
-        until(is_up)
+        until(is_up, 60)
         return gateway
 
     yield start
