@@ -12,7 +12,16 @@ from typing import Any
 from images.train.reporter import STOPPED, Reporter, Stopped
 from resources.gpus import discover, lease
 
-TASKS = {"plan": False, "train": True, "merge": False, "generate": True, "perplexity": True, "choices": True}
+TASKS = {
+    "plan": False,
+    "train": True,
+    "merge": False,
+    "generate": True,
+    "perplexity": True,
+    "choices": True,
+    "bertscore": True,
+    "harness": True,
+}
 """Module of this package by task, and whether it computes on a GPU."""
 
 

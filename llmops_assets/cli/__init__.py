@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from llmops_assets.cli import ab, dataset, deploy, endpoint, keys, model, scan, spec, train, versions, watermark
+from llmops_assets.cli import ab, dataset, deploy, endpoint, keys, model, scan, spec, suite, train, versions, watermark
 from llmops_assets.cli.chat import chat
 from llmops_assets.cli.common import guard
 from llmops_assets.cli.demo import demo
@@ -24,6 +24,7 @@ app.command()(demo)
 app.command()(up)
 versions.add_to(dataset.app)
 scan.add_to(dataset.app)
+app.add_typer(suite.app, name="suite")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(train.app, name="train")
 app.command()(tune)

@@ -80,7 +80,7 @@ def ask(
     if latency_items:
         key["latency_items"] = latency_items
     prompts = [{"id": i.key, "messages": list(i.messages)} for i in items]
-    rows, result = _cached(worker, context, model, job, key, "prompts_file", prompts, prompts_hash(items), cache)
+    rows, result = kept(worker, context, model, job, key, "prompts_file", prompts, prompts_hash(items), cache)
     return [
         Answer(r["id"], r["text"], r["tokens"], r["finish_reason"], tuple(r["token_ids"]), tuple(r["prompt_ids"]))
         for r in rows
@@ -97,7 +97,7 @@ def choose(
     """
     prompts = [{"id": i.key, "messages": list(i.messages), "choices": list(i.choices)} for i in items]
     job = {"task": "choices", "batch_size": batch_size}
-    rows, result = _cached(worker, context, model, job, {}, "prompts_file", prompts, prompts_hash(items), cache)
+    rows, result = kept(worker, context, model, job, {}, "prompts_file", prompts, prompts_hash(items), cache)
     answers = []
     for item, row in zip(items, rows, strict=True):
         costs = [nll / length for nll, length in zip(row["nll"], _lengths(item, row["choice_tokens"]), strict=True)]
@@ -114,17 +114,33 @@ def _lengths(item: Item, tokens: Sequence[int]) -> list[int]:
     return [len(choice.encode()) if item.length_norm == "bytes" else 1 for choice in item.choices]
 
 
+def similarity(
+    worker: Worker,
+    context: Any | None,
+    encoder: Model,
+    answers: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    cache: Path,
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """BERTScore F1 by key of `answers` against their `references` under a local encoder, and the worker's result."""
+    pairs = [{"id": key, "answer": text, "references": list(references[key])} for key, text in answers.items()]
+    digest = hashlib.sha256(json.dumps(pairs, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+    job = {"task": "bertscore"}
+    rows, result = kept(worker, context, encoder, job, {}, "pairs_file", pairs, digest, cache)
+    return {row["id"]: row["f1"] for row in rows}, result
+
+
 def measure(
     worker: Worker, context: Any | None, model: Model, documents: Sequence[Document], cache: Path
 ) -> tuple[list[Likelihood], dict[str, Any]]:
     """The likelihood of each document under `model`, with the worker's result; kept like answers are."""
     texts = [{"id": d.key, "text": d.text} for d in documents]
     job = {"task": "perplexity"}
-    rows, result = _cached(worker, context, model, job, {}, "texts_file", texts, prompts_hash(documents), cache)
+    rows, result = kept(worker, context, model, job, {}, "texts_file", texts, prompts_hash(documents), cache)
     return [Likelihood(r["id"], r["nll"], r["tokens"], r["bytes"]) for r in rows], result
 
 
-def _cached(
+def kept(
     worker: Worker,
     context: Any | None,
     model: Model,
@@ -135,6 +151,7 @@ def _cached(
     inputs_hash: str,
     cache: Path,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What the worker writes for `inputs`, with its result, or what it wrote before for the same model and `key`."""
     depends_on = {
         "task": job["task"],
         "model": model.content_hash,
@@ -185,8 +202,8 @@ def _complete(output: Path, complete: Path) -> tuple[list[dict[str, Any]], dict[
 
 def _in_order(rows: list[dict[str, Any]], inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows in the order of the inputs: the same questions may have been asked in another order before."""
-    position = {row["id"]: n for n, row in enumerate(inputs)}
-    return sorted(rows, key=lambda row: position[row["id"]])
+    position = {str(row.get("id")): n for n, row in enumerate(inputs)}
+    return sorted(rows, key=lambda row: position.get(row["id"], 0))
 
 
 @contextmanager

@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmops_assets.evaluation import harness
 from llmops_assets.evaluation import metrics as m
-from llmops_assets.evaluation.answers import Model, ask, choose, has_chat_template
-from llmops_assets.evaluation.case import Case, Evaluated, Identity, Rows, Worst, told
+from llmops_assets.evaluation.answers import Model, ask, choose, has_chat_template, similarity
+from llmops_assets.evaluation.case import Case, Evaluated, Rows, Worst, told
+from llmops_assets.evaluation.figures import figures_of, wanted
+from llmops_assets.evaluation.llm_judge import Verdicts, judge
 from llmops_assets.evaluation.speed import speed_metrics
 from llmops_assets.evaluation.suites import (
     TEST,
@@ -20,12 +23,12 @@ from llmops_assets.evaluation.suites import (
     confusions,
     items_of,
     score,
-    suite_metrics,
     wrong_answers,
 )
 from llmops_assets.specs.records import Difference, EvaluationRecord, Metric
-from llmops_assets.specs.suite import SuiteSpec
+from llmops_assets.specs.suite import MetricName, SuiteSpec
 from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.training.folders import content_hash
 
 CHAT_TYPES = ("sft_pair", "eval_suite")
 WORST = 20
@@ -41,6 +44,8 @@ class ChatEvaluation:
     settings: dict[str, Any]
     seconds: float
     latency: list[dict[str, Any]] = field(default_factory=list)
+    verdicts: dict[str, Verdicts] = field(default_factory=dict)
+    similarities: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def tuned(self) -> dict[str, list[Scored]]:
@@ -56,7 +61,7 @@ def evaluate(case: Case) -> Evaluated:
     """The model's answers to its test split and suites, beside those of its rivals."""
     suites = chat_suites(case.spec, case.test, case.suites)
     result = evaluate_chat(case, suites)
-    record = chat_record(case.identity, case.tuned.content_hash, result, case.answers)
+    record = chat_record(case, result)
     return Evaluated(record, chat_rows(result), worst_answers(result))
 
 
@@ -77,7 +82,8 @@ def chat_suites(spec: TrainJobSpec, test: Rows, suites: Mapping[str, Rows]) -> d
     for name, rows in suites.items():
         if rows.type not in CHAT_TYPES:
             raise ValueError(f"suite {name} is of type {rows.type}: register it as an eval_suite")
-        chosen[name] = items_of(rows.frame, name, judge, spec=rows.spec, cluster_by=rows.cluster_by)
+        if rows.spec is None or rows.spec.harness is None:
+            chosen[name] = items_of(rows.frame, name, judge, spec=rows.spec, cluster_by=rows.cluster_by)
     return chosen
 
 
@@ -86,6 +92,7 @@ def evaluate_chat(case: Case, suites: Mapping[str, Sequence[Item]]) -> ChatEvalu
     settings: dict[str, Any] = {}
     seconds = 0.0
     scored: dict[str, dict[str, list[Scored]]] = {}
+    verdicts: dict[str, Verdicts] = {}
     notes, latency = [], []
     if case.base is None:
         notes.append("There is no base: the model was made from nothing")
@@ -104,11 +111,59 @@ def evaluate_chat(case: Case, suites: Mapping[str, Sequence[Item]]) -> ChatEvalu
         seconds += facts.get("seconds", 0.0)
         if name == "tuned":
             latency = settings[name].pop("latency", [])
+        verdicts[name] = _verdicts(case, asked, answers)
         scored[name] = {
-            suite: score(items, [answers[i.key] for i in items if i.key in answers]) for suite, items in asked.items()
+            suite: score(items, [answers[i.key] for i in items if i.key in answers], verdicts[name].right)
+            for suite, items in asked.items()
         }
+        for suite, rows in case.suites.items():
+            if rows.spec is not None and rows.spec.harness is not None:
+                told_by, scored[name][suite] = harness.run(case, model, suite, rows.spec.harness)
+                settings.setdefault(name, {"model_hash": model.content_hash})[suite] = told_by
+    if used := [v.settings for v in verdicts.values() if v.settings]:
+        settings["judge"] = used[0]
     specs = {suite: rows.spec for suite, rows in case.suites.items() if rows.spec is not None}
-    return ChatEvaluation(scored, specs, ". ".join(notes), settings, seconds, latency)
+    similarities = {name: _similarities(case, group, specs, settings) for name, group in scored.items()}
+    return ChatEvaluation(scored, specs, ". ".join(notes), settings, seconds, latency, verdicts, similarities)
+
+
+def _verdicts(case: Case, suites: Mapping[str, Sequence[Item]], answers: Mapping[str, Answer]) -> Verdicts:
+    """What an LLM judge says, where a suite wants one."""
+    items = [item for suite in suites.values() for item in suite if item.judge.kind == "llm" and item.key in answers]
+    if not items:
+        return Verdicts()
+    if case.policy.judge is None:
+        raise ValueError(
+            f"suite {items[0].suite} asks for an LLM judge, but the policy names none: give evaluation.judge a "
+            "base_url and a model"
+        )
+    return judge(case.policy.judge, items, [answers[item.key] for item in items], case.cache)
+
+
+def _similarities(
+    case: Case, scored: Mapping[str, Sequence[Scored]], specs: Mapping[str, SuiteSpec], settings: dict[str, Any]
+) -> dict[str, float]:
+    """BERTScore by key of the items, where a suite wants it."""
+    found: dict[str, float] = {}
+    for suite, group in scored.items():
+        if "bertscore" not in wanted(group, _named(case.spec, specs, suite)):
+            continue
+        folder = case.spec.evaluation.encoder if suite == TEST else specs[suite].encoder
+        if not folder:
+            raise ValueError(f"bertscore of {suite} needs `encoder`, the folder of a local encoder")
+        encoder = Model(folder, content_hash(Path(folder)), gpus=case.tuned.gpus)
+        said = {s.item.key: s.text for s in group}
+        references = {s.item.key: s.item.references for s in group}
+        f1, result = similarity(case.worker, case.context, encoder, said, references, case.cache)
+        found |= f1
+        settings["bertscore"] = {"encoder": folder, "encoder_hash": encoder.content_hash, **result["settings"]}
+    return found
+
+
+def _named(spec: TrainJobSpec, specs: Mapping[str, SuiteSpec], suite: str) -> list[MetricName]:
+    if suite == TEST:
+        return spec.evaluation.metrics or []
+    return specs[suite].metrics if suite in specs else []
 
 
 def _askable(model: Model, suites: Mapping[str, Sequence[Item]]) -> dict[str, Sequence[Item]]:
@@ -152,28 +207,29 @@ def _answers(
     return {answer.key: answer for answer in answers}, facts
 
 
-def chat_record(identity: Identity, model_hash: str, evaluation: ChatEvaluation, answers: Path) -> EvaluationRecord:
-    """What the evaluation says, in figures. `answers` is where the answers are written."""
+def chat_record(case: Case, evaluation: ChatEvaluation) -> EvaluationRecord:
+    """What the evaluation says, in figures."""
+    identity = case.identity
     figures: list[Metric] = []
     for name, group in evaluation.scored.items():
         for suite, scored in group.items():
-            figures += suite_metrics(scored, suite, name)
+            named = _named(case.spec, evaluation.specs, suite)
+            figures += figures_of(scored, suite, name, named, evaluation.similarities.get(name))
     figures += speed_metrics(evaluation.latency)
     headline = evaluation.headline
     suite_of_categories = headline[0].item.suite
     every = [s for scored in evaluation.tuned.values() for s in scored]
     differences = [
-        compare(suite, other, evaluation.settings[other].get("model_hash", ""), scored, group[suite])
-        for other, group in evaluation.scored.items()
-        if other != "tuned"
+        compare(suite, rival.name, rival.ref, scored, evaluation.scored[rival.name][suite])
+        for rival in case.rivals
         for suite, scored in evaluation.tuned.items()
-        if suite in group
+        if suite in evaluation.scored[rival.name]
     ]
     return EvaluationRecord(
         dataset=identity.dataset,
         recipe=identity.recipe,
         training_key=identity.training_key,
-        model_hash=model_hash,
+        model_hash=case.tuned.content_hash,
         metrics=figures,
         empty_answers=sum(s.empty for s in every),
         length_truncated=sum(s.truncated for s in every),
@@ -182,7 +238,7 @@ def chat_record(identity: Identity, model_hash: str, evaluation: ChatEvaluation,
             category: as_metric(accuracy(group), suite_of_categories, "accuracy")
             for category, group in by_category(headline).items()
         },
-        answers=str(answers),
+        answers=str(case.answers),
         seconds=evaluation.seconds,
         items={suite: len(scored) for suite, scored in evaluation.tuned.items()},
         answered={suite: sum(s.answer is not None for s in scored) for suite, scored in evaluation.tuned.items()},
@@ -203,6 +259,8 @@ def chat_record(identity: Identity, model_hash: str, evaluation: ChatEvaluation,
         judges={
             suite: ", ".join(sorted({s.item.judge.kind for s in group})) for suite, group in evaluation.tuned.items()
         },
+        position_flips=evaluation.verdicts["tuned"].flips,
+        unjudged=evaluation.verdicts["tuned"].unjudged,
         settings=evaluation.settings,
     )
 

@@ -6,7 +6,7 @@ from llmops_assets.checking import check_result
 from llmops_assets.evaluation.assets import evaluation
 from llmops_assets.evaluation.gate import judge_gate
 from llmops_assets.evaluation.report import number
-from llmops_assets.evaluation.verdicts import compare_with_base, completeness
+from llmops_assets.evaluation.verdicts import compare_with_base, completeness, forgetting, further_gates, regression
 from llmops_assets.partitions import trainings
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import EvaluationRecord, PlanRecord
@@ -53,3 +53,41 @@ def complete(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[R
 def beats_base(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
     verdict = compare_with_base(records.load(EvaluationRecord, context.partition_key))
     return check_result(verdict, warn=True)
+
+
+@dg.asset_check(
+    asset=evaluation,
+    partitions_def=trainings,
+    description="On suites of general ability the model fell no further below its base than the policy allows. Not "
+    "blocking: a model that forgot too much is no failed run, but it is not registered.",
+)
+def nothing_forgotten(
+    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
+) -> dg.AssetCheckResult:
+    record = records.load(EvaluationRecord, context.partition_key)
+    return check_result(forgetting(record, policy.evaluation.forgetting))
+
+
+@dg.asset_check(
+    asset=evaluation,
+    partitions_def=trainings,
+    description="On no suite is the model worse, beyond chance, than the version in production (McNemar's test on the "
+    "same items). Not blocking: it is not registered.",
+)
+def no_regression(
+    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
+) -> dg.AssetCheckResult:
+    record = records.load(EvaluationRecord, context.partition_key)
+    return check_result(regression(record, policy.evaluation.regression))
+
+
+@dg.asset_check(
+    asset=evaluation,
+    partitions_def=trainings,
+    description="Every further gate of the policy (evaluation.gates) on a suite that the model was asked is open. Not "
+    "blocking: a model that misses one is not registered.",
+)
+def suite_gates(
+    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
+) -> dg.AssetCheckResult:
+    return check_result(further_gates(records.load(EvaluationRecord, context.partition_key), policy.evaluation.gates))

@@ -1,9 +1,12 @@
 """Judges an evaluation itself: whether it is whole, and whether the model is better than what it was made from."""
 
 import math
+from collections.abc import Sequence
 
+from llmops_assets.evaluation.gate import interval, judge_gate
 from llmops_assets.evaluation.suites import TEST
-from llmops_assets.specs.records import EvaluationRecord
+from llmops_assets.specs.policy import EvaluationPolicy, Forgetting, Gate, Regression
+from llmops_assets.specs.records import Difference, EvaluationRecord
 from llmops_assets.verdict import Verdict
 
 ALPHA = 0.05
@@ -66,3 +69,73 @@ def compare_with_base(record: EvaluationRecord, alpha: float = ALPHA) -> Verdict
         else "Training made it no better: look at the loss curve, and at what the base answers already."
     )
     return Verdict(False, f"{told} {advice}", dict(test))
+
+
+def forgetting(record: EvaluationRecord, policy: Forgetting) -> Verdict:
+    """The accuracy on suites of general ability did not fall further below the base's than the policy allows."""
+    falls = [d for d in record.differences if d.against == "base" and d.suite in record.general]
+    if not record.general:
+        return Verdict(True, "No suite of general ability was asked: nothing tells what was forgotten.")
+    figures: dict[str, float | int | str] = {"max_fall": policy.max_fall}
+    figures |= {f"difference on {d.suite}": round(d.difference, 4) for d in falls}
+    if not falls:
+        return Verdict(True, f"The base was not asked the suites of general ability. {record.baseline}.", figures)
+    beyond = [d for d in falls if -(d.high if policy.decided_by == "interval" else d.difference) > policy.max_fall]
+    told = "; ".join(_told(d) for d in beyond or falls)
+    if not beyond:
+        return Verdict(True, f"Nothing fell by more than {policy.max_fall:g}. {told}.", figures)
+    return Verdict(
+        False,
+        f"General ability fell by more than {policy.max_fall:g}: {told}. The model is not registered. Train less "
+        "(fewer steps, a lower learning rate, LoRA instead of full weights), or mix general rows into the training data.",
+        figures,
+    )
+
+
+def regression(record: EvaluationRecord, policy: Regression) -> Verdict:
+    """On no suite is the model worse, beyond chance, than the one that users have now."""
+    compared = [d for d in record.differences if d.against == "production"]
+    if not compared:
+        return Verdict(True, "No other version of this model is in production: there is nothing to compare with.")
+    figures: dict[str, float | int | str] = {"production": compared[0].ref, "alpha": policy.alpha}
+    figures |= {f"p on {d.suite}": round(d.p, 6) for d in compared}
+    worse = [d for d in compared if d.p < policy.alpha and d.only_other > d.only_tuned]
+    told = "; ".join(f"{_told(d)}, McNemar's p = {d.p:.2g} ({d.test})" for d in worse or compared)
+    if not worse:
+        return Verdict(True, f"Not worse than {compared[0].ref} beyond chance. {told}.", figures)
+    text = f"Worse than {compared[0].ref}, which is in production: {told}. The report lists the answers that changed."
+    if not policy.withhold:
+        return Verdict(True, f"{text} The policy only warns (evaluation.regression.withhold).", figures)
+    return Verdict(False, f"{text} The model is not registered.", figures)
+
+
+def further_gates(record: EvaluationRecord, gates: Sequence[Gate]) -> Verdict:
+    """The policy's gates on the suites that the model was asked."""
+    outcomes = [(gate, judge_gate(record, gate)) for gate in gates if gate.suite in record.items]
+    if not outcomes:
+        return Verdict(True, "The policy has no further gate on the suites of this evaluation.")
+    figures: dict[str, float | int | str] = {
+        gate.text: interval(outcome.metric) if outcome.metric else "not measured" for gate, outcome in outcomes
+    }
+    missed = [outcome for _, outcome in outcomes if not outcome.passed]
+    if missed:
+        return Verdict(False, " ".join(outcome.text for outcome in missed), figures)
+    return Verdict(True, f"Open: {'; '.join(gate.text for gate, _ in outcomes)}.", figures)
+
+
+def withholding(record: EvaluationRecord, policy: EvaluationPolicy) -> list[Verdict]:
+    """The failed verdicts, the main gate aside, for which a model is not registered; none where it may be."""
+    verdicts = [
+        completeness(record),
+        forgetting(record, policy.forgetting),
+        regression(record, policy.regression),
+        further_gates(record, policy.gates),
+    ]
+    return [verdict for verdict in verdicts if not verdict.passed]
+
+
+def _told(d: Difference) -> str:
+    return (
+        f"{d.suite}: {d.difference:+.3f} (95 % interval {d.low:+.3f} to {d.high:+.3f}; {d.only_tuned} items right only "
+        f"now, {d.only_other} only before)"
+    )

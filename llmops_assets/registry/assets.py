@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from llmops_assets.evaluation.gate import interval, judge_gate
+from llmops_assets.evaluation.verdicts import withholding
 from llmops_assets.partitions import trainings
 from llmops_assets.registry.card import CardFacts, model_card
 from llmops_assets.registry.lineage import lineage
@@ -61,6 +62,8 @@ def registered_model(
     # A person may materialise this asset by hand, where no condition stands before it.
     if not gate.passed:
         raise dg.Failure(f"{cell} is not registered: {gate.text}", allow_retries=False)
+    if faults := withholding(result, policy.evaluation):
+        raise dg.Failure(f"{cell} is not registered: {' '.join(v.text for v in faults)}", allow_retries=False)
     if result.model_hash != merged.content_hash:
         raise dg.Failure(
             f"{cell} is not registered: its evaluation is of the weights {result.model_hash}, but its merged model is "

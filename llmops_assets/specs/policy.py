@@ -123,6 +123,7 @@ class EvaluationPolicy(Part):
     suites: dict[JobType, list[VersionedRef]] = Field(
         default_factory=dict, description="eval_suite datasets, beside those of the training spec."
     )
+    gates: list[Gate] = Field(default_factory=list, description="Further gates, on suites: all must be open.")
     forgetting: Forgetting = Field(default_factory=Forgetting)
     regression: Regression = Field(default_factory=Regression)
     judge: JudgeEndpoint | None = None

@@ -1,6 +1,6 @@
 """How the rows of an evaluation suite are asked and judged: the part of a dataset's spec that makes it a suite."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -14,9 +14,9 @@ METRIC_NAMES: tuple[str, ...] = get_args(MetricName)
 
 
 class HarnessSpec(Part):
-    """A task that lm-evaluation-harness itself runs, from files kept with the suite."""
+    """A task that lm-evaluation-harness itself runs, on the documents that the suite's rows hold."""
 
-    task: Text = Field(description="Name of the task, as its YAML says.")
+    config: dict[str, Any] = Field(description="The content of the task's YAML, without where its data lies.")
     metric: Text | None = Field(default=None, description="The metric that counts; left out, the task's first.")
 
 

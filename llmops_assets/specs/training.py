@@ -32,7 +32,7 @@ from llmops_assets.specs.jobs import (
 )
 from llmops_assets.specs.policy import JobType
 from llmops_assets.specs.search import Search, search_rules
-from llmops_assets.specs.suite import JudgeKind
+from llmops_assets.specs.suite import JudgeKind, MetricName
 
 Method = Literal["full", "lora", "qlora"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
@@ -157,6 +157,10 @@ class EvaluationBlock(Part):
     judge: JudgeKind = Field(default="exact", description="Rule for the test split; suites have their own.")
     max_new_tokens: Int = Field(default=128, ge=1)
     batch_size: Int = Field(default=16, ge=1)
+    metrics: list[MetricName] | None = Field(
+        default=None, description="Further figures of the test split; left out, those that suit its references."
+    )
+    encoder: Text | None = Field(default=None, description="Folder of the local encoder that BERTScore needs.")
 
 
 class WatermarkBlock(Part):

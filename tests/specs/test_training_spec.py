@@ -539,6 +539,8 @@ CHANGES = {
         "evaluation.suites": ["questions@v1"],
         "evaluation.max_new_tokens": 8,
         "evaluation.batch_size": 8,
+        "evaluation.metrics": ["chrf"],
+        "evaluation.encoder": "/models/bert",
         # A block of which nothing is given but this.
         "watermark.marks": 32,
         "watermark.share": 0.05,

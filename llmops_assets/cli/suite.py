@@ -1,0 +1,167 @@
+"""`llmops suite …`: evaluation suites: test cases of one's own, KoBEST and KLUE, tasks of lm-evaluation-harness."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmops_assets.cli.common import Json, Wait, actor, conclude, follow, now, out, print_json, show, when, wiring
+from llmops_assets.specs.records import DatasetRecord, SplitsRecord
+from llmops_assets.specs.suite import JUDGE_KINDS, METRIC_NAMES, HarnessSpec, SuiteSpec
+
+app = typer.Typer(help="Evaluation suites: register, list, look at.", no_args_is_help=True)
+
+
+@app.command()
+def add(
+    version: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="For example kobest-copa@v1.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="The benchmark's file; for lm-eval TASK.yaml and DOCS.jsonl.")
+    ],
+    format: Annotated[
+        str, typer.Option(help="cases (conversations of your own), kobest-*, klue-* (`suite formats`) or lm-eval.")
+    ] = "cases",
+    judge: Annotated[str | None, typer.Option(help=f"cases: one of {', '.join(JUDGE_KINDS)}.")] = None,
+    length_norm: Annotated[
+        str | None, typer.Option(help="multiple_choice: divide log-likelihoods by none, characters, bytes or tokens.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help=f"A further figure: {', '.join(METRIC_NAMES)}; for lm-eval its own metric.")
+    ] = None,
+    encoder: Annotated[Path | None, typer.Option(help="Folder of the local encoder that bertscore needs.")] = None,
+    cluster_by: Annotated[
+        str | None, typer.Option(help="Metadata field whose equal values are phrasings of one question.")
+    ] = None,
+    general: Annotated[
+        bool | None, typer.Option(help="Measures general ability: a training must not make it fall.")
+    ] = None,
+    owner: Annotated[str, typer.Option(help="The team that answers for the suite.")] = "unassigned",
+    description: Annotated[str, typer.Option(help="What the suite measures.")] = "",
+    license: Annotated[str | None, typer.Option(help="Licence of the data.")] = None,
+    wait: Wait = False,
+) -> None:
+    """Register files as a suite; a training spec (evaluation.suites) or the policy (evaluation.suites) asks it.
+
+    A row of one's own cases may carry `judge`, `references`, `choices` and `category` in its metadata.
+
+    Example: `llmops suite add kobest-copa@v1 COPA/test.tsv --format kobest-copa --wait`
+
+    Example: `llmops suite add desk-cases@v1 cases.jsonl --judge contains --wait`
+
+    Example: `llmops suite add mine@v1 task.yaml docs.jsonl --format lm-eval --metric acc --wait`
+    """
+    from llmops_assets.evaluation import formats
+    from llmops_assets.evaluation.harness import FORMAT
+    from llmops_assets.evaluation.register import CASES, add_suite
+
+    if format in formats.FORMATS:
+        base = formats.FORMATS[format].spec
+    elif format in (CASES, FORMAT):
+        base = SuiteSpec(format=format)
+    else:
+        raise ValueError(f"there is no format {format!r}: known are cases, {', '.join(formats.FORMATS)}, lm-eval")
+    given = {
+        "judge": judge,
+        "length_norm": length_norm,
+        "metrics": metric if format != FORMAT else None,
+        "encoder": str(encoder.absolute()) if encoder else None,
+        "cluster_by": cluster_by,
+        "general": general,
+        "harness": HarnessSpec(config={}, metric=metric[0] if metric else None) if format == FORMAT else None,
+    }
+    spec = SuiteSpec.model_validate(base.model_dump() | {k: v for k, v in given.items() if v is not None})
+    w, since = wiring(), now()
+    about = {"owner": owner, "license": license}
+    about["description"] = description or f"{format} from {', '.join(path.name for path in files)}"
+    registered, new = add_suite(
+        version,
+        files,
+        spec,
+        about,
+        artifacts=w.artifacts,
+        catalog=w.catalog,
+        policy=w.policy,
+        worker=w.trainer(),
+        actor=actor(),
+    )
+    out.print(f"{'registered' if new else 'registered already'}: {registered.key} ({format})", markup=False)
+    if wait and (new or w.records.find(SplitsRecord, registered.key) is None):
+        conclude(follow(registered.key, "splits", since=since))
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """List suites, newest first.
+
+    Example: `llmops suite list --json`
+    """
+    w = wiring()
+    rows = []
+    for entry in w.catalog.datasets():
+        if entry.spec.type != "eval_suite":
+            continue
+        suite, record = entry.spec.suite or SuiteSpec(), w.records.find(DatasetRecord, entry.key)
+        rows.append(
+            {
+                "suite": entry.key,
+                "format": suite.format or "cases",
+                "judge": "lm-eval" if suite.harness else suite.judge,
+                "general": suite.general,
+                "status": entry.status,
+                "items": record.rows if record else None,
+                "created_at": entry.created_at.isoformat() if json else when(entry.created_at),
+            }
+        )
+    if json:
+        print_json(rows)
+        return
+    columns = ["suite", "format", "judge", "general", "items", "status", "created_at"]
+    show("", columns, [["yes" if r[c] is True else "" if r[c] is False else r[c] for c in columns] for r in rows])
+
+
+@app.command("show")
+def show_(version: Annotated[str, typer.Argument(metavar="NAME@VERSION")], json: Json = False) -> None:
+    """Show how a suite is asked and judged, and its first items as they are asked.
+
+    Example: `llmops suite show kobest-copa@v1`
+    """
+    w = wiring()
+    entry = w.catalog.dataset_entry(version)
+    if entry.spec.type != "eval_suite":
+        raise ValueError(f"{version} is a dataset of type {entry.spec.type}, and no suite")
+    suite, record = entry.spec.suite or SuiteSpec(), w.records.find(DatasetRecord, version)
+    frame = w.store.read(record.manifest) if record else None
+    first = frame.head(3).to_dicts() if frame is not None else []
+    facts = suite.model_dump(mode="json", exclude_none=True)
+    if json:
+        print_json(
+            {
+                "suite": version,
+                "spec": facts,
+                "digest": entry.digest,
+                "items": record.rows if record else None,
+                "examples": [row["messages"] for row in first],
+            }
+        )
+        return
+    rows: list[tuple[str, object]] = [("description", entry.spec.description), ("licence", entry.spec.license)]
+    rows += [(key, value) for key, value in facts.items() if value not in ([], None)]
+    rows += [("items", record.rows if record else "not ingested yet"), ("digest", entry.digest[:16])]
+    show(version, ["", ""], rows)
+    for row in first:
+        asked = "\n".join(message["content"] for message in row["messages"][:-1])
+        out.print(f"\n{asked}\n→ {row['messages'][-1]['content']}", markup=False)
+
+
+@app.command()
+def formats(json: Json = False) -> None:
+    """List the benchmarks whose files can be read.
+
+    Example: `llmops suite formats`
+    """
+    from llmops_assets.evaluation.formats import FORMATS
+
+    if json:
+        print_json({name: {"files": f.what, "spec": f.spec.model_dump(mode="json")} for name, f in FORMATS.items()})
+    else:
+        show("", ["format", "reads", "judge"], [[name, f.what, f.spec.judge] for name, f in FORMATS.items()])
