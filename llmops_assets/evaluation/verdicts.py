@@ -87,7 +87,7 @@ def forgetting(record: EvaluationRecord, policy: Forgetting) -> Verdict:
     return Verdict(
         False,
         f"General ability fell by more than {policy.max_fall:g}: {told}. The model is not registered. Train less "
-        "(fewer steps, a lower learning rate, LoRA instead of full weights), or mix general rows into the training data.",
+        "(fewer steps, a lower learning rate, LoRA instead of full weights), or mix general rows into the data.",
         figures,
     )
 

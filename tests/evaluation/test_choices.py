@@ -95,7 +95,7 @@ def test_a_question_longer_than_the_context_keeps_its_end(tmp_path: Path) -> Non
 def test_choices_that_cannot_be_chosen_from_are_named() -> None:
     spec = SuiteSpec(judge="multiple_choice")
     rows = [("a", None, "q", "세 번째", {"choices": ["첫째", "둘째"]}), ("b", None, "q", "x", {"choices": ["x"]})]
-    with pytest.raises(ValueError, match="'세 번째' is none of the choices 첫째, 둘째.*two or more different"):
+    with pytest.raises(ValueError, match=r"'세 번째' is none of the choices 첫째, 둘째.*two or more different"):
         items_of(chat_frame(rows), "s@v1", spec=spec)
 
 
