@@ -6,7 +6,7 @@ from typing import Any
 from llmops_assets.datasets.readers import RowFault
 
 Message = tuple[str, str]
-_ROLE_NAMES = {
+ROLE_NAMES = {
     "human": "user",
     "user": "user",
     "gpt": "assistant",
@@ -50,7 +50,7 @@ def _message(item: Any, path: str) -> Message:
         text = _text(item.get("value"), f"{path}.value")
     else:
         raise RowFault(path, "a message needs role and content (or from and value)")
-    return _ROLE_NAMES.get(role, role), text
+    return ROLE_NAMES.get(role, role), text
 
 
 def _texts(value: Any, path: str) -> list[str]:

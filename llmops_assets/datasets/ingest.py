@@ -8,15 +8,27 @@ from typing import Any
 
 import msgspec
 import polars as pl
-import pyarrow as pa
 from upath import UPath
 
 from llmops_assets.datasets import schema
-from llmops_assets.datasets.formats import Message, convert, kind_of
-from llmops_assets.datasets.readers import DEFAULT_LIMITS, RAW_SAMPLE, Limits, RowFault, clean_sample, read_file
+from llmops_assets.datasets.fast import Columns, Decoder
+from llmops_assets.datasets.formats import convert, kind_of
+from llmops_assets.datasets.readers import (
+    DEFAULT_LIMITS,
+    RAW_SAMPLE,
+    Limits,
+    Raw,
+    RowFault,
+    clean_sample,
+    read_blocks,
+    read_file,
+)
 from resources.encryption import NO_KEYS, Keyring
 
 BATCH_ROWS = 20_000
+
+Refused = tuple[str, int, str, str, str]
+"""File, line, field, reason and a sample of what stood there."""
 
 
 @dataclass
@@ -93,33 +105,6 @@ def row_hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical(content).encode("utf-8")).hexdigest()[:16]
 
 
-def _message_array(values: list[list[Message]]) -> pa.Array:
-    offsets, roles, texts = [0], [], []
-    for turns in values:
-        for role, text in turns:
-            roles.append(role)
-            texts.append(text)
-        offsets.append(len(roles))
-    struct = pa.StructArray.from_arrays(
-        [pa.array(roles, pa.large_string()), pa.array(texts, pa.large_string())], ["role", "content"]
-    )
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), struct)
-
-
-def _frame(rows: list[dict[str, Any]], dataset_type: str) -> pl.DataFrame:
-    columns: dict[str, pa.Array] = {}
-    kinds = {pl.String: pa.large_string(), pl.Float64: pa.float64(), pl.Int64: pa.int64()}
-    for name, dtype in schema.columns_of(dataset_type).items():
-        values = [row[name] for row in rows]
-        if dtype == schema.MESSAGES:
-            columns[name] = _message_array(values)
-        elif dtype == schema.TEXTS:
-            columns[name] = pa.array(values, pa.large_list(pa.large_string()))
-        else:
-            columns[name] = pa.array(values, kinds[dtype.base_type()])
-    return pl.DataFrame(pl.from_arrow(pa.table(columns)))
-
-
 def _sample(value: Any) -> str:
     if value is None:
         return ""
@@ -149,23 +134,67 @@ def ingest(
     `row_id` is the hash of the row's content; the second exact repeat in the version is called ``<hash>-2``, and so on.
     """
     seen: dict[str, int] = {}
-    rows: list[dict[str, Any]] = []
-    refused: list[tuple[str, int, str, str, str]] = []
+    rows = Columns(dataset_type)
+    refused: list[Refused] = []
     any_batch = False
     for name, path in files:
-        for raw in read_file(path, limits, keys):
-            if raw.fault is not None:
-                refused.append((name, raw.line, raw.fault.field, raw.fault.reason, _sample(raw.value)))
+        for piece in _pieces(name, path, dataset_type, mapping, limits, require_category, keys):
+            if isinstance(piece, Columns):
+                # Blocks are judged as they are; what was gathered before them comes first.
+                if len(rows) or refused:
+                    yield _judge(rows, refused, seen)
+                    rows, refused = Columns(dataset_type), []
+                yield _judge(piece, [], seen)
+                any_batch = True
                 continue
+            if isinstance(piece, dict):
+                rows.append(piece)
+            else:
+                refused.append(piece)
+            if len(rows) >= batch_rows or len(refused) >= batch_rows:
+                yield _judge(rows, refused, seen)
+                rows, refused, any_batch = Columns(dataset_type), [], True
+    if len(rows) or refused or not any_batch:
+        yield _judge(rows, refused, seen)
+
+
+def _pieces(
+    name: str,
+    path: UPath,
+    dataset_type: str,
+    mapping: Mapping[str, str] | None,
+    limits: Limits,
+    require_category: bool,
+    keys: Keyring,
+) -> Iterator[Columns | dict[str, Any] | Refused]:
+    """What is in one file, in order: whole blocks where every line is as expected, else rows and refusals."""
+
+    def slowly(raws: Iterable[Raw]) -> Iterator[dict[str, Any] | Refused]:
+        for raw in raws:
             try:
-                rows.append(_row(raw.value, dataset_type, mapping, name, raw.line, require_category))
+                if raw.fault is not None:
+                    raise raw.fault
+                yield _row(raw.value, dataset_type, mapping, name, raw.line, require_category)
             except RowFault as fault:
-                refused.append((name, raw.line, fault.field, fault.reason, _sample(raw.value)))
-            if len(rows) >= batch_rows:
-                yield _judge(rows, refused, dataset_type, seen)
-                rows, refused, any_batch = [], [], True
-    if rows or refused or not any_batch:
-        yield _judge(rows, refused, dataset_type, seen)
+                yield (name, raw.line, fault.field, fault.reason, _sample(raw.value))
+
+    decoder = None if mapping else Decoder(dataset_type)
+    blocks = read_blocks(path, limits, keys) if decoder else None
+    if blocks is None:
+        yield from slowly(read_file(path, limits, keys))
+        return
+    for block in blocks:
+        if isinstance(block, Raw):
+            yield from slowly([block])
+            continue
+        columns = decoder.decode(block.data, block.line, name, require_category)
+        if columns is not None:
+            yield columns
+            continue
+        # One bad line must not make its thousand neighbours slow.
+        for part in block.parts():
+            columns = decoder.decode(part.data, part.line, name, require_category)
+            yield from [columns] if columns is not None else slowly(part.rows())
 
 
 def _row(
@@ -193,22 +222,21 @@ def _row(
     return row
 
 
-def _judge(
-    rows: list[dict[str, Any]],
-    refused: list[tuple[str, int, str, str, str]],
-    dataset_type: str,
-    seen: dict[str, int],
-) -> Batch:
+def _judge(columns: Columns, refused: list[Refused], seen: dict[str, int]) -> Batch:
     """Apply the schema's rules, then give exact repeats their numbers (refused rows take none)."""
-    frame = _frame(rows, dataset_type)
+    dataset_type = columns.dataset_type
+    frame = columns.frame()
     numbers = pl.int_range(frame.height, eager=True)
     # An identity of their own, so that repeated rows are no fault here: they are counted below.
-    broken = schema.faults(frame.with_columns(row_id=numbers.cast(pl.String)), dataset_type) if rows else {}
+    unique = frame.with_columns(row_id=numbers.cast(pl.String))
+    broken = schema.faults(unique, dataset_type) if frame.height else {}
     refused = list(refused)
+    content = list(schema.CONTENT[dataset_type])
     for index, rule in broken.items():
-        row = rows[index]
-        content = {name: row[name] for name in schema.CONTENT[dataset_type]}
-        refused.append((row["file"], row["line"], rule.field, rule.reason, _sample(content)))
+        row = frame.row(index, named=True)
+        refused.append(
+            (row["file"], row["line"], rule.field, rule.reason, _sample({name: row[name] for name in content}))
+        )
     if broken:
         frame = frame.filter(~numbers.is_in(list(broken)))
     identities = []

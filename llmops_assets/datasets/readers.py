@@ -82,7 +82,8 @@ class _Limited(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            data = self._stream.read(len(buffer))
+            # In small pieces, so that little is lost of a file that ends in the middle.
+            data = self._stream.read(min(len(buffer), 1 << 18))
         except (EOFError, OSError, zstandard.ZstdError) as error:
             raise RowFault("", f"the compressed file is damaged or ends early ({error})") from error
         self._read += len(data)
@@ -129,6 +130,94 @@ def read_file(path: UPath, limits: Limits = DEFAULT_LIMITS, keys: Keyring = NO_K
         except RowFault as fault:
             # A fault of the whole stream: what was read before it stands.
             yield Raw(1, None, fault)
+
+
+BLOCK = 8 * 2**20
+"""Bytes of lines that are decoded in one go where all of them are well formed."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole lines of a file of JSON lines, the first of them numbered `line`."""
+
+    line: int
+    data: bytes
+
+    def parts(self, pieces: int = 64) -> Iterator["Block"]:
+        """The block cut into smaller ones, at ends of lines."""
+        start, line = 0, self.line
+        step = max(1, len(self.data) // pieces)
+        while start < len(self.data):
+            end = self.data.find(b"\n", start + step) + 1 or len(self.data)
+            yield Block(line, self.data[start:end])
+            line += self.data.count(b"\n", start, end)
+            start = end
+
+    def rows(self) -> Iterator[Raw]:
+        """The lines one by one."""
+        for number, line in enumerate(self.data.split(b"\n"), start=self.line):
+            if line := line.strip():
+                yield _decode(number, line)
+
+
+def read_blocks(path: UPath, limits: Limits = DEFAULT_LIMITS, keys: Keyring = NO_KEYS) -> Iterator[Block | Raw] | None:
+    """The lines of a file of JSON lines in blocks, with a fault for each line over the limit; None for other files."""
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in (".gz", ".zst")]
+    if not suffixes or suffixes[-1] not in (".jsonl", ".ndjson"):
+        return None
+    return _blocks_of(path, limits, keys)
+
+
+def _blocks_of(path: UPath, limits: Limits, keys: Keyring) -> Iterator[Block | Raw]:
+    stream, _ = _open(path, limits, keys)
+    size = min(BLOCK, limits.line)
+    line, rest, broken = 1, b"", None
+    with stream:
+        while broken is None:
+            data, broken = _gather(stream, size)
+            if line == 1 and not rest:
+                data = data.removeprefix(b"\xef\xbb\xbf")
+            ended = broken is not None or not data
+            first, newline, others = data.partition(b"\n")
+            # Only the line that was begun before can be over the limit: the others fit into what was read at once.
+            if len(rest) + len(first) > limits.line:
+                rest, data = b"", others
+                if not newline and not ended:
+                    data, broken = _skip_line(stream, size)
+                if broken is None:
+                    yield Raw(line, None, RowFault("", f"the line is longer than {limits.line:,} bytes"))
+                line += 1
+            cut = len(data) if ended else data.rfind(b"\n") + 1
+            block, rest = (rest + data[:cut], data[cut:]) if cut or ended else (b"", rest + data)
+            if block.strip():
+                yield Block(line, block)
+            line += block.count(b"\n")
+            if ended:
+                break
+    if broken is not None:
+        # What was read before the stream broke stands.
+        yield Raw(line, None, broken)
+
+
+def _gather(stream: BinaryIO, size: int) -> tuple[bytes, RowFault | None]:
+    """The next `size` bytes (fewer only at the end), also those that came before a fault of the stream."""
+    pieces, missing = [], size
+    try:
+        while missing and (piece := stream.read1(missing)):
+            pieces.append(piece)
+            missing -= len(piece)
+    except RowFault as fault:
+        return b"".join(pieces), fault
+    return b"".join(pieces), None
+
+
+def _skip_line(stream: BinaryIO, size: int) -> tuple[bytes, RowFault | None]:
+    """Read to the end of a line without keeping it: what was read beyond it, and a fault of the stream."""
+    while True:
+        data, fault = _gather(stream, size)
+        end = data.find(b"\n") + 1
+        if end or fault is not None or not data:
+            return (data[end:] if end else b""), fault
 
 
 def _lines(stream: BinaryIO, limits: Limits) -> Iterator[tuple[int, bytes | RowFault]]:
