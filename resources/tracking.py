@@ -224,6 +224,21 @@ class Tracking:
         else:
             self._call(lambda: self._client.log_artifact(run_id, str(path), folder))
 
+    def delete_artifacts(self, run_id: str, folder: str) -> None:
+        """Delete a folder of a run's artifacts, where there is one; nothing happens for a run that is not there."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        try:
+            run = self._call(lambda: self._client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return
+        repository = get_artifact_repository(run.info.artifact_uri)
+        if repository.list_artifacts(folder):
+            repository.delete_artifacts(folder)
+
     def set_run_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
             self._call(lambda key=key, value=value: self._client.set_tag(run_id, key, value))

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from llmops_assets.cli import forget
 from llmops_assets.cli.common import (
     Json,
     Wait,
@@ -24,6 +25,8 @@ from llmops_assets.specs.names import split_versioned
 from llmops_assets.specs.records import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
 
 app = typer.Typer(help="Dataset versions: register, list, look at.", no_args_is_help=True)
+app.command()(forget.forget)
+app.command("erasures")(forget.list_erasures)
 
 
 @app.command()

@@ -37,6 +37,8 @@ _CONTROLS = {"b": " ", "f": " ", "n": "\n", "r": "\r", "t": "\t"}
 
 def folded(text: str) -> str:
     """`text` as it is searched: NFKC (full-width forms, decomposed Hangul), plain dashes, nothing invisible."""
+    if text.isascii():
+        return text
     return re.sub(_INVISIBLE, "", re.sub(_DASHES, "-", unicodedata.normalize("NFKC", text)))
 
 

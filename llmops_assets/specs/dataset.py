@@ -59,6 +59,10 @@ class DatasetSpec(Spec):
     )
     split: SplitSpec = Field(default_factory=SplitSpec)
     suite: SuiteSpec | None = Field(default=None, description="eval_suite: how its rows are asked and judged.")
+    derived_from: list[VersionedRef] = Field(
+        default_factory=list,
+        description="Dataset versions that the rows came from: what is erased there on request is erased here, too.",
+    )
 
     @property
     def key(self) -> str:
