@@ -1,7 +1,7 @@
 """Takes versions out of the dataset store for good: a tombstone for each manifest, and no byte of the rows."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from upath import UPath
 
 from resources.artifacts import write_bytes_atomically
-from resources.dataset_store import DatasetStore, Manifest
+from resources.dataset_store import DatasetStore
 
 SUFFIX = ".erased.json"
 
@@ -22,16 +22,6 @@ class Freed:
     chunks: int
     bytes: int
     kept: int
-
-
-def manifests(store: DatasetStore) -> Iterator[Manifest]:
-    """Every live manifest."""
-    folder = store.root / "manifests"
-    if not folder.exists():
-        return
-    for path in sorted(folder.iterdir()):
-        if path.name.endswith(".json") and not path.name.endswith(SUFFIX) and not path.name.startswith("."):
-            yield store.manifest(path.name.removesuffix(".json"))
 
 
 def tombstone(store: DatasetStore, manifest_id: str) -> dict[str, Any] | None:
@@ -77,7 +67,7 @@ def collect(store: DatasetStore) -> Freed:
                 pending[told["id"]] = told
     if not pending:
         return Freed(0, 0, 0, 0)
-    live = {chunk.sha256 for manifest in manifests(store) for chunk in manifest.chunks}
+    live = {chunk.sha256 for manifest in store.manifests() for chunk in manifest.chunks}
     named = {sha256 for told in pending.values() for sha256 in told["chunks"]}
     removed = freed = 0
     for sha256 in sorted(named - live):

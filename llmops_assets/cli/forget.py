@@ -110,7 +110,7 @@ def forget(
 def _carry_out(
     platform: "Platform", plan: "Plan", wanted: "Wanted", name: str, request: str, reason: str
 ) -> dict[str, Any]:
-    from llmops_assets.datasets.forget import carry_out
+    from llmops_assets.datasets.erase import carry_out
     from llmops_assets.partitions import dataset_versions
     from llmops_assets.registry.affected import learned_nothing_erased, served_affected
     from resources import erasures
@@ -182,11 +182,11 @@ def _sweep(wanted: "Wanted") -> "tuple[list[Leftover], int]":
     roots = [w.settings.root]
     if w.artifacts.is_local and not Path(w.artifacts.root).is_relative_to(w.settings.root):
         roots.append(Path(w.artifacts.root))
-    left, files = sweep(roots, wanted)
+    left, files = sweep(roots, wanted, w.keys)
     for one in left:
         if Path(one.path).suffix in LOGS:
             blank_lines(Path(one.path), wanted)
-    return sweep(roots, wanted) if any(Path(one.path).suffix in LOGS for one in left) else (left, files)
+    return sweep(roots, wanted, w.keys) if any(Path(one.path).suffix in LOGS for one in left) else (left, files)
 
 
 def _platform() -> "Platform":

@@ -16,6 +16,7 @@ from upath import UPath
 
 from llmops_assets.datasets import duplicates, split, texts
 from llmops_assets.datasets.readers import DEFAULT_LIMITS, Limits, read_file
+from resources.encryption import NO_KEYS, Keyring
 
 SHORTEST = 2
 """Characters of a text below which it would be found nearly everywhere."""
@@ -32,6 +33,7 @@ _NUMBER = re.compile(r"\+?[0-9][0-9\s().\-/·]*[0-9]")
 _EMAIL = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+")
 _SEPARATOR = r"[\s().\-/·]*"
 _ESCAPE = re.compile(r'\\u([0-9a-fA-F]{4})|\\(["\\/bfnrt])')
+_JSON_LINES = (".jsonl", ".ndjson")
 _CONTROLS = {"b": " ", "f": " ", "n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -236,10 +238,12 @@ class RawFile:
     unreadable: set[int] = field(default_factory=set)
 
 
-def search_file(name: str, path: UPath, wanted: Wanted, limits: Limits = DEFAULT_LIMITS) -> RawFile:
+def search_file(
+    name: str, path: UPath, wanted: Wanted, limits: Limits = DEFAULT_LIMITS, keys: Keyring = NO_KEYS
+) -> RawFile:
     """The lines of a raw file that hold what is looked for, and those that nobody can read."""
     found = RawFile(name)
-    for raw in read_file(path, limits):
+    for raw in read_file(path, limits, keys):
         found.rows += 1
         text = raw.value if isinstance(raw.value, str) else None
         if raw.fault is not None:
@@ -249,37 +253,30 @@ def search_file(name: str, path: UPath, wanted: Wanted, limits: Limits = DEFAULT
     return found
 
 
-def write_without(
-    name: str, path: UPath, lines: set[int], target: Path, wanted: Wanted, limits: Limits = DEFAULT_LIMITS
-) -> tuple[str, int]:
-    """Write a raw file again below `target` without some lines; its new name, and the rows that are left.
+def name_without(name: str) -> str:
+    """What a raw file is called after it was written again: JSON lines stay what they are, others become that."""
+    bare = Path(name).name
+    return bare if Path(name).suffix.lower() in _JSON_LINES else f"{bare}.jsonl"
 
-    JSON lines keep every other byte as it was. Other formats become JSON lines of the same fields, which are ingested
-    as the same rows. What cannot be read cannot be shown to be free of the person's data, so it is left out, too.
+
+def without(
+    path: UPath, lines: set[int], wanted: Wanted, limits: Limits = DEFAULT_LIMITS, keys: Keyring = NO_KEYS
+) -> Iterator[bytes]:
+    """The rows of a raw file without some lines, as JSON lines.
+
+    A file of JSON lines keeps every other byte as it was; rows of other formats keep their fields, and are ingested as
+    the same rows. What cannot be read cannot be shown to be free of the person's data, so it is left out, too.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
-        return name, _copy_lines(path, target / Path(name).name, lines, wanted, limits)
-    fresh = f"{Path(name).name}.jsonl"
-    left = 0
-    with open(target / fresh, "wb") as writer:
-        for raw in read_file(path, limits):
+    if path.suffix.lower() not in _JSON_LINES:
+        for raw in read_file(path, limits, keys):
             if raw.fault is None and raw.line not in lines:
-                writer.write(msgspec.json.encode(raw.value, enc_hook=str) + b"\n")
-                left += 1
-    return fresh, left
-
-
-def _copy_lines(path: UPath, target: Path, lines: set[int], wanted: Wanted, limits: Limits) -> int:
-    left = 0
-    with path.open("rb") as reader, open(target, "wb") as writer:
+                yield msgspec.json.encode(raw.value, enc_hook=str) + b"\n"
+        return
+    with keys.reader(path.open("rb"), path) as reader:
         for number, line in enumerate(_bounded(reader, limits.line), start=1):
             # A line that is no JSON was judged by a sample alone: the whole of it counts here.
-            if number in lines or line is None or wanted.in_text(line.decode("utf-8", "replace")):
-                continue
-            writer.write(line)
-            left += bool(line.strip())
-    return left
+            if number not in lines and line is not None and not wanted.in_text(line.decode("utf-8", "replace")):
+                yield line
 
 
 def _bounded(reader: Any, limit: int) -> Iterator[bytes | None]:

@@ -1,50 +1,38 @@
-"""Carries out an erasure: where a person's rows are, the versions without them, and the models that learned them."""
+"""Plans an erasure: where a person's rows are, which versions go on without them, and what learned from them."""
 
-import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import polars as pl
 
-from llmops_assets.datasets import schema
 from llmops_assets.datasets.erasure import (
     RawFile,
     Wanted,
     descendants,
-    drop_lines,
     search_file,
     successor,
     whole_hashes,
-    write_without,
 )
 from llmops_assets.datasets.readers import Limits, list_files
-from llmops_assets.datasets.register import register
 from llmops_assets.specs.names import split_versioned, training_key
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import (
-    AdapterRecord,
-    DatasetRecord,
     EvaluationRecord,
     MergedModelRecord,
     PlanRecord,
     RegisteredModelRecord,
 )
-from resources import dataset_gc, erasures
+from resources import erasures
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog, Dataset
-from resources.dataset_store import DatasetStore
+from resources.dataset_store import DatasetStore, Manifest
+from resources.encryption import Keyring
 from resources.records import Records
 from resources.tracking import Tracking
 
 LEARNED_FROM = ("train", "validation")
 """Splits that a model is made with: the test rows are asked, not learned."""
-
-GONE = "The example was removed by an erasure."
 
 
 @dataclass(frozen=True)
@@ -57,6 +45,10 @@ class Platform:
     records: Records
     tracking: Tracking
     policy: Policy
+
+    @property
+    def keys(self) -> Keyring:
+        return self.artifacts.keys
 
     @property
     def limits(self) -> Limits:
@@ -153,8 +145,8 @@ def find(platform: Platform, name: str, wanted: Wanted, *, everywhere: bool = Fa
     if not any(entry.spec.name == name for entry in entries.values()):
         known = ", ".join(sorted({entry.spec.name for entry in entries.values()})) or "none yet"
         raise LookupError(f"there is no dataset {name!r}; known are: {known}")
-    manifests: dict[str, list[dataset_gc.Manifest]] = {}
-    for manifest in dataset_gc.manifests(platform.store):
+    manifests: dict[str, list[Manifest]] = {}
+    for manifest in platform.store.manifests():
         manifests.setdefault(manifest.dataset, []).append(manifest)
     scope = descendants(
         (key for key, entry in entries.items() if entry.spec.name == name), _sources(entries, manifests)
@@ -167,13 +159,14 @@ def find(platform: Platform, name: str, wanted: Wanted, *, everywhere: bool = Fa
     chosen = set(all_found) if everywhere else scope & set(all_found)
     _copies(platform, {key: all_found[key] for key in chosen}, manifests)
     versions = {key: found for key, found in all_found.items() if key in chosen and found.anything}
-    taken: set[str] = {entry.spec.version for entry in entries.values()}
+    taken: dict[str, set[str]] = {}
+    for entry in entries.values():
+        taken.setdefault(entry.spec.name, set()).add(entry.spec.version)
     successors = {}
     for key in versions:
         stem, version = split_versioned(key)
-        mine = {e.spec.version for e in entries.values() if e.spec.name == stem} | taken
-        new = successor(version, mine)
-        taken.add(new)
+        new = successor(version, taken[stem])
+        taken[stem].add(new)
         successors[key] = f"{stem}@{new}"
     trainings = _trainings(platform, {key: found.learned for key, found in versions.items()})
     refs = {training.model_ref for training in trainings}
@@ -182,7 +175,7 @@ def find(platform: Platform, name: str, wanted: Wanted, *, everywhere: bool = Fa
         versions=versions,
         successors=successors,
         trainings=trainings,
-        evaluated=[str(plan_cell) for plan_cell, _ in _evaluations(platform, set(versions))],
+        evaluated=[str(plan_cell) for plan_cell, _ in evaluations(platform, set(versions))],
         endpoints={
             endpoint.name: theirs
             for endpoint in platform.catalog.endpoints()
@@ -197,7 +190,7 @@ def find(platform: Platform, name: str, wanted: Wanted, *, everywhere: bool = Fa
     )
 
 
-def _sources(entries: dict[str, Dataset], manifests: dict[str, list[dataset_gc.Manifest]]) -> dict[str, list[str]]:
+def _sources(entries: dict[str, Dataset], manifests: dict[str, list[Manifest]]) -> dict[str, list[str]]:
     """What each dataset version was made from: as it was registered, and as its manifests say."""
     owner = {manifest.id: key for key, theirs in manifests.items() for manifest in theirs}
     return {
@@ -209,7 +202,7 @@ def _sources(entries: dict[str, Dataset], manifests: dict[str, list[dataset_gc.M
     }
 
 
-def _search(platform: Platform, entry: Dataset, manifests: list[dataset_gc.Manifest], wanted: Wanted) -> Found:
+def _search(platform: Platform, entry: Dataset, manifests: list[Manifest], wanted: Wanted) -> Found:
     """Look through the raw files and every table of a version."""
     found = Found(entry.key, entry.spec.type)
     where: dict[str, set[int]] = {}
@@ -227,15 +220,15 @@ def _search(platform: Platform, entry: Dataset, manifests: list[dataset_gc.Manif
             if "file" in hit.columns and "line" in hit.columns:
                 for file, line in hit.select("file", "line").iter_rows():
                     where.setdefault(file, set()).add(line)
-    for name, path in _raw_files(platform, entry.key):
-        raw = search_file(name, path, wanted, platform.limits)
+    for name, path in raw_files(platform, entry.key):
+        raw = search_file(name, path, wanted, platform.limits, platform.keys)
         raw.lines |= where.get(name, set())
         found.raw[name] = raw
     _spread(platform, found, manifests)
     return found
 
 
-def _spread(platform: Platform, found: Found, manifests: list[dataset_gc.Manifest]) -> None:
+def _spread(platform: Platform, found: Found, manifests: list[Manifest]) -> None:
     """Take in what belongs to the rows found: their lines, and their traces in the tables of later steps.
 
     A row whose number was masked is the person's all the same: it is followed by its id.
@@ -259,7 +252,7 @@ def _spread(platform: Platform, found: Found, manifests: list[dataset_gc.Manifes
             found.tables[kind] = max(found.tables.get(kind, 0), hit.height)
 
 
-def _copies(platform: Platform, versions: dict[str, Found], manifests: dict[str, list[dataset_gc.Manifest]]) -> None:
+def _copies(platform: Platform, versions: dict[str, Found], manifests: dict[str, list[Manifest]]) -> None:
     """Find copies of the rows in the other versions: a version made of masked rows no longer holds what was masked."""
     contents: set[str] = set()
     for key, found in versions.items():
@@ -277,13 +270,13 @@ def _copies(platform: Platform, versions: dict[str, Found], manifests: dict[str,
             _spread(platform, found, manifests.get(key, []))
 
 
-def _contents(platform: Platform, manifests: list[dataset_gc.Manifest]) -> Iterator[pl.DataFrame]:
+def _contents(platform: Platform, manifests: list[Manifest]) -> Iterator[pl.DataFrame]:
     for manifest in manifests:
         if manifest.kind == "rows":
             yield from platform.store.batches(manifest.id)
 
 
-def _raw_files(platform: Platform, key: str) -> list[tuple[str, Any]]:
+def raw_files(platform: Platform, key: str) -> list[tuple[str, Any]]:
     folder = platform.artifacts.upath("uploads", key)
     return list_files(folder) if folder.exists() else []
 
@@ -316,7 +309,7 @@ def _trainings(platform: Platform, learned: dict[str, int]) -> list[Training]:
     ]
 
 
-def _evaluations(platform: Platform, keys: set[str]) -> list[tuple[str, PlanRecord]]:
+def evaluations(platform: Platform, keys: set[str]) -> list[tuple[str, PlanRecord]]:
     """Evaluations that asked rows of these versions: as the test split, or as a suite."""
     found = []
     for plan in platform.records.all(PlanRecord):
@@ -325,196 +318,3 @@ def _evaluations(platform: Platform, keys: set[str]) -> list[tuple[str, PlanReco
         if (plan.dataset in keys or suites & keys) and platform.records.find(EvaluationRecord, cell):
             found.append((cell, plan))
     return sorted(found, key=lambda pair: pair[0])
-
-
-def carry_out(
-    platform: Platform, plan: Plan, wanted: Wanted, erasure: erasures.Erasure, *, actor: str, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Do what `plan` says, in an order that can be cut off anywhere and repeated; what was removed, in numbers.
-
-    Models are marked first, so that none is promoted meanwhile. A version's other rows are staged before its bytes go,
-    and registered as the next version afterwards.
-    """
-    successors = {**erasure.versions, **{k: v for k, v in plan.successors.items() if k not in erasure.versions}}
-    erasures.note(platform.catalog, erasure.id, versions=successors)
-    mark(platform, plan, erasure.id, actor)
-    figures: dict[str, Any] = dict(erasure.figures)
-    row_ids = {row for found in plan.versions.values() for row in found.row_ids}
-    say(f"{len(plan.trainings)} trainings are marked as affected")
-    _add(figures, "answers", _clear_answers(platform, plan, row_ids, wanted))
-    _add(figures, "training_rows", _clear_trainings(platform, plan))
-    for kind, count in erasures.scrub_traffic(platform.catalog, wanted.in_text, _nobody).items():
-        _add(figures, kind, count)
-    erasures.compact(platform.catalog)
-    for key, found in plan.versions.items():
-        left = _stage(platform, erasure.id, found, wanted)
-        say(f"{key}: {len(found.row_ids)} rows and {found.raw_lines} raw lines go, {left} raw rows stay")
-        _add(figures, "rows", len(found.row_ids))
-        _add(figures, "raw_lines", found.raw_lines)
-        erasures.note(platform.catalog, erasure.id, figures=figures)
-    reason = f"erasure {erasure.id}, on a person's request"
-    for key, new in list(successors.items()):
-        freed = _bury(platform, key, reason)
-        _add(figures, "manifests", freed.manifests)
-        _add(figures, "chunks", freed.chunks)
-        _add(figures, "shared_chunks", freed.kept)
-        successors[key] = _follow(platform, erasure.id, key, new, actor)
-        say(f"{key}: gone, {successors[key] or 'nothing'} follows")
-    erasures.note(platform.catalog, erasure.id, versions=successors, figures=figures)
-    return figures
-
-
-def _add(figures: dict[str, Any], name: str, count: int) -> None:
-    figures[name] = figures.get(name, 0) + count
-
-
-def mark(platform: Platform, plan: Plan, erasure: int, actor: str) -> None:
-    """Mark the trainings and their models, in the catalog and in the registry."""
-    now = datetime.now(UTC)
-    found = [erasures.Affected(erasure, t.cell, t.content_hash, t.model_ref, t.why, now) for t in plan.trainings]
-    erasures.mark_affected(platform.catalog, found, actor)
-    for training in plan.trainings:
-        if training.model_ref is not None:
-            version = platform.tracking.version(training.model_ref)
-            known = {part for part in version.tags.get(erasures.TAG, "").split(",") if part}
-            numbers = ",".join(sorted(known | {str(erasure)}, key=int))
-            platform.tracking.tag(version.name, version.version, erasures.TAG, numbers)
-
-
-def _clear_answers(platform: Platform, plan: Plan, row_ids: set[str], wanted: Wanted) -> int:
-    """Take the person's items out of evaluation answers, reports and the cache of answers; how many there were."""
-
-    def theirs(line: str) -> bool:
-        if wanted.in_text(line):
-            return True
-        try:
-            identity = str(json.loads(line).get("id", ""))
-        except (ValueError, AttributeError):
-            return False
-        return identity.rsplit("/", 1)[-1] in row_ids
-
-    dropped = 0
-    for cell, training in _evaluations(platform, set(plan.versions)):
-        record = platform.records.load(EvaluationRecord, cell)
-        answers = Path(record.answers)
-        if answers.exists():
-            data, count = drop_lines(answers.read_bytes(), theirs)
-            if count:
-                _replace(answers, data)
-            dropped += count
-        # It shows the wrong answers; materialising the evaluation of the next version makes a new one.
-        Path(record.report or answers.with_name("report.html")).unlink(missing_ok=True)
-        card = Path(training.model_dir) / "evaluation" / training.recipe / "README.md"
-        if card.exists():
-            data, count = drop_lines(card.read_bytes(), wanted.in_text)
-            if count:
-                _replace(card, data)
-        adapter = platform.records.find(AdapterRecord, cell)
-        if adapter is not None and adapter.mlflow_run_id is not None:
-            platform.tracking.delete_artifacts(adapter.mlflow_run_id, "evaluation")
-    cache = platform.artifacts.upath("answers")
-    for folder in sorted(cache.iterdir()) if cache.exists() else []:
-        lines = [line for file in sorted(folder.glob("*.jsonl")) for line in file.read_text("utf-8").splitlines()]
-        if any(theirs(line) for line in lines):
-            shutil.rmtree(folder)
-            dropped += 1
-    return dropped
-
-
-def _clear_trainings(platform: Platform, plan: Plan) -> int:
-    """Remove the rows as they were trained: rendered, tokenised, in logs and in the example of the plan."""
-    cleared = 0
-    for training in plan.trainings:
-        if not training.why.startswith("trained on"):
-            continue
-        for name in ("plan", "work"):
-            folder = Path(training.model_dir) / name
-            if folder.exists():
-                shutil.rmtree(folder)
-                cleared += name == "plan"
-        record = platform.records.load(PlanRecord, training.cell)
-        platform.records.save(training.cell, record.model_copy(update={"example": GONE}))
-    return cleared
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-
-
-def _nobody(_name: str) -> str:
-    """Whoever it was; a name made from the old one could be guessed back."""
-    return "erased"
-
-
-def _stage_folder(platform: Platform, erasure: int, key: str) -> Path:
-    return platform.artifacts.path("erasures", str(erasure), key)
-
-
-def _stage(platform: Platform, erasure: int, found: Found, wanted: Wanted) -> int:
-    """Write what stays of a version's raw files beside the uploads; the rows that are left."""
-    target = _stage_folder(platform, erasure, found.key)
-    shutil.rmtree(target, ignore_errors=True)
-    half = target.with_name(f".{target.name}")
-    shutil.rmtree(half, ignore_errors=True)
-    half.mkdir(parents=True)
-    left = 0
-    files = _raw_files(platform, found.key)
-    for name, path in files:
-        _, rows = write_without(name, path, found.raw[name].lines, half, wanted, platform.limits)
-        left += rows
-    if not files and (record := platform.records.find(DatasetRecord, found.key)) is not None:
-        left = _write_rows(platform.store.read(record.manifest), found, half / "rows.jsonl")
-    half.rename(target)
-    return left
-
-
-def _write_rows(rows: pl.DataFrame, found: Found, target: Path) -> int:
-    """The canonical rows that stay, as JSON lines: for a version whose raw files are elsewhere."""
-    kept = rows.filter(~rows["row_id"].is_in(list(found.row_ids)))
-    content = list(schema.CONTENT[found.type])
-    with open(target, "wb") as writer:
-        for row in kept.iter_rows(named=True):
-            labels = {name: row[name] for name in ("source", "category", "quality_score") if row[name] is not None}
-            metadata = {**msgspec.json.decode(row["extra"] or "{}"), **labels}
-            writer.write(msgspec.json.encode({**{name: row[name] for name in content}, "metadata": metadata}) + b"\n")
-    return kept.height
-
-
-def _bury(platform: Platform, key: str, reason: str) -> dataset_gc.Freed:
-    """Delete everything that a version consists of; its registration and its figures stay on record."""
-    erasures.mark_erased(platform.catalog, key)
-    theirs = [manifest.id for manifest in dataset_gc.manifests(platform.store) if manifest.dataset == key]
-    freed = dataset_gc.bury(platform.store, theirs, reason)
-    for folder in ("uploads", "reports", "generated"):
-        path = platform.artifacts.upath(folder, key)
-        if path.exists():
-            shutil.rmtree(path)
-    return freed
-
-
-def _follow(platform: Platform, erasure: int, key: str, new: str | None, actor: str) -> str | None:
-    """Register what stays of a version as the one after it; None when nothing stays."""
-    staged = _stage_folder(platform, erasure, key)
-    if not staged.exists():
-        return new
-    files = [path for path in sorted(staged.iterdir()) if path.stat().st_size]
-    if files and new is not None:
-        old = platform.catalog.dataset(key)
-        name, version = split_versioned(new)
-        spec = old.model_copy(
-            update={
-                "name": name,
-                "version": version,
-                "files": [path.name for path in files],
-                "storage_uri": None,
-                "derived_from": [key],
-                "description": f"{old.description} (without what erasure {erasure} removed)",
-            }
-        )
-        register(
-            spec, files, artifacts=platform.artifacts, catalog=platform.catalog, policy=platform.policy, actor=actor
-        )
-    shutil.rmtree(staged)
-    return new if files else None

@@ -11,6 +11,7 @@ import polars as pl
 import zstandard
 
 from llmops_assets.datasets.erasure import Wanted
+from resources.encryption import NO_KEYS, EncryptionError, Keyring
 
 BLOCK = 8 << 20
 OVERLAP = 4096
@@ -26,7 +27,7 @@ class Leftover:
     reason: str
 
 
-def sweep(roots: Iterable[Path], wanted: Wanted) -> tuple[list[Leftover], int]:
+def sweep(roots: Iterable[Path], wanted: Wanted, keys: Keyring = NO_KEYS) -> tuple[list[Leftover], int]:
     """Files that hold what is looked for, or that could not be read; and how many were read."""
     left, count = [], 0
     for path in _files(roots):
@@ -34,11 +35,18 @@ def sweep(roots: Iterable[Path], wanted: Wanted) -> tuple[list[Leftover], int]:
             continue
         count += 1
         try:
-            if _holds(path, wanted):
+            if _holds(path, wanted, keys):
                 left.append(Leftover(str(path), "holds it"))
         except FileNotFoundError:
             continue
-        except (OSError, EOFError, zlib.error, zstandard.ZstdError, pl.exceptions.PolarsError) as error:
+        except (
+            OSError,
+            EOFError,
+            EncryptionError,
+            zlib.error,
+            zstandard.ZstdError,
+            pl.exceptions.PolarsError,
+        ) as error:
             left.append(Leftover(str(path), f"cannot be read: {error}"))
     return left, count
 
@@ -52,11 +60,11 @@ def _files(roots: Iterable[Path]) -> Iterator[Path]:
                 yield path
 
 
-def _holds(path: Path, wanted: Wanted) -> bool:
-    if path.suffix == ".parquet":
-        return bool(wanted.in_frame(pl.read_parquet(path)).any())
-    with _opened(path) as stream:
-        rest = b""
+def _holds(path: Path, wanted: Wanted, keys: Keyring) -> bool:
+    with keys.reader(path.open("rb"), path) as plain:
+        if path.suffix == ".parquet":
+            return bool(wanted.in_frame(pl.read_parquet(plain.read())).any())
+        rest, stream = b"", _unpacked(path, plain)
         while block := stream.read(BLOCK):
             if wanted.in_text((rest + block).decode("utf-8", "ignore")):
                 return True
@@ -64,14 +72,12 @@ def _holds(path: Path, wanted: Wanted) -> bool:
     return False
 
 
-def _opened(path: Path) -> BinaryIO:
-    """The bytes of a file, decompressed."""
+def _unpacked(path: Path, plain: BinaryIO) -> BinaryIO:
     if path.suffix == ".gz":
-        return gzip.open(path)
-    stream = path.open("rb")
+        return gzip.GzipFile(fileobj=plain)
     if path.suffix == ".zst":
-        return zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True, closefd=True)
-    return stream
+        return zstandard.ZstdDecompressor().stream_reader(plain, read_across_frames=True)
+    return plain
 
 
 def blank_lines(path: Path, wanted: Wanted) -> int:

@@ -26,6 +26,7 @@ from llmops_assets.wiring import Wiring
 from resources import dataset_gc, erasures, tables
 from resources.dataset_store import DatasetStoreError
 from tests.datasets.test_graph import rows
+from tests.datasets.trained import leave_training
 
 PHONE, MAIL, NAME, RRN = "010-7391-4628", "dolmen.park@example.org", "박돌멘", "900101-1234567"
 THEIRS = (PHONE, MAIL, NAME, RRN, "우산을 두고 내린 사람")
@@ -49,7 +50,7 @@ THEIRS = (PHONE, MAIL, NAME, RRN, "우산을 두고 내린 사람")
         (NAME, "박돌멘님이", True),
         ("Kim Dolmen", "kim\n  DOLMEN,", True),
         ("Kim", "Kimchi", False),
-        ("가\n나 \"다\"", json.dumps({"a": "가\n나 \"다\""}), True),
+        ('가\n나 "다"', json.dumps({"a": '가\n나 "다"'}), True),
         (NAME, json.dumps({"a": NAME}), True),
     ],
 )
@@ -128,17 +129,8 @@ def materialise(w: Wiring, key: str) -> None:
     with dg.DagsterInstance.get() as instance:
         instance.add_dynamic_partitions(dataset_versions.name, [key])
         job = definitions.resolve_implicit_global_asset_job_def()
-        result = job.execute_in_process(
-            partition_key=key, instance=instance, raise_on_error=False, resources=resources
-        )
+        result = job.execute_in_process(partition_key=key, instance=instance, raise_on_error=False, resources=resources)
         assert result.success, [e.message for e in result.all_events if e.is_failure]
-
-
-def trained(w: Wiring, dataset: str, recipe: str, model_dir: Path) -> str:
-    """What a training leaves behind: its plan, its weights' record, rendered rows, answers."""
-    from tests.datasets.trained import leave_training
-
-    return leave_training(w, dataset, recipe, model_dir)
 
 
 def expose(w: Wiring, request_id: str, query: str, user: str) -> None:
@@ -158,19 +150,18 @@ def erased(home):
     broken = json.dumps(first[40], ensure_ascii=False)[:60] + MAIL
     add(w, "desk", "v1", {"rows.jsonl": lines(first) + broken.encode() + b"\n"})
     csv = "question,answer\n" + "".join(
-        f"\"{r['messages'][0]['content']}\",\"{r['messages'][1]['content']}\"\n" for r in planted(60, 2, 5)
+        f'"{r["messages"][0]["content"]}","{r["messages"][1]["content"]}"\n' for r in planted(60, 2, 5)
     )
     add(w, "desk", "v2", {"rows.csv.gz": gzip.compress(csv.encode()), "more.jsonl": lines(rows(30, 3))})
     add(w, "desk", "clean", {"rows.jsonl": lines(rows(60, 4))})
     add(w, "other", "v1", {"rows.jsonl": lines(planted(60, 5, 7))})
-    for key in ("desk@v1", "desk@v2", "desk@clean", "other@v1"):
+    for key in ("desk@v1", "desk@clean"):
         materialise(w, key)
     masked = w.store.read(w.records.load(SplitsRecord, "desk@v1").manifests["train"])
     copied = [{"messages": row["messages"]} for row in masked.iter_rows(named=True)]
     add(w, "copy", "v1", {"rows.jsonl": lines(copied)}, derived_from=["desk@v1"])
-    materialise(w, "copy@v1")
-    trained(w, "desk@v1", "tuned-01", home / "artifacts" / "models" / "one")
-    trained(w, "desk@clean", "tuned-01", home / "artifacts" / "models" / "two")
+    leave_training(w, "desk@v1", "tuned-01", home / "artifacts" / "models" / "one", NAME)
+    leave_training(w, "desk@clean", "tuned-01", home / "artifacts" / "models" / "two", "누군가")
     expose(w, "r1", f"{NAME}인데요", "u1")
     expose(w, "r2", "통행료가 얼마인가요", f"{MAIL}")
     (home / "logs" / "webserver.log").write_text(f"started\nrow of {NAME} is odd\nended\n")
@@ -234,9 +225,12 @@ def test_each_version_is_followed_by_one_without_those_rows(erased):
     assert done["versions"]["desk@v1"] == "desk@v1-e1" and done["versions"]["other@v1"] == "other@v1-e1"
     assert "desk@clean" not in done["versions"]
     materialise(w, "desk@v1-e1")
-    materialise(w, done["versions"]["desk@v2"])
     assert sum(w.records.load(SplitsRecord, "desk@v1-e1").rows.values()) == 117
-    assert sum(w.records.load(SplitsRecord, done["versions"]["desk@v2"]).rows.values()) == 88
+    follower = w.artifacts.upath("uploads", done["versions"]["desk@v2"])
+    assert {p.name: len(p.read_text().splitlines()) for p in follower.iterdir()} == {
+        "more.jsonl": 30,
+        "rows.csv.gz.jsonl": 58,
+    }
     assert w.catalog.dataset("desk@v1-e1").derived_from == ["desk@v1"]
 
 
@@ -256,7 +250,9 @@ def test_an_erased_version_says_so_wherever_it_is_asked_for(erased):
 def test_models_that_learned_are_marked_and_the_others_are_not(erased):
     w, _, done = erased
     assert [one["training"] for one in done["affected"]] == ["desk@v1|tuned-01"]
-    with pytest.raises(erasures.ModelAffected, match=r"erasure 1 .*nothing here unlearns.*[Tt]rain again on desk@v1-e1"):
+    with pytest.raises(
+        erasures.ModelAffected, match=r"erasure 1 .*nothing here unlearns.*[Tt]rain again on desk@v1-e1"
+    ):
         erasures.assert_not_affected(w.catalog, cell="desk@v1|tuned-01")
     erasures.assert_not_affected(w.catalog, cell="desk@clean|tuned-01")
     assert "removed by an erasure" in w.records.load(PlanRecord, "desk@v1|tuned-01").example

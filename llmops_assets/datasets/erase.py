@@ -1,0 +1,254 @@
+"""Carries out an erasure: marks what learned the rows, stages what stays, deletes the rest, registers what follows."""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+from upath import UPath
+
+from llmops_assets.datasets import schema
+from llmops_assets.datasets.erasure import Wanted, drop_lines, name_without, without
+from llmops_assets.datasets.forget import Found, Plan, Platform, evaluations, raw_files
+from llmops_assets.specs.names import split_versioned
+from llmops_assets.specs.records import AdapterRecord, DatasetRecord, EvaluationRecord, PlanRecord
+from resources import dataset_gc, erasures
+from resources.artifacts import write_bytes_atomically
+from resources.encryption import Keyring, sealed_with
+
+GONE = "The example was removed by an erasure."
+
+
+def carry_out(
+    platform: Platform, plan: Plan, wanted: Wanted, erasure: erasures.Erasure, *, actor: str, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Do what `plan` says, in an order that can be cut off anywhere and repeated; what was removed, in numbers.
+
+    Models are marked first, so that none is promoted meanwhile. A version's other rows are staged before its bytes go,
+    and registered as the next version afterwards.
+    """
+    successors = {**erasure.versions, **{k: v for k, v in plan.successors.items() if k not in erasure.versions}}
+    erasures.note(platform.catalog, erasure.id, versions=successors)
+    mark(platform, plan, erasure.id, actor)
+    figures: dict[str, Any] = dict(erasure.figures)
+    row_ids = {row for found in plan.versions.values() for row in found.row_ids}
+    say(f"{len(plan.trainings)} trainings are marked as affected")
+    _add(figures, "answers", _clear_answers(platform, plan, row_ids, wanted))
+    _add(figures, "training_rows", _clear_trainings(platform, plan))
+    for kind, count in erasures.scrub_traffic(platform.catalog, wanted.in_text, _nobody).items():
+        _add(figures, kind, count)
+    erasures.compact(platform.catalog)
+    for key, found in plan.versions.items():
+        left = _stage(platform, erasure.id, found, wanted)
+        say(f"{key}: {len(found.row_ids)} rows and {found.raw_lines} raw lines go, {left} raw rows stay")
+        _add(figures, "rows", len(found.row_ids))
+        _add(figures, "raw_lines", found.raw_lines)
+        erasures.note(platform.catalog, erasure.id, figures=figures)
+    reason = f"erasure {erasure.id}, on a person's request"
+    for key, new in list(successors.items()):
+        freed = _bury(platform, key, reason)
+        _add(figures, "manifests", freed.manifests)
+        _add(figures, "chunks", freed.chunks)
+        _add(figures, "shared_chunks", freed.kept)
+        successors[key] = _follow(platform, erasure.id, key, new, actor)
+        say(f"{key}: gone, {successors[key] or 'nothing'} follows")
+    erasures.note(platform.catalog, erasure.id, versions=successors, figures=figures)
+    return figures
+
+
+def _add(figures: dict[str, Any], name: str, count: int) -> None:
+    figures[name] = figures.get(name, 0) + count
+
+
+def mark(platform: Platform, plan: Plan, erasure: int, actor: str) -> None:
+    """Mark the trainings and their models, in the catalog and in the registry."""
+    now = datetime.now(UTC)
+    found = [erasures.Affected(erasure, t.cell, t.content_hash, t.model_ref, t.why, now) for t in plan.trainings]
+    erasures.mark_affected(platform.catalog, found, actor)
+    for training in plan.trainings:
+        if training.model_ref is not None:
+            version = platform.tracking.version(training.model_ref)
+            known = {part for part in version.tags.get(erasures.TAG, "").split(",") if part}
+            numbers = ",".join(sorted(known | {str(erasure)}, key=int))
+            platform.tracking.tag(version.name, version.version, erasures.TAG, numbers)
+
+
+def _clear_answers(platform: Platform, plan: Plan, row_ids: set[str], wanted: Wanted) -> int:
+    """Take the person's items out of evaluation answers, reports and the cache of answers; how many there were."""
+
+    def theirs(line: str) -> bool:
+        if wanted.in_text(line):
+            return True
+        try:
+            identity = str(json.loads(line).get("id", ""))
+        except (ValueError, AttributeError):
+            return False
+        return identity.rsplit("/", 1)[-1] in row_ids
+
+    dropped = 0
+    for cell, training in evaluations(platform, set(plan.versions)):
+        record = platform.records.load(EvaluationRecord, cell)
+        answers = Path(record.answers)
+        if answers.exists():
+            data, count = drop_lines(platform.keys.open(answers.read_bytes(), answers), theirs)
+            if count:
+                _replace(answers, data, platform.keys)
+            dropped += count
+        # It shows the wrong answers; materialising the evaluation of the next version makes a new one.
+        Path(record.report or answers.with_name("report.html")).unlink(missing_ok=True)
+        card = Path(training.model_dir) / "evaluation" / training.recipe / "README.md"
+        if card.exists():
+            data, count = drop_lines(platform.keys.open(card.read_bytes(), card), wanted.in_text)
+            if count:
+                _replace(card, data, platform.keys)
+        adapter = platform.records.find(AdapterRecord, cell)
+        if adapter is not None and adapter.mlflow_run_id is not None:
+            platform.tracking.delete_artifacts(adapter.mlflow_run_id, "evaluation")
+    cache = platform.artifacts.upath("answers")
+    for folder in sorted(cache.iterdir()) if cache.exists() else []:
+        texts = [platform.keys.open(file.read_bytes(), file) for file in sorted(folder.glob("*.jsonl"))]
+        lines = [line for text in texts for line in text.decode("utf-8", "replace").splitlines()]
+        if any(theirs(line) for line in lines):
+            shutil.rmtree(folder)
+            dropped += 1
+    return dropped
+
+
+def _clear_trainings(platform: Platform, plan: Plan) -> int:
+    """Remove the rows as they were trained: rendered, tokenised, in logs and in the example of the plan."""
+    cleared = 0
+    for training in plan.trainings:
+        if not training.why.startswith("trained on"):
+            continue
+        for name in ("plan", "work"):
+            folder = Path(training.model_dir) / name
+            if folder.exists():
+                shutil.rmtree(folder)
+                cleared += name == "plan"
+        record = platform.records.load(PlanRecord, training.cell)
+        platform.records.save(training.cell, record.model_copy(update={"example": GONE}))
+    return cleared
+
+
+def _replace(path: Path, data: bytes, keys: Keyring) -> None:
+    """Write a file again, sealed when it was."""
+    sealed = sealed_with(path) is not None
+    write_bytes_atomically(UPath(path), keys.seal(data) if sealed else data)
+
+
+def _nobody(_name: str) -> str:
+    """Whoever it was; a name made from the old one could be guessed back."""
+    return "erased"
+
+
+def _stage_folder(platform: Platform, erasure: int, key: str) -> Path:
+    return platform.artifacts.path("erasures", str(erasure), key)
+
+
+def _stage(platform: Platform, erasure: int, found: Found, wanted: Wanted) -> int:
+    """Write what stays of a version's raw files beside the uploads; the rows that are left."""
+    target = _stage_folder(platform, erasure, found.key)
+    shutil.rmtree(target, ignore_errors=True)
+    half = target.with_name(f".{target.name}")
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir(parents=True)
+    left = 0
+    files = raw_files(platform, found.key)
+    streams = {
+        name_without(name): without(path, found.raw[name].lines, wanted, platform.limits, platform.keys)
+        for name, path in files
+    }
+    if not files and (record := platform.records.find(DatasetRecord, found.key)) is not None:
+        streams["rows.jsonl"] = _canonical_lines(platform.store.read(record.manifest), found)
+    for name, lines in streams.items():
+        source = _Lines(lines)
+        with open(half / name, "wb") as writer:
+            platform.keys.copy_sealed(source, writer)
+        left += source.count
+        if not source.count:
+            (half / name).unlink()
+    half.rename(target)
+    return left
+
+
+class _Lines(io.RawIOBase):
+    """Lines as a stream to copy from; `count` of them were read that are not blank."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self._lines, self._rest, self.count = lines, b"", 0
+
+    def read(self, size: int = -1) -> bytes:
+        pieces, length = [self._rest], len(self._rest)
+        while size < 0 or length < size:
+            line = next(self._lines, None)
+            if line is None:
+                break
+            self.count += bool(line.strip())
+            pieces.append(line)
+            length += len(line)
+        data = b"".join(pieces)
+        cut = len(data) if size < 0 else size
+        self._rest = data[cut:]
+        return data[:cut]
+
+
+def _canonical_lines(rows: pl.DataFrame, found: Found) -> Iterator[bytes]:
+    """The canonical rows that stay, as JSON lines: for a version whose raw files are elsewhere."""
+    content = list(schema.CONTENT[found.type])
+    for row in rows.filter(~rows["row_id"].is_in(list(found.row_ids))).iter_rows(named=True):
+        labels = {name: row[name] for name in ("source", "category", "quality_score") if row[name] is not None}
+        metadata = {**msgspec.json.decode(row["extra"] or "{}"), **labels}
+        yield msgspec.json.encode({**{name: row[name] for name in content}, "metadata": metadata}) + b"\n"
+
+
+def _bury(platform: Platform, key: str, reason: str) -> dataset_gc.Freed:
+    """Delete everything that a version consists of; its registration and its figures stay on record."""
+    erasures.mark_erased(platform.catalog, key)
+    theirs = [manifest.id for manifest in platform.store.manifests() if manifest.dataset == key]
+    freed = dataset_gc.bury(platform.store, theirs, reason)
+    for folder in ("uploads", "reports", "generated"):
+        path = platform.artifacts.upath(folder, key)
+        if path.exists():
+            shutil.rmtree(path)
+    return freed
+
+
+def _follow(platform: Platform, erasure: int, key: str, new: str | None, actor: str) -> str | None:
+    """Register what stays of a version as the one after it; None when nothing stays."""
+    staged = _stage_folder(platform, erasure, key)
+    target = platform.artifacts.path("uploads", new) if new else staged
+    if new and staged.exists() and any(staged.iterdir()):
+        staged.rename(target)
+    elif staged.exists():
+        shutil.rmtree(staged)
+        return None
+    if not new or not target.exists():
+        return None
+    old = platform.catalog.dataset(key)
+    name, version = split_versioned(new)
+    files = sorted(target.iterdir())
+    changes = {
+        "name": name,
+        "version": version,
+        "files": [path.name for path in files],
+        "storage_uri": None,
+        "derived_from": [key],
+        "description": f"{old.description} (without what erasure {erasure} removed)",
+    }
+    platform.catalog.register_dataset(old.model_copy(update=changes), _digest(files, platform.keys), actor)
+    return new
+
+
+def _digest(files: list[Path], keys: Keyring) -> str:
+    """The digest of a version's files as `register` computes it."""
+    digest = hashlib.sha256()
+    for path in files:
+        with keys.reader(path.open("rb"), path) as plain:
+            digest.update(f"{path.name}\0{hashlib.file_digest(plain, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
