@@ -13,12 +13,12 @@ import msgspec
 import polars as pl
 from upath import UPath
 
-from llmops_assets.datasets import schema
+from llmops_assets.datasets import checkout
 from llmops_assets.datasets.erasure import Wanted, drop_lines, name_without, without
 from llmops_assets.datasets.forget import Found, Plan, Platform, evaluations, raw_files
 from llmops_assets.specs.names import split_versioned
 from llmops_assets.specs.records import AdapterRecord, DatasetRecord, EvaluationRecord, PlanRecord
-from resources import dataset_gc, erasures
+from resources import dataset_gc, erasures, pointers
 from resources.artifacts import write_bytes_atomically
 from resources.encryption import Keyring, sealed_with
 
@@ -34,6 +34,8 @@ def carry_out(
     and registered as the next version afterwards.
     """
     successors = {**erasure.versions, **{k: v for k, v in plan.successors.items() if k not in erasure.versions}}
+    names = {split_versioned(key)[0] for key in successors}
+    tags = {name: pointers.tags(platform.catalog, name) for name in names}
     erasures.note(platform.catalog, erasure.id, versions=successors)
     mark(platform, plan, erasure.id, actor)
     figures: dict[str, Any] = dict(erasure.figures)
@@ -58,6 +60,7 @@ def carry_out(
         _add(figures, "shared_chunks", freed.kept)
         successors[key] = _follow(platform, erasure.id, key, new, actor)
         say(f"{key}: gone, {successors[key] or 'nothing'} follows")
+    _point(platform, successors, tags, actor)
     erasures.note(platform.catalog, erasure.id, versions=successors, figures=figures)
     return figures
 
@@ -200,11 +203,8 @@ class _Lines(io.RawIOBase):
 
 def _canonical_lines(rows: pl.DataFrame, found: Found) -> Iterator[bytes]:
     """The canonical rows that stay, as JSON lines: for a version whose raw files are elsewhere."""
-    content = list(schema.CONTENT[found.type])
-    for row in rows.filter(~rows["row_id"].is_in(list(found.row_ids))).iter_rows(named=True):
-        labels = {name: row[name] for name in ("source", "category", "quality_score") if row[name] is not None}
-        metadata = {**msgspec.json.decode(row["extra"] or "{}"), **labels}
-        yield msgspec.json.encode({**{name: row[name] for name in content}, "metadata": metadata}) + b"\n"
+    kept = rows.filter(~rows["row_id"].is_in(list(found.row_ids)))
+    return (msgspec.json.encode(record) + b"\n" for record in checkout.records(kept, found.type))
 
 
 def _bury(platform: Platform, key: str, reason: str) -> dataset_gc.Freed:
@@ -243,6 +243,17 @@ def _follow(platform: Platform, erasure: int, key: str, new: str | None, actor: 
     }
     platform.catalog.register_dataset(old.model_copy(update=changes), _digest(files, platform.keys), actor)
     return new
+
+
+def _point(platform: Platform, successors: dict[str, str | None], tags: dict[str, dict[str, str]], actor: str) -> None:
+    """Let each tag point to what follows an erased version; the others stay, though newer versions were registered."""
+    for name, before in tags.items():
+        for tag, version in before.items():
+            key = f"{name}@{version}"
+            wanted = successors.get(key, key)
+            erased = platform.catalog.dataset_entry(wanted or key).status == "erased"
+            if wanted is not None and not erased and pointers.resolve(platform.catalog, f"{name}@{tag}") != wanted:
+                pointers.move(platform.catalog, name, tag, split_versioned(wanted)[1], actor, "forget")
 
 
 def _digest(files: list[Path], keys: Keyring) -> str:

@@ -20,10 +20,10 @@ from llmops_assets.datasets import assets, checks
 from llmops_assets.datasets.erasure import Wanted, spelling, successor
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.specs.dataset import DatasetSpec
-from llmops_assets.specs.records import PlanRecord, SplitsRecord
+from llmops_assets.specs.records import CleanRecord, PlanRecord, SplitsRecord
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
-from resources import dataset_gc, erasures, tables
+from resources import dataset_gc, erasures, pointers, tables
 from resources.dataset_store import DatasetStoreError
 from tests.datasets.test_graph import rows
 from tests.datasets.trained import leave_training
@@ -157,7 +157,7 @@ def erased(home):
     add(w, "other", "v1", {"rows.jsonl": lines(planted(60, 5, 7))})
     for key in ("desk@v1", "desk@clean"):
         materialise(w, key)
-    masked = w.store.read(w.records.load(SplitsRecord, "desk@v1").manifests["train"])
+    masked = w.store.read(w.records.load(CleanRecord, "desk@v1").manifest)
     copied = [{"messages": row["messages"]} for row in masked.iter_rows(named=True)]
     add(w, "copy", "v1", {"rows.jsonl": lines(copied)}, derived_from=["desk@v1"])
     leave_training(w, "desk@v1", "tuned-01", home / "artifacts" / "models" / "one", NAME)
@@ -165,6 +165,7 @@ def erased(home):
     expose(w, "r1", f"{NAME}인데요", "u1")
     expose(w, "r2", "통행료가 얼마인가요", f"{MAIL}")
     (home / "logs" / "webserver.log").write_text(f"started\nrow of {NAME} is odd\nended\n")
+    pointers.move(w.catalog, "desk", "live", "v1", "kim")
     before = run("forget", "desk", *matches(), "--dry-run", "--json")
     assert held(home), "nothing was planted"
     done = run("forget", "desk", *matches(), "--everywhere", "--yes", "--json", "--reason", "asked by mail")
@@ -224,6 +225,7 @@ def test_each_version_is_followed_by_one_without_those_rows(erased):
     w, _, done = erased
     assert done["versions"]["desk@v1"] == "desk@v1-e1" and done["versions"]["other@v1"] == "other@v1-e1"
     assert "desk@clean" not in done["versions"]
+    assert pointers.tags(w.catalog, "desk") == {"current": "clean", "live": "v1-e1"}
     materialise(w, "desk@v1-e1")
     assert sum(w.records.load(SplitsRecord, "desk@v1-e1").rows.values()) == 117
     follower = w.artifacts.upath("uploads", done["versions"]["desk@v2"])
