@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.7
 
 STAGES = (
-    {"dataset", "quality_report", "clean_dataset", "splits"},
+    {"question_answers", "dataset", "quality_report", "clean_dataset", "splits"},
     {"training_plan", "adapter", "merged_model", "evaluation", "registered_model"},
     {"deployment"},
     {"ab_report"},

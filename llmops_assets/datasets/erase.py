@@ -20,7 +20,7 @@ from llmops_assets.specs.names import split_versioned
 from llmops_assets.specs.records import AdapterRecord, DatasetRecord, EvaluationRecord, PlanRecord
 from resources import dataset_gc, erasures, pointers
 from resources.artifacts import write_bytes_atomically
-from resources.encryption import Keyring, sealed_with
+from resources.encryption import Keyring, is_sealed
 
 GONE = "The example was removed by an erasure."
 
@@ -141,7 +141,7 @@ def _clear_trainings(platform: Platform, plan: Plan) -> int:
 
 def _replace(path: Path, data: bytes, keys: Keyring) -> None:
     """Write a file again, sealed when it was."""
-    sealed = sealed_with(path) is not None
+    sealed = is_sealed(path.read_bytes())
     write_bytes_atomically(UPath(path), keys.seal(data) if sealed else data)
 
 

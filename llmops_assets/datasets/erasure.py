@@ -14,7 +14,7 @@ import msgspec
 import polars as pl
 from upath import UPath
 
-from llmops_assets.datasets import duplicates, split, texts
+from llmops_assets.datasets import split, texts
 from llmops_assets.datasets.readers import DEFAULT_LIMITS, Limits, read_file
 from resources.encryption import NO_KEYS, Keyring
 
@@ -223,9 +223,10 @@ def _unnested(numbered: pl.DataFrame) -> Iterator[pl.DataFrame]:
             yield from _unnested(numbered.with_columns(pl.col("text").struct.field(inner.name).alias("text")))
 
 
-def whole_hashes(rows: pl.DataFrame, dataset_type: str) -> pl.Series:
-    """The normalised content of each row, by which a copy of it is known in another dataset."""
-    return rows.select(duplicates.normalised(texts.whole_of(dataset_type)).alias("whole")).to_series()
+def contents(rows: pl.DataFrame, dataset_type: str) -> pl.Series:
+    """The text of each row without case and spacing, by which a copy of it is known in another dataset."""
+    whole = texts.whole_of(dataset_type).str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+    return rows.select(whole.alias("content")).to_series()
 
 
 @dataclass

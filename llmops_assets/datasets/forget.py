@@ -9,10 +9,10 @@ import polars as pl
 from llmops_assets.datasets.erasure import (
     RawFile,
     Wanted,
+    contents,
     descendants,
     search_file,
     successor,
-    whole_hashes,
 )
 from llmops_assets.datasets.readers import Limits, list_files
 from llmops_assets.specs.names import split_versioned, training_key
@@ -254,17 +254,17 @@ def _spread(platform: Platform, found: Found, manifests: list[Manifest]) -> None
 
 def _copies(platform: Platform, versions: dict[str, Found], manifests: dict[str, list[Manifest]]) -> None:
     """Find copies of the rows in the other versions: a version made of masked rows no longer holds what was masked."""
-    contents: set[str] = set()
+    theirs: set[str] = set()
     for key, found in versions.items():
         for frame in _contents(platform, manifests.get(key, [])):
-            theirs = frame.filter(frame["row_id"].is_in(list(found.row_ids)))
-            contents |= set(whole_hashes(theirs, found.type)) if theirs.height else set()
-    if not contents:
+            hit = frame.filter(frame["row_id"].is_in(list(found.row_ids)))
+            theirs |= set(contents(hit, found.type)) if hit.height else set()
+    if not theirs:
         return
     for key, found in versions.items():
         before = len(found.row_ids)
         for frame in _contents(platform, manifests.get(key, [])):
-            copies = frame.filter(whole_hashes(frame, found.type).is_in(list(contents)))
+            copies = frame.filter(contents(frame, found.type).is_in(list(theirs)))
             found.row_ids |= set(copies["row_id"])
         if len(found.row_ids) > before:
             _spread(platform, found, manifests.get(key, []))

@@ -160,6 +160,7 @@ def erased(home):
     masked = w.store.read(w.records.load(CleanRecord, "desk@v1").manifest)
     copied = [{"messages": row["messages"]} for row in masked.iter_rows(named=True)]
     add(w, "copy", "v1", {"rows.jsonl": lines(copied)}, derived_from=["desk@v1"])
+    materialise(w, "copy@v1")
     leave_training(w, "desk@v1", "tuned-01", home / "artifacts" / "models" / "one", NAME)
     leave_training(w, "desk@clean", "tuned-01", home / "artifacts" / "models" / "two", "누군가")
     expose(w, "r1", f"{NAME}인데요", "u1")
