@@ -4,6 +4,8 @@ import dagster as dg
 
 from llmops_assets.datasets import assets as dataset_assets
 from llmops_assets.datasets import checks as dataset_checks
+from llmops_assets.documents import assets as document_assets
+from llmops_assets.documents import checks as document_checks
 from llmops_assets.evaluation import assets as evaluation_assets
 from llmops_assets.evaluation import checks as evaluation_checks
 from llmops_assets.experiments import assets as experiment_assets
@@ -26,12 +28,21 @@ def build(settings: Settings) -> dg.Definitions:
     interval = settings.sensor_interval_seconds
     return dg.Definitions(
         assets=dg.load_assets_from_modules(
-            [dataset_assets, training_assets, evaluation_assets, registry_assets, serving_assets, experiment_assets],
+            [
+                document_assets,
+                dataset_assets,
+                training_assets,
+                evaluation_assets,
+                registry_assets,
+                serving_assets,
+                experiment_assets,
+            ],
             # Else the external asset `training_request` becomes a stub without partitions, and every cell trains.
             include_specs=True,
         ),
         asset_checks=dg.load_asset_checks_from_modules(
             [
+                document_checks,
                 dataset_checks,
                 training_checks,
                 evaluation_checks,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from llmops_assets.cli import forget
+from llmops_assets.cli import forget, generate
 from llmops_assets.cli.common import (
     Json,
     Wait,
@@ -26,6 +26,7 @@ from llmops_assets.specs.records import CleanRecord, DatasetRecord, QualityRecor
 
 app = typer.Typer(help="Dataset versions: register, list, look at.", no_args_is_help=True)
 app.command()(forget.forget)
+app.command()(generate.generate)
 app.command("erasures")(forget.list_erasures)
 
 

@@ -12,7 +12,9 @@ from llmops_assets.datasets import clean, duplicates, page, pii, report, split
 from llmops_assets.datasets.batches import Batches
 from llmops_assets.datasets.ingest import Batch, ingest
 from llmops_assets.datasets.readers import Limits, list_files
+from llmops_assets.datasets.register import rows_folder
 from llmops_assets.partitions import dataset_versions
+from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
 from resources.artifacts import Artifacts
@@ -44,8 +46,15 @@ def near_of(policy: Policy) -> duplicates.Near:
     return duplicates.Near(bands=how.bands, rows=how.rows, shingle=how.shingle, jaccard=how.jaccard)
 
 
+def _lowest_score(policy: Policy, spec: DatasetSpec) -> float:
+    """The score below which rows are dropped: a model that writes rows is held to more than people who bring them."""
+    return policy.datasets.min_generated_score if spec.generation else policy.datasets.min_quality_score
+
+
 @dg.asset(
     **COMMON,
+    # Only versions whose rows a model writes have one; the others are ingested as they were registered.
+    deps=["question_answers"],
     kinds={"polars", "parquet"},
     description="The registered files of one dataset version as canonical rows, immutable; rows that cannot be read "
     "are in the quarantine with file, line, field and reason.",
@@ -60,7 +69,7 @@ def dataset(
 ) -> dg.MaterializeResult:
     key = context.partition_key
     spec = catalog.dataset(key)
-    files = list_files(artifacts.upath("uploads", key))
+    files = list_files(artifacts.upath(*rows_folder(spec)))
     settings = store.keep_config({"type": spec.type, "mapping": spec.mapping})
     limits = Limits(line=policy.limits.max_line_bytes, file=policy.limits.max_decompressed_bytes)
     personal = pii.detector(policy.datasets.pii, key)
@@ -200,6 +209,7 @@ def quality_report(
 )
 def clean_dataset(
     context: dg.AssetExecutionContext,
+    catalog: dg.ResourceParam[Catalog],
     store: dg.ResourceParam[DatasetStore],
     records: dg.ResourceParam[Records],
     policy: dg.ResourceParam[Policy],
@@ -212,7 +222,7 @@ def clean_dataset(
         source.type,
         clusters=store.read(found.clusters),
         scores=store.read(found.scores),
-        lowest_score=policy.datasets.min_quality_score,
+        lowest_score=_lowest_score(policy, catalog.dataset(key)),
         personal=personal,
     )
     settings = store.keep_config(policy.datasets.model_dump(mode="json"))

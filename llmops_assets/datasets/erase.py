@@ -253,7 +253,7 @@ def _point(platform: Platform, successors: dict[str, str | None], tags: dict[str
             wanted = successors.get(key, key)
             erased = platform.catalog.dataset_entry(wanted or key).status == "erased"
             if wanted is not None and not erased and pointers.resolve(platform.catalog, f"{name}@{tag}") != wanted:
-                pointers.move(platform.catalog, name, tag, split_versioned(wanted)[1], actor, "forget")
+                pointers.move(platform.catalog, name, tag, split_versioned(wanted)[1], actor, "erasure")
 
 
 def _digest(files: list[Path], keys: Keyring) -> str:

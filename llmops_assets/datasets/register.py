@@ -13,6 +13,14 @@ from resources import pointers
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog, Conflict
 
+GENERATED = "generated"
+"""Folder below the artifacts of the rows that a model wrote, a folder each version."""
+
+
+def rows_folder(spec: DatasetSpec) -> tuple[str, str]:
+    """Where the raw rows of a version lie below the artifacts: as registered, or as a model wrote them."""
+    return (GENERATED if spec.generation else "uploads", spec.key)
+
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
     """The files named, and those in the folders named; raises SpecError with every path that cannot be read."""

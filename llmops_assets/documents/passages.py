@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llmops_assets.documents.extract import Document, Page
 
-SHORTEST = 40
+SHORTEST = 20
 """Characters of a passage below which there is nothing to ask about: a page number, a lone heading."""
 
 _BLOCK = re.compile(r"[^\n]+(?:\n(?!\s*\n)(?!#{1,6}\s)[^\n]*)*")

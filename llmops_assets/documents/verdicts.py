@@ -9,8 +9,9 @@ def passages_answered(record: QuestionAnswersRecord, spec: GenerationSpec) -> Ve
     """Whether few enough passages and documents came to nothing."""
     share = record.failed_passages / record.passages if record.passages else 1.0
     passed = share <= spec.max_failed and record.rows > 0
+    failed = f"{record.failed_passages:,} of {record.passages:,} passages failed"
     told = (
-        f"{record.failed_passages:,} of {record.passages:,} passages failed ({share:.1%}, at most {spec.max_failed:.1%}); "
+        f"{failed} ({share:.1%}, at most {spec.max_failed:.1%}); "
         f"{record.unreadable_documents:,} of {record.documents:,} documents cannot be read."
     )
     advice = "" if passed else " The quarantine has the reasons; asked again, only what failed is asked."

@@ -1,4 +1,4 @@
-"""From documents to passages, and from a model's answers to the rows that are handed on and those that are set aside."""
+"""From documents to passages, and from a model's answers to rows that are handed on or set aside with a reason."""
 
 import json
 from collections.abc import Sequence
@@ -129,6 +129,4 @@ def without_provenance(rows: Sequence[dict[str, Any]], passages: Sequence[Passag
     """Rows whose provenance leads to no passage of the documents."""
     known = {(p.document, p.page, p.start, p.end, p.sha256[:16]) for p in passages}
     fields = ("document", "page", "start", "end", "passage_sha256")
-    return sum(
-        tuple(row["metadata"].get("provenance", {}).get(name) for name in fields) not in known for row in rows
-    )
+    return sum(tuple(row["metadata"].get("provenance", {}).get(name) for name in fields) not in known for row in rows)

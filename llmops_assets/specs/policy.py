@@ -163,6 +163,7 @@ class DatasetPolicy(Part):
     max_quarantined_share: Float = Field(ge=0, le=1)
     require_category: Bool
     min_quality_score: Float = Field(ge=0, le=1)
+    min_generated_score: Float = Field(default=0.7, ge=0, le=1, description="The same for rows that a model wrote.")
     minhash: MinHash
     pii: Pii
 
