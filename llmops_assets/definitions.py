@@ -67,6 +67,7 @@ def build(settings: Settings) -> dg.Definitions:
         sensors=[
             datasets.make(interval),
             trainings.make(interval),
+            trainings.trials(interval),
             automation.make(interval),
             deployments.make(interval),
             experiments.analysis(interval),

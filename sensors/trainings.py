@@ -21,6 +21,42 @@ def is_trial(request: TrainingRequest) -> bool:
     return request.requested_by.startswith(STUDY_ACTOR)
 
 
+def trials(interval: int) -> dg.SensorDefinition:
+    """The sensor that trains the trials of studies, evaluated every `interval` seconds at most."""
+
+    @dg.sensor(
+        name="study_trials",
+        target=dg.AssetSelection.assets("training_plan", "adapter"),
+        minimum_interval_seconds=interval,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="A trial of a hyperparameter search is planned and trained, to be compared, and goes no further.",
+    )
+    def study_trials(
+        context: dg.SensorEvaluationContext,
+        catalog: dg.ResourceParam[Catalog],
+        records: dg.ResourceParam[Records],
+    ) -> dg.SensorResult:
+        datasets = set(context.instance.get_dynamic_partitions(dataset_versions.name))
+        keys = set(context.instance.get_dynamic_partitions(recipes.name))
+        ready = [
+            request
+            for request in catalog.open_training_requests()
+            if is_trial(request)
+            # A run of a cell of the product can be asked for only once its two partitions are there.
+            and request.dataset in datasets
+            and request.recipe in keys
+            and waits_for(request, catalog, records) is None
+        ]
+        catalog.mark_reported([request.id for request in ready])
+        return dg.SensorResult(
+            run_requests=[
+                run_of(f"trial:{r.id}", training_key(r.dataset, r.recipe), "training_plan", "adapter") for r in ready
+            ]
+        )
+
+    return study_trials
+
+
 def make(interval: int) -> dg.SensorDefinition:
     """The sensor, evaluated every `interval` seconds at most."""
 
@@ -47,20 +83,15 @@ def make(interval: int) -> dg.SensorDefinition:
                 or "no training is requested"
             )
         new_recipes = sorted({r.recipe for r in ready} - known_recipes)
-        catalog.mark_reported([r.id for r in ready])
+        new_datasets = sorted({r.dataset for r in ready} - known_datasets)
+        # Nobody asked for a trial's model: it gets its partitions here and its run elsewhere, but no request.
+        wanted = [r for r in ready if not is_trial(r)]
+        catalog.mark_reported([r.id for r in wanted])
         return dg.SensorResult(
-            run_requests=[
-                *(run_of(key, key, "recipe") for key in new_recipes),
-                # Nobody asked for a trial's model: it is planned and trained, to be compared.
-                *(
-                    run_of(f"trial:{r.id}", training_key(r.dataset, r.recipe), "training_plan", "adapter")
-                    for r in ready
-                    if is_trial(r)
-                ),
-            ],
+            run_requests=[run_of(key, key, "recipe") for key in new_recipes],
             dynamic_partitions_requests=[
                 recipes.build_add_request(new_recipes),
-                dataset_versions.build_add_request(sorted({r.dataset for r in ready} - known_datasets)),
+                dataset_versions.build_add_request(new_datasets),
             ],
             asset_events=[
                 dg.AssetMaterialization(
@@ -71,8 +102,7 @@ def make(interval: int) -> dg.SensorDefinition:
                         "requested_at": dg.MetadataValue.timestamp(r.requested_at),
                     },
                 )
-                for r in ready
-                if not is_trial(r)
+                for r in wanted
             ],
         )
 

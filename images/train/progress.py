@@ -74,13 +74,17 @@ class Watch:
         if self.named is None or not batch:
             return ""
         rows = _listed(self.named(batch))
-        broken = sum(int((~torch.isfinite(p)).sum()) for p in model.parameters() if p.is_floating_point())
-        if not broken:
-            return f"The rows of this batch: {rows}"
-        cause = "they came so with the base model, or from the checkpoint"
-        if self._before is not None:
-            cause = f"the update before it made them so, from the rows {_listed(self.named(self._before))}"
-        return f"{broken} weights were no numbers when it began: {cause}. Its rows: {rows}"
+        parts = [f"The rows of this batch: {rows}"]
+        trained, frozen = (
+            sum(int((~torch.isfinite(p)).sum()) for p in model.parameters() if p.requires_grad is kind)
+            for kind in (True, False)
+        )
+        if frozen:
+            parts.append(f"{frozen} weights of the base model are no numbers")
+        if trained and self._before is not None:
+            before = _listed(self.named(self._before))
+            parts.append(f"The update before made {trained} weights no numbers, from the rows: {before}")
+        return ". ".join(parts)
 
 
 def _listed(names: list[str]) -> str:

@@ -96,7 +96,7 @@ def names_in(batch: Mapping[str, Any], columns: Mapping[str, Any]) -> list[str]:
     for name, ids in zip(columns["row_id"], columns["input_ids"], strict=True):
         known.setdefault(np.asarray(ids, dtype=np.int64).tobytes(), name)
     found = (known.get(ids.tobytes()) for ids in _sequences(batch))
-    return [name for name in found if name is not None]
+    return list(dict.fromkeys(name for name in found if name is not None))
 
 
 def _sequences(batch: Mapping[str, Any]) -> Iterator[np.ndarray]:

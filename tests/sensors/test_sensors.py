@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.partitions.context import partition_loading_context
 
 from llmops_assets.partitions import dataset_versions, endpoints, experiments, recipes
 from llmops_assets.specs.dataset import DatasetSpec
@@ -11,6 +12,7 @@ from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.records import MergedModelRecord, SplitsRecord
+from llmops_assets.training import assets as training_assets
 from resources import tables
 from resources.catalog import Backend, Catalog
 from resources.model_server import ModelServers
@@ -32,6 +34,8 @@ MERGED = MergedModelRecord(
     differs_from_base=True,
     reloads=True,
 )
+
+UNUSED = ("policy", "store", "artifacts", "tracking", "trainer", "settings")
 
 
 @pytest.fixture
@@ -119,6 +123,36 @@ def test_a_request_becomes_one_event_of_the_asset_graph(catalog, records, instan
     added = {r.partitions_def_name: list(r.partition_keys) for r in result.dynamic_partitions_requests}
     assert added == {recipes.name: ["tuned-01"], dataset_versions.name: ["desk@v1"]}
     assert isinstance(evaluate(sensor, instance, catalog=catalog, records=records), dg.SkipReason)
+
+
+def test_a_trial_of_a_study_is_run_and_nobody_requested_it(catalog, records, instance):
+    register(catalog)
+    catalog.add_recipe("desk-01", {"job_type": "SFT"})
+    catalog.request_training("desk@v1", "desk-01", "study:desk-0a")
+    first = evaluate(trainings.make(1), instance, catalog=catalog, records=records)
+    assert first.asset_events == []
+    assert [request.partition_key for request in first.run_requests] == ["desk-01"]
+    # Through the whole tick, which refuses a run of a partition that is not there.
+    defs = dg.Definitions(
+        assets=dg.load_assets_from_modules([training_assets], include_specs=True),
+        sensors=[trainings.trials(1)],
+        resources={"catalog": catalog, "records": records, **dict.fromkeys(UNUSED)},
+    )
+    repository = defs.get_repository_def()
+
+    def tick():
+        resources = {"catalog": catalog, "records": records}
+        context = dg.build_sensor_context(instance=instance, repository_def=repository, resources=resources)
+        with partition_loading_context(dynamic_partitions_store=instance):
+            return repository.get_sensor_def("study_trials").evaluate_tick(context)
+
+    assert tick().run_requests == []
+    for request in first.dynamic_partitions_requests:
+        instance.add_dynamic_partitions(request.partitions_def_name, request.partition_keys)
+    (run,) = tick().run_requests
+    assert run.partition_key == "desk@v1|desk-01"
+    assert {key.to_user_string() for key in run.asset_selection} == {"training_plan", "adapter"}
+    assert tick().run_requests == [] and catalog.open_training_requests() == []
 
 
 def test_a_request_waits_until_its_base_model_is_trained(catalog, records, instance):

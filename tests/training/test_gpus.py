@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import random
 import signal
 import time
 from collections import Counter
@@ -100,3 +101,51 @@ def test_under_contention_no_gpu_is_ever_held_twice(tmp_path: Path) -> None:
         sign, gpu = line.split()
         held[gpu] += 1 if sign == "+" else -1
         assert held[gpu] in (0, 1)
+
+
+def _tenant(folder: Path, log: Path, turns: int) -> None:
+    """Takes a GPU again and again, and writes its name all the while that it holds it."""
+    handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for turn in range(turns):
+        with lease(GPUS, folder, poll=0.001) as held:
+            for _ in range(20):
+                os.write(handle, f"{held[0].id} {os.getpid()}.{turn}\n".encode())
+                time.sleep(0.0005)
+
+
+def test_jobs_that_are_killed_and_started_again_never_share_a_gpu(tmp_path: Path) -> None:
+    log, kills, started = tmp_path / "log", 0, []
+    context = multiprocessing.get_context("fork")
+    rng = random.Random(0)
+
+    def start() -> multiprocessing.Process:
+        process = context.Process(target=_tenant, args=(tmp_path, log, 200))
+        process.start()
+        started.append(process)
+        return process
+
+    crowd = [start() for _ in range(4)]
+    while kills < 40:
+        before = log.stat().st_size if log.exists() else 0
+        deadline = time.monotonic() + 30
+        while not log.exists() or log.stat().st_size < before + 400:
+            assert time.monotonic() < deadline, "nobody holds a GPU any more"
+            time.sleep(0.0005)
+        victim = rng.randrange(len(crowd))
+        os.kill(crowd[victim].pid, signal.SIGKILL)
+        kills += 1
+        crowd[victim] = start()
+    for process in crowd:
+        os.kill(process.pid, signal.SIGKILL)
+    for process in started:
+        process.join()
+    tenures: dict[str, list[str]] = {}
+    for line in log.read_text().splitlines():
+        gpu, tenure = line.split()
+        history = tenures.setdefault(gpu, [])
+        if not history or history[-1] != tenure:
+            history.append(tenure)
+    assert set(tenures) == {"GPU-aaaa", "GPU-bbbb"}
+    for gpu, history in tenures.items():
+        # Two that hold a GPU at once would write by turns, and one would come back after the other.
+        assert len(history) == len(set(history)) > 20, gpu
