@@ -2,8 +2,8 @@
 
 An SFT on KoBEST SentiNeg and BoolQ goes through dataset add, train and evaluation in a home of its own, and its model
 is held against two baselines on the published test files: the majority class, and TF-IDF of character 1- to 4-grams
-with logistic regression. The model is a Llama of about 1.3 million parameters that is first pre-trained, for a few hundred
-steps, on nothing but the texts of the same two training files. It prints what it finds, whatever that is.
+with logistic regression. The model is a Llama of about 1.3 million parameters that is first pre-trained, for a few
+hundred steps, on nothing but the texts of the same two training files. It prints what it finds, whatever that is.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +149,16 @@ def _evaluation_metadata(record: EvaluationRecord, gate: GateOutcome, worst: Wor
         "report": dg.MetadataValue.path(record.report or ""),
         "settings": dg.MetadataValue.json(record.settings),
     }
-    if record.versus_base:
-        metadata["versus_base"] = dg.MetadataValue.md(report.versus_base_table(record))
+    if record.differences:
+        metadata["differences"] = dg.MetadataValue.md(report.differences_table(record))
+    if worst.latency:
+        metadata["latency"] = dg.MetadataValue.md(
+            plots.png_markdown(report.latency_plot(worst.latency), "seconds a request")
+        )
+    for suite, (labels, counts) in worst.matrix.items():
+        # Metadata keys are no place for a reference: `@` and `-` are not allowed in them everywhere.
+        key = f"confusion_{re.sub(r'[^A-Za-z0-9]+', '_', suite)}"
+        metadata[key] = dg.MetadataValue.md(report.confusion_table(labels, counts))
     if gate.metric is not None and math.isfinite(gate.metric.value):
         metadata[gate.metric.name] = gate.metric.value
     return metadata

@@ -72,13 +72,33 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Changes:
+    """Answers that became right or wrong against another model, the ones that became wrong first; up to a number."""
+
+    suite: str
+    against: str
+    ref: str
+    worse: int
+    better: int
+    rows: list[tuple[str, ...]]
+    """(what happened, category, question, expected, the other's answer, this model's answer)"""
+
+
+@dataclass(frozen=True)
 class Worst:
-    """The rows that a person should read first."""
+    """The rows that a person should read first.
+
+    `confusions` are wrong answers that are right for something else; `matrix` is (labels, counts) by suite where the
+    references are labels; `latency` the seconds of single requests.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
     confusions: list[tuple[str, str, int]] = field(default_factory=list)
+    matrix: dict[str, tuple[list[str], list[list[int]]]] = field(default_factory=dict)
+    changes: list[Changes] = field(default_factory=list)
+    latency: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from llmops_assets.evaluation import harness
 from llmops_assets.evaluation import metrics as m
 from llmops_assets.evaluation.answers import Model, ask, choose, has_chat_template, similarity
-from llmops_assets.evaluation.case import Case, Evaluated, Rows, Worst, told
+from llmops_assets.evaluation.case import Case, Evaluated, Rows, told
 from llmops_assets.evaluation.figures import figures_of, wanted
 from llmops_assets.evaluation.llm_judge import Verdicts, judge
 from llmops_assets.evaluation.speed import speed_metrics
@@ -20,18 +20,16 @@ from llmops_assets.evaluation.suites import (
     accuracy,
     as_metric,
     by_category,
-    confusions,
     items_of,
     score,
-    wrong_answers,
 )
+from llmops_assets.evaluation.worst import worst_answers
 from llmops_assets.specs.records import Difference, EvaluationRecord, Metric
 from llmops_assets.specs.suite import MetricName, SuiteSpec
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training.folders import content_hash
 
 CHAT_TYPES = ("sft_pair", "eval_suite")
-WORST = 20
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def evaluate(case: Case) -> Evaluated:
     suites = chat_suites(case.spec, case.test, case.suites)
     result = evaluate_chat(case, suites)
     record = chat_record(case, result)
-    return Evaluated(record, chat_rows(result), worst_answers(result))
+    return Evaluated(record, chat_rows(result), worst_answers(case, result))
 
 
 def chat_suites(spec: TrainJobSpec, test: Rows, suites: Mapping[str, Rows]) -> dict[str, list[Item]]:
@@ -312,15 +310,3 @@ def chat_rows(evaluation: ChatEvaluation) -> list[dict[str, Any]]:
                     row |= {f"{name}_got": other.text, f"{name}_correct": other.right}
             rows.append(row)
     return rows
-
-
-def worst_answers(evaluation: ChatEvaluation, most: int = WORST) -> Worst:
-    """Wrong answers of the headline suite, of every category."""
-    wrong = wrong_answers(evaluation.headline, most)
-    total = sum(not s.right for s in evaluation.headline)
-    return Worst(
-        f"{len(wrong)} of {total} wrong answers" if wrong else "No wrong answer",
-        ("category", "question", "expected", "answered", "why"),
-        [(s.item.category, s.item.question, s.item.references[0], s.text, s.state) for s in wrong],
-        confusions(evaluation.headline),
-    )

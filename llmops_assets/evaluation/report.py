@@ -51,8 +51,43 @@ def versus_base_table(record: EvaluationRecord) -> str:
     )
 
 
+def differences_table(record: EvaluationRecord) -> str:
+    """The model against its base and the one in production, on the same items."""
+    columns = (
+        "suite",
+        "against",
+        "difference",
+        "95 % interval",
+        "only this right",
+        "only that",
+        "changed",
+        "p",
+        "test",
+    )
+    rows = [
+        (
+            d.suite,
+            f"{d.against} {d.ref}",
+            f"{d.difference:+.3f}",
+            f"{d.low:+.3f} to {d.high:+.3f}",
+            str(d.only_tuned),
+            str(d.only_other),
+            str(d.changed),
+            f"{d.p:.2g}",
+            d.test,
+        )
+        for d in record.differences
+    ]
+    return table(columns, rows)
+
+
 def worst_table(worst: Worst) -> str:
     return table(worst.columns, [tuple(_short(cell) for cell in row) for row in worst.rows])
+
+
+def confusion_table(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    rows = [(label, *map(str, row)) for label, row in zip(labels, counts, strict=True)]
+    return table(("expected", *labels, "other"), rows)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -95,6 +130,11 @@ def plot(record: EvaluationRecord, gate: GateOutcome) -> "Figure":
     return fig
 
 
+def latency_plot(seconds: Sequence[float]) -> "Figure":
+    """How long single requests took."""
+    return plots.histogram(seconds, "Latency of one request at a time", "seconds", bins=min(20, max(5, len(seconds))))
+
+
 def html(title: str, record: EvaluationRecord, gate: GateOutcome, worst: Worst, picture: str) -> str:
     """The whole report as one HTML file that loads nothing; `picture` is a data URI."""
     from jinja2 import Environment, StrictUndefined
@@ -110,10 +150,26 @@ def html(title: str, record: EvaluationRecord, gate: GateOutcome, worst: Worst, 
         number=number,
         category_metric=next((m.name for m in record.by_category.values()), "accuracy"),
         confusions=worst.confusions,
+        matrices=worst.matrix,
+        changes=worst.changes,
+        latency=plots.data_uri(latency_plot(worst.latency)) if worst.latency else None,
+        counts=outcome_counts(record),
         worst=worst.rows,
         worst_title=worst.title,
         worst_columns=worst.columns,
     )
+
+
+def outcome_counts(record: EvaluationRecord) -> list[tuple[str, int]]:
+    """What the answers are that are none, or not whole: counted apart, and wrong unless the judge found them right."""
+    counts = [
+        ("empty", record.empty_answers),
+        ("cut by the length limit", record.length_truncated),
+        ("refusals", record.refusals),
+    ]
+    if "llm" in " ".join(record.judges.values()):
+        counts += [("verdicts that turned with the order", record.position_flips), ("no verdict", record.unjudged)]
+    return counts
 
 
 def tracked(record: EvaluationRecord) -> list[tuple[str, float]]:
