@@ -37,8 +37,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     one, two = make_tiny_model(root / "one", seed=1), make_tiny_model(root / "two", seed=2)
     questions = [f"{n}번 차로는 지금 어떤가요?" for n in range(40)]
     prompts = [
-        {"id": str(n), "messages": [{"role": "user", "content": q}], "choices": LABELS}
-        for n, q in enumerate(questions)
+        {"id": str(n), "messages": [{"role": "user", "content": q}], "choices": LABELS} for n, q in enumerate(questions)
     ]
     files = {"prompts_file": str(write_jsonl(root / "p", prompts)), "output_file": str(root / "o")}
     generate.run({"model_dir": str(one), "max_new_tokens": 6, **files})
