@@ -1,7 +1,12 @@
 """Names of persons are found where something speaks for them, and not in places, things or titles."""
 
-import pytest
+import re
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmops_assets.datasets import names
 from llmops_assets.datasets.names import find_names
 
 NAMES = [
@@ -17,6 +22,12 @@ NAMES = [
     ("남보람입니다. 확인해 주세요.", ["남보람"]),
     ("김 씨는 어제 통과했다.", ["김"]),
     ("홍길동의 카드와 김철수의 카드", ["홍길동", "김철수"]),
+    ("박모(33) 씨와 최모 씨가 함께 있었다.", ["박", "최"]),
+    ("A씨는 B(41)씨에게 돈을 빌렸다.", ["A", "B"]),
+    ("정 전 장관과 윤 의원이 만났다.", ["정", "윤"]),
+    ("배우 에밀리 왓슨과 감독 마틴 스코세이지가 왔다.", ["에밀리 왓슨", "마틴 스코세이지"]),
+    ("다니엘은 크리스티나에게 전화했다.", ["다니엘", "크리스티나"]),
+    ("남궁민수 씨의 주소를 바꿔 주세요.", ["남궁민수"]),
 ]
 NONE = [
     "강릉에서 오산까지 얼마인가요?",
@@ -27,14 +38,20 @@ NONE = [
     "안내견과 함께 휴게소에 가도 되나요?",
     "정산소에서 현금으로 냈어요.",
     "이용자가 전용차로를 지나면 하이패스 단말기가 울립니다.",
+    "구간별 요금과 동승자 안전벨트를 확인해 주세요.",
+    "장마철에는 제설제 대신 가드레일을 봅니다.",
+    "모유 수유 공간과 전동 킥보드를 찾아요.",
+    "서강대 교수와 현대자동차 직원이 갔다.",
+    "스타벅스에서 커피와 케이크를 샀고 하이브리드 자동차를 탔다.",
+    "이 영화는 최고의 작품이고 최우선으로 봐야 한다.",
     "What time is it?",
     "",
 ]
 
 
-@pytest.mark.parametrize(("text", "names"), NAMES)
-def test_names_are_found(text, names):
-    assert [text[s.start : s.end] for s in find_names([text])[0]] == names
+@pytest.mark.parametrize(("text", "expected"), NAMES)
+def test_names_are_found(text, expected):
+    assert [text[s.start : s.end] for s in find_names([text])[0]] == expected
 
 
 @pytest.mark.parametrize("text", NONE)
@@ -45,3 +62,21 @@ def test_other_words_are_no_names(text):
 def test_a_batch_gives_each_text_its_own():
     texts = [text for text, _ in NAMES] + NONE
     assert find_names(texts) == [find_names([text])[0] for text in texts]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from([text for text, _ in NAMES] + NONE),
+            st.text(alphabet="김민수씨A홍 .!?\n0-洪吉童(Bモx", max_size=20),
+        ),
+        max_size=4,
+    ).map(" ".join)
+)
+def test_what_the_prefilter_leaves_out_holds_no_name(text):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(names, "_WORTH_A_LOOK", re.compile(""))
+        patch.setattr(names, "_CACHE", {})
+        without = find_names([text])
+    assert find_names([text]) == without

@@ -3,6 +3,7 @@
 import pytest
 from upath import UPath
 
+from benchmarks import names as names_benchmark
 from llmops_assets.datasets.ingest import ingest
 from tests.conftest import PUBLIC_DATA
 
@@ -28,3 +29,11 @@ def test_public_data_loads_whole(name, dataset_type, mapping, count):
     batches = list(ingest([(name, UPath(path))], dataset_type, mapping))
     assert sum(batch.rows.height for batch in batches) == count
     assert sum(batch.quarantine.height for batch in batches) == 0
+
+
+def test_names_are_found_in_news_and_reviews_of_others():
+    read = names_benchmark.sentences(PUBLIC_DATA / "klue" / "klue-ner-v1.1_dev_first1000.tsv")
+    found = names_benchmark.ours([text for text, _ in read])
+    scores = names_benchmark.scores([spans for _, spans in read], found)
+    assert scores["precision"] >= 0.88 and scores["recall"] >= 0.82, scores
+    assert scores["precision_overlap"] >= 0.93 and scores["recall_overlap"] >= 0.86, scores

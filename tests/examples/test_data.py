@@ -15,7 +15,7 @@ from examples.expressway.distinct import Distinct, jaccard, shingles
 from examples.expressway.generate import CONVERSATIONS, Planted, free_questions
 from examples.expressway.korean import endings, fill
 from examples.expressway.tables import intents, table
-from llmops_assets.datasets import duplicates, privacy, quality, split
+from llmops_assets.datasets import duplicates, names, pii, privacy, quality, split
 from llmops_assets.datasets.ingest import ingest
 from llmops_assets.specs.policy import load_policy
 from tests.examples.conftest import readable
@@ -157,6 +157,17 @@ def test_patterns_find_exactly_the_planted_personal_data(planted: Planted, name:
     found = Counter(span.type for text in texts for span in privacy.find(text))
     assert {k: v for k, v in found.items() if k != "PERSON"} == {k: v for k, v in expected.items() if k != "PERSON"}
     assert planted.look_alikes > 50
+
+
+@pytest.mark.parametrize("name", ["conversations", "corpus"])
+def test_names_are_found_in_exactly_the_number_planted(planted: Planted, name: str, request: pytest.FixtureRequest):
+    if name == "corpus":
+        texts, expected = request.getfixturevalue("documents"), planted.corpus_pii
+    else:
+        rows = request.getfixturevalue("conversations")
+        texts, expected = [message["content"] for row in rows for message in row["messages"]], planted.pii
+    found = pii.find(pl.Series(texts), pii.Detector(names=names.find_names))
+    assert Counter(found["type"].to_list())["PERSON"] == expected["PERSON"]
 
 
 def test_personal_data_belongs_to_nobody():

@@ -1,0 +1,119 @@
+"""Names of persons on KLUE-NER, beside a surname regex and kiwi's proper nouns: `python -m benchmarks.names`.
+
+Prints precision and recall by exact spans and by overlap, and texts per CPU-second, of each way on the same sentences.
+The weights of `name_rules` were set while looking at three quarters of the sentences; the fourth quarter is printed
+apart. Then how often a name is found in small talk, where hardly any stands (songys-chatbot).
+"""
+
+import argparse
+import csv
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from llmops_assets.datasets.name_words import SURNAMES, gazetteer, kiwi
+from llmops_assets.datasets.names import find_names
+
+Spans = list[tuple[int, int]]
+
+
+def sentences(path: Path) -> list[tuple[str, Spans]]:
+    """Sentences and the spans of persons in them, from KLUE's character-level file."""
+    found, characters, tags = [], [], []
+    for line in [*path.read_text(encoding="utf-8").split("\n"), ""]:
+        if line.startswith("## "):
+            continue
+        if line:
+            character, tag = line.split("\t")
+            characters.append(character)
+            tags.append(tag)
+        elif characters:
+            found.append(("".join(characters), persons(tags)))
+            characters, tags = [], []
+    return found
+
+
+def persons(tags: list[str]) -> Spans:
+    """Spans of `B-PS I-PS …`."""
+    spans, start = [], None
+    for at, tag in enumerate([*tags, "O"]):
+        if start is not None and tag != "I-PS":
+            spans.append((start, at))
+            start = None
+        if tag == "B-PS":
+            start = at
+    return spans
+
+
+def scores(gold: list[Spans], found: list[Spans]) -> dict[str, float]:
+    """Precision and recall of spans: `exact` ones, and those that overlap with one of the other side."""
+    wanted, got = sum(map(len, gold)), sum(map(len, found))
+    exact = sum(len(set(a) & set(b)) for a, b in zip(gold, found, strict=True))
+
+    def touched(these: list[Spans], those: list[Spans]) -> int:
+        return sum(any(x[0] < y[1] and y[0] < x[1] for y in b) for a, b in zip(these, those, strict=True) for x in a)
+
+    return {
+        "precision": exact / max(got, 1),
+        "recall": exact / max(wanted, 1),
+        "precision_overlap": touched(found, gold) / max(got, 1),
+        "recall_overlap": touched(gold, found) / max(wanted, 1),
+    }
+
+
+def ours(texts: list[str]) -> list[Spans]:
+    return [[(span.start, span.end) for span in spans] for spans in find_names(texts)]
+
+
+def by_surname(texts: list[str]) -> list[Spans]:
+    """What one would write first: a surname and two more syllables at the beginning of a word."""
+    pattern = re.compile(rf"(?<![가-힣])[{SURNAMES}][가-힣]{{2}}")
+    return [[match.span() for match in pattern.finditer(text)] for text in texts]
+
+
+def by_proper_noun(texts: list[str]) -> list[Spans]:
+    """Every proper noun of the analyser."""
+    return [[(t.start, t.start + t.len) for t in tokens if t.tag == "NNP"] for tokens in kiwi().tokenize(texts)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    default = os.environ.get("LLMOPS_TEST_DATA", "../shared/data")
+    parser.add_argument("--data", type=Path, default=Path(default))
+    options = parser.parse_args()
+    read = sentences(options.data / "klue" / "klue-ner-v1.1_dev_first1000.tsv")
+    texts, gold = [text for text, _ in read], [spans for _, spans in read]
+    ways: dict[str, Callable[[list[str]], list[Spans]]] = {
+        "a surname and two syllables": by_surname,
+        "kiwi's proper nouns": by_proper_noun,
+        "names.find_names": ours,
+    }
+    # Loading the model and the dictionaries is not part of the rate.
+    kiwi().tokenize("가")
+    gazetteer()
+    print(f"{'KLUE-NER, ' + str(len(texts)) + ' sentences':34} precision  recall  (overlap)        texts/CPU-s")
+    for name, way in ways.items():
+        started = time.process_time()
+        found = way(texts)
+        rate = len(texts) / (time.process_time() - started)
+        for label, chosen in (
+            (name, range(len(texts))),
+            *([("  the quarter not tuned on", range(3, len(texts), 4))] if way is ours else []),
+        ):
+            s = scores([gold[i] for i in chosen], [found[i] for i in chosen])
+            shown = f"{rate:12,.0f}" if label == name else ""
+            print(
+                f"{label:34} {s['precision']:9.3f} {s['recall']:7.3f}  "
+                f"({s['precision_overlap']:.3f} {s['recall_overlap']:.3f}) {shown}"
+            )
+    with (options.data / "songys-chatbot" / "ChatbotData.csv").open(encoding="utf-8") as file:
+        talk = [row["Q"] for row in csv.DictReader(file)][:4000]
+    for name, way in ways.items():
+        spans = sum(map(len, way(talk)))
+        print(f"small talk, {len(talk):,} questions: {name:30} {spans:6,} spans")
+
+
+if __name__ == "__main__":
+    main()
