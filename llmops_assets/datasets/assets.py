@@ -30,6 +30,10 @@ COMMON: dict[str, Any] = {
 }
 
 
+SAMPLED_REFUSALS = 10_000
+"""Refused rows whose text is kept with the reason."""
+
+
 def rows_of(store: DatasetStore, *manifests: str) -> Batches:
     """The rows of stored tables, one after another, in batches."""
 
@@ -75,8 +79,10 @@ def dataset(
     personal = pii.detector(policy.datasets.pii, key)
     refused: list[pl.DataFrame] = []
 
-    def rows_of(batch: Batch) -> pl.DataFrame:
-        refused.append(batch.quarantine)
+    def accepted(batch: Batch) -> pl.DataFrame:
+        # Where very much is refused, what stood there is kept for the first ones; file and line are for all.
+        many = sum(frame.height for frame in refused) > SAMPLED_REFUSALS
+        refused.append(batch.quarantine.with_columns(raw=pl.lit("")) if many else batch.quarantine)
         return batch.rows
 
     batches = ingest(
@@ -87,7 +93,7 @@ def dataset(
         require_category=policy.datasets.require_category,
         keys=artifacts.keys,
     )
-    manifest_id = store.write(map(rows_of, batches), kind="rows", dataset=key, step="dataset", config_hash=settings)
+    manifest_id = store.write(map(accepted, batches), kind="rows", dataset=key, step="dataset", config_hash=settings)
     manifest = store.manifest(manifest_id)
     quarantine = pl.concat(refused)
     quarantine_id = None
@@ -109,7 +115,7 @@ def dataset(
             content_hash=manifest.content_hash,
         ),
     )
-    rows = store.read(manifest_id)
+    rows, categories = rows_of(store, manifest_id), store.read(manifest_id, ["category"])
     reasons = dict(quarantine.group_by("reason").len().sort("len", descending=True).head(20).iter_rows())
     return dg.MaterializeResult(
         metadata={
@@ -120,7 +126,7 @@ def dataset(
             ),
             "quarantine_reasons": dg.MetadataValue.json(reasons),
             "preview": dg.MetadataValue.md(report.markdown_table(report.preview(rows, spec.type, personal))),
-            "categories": dg.MetadataValue.json(report.category_counts(rows)),
+            "categories": dg.MetadataValue.json(report.category_counts(categories)),
             "type": spec.type,
             "files": dg.MetadataValue.json([name for name, _ in files]),
             "source_bytes": source_bytes,

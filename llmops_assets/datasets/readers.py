@@ -283,50 +283,155 @@ def _read_lines_of_json(stream: BinaryIO, limits: Limits) -> Iterator[Raw]:
 
 
 def _read_json(stream: BinaryIO, limits: Limits) -> Iterator[Raw]:
-    """An array of rows, one object that holds such an array, one row, or JSON lines in a file called .json."""
-    data = stream.read()
-    if data.startswith(b"\xef\xbb\xbf"):
-        data = data[3:]
-    head = data.lstrip()
-    if head.startswith(b"{"):
-        first = head.split(b"\n", 1)[0].strip()
-        if len(first) < len(head.strip()) and _decode(1, first).fault is None:
-            yield from _read_lines_of_json(io.BytesIO(data), limits)
-            return
-        whole = _decode(1, data)
-        if whole.fault is None and isinstance(whole.value, dict):
-            lists = [value for value in whole.value.values() if isinstance(value, list)]
-            if len(lists) == 1 and len(whole.value) == 1:
-                for index, value in enumerate(lists[0], start=1):
-                    yield Raw(index, value)
-                return
-        yield whole
+    """An array of rows, one object that holds such an array, one row, or JSON lines in a file called .json.
+
+    An array is read piece by piece, so it may be larger than the memory.
+    """
+    data, fault = _gather(stream, min(BLOCK, limits.line))
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if data.lstrip()[:1] == b"[":
+        yield from _read_array(_Pieces(stream, data, fault, limits))
         return
-    try:
-        elements = msgspec.json.decode(data, type=list[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        yield from _salvage_array(data)
+    first = data.lstrip().split(b"\n", 1)[0].strip()
+    if fault is None and len(first) < len(data.strip()) and _decode(1, first).fault is None:
+        yield from _read_lines_of_json(io.BufferedReader(_Chained(data, stream), 1 << 20), limits)
         return
-    position, line = 0, 1
-    for element in elements:
-        piece = bytes(element)
-        start = data.find(piece, position)
-        line += data.count(b"\n", position, start)
-        yield _decode(line, piece)
-        line += piece.count(b"\n")
-        position = start + len(piece)
+    whole = data
+    while fault is None and len(whole) <= limits.line:
+        data, fault = _gather(stream, BLOCK)
+        if not data:
+            break
+        whole += data
+    if fault is not None:
+        raise fault
+    if len(whole) > limits.line:
+        yield Raw(1, None, RowFault("", f"one object of more than {limits.line:,} bytes: write an array or JSON lines"))
+        return
+    if not whole.strip():
+        return
+    row = _decode(1, whole)
+    holder = isinstance(row.value, dict) and len(row.value) == 1 and not _CONTENT_LISTS & row.value.keys()
+    if holder and isinstance(next(iter(row.value.values())), list):
+        for index, value in enumerate(next(iter(row.value.values())), start=1):
+            yield Raw(index, value)
+        return
+    yield row
 
 
-def _salvage_array(data: bytes) -> Iterator[Raw]:
-    """Rows of a JSON array that is broken somewhere: those that can be read, and one fault for each gap."""
-    text = data.decode("utf-8", "replace")
-    decoder, position = json.JSONDecoder(), text.find("[") + 1
-    if position == 0:
-        yield Raw(1, text[:RAW_SAMPLE], _json_fault(data, ValueError("it is neither an array nor an object")))
-        return
-    row_start = re.compile(r"\n[ \t]{0,8}\{")
-    line, counted = 1, 0
-    while position < len(text):
+class _Pieces:
+    """The bytes of a stream that are not read yet, as far as they were fetched."""
+
+    def __init__(self, stream: BinaryIO, data: bytes, fault: RowFault | None, limits: Limits) -> None:
+        self._stream, self.data, self.fault, self.limits = stream, data, fault, limits
+        self.ended = fault is not None
+
+    def fetch(self) -> bool:
+        """Fetch more behind what is there; False when there is no more."""
+        if self.ended:
+            return False
+        data, self.fault = _gather(self._stream, min(BLOCK, self.limits.line))
+        self.ended = self.fault is not None or not data
+        self.data += data
+        return bool(data)
+
+    def skip_row(self) -> int:
+        """Drop bytes up to where a row seems to begin on a line of its own, or the end; how many lines went with them.
+
+        They are not kept while looking, so a row of any size can be skipped.
+        """
+        lines = 0
+        start = 1
+        while (found := _ROW_BYTES.search(self.data, start)) is None:
+            lines += self.data.count(b"\n", 0, max(0, len(self.data) - 10))
+            self.data, start = self.data[-10:], 0
+            if not self.fetch():
+                lines += self.data.count(b"\n")
+                self.data = b""
+                return lines
+        lines += self.data.count(b"\n", 0, found.start())
+        self.data = self.data[found.start() :]
+        return lines
+
+
+_CUT = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*$")
+_ROW_BYTES = re.compile(rb"\n[ \t]{0,8}\{")
+_ROW_START = re.compile(r"\n[ \t]{0,8}\{")
+_TRIED_CUTS = 100
+_CONTENT_LISTS = {"messages", "conversations"}
+"""Fields of a row that are lists themselves: an object with one of them is a row, and not what holds the rows."""
+
+
+def _read_array(pieces: _Pieces) -> Iterator[Raw]:
+    """Rows of a JSON array. What is broken is given up alone: one fault for each gap, rows go on behind it."""
+    line = 1 + pieces.data.count(b"\n", 0, pieces.data.index(b"["))
+    pieces.data = pieces.data[pieces.data.index(b"[") + 1 :]
+    while True:
+        head = len(pieces.data) - len(pieces.data.lstrip(b" \t\r\n,"))
+        line += pieces.data.count(b"\n", 0, head)
+        pieces.data = pieces.data[head:]
+        if not pieces.data:
+            if pieces.fetch():
+                continue
+            yield Raw(line, None, RowFault("", "the array is not closed: the file ends early"))
+            break
+        if pieces.data[:1] == b"]":
+            break
+        taken, rows = _leading_rows(pieces.data, whole=pieces.ended)
+        if rows is None:
+            if len(pieces.data) <= pieces.limits.line and pieces.fetch():
+                continue
+            if not pieces.ended and _first_is_cut_short(pieces.data):
+                yield Raw(
+                    line, clean_sample(pieces.data[:RAW_SAMPLE].decode("utf-8", "replace")), _row_too_long(pieces)
+                )
+                line += pieces.skip_row()
+                continue
+            taken, rows = _salvaged(pieces, line)
+            yield from rows
+        else:
+            position, at = 0, line
+            for row in rows:
+                data = bytes(row)
+                start = pieces.data.index(data, position)
+                at += pieces.data.count(b"\n", position, start)
+                yield _decode(at, data) if len(data) <= pieces.limits.line else Raw(at, None, _row_too_long(pieces))
+                at += data.count(b"\n")
+                position = start + len(data)
+        line += pieces.data.count(b"\n", 0, taken)
+        pieces.data = pieces.data[taken:]
+    if pieces.fault is not None:
+        raise pieces.fault
+
+
+def _leading_rows(data: bytes, whole: bool) -> tuple[int, list[msgspec.Raw] | None]:
+    """As many elements as can be split off the front of an array's inside, and how many bytes they took.
+
+    A cut is right when what is before it decodes as a list: inside of a string or an object it would not.
+    """
+    cut = data.rfind(b"]") if whole else len(data)
+    for _ in range(_TRIED_CUTS):
+        if not whole:
+            cut = data.rfind(b"{", 0, cut)
+            between = _CUT.search(data, max(0, cut - 64), cut) if cut > 0 else None
+            while cut > 0 and between is None:
+                cut = data.rfind(b"{", 0, cut)
+                between = _CUT.search(data, max(0, cut - 64), cut) if cut > 0 else None
+        if cut <= 0:
+            break
+        end = cut if whole else between.start() + 1
+        try:
+            return end, msgspec.json.decode(b"[" + data[:end] + b"]", type=list[msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if whole:
+                break
+    return 0, None
+
+
+def _salvaged(pieces: _Pieces, line: int) -> tuple[int, list[Raw]]:
+    """Rows at the front of an array's inside that is broken or has a row over the limit; how many bytes are done."""
+    text = pieces.data.decode("utf-8", "surrogateescape")
+    decoder, position, counted, found = json.JSONDecoder(), 0, 0, []
+    while True:
         while position < len(text) and text[position] in " \t\r\n,":
             position += 1
         if position >= len(text) or text[position] == "]":
@@ -335,17 +440,36 @@ def _salvage_array(data: bytes) -> Iterator[Raw]:
         counted = position
         try:
             _, end = decoder.raw_decode(text, position)
+            found.append(_decode(line, text[position:end].encode("utf-8", "surrogateescape")))
         except (ValueError, RecursionError) as error:
-            following = row_start.search(text, position + 1)
+            if not pieces.ended and _cut_short(error, text) and position > 0:
+                break
+            following = _ROW_START.search(text, position + 1)
             end = following.start() if following else len(text)
-            yield Raw(line, text[position : position + RAW_SAMPLE], RowFault("", f"not JSON: {error}"))
-        else:
-            yield _decode(line, text[position:end].encode("utf-8", "surrogatepass"))
+            sample = clean_sample(text[position : position + RAW_SAMPLE])
+            found.append(Raw(line, sample, RowFault("", f"not JSON: {error}")))
         position = end
-    if not text.rstrip().endswith("]"):
-        yield Raw(
-            text.count("\n") + 1, text[-RAW_SAMPLE:], RowFault("", "the array is not closed: the file ends early")
-        )
+    return len(text[:position].encode("utf-8", "surrogateescape")), found
+
+
+def _first_is_cut_short(data: bytes) -> bool:
+    text = data.decode("utf-8", "surrogateescape")
+    try:
+        json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError) as error:
+        return _cut_short(error, text)
+    return False
+
+
+def _cut_short(error: Exception, text: str) -> bool:
+    """Whether an element could not be decoded only because the rest of it is not there yet."""
+    if not isinstance(error, json.JSONDecodeError):
+        return False
+    return error.pos >= len(text) - 8 or error.msg.startswith("Unterminated string")
+
+
+def _row_too_long(pieces: _Pieces) -> RowFault:
+    return RowFault("", f"the row is longer than {pieces.limits.line:,} bytes")
 
 
 def _read_csv(stream: BinaryIO, suffix: str, limits: Limits) -> Iterator[Raw]:

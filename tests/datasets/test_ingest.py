@@ -1,9 +1,11 @@
 """A row that can be read arrives unchanged; one that cannot is refused with its file, line, field and reason."""
 
+import csv
 import gzip
 import io
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +13,8 @@ import pytest
 import zstandard
 from upath import UPath
 
-from llmops_assets.datasets import schema
+from llmops_assets.datasets import readers, schema
+from llmops_assets.datasets.checkout import checkout
 from llmops_assets.datasets.ingest import ingest
 from llmops_assets.datasets.readers import Limits, list_files
 
@@ -296,3 +299,91 @@ def test_a_category_can_be_required(tmp_path):
     rows, refused = read(tmp_path, require_category=True)
     assert rows["category"].to_list() == ["toll"]
     assert refused[0]["field"] == "metadata.category"
+
+
+def numbered(count: int) -> list[dict]:
+    return [{"messages": chat(f'질문 {i}, "인용", {{괄호}}, {{', f"답 {i}}}, {{{{끝")} for i in range(count)]
+
+
+@pytest.mark.parametrize("indent", [None, 1, 2])
+@pytest.mark.parametrize("block", [64, 1000, 1 << 20])
+def test_an_array_is_read_in_pieces_of_any_size(tmp_path, monkeypatch, indent, block):
+    text = json.dumps(numbered(40), ensure_ascii=False, indent=indent)
+    (tmp_path / "rows.json").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(readers, "BLOCK", block)
+    rows, refused = read(tmp_path)
+    assert refused == []
+    assert [m[0]["content"] for m in rows["messages"].to_list()] == [r["messages"][0]["content"] for r in numbered(40)]
+    starts = [n for n, line in enumerate(text.split("\n"), start=1) if line == " " * (indent or 0) + "{"]
+    assert rows["line"].to_list() == (starts if indent else [1] * 40)
+
+
+@pytest.mark.parametrize("block", [64, 300, 1 << 20])
+def test_a_break_in_an_array_costs_its_row_alone_wherever_the_pieces_end(tmp_path, monkeypatch, block):
+    lines = [json.dumps(row, ensure_ascii=False) for row in numbered(30)]
+    lines[7] = lines[7].replace('"role"', "role", 1)
+    lines[20] = "{oops"
+    (tmp_path / "rows.json").write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+    monkeypatch.setattr(readers, "BLOCK", block)
+    rows, refused = read(tmp_path)
+    assert rows["line"].to_list() == [n for n in range(2, 32) if n not in (9, 22)]
+    assert [(line["line"], line["reason"][:8]) for line in refused] == [(9, "not JSON"), (22, "not JSON")]
+
+
+def test_an_array_whose_row_is_over_the_limit_goes_on_behind_it(tmp_path):
+    made = [GOOD, {"prompt": "가" * 30000, "completion": "답"}, GOOD, GOOD]
+    text = ",\n".join(json.dumps(row, ensure_ascii=False) for row in made)
+    (tmp_path / "rows.json").write_text(f"[\n{text}\n]", encoding="utf-8")
+    rows, refused = read(tmp_path, limits=Limits(line=4096))
+    assert rows["line"].to_list() == [2, 4, 5]
+    assert [(line["line"], line["reason"]) for line in refused] == [(3, "the row is longer than 4,096 bytes")]
+
+
+def test_an_object_that_holds_the_rows_and_a_single_row(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"data": [GOOD, GOOD]}), encoding="utf-8")
+    (tmp_path / "b.json").write_text(json.dumps(GOOD, indent=2), encoding="utf-8")
+    (tmp_path / "c.json").write_text("\n".join([json.dumps(GOOD)] * 3), encoding="utf-8")
+    (tmp_path / "d.json").write_text("", encoding="utf-8")
+    rows, refused = read(tmp_path)
+    assert refused == []
+    assert rows.group_by("file", maintain_order=True).len().rows() == [("a.json", 2), ("b.json", 1), ("c.json", 3)]
+
+
+def test_a_line_of_a_hundred_megabytes_takes_no_hundred_megabytes(tmp_path):
+    with open(tmp_path / "rows.jsonl", "wb") as file:
+        file.write(json.dumps(GOOD).encode() + b'\n{"prompt": "')
+        for _ in range(100):
+            file.write(b"x" * 2**20)
+        file.write(b'", "completion": "y"}\n' + json.dumps(GOOD).encode() + b"\n")
+    tracemalloc.start()
+    rows, refused = read(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert rows["line"].to_list() == [1, 3]
+    assert (refused[0]["line"], refused[0]["reason"]) == (2, "the line is longer than 16,777,216 bytes")
+    assert peak < 70 * 2**20
+
+
+def test_a_truncated_last_line_is_refused_and_the_others_stand(tmp_path):
+    good = json.dumps(GOOD)
+    (tmp_path / "rows.jsonl").write_text(f'{good}\n{good}\n{{"messages": [{{"ro', encoding="utf-8")
+    rows, refused = read(tmp_path)
+    assert rows["line"].to_list() == [1, 2]
+    assert [(line["line"], line["raw"]) for line in refused] == [(3, '{"messages": [{"ro')]
+
+
+def test_a_cell_that_a_spreadsheet_would_run_stays_text_and_nothing_we_write_is_a_spreadsheet(tmp_path):
+    formulas = ['=HYPERLINK("http://x","y")', "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)"]
+    with open(tmp_path / "rows.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["question", "answer"], *([formula, "답"] for formula in formulas)])
+    rows, refused = read(tmp_path)
+    assert refused == []
+    assert [m[0]["content"] for m in rows["messages"].to_list()] == formulas
+    with pytest.raises(ValueError, match=r"should end in one of \.jsonl"):
+        checkout([rows], "sft_pair", tmp_path / "out.csv")
+
+
+def test_answers_rated_good_or_bad_are_conversations_with_their_label(tmp_path):
+    row = {"prompt": chat("좋은가?")[:1], "completion": chat("", "네")[1:], "label": True}
+    rows, refused = read(lines(tmp_path, row))
+    assert refused == [] and json.loads(rows["extra"][0]) == {"label": True}
