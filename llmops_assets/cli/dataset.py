@@ -1,6 +1,5 @@
 """`llmops dataset …`: register dataset versions and look at them."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,7 +32,7 @@ app.command("erasures")(forget.list_erasures)
 @app.command()
 def add(
     version: Annotated[str, typer.Argument(metavar="NAME@VERSION", help="Name and version, for example desk@v1.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Files or folders.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="Files, folders, or URLs such as s3://….")],
     type: Annotated[str, typer.Option("--type", help=f"One of {', '.join(DATASET_TYPES)}.")],
     owner: Annotated[str, typer.Option(help="The team that answers for the data.")] = "unassigned",
     description: Annotated[str, typer.Option(help="What the data is.")] = "",
@@ -58,9 +57,9 @@ def add(
             "name": name,
             "version": tag,
             "type": type,
-            "files": [str(path) for path in files],
+            "files": files,
             "owner": owner,
-            "description": description or f"{type} from {', '.join(path.name for path in files)}",
+            "description": description or f"{type} from {', '.join(path.rstrip('/').split('/')[-1] for path in files)}",
             "license": license,
             "mapping": mapping,
             "split": {"stratify_by": stratify_by, "group_by": group_by, "seed": seed},

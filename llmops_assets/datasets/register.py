@@ -1,11 +1,15 @@
 """Takes a user's raw files into the platform: copied, fingerprinted and registered as one immutable version."""
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from upath import UPath
+
+from llmops_assets.datasets.readers import list_files
 from llmops_assets.specs.base import SpecError, SpecFault
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.policy import Policy
@@ -22,33 +26,58 @@ def rows_folder(spec: DatasetSpec) -> tuple[str, str]:
     return (GENERATED if spec.generation else "uploads", spec.key)
 
 
-def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and those in the folders named; raises SpecError with every path that cannot be read."""
-    found: list[Path] = []
+def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[tuple[str, UPath]]:
+    """The files named (local paths, folders or fsspec URLs) and those in the folders named, each with the name that it
+    gets: its own, or its path inside of the folder. Raises SpecError with everything that cannot be read.
+
+    A symbolic link inside a folder that leads out of it is refused: what it points to was not handed over.
+    """
+    found: list[tuple[str, UPath]] = []
     faults = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-            if not inside:
-                faults.append(SpecFault("files", f"the folder {path} holds no files"))
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        else:
-            faults.append(SpecFault("files", f"there is no file {path}", "Check the path"))
-    by_name: dict[str, Path] = {}
-    for path in found:
-        if (other := by_name.setdefault(path.name, path)) != path:
+    for given in paths:
+        try:
+            path = UPath(given)
+            if path.is_dir():
+                inside = list_files(path)
+                faults += [_outside(file, path) for _, file in inside if not _is_inside(file, path)]
+                if not inside:
+                    faults.append(SpecFault("files", f"the folder {path} holds no files"))
+                found += inside
+            elif path.is_file():
+                found.append((path.name, path))
+            else:
+                faults.append(SpecFault("files", f"there is no file {path}", "Check the path"))
+        except (OSError, ValueError, ImportError) as error:
+            faults.append(SpecFault("files", f"{given} cannot be read: {error}", "Check the address and your access"))
+    by_name: dict[str, UPath] = {}
+    for name, path in found:
+        if (other := by_name.setdefault(name, path)) != path:
             faults.append(SpecFault("files", f"{other} and {path} have the same name", "Rename one of them"))
     if faults:
         raise SpecError(faults)
-    return found
+    return sorted(found)
+
+
+def _is_inside(file: UPath, folder: UPath) -> bool:
+    return not isinstance(file, Path) or file.resolve().is_relative_to(Path(folder).resolve())
+
+
+def _outside(file: UPath, folder: UPath) -> SpecFault:
+    return SpecFault(
+        "files", f"{file} is a symbolic link that leads out of {folder}", "Copy the file there, or leave it out"
+    )
 
 
 def register(
-    spec: DatasetSpec, paths: Sequence[Path], *, artifacts: Artifacts, catalog: Catalog, policy: Policy, actor: str
+    spec: DatasetSpec,
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    artifacts: Artifacts,
+    catalog: Catalog,
+    policy: Policy,
+    actor: str,
 ) -> bool:
-    """Copy `paths` below the artifact root and register them as `spec`; True when the version is new.
+    """Copy `paths` (local or URLs) below the artifact root and register them as `spec`; True when the version is new.
 
     Nothing is registered unless every byte was copied. The same files under the same version are accepted again, and
     their ingestion is asked for again; other files raise `Conflict`.
@@ -56,7 +85,7 @@ def register(
     if pointers.find(catalog, spec.name, spec.version) not in (None, spec.version) or spec.version == pointers.CURRENT:
         raise Conflict(f"{spec.key} is a tag: take another name for the version")
     files = find_files(paths)
-    size = sum(path.stat().st_size for path in files)
+    size = sum(path.stat().st_size for _, path in files)
     if size > policy.limits.max_upload_bytes:
         raise SpecError(
             [
@@ -73,9 +102,11 @@ def register(
     staged = Path(tempfile.mkdtemp(dir=uploads, prefix=f".{spec.key}."))
     try:
         digest = hashlib.sha256()
-        for path in sorted(files, key=lambda p: p.name):
-            with open(path, "rb") as source, open(staged / path.name, "wb") as copy:
-                digest.update(f"{path.name}\0{artifacts.keys.copy_sealed(source, copy)}\n".encode())
+        for name, path in files:
+            copied = staged / name
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("rb") as source, open(copied, "wb") as copy:
+                digest.update(f"{name}\0{artifacts.keys.copy_sealed(source, copy)}\n".encode())
         new = catalog.register_dataset(spec, digest.hexdigest(), actor)
         if not target.exists():
             staged.chmod(0o755)
