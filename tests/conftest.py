@@ -8,17 +8,15 @@ from pathlib import Path
 import pytest
 
 PUBLIC_DATA = Path(os.environ.get("LLMOPS_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-# Public data may not be redistributed with this repository. Where it is not at hand its one test file stays out, and
-# the head of the report says so; in CI it must be there.
+# Public data may not be redistributed with this repository. Where it is not at hand the tests that read it stay out,
+# and the head of the report says so; in CI it must be there.
 WITHOUT_PUBLIC_DATA = not PUBLIC_DATA.exists() and not os.environ.get("CI") and "LLMOPS_TEST_DATA" not in os.environ
-collect_ignore = ["datasets/test_public_data.py"] if WITHOUT_PUBLIC_DATA else []
+collect_ignore = ["datasets/test_public_data.py", "evaluation/test_public_suites.py"] if WITHOUT_PUBLIC_DATA else []
 
 
 def pytest_report_header() -> str:
     if WITHOUT_PUBLIC_DATA:
-        return (
-            f"public data: not at {PUBLIC_DATA}; datasets/test_public_data.py is left out (LLMOPS_TEST_DATA names it)"
-        )
+        return f"public data: not at {PUBLIC_DATA}; the tests that read it are left out (LLMOPS_TEST_DATA names it)"
     return f"public data: {PUBLIC_DATA}"
 
 

@@ -77,7 +77,8 @@ def normalised(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
 
 def prompts(rows: pl.DataFrame, dataset_type: str) -> pl.Series:
     """The normalised prompt of each row, null where the type has none."""
-    return normalise(rows.select(texts.prompt_of(dataset_type)).to_series())
+    # Beside the other columns: a literal null alone would be one row, however many there are.
+    return normalise(rows.with_columns(texts.prompt_of(dataset_type).alias("prompt"))["prompt"])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmops_assets.datasets import schema
-from llmops_assets.datasets.split import SPLITS, across, assign, metadata
+from llmops_assets.datasets.split import SPLITS, across, assign, metadata, traits
 
 RATIOS = (0.8, 0.1, 0.1)
 
@@ -121,3 +121,11 @@ def test_metadata_reaches_into_objects_and_text_is_as_it_was():
     assert metadata(rows, "user.id").to_list() == ['글 "가"']
     assert metadata(rows, "odd name").to_list() == ["3"]
     assert metadata(rows, "absent").to_list() == [None]
+
+
+def test_documents_without_a_prompt_are_split_too():
+    documents = pl.DataFrame(
+        {"row_id": [f"d{n}" for n in range(40)], "text": [f"문서 {n}" for n in range(40)], "extra": ["{}"] * 40}
+    ).with_columns(category=pl.lit("manual"))
+    table = traits(documents, "pretrain_corpus", stratify_by="category", group_by=None)
+    assert table.height == 40 and table["prompt"].null_count() == 40
