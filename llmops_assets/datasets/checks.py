@@ -6,9 +6,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from llmops_assets.datasets import duplicates, pii, report, schema, split
+from llmops_assets.datasets import contamination, duplicates, pii, report, schema, split
 from llmops_assets.datasets.assets import clean_dataset, dataset, near_of, quality_report, rows_of, splits
 from llmops_assets.datasets.batches import Batches, regrouped
+from llmops_assets.datasets.suites import registered_suites
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
@@ -243,6 +244,42 @@ def held_out_prompts_are_new(
         not torn,
         f"{len(torn):,} prompts are in several splits" if torn else "All held-out prompts are new to training.",
         prompts=len(torn),
+    )
+
+
+@dg.asset_check(
+    asset=splits, description="No registered evaluation suite has its questions in the training rows.", **BLOCKING
+)
+def no_contamination(
+    context: Context,
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    catalog: dg.ResourceParam[Catalog],
+    policy: dg.ResourceParam[Policy],
+) -> dg.AssetCheckResult:
+    record = records.load(SplitsRecord, context.partition_key)
+    if record.type == "eval_suite":
+        return result(True, "An evaluation suite is not trained on.")
+    suites = registered_suites(catalog, records, store)
+    found = contamination.overlap(rows_of(store, record.manifests["train"]), record.type, suites)
+    limit = policy.datasets.max_contaminated_share
+    over = [suite.name for suite in suites if found.share(suite.name) > limit]
+    lines = [
+        {
+            "suite": suite.name,
+            "judged": found.judged[suite.name],
+            "too short": found.too_short[suite.name],
+            "contaminated": f"{found.share(suite.name):.2%}",
+        }
+        for suite in suites
+    ]
+    return result(
+        not over,
+        f"Items of {', '.join(over)} stand in training rows: drop those rows, or do not judge by that suite"
+        if over
+        else f"{len(suites)} suites were compared; at most {limit:.0%} of the items of any stands in training rows.",
+        suites=lines,
+        items=found.found.head(20).to_dicts(),
     )
 
 

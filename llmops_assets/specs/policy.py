@@ -164,6 +164,9 @@ class DatasetPolicy(Part):
     require_category: Bool
     min_quality_score: Float = Field(ge=0, le=1)
     min_generated_score: Float = Field(default=0.7, ge=0, le=1, description="The same for rows that a model wrote.")
+    max_contaminated_share: Float = Field(
+        default=0.01, ge=0, le=1, description="Share of a suite's items that may stand in training rows."
+    )
     minhash: MinHash
     pii: Pii
 

@@ -105,13 +105,13 @@ def platform(tmp_path):
     }
 
 
-def register(platform, version: str, lines: list[str]) -> str:
+def register(platform, version: str, lines: list[str], type_: str = "sft_pair") -> str:
     spec = DatasetSpec.model_validate(
         {
             "name": "desk",
             "version": version,
-            "type": "sft_pair",
-            "schema_ref": "sft_pair@1",
+            "type": type_,
+            "schema_ref": f"{type_}@1",
             "files": ["rows.jsonl"],
             "owner": "data",
             "description": "made for a test",
@@ -182,3 +182,25 @@ def test_the_same_files_again_give_the_same_version(platform):
         first = platform["records"].load(SplitsRecord, key)
         assert materialise(platform, key, instance).success
         assert platform["records"].load(SplitsRecord, key) == first
+
+
+def test_training_rows_that_hold_the_questions_of_a_suite_are_blocked(platform):
+    made = rows(120)
+    asked = [row["messages"][0]["content"] for row in made]
+    with dg.DagsterInstance.ephemeral() as instance:
+        suite = register(
+            platform, "exam", [json.dumps(row, ensure_ascii=False) for row in rows(10, seed=99)], "eval_suite"
+        )
+        assert materialise(platform, suite, instance).success
+        clean = register(platform, "clean", [json.dumps(row, ensure_ascii=False) for row in made])
+        assert materialise(platform, clean, instance).success
+        question = rows(10, seed=99)[4]["messages"][0]["content"]
+        for number in range(20):
+            made[number]["messages"][0]["content"] = f"{asked[number]} {question}"
+        seen = register(platform, "seen", [json.dumps(row, ensure_ascii=False) for row in made])
+        failed = materialise(platform, seen, instance)
+    assert not failed.success
+    (verdict,) = [e for e in failed.get_asset_check_evaluations() if e.check_name == "no_contamination"]
+    assert not verdict.passed and "desk@exam" in verdict.description
+    (line,) = verdict.metadata["items"].value.splitlines()[2:]
+    assert line.startswith("| desk@exam |") and "| rows.jsonl |" in line

@@ -1,0 +1,68 @@
+"""Evaluation items that stand in training rows are named with the row; items that only sound alike are not."""
+
+import polars as pl
+import pytest
+
+from llmops_assets.datasets import batches, schema
+from llmops_assets.datasets.contamination import Suite, overlap
+
+ITEM = "서수원 영업소에서 하이패스 단말기를 잃어버렸을 때 새 단말기를 다시 등록하려면 무엇을 가져가야 하나요?"
+FILLER = "통행료 영수증은 누리집에서 언제든지 다시 출력하실 수 있습니다."
+
+
+def rows(*asked: str) -> batches.Batches:
+    values = {
+        "row_id": [f"r{i}" for i in range(len(asked))],
+        "messages": [
+            [{"role": "user", "content": text}, {"role": "assistant", "content": FILLER}] for text in asked
+        ],
+        "source": None, "category": None, "quality_score": None, "extra": "{}", "file": "train.jsonl",
+        "line": list(range(1, len(asked) + 1)),
+    }  # fmt: skip
+    return batches.of(pl.DataFrame(values, schema=schema.columns_of("sft_pair")))
+
+
+def found(items: list[str], *asked: str) -> list[tuple]:
+    suite = Suite("exam@v1", [f"q{i}" for i in range(len(items))], pl.Series(items))
+    return overlap(rows(*asked), "sft_pair", [suite]).found.rows()
+
+
+def test_an_item_inside_a_longer_row_is_found_whatever_its_signs_case_and_spaces():
+    row = "안녕하세요! " + ITEM.replace(" ", "  ").replace("?", " ...") + " 급합니다."
+    assert found([ITEM], FILLER, row) == [("exam@v1", "q0", 1.0, "r1", "train.jsonl", 2)]
+
+
+def test_the_share_of_words_in_common_n_grams_decides():
+    words = [f"낱말{i}" for i in range(20)]
+    for shared, hit in ((15, True), (13, False)):
+        row = " ".join([*words[:shared], "다른", "말"])
+        result = found([" ".join(words)], row)
+        assert bool(result) == hit
+        if hit:
+            assert result[0][2] == pytest.approx(shared / 20)
+
+
+def test_the_same_words_in_another_order_are_another_text():
+    assert found([ITEM], " ".join(reversed(ITEM.split()))) == []
+
+
+def test_a_short_item_must_stand_there_as_a_whole():
+    assert [
+        hit[1] for hit in found(["환불은 언제 되나요 보통", "환불은 언제 되나요 빨리"], "저 환불은 언제 되나요 보통?")
+    ] == ["q0"]
+
+
+def test_items_too_short_to_judge_are_counted_and_suites_are_told_apart():
+    suites = [
+        Suite("a@v1", ["x", "y"], pl.Series(["네", ITEM])),
+        Suite("b@v1", ["z"], pl.Series([FILLER + " " + ITEM])),
+    ]
+    result = overlap(rows(FILLER, ITEM), "sft_pair", suites)
+    assert (result.judged, result.too_short) == ({"a@v1": 1, "b@v1": 1}, {"a@v1": 1, "b@v1": 0})
+    assert result.found.select("suite", "item", "row_id").rows() == [("a@v1", "y", "r1"), ("b@v1", "z", "r1")]
+    assert result.share("a@v1") == 1.0
+
+
+def test_no_suites_and_no_rows_are_no_overlap():
+    assert overlap(rows(ITEM), "sft_pair", []).found.height == 0
+    assert found([ITEM]) == []
