@@ -1,5 +1,7 @@
 """Which files of an installation are sealed at rest, how many are, and their change to another key."""
 
+import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -8,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from upath import UPath
 
-from resources.artifacts import Artifacts
+from resources.artifacts import Artifacts, write_bytes_atomically
 from resources.encryption import HEADER, MAGIC, EncryptionError, Keyring, is_sealed
 from resources.records import Records
 
@@ -35,7 +37,7 @@ def holds_rows(name: PurePosixPath) -> bool:
         return parts[1] == "chunks"
     if parts[0] == "models":
         inside = parts[4:]
-        return bool(inside) and inside[0] in _TRAINED and name.suffix in (".jsonl", ".html", ".parquet", ".md")
+        return bool(inside) and inside[0] in _TRAINED and name.suffix in (".jsonl", ".html", ".parquet")
     if parts[0] == "answers":
         return name.suffix == ".jsonl"
     return True
@@ -114,6 +116,7 @@ def _change(path: UPath, keys: Keyring) -> int | None:
         if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
             return None
         os.replace(temporary, path)
+        _keep_seal(path)
     except FileNotFoundError:
         if path.exists():
             raise
@@ -121,6 +124,18 @@ def _change(path: UPath, keys: Keyring) -> int | None:
     finally:
         Path(temporary).unlink(missing_ok=True)
     return before.st_size
+
+
+def _keep_seal(path: Path) -> None:
+    """Where a folder of a training lists the hashes of its files, list the new one: the rows are still the same."""
+    listing = path.parent / "complete.json"
+    if not listing.exists():
+        return
+    told = json.loads(listing.read_text(encoding="utf-8"))
+    if path.name in told.get("files", {}):
+        with open(path, "rb") as file:
+            told["files"][path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        write_bytes_atomically(UPath(listing), json.dumps(told, indent=1).encode())
 
 
 def _key_of(path: UPath) -> str | None:

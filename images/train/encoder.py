@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer, Trainer, TrainingArguments
 
-from images.train import session, weights
+from images.train import sealed, session, weights
 from images.train.order import LengthGroups
 from images.train.progress import finite
 from images.train.reporter import Reporter
@@ -44,9 +44,9 @@ def build(
 ) -> Session:
     """The trainer of the encoder in folder `base` on the anchors and passages planned in `plan_dir`."""
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
-    train = pl.read_parquet(plan_dir / "train.parquet")
+    train = sealed.read_parquet(plan_dir / "train.parquet")
     path = plan_dir / "validation.parquet"
-    validation = pl.read_parquet(path).head(_EVALUATED_ROWS) if path.exists() else None
+    validation = sealed.read_parquet(path).head(_EVALUATED_ROWS) if path.exists() else None
     model = backbone(spec, base, job["precision"])
     if spec.method != "full":
         from peft import get_peft_model

@@ -7,10 +7,11 @@ the model's folder may carry are set aside, and the order of the prompts is no i
 
 import hashlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
+
+from images.train import sealed
 
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -237,13 +238,9 @@ def _answer(item: str, tokenizer: Any, ids: list[int], prompt_ids: list[int], re
 
 
 def _read_jsonl(path: str) -> list[dict[str, Any]]:
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+    return [json.loads(line) for line in sealed.read_bytes(path).splitlines()]
 
 
 def write_jsonl(path: str, rows: list[dict[str, Any]]) -> None:
     """Write rows as JSON lines; the file is whole or not there."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    os.replace(temporary, path)
+    sealed.write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())

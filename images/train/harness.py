@@ -6,10 +6,12 @@ The task's definition is the content of its YAML, which may include one that lm-
 
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from images.train import sealed
 from images.train.generate import write_jsonl
 
 _SET_BY_US = ("dataset_path", "dataset_name", "dataset_kwargs", "test_split", "validation_split", "training_split")
@@ -25,13 +27,17 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
     metric says of this document. The result has lm-eval's own figures under settings.results.
     """
     folder = Path(job["output_file"]).absolute().parent
-    # Before `datasets` is imported: what it makes of our documents stays with the job.
-    os.environ["HF_DATASETS_CACHE"] = str(folder / "datasets")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    name, tasks = _task(job["config"], job["docs_file"], folder)
-    if job["mode"] == "render":
-        return _render(tasks.load([name])["tasks"][name], job["output_file"])
-    return _evaluate(name, tasks, job)
+    # lm-eval reads plain files only: they, and what `datasets` makes of them, are there for as long as this takes.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".plain-", ignore_cleanup_errors=True) as scratch:
+        documents = Path(scratch) / "documents.jsonl"
+        documents.write_bytes(sealed.read_bytes(job["docs_file"]))
+        # Before `datasets` is imported.
+        os.environ["HF_DATASETS_CACHE"] = str(Path(scratch) / "datasets")
+        name, tasks = _task(job["config"], str(documents), folder)
+        if job["mode"] == "render":
+            return _render(tasks.load([name])["tasks"][name], job["output_file"])
+        return _evaluate(name, tasks, job)
 
 
 def _task(config: dict[str, Any], docs_file: str, folder: Path) -> tuple[str, Any]:

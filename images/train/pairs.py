@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from images.train import sealed
 from images.train.chat import Message, Template, blank_tokens, encode, prompt_ids
 
 if TYPE_CHECKING:
@@ -115,12 +116,12 @@ def save(path: Path, ids: Sequence[str], found: Sequence[Pair], prompts: Sequenc
         },
         schema=SCHEMA,
     )
-    frame.write_parquet(path, compression="zstd")
+    sealed.write_parquet(frame, path)
 
 
 def load(path: Path) -> pl.DataFrame:
     """Pairs as written by `save` that teach something: two answers which differ."""
-    frame = pl.read_parquet(path)
+    frame = sealed.read_parquet(path)
     some = (pl.col("chosen").list.len() > 0) & (pl.col("rejected").list.len() > 0)
     return frame.filter(some & (pl.col("chosen") != pl.col("rejected")))
 

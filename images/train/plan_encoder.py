@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from images.train import sealed
 from images.train.reporter import Reporter
 from llmops_assets.specs.jobs import EmbeddingBlock
 from llmops_assets.specs.training import TrainJobSpec
@@ -52,13 +53,15 @@ def plan_encoder(
             cut = long
         counts[split] = rows.height
         if rows.height:
-            rows.write_parquet(folder / f"{split}.parquet", compression="zstd")
+            sealed.write_parquet(rows, folder / f"{split}.parquet")
         reporter.log.info("%d anchors with a passage in %s", rows.height, split)
     if not counts.get("train"):
         raise ValueError("no row of the train split has an anchor with a passage that fits max_seq_len")
     tokenizer.model_max_length = length
     tokenizer.save_pretrained(folder / "tokenizer")
-    return _facts(tokenizer, spec, pl.read_parquet(folder / "train.parquet"), frames["train"], counts, cut, overlong)
+    return _facts(
+        tokenizer, spec, sealed.read_parquet(folder / "train.parquet"), frames["train"], counts, cut, overlong
+    )
 
 
 def longest_text(base: Path, asked: int) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from images.train import sealed
 from images.train.chat import Row, Template, encode
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def save(path: Path, ids: Sequence[str], rows: Sequence[Row]) -> None:
     frame = pl.DataFrame(
         {"row_id": list(ids), "ids": [r.ids for r in rows], "trained": [r.trained for r in rows]}, schema=SCHEMA
     )
-    frame.write_parquet(path, compression="zstd")
+    sealed.write_parquet(frame, path)
 
 
 def save_blocks(path: Path, blocks: np.ndarray) -> None:
@@ -62,12 +63,12 @@ def save_blocks(path: Path, blocks: np.ndarray) -> None:
         },
         schema=SCHEMA,
     )
-    frame.write_parquet(path, compression="zstd")
+    sealed.write_parquet(frame, path)
 
 
 def load(path: Path) -> pl.DataFrame:
     """Token rows as written by `save`: row_id, ids, trained."""
-    return pl.read_parquet(path)
+    return sealed.read_parquet(path)
 
 
 def training_columns(frame: pl.DataFrame) -> dict[str, Any]:

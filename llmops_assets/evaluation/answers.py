@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llmops_assets.evaluation.suites import Answer, Document, Item, prompts_hash
+from resources.encryption import NO_KEYS, Keyring
 
 GENERATION_VERSION = "2"
 """Part of the key that answers are kept under: raise it when the worker may answer the same prompt differently."""
@@ -167,11 +168,12 @@ def kept(
     folder.mkdir(parents=True, exist_ok=True)
     output, complete = folder / "output.jsonl", folder / "complete.json"
     with _only_one(folder):
-        known = _complete(output, complete)
+        known = _complete(output, complete, keys_of(worker))
         if known is not None:
             return _in_order(known[0], inputs), known[1] | {"cached": True}
         input_file = folder / "input.jsonl"
-        _write(input_file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in inputs))
+        keys = keys_of(worker)
+        _write(input_file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in inputs), keys)
         result = worker.run(
             context,
             job
@@ -184,20 +186,26 @@ def kept(
             },
             work_dir=folder,
         )
-        digest = hashlib.sha256(output.read_bytes()).hexdigest()
+        written = keys.open(output.read_bytes(), output)
+        digest = hashlib.sha256(written).hexdigest()
         _write(complete, json.dumps({"depends_on": depends_on, "sha256": digest, "result": result}, indent=1))
-        rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in written.splitlines()]
     return _in_order(rows, inputs), result | {"cached": False}
 
 
-def _complete(output: Path, complete: Path) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
+def keys_of(worker: Worker) -> Keyring:
+    """The keys that the worker was handed: what it writes is sealed with them."""
+    return getattr(worker, "keys", NO_KEYS)
+
+
+def _complete(output: Path, complete: Path, keys: Keyring) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
     """The rows and result of an earlier call, when they are whole."""
     if not (output.exists() and complete.exists()):
         return None
-    data, told = output.read_bytes(), json.loads(complete.read_text(encoding="utf-8"))
+    data, told = keys.open(output.read_bytes(), output), json.loads(complete.read_text(encoding="utf-8"))
     if hashlib.sha256(data).hexdigest() != told["sha256"]:
         return None
-    return [json.loads(line) for line in data.decode("utf-8").splitlines()], told["result"]
+    return [json.loads(line) for line in data.splitlines()], told["result"]
 
 
 def _in_order(rows: list[dict[str, Any]], inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -218,7 +226,7 @@ def _digest(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, keys: Keyring = NO_KEYS) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(keys.seal(text.encode()))
     os.replace(temporary, path)

@@ -30,6 +30,7 @@ from llmops_assets.specs.training import TrainJobSpec
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog, NotFound
 from resources.dataset_store import DatasetStore
+from resources.encryption import Keyring
 from resources.records import Records
 from resources.tracking import Tracking, UnknownModel
 from resources.trainer import Trainer
@@ -86,8 +87,8 @@ def evaluation(
     gate = judge_gate(record, policy.gates[spec.job_type])
     picture = report.plot(record, gate)
     record = record.model_copy(update={"report": str(folder / "report.html")})
-    _write(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    _write(folder / "report.html", report.html(cell, record, gate, worst, plots.data_uri(picture)))
+    _write(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), artifacts.keys)
+    _write(folder / "report.html", report.html(cell, record, gate, worst, plots.data_uri(picture)), artifacts.keys)
     records.save(cell, record)
 
     run_id = records.load(AdapterRecord, cell).mlflow_run_id
@@ -164,8 +165,8 @@ def _evaluation_metadata(record: EvaluationRecord, gate: GateOutcome, worst: Wor
     return metadata
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, keys: Keyring) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(keys.seal(text.encode()))
     temporary.replace(path)

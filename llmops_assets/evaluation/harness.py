@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from llmops_assets.evaluation.answers import Model, Worker, kept
+from llmops_assets.evaluation.answers import Model, Worker, kept, keys_of
 from llmops_assets.evaluation.case import Case, told
 from llmops_assets.evaluation.formats import FormatError
 from llmops_assets.evaluation.suites import NO_CATEGORY, Answer, Item, Scored
@@ -55,10 +55,11 @@ def rows_of(
     """The rows of a suite: what lm-eval makes of every document, and the document itself."""
     work_dir.mkdir(parents=True, exist_ok=True)
     docs, output = work_dir / "documents.jsonl", work_dir / "rendered.jsonl"
-    docs.write_text("".join(json.dumps(d, ensure_ascii=False) + "\n" for d in documents), encoding="utf-8")
+    keys = keys_of(worker)
+    docs.write_bytes(keys.seal("".join(json.dumps(d, ensure_ascii=False) + "\n" for d in documents).encode()))
     job = {"task": "harness", "mode": "render", "config": dict(config), "docs_file": str(docs), "gpus": 0}
     worker.run(None, job | {"output_file": str(output)}, work_dir=work_dir)
-    rendered = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    rendered = [json.loads(line) for line in keys.open(output.read_bytes(), output).splitlines()]
     return [
         {
             "messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["target"]}],

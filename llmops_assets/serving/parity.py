@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from resources.encryption import NO_KEYS, Keyring
+
 
 def template_hash(folder: Path | str) -> str | None:
     """12 hex digits of SHA-256 over the chat template that a server reads from a model folder; None without one."""
@@ -114,12 +116,14 @@ def _around(evaluated: Sequence[int], served: Sequence[int]) -> tuple[str, str]:
     return one, other
 
 
-def answers_to_repeat(answers: Path, suite: str, most: int, most_tokens: int | None = None) -> list[dict[str, Any]]:
+def answers_to_repeat(
+    answers: Path, suite: str, most: int, most_tokens: int | None = None, keys: Keyring = NO_KEYS
+) -> list[dict[str, Any]]:
     """Up to `most` rows of an evaluation's answers file, spread over the items of `suite`.
 
     Answers of more than `most_tokens` tokens are left out: a server that may not answer as long would cut them.
     """
-    rows = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in keys.open(answers.read_bytes(), answers).splitlines()]
     usable = [
         row
         for row in rows

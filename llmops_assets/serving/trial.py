@@ -44,7 +44,7 @@ def items_of(
     suite = next(iter(evaluation.items))
     test = records.load(SplitsRecord, model.dataset if suite == "test" else suite).manifests["test"]
     messages = dict(store.read(test, columns=["row_id", "messages"]).iter_rows())
-    rows = answers_to_repeat(answers, suite, most, most_tokens=most_tokens)
+    rows = answers_to_repeat(answers, suite, most, most_tokens=most_tokens, keys=store.keys)
     if not rows:
         return Sample(note=f"no answer of {model.ref} in suite {suite} is short enough to be repeated")
     limit = int(evaluation.settings["tuned"]["max_new_tokens"])

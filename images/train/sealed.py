@@ -1,0 +1,37 @@
+"""Reads and writes the worker's files that hold rows: sealed at rest when the platform hands a key over."""
+
+import io
+import os
+from functools import cache
+from pathlib import Path
+
+import polars as pl
+
+from resources.encryption import Keyring
+
+
+@cache
+def keys() -> Keyring:
+    """The keys in this process's environment; none, where nothing is sealed."""
+    return Keyring.from_environment()
+
+
+def read_bytes(path: Path | str) -> bytes:
+    return keys().open(Path(path).read_bytes(), path)
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Write a file so that it is whole or not there."""
+    temporary = Path(f"{path}.{os.getpid()}.tmp")
+    temporary.write_bytes(keys().seal(data))
+    os.replace(temporary, path)
+
+
+def read_parquet(path: Path | str) -> pl.DataFrame:
+    return pl.read_parquet(io.BytesIO(read_bytes(path)))
+
+
+def write_parquet(frame: pl.DataFrame, path: Path | str) -> None:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    write_bytes(path, buffer.getvalue())
