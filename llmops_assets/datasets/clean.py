@@ -52,6 +52,8 @@ class Cleaning:
             whole = duplicates.normalised(result.frame, self.dataset_type)["whole"]
             return result, pl.DataFrame({"row_id": result.frame["row_id"], "a": whole.hash(1), "b": whole.hash(2)})
 
+        # An evaluation suite loses no row: with `drop` it is masked all the same.
+        drops = self.personal.mode == "drop" and self.dataset_type != "eval_suite"
         workers = 1 if self.personal.names is not None else None
         for result, hashes in batches.mapped(work, batches.regrouped(self.rows(None)), workers):
             frame = result.frame.with_columns(_changes(result).alias(CHANGES))
@@ -65,6 +67,12 @@ class Cleaning:
                     alike = pl.DataFrame(again, schema=DROPPED, orient="row")
                     self._alike.append(alike)
                     frame = frame.join(alike, on="row_id", how="anti", maintain_order="left")
+            if drops and result.rows:
+                touched = frame.filter(pl.col(CHANGES) != "")
+                self._alike.append(
+                    touched.select("row_id", pl.lit("personal data").alias("reason"), pl.col(CHANGES).alias("detail"))
+                )
+                frame = frame.filter(pl.col(CHANGES) == "")
             self.kept += frame.height
             self.masked.update(result.counts)
             self.masked_rows += len(result.rows)

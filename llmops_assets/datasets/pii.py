@@ -9,6 +9,7 @@ import msgspec
 import polars as pl
 
 from llmops_assets.datasets import names, privacy, texts
+from llmops_assets.datasets.pseudonyms import Pseudonyms, key_from
 from llmops_assets.specs.policy import Pii
 
 SPANS = {
@@ -37,19 +38,38 @@ class Detector:
     patterns: tuple[privacy.Pattern, ...] = privacy.PATTERNS
     placeholders: Mapping[str, str] = field(default_factory=lambda: privacy.PLACEHOLDERS)
     mode: Literal["mask", "drop", "pseudonymise"] = "mask"
+    pseudonyms: Pseudonyms | None = None
 
     @property
     def shown(self) -> "Detector":
         """The same for samples that people look at: always masked."""
-        return replace(self, mode="mask")
+        return replace(self, mode="mask", pseudonyms=None)
+
+    @property
+    def stand_in(self) -> privacy.StandIn | None:
+        """What takes a value's place instead of the bare placeholder."""
+        return self.pseudonyms.of if self.pseudonyms is not None else None
 
 
 PATTERNS_ONLY = Detector()
 
 
 def detector(rules: Pii, dataset: str) -> Detector:
-    """The detector that a policy describes, for one dataset (its name, with or without the version)."""
-    return Detector(names=names.find_names if rules.names else None, placeholders=rules.placeholders, mode=rules.mode)
+    """The detector that a policy describes, for one dataset (its name, with or without the version).
+
+    PseudonymKeyError when the policy wants pseudonyms and there is no key.
+    """
+    own = rules.recognizers
+    pseudonyms = None
+    if rules.mode == "pseudonymise":
+        pseudonyms = Pseudonyms(dataset.partition("@")[0], key_from())
+    return Detector(
+        names=names.find_names if rules.names else None,
+        patterns=(*privacy.PATTERNS, *map(privacy.own_pattern, own)),
+        placeholders={**{recognizer.type: recognizer.shown for recognizer in own}, **rules.placeholders},
+        mode=rules.mode,
+        pseudonyms=pseudonyms,
+    )
 
 
 _NAME_KEYS = ("name", "이름", "성명", "성함", "고객명", "customer_name", "user_name", "full_name")
@@ -155,7 +175,7 @@ def replaced(values: pl.Series, spans: pl.DataFrame, how: Detector) -> pl.Series
     for number, part in spans.group_by("text", maintain_order=True):
         found = [privacy.Span(s, e, t, p) for s, e, t, p in part.select("start", "end", "type", "score").iter_rows()]
         numbers.append(number[0])
-        masked.append(privacy.replace(values[number[0]], found, how.placeholders))
+        masked.append(privacy.replace(values[number[0]], found, how.placeholders, how.stand_in))
     return values.scatter(numbers, masked)
 
 
@@ -236,7 +256,7 @@ def _mask_extra(rows: pl.DataFrame, spans: pl.DataFrame, how: Detector) -> pl.Se
         masked = {}
         for (part,), places in found.group_by("part", maintain_order=True):
             kept = [privacy.Span(*place) for place in places.select("start", "end", "type", "score").iter_rows()]
-            masked[part] = privacy.replace(places["text"][0], kept, how.placeholders)
+            masked[part] = privacy.replace(places["text"][0], kept, how.placeholders, how.stand_in)
         value = _masked_leaves(msgspec.json.decode(rows["extra"][row]), masked, count())
         numbers.append(row)
         replaced.append(msgspec.json.encode(value, order="sorted").decode())

@@ -6,6 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from llmops_assets.specs.recognizers import Recognizer, translated
 
 PLACEHOLDERS: Mapping[str, str] = {
     "PERSON": "[이름]",
@@ -54,8 +57,10 @@ class Pattern:
     valid: Callable[[str], bool] | None = None
     numeric: bool = True
     """Whether every match holds a digit or an at sign: texts without any need not be looked at."""
+    context: tuple[str, ...] = ()
+    """Words of which one must stand within `NEAR` characters, if there are any."""
 
-    @property
+    @cached_property
     def expression(self) -> str:
         """For Python's `re`, whose look-behind has a fixed width: the span is the group ``span``."""
         return f"(?:{self.label})(?P<span>{self.body})" if self.label else f"(?P<span>{self.body})"
@@ -248,6 +253,25 @@ def _timestamp(digits: str) -> bool:
         return False
     clock = digits[8:14]
     return all(int(clock[i : i + 2]) < limit for i, limit in ((0, 24), (2, 60), (4, 60)) if len(clock) >= i + 2)
+
+
+def own_pattern(recognizer: Recognizer) -> Pattern:
+    """The pattern of a recognizer that a policy describes."""
+    checks = {
+        "luhn": luhn_holds,
+        "rrn": lambda text: len(_digits(text)) == 13 and rrn_checksum_holds(text),
+        "brn": lambda text: len(_digits(text)) == 10 and brn_checksum_holds(text),
+        "iban": _iban,
+    }
+    return Pattern(
+        name=recognizer.name,
+        type=recognizer.type,
+        body=translated(recognizer.regex, ignore_case=recognizer.ignore_case),
+        score=recognizer.score,
+        valid=checks[recognizer.checksum] if recognizer.checksum else None,
+        numeric=False,
+        context=tuple(recognizer.context),
+    )
 
 
 _PHONE_LIKE = re.compile(r"\(?0(?:1[016789]|2|[3-6][1-5]|70|50[2-9]?)\)?[-. ]?[0-9]{3,4}[-. ]?[0-9]{4}")
@@ -620,18 +644,23 @@ PATTERNS: tuple[Pattern, ...] = (
     ),
 )
 
-_COMPILED: dict[str, tuple[re.Pattern[str], re.Pattern[str] | None]] = {}
 
-
-def _compiled(pattern: Pattern) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
-    found = _COMPILED.get(pattern.name)
-    if found is None:
-        unless = re.compile(f"(?:{pattern.unless})$") if pattern.unless else None
-        found = _COMPILED[pattern.name] = re.compile(pattern.expression), unless
-    return found
+@lru_cache(512)
+def _compiled(expression: str, unless: str) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
+    return re.compile(expression), re.compile(f"(?:{unless})$") if unless else None
 
 
 _LONGEST_CONTEXT = 32
+NEAR = 40
+"""Characters on each side within which a word of `Pattern.context` counts."""
+
+
+def stands_near(pattern: Pattern, text: str, start: int, end: int) -> bool:
+    """Whether a word that the pattern wants is near `text[start:end]`."""
+    around = text[max(0, start - NEAR) : end + NEAR].casefold()
+    return not pattern.context or any(word.casefold() in around for word in pattern.context)
+
+
 FIGURE = "[0-9@]"
 """What every numeric pattern needs at least."""
 _FIGURE = re.compile(FIGURE)
@@ -639,13 +668,15 @@ _FIGURE = re.compile(FIGURE)
 
 def matches(pattern: Pattern, text: str) -> list[tuple[int, int]]:
     """Where a pattern holds in an already folded text."""
-    expression, unless = _compiled(pattern)
+    expression, unless = _compiled(pattern.expression, pattern.unless)
     found = []
     for match in expression.finditer(text):
         start, end = match.span("span")
         if unless is not None and unless.search(text, max(0, start - _LONGEST_CONTEXT), start):
             continue
         if pattern.valid is not None and not pattern.valid(text[start:end]):
+            continue
+        if not stands_near(pattern, text, start, end):
             continue
         found.append((start, end))
     return found
@@ -680,12 +711,22 @@ def resolve(candidates: Iterable[Span]) -> list[Span]:
     return sorted(taken, key=lambda s: s.start)
 
 
-def replace(text: str, spans: Iterable[Span], placeholders: Mapping[str, str] = PLACEHOLDERS) -> str:
-    """`text` with each span's placeholder in its place; a Korean particle stays attached."""
+StandIn = Callable[[str, str, str], str]
+"""Of a type, a value and the type's placeholder, what takes the value's place."""
+
+
+def replace(
+    text: str,
+    spans: Iterable[Span],
+    placeholders: Mapping[str, str] = PLACEHOLDERS,
+    stand_in: StandIn | None = None,
+) -> str:
+    """`text` with each span's placeholder or stand-in in its place; a Korean particle stays attached."""
     pieces, position = [], 0
     for span in spans:
         pieces.append(text[position : span.start])
-        pieces.append(placeholders.get(span.type, f"[{span.type}]"))
+        placeholder = placeholders.get(span.type, f"[{span.type}]")
+        pieces.append(stand_in(span.type, text[span.start : span.end], placeholder) if stand_in else placeholder)
         position = span.end
     pieces.append(text[position:])
     return "".join(pieces)

@@ -37,6 +37,7 @@ class FoldedPatternRecognizer(PresidioPatternRecognizer):
     ) -> list[RecognizerResult]:
         folded, positions = privacy.fold(text)
         results = super().analyze(folded, entities, nlp_artifacts, regex_flags)
+        results = [r for r in results if privacy.stands_near(self._pattern, folded, r.start, r.end)]
         if positions is not None:
             for result in results:
                 result.start, result.end = positions[result.start], positions[result.end - 1] + 1

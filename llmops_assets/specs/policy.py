@@ -7,6 +7,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from llmops_assets.specs.base import Bool, Float, Int, Part, SpecError, SpecFault, Text, VersionedRef, faults_of
+from llmops_assets.specs.recognizers import Recognizer
 from llmops_assets.specs.suite import JudgeKind
 
 JobType = Literal["PRETRAIN", "SFT", "RAG_TUNING", "RLHF", "EMBEDDING"]
@@ -154,9 +155,21 @@ class MinHash(Part):
 
 
 class Pii(Part):
-    mode: Literal["mask"]
+    mode: Literal["mask", "drop", "pseudonymise"] = Field(
+        description="What clean_dataset does with personal data: a placeholder, no row, or a stand-in by a secret key."
+    )
     names: Bool = Field(default=True, description="Look for persons' names too; the costliest part by far.")
     placeholders: dict[Text, Text] = Field(description="What replaces a span, by type of personal data.")
+    recognizers: list[Recognizer] = Field(default_factory=list, description="Personal data of the house's own.")
+
+    @model_validator(mode="after")
+    def _of_its_own_type(self) -> "Pii":
+        seen: set[str] = set()
+        for recognizer in self.recognizers:
+            if recognizer.name in seen:
+                raise ValueError(f"recognizers: two are named {recognizer.name!r}")
+            seen.add(recognizer.name)
+        return self
 
 
 class DatasetPolicy(Part):
