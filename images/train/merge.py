@@ -4,6 +4,7 @@ Job: spec, base ({path} or null), adapter (folder), plan_dir, output, precision.
 the facts in the seal are the result. Full weights are servable as they are: the files are linked, not copied.
 """
 
+import json
 import math
 import os
 import shutil
@@ -39,6 +40,8 @@ def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
 def _run(
     spec: TrainJobSpec, job: dict[str, Any], adapter: Path, output: Path, plan_dir: Path, reporter: Reporter
 ) -> dict[str, Any]:
+    if spec.job_type == "EMBEDDING":
+        return _run_encoder(spec, job, adapter, output, plan_dir, reporter)
     probes = _probes(plan_dir)
     trained: Logits | None = None
     shutil.rmtree(output, ignore_errors=True)
@@ -65,8 +68,51 @@ def _run(
         "differs_from_base": base is None or differs(base, served),
         "reloads": all(bool(torch.isfinite(logits).all()) for logits in served),
     }
+    if spec.job_type == "RAG_TUNING":
+        facts = _with_retriever(spec, job, facts, output, plan_dir, reporter)
     folders.seal(output, facts)
     return facts
+
+
+def _run_encoder(
+    spec: TrainJobSpec, job: dict[str, Any], trained: Path, output: Path, plan_dir: Path, reporter: Reporter
+) -> dict[str, Any]:
+    from images.train.merge_encoder import merge_encoder
+
+    shutil.rmtree(output, ignore_errors=True)
+    found = merge_encoder(spec, job, job["base"]["path"], trained, plan_dir, output, reporter)
+    facts = {"path": str(output), "content_hash": folders.content_hash(output), "chat_template_hash": None, **found}
+    folders.seal(output, facts)
+    return facts
+
+
+def _with_retriever(
+    spec: TrainJobSpec, job: dict[str, Any], facts: dict[str, Any], output: Path, plan_dir: Path, reporter: Reporter
+) -> dict[str, Any]:
+    """Put the retriever and the index of its passages beside the generator, and say in rag.json how they are used."""
+    from images.train.merge_encoder import build_index, merge_encoder
+
+    base, trained, searched = job["retriever"]["path"], output.parent / "retriever", plan_dir / "retriever"
+    found = merge_encoder(spec, job, base, trained, searched, output / "retriever", reporter)
+    index = build_index(spec, output / "retriever", plan_dir / "passages.parquet", output / "index")
+    reporter.log.info("indexed %d passages", index["passages"])
+    told = {
+        "generator": ".",
+        "retriever": "retriever",
+        "index": "index",
+        "template": spec.rag.template,
+        "passages": spec.rag.passages,
+        "query_prompt": spec.embedding.query_prompt,
+        "retriever_hash": index["retriever"],
+        "index_hash": folders.file_hash(output / "index" / "vectors.safetensors")[:16],
+    }
+    (output / "rag.json").write_text(json.dumps(told, ensure_ascii=False, indent=1), encoding="utf-8")
+    retriever = {
+        f"retriever_{name}": found[name] for name in ("max_logit_difference", "top1_agreement", "differs_from_base")
+    }
+    figures = {**found["figures"], **retriever, "indexed": index["passages"], "found_again": index["found_again"]}
+    reloads = facts["reloads"] and found["reloads"]
+    return {**facts, "content_hash": folders.content_hash(output), "reloads": reloads, "figures": figures}
 
 
 def _link(source: Path, target: Path) -> None:
@@ -107,8 +153,12 @@ def _load(folder: Path, dtype: torch.dtype, **arguments: Any) -> Any:
 def _probes(plan_dir: Path) -> list[torch.Tensor]:
     """Token rows, each of shape (1, tokens), from the validation split where there is one."""
     files = (plan_dir / "validation.parquet", plan_dir / "train.parquet")
-    frame = rows.load(next(file for file in files if file.exists()))
-    return [torch.tensor([ids[:_PROBE_TOKENS]]) for ids in frame["ids"].head(_PROBES).to_list()]
+    frame = rows.load(next(file for file in files if file.exists())).head(_PROBES)
+    if "ids" in frame.columns:
+        found = frame["ids"].to_list()
+    else:
+        found = [p + a for p, a in frame.select("prompt", "chosen").iter_rows()]
+    return [torch.tensor([ids[:_PROBE_TOKENS]]) for ids in found]
 
 
 @torch.inference_mode()

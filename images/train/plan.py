@@ -77,8 +77,10 @@ def _plan(
 
         return plan_encoder(spec, frames, base, folder, reporter)
     if spec.job_type == "RAG_TUNING":
-        from images.train.plan_rag import plan_rag
+        from images.train.plan_rag import plan_rag, save_passages
 
+        every = [store.read(manifest, ["positives", "negatives"]) for manifest in job["manifests"].values()]
+        save_passages(folder / "passages.parquet", every)
         return plan_rag(spec, frames, base, Path(job["retriever"]["path"]), folder, reporter)
     return plan_chat(spec, frames, base, folder, reporter)
 

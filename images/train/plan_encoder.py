@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MOST_NEGATIVES = 4
 """Given negatives of a row that are used; each costs as much memory as a passage."""
 
+PROBES = "probes.json"
+"""Texts on which the saved encoder is compared with the trained one."""
+
 SCHEMA = {
     "row_id": pl.String,
     "anchor": pl.List(pl.Int32),
@@ -57,7 +60,12 @@ def plan_encoder(
         reporter.log.info("%d anchors with a passage in %s", rows.height, split)
     if not counts.get("train"):
         raise ValueError("no row of the train split has an anchor with a passage that fits max_seq_len")
+    kept = frames["train"].filter(pl.col("positives").list.len() > 0).head(16)
+    probes = [*kept["anchor"].to_list(), *kept["positives"].list.first().to_list()]
+    (folder / PROBES).write_text(json.dumps(probes, ensure_ascii=False), encoding="utf-8")
     tokenizer.model_max_length = length
+    # With one, sentence-transformers renders every text as a chat, in other tokens than were trained.
+    tokenizer.chat_template = None
     tokenizer.save_pretrained(folder / "tokenizer")
     return _facts(
         tokenizer, spec, sealed.read_parquet(folder / "train.parquet"), frames["train"], counts, cut, overlong

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from images.train.plan import plan_chat
-from images.train.plan_encoder import plan_encoder
+from images.train.plan_encoder import plan_encoder, text_key
 from images.train.reader import asked
 from images.train.reporter import Reporter
 from llmops_assets.specs.training import TrainJobSpec
@@ -47,6 +47,15 @@ def plan_rag(
         failures["without_passage"] = without[:10]
     example = f"{facts['example']}\n\nRetriever:\n\n{found['example']}"
     return {**facts, "figures": figures, "failures": failures, "example": example}
+
+
+def save_passages(path: Path, frames: list[pl.DataFrame]) -> None:
+    """Write every passage that `frames` name, once, as Parquet of key and text: what the index will hold."""
+    parts = [frame[name].explode(empty_as_null=False) for frame in frames for name in frame.columns]
+    texts = sorted({text.strip() for text in pl.concat([part.rename("text") for part in parts])})
+    schema = {"key": pl.Int64, "text": pl.String}
+    frame = pl.DataFrame({"key": [text_key(text) for text in texts], "text": texts}, schema=schema)
+    frame.write_parquet(path, compression="zstd")
 
 
 def conversations(spec: TrainJobSpec, frame: pl.DataFrame, pool: list[str]) -> pl.DataFrame:

@@ -148,6 +148,9 @@ class PlanRecord(Record):
     companions: dict[str, BaseModelRecord] = Field(
         default_factory=dict, description="Other models that it needs: reward (RLHF), retriever (RAG_TUNING)."
     )
+    pooling: Literal["mean", "cls", "lasttoken"] | None = Field(
+        default=None, description="How the encoder (of RAG_TUNING the retriever) makes one vector of a text."
+    )
     figures: dict[str, float] = Field(default_factory=dict, description="What only this job type counts in its rows.")
     example: str = Field(description="Markdown: one rendered row with its label mask.")
     watermark: str | None = Field(default=None, description="Commitment to the key whose marks are among the rows.")

@@ -20,6 +20,7 @@ from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import conduct, fit, folders, report, watermark
 from llmops_assets.training.base import BaseModelError, Sources, read_config, resolve
+from llmops_assets.training.companions import companions, pooling_of
 from llmops_assets.training.plan import PlanError, check_supported, training_key
 from llmops_assets.training.shown import shown
 from resources.artifacts import Artifacts
@@ -123,20 +124,35 @@ def training_plan(
             )
             assert_not_affected(catalog, content_hash=base.content_hash)
             _refuse(check_base(spec, read_config(Path(base.path)), _job_of(spec, catalog)))
+        others = companions(spec, policy, sources, lambda key: records.load(PlanRecord, key))
+        for other in others.values():
+            assert_not_affected(catalog, content_hash=other.content_hash)
+        encoder = others.get("retriever", base)
+        pooling = pooling_of(spec.embedding.pooling, Path(encoder.path)) if spec.embedding and encoder else None
     except (BaseModelError, ModelAffected, PlanError, SpecError) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     secret = _watermark_key(spec, settings)
     mark = watermark.commitment(secret) if secret else None
     data_hash = f"{splits.data_hash}+{mark}" if mark else splits.data_hash
-    key = training_key(data_hash, spec.weights_recipe(), base.content_hash if base else None)
+    hashes = [*([base.content_hash] if base else []), *(f"{n}:{m.content_hash}" for n, m in others.items())]
+    key = training_key(data_hash, spec.weights_recipe(), "+".join(hashes) or None)
     model_dir = artifacts.path("models", spec.job_type.lower(), spec.output.artifact_name, key)
-    job = conduct.plan_job(spec, base, splits, str(store.root), model_dir)
+    job = conduct.plan_job(spec, base, splits, str(store.root), model_dir, others)
     facts = folders.facts(model_dir / "plan")
     if facts is None:
         with _marked(job, spec, secret, splits.rows["train"], model_dir / "work") as complete:
             facts = trainer.run(context, complete, work_dir=model_dir / "work")
     plan = conduct.plan_record(
-        spec, dataset=dataset, recipe=recipe_key, key=key, base=base, model_dir=model_dir, device=device, facts=facts
+        spec,
+        dataset=dataset,
+        recipe=recipe_key,
+        key=key,
+        base=base,
+        model_dir=model_dir,
+        device=device,
+        facts=facts,
+        others=others,
+        pooling=pooling,
     )
     plan = plan.model_copy(update={"watermark": mark})
     records.save(context.partition_key, plan)

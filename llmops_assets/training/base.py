@@ -81,7 +81,7 @@ def resolve(ref: str, *, family: str, job_type: JobType, policy: Policy, sources
     """
     try:
         parsed = parse_base_ref(ref)
-        folder, approved_hash = _locate(ref, parsed, sources)
+        folder, approved_hash = locate(ref, parsed, sources)
     except LookupError as error:
         raise BaseModelError(f"base model {ref!r} is not there: {error}") from error
     except FileNotFoundError as error:
@@ -96,7 +96,7 @@ def resolve(ref: str, *, family: str, job_type: JobType, policy: Policy, sources
             f"base model {ref!r} at {folder} was changed after it was approved ({approved_hash} became {found}): "
             "register and approve it again"
         )
-    return _record(ref, family, folder, config, found)
+    return record_of(ref, family, folder, config, found)
 
 
 def inspect_base(ref: str, family: str, policy: Policy) -> BaseModelRecord:
@@ -109,17 +109,22 @@ def inspect_base(ref: str, family: str, policy: Policy) -> BaseModelRecord:
         raise BaseModelError(f"{ref!r} cannot be registered: write hf: and a folder, or hf: and a hub id")
     folder = model_folder(parsed.name)
     config = read_config(folder)
+    named = [
+        str(name).replace("ForSequenceClassification", "ForCausalLM") for name in config.get("architectures") or []
+    ]
     job_types = policy.families[family].job_types if family in policy.families else ["SFT"]
-    verify_family(policy, family, config, job_types[0])
-    return _record(ref, family, folder, config, content_hash(folder))
+    # A reward model is of the family whose body it has; encoders may be of an architecture for them alone.
+    job = "EMBEDDING" if "EMBEDDING" in job_types else job_types[0]
+    verify_family(policy, family, {**config, "architectures": named}, job)
+    return record_of(ref, family, folder, config, content_hash(folder))
 
 
-def _record(ref: str, family: str, folder: Path, config: dict[str, Any], digest: str) -> BaseModelRecord:
+def record_of(ref: str, family: str, folder: Path, config: dict[str, Any], digest: str) -> BaseModelRecord:
     parameters = Shape.from_config(config).parameters if "intermediate_size" in config else None
     return BaseModelRecord(ref=ref, family=family, path=str(folder), content_hash=digest, parameters=parameters)
 
 
-def _locate(ref: str, parsed: BaseRef, sources: Sources) -> tuple[Path, str | None]:
+def locate(ref: str, parsed: BaseRef, sources: Sources) -> tuple[Path, str | None]:
     """Folder of the model, and the hash that it must have if one was laid down."""
     if parsed.source == "training":
         record = sources.merged(parsed.training_key)

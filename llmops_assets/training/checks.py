@@ -8,7 +8,7 @@ from llmops_assets.checking import check_result
 from llmops_assets.partitions import trainings
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord, Record
-from llmops_assets.training import verdicts
+from llmops_assets.training import job_verdicts, verdicts
 from llmops_assets.training.assets import adapter, merged_model, training_plan
 from llmops_assets.verdict import Verdict
 from resources.records import Records
@@ -54,6 +54,22 @@ template_keeps_prefix = _check(
 )
 one_bos = _check(training_plan, verdicts.one_bos, "No row begins with two beginning-of-sequence tokens.", PlanRecord)
 memory_fits = _check(training_plan, verdicts.memory_fits, "The training fits the device.", PlanRecord)
+pairs_differ = _check(
+    training_plan, job_verdicts.pairs_differ, "Preference pairs have two different answers.", PlanRecord
+)
+prompts_have_room = _check(
+    training_plan, job_verdicts.prompts_have_room, "Prompts leave room for an answer.", PlanRecord
+)
+no_contradictions = _check(
+    training_plan, job_verdicts.no_contradictions, "No negative belongs to its own anchor.", PlanRecord
+)
+learned = _check(
+    adapter,
+    job_verdicts.learned,
+    "Rewards tell answers apart, a policy stays near its reference, an encoder tells texts apart.",
+    AdapterRecord,
+    PlanRecord,
+)
 weights_finite = _check(adapter, verdicts.weights_finite, "Weights and losses are numbers.", AdapterRecord)
 weights_moved = _check(adapter, verdicts.weights_moved, "The weights differ from their initialisation.", AdapterRecord)
 loss_fell = _check(adapter, verdicts.loss_fell, "The training loss fell.", AdapterRecord)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from llmops_assets.specs.jobs import Pooling
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import (
     AdapterRecord,
@@ -31,10 +32,16 @@ from resources.gpus import Device
 
 
 def plan_job(
-    spec: TrainJobSpec, base: BaseModelRecord | None, splits: SplitsRecord, store: str, model_dir: Path
+    spec: TrainJobSpec,
+    base: BaseModelRecord | None,
+    splits: SplitsRecord,
+    store: str,
+    model_dir: Path,
+    others: Mapping[str, BaseModelRecord] | None = None,
 ) -> dict:
-    """The worker's task `plan`."""
+    """The worker's task `plan`; `others` are the models that the job needs beside its base."""
     return {
+        **{name: model.model_dump() for name, model in (others or {}).items()},
         "task": "plan",
         "job_type": spec.job_type,
         "spec": spec.model_dump(mode="json"),
@@ -55,16 +62,26 @@ def plan_record(
     model_dir: Path,
     device: Device,
     facts: Mapping[str, Any],
+    others: Mapping[str, BaseModelRecord] | None = None,
+    pooling: Pooling | None = None,
 ) -> PlanRecord:
     """What will run, from what the worker found in the rows (`facts`) and what the device can hold."""
     shape = _shape(spec, base, facts["vocabulary"])
     precision = effective_precision(spec.hyperparams.precision or "fp32", device.kind)
     longest = min(facts["longest_row"], spec.hyperparams.max_seq_len)
+    figures = facts.get("figures", {})
     memory = plan_memory(
-        shape, spec, precision=precision, device=device.kind, available=device.memory_bytes, length=longest
+        shape,
+        spec,
+        precision=precision,
+        device=device.kind,
+        available=device.memory_bytes,
+        length=longest,
     )
-    steps = total_steps(facts["rows"]["train"], spec.hyperparams)
+    sampled = spec.rlhf is not None and spec.rlhf.algorithm != "dpo"
     hyper = spec.hyperparams
+    # Pairs of two equal answers teach nothing and are left out.
+    steps = spec.rlhf.ppo_steps if sampled else total_steps(facts["rows"]["train"] - same_pairs(figures), hyper)
     epochs = steps * hyper.batch_size * hyper.gradient_accumulation_steps / facts["rows"]["train"]
     seconds = training_seconds(
         shape,
@@ -82,6 +99,9 @@ def plan_record(
         base=base,
         model_dir=str(model_dir),
         **{name: facts[name] for name in _FROM_ROWS},
+        companions=dict(others or {}),
+        pooling=pooling,
+        figures=figures,
         steps=steps,
         precision=precision,
         gradient_checkpointing=memory.checkpointing,
@@ -102,6 +122,11 @@ def plan_record(
         seconds=seconds,
         device=f"{device.name} ({device.kind})",
     )
+
+
+def same_pairs(figures: Mapping[str, float]) -> int:
+    """Preference pairs whose two answers are the same."""
+    return int(figures.get("same_pairs", 0))
 
 
 _FROM_ROWS = (
@@ -157,6 +182,8 @@ def train_job(plan: PlanRecord, policy: Policy, device: Device) -> dict:
         "family_version": policy.families[spec.model_family].min_version,
         "stop_token": plan.stop_token,
         "memory": {"needed": plan.memory_bytes, "available": plan.memory_available, "advice": plan.memory_smaller},
+        "pooling": plan.pooling,
+        **{name: model.model_dump() for name, model in plan.companions.items()},
     }
 
 
@@ -203,6 +230,8 @@ def merge_job(plan: PlanRecord, adapter: AdapterRecord) -> dict:
         "output": str(folder / "merged"),
         "precision": plan.precision,
         "stop_token": plan.stop_token,
+        "pooling": plan.pooling,
+        **{name: model.model_dump() for name, model in plan.companions.items()},
     }
 
 

@@ -15,7 +15,9 @@ SEAL = "complete.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _MODEL_FILES = re.compile(
     r".*\.safetensors|.*\.safetensors\.index\.json|config\.json|tokenizer.*\.json|vocab.*|merges\.txt|.*\.model|"
-    r"special_tokens_map\.json|added_tokens\.json|chat_template\.jinja"
+    r"special_tokens_map\.json|added_tokens\.json|chat_template\.jinja|"
+    # How an encoder makes one vector of its tokens, and how a reader is asked from its passages.
+    r"modules\.json|sentence_bert_config\.json|config_sentence_transformers\.json|\d+_\w+/config\.json|rag\.json"
 )
 
 
@@ -30,12 +32,14 @@ def content_hash(folder: Path) -> str:
 
     Raises FileNotFoundError when there are no safetensors weights; pickled weights are never read.
     """
-    files = sorted(path for path in folder.iterdir() if path.is_file() and _MODEL_FILES.fullmatch(path.name))
+    inside = [path for part in folder.iterdir() for path in ([part] if part.is_file() else part.glob("config.json"))]
+    named = {str(path.relative_to(folder)): path for path in inside}
+    files = [named[name] for name in sorted(named) if _MODEL_FILES.fullmatch(name)]
     if not any(path.suffix == ".safetensors" for path in files):
         raise FileNotFoundError(
             f"{folder} has no *.safetensors weights: only safetensors are read, convert other formats first"
         )
-    lines = "\n".join(f"{path.name} {file_hash(path)}" for path in files)
+    lines = "\n".join(f"{path.relative_to(folder)} {file_hash(path)}" for path in files)
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 

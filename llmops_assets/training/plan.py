@@ -1,5 +1,6 @@
 """Decides, from a spec and what is known of rows and base, what exactly a training will do."""
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping
@@ -13,7 +14,6 @@ from resources.gpus import GPU_TYPES, Device
 WORKER_VERSION = "1"
 """Raise it with every change of the worker that changes the weights it makes from the same spec and rows."""
 
-SUPPORTED_JOBS = ("PRETRAIN", "SFT")
 SUPPORTED_TRAINERS = ("trl",)
 
 MEMORY_SHARE = 0.9
@@ -40,10 +40,6 @@ class MemoryPlan:
 
 def check_supported(spec: TrainJobSpec, gpus_found: int = 0) -> None:
     """Raise PlanError for a spec that is valid but that this version cannot train."""
-    if spec.job_type not in SUPPORTED_JOBS:
-        raise PlanError(
-            f"job_type {spec.job_type} cannot be trained yet: this version trains {' and '.join(SUPPORTED_JOBS)}"
-        )
     if spec.trainer not in SUPPORTED_TRAINERS:
         raise PlanError(f"trainer {spec.trainer} cannot be run yet: write trainer: {SUPPORTED_TRAINERS[0]}")
     if spec.resources.nodes > 1:
@@ -76,26 +72,60 @@ def total_steps(rows: int, hyper: Hyperparams) -> int:
 
 
 def plan_memory(
-    shape: Shape, spec: TrainJobSpec, *, precision: str, device: str, available: int, length: int
+    shape: Shape,
+    spec: TrainJobSpec,
+    *,
+    precision: str,
+    device: str,
+    available: int,
+    length: int,
 ) -> MemoryPlan:
-    """Memory of a step of rows of at most `length` tokens; activations are recomputed only if that makes it fit."""
+    """Memory of a step of rows of at most `length` tokens; activations are recomputed only if that makes it fit.
+
+    A row may be several sequences (the two of a pair), and other models may be there that are only asked.
+    """
 
     def needed(checkpointing: bool) -> Estimate:
         hyper = spec.hyperparams
-        return estimate(
+        found = estimate(
             shape,
             method=spec.method,
             precision=precision,
-            batch=hyper.batch_size,
+            batch=hyper.batch_size * sequences_a_row(spec),
             length=length,
             rank=hyper.lora_rank or 16,
             train_embeddings=hyper.train_embeddings,
             checkpointing=checkpointing,
             device=device,
         )
+        return dataclasses.replace(found, weights=found.weights + frozen_bytes(spec, shape, precision))
 
     plain = MemoryPlan(needed(False), available, False)
     return plain if plain.fits else MemoryPlan(needed(True), available, True)
+
+
+def sequences_a_row(spec: TrainJobSpec) -> int:
+    """How many sequences of the model one row of a batch is: the two answers of a pair, an anchor and its passages.
+
+    Of an encoder's rows one negative is reckoned with.
+    """
+    if spec.job_type == "RLHF":
+        return 2 if spec.rlhf.algorithm == "dpo" else 1
+    if spec.job_type == "EMBEDDING":
+        return 3
+    return 1
+
+
+def frozen_bytes(spec: TrainJobSpec, shape: Shape, precision: str) -> int:
+    """Bytes of what a preference training asks besides the model it trains: the reference, and the reward model.
+
+    An adapter's reference is its own base, with the adapter turned off.
+    """
+    if spec.job_type != "RLHF":
+        return 0
+    reference = 4 * shape.parameters if spec.method == "full" else 0
+    judge = {"fp32": 4, "bf16": 2, "fp16": 2}[precision] * shape.parameters if spec.rlhf.algorithm != "dpo" else 0
+    return reference + judge
 
 
 def achieved_flops(device: Device) -> float:

@@ -12,6 +12,14 @@ MIN_AGREEMENT = 0.99
 MAX_LOGIT_DIFFERENCE = {"fp32": 1e-2, "bf16": 1.0, "fp16": 0.5}
 
 
+def writes(plan: PlanRecord) -> bool:
+    """Whether what is trained writes text; an encoder does not, so it has no answers, stop token or chat template."""
+    return plan.spec["job_type"] != "EMBEDDING"
+
+
+NOTHING_WRITTEN = Verdict(True, "an encoder writes nothing, so this does not apply")
+
+
 def every_row_trains(plan: PlanRecord) -> Verdict:
     empty, rows = plan.rows_without_trainable_tokens, plan.rows.get("train", 0)
     if plan.trainable_tokens == 0 or empty:
@@ -41,6 +49,8 @@ def answers_whole(plan: PlanRecord, allowed: float) -> Verdict:
 
 
 def stop_token_trained(plan: PlanRecord) -> Verdict:
+    if not writes(plan):
+        return NOTHING_WRITTEN
     if plan.stop_token_trained:
         return Verdict(True, f"every answer ends with {plan.stop_token}, which carries loss")
     return Verdict(
@@ -52,6 +62,8 @@ def stop_token_trained(plan: PlanRecord) -> Verdict:
 
 
 def template_keeps_prefix(plan: PlanRecord) -> Verdict:
+    if not writes(plan):
+        return NOTHING_WRITTEN
     if plan.prefix_preserving:
         return Verdict(True, "answers are trained behind exactly the tokens that a server puts before them")
     return Verdict(
@@ -118,14 +130,20 @@ def checkpoint_kept(record: AdapterRecord, plan: PlanRecord) -> Verdict:
 
 def loss_fell(record: AdapterRecord) -> Verdict:
     text = f"training loss {record.first_loss:.4f} → {record.last_loss:.4f}"
+    if "policy_last_reward" in record.figures:
+        return Verdict(True, "the loss of policy optimisation is near zero at all times; `learned` looks at its reward")
     if record.last_loss < record.first_loss:
         return Verdict(True, text)
     return Verdict(False, f"{text}: it did not fall. Lower lr, add warm-up, or look at the label mask in the plan")
 
 
 def same_as_trained(record: MergedModelRecord, precision: str) -> Verdict:
+    if record.figures.get("retriever_top1_agreement", 1.0) < MIN_AGREEMENT:
+        return _same_vectors(record, "retriever_")
     if record.max_logit_difference is None or record.top1_agreement is None:
         return Verdict(True, "full weights: there is nothing to merge")
+    if record.chat_template_hash is None and "pooling" in record.figures:
+        return _same_vectors(record)
     limit = MAX_LOGIT_DIFFERENCE[precision]
     passed = record.max_logit_difference <= limit and record.top1_agreement >= MIN_AGREEMENT
     text = (
@@ -134,6 +152,19 @@ def same_as_trained(record: MergedModelRecord, precision: str) -> Verdict:
     )
     figures = {"max_logit_difference": record.max_logit_difference, "top1_agreement": record.top1_agreement}
     return Verdict(passed, text if passed else f"{text}. The merge changed the model", figures)
+
+
+def _same_vectors(record: MergedModelRecord, prefix: str = "") -> Verdict:
+    """Whether sentence-transformers gives the vectors that were trained, of a saved encoder."""
+    found = {**record.model_dump(include={"max_logit_difference", "top1_agreement"}), **record.figures}
+    share, difference = found[f"{prefix}top1_agreement"], found[f"{prefix}max_logit_difference"]
+    text = (
+        f"loaded by sentence-transformers, {share:.2%} of the texts get the vector that was trained (largest "
+        f"difference {difference:.2g}, {record.figures['pooling']} pooling)"
+    )
+    if share >= MIN_AGREEMENT:
+        return Verdict(True, text)
+    return Verdict(False, f"{text}. It is tokenised or pooled in another way than it was trained: do not serve it")
 
 
 def differs_from_base(record: MergedModelRecord) -> Verdict:
