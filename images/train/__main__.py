@@ -21,6 +21,8 @@ TASKS = {
     "choices": True,
     "bertscore": True,
     "harness": True,
+    "retrieve": True,
+    "prefer": True,
 }
 """Module of this package by task, and whether it computes on a GPU."""
 

@@ -8,9 +8,9 @@ import polars as pl
 
 from images.train.plan import plan_chat
 from images.train.plan_encoder import plan_encoder, text_key
-from images.train.reader import asked
 from images.train.reporter import Reporter
 from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.training.reader import asked
 
 
 def plan_rag(

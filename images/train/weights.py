@@ -88,7 +88,7 @@ def lora(spec: TrainJobSpec, model: Any, task: str = "CAUSAL_LM", more_saved: li
         lora_dropout=hyper.lora_dropout or 0.0,
         target_modules=hyper.target_modules,
         # An encoder's pooler is no part of how it turns a text into a vector here.
-        exclude_modules=r".*\bpooler\b.*" if task == "FEATURE_EXTRACTION" else None,
+        exclude_modules=r".*\bpooler\b.*" if any("pooler" in name for name, _ in model.named_modules()) else None,
         modules_to_save=saved or None,
         ensure_weight_tying="embed_tokens" in saved and tied,
     )

@@ -27,6 +27,7 @@ from llmops_assets.specs.records import (
 )
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.training import folders
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog, NotFound
 from resources.dataset_store import DatasetStore
@@ -80,6 +81,8 @@ def evaluation(
         base=Rival("base", base.ref, Model(base.path, base.content_hash, **run_with)) if base else None,
         production=_production(tracking, spec.output.artifact_name, merged.content_hash, run_with),
         policy=policy.evaluation,
+        others={name: Model(path, digest, **run_with) for name, (path, digest) in other_models(plan).items()},
+        pooling=plan.pooling,
     )
     evaluated = evaluate(case)
     record, rows, worst = evaluated.record, evaluated.rows, evaluated.worst
@@ -99,6 +102,15 @@ def evaluation(
         tracking.log_artifact(run_id, folder / "report.html", "evaluation")
         metadata["mlflow_run"] = dg.MetadataValue.url(tracking.run_url(run_id, settings.mlflow_url))
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(record_hash(record, rows)))
+
+
+def other_models(plan: PlanRecord) -> dict[str, tuple[str, str]]:
+    """Folder and hash of the models that a training is judged with beside its own and its base."""
+    found = {name: (model.path, model.content_hash) for name, model in plan.companions.items()}
+    trained = Path(plan.model_dir) / "reward"
+    if "reward" not in found and (facts := folders.facts(trained)) is not None:
+        found["reward"] = (str(trained), facts["content_hash"])
+    return found
 
 
 def suites_of(spec: TrainJobSpec, policy: Policy) -> list[str]:

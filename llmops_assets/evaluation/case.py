@@ -65,6 +65,9 @@ class Case:
     base: Rival | None = None
     production: Rival | None = None
     policy: EvaluationPolicy = field(default_factory=EvaluationPolicy)
+    others: Mapping[str, Model] = field(default_factory=dict)
+    """Models that this job type is judged with: `reward` (RLHF), `retriever` (RAG_TUNING, the untrained one)."""
+    pooling: str | None = None
 
     @property
     def rivals(self) -> list[Rival]:

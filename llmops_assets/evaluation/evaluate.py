@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llmops_assets.evaluation import chat, corpus
+from llmops_assets.evaluation import chat, corpus, preference, rag, retrieval
 from llmops_assets.evaluation.case import Case, Evaluated
 from llmops_assets.evaluation.speed import SPEED
 from llmops_assets.specs.records import EvaluationRecord
@@ -13,9 +13,9 @@ from llmops_assets.specs.records import EvaluationRecord
 EVALUATORS: dict[str, Callable[[Case], Evaluated]] = {
     "PRETRAIN": corpus.evaluate,
     "SFT": chat.evaluate,
-    "RAG_TUNING": chat.evaluate,
-    "RLHF": chat.evaluate,
-    "EMBEDDING": chat.evaluate,
+    "RAG_TUNING": rag.evaluate,
+    "RLHF": preference.evaluate,
+    "EMBEDDING": retrieval.evaluate,
 }
 """How a model is evaluated, by the type of the job that made it. Another way is another module and a line here."""
 

@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CELL = 200
+HEADLINES = ("accuracy", "perplexity", "preference_accuracy", "win_rate", "recall_at_10", "ndcg_at_10")
+SHARES = ("accuracy", "macro_f1", "preference_accuracy", "win_rate", "recall_at_10", "ndcg_at_10", "mrr_at_10")
+"""Figures that lie between 0 and 1."""
 
 
 def headline(record: EvaluationRecord, gate: GateOutcome) -> str:
     """The one figure that decides, in words, with the same figure of the base."""
     lines = [f"**{'Gate met' if gate.passed else 'Gate not met'}**: {gate.text}"]
     for metric in record.metrics:
-        if metric.model == "tuned" and metric.name in ("accuracy", "perplexity"):
+        if metric.model == "tuned" and metric.name in HEADLINES:
             base = record.metric(metric.suite, metric.name, "base")
             against = f"; the base {interval(base)}" if base else ""
             lines.append(f"{metric.name} of {metric.suite}: **{interval(metric)}**{against}")
@@ -123,7 +126,7 @@ def plot(record: EvaluationRecord, gate: GateOutcome) -> "Figure":
     ax.invert_yaxis()
     if bound := gate.bound:
         ax.axvline(bound, color=plots.PALETTE[3], linestyle="--", linewidth=1, label=f"gate {bound:g}")
-    if name in ("accuracy", "macro_f1"):
+    if name in SHARES:
         ax.set_xlim(-0.02, 1.02)
     ax.set_xlabel(f"{name}, with its 95 % interval")
     ax.legend(frameon=False, fontsize=8, loc="best")

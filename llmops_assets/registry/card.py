@@ -9,6 +9,7 @@ import yaml
 from llmops_assets.evaluation.gate import GateOutcome
 from llmops_assets.evaluation.report import category_table, metric_table, versus_base_table
 from llmops_assets.evaluation.suites import TEST
+from llmops_assets.registry import card_jobs
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.records import AdapterRecord, EvaluationRecord, MergedModelRecord, PlanRecord
 from llmops_assets.specs.training import TrainJobSpec
@@ -41,9 +42,10 @@ def model_card(facts: CardFacts) -> str:
 
 def _front_matter(facts: CardFacts) -> dict[str, Any]:
     spec, evaluation = facts.spec, facts.evaluation
+    loaded_by, task = card_jobs.library(spec.job_type)
     results = [
         {
-            "task": {"type": "text-generation"},
+            "task": {"type": task},
             "dataset": {"name": facts.dataset.key if m.suite == TEST else m.suite, "type": "private", "split": "test"},
             "metrics": [{"type": _METRIC_TYPES.get(m.name, m.name), "name": m.name, "value": round(m.value, 6)}],
         }
@@ -52,8 +54,8 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
     ]
     front: dict[str, Any] = {
         "license": license_of(facts),
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
+        "library_name": loaded_by,
+        "pipeline_tag": task,
         "tags": [spec.model_family, spec.job_type.lower(), spec.method],
         "datasets": [facts.dataset.name],
     }
@@ -83,6 +85,7 @@ def _body(facts: CardFacts) -> str:
         f"# {facts.ref}",
         f"A {spec.model_family} model of {merged.parameters:,} parameters, {made} by a {spec.job_type} job on the "
         f"dataset version `{facts.dataset.key}`.",
+        *_usage(facts),
         "## Data",
         f"{facts.dataset.description.strip()}\n\n"
         f"- Owner: {facts.dataset.owner}\n"
@@ -108,20 +111,15 @@ def _body(facts: CardFacts) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def _usage(facts: CardFacts) -> list[str]:
+    told = card_jobs.usage(facts.spec, facts.merged.path)
+    return ["## Use", told] if told else []
+
+
 def limits(facts: CardFacts) -> list[str]:
     """What the figures do not say, derived from the evaluation itself."""
     evaluation = facts.evaluation
-    told = []
-    if facts.spec.job_type == "PRETRAIN":
-        told.append(
-            "It continues text. It was trained on no conversations and answers no questions. Perplexity compares only "
-            "models with the same tokenizer; bits per byte compares others too."
-        )
-    else:
-        told.append(
-            f"The accuracy of `{TEST}` is by exact match on rows drawn as the training rows were: it says nothing of "
-            "questions on other subjects, or worded in another way than users of that data do."
-        )
+    told = [card_jobs.limits(facts.spec)]
     headline = evaluation.metric(TEST, "accuracy")
     for metric in evaluation.metrics:
         if metric.model == "tuned" and metric.name == "accuracy" and metric.suite != TEST and headline is not None:

@@ -133,10 +133,7 @@ def test_the_key_changes_with_all_that_changes_the_weights() -> None:
     assert len(others) == 3 and key not in others
 
 
-def test_what_is_not_supported_yet_is_named() -> None:
-    rlhf = {**sft_spec("hf:x"), "job_type": "RLHF", "rlhf": {"reward_model_ref": None, "kl_coeff": 0.1, "ppo_steps": 9}}
-    with pytest.raises(PlanError, match="this version trains PRETRAIN and SFT"):
-        check_supported(spec(rlhf))
+def test_several_gpus_are_not_supported_yet_where_there_are_any() -> None:
     two = {**sft_spec("hf:x"), "resources": {"gpus": 2}}
     check_supported(spec(two), gpus_found=0)
     with pytest.raises(PlanError, match="one GPU"):

@@ -1,0 +1,120 @@
+"""The worker's task "prefer": what a model, or a reward model, thinks of two answers to each of some prompts."""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from images.train.generate import _read_jsonl, context_length, load_model, write_jsonl
+
+
+def run(job: dict[str, Any], reporter: Any = None) -> dict[str, Any]:
+    """Score both answers of every row in `pairs_file` and write {id, chosen, rejected, …} to `output_file`.
+
+    `pairs_file`: JSONL of {id, prompt, chosen, rejected} (messages), and optionally `ended`: whether each of the two
+    ended of itself. `job`: model_dir, kind, precision. With kind `reward` the model is a reward model, and the scores
+    are its rewards. With kind `likelihood` they are log-likelihoods in nats, summed over the answer, beside
+    `chosen_tokens` and `rejected_tokens`.
+    """
+    import transformers
+
+    rows = _read_jsonl(job["pairs_file"])
+    began = time.monotonic()
+    score = {"reward": _rewards, "likelihood": _likelihoods}[job["kind"]]
+    output = score(job, rows)
+    write_jsonl(job["output_file"], output)
+    return {
+        "items": len(output),
+        "seconds": time.monotonic() - began,
+        "tokens_per_second": 0.0,
+        "settings": {
+            "engine": f"transformers {transformers.__version__}",
+            "precision": job.get("precision", "fp32"),
+            "kind": job["kind"],
+        },
+    }
+
+
+def _rewards(job: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from images.train.chat import choose_template
+    from images.train.reward import score
+    from images.train.rlhf import rendered
+    from images.train.weights import DTYPES
+
+    tokenizer = AutoTokenizer.from_pretrained(job["model_dir"], local_files_only=True, trust_remote_code=False)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        job["model_dir"], dtype=DTYPES[job.get("precision", "fp32")], trust_remote_code=False, use_safetensors=True
+    ).eval()
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    template = choose_template(tokenizer)
+    longest = context_length(model)
+    scores = {}
+    for at, name in enumerate(("chosen", "rejected")):
+        ended = [row.get("ended", [True, True])[at] for row in rows]
+        ids = rendered(tokenizer, template, [r["prompt"] for r in rows], [r[name] for r in rows], ended)
+        scores[name] = score(model, tokenizer.pad_token_id or 0, [row[:longest] for row in ids])
+    pairs = zip(rows, scores["chosen"], scores["rejected"], strict=True)
+    return [{"id": row["id"], "chosen": float(one), "rejected": float(other)} for row, one, other in pairs]
+
+
+def _likelihoods(job: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    import polars as pl
+
+    from images.train.chat import choose_template
+    from images.train.pairs import pairs
+
+    model, tokenizer, device = load_model(job["model_dir"], job.get("precision", "fp32"))
+    template = choose_template(tokenizer)
+    frame = pl.DataFrame({name: [row[name] for row in rows] for name in ("prompt", "chosen", "rejected")})
+    found = pairs(tokenizer, template, frame, context_length(model) or 1 << 30)
+    pad = tokenizer.pad_token_id or 0
+    told = {
+        name: answer_likelihoods(model, device, [(p.prompt, getattr(p, name)) for p in found], pad)
+        for name in ("chosen", "rejected")
+    }
+    return [
+        {
+            "id": row["id"],
+            "chosen": float(told["chosen"][at]),
+            "rejected": float(told["rejected"][at]),
+            "chosen_tokens": len(pair.chosen),
+            "rejected_tokens": len(pair.rejected),
+        }
+        for at, (row, pair) in enumerate(zip(rows, found, strict=True))
+    ]
+
+
+def answer_likelihoods(
+    model: Any, device: Any, rows: list[tuple[list[int], list[int]]], pad: int, tokens_a_batch: int = 2048
+) -> np.ndarray:
+    """Nats of each answer behind its prompt, float64 of shape (rows,): the log-likelihood of all of its tokens."""
+    import torch
+
+    order = sorted(range(len(rows)), key=lambda i: sum(map(len, rows[i])))
+    found = np.zeros(len(rows))
+    start = 0
+    while start < len(order):
+        end = start + 1
+        while end < len(order) and (end + 1 - start) * sum(map(len, rows[order[end]])) <= tokens_a_batch:
+            end += 1
+        batch = order[start:end]
+        width = max(sum(map(len, rows[i])) for i in batch)
+        ids = torch.full((len(batch), width), pad, dtype=torch.long)
+        mask = torch.zeros((len(batch), width), dtype=torch.long)
+        scored = torch.zeros((len(batch), width), dtype=torch.bool)
+        for at, index in enumerate(batch):
+            prompt, answer = rows[index]
+            size = len(prompt) + len(answer)
+            ids[at, :size] = torch.tensor(prompt + answer)
+            mask[at, :size] = 1
+            scored[at, len(prompt) : size] = True
+        with torch.inference_mode():
+            logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits[:, :-1].float()
+            nats = torch.log_softmax(logits, -1).gather(-1, ids[:, 1:].to(device).unsqueeze(-1)).squeeze(-1)
+        found[batch] = (nats.double().cpu() * scored[:, 1:]).sum(1).numpy()
+        start = end
+    return found
