@@ -110,7 +110,7 @@ def evaluate(case: Case) -> Evaluated:
 def with_suites(case: Case, evaluated: Evaluated) -> Evaluated:
     """The same with the suites of the recipe asked as of any model that answers."""
     asked = chat.evaluate_chat(case, chat.chat_suites(case.spec, case.test, case.suites))
-    also = chat.chat_record(case.identity, case.tuned.content_hash, asked, case.answers)
+    also = chat.chat_record(case, asked)
     record = evaluated.record
     record = record.model_copy(
         update={

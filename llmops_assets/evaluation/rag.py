@@ -53,11 +53,10 @@ def evaluate(case: Case) -> Evaluated:
         for name, rows in given.items()
         if rows.height
     }
-    judge = case.spec.evaluation.judge
-    for name, rows in case.suites.items():
-        suites[name] = items_of(rows.frame, name, judge, spec=rows.spec, cluster_by=rows.cluster_by)
+    if case.suites:
+        suites |= chat.chat_suites(case.spec, case.test, case.suites)
     read = chat.evaluate_chat(case, suites)
-    record = chat.chat_record(case.identity, case.tuned.content_hash, read, case.answers)
+    record = chat.chat_record(case, read)
     record = record.model_copy(
         update={
             "metrics": [*record.metrics, *figures],
@@ -66,7 +65,7 @@ def evaluate(case: Case) -> Evaluated:
             "reader with the passages that belong to the question",
         }
     )
-    return Evaluated(record, chat.chat_rows(read), chat.worst_answers(read))
+    return Evaluated(record, chat.chat_rows(read), chat.worst_answers(case, read))
 
 
 def indexed(folder: Path) -> dict[str, str]:
