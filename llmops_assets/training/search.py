@@ -52,14 +52,17 @@ def open_study(spec: TrainJobSpec, storage: str) -> "optuna.Study":
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
+    study = optuna.create_study(
         storage=storage,
         study_name=study_key(spec),
         load_if_exists=True,
         direction="minimize",
-        sampler=optuna.samplers.TPESampler(seed=spec.hyperparams.seed, n_startup_trials=STARTUP_TRIALS),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_min_trials=2),
     )
+    # With the bare seed, a study that is gone on with would draw its first trials again.
+    seed = spec.hyperparams.seed + len(study.get_trials(deepcopy=False))
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+    return study
 
 
 def propose(trial: "optuna.Trial", search: Mapping[str, SearchRange]) -> dict[str, Any]:

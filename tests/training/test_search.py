@@ -83,7 +83,7 @@ def quadratic(study: optuna.Study, job: TrainJobSpec, count: int) -> None:
         study.tell(trial, (math.log10(params["lr"]) + 3) ** 2)
 
 
-def test_a_study_goes_on_where_it_was_left_and_ends_as_if_it_never_was(tmp_path: Path) -> None:
+def test_a_study_goes_on_where_it_was_left(tmp_path: Path) -> None:
     job = spec(RANGES)
     first = search.open_study(job, f"sqlite:///{tmp_path / 'a.db'}")
     quadratic(first, job, 4)
@@ -92,6 +92,7 @@ def test_a_study_goes_on_where_it_was_left_and_ends_as_if_it_never_was(tmp_path:
     quadratic(again, job, 8)
     found = search.outcomes(again)
     assert [t.number for t in found] == list(range(12))
+    assert len({t.params["lr"] for t in found}) == 12, "no trial is drawn twice"
     top = search.best(found)
     assert top.value == min(t.value for t in found)
     assert all(t.params["lora_rank"] in (4, 8) and t.params["batch_size"] in (2, 4, 6, 8) for t in found)
