@@ -58,6 +58,8 @@ def generate(
             "owner": owner,
             "description": f"{template} written by {own or model} about {', '.join(path.name for path in documents)}",
             "license": license,
+            # Rows about one passage say the same things: none of them may test what another has trained.
+            "split": {"group_by": "provenance.passage_sha256"},
             "generation": {
                 "endpoint": endpoint,
                 "model": model or own,

@@ -16,6 +16,9 @@ from upath import UPath
 from llmops_assets.datasets import checkout
 from llmops_assets.datasets.erasure import Wanted, drop_lines, name_without, without
 from llmops_assets.datasets.forget import Found, Plan, Platform, evaluations, raw_files
+from llmops_assets.documents import forget as documents
+from llmops_assets.documents.work import PASSAGES
+from llmops_assets.specs.dataset import GenerationSpec
 from llmops_assets.specs.names import split_versioned
 from llmops_assets.specs.records import AdapterRecord, DatasetRecord, EvaluationRecord, PlanRecord
 from resources import dataset_gc, erasures, pointers
@@ -120,6 +123,20 @@ def _clear_answers(platform: Platform, plan: Plan, row_ids: set[str], wanted: Wa
         if any(theirs(line) for line in lines):
             shutil.rmtree(folder)
             dropped += 1
+    return dropped + _clear_passages(platform, plan, wanted)
+
+
+def _clear_passages(platform: Platform, plan: Plan, wanted: Wanted) -> int:
+    """Delete what a model was asked about passages of the person, so that it is not used again."""
+    folder = platform.artifacts.upath(PASSAGES)
+    hashes = {passage for found in plan.versions.values() for passage in found.passages}
+    dropped = 0
+    for path in sorted(folder.rglob("*.json")) if folder.exists() else []:
+        text = platform.keys.open(path.read_bytes(), path).decode("utf-8", "replace")
+        passage = hashlib.sha256(json.loads(text)["passage"].encode()).hexdigest()[:16]
+        if passage in hashes or wanted.in_text(text):
+            path.unlink()
+            dropped += 1
     return dropped
 
 
@@ -163,10 +180,14 @@ def _stage(platform: Platform, erasure: int, found: Found, wanted: Wanted) -> in
     half.mkdir(parents=True)
     left = 0
     files = raw_files(platform, found.key)
-    streams = {
-        name_without(name): without(path, found.raw[name].lines, wanted, platform.limits, platform.keys)
-        for name, path in files
-    }
+    how = platform.catalog.dataset(found.key).generation
+    if how is not None:
+        streams = {name: _document_without(platform, name, path, found, wanted, how) for name, path in files}
+    else:
+        streams = {
+            name_without(name): without(path, found.raw[name].lines, wanted, platform.limits, platform.keys)
+            for name, path in files
+        }
     if not files and (record := platform.records.find(DatasetRecord, found.key)) is not None:
         streams["rows.jsonl"] = _canonical_lines(platform.store.read(record.manifest), found)
     for name, lines in streams.items():
@@ -178,6 +199,18 @@ def _stage(platform: Platform, erasure: int, found: Found, wanted: Wanted) -> in
             (half / name).unlink()
     half.rename(target)
     return left
+
+
+def _document_without(
+    platform: Platform, name: str, path: UPath, found: Found, wanted: Wanted, how: GenerationSpec
+) -> Iterator[bytes]:
+    """A document without what is the person's: untouched when it has nothing of it, and left out when unreadable."""
+    data, raw = platform.keys.open(path.read_bytes(), path), found.raw[name]
+    if raw.unreadable:
+        return iter(())
+    if raw.lines:
+        data = documents.without(name, data, wanted.in_text, found.passages, how.passage_chars)
+    return iter([data] if data else [])
 
 
 class _Lines(io.RawIOBase):

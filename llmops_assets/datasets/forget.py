@@ -15,6 +15,8 @@ from llmops_assets.datasets.erasure import (
     successor,
 )
 from llmops_assets.datasets.readers import Limits, list_files
+from llmops_assets.documents import forget as documents
+from llmops_assets.specs.dataset import GenerationSpec
 from llmops_assets.specs.names import split_versioned, training_key
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import (
@@ -66,6 +68,8 @@ class Found:
     rows: int = 0
     raw: dict[str, RawFile] = field(default_factory=dict)
     tables: dict[str, int] = field(default_factory=dict)
+    passages: set[str] = field(default_factory=set)
+    """Passages of documents that a model wrote the rows about: the first 16 hex digits of their hashes."""
 
     @property
     def anything(self) -> bool:
@@ -217,15 +221,29 @@ def _search(platform: Platform, entry: Dataset, manifests: list[Manifest], wante
             found.tables[kind] = found.tables.get(kind, 0) + hit.height
             if "row_id" in hit.columns:
                 found.row_ids |= set(hit["row_id"])
+            if "passage_sha256" in hit.columns:
+                found.passages |= set(hit["passage_sha256"])
             if "file" in hit.columns and "line" in hit.columns:
                 for file, line in hit.select("file", "line").iter_rows():
                     where.setdefault(file, set()).add(line)
+    if entry.spec.generation is not None:
+        _spread(platform, found, manifests)
+        _search_documents(platform, entry.spec.generation, found, wanted)
+        return found
     for name, path in raw_files(platform, entry.key):
         raw = search_file(name, path, wanted, platform.limits, platform.keys)
         raw.lines |= where.get(name, set())
         found.raw[name] = raw
     _spread(platform, found, manifests)
     return found
+
+
+def _search_documents(platform: Platform, how: GenerationSpec, found: Found, wanted: Wanted) -> None:
+    """Look through the documents that rows were written about."""
+    for name, path in raw_files(platform, found.key):
+        data = platform.keys.open(path.read_bytes(), path)
+        where = documents.theirs(name, data, wanted.in_text, found.passages, how.passage_chars)
+        found.raw[name] = RawFile(name, 1, where or set(), {1} if where is None else set())
 
 
 def _spread(platform: Platform, found: Found, manifests: list[Manifest]) -> None:
@@ -237,7 +255,7 @@ def _spread(platform: Platform, found: Found, manifests: list[Manifest]) -> None
     tables = [m for m in manifests if "row_id" in m.columns]
     for manifest in sorted(tables, key=lambda m: m.step != "dataset"):
         kind = manifest.kind if manifest.kind != "rows" else manifest.step
-        columns = [name for name in ("row_id", "file", "line") if name in manifest.columns]
+        columns = [name for name in ("row_id", "file", "line", "extra") if name in manifest.columns]
         frame = platform.store.read(manifest.id, columns)
         theirs = frame["row_id"].is_in(list(found.row_ids))
         if kind == "dataset":
@@ -248,6 +266,8 @@ def _spread(platform: Platform, found: Found, manifests: list[Manifest]) -> None
                     found.raw[name].lines.add(line)
         hit = frame.filter(theirs)
         found.row_ids |= set(hit["row_id"])
+        if "extra" in hit.columns and hit.height:
+            found.passages |= set(hit["extra"].str.json_path_match("$.provenance.passage_sha256").drop_nulls())
         if hit.height:
             found.tables[kind] = max(found.tables.get(kind, 0), hit.height)
 

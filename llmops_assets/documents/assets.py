@@ -98,6 +98,7 @@ def question_answers(
     )
 
 
+DEFAULT_KEY = GenerationSpec.model_fields["api_key_env"].default
 _SHOWN = ("documents", "unreadable_documents", "passages", "failed_passages", "reused_passages", "ungrounded_rows")
 _SHOWN += ("model", "template")
 
@@ -108,7 +109,10 @@ def chat_model(spec: GenerationSpec, settings: Settings) -> ChatModel:
     return ChatModel(
         base_url=f"{settings.gateway_url}/v1" if own else spec.endpoint,
         model=own or spec.model,
-        key=None if own else os.environ.get(spec.api_key_env),
+        # A key for another server is not sent to ours, unless it was named for it.
+        key=None if own and spec.api_key_env == DEFAULT_KEY else os.environ.get(spec.api_key_env),
+        # Rows that are written are no traffic of users: no exposure of an A/B test, and no drift.
+        headers={"x-llmops-probe": "1"} if own else {},
         timeout=spec.timeout_seconds,
         attempts=spec.attempts,
         temperature=spec.temperature,

@@ -16,11 +16,12 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 
 class AskError(RuntimeError):
-    """No answer, or none that is an answer; asking again may help, `after` the seconds that the server asks for."""
+    """No answer, or none that is an answer; asking `again` may help, `after` the seconds that the server asks for."""
 
-    def __init__(self, reason: str, after: float | None = None) -> None:
+    def __init__(self, reason: str, after: float | None = None, *, again: bool = True) -> None:
         super().__init__(reason)
         self.after = after
+        self.again = again
 
 
 class Unusable(RuntimeError):
@@ -38,13 +39,13 @@ class ChatModel:
     attempts: int = 3
     temperature: float = 0.2
     max_tokens: int = 1024
-    user: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
     first_pause: float = FIRST_PAUSE
     _forms: list[str] = field(default_factory=lambda: ["json_schema", "json_object", "none"], repr=False)
 
     def session(self) -> aiohttp.ClientSession:
         """Connections to the server; to be used as an asynchronous context manager."""
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        headers = {**self.headers, **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
         # The total holds for a server that sends a byte now and then, which a read timeout would wait for for ever.
         limit = aiohttp.ClientTimeout(total=self.timeout, connect=min(10.0, self.timeout))
         return aiohttp.ClientSession(headers=headers, timeout=limit)
@@ -59,7 +60,7 @@ class ChatModel:
             try:
                 return await self._once(session, messages, schema)
             except AskError as error:
-                if attempt == self.attempts:
+                if attempt == self.attempts or not error.again:
                     raise AskError(f"{error} ({attempt} attempts)") from error
                 wanted = pause * random.uniform(0.8, 1.2) if error.after is None else error.after
                 await asyncio.sleep(min(wanted, LONGEST_PAUSE))
@@ -133,8 +134,11 @@ def _answer(status: int, data: bytes, after: float | None) -> str:
         raise Unusable(f"the server refuses the key (HTTP {status}): set it in the environment")
     if status in (301, 302, 307, 308):
         raise Unusable(f"the server sends elsewhere (HTTP {status}): give the address that it sends to")
-    if status in (400, 404, 405, 422):
-        raise Unusable(f"the server refuses the request (HTTP {status}): {_reason(data)}")
+    if status in (404, 405):
+        raise Unusable(f"there is no such model or address (HTTP {status}): {_reason(data)}")
+    if status in (400, 413, 422):
+        # Of this passage: it may be too long for the model.
+        raise AskError(f"the server refuses the request (HTTP {status}): {_reason(data)}", again=False)
     if status != 200:
         raise AskError(f"HTTP {status}: {_reason(data)}", after)
     try:

@@ -25,6 +25,8 @@ SILENT_FAILURES = 5
 """Passages in a row that nobody answered before the server counts as gone."""
 
 MOST_CHARACTERS = 8000
+SHOWN_CHARACTERS = 500
+"""Characters of a bad answer that the model is shown again: enough to see the fault, and no strain on its context."""
 _HANGUL = re.compile("[가-힣]")
 _FENCED = re.compile(r"\s*```(?:json)?\s*(?P<body>.*?)\s*```\s*", re.DOTALL)
 
@@ -179,7 +181,7 @@ async def _write_rows(passage: Passage, spec: GenerationSpec, model: ChatModel, 
             fault = str(error)
             messages = [
                 *messages[:2],
-                {"role": "assistant", "content": text[:MOST_CHARACTERS]},
+                {"role": "assistant", "content": text[:SHOWN_CHARACTERS]},
                 {"role": "user", "content": f"That is not as asked ({fault}). Answer with the JSON object alone."},
             ]
             continue
@@ -250,6 +252,7 @@ def row_of(messages: list[dict[str, str]], passage: Passage, spec: GenerationSpe
         "page": passage.page,
         "start": passage.start,
         "end": passage.end,
+        "heading": passage.heading[:80],
         "passage_sha256": passage.sha256[:16],
         "model": spec.model,
         "template": f"{spec.template}-{template_hash(spec.template)}",
@@ -258,7 +261,7 @@ def row_of(messages: list[dict[str, str]], passage: Passage, spec: GenerationSpe
         "messages": messages,
         "metadata": {
             "source": passage.document,
-            "category": passage.heading[:80] or passage.document,
+            "category": passage.document,
             "provenance": provenance,
             "groundedness": round(share, 4),
         },

@@ -107,6 +107,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _down(self, _body: dict[str, Any]) -> None:
         self._send(503, b"<html>bad gateway</html>")
 
+    def _refused(self, _body: dict[str, Any]) -> None:
+        self._send(400, {"error": {"message": "the prompt has 745 tokens and this model takes 512"}})
+
+    def _missing(self, _body: dict[str, Any]) -> None:
+        self._send(404, {"error": {"message": "no model small"}})
+
     def _locked(self, _body: dict[str, Any]) -> None:
         self._send(401, {"error": {"message": "no"}})
 

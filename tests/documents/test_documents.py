@@ -252,6 +252,12 @@ def test_a_server_that_never_ends_is_given_up(tmp_path, mode):
     assert time.monotonic() - begun < 20
 
 
+def test_a_passage_that_is_too_long_for_the_model_fails_alone(tmp_path):
+    found, results, server, _ = ask(tmp_path, "refused", "good", concurrency=1)
+    assert "takes 512" in results[0].failure and results[1].failure is None
+    assert len(server.asked) == 2 and len(found.rows) == 2
+
+
 def test_a_gone_server_ends_the_work_soon_and_keeps_what_was_answered(tmp_path):
     with serving("good", "good", "down") as (address, server):
         how = spec(address, attempts=1, concurrency=1)
@@ -266,7 +272,9 @@ def test_a_gone_server_ends_the_work_soon_and_keeps_what_was_answered(tmp_path):
         assert len(server.asked) == len(read.passages) - 2
 
 
-@pytest.mark.parametrize(("mode", "reason"), [("locked", "refuses the key"), ("elsewhere", "sends elsewhere")])
+@pytest.mark.parametrize(
+    ("mode", "reason"), [("locked", "refuses the key"), ("missing", "no model small"), ("elsewhere", "elsewhere")]
+)
 def test_what_asking_again_cannot_mend_ends_at_once(tmp_path, mode, reason):
     with pytest.raises(Unusable, match=reason):
         ask(tmp_path, mode)
