@@ -16,6 +16,7 @@ from upath import UPath
 from llmops_assets.datasets import checkout
 from llmops_assets.datasets.erasure import Wanted, drop_lines, name_without, without
 from llmops_assets.datasets.forget import Found, Plan, Platform, evaluations, raw_files
+from llmops_assets.datasets.readers import list_files
 from llmops_assets.documents import forget as documents
 from llmops_assets.documents.work import PASSAGES
 from llmops_assets.specs.dataset import GenerationSpec
@@ -192,6 +193,7 @@ def _stage(platform: Platform, erasure: int, found: Found, wanted: Wanted) -> in
         streams["rows.jsonl"] = _canonical_lines(platform.store.read(record.manifest), found)
     for name, lines in streams.items():
         source = _Lines(lines)
+        (half / name).parent.mkdir(parents=True, exist_ok=True)
         with open(half / name, "wb") as writer:
             platform.keys.copy_sealed(source, writer)
         left += source.count
@@ -256,7 +258,7 @@ def _follow(platform: Platform, erasure: int, key: str, new: str | None, actor: 
     """Register what stays of a version as the one after it; None when nothing stays."""
     staged = _stage_folder(platform, erasure, key)
     target = platform.artifacts.path("uploads", new) if new else staged
-    if new and staged.exists() and any(staged.iterdir()):
+    if new and staged.exists() and list_files(UPath(staged)):
         staged.rename(target)
     elif staged.exists():
         shutil.rmtree(staged)
@@ -265,11 +267,11 @@ def _follow(platform: Platform, erasure: int, key: str, new: str | None, actor: 
         return None
     old = platform.catalog.dataset(key)
     name, version = split_versioned(new)
-    files = sorted(target.iterdir())
+    files = list_files(UPath(target))
     changes = {
         "name": name,
         "version": version,
-        "files": [path.name for path in files],
+        "files": [name for name, _ in files],
         "storage_uri": None,
         "derived_from": [key],
         "description": f"{old.description} (without what erasure {erasure} removed)",
@@ -289,10 +291,10 @@ def _point(platform: Platform, successors: dict[str, str | None], tags: dict[str
                 pointers.move(platform.catalog, name, tag, split_versioned(wanted)[1], actor, "erasure")
 
 
-def _digest(files: list[Path], keys: Keyring) -> str:
+def _digest(files: list[tuple[str, UPath]], keys: Keyring) -> str:
     """The digest of a version's files as `register` computes it."""
     digest = hashlib.sha256()
-    for path in files:
+    for name, path in files:
         with keys.reader(path.open("rb"), path) as plain:
-            digest.update(f"{path.name}\0{hashlib.file_digest(plain, 'sha256').hexdigest()}\n".encode())
+            digest.update(f"{name}\0{hashlib.file_digest(plain, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()

@@ -256,8 +256,7 @@ def search_file(
 
 def name_without(name: str) -> str:
     """What a raw file is called after it was written again: JSON lines stay what they are, others become that."""
-    bare = Path(name).name
-    return bare if Path(name).suffix.lower() in _JSON_LINES else f"{bare}.jsonl"
+    return name if Path(name).suffix.lower() in _JSON_LINES else f"{name}.jsonl"
 
 
 def without(

@@ -18,6 +18,7 @@ from llmops_assets.cli import app, common
 from llmops_assets.cli.stack import prepare_home
 from llmops_assets.datasets import assets, checks
 from llmops_assets.datasets.erasure import Wanted, spelling, successor
+from llmops_assets.datasets.readers import list_files
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.records import CleanRecord, PlanRecord, SplitsRecord
@@ -152,7 +153,7 @@ def erased(home):
     csv = "question,answer\n" + "".join(
         f'"{r["messages"][0]["content"]}","{r["messages"][1]["content"]}"\n' for r in planted(60, 2, 5)
     )
-    add(w, "desk", "v2", {"rows.csv.gz": gzip.compress(csv.encode()), "more.jsonl": lines(rows(30, 3))})
+    add(w, "desk", "v2", {"old/rows.csv.gz": gzip.compress(csv.encode()), "more.jsonl": lines(rows(30, 3))})
     add(w, "desk", "clean", {"rows.jsonl": lines(rows(60, 4))})
     add(w, "other", "v1", {"rows.jsonl": lines(planted(60, 5, 7))})
     for key in ("desk@v1", "desk@clean"):
@@ -230,9 +231,9 @@ def test_each_version_is_followed_by_one_without_those_rows(erased):
     materialise(w, "desk@v1-e1")
     assert sum(w.records.load(SplitsRecord, "desk@v1-e1").rows.values()) == 117
     follower = w.artifacts.upath("uploads", done["versions"]["desk@v2"])
-    assert {p.name: len(p.read_text().splitlines()) for p in follower.iterdir()} == {
+    assert {name: len(path.read_text().splitlines()) for name, path in list_files(follower)} == {
         "more.jsonl": 30,
-        "rows.csv.gz.jsonl": 58,
+        "old/rows.csv.gz.jsonl": 58,
     }
     assert w.catalog.dataset("desk@v1-e1").derived_from == ["desk@v1"]
 

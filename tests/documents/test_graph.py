@@ -123,6 +123,7 @@ def test_rows_of_a_model_are_held_to_the_higher_score(written):
 def test_the_sensor_lets_a_model_write_only_where_that_is_registered(written):
     w, _, _ = written
     with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(dataset_versions.name, ["manual@v1"])
         found = evaluate(make(5), instance, catalog=w.catalog, records=w.records)
         assert found.run_requests == [], "its splits are there"
     w.records.path(SplitsRecord, "manual@v1").rename(w.settings.root / "kept.json")
