@@ -140,8 +140,8 @@ def test_a_server_that_is_gone_fails_the_run_and_says_so(written, tmp_path):
         generate(address, str(tmp_path / "other.md"), "--name", "locked@v1")
         failed = materialise(w, "locked@v1")
     assert not failed.success
-    (error,) = [e.step_failure_data.error for e in failed.all_step_events if e.is_step_failure][:1]
-    assert "refuses the key" in str(error) and "ask again when it is mended" in str(error)
+    error = next(e.step_failure_data.error for e in failed.all_events if e.is_step_failure)
+    assert "refuses the key" in error.to_string() and "ask again when it is mended" in error.to_string()
 
 
 def test_a_person_in_a_document_is_gone_from_all_that_came_of_it(written, home):
