@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo up test lint clean
+.PHONY: install engines demo up test lint clean
 
 install: $(VENV)/.installed
 
@@ -15,6 +15,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/llmops demo
+
+engines: install
+	$(BIN)/llmops engines install $(ENGINE)
 
 up: install
 	$(BIN)/llmops up

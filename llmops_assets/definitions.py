@@ -63,6 +63,7 @@ def build(settings: Settings) -> dg.Definitions:
             "trainer": w.trainer(pipes_client(settings)),
             "servers": w.servers,
             "gateway": w.gateway,
+            "engines": w.engines,
         },
         sensors=[
             datasets.make(interval),

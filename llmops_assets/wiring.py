@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from resources.catalog import Catalog
     from resources.dataset_store import DatasetStore
     from resources.encryption import Keyring
+    from resources.engines import Engines
     from resources.gateway import GatewayAdmin
     from resources.model_server import ModelServers
     from resources.records import Records
@@ -81,6 +82,12 @@ class Wiring:
             # Two servers stand side by side in every rollout; threads that spin for the same core halve both.
             threads=self.settings.omp_threads or max(1, (os.cpu_count() or 2) // 2),
         )
+
+    @cached_property
+    def engines(self) -> "Engines":
+        from resources.engines import Engines
+
+        return Engines(self.settings.engines)
 
     @cached_property
     def gateway(self) -> "GatewayAdmin":

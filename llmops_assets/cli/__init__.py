@@ -4,7 +4,21 @@ import sys
 
 import typer
 
-from llmops_assets.cli import ab, dataset, deploy, endpoint, keys, model, scan, spec, suite, train, versions, watermark
+from llmops_assets.cli import (
+    ab,
+    dataset,
+    deploy,
+    endpoint,
+    engines,
+    keys,
+    model,
+    scan,
+    spec,
+    suite,
+    train,
+    versions,
+    watermark,
+)
 from llmops_assets.cli.chat import chat
 from llmops_assets.cli.common import guard
 from llmops_assets.cli.demo import demo
@@ -36,6 +50,7 @@ app.command()(chat)
 app.add_typer(ab.app, name="ab")
 app.add_typer(keys.app, name="keys")
 app.add_typer(watermark.app, name="watermark")
+app.add_typer(engines.app, name="engines")
 app.command()(settings)
 
 

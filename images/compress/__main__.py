@@ -1,0 +1,138 @@
+"""`python -m images.compress JOB.json`: writes a model with fewer bits, and measures what that changed.
+
+Runs in the environment of the engine `compression` (llm-compressor, with pins of its own) and imports nothing else of
+ours. Job: model_dir, output (a folder that is not there), scheme, calibration and probes (JSONL of {ids}), result.
+The result: seconds, group_size, top1 (share of positions with the same likeliest token) and kl (mean nats per token of
+the compressed model's distribution against the original's), both on the saved model as it is loaded again.
+"""
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+SCHEMES = {"w4a16": "W4A16", "w8a8": "W8A8", "fp8": "FP8_DYNAMIC", "awq": "W4A16", "int8": "W8A16"}
+"""Ours to llm-compressor's. fp8 needs no calibration; awq searches scales on an accelerator; int8 is weights only."""
+_GROUPS = (128, 64, 32, 16)
+
+
+def main(job_file: str) -> None:
+    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    result = run(job)
+    temporary = Path(f"{job['result']}.tmp")
+    temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    os.replace(temporary, job["result"])
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    import torch
+    from llmcompressor import oneshot
+    from transformers import AutoTokenizer
+
+    begun = time.monotonic()
+    scheme, source, output = job["scheme"], Path(job["model_dir"]), Path(job["output"])
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme {scheme!r} is none of {', '.join(SCHEMES)}")
+    if scheme == "awq" and not torch.accelerator.is_available():
+        raise ValueError("awq needs a GPU: llm-compressor searches its scales on an accelerator. Take w4a16 on a CPU")
+    model = _load(source)
+    group = group_size(model)
+    calibration = _ids(job["calibration"])
+    data = [
+        {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.long)}
+        for ids in calibration
+    ]
+    more = {} if scheme == "fp8" else {"dataset": torch.utils.data.DataLoader(data, batch_size=1)}
+    oneshot(
+        model=model,
+        recipe=_recipe(scheme, group),
+        num_calibration_samples=len(data),
+        max_seq_length=max(len(ids) for ids in calibration),
+        **more,
+    )
+    shutil.rmtree(output, ignore_errors=True)
+    model.save_pretrained(output, save_compressed=True)
+    AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(output)
+    # What ends an answer, and the template, are the original's, byte for byte.
+    for name in ("generation_config.json", "chat_template.jinja"):
+        if (source / name).is_file():
+            shutil.copy2(source / name, output / name)
+    _keep_family(source, output)
+    top1, kl = compare(_load(source), _load(output), _ids(job["probes"]))
+    return {"seconds": time.monotonic() - begun, "group_size": group, "top1": top1, "kl": kl}
+
+
+def _recipe(scheme: str, group: int | None) -> Any:
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from llmcompressor.modifiers.awq import AWQModifier
+    from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
+
+    common: dict[str, Any] = {"ignore": ["lm_head"]}
+    if scheme in ("w4a16", "awq"):
+        strategy = {"strategy": "group", "group_size": group} if group else {"strategy": "channel"}
+        weights = QuantizationArgs(num_bits=4, type="int", symmetric=True, **strategy)
+        common["config_groups"] = {"all": QuantizationScheme(targets=["Linear"], weights=weights)}
+    else:
+        common |= {"targets": "Linear", "scheme": SCHEMES[scheme]}
+    modifier = {"fp8": QuantizationModifier, "awq": AWQModifier}.get(scheme, GPTQModifier)
+    return modifier(**common)
+
+
+def group_size(model: Any) -> int | None:
+    """The largest usual group that divides the inputs of every linear layer but the head; None where none does."""
+    import torch
+
+    widths = {
+        layer.in_features
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and not name.endswith("lm_head")
+    }
+    return next((group for group in _GROUPS if all(width % group == 0 for width in widths)), None)
+
+
+def compare(original: Any, compressed: Any, probes: list[list[int]]) -> tuple[float, float]:
+    """Share of positions with the same likeliest token, and mean KL(original || compressed) in nats per token."""
+    import torch
+
+    same, nats, positions = 0, 0.0, 0
+    for ids in probes:
+        rows = torch.tensor([ids], device=original.device)
+        with torch.inference_mode():
+            one = original(input_ids=rows).logits[0].float().log_softmax(-1)
+            other = compressed(input_ids=rows).logits[0].float().log_softmax(-1)
+        same += int((one.argmax(-1) == other.argmax(-1)).sum())
+        nats += float((one.exp() * (one - other)).sum())
+        positions += len(ids)
+    return same / positions, nats / positions
+
+
+def _load(folder: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    on_gpu = torch.cuda.is_available()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.bfloat16 if on_gpu else torch.float32, trust_remote_code=False, use_safetensors=True
+    )
+    return model.to("cuda" if on_gpu else "cpu").eval()
+
+
+def _ids(path: str) -> list[list[int]]:
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line)["ids"] for line in file]
+
+
+def _keep_family(source: Path, output: Path) -> None:
+    """Carry over what a model says of its family in config.json, which transformers does not know."""
+    before = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    path = output / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    own = {key: value for key, value in before.items() if key.startswith("llmops_")}
+    path.write_text(json.dumps(config | own, indent=2), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

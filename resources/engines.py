@@ -1,0 +1,124 @@
+"""Environments of engines with pins of their own, below one folder: made by `make engines`, run as child processes."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from resources.trainer import PASSED_ON
+
+REQUIREMENTS = Path(__file__).parents[1] / "images" / "engines"
+_MARK = ".installed"
+
+
+class EngineError(RuntimeError):
+    """An engine is not there, could not be made, or failed; the message says what to do, or ends with its log."""
+
+
+class Engines:
+    """The engines below `root`, each described by a folder in `requirements` (requirements.txt, perhaps remove.txt)."""
+
+    def __init__(self, root: Path | str, requirements: Path = REQUIREMENTS) -> None:
+        self.root = Path(root).absolute()
+        self.requirements = requirements
+
+    def names(self) -> list[str]:
+        """The engines that can be made."""
+        return sorted(path.parent.name for path in self.requirements.glob("*/requirements.txt"))
+
+    def ready(self, name: str) -> bool:
+        """Whether an engine's environment is there, whole, and made from the requirements as they are now."""
+        mark = self.root / name / _MARK
+        return mark.is_file() and mark.read_text(encoding="utf-8") == self._digest(name)
+
+    def python(self, name: str) -> Path:
+        """The Python of an engine; EngineError says how to get one."""
+        if not self.ready(name):
+            raise EngineError(
+                f"the engine {name} has no environment in {self.root / name}, or one of other versions: make it with "
+                f"`make engines ENGINE={name}`"
+            )
+        return self.root / name / "bin" / "python"
+
+    def install(self, name: str, say: Callable[[str], None] = print) -> bool:
+        """Make an engine's environment; True when that was needed. One that was cut off is made anew.
+
+        Raises EngineError with the end of pip's log when it fails; nothing half-made ever counts.
+        """
+        if name not in self.names():
+            raise EngineError(f"there is no engine {name!r}: there are {', '.join(self.names())}")
+        with self._exclusively(name):
+            if self.ready(name):
+                say(f"{name}: is there")
+                return False
+            folder, described = self.root / name, self.requirements / name
+            shutil.rmtree(folder, ignore_errors=True)
+            say(f"{name}: making {folder}")
+            self._call(name, [sys.executable, "-m", "venv", str(folder)])
+            pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+            self._call(name, [*pip, "install", "--requirement", str(described / "requirements.txt")])
+            if (described / "remove.txt").is_file():
+                lines = (described / "remove.txt").read_text(encoding="utf-8").splitlines()
+                unwanted = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+                self._call(name, [*pip, "uninstall", "--yes", *unwanted])
+            (folder / _MARK).write_text(self._digest(name), encoding="utf-8")
+        say(f"{name}: done")
+        return True
+
+    def run(
+        self, name: str, module: str, job: Mapping[str, Any], *, work_dir: Path, threads: int | None = None
+    ) -> dict:
+        """Run `python -m module JOB.json` in an engine's environment and return the result that it writes.
+
+        Job, log and result are kept in `work_dir`. The child sees none of our secrets. Raises EngineError with the end
+        of its log when it fails.
+        """
+        python = self.python(name)
+        work_dir.mkdir(parents=True, exist_ok=True)
+        files = {kind: work_dir / f"{module.rpartition('.')[2]}.{kind}" for kind in ("json", "log", "result")}
+        files["result"].unlink(missing_ok=True)
+        files["json"].write_text(json.dumps({**job, "result": str(files["result"])}, indent=1), encoding="utf-8")
+        environment = {key: value for key, value in os.environ.items() if key in PASSED_ON or key.startswith("LC_")}
+        environment |= {
+            "PYTHONPATH": str(REQUIREMENTS.parents[1]),
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        if threads:
+            environment["OMP_NUM_THREADS"] = str(threads)
+        with open(files["log"], "wb") as log:
+            command = [str(python), "-W", "ignore", "-m", module, str(files["json"])]
+            code = subprocess.run(command, env=environment, stdout=log, stderr=log, cwd=work_dir).returncode
+        if code != 0 or not files["result"].is_file():
+            raise EngineError(f"the engine {name} failed (exit code {code}); {_tail(files['log'])}")
+        return json.loads(files["result"].read_text(encoding="utf-8"))
+
+    def _digest(self, name: str) -> str:
+        parts = [path.read_bytes() for path in sorted((self.requirements / name).glob("*.txt"))]
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+    def _call(self, name: str, command: list[str]) -> None:
+        path = self.root / f"{name}.log"
+        with open(path, "ab") as log:
+            code = subprocess.run(command, stdout=log, stderr=log).returncode
+        if code != 0:
+            raise EngineError(f"the engine {name} could not be made; {_tail(path)}")
+
+    @contextmanager
+    def _exclusively(self, name: str) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / f".{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    told = path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+    return "\n".join([f"its log {path} ends with:", *told])
