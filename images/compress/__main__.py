@@ -1,4 +1,4 @@
-"""`python -m images.compress JOB.json`: writes a model with fewer bits, and measures what that changed.
+"""`python -m images.compress JOB.json…`: writes a model with fewer bits, and measures what that changed.
 
 Runs in the environment of the engine `compression` (llm-compressor, with pins of its own) and imports nothing else of
 ours. Job: model_dir, output (a folder that is not there), scheme, calibration and probes (JSONL of {ids}), result.
@@ -19,12 +19,13 @@ SCHEMES = {"w4a16": "W4A16", "w8a8": "W8A8", "fp8": "FP8_DYNAMIC", "awq": "W4A16
 _GROUPS = (128, 64, 32, 16)
 
 
-def main(job_file: str) -> None:
-    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
-    result = run(job)
-    temporary = Path(f"{job['result']}.tmp")
-    temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    os.replace(temporary, job["result"])
+def main(job_files: list[str]) -> None:
+    for job_file in job_files:
+        job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+        result = run(job)
+        temporary = Path(f"{job['result']}.tmp")
+        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        os.replace(temporary, job["result"])
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -135,4 +136,4 @@ def _keep_family(source: Path, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])

@@ -4,10 +4,11 @@ import dagster as dg
 
 from llmops_assets.partitions import trainings
 from llmops_assets.registry.assets import registered_model
+from llmops_assets.registry.quantized import quantized_model
 from llmops_assets.registry.standing import parity_key
 from llmops_assets.serving.trial import measure_parity
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.records import PlanRecord, RegisteredModelRecord
+from llmops_assets.specs.records import PlanRecord, QuantizedModelRecord, RegisteredModelRecord
 from resources.dataset_store import DatasetStore
 from resources.model_server import ModelServers, ServerError
 from resources.records import Records
@@ -41,4 +42,22 @@ def served_as_evaluated(
         severity=dg.AssetCheckSeverity.ERROR,
         description=parity.told,
         metadata={"items": parity.items} | ({"differing": dg.MetadataValue.table(table)} if table else {}),
+    )
+
+
+@dg.asset_check(
+    asset=quantized_model,
+    partitions_def=trainings,
+    blocking=True,
+    description="No form of the model with fewer bits lost more than the policy allows, of the gate's figure on the "
+    "same items and of the tokens that it thinks likeliest.",
+)
+def little_lost(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
+    made = records.load(QuantizedModelRecord, context.partition_key).models
+    failed = [one for one in made if not one.passed]
+    return dg.AssetCheckResult(
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=" ".join(one.told for one in failed or made),
+        metadata={f"{one.scheme} {one.figure}": one.difference for one in made},
     )

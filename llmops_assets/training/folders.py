@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -58,6 +59,13 @@ def seal(folder: Path, facts: Mapping[str, Any] | None = None) -> None:
     temporary = folder / f"{SEAL}.tmp"
     temporary.write_text(json.dumps({"files": files, "facts": dict(facts or {})}, indent=1), encoding="utf-8")
     os.replace(temporary, folder / SEAL)
+
+
+def replace(part: Path, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Seal `part` and let it take the place of `folder`."""
+    seal(part, facts)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)
 
 
 def damage(folder: Path) -> str | None:
