@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-SCHEMES = {"w4a16": "W4A16", "w8a8": "W8A8", "fp8": "FP8_DYNAMIC", "awq": "W4A16", "int8": "W8A16"}
-"""Ours to llm-compressor's. fp8 needs no calibration; awq searches scales on an accelerator; int8 is weights only."""
+SCHEMES = ("w4a16", "w8a8", "fp8", "awq", "int8")
+"""fp8 needs no calibration; awq searches its scales on an accelerator; int8 is of the weights alone."""
 _GROUPS = (128, 64, 32, 16)
 
 
@@ -72,12 +72,13 @@ def _recipe(scheme: str, group: int | None) -> Any:
     from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
 
     common: dict[str, Any] = {"ignore": ["lm_head"]}
-    if scheme in ("w4a16", "awq"):
-        strategy = {"strategy": "group", "group_size": group} if group else {"strategy": "channel"}
-        weights = QuantizationArgs(num_bits=4, type="int", symmetric=True, **strategy)
-        common["config_groups"] = {"all": QuantizationScheme(targets=["Linear"], weights=weights)}
+    if scheme in ("fp8", "w8a8"):
+        common |= {"targets": "Linear", "scheme": "FP8_DYNAMIC" if scheme == "fp8" else "W8A8"}
     else:
-        common |= {"targets": "Linear", "scheme": SCHEMES[scheme]}
+        # The presets have groups of 128 inputs, which not every width can be cut into.
+        grouped = {"strategy": "group", "group_size": group} if group and scheme != "int8" else {"strategy": "channel"}
+        weights = QuantizationArgs(num_bits=8 if scheme == "int8" else 4, type="int", symmetric=True, **grouped)
+        common["config_groups"] = {"all": QuantizationScheme(targets=["Linear"], weights=weights)}
     modifier = {"fp8": QuantizationModifier, "awq": AWQModifier}.get(scheme, GPTQModifier)
     return modifier(**common)
 
