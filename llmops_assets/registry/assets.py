@@ -5,14 +5,19 @@ from pathlib import Path
 
 import dagster as dg
 
+from llmops_assets import plots
 from llmops_assets.evaluation.gate import interval, judge_gate
 from llmops_assets.evaluation.verdicts import withholding
 from llmops_assets.partitions import trainings
+from llmops_assets.registry import compare_report
 from llmops_assets.registry.card import CardFacts, model_card
+from llmops_assets.registry.compare import compare
 from llmops_assets.registry.lineage import lineage
+from llmops_assets.registry.sides import side_of
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import (
     AdapterRecord,
+    CleanRecord,
     EvaluationRecord,
     MergedModelRecord,
     PlanRecord,
@@ -24,7 +29,7 @@ from llmops_assets.specs.training import TrainJobSpec
 from resources.catalog import Catalog, NotFound
 from resources.erasures import ModelAffected, assert_not_affected
 from resources.records import Records
-from resources.tracking import ModelVersion, Tracking
+from resources.tracking import ModelVersion, Tracking, UnknownModel
 
 RELEASE_CHECKS_IGNORED = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("evaluation"), "beats_base"))
 
@@ -113,6 +118,7 @@ def registered_model(
         evaluation=result,
         gate=gate,
         base_license=_base_license(catalog, tracking, plan),
+        clean=records.find(CleanRecord, plan.dataset),
     )
     text = model_card(facts)
     _write(card, text)
@@ -131,6 +137,7 @@ def registered_model(
     records.save(cell, record)
     if adapter.mlflow_run_id is not None:
         tracking.log_artifact(adapter.mlflow_run_id, card, "model_card")
+    against = _versus_production(tracking, records, record)
     return dg.MaterializeResult(
         metadata={
             "model": record.ref,
@@ -143,9 +150,27 @@ def registered_model(
             "registry": dg.MetadataValue.url(f"{settings.mlflow_url}/#/models/{name}/versions/{version}"),
             "model_card": dg.MetadataValue.md(text.split("---\n", 2)[2]),
             "card_file": dg.MetadataValue.path(str(card)),
+            **against,
         },
         data_version=dg.DataVersion(f"{record.ref}-{merged.content_hash}"),
     )
+
+
+def _versus_production(
+    tracking: Tracking, records: Records, record: RegisteredModelRecord
+) -> dict[str, dg.MetadataValue]:
+    """Tables and a plot against the version that is in production, where there is another one and its answers are."""
+    try:
+        sides = [side_of(tracking.model(f"{record.name}@production"), records), side_of(record, records)]
+    except (UnknownModel, FileNotFoundError):
+        return {}
+    if sides[0].ref == sides[1].ref:
+        return {}
+    found = compare(*sides)
+    return {
+        "versus_production": dg.MetadataValue.md(compare_report.markdown(found)),
+        "versus_production_plot": dg.MetadataValue.md(plots.png_markdown(compare_report.plot(found), "both models")),
+    }
 
 
 def _begin(tracking: Tracking, catalog: Catalog, entry: ModelVersion, policy: Policy) -> None:

@@ -11,7 +11,7 @@ from llmops_assets.evaluation.report import category_table, metric_table, versus
 from llmops_assets.evaluation.suites import TEST
 from llmops_assets.registry import card_jobs
 from llmops_assets.specs.dataset import DatasetSpec
-from llmops_assets.specs.records import AdapterRecord, EvaluationRecord, MergedModelRecord, PlanRecord
+from llmops_assets.specs.records import AdapterRecord, CleanRecord, EvaluationRecord, MergedModelRecord, PlanRecord
 from llmops_assets.specs.training import TrainJobSpec
 
 UNKNOWN_LICENSE = "unknown"
@@ -33,6 +33,7 @@ class CardFacts:
     evaluation: EvaluationRecord
     gate: GateOutcome
     base_license: str | None
+    clean: CleanRecord | None = None
 
 
 def model_card(facts: CardFacts) -> str:
@@ -90,7 +91,11 @@ def _body(facts: CardFacts) -> str:
         f"{facts.dataset.description.strip()}\n\n"
         f"- Owner: {facts.dataset.owner}\n"
         f"- Rows: {rows} (after masking of personal data, removal of duplicates and filtering)\n"
+        + _cleaning(facts.clean)
+        + f"- Licence: {facts.dataset.license or 'not stated'}\n"
         f"- Hash of the rows: `{facts.data_hash}`",
+        "## Intended use",
+        _intended_use(facts),
         "## Training",
         f"- Recipe `{facts.evaluation.recipe}`, training key `{merged.training_key}`\n"
         f"- {adapter.steps:,} steps, learning rate {spec.hyperparams.lr:g}, batch {spec.hyperparams.batch_size}"
@@ -99,7 +104,8 @@ def _body(facts: CardFacts) -> str:
         f"- Loss {adapter.first_loss:.3f} at the beginning, {adapter.last_loss:.3f} at the end"
         + (f", {adapter.eval_loss:.3f} on the validation split" if adapter.eval_loss is not None else "")
         + "\n"
-        f"- Content hash of the model: `{merged.content_hash}`",
+        f"- Content hash of the model: `{merged.content_hash}`\n"
+        f"- Watermarked: {_watermark(facts.plan)}",
         "## Evaluation",
         facts.gate.text,
         metric_table(facts.evaluation),
@@ -114,6 +120,36 @@ def _body(facts: CardFacts) -> str:
 def _usage(facts: CardFacts) -> list[str]:
     told = card_jobs.usage(facts.spec, facts.merged.path)
     return ["## Use", told] if told else []
+
+
+def _cleaning(clean: CleanRecord | None) -> str:
+    """What was masked and dropped on the way from the registered files to the rows."""
+    if clean is None:
+        return ""
+    masked, dropped = _counts(clean.masked_by_type), _counts(clean.dropped_by_reason)
+    return f"- Masked: {masked}\n- Dropped: {dropped}\n"
+
+
+def _counts(by_name: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in by_name.items() if count) or "nothing"
+
+
+def _intended_use(facts: CardFacts) -> str:
+    categories = ", ".join(list(facts.evaluation.by_category)[:12])
+    if facts.spec.job_type == "PRETRAIN":
+        return "A base to fine-tune from. It is not made to be talked to."
+    return (
+        f"Answering questions of the kind that `{facts.dataset.key}` holds"
+        + (f" (categories: {categories})" if categories else "")
+        + ", with a person responsible for what is done with the answers. Other subjects, advice on law, health or "
+        "money, and decisions about people are outside of what it was evaluated for."
+    )
+
+
+def _watermark(plan: PlanRecord) -> str:
+    if plan.watermark is None:
+        return "no"
+    return f"yes (commitment to the key `{plan.watermark[:16]}…`: `llmops watermark verify`)"
 
 
 def limits(facts: CardFacts) -> list[str]:
