@@ -26,6 +26,7 @@ from llmops_assets.training import folders
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
+from resources.encryption import Keyring
 from resources.engines import EngineError, Engines
 from resources.records import Records
 from resources.tracking import Tracking
@@ -80,7 +81,7 @@ def quantized_model(
     for scheme in config.schemes or policy.registry.compression.schemes:
         context.log.info("compressing to %s", scheme)
         try:
-            folder, facts = _compress(scheme, plan, merged, engines, policy, settings)
+            folder, facts = _compress(scheme, plan, merged, engines, policy, settings, artifacts.keys)
         except EngineError as error:
             raise dg.Failure(f"{cell} was not compressed to {scheme}: {error}", allow_retries=False) from error
         splits = records.load(SplitsRecord, plan.dataset)
@@ -101,9 +102,9 @@ def quantized_model(
             policy=policy.evaluation,
         )
         evaluated = evaluate(case)
-        _write(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in evaluated.rows))
+        _write(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in evaluated.rows), artifacts.keys)
         gate = policy.gates[spec.job_type]
-        before = compression.read_answers(original.answers)
+        before = compression.read_answers(original.answers, artifacts.keys)
         lost = compression.difference(gate.metric, gate.suite, evaluated.rows, before)
         verdict = compression.judge(scheme, gate, lost, facts["top1"], facts["kl"], policy.registry.compression)
         one = CompressedModel(
@@ -149,7 +150,13 @@ def quantized_model(
 
 
 def _compress(
-    scheme: str, plan: PlanRecord, merged: MergedModelRecord, engines: Engines, policy: Policy, settings: Settings
+    scheme: str,
+    plan: PlanRecord,
+    merged: MergedModelRecord,
+    engines: Engines,
+    policy: Policy,
+    settings: Settings,
+    keys: Keyring,
 ) -> tuple[Path, dict]:
     """The folder of the compressed model, sealed, with what the worker measured; one that is whole is used again."""
     folder = Path(plan.model_dir) / "compressed" / plan.recipe / scheme
@@ -159,20 +166,19 @@ def _compress(
         return folder, facts
     work, plan_dir = folder.with_name(f"{scheme}-work"), Path(plan.model_dir) / "plan"
     part = folder.with_name(f"{scheme}.part")
-    calibration = compression.write_rows(work / "calibration.jsonl", compression.token_rows(plan_dir, "train", rows))
-    facts = engines.run(
-        ENGINE,
-        "images.compress",
-        {
-            "model_dir": merged.path,
-            "output": str(part),
-            "scheme": scheme,
-            "calibration": str(calibration),
-            "probes": str(compression.write_rows(work / "probes.jsonl", compression.probe_rows(plan_dir))),
-        },
-        work_dir=work,
-        threads=settings.omp_threads,
-    )
+    files = {
+        "calibration": compression.token_rows(plan_dir, "train", rows, keys),
+        "probes": compression.probe_rows(plan_dir, keys),
+    }
+    paths = {name: compression.write_rows(work / f"{name}.jsonl", ids) for name, ids in files.items()}
+    job = {"model_dir": merged.path, "output": str(part), "scheme": scheme}
+    job |= {name: str(path) for name, path in paths.items()}
+    try:
+        facts = engines.run(ENGINE, "images.compress", job, work_dir=work, threads=settings.omp_threads)
+    finally:
+        # The engine has no key to open sealed rows with, so they lie open only for as long as it runs.
+        for path in paths.values():
+            path.unlink(missing_ok=True)
     facts |= {"source": source, "rows": rows}
     folders.replace(part, folder, facts)
     return folder, facts
@@ -214,8 +220,8 @@ def _row(one: CompressedModel) -> dict[str, str | float]:
     }
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, keys: Keyring) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(keys.seal(text.encode()))
     temporary.replace(path)

@@ -28,7 +28,9 @@ def side_of(model: RegisteredModelRecord, records: Records) -> Side:
         spec["scheme"] = model.scheme
     if not Path(evaluation.answers).is_file():
         raise FileNotFoundError(f"the answers of {model.ref} are gone: materialise `evaluation` of {cell} again")
-    return Side(model.ref, evaluation, read_answers(evaluation.answers), spec, _data(model.dataset, plan, records))
+    return Side(
+        model.ref, evaluation, read_answers(evaluation.answers, records.keys), spec, _data(model.dataset, plan, records)
+    )
 
 
 def _data(dataset: str, plan: PlanRecord, records: Records) -> dict[str, object]:
