@@ -127,7 +127,9 @@ def answers_to_repeat(
     usable = [
         row
         for row in rows
-        if row["suite"] == suite and row["tokens"] and (most_tokens is None or row["tokens"] <= most_tokens)
+        # A document whose likelihood was measured has tokens too, but nobody answered it.
+        if row["suite"] == suite and row.get("tokens") and "nll" not in row
+        if most_tokens is None or row["tokens"] <= most_tokens
     ]
     return usable[:: max(1, len(usable) // most)][:most]
 

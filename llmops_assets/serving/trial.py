@@ -33,8 +33,6 @@ def items_of(
     model: RegisteredModelRecord, records: Records, store: DatasetStore, *, most: int, most_tokens: int | None = None
 ) -> Sample:
     """Up to `most` evaluated items of a model, of answers no longer than `most_tokens`."""
-    if model.job_type == "PRETRAIN":
-        return Sample(note=f"{model.ref} was evaluated by its perplexity: there are no answers to compare")
     cell = training_key(model.dataset, model.recipe)
     evaluation = records.load(EvaluationRecord, cell)
     answers = Path(evaluation.answers)
@@ -42,11 +40,17 @@ def items_of(
         made = records.load(QuantizedModelRecord, cell).models
         answers = Path(next(m.answers for m in made if m.content_hash == model.content_hash))
     suite = next(iter(evaluation.items))
-    test = records.load(SplitsRecord, model.dataset if suite == "test" else suite).manifests["test"]
-    messages = dict(store.read(test, columns=["row_id", "messages"]).iter_rows())
     rows = answers_to_repeat(answers, suite, most, most_tokens=most_tokens, keys=store.keys)
     if not rows:
-        return Sample(note=f"no answer of {model.ref} in suite {suite} is short enough to be repeated")
+        # A pre-trained model was measured by its perplexity, an encoder by what it finds.
+        return Sample(note=f"the evaluation of {model.ref} has no generated answers that a server could repeat")
+    test = records.load(SplitsRecord, model.dataset if suite == "test" else suite).manifests["test"]
+    frame = store.read(test)
+    if "messages" not in frame.columns:
+        return Sample(
+            note=f"{model.ref} was asked prompts made of more than the rows of {suite}: they are not repeated"
+        )
+    messages = dict(frame.select("row_id", "messages").iter_rows())
     limit = int(evaluation.settings["tuned"]["max_new_tokens"])
     return Sample(rows, [messages[row["id"]][:-1] for row in rows], limit)
 
