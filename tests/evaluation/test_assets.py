@@ -65,7 +65,14 @@ class House:
         upstream = dg.AssetSpec("merged_model", partitions_def=trainings)
         return dg.Definitions(
             assets=[upstream, assets.evaluation, registered_model],
-            asset_checks=[checks.accuracy_gate, checks.complete, checks.beats_base],
+            asset_checks=[
+                checks.accuracy_gate,
+                checks.complete,
+                checks.beats_base,
+                checks.nothing_forgotten,
+                checks.no_regression,
+                checks.suite_gates,
+            ],
             resources=self.resources,
         )
 
@@ -293,6 +300,9 @@ def test_a_model_that_answers_right_is_registered_with_lineage_and_card(house: H
         "accuracy_gate": True,
         "complete": True,
         "beats_base": True,
+        "nothing_forgotten": True,
+        "no_regression": True,
+        "suite_gates": True,
     }
     assert "1.000 (95 % interval 0.982 to 1.000, n = 205)" in found["accuracy_gate"].description
     record = house.records.load(EvaluationRecord, cell)
@@ -415,6 +425,31 @@ def test_a_missing_suite_is_named(house: House) -> None:
     house.records.save(cell, plan)
     assert not failed.success
     assert "'splits' has no result for partition 'free@v1'" in str(failed.failure_data_for_node("evaluation").error)
+
+
+def test_the_model_in_production_is_asked_the_same_and_a_policy_suite_too(house: House, evaluated: dict) -> None:
+    cell, base = house.cells[GOOD], house.root / "base"
+    lineage = {"dataset": GOOD, "recipe": "older", "content_hash": content_hash(base), "family": "llama"}
+    old = house.tracking.register("tiny-desk", base, None, lineage | {"job_type": "SFT"})
+    house.tracking.set_alias("tiny-desk", "production", old)
+    policy = house.resources["policy"]
+    wanted = policy.evaluation.model_copy(update={"suites": {"SFT": [BAD]}})
+    house.resources["policy"] = policy.model_copy(update={"evaluation": wanted})
+    before = house.records.load(EvaluationRecord, cell)
+    try:
+        result = house.run("evaluation", cell)
+        record = house.records.load(EvaluationRecord, cell)
+    finally:
+        house.resources["policy"] = policy
+        house.tracking.delete_alias("tiny-desk", "production")
+        house.records.save(cell, before)
+    found = {(d.against, d.suite): d for d in record.differences}
+    assert set(found) == {(other, suite) for other in ("base", "production") for suite in ("test", BAD)}
+    production = found["production", "test"]
+    assert production.ref == f"tiny-desk@{old}" and production.only_tuned > 150 and production.p < 1e-9
+    assert record.metric(BAD, "accuracy").value == 0
+    assert f"Not worse than tiny-desk@{old}" in check_results(result)["no_regression"].description
+    assert "tiny-desk@" in metadata_of(result)["differences"].value
 
 
 def test_nothing_heavy_is_imported_by_the_definitions() -> None:

@@ -1,12 +1,15 @@
 """A model against its base and the one in production: what changed, what was forgotten, and what withholds it."""
 
+import dataclasses
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from images.train import choices, generate
+from images.train import bertscore, choices, generate, harness
+from llmops_assets.evaluation import harness as tasks
 from llmops_assets.evaluation import report
 from llmops_assets.evaluation.answers import Model
 from llmops_assets.evaluation.case import Case, Evaluated, Identity, Rival, Rows
@@ -17,6 +20,7 @@ from llmops_assets.specs.policy import EvaluationPolicy, Forgetting, Gate, Regre
 from llmops_assets.specs.suite import SuiteSpec
 from tests.evaluation.conftest import make_tiny_model, read_jsonl, write_jsonl
 from tests.evaluation.test_assets import spec_of
+from tests.evaluation.test_choices import TASK
 from tests.evaluation.test_suites import chat_frame
 
 GENERAL, LABELS = "general@v1", ["열림", "닫힘", "공사"]
@@ -27,7 +31,8 @@ class InProcess:
     """The worker's tasks in this process."""
 
     def run(self, context: Any, job: dict[str, Any], *, work_dir: Path) -> dict[str, Any]:
-        return {"generate": generate, "choices": choices}[job["task"]].run(job)
+        tasks = {"generate": generate, "choices": choices, "harness": harness, "bertscore": bertscore}
+        return tasks[job["task"]].run(job)
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +149,32 @@ def test_the_report_shows_confusion_changes_and_latency(worse: Evaluated) -> Non
     assert f"Confusion on {GENERAL}" in page and all(label in page for label in labels)
     assert sum(map(sum, counts)) == 40 and "became wrong" in page and "histogram of seconds" in page
     assert "<script" not in page and "http" not in page
+
+
+def test_lm_eval_and_bertscore_stand_beside_the_other_figures(
+    models: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    documents = [{"question": f"{n}번 차로 열렸나요?", "label": n % 2} for n in range(12)]
+    rows = tasks.rows_of(InProcess(), TASK, documents, tmp_path / "render")
+    frame = chat_frame(
+        [
+            (f"d{n}", None, row["messages"][0]["content"], row["messages"][1]["content"], row["metadata"])
+            for n, row in enumerate(rows)
+        ]
+    )
+    plain = case(models, models.one, models.two)
+    options = plain.spec.evaluation.model_copy(update={"metrics": ["bertscore", "chrf"], "encoder": models.two.path})
+    both = dataclasses.replace(
+        plain,
+        spec=plain.spec.model_copy(update={"evaluation": options}),
+        suites={"lanes@v1": Rows("eval_suite", frame, tasks.spec_of(TASK, "acc", general=True))},
+        production=None,
+    )
+    record = evaluate(both).record
+    lanes = record.metric("lanes@v1", "accuracy")
+    assert lanes.n == 12
+    assert record.settings["tuned"]["lanes@v1"]["results"]["acc,none"] == pytest.approx(lanes.value)
+    assert record.metric("lanes@v1", "accuracy", "base") and record.general == ["lanes@v1"]
+    assert record.metric("test", "bertscore").value > 0.99 > record.metric("test", "bertscore", "base").value
+    assert record.metric("test", "chrf").value > 99 and record.metric("test", "bleu") is None, "those that were named"
