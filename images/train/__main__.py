@@ -33,6 +33,9 @@ def main(job_file: str) -> int:
     try:
         if job["task"] not in TASKS:
             raise ValueError(f"unknown task {job['task']!r}: there are {', '.join(TASKS)}")
+        built_for = os.environ.get("LLMOPS_IMAGE_JOB_TYPE")
+        if built_for and job.get("job_type", built_for) != built_for:
+            raise ValueError(f"this image is built for {built_for}, but the job is of type {job['job_type']}")
         with _reporter(job) as reporter:
             reporter.listen(job.get("grace_seconds", 120.0))
             result = _run(job, reporter)

@@ -44,10 +44,18 @@ def plan_facts(plan: PlanRecord) -> dict[str, Any]:
         "device": plan.device,
         "precision": plan.precision,
         "base": f"{plan.base.ref} ({plan.base.content_hash})" if plan.base else "none: from nothing",
+        **{name: f"{model.ref} ({model.content_hash})" for name, model in plan.companions.items()},
+        **({"pooling": plan.pooling} if plan.pooling else {}),
+        **in_words(plan.figures),
         "a row as it is trained": plan.example,
         "folder": plan.model_dir,
         "training key": plan.training_key,
     }
+
+
+def in_words(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a job type by readable names."""
+    return {name.replace("_", " "): value for name, value in figures.items() if value is not None}
 
 
 def gpu_type_facts(plan: PlanRecord) -> dict[str, Any]:
@@ -70,9 +78,11 @@ def adapter_facts(record: AdapterRecord) -> dict[str, Any]:
         "seconds": record.seconds,
         **({"tokens a second": record.tokens_per_second} if record.tokens_per_second else {}),
         **({"peak memory": size(record.peak_memory_bytes)} if record.peak_memory_bytes else {}),
+        **in_words(record.figures),
         "weights": "were there already: nothing was trained" if record.reused else "trained in this run",
         "resumed from step": record.resumed_from if record.resumed_from is not None else "the start",
         "loss curve": plots.png_markdown(loss_plot(record.curve), "loss by step"),
+        **reward_curve(record.curve),
         "folder": record.path,
     }
 
@@ -116,14 +126,18 @@ def keep_artifacts(tracking: "Tracking", run_id: str, plan: PlanRecord, facts: M
 
 def merged_facts(record: MergedModelRecord) -> dict[str, Any]:
     """What is worth seeing of a merged model, by name."""
-    measured = {}
-    if record.max_logit_difference is not None:
-        measured["largest logit difference to base + adapter"] = record.max_logit_difference
-    if record.top1_agreement is not None:
-        measured["same likeliest token as base + adapter"] = record.top1_agreement
+    encoder = record.chat_template_hash is None and "pooling" in record.figures
+    names = (
+        ("largest difference to the trained vectors", "texts with the trained vector")
+        if encoder
+        else ("largest logit difference to base + adapter", "same likeliest token as base + adapter")
+    )
+    found = (record.max_logit_difference, record.top1_agreement)
+    measured = {name: value for name, value in zip(names, found, strict=True) if value is not None}
     return {
         "parameters": record.parameters,
         **measured,
+        **in_words(record.figures),
         "chat template": record.chat_template_hash or "none",
         "content": record.content_hash,
         "folder": record.path,
@@ -147,6 +161,27 @@ def loss_plot(curve: Sequence[CurvePoint]) -> Any:
     ax.set_xlabel("step")
     ax.set_ylim(bottom=0)
     return fig
+
+
+def reward_curve(curve: Sequence[CurvePoint]) -> dict[str, str]:
+    """Reward and divergence by step, where answers were sampled: what the loss of policy optimisation does not show."""
+    reward = [(p.step, p.reward) for p in curve if p.reward is not None]
+    away = [(p.step, p.kl) for p in curve if p.kl is not None]
+    if not reward:
+        return {}
+    fig, ax = plots.figure()
+    lines = ax.plot(*zip(*reward, strict=True), color=plots.PALETTE[0], linewidth=1, label="reward")
+    ax.set_xlabel("step")
+    ax.set_ylabel("reward")
+    if away:
+        other = ax.twinx()
+        lines += other.plot(
+            *zip(*away, strict=True), color=plots.PALETTE[1], linewidth=1, label="divergence, nats a token"
+        )
+        other.set_ylabel("nats a token")
+    ax.legend(handles=lines, frameon=False)
+    ax.set_title("Reward, and how far the policy is from its reference")
+    return {"reward curve": plots.png_markdown(fig, "reward and divergence by step")}
 
 
 def parameters(plan: PlanRecord) -> dict[str, Any]:

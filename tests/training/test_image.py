@@ -14,6 +14,7 @@ DISTRIBUTION = {
     "tokenizers": "transformers",
     "pydantic_core": "pydantic",
     "jinja2": "transformers",
+    "sentence_transformers": "sentence-transformers",
 }
 
 
@@ -68,13 +69,9 @@ def test_the_worker_imports_specs_and_pure_modules_only() -> None:
 def test_the_image_has_what_the_worker_imports_at_the_versions_of_the_project() -> None:
     import sys
 
-    listed = names_of(
-        [
-            line
-            for line in (ROOT / "images" / "train" / "requirements.txt").read_text().splitlines()
-            if line and not line.startswith("#")
-        ]
-    )
+    files = [ROOT / "images" / "train" / name for name in ("requirements.txt", "requirements-encoder.txt")]
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    listed = names_of([line for line in lines if line and not line.startswith("#")])
     outside = {m.split(".")[0] for m in reached()} - set(OURS) - set(sys.stdlib_module_names)
     assert not {DISTRIBUTION.get(name, name) for name in outside} - set(listed)
 
