@@ -1,6 +1,7 @@
 """Measures the datasets stage against what one would use otherwise, on made rows: `python -m benchmarks.datasets WHAT`.
 
-WHAT is `ingest`, `edit`, `duplicates` or `pii`. Figures are CPU time of this process: compare those of one run only.
+WHAT is `ingest`, `edit` or `pii`; near duplicates are in `benchmarks.duplicates`. Figures are CPU time of this process:
+compare those of one run only.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 import polars as pl
 from upath import UPath
 
-from llmops_assets.datasets import duplicates, pii, privacy
+from llmops_assets.datasets import pii, privacy
 from llmops_assets.datasets.ingest import ingest
 from resources.dataset_store import DatasetStore
 
@@ -120,38 +121,12 @@ def families(count: int, seed: int = 0) -> Iterator[str]:
     for number in range(count):
         if number % 5 == 4:
             text = list(last)
-            for _ in range(rng.randrange(1, 30)):
+            for _ in range(rng.randrange(1, 14)):
                 text[rng.randrange(len(text))] = rng.choice("가나다라마")
             yield "".join(text)
         else:
             last = " ".join(sentence(rng, 20) for _ in range(5))
             yield last
-
-
-def bench_duplicates(count: int) -> None:
-    """Pairs with a Jaccard similarity of at least 0.8, against datasketch's own bulk and LSH."""
-    from datasketch import MinHash, MinHashLSH
-
-    documents = pl.Series(list(families(count)))
-    how = duplicates.Near()
-    clock = Clock()
-    pairs, _ = duplicates.near_pairs(documents, how)
-    ours = clock("near_pairs (numpy signatures, sorted bands, verified)", count)
-    grams = [{text[i : i + 5].encode() for i in range(max(1, len(text) - 4))} for text in documents]
-    clock("(cutting shingles for datasketch, not counted)")
-    sketches = MinHash.bulk(grams, num_perm=128)
-    index = MinHashLSH(params=(16, 8), num_perm=128)
-    found = set()
-    for number, sketch in enumerate(sketches):
-        found.update((other, number) for other in index.query(sketch))
-        index.insert(number, sketch)
-    theirs = clock("datasketch bulk + LSH (unverified)", count)
-    truth = {(a, b) for a, b in found if len(grams[a] & grams[b]) / len(grams[a] | grams[b]) >= how.jaccard}
-    got = {tuple(pair) for pair in pairs.tolist()}
-    union = truth | got
-    print(f"pairs: {len(got):,} ours, {len(found):,} datasketch's ({len(truth):,} of them similar enough)")
-    print(f"recall against both together: ours {len(got) / len(union):.4f}, datasketch {len(truth) / len(union):.4f}")
-    print(f"ratio of CPU time: {theirs / ours:.1f}×")
 
 
 def bench_pii(count: int) -> None:
@@ -175,7 +150,7 @@ def bench_pii(count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["ingest", "edit", "duplicates", "pii"])
+    parser.add_argument("what", choices=["ingest", "edit", "pii"])
     parser.add_argument("--megabytes", type=int, default=200)
     parser.add_argument("--documents", type=int, default=100_000)
     options = parser.parse_args()
@@ -185,8 +160,6 @@ def main() -> None:
             bench_ingest(folder, options.megabytes)
         elif options.what == "edit":
             bench_edit(folder, options.megabytes)
-        elif options.what == "duplicates":
-            bench_duplicates(options.documents)
         else:
             bench_pii(options.documents)
 
