@@ -4,7 +4,8 @@ Documents are about 1 kB, every fifth an edited copy of another. Recall is of th
 similarity over character 5-grams is 0.8 or more (a pair is found when both are in one cluster); precision is the share
 of reported pairs that are that similar. CPU seconds of one process each. datatrove runs in an environment of its own:
 
-    python -m venv .engines/datatrove && .engines/datatrove/bin/pip install datatrove==0.10.1 "xxhash<4" regex tokenizers
+    python -m venv .engines/datatrove
+    .engines/datatrove/bin/pip install datatrove==0.10.1 "xxhash<4" regex tokenizers
 """
 
 import argparse
