@@ -68,7 +68,7 @@ def main() -> None:
         before, after = rows_of(old), rows_of(new)
         print(f"{count:,} rows, {old.stat().st_size / 1e6:,.0f} MB, edited in {options.places} places")
         kept = dataset_store.CUT_MASK
-        for bits in (9, 10, 11):
+        for bits in (7, 8, 9, 10):
             dataset_store.CUT_MASK = (1 << bits) - 1
             store = DatasetStore(folder / f"store-{bits}")
             clock = time.process_time()
@@ -80,7 +80,7 @@ def main() -> None:
             first, second = ({c.sha256: c.bytes for c in m.chunks} for m in manifests)
             fresh = sum(size for sha256, size in second.items() if sha256 not in first)
             ours = " (ours)" if kept == dataset_store.CUT_MASK else ""
-            label = f"content-defined chunks, {1 << bits:,} rows{ours}"
+            label = f"content-defined chunks, about {2 << bits:,} rows{ours}"
             show(label, sum(second.values()), fresh, len(second), spent)
             if ours:
                 clock = time.process_time()
@@ -88,7 +88,7 @@ def main() -> None:
                 told = f"{found.changed} changed, {found.added} added, {found.removed} removed"
                 print(f"{'  llmops dataset diff':<44} {told} in {time.process_time() - clock:.2f} CPU-s")
         dataset_store.CUT_MASK = kept
-        for label, size in (("one Parquet file a version", 1 << 40), ("Parquet parts of 1,024 rows", 1024)):
+        for label, size in (("one Parquet file a version", 1 << 40), ("Parquet parts of 512 rows each", 512)):
             clock = time.process_time()
             first, second = parts(before, min(size, before.height)), parts(after, min(size, after.height))
             spent = (time.process_time() - clock) / 2
