@@ -15,6 +15,7 @@ from llmops_assets.cli import (
     scan,
     spec,
     suite,
+    toxicity,
     train,
     versions,
     watermark,
@@ -38,6 +39,7 @@ app.command()(demo)
 app.command()(up)
 versions.add_to(dataset.app)
 scan.add_to(dataset.app)
+toxicity.add_to(dataset.app)
 app.add_typer(suite.app, name="suite")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(train.app, name="train")

@@ -45,9 +45,11 @@ def scan(
 
     Example: `llmops dataset scan chats.jsonl --out scanned/`
     """
+    from llmops_assets.datasets.pseudonyms import PseudonymKeyError
     from llmops_assets.datasets.scan import ScanError
     from llmops_assets.datasets.scan import scan as scan_file
     from llmops_assets.datasets.scan import tokenizer as load_tokenizer
+    from llmops_assets.datasets.toxicity import ToxicityError
     from llmops_assets.specs.policy import load_policy
 
     if type is not None and type not in DATASET_TYPES:
@@ -75,7 +77,7 @@ def scan(
             tokens_counted_by=str(tokenizer) if tokenizer else "estimate",
             max_tokens=max_seq_len,
         )
-    except ScanError as error:
+    except (ScanError, PseudonymKeyError, ToxicityError) as error:
         fail(str(error))
     if json:
         print_json(result.summary())

@@ -8,7 +8,7 @@ import polars as pl
 
 from llmops_assets import plots
 from llmops_assets.automation import DUE
-from llmops_assets.datasets import clean, duplicates, page, pii, report, split
+from llmops_assets.datasets import clean, duplicates, page, pii, report, split, toxicity
 from llmops_assets.datasets.batches import Batches
 from llmops_assets.datasets.ingest import Batch, ingest
 from llmops_assets.datasets.readers import Limits, list_files
@@ -157,7 +157,8 @@ def quality_report(
     rows = rows_of(store, source.manifest)
     quarantine = store.read(source.quarantine) if source.quarantine else None
     personal = pii.detector(policy.datasets.pii, key)
-    found = report.analyse(rows, source.type, personal=personal, near=near_of(policy))
+    flagging = toxicity.scorer(policy.datasets.toxicity)
+    found = report.analyse(rows, source.type, personal=personal, near=near_of(policy), flagging=flagging)
     written = {"dataset": key, "step": "quality_report", "parent": source.manifest}
     settings = store.keep_config(policy.datasets.model_dump(mode="json"))
     text = page.html(key, source.type, found, quarantine=quarantine)
@@ -190,6 +191,7 @@ def quality_report(
             "near_duplicates": found.duplicates.near,
             "score_mean": round(found.score_mean, 4),
             "toxic_rows": found.toxic_rows,
+            "bias": dg.MetadataValue.md(report.markdown_table(found.bias)),
             "conflicting_rows": found.conflicting_rows,
             "worst_rows": dg.MetadataValue.md(report.markdown_table(found.worst)),
             "samples": dg.MetadataValue.md(report.markdown_table(report.samples(found.findings))),

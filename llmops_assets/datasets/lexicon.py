@@ -23,3 +23,15 @@ def words(name: str) -> frozenset[str]:
 def toxic_stems() -> dict[str, list[str]]:
     """Stems (regular expressions) by the group that they offend."""
     return _content()["toxic"]
+
+
+@cache
+def mentions() -> dict[str, tuple[str, ...]]:
+    """The words that name each group."""
+    return {group: tuple(stems) for group, stems in _content()["mentions"].items()}
+
+
+@cache
+def sentiments() -> dict[str, tuple[str, ...]]:
+    """Stems of praise and of blame."""
+    return {kind: tuple(stems) for kind, stems in _content()["sentiments"].items()}

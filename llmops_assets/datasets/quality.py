@@ -1,16 +1,11 @@
 """How good a row is to learn from: one score from 0 to 1 with its parts, and words that hurt someone."""
 
-import re
 import zlib
-from collections.abc import Iterable
-from typing import Protocol
 
 import polars as pl
 
 from llmops_assets.datasets import texts
 from llmops_assets.datasets.features import CHARS_WANTED, features
-from llmops_assets.datasets.lexicon import toxic_stems
-from llmops_assets.datasets.privacy import superset
 
 PARTS = ("length", "diversity", "repetition", "originality", "language", "form")
 PART_MEANINGS = {
@@ -130,30 +125,3 @@ def scores(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
 
 def _share(part: pl.Expr, whole: pl.Expr, of_nothing: float = 0.0) -> pl.Expr:
     return pl.when(whole > 0).then(part / whole).otherwise(of_nothing)
-
-
-class ToxicityScorer(Protocol):
-    """Judges texts: for each the groups that it offends, empty where it offends none."""
-
-    def groups(self, values: pl.Series) -> pl.Series:
-        """A list of group names a text, in the order given."""
-        ...
-
-
-class Lexicon:
-    """Flags texts with a word of the list. Sure of what it flags, blind to what is said politely."""
-
-    def __init__(self, words: dict[str, Iterable[str]] | None = None) -> None:
-        self._expressions = {
-            group: re.compile("|".join(stems), re.IGNORECASE) for group, stems in (words or toxic_stems()).items()
-        }
-        # polars' engine has no look-around: it finds the stem, and Python judges what follows it.
-        self._any = "(?i)" + "|".join(superset(expression.pattern) for expression in self._expressions.values())
-
-    def groups(self, values: pl.Series) -> pl.Series:
-        """The groups offended by each text."""
-        found: list[list[str]] = [[] for _ in range(len(values))]
-        for number in values.str.contains(self._any).fill_null(False).arg_true():
-            text = values[number]
-            found[number] = [group for group, expression in self._expressions.items() if expression.search(text)]
-        return pl.Series("groups", found, dtype=pl.List(pl.String))

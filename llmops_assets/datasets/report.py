@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from llmops_assets.datasets import batches, duplicates, pii, privacy, quality, schema, texts
+from llmops_assets.datasets import batches, bias, duplicates, pii, privacy, quality, schema, texts, toxicity
 from llmops_assets.datasets.features import estimated_tokens, features
 from llmops_assets.datasets.split import NO_CATEGORY
 
@@ -39,7 +39,7 @@ class Report:
 
     `findings`: row_id, kind (pii, toxic, chat_fault, length, conflict), type, column, a masked sample, file and line.
     `chars` and `tokens` are lengths of whole rows, int32 of shape (rows,); `worst` and `cluster_samples` are rows to
-    look at, masked.
+    look at, masked. `bias` has a line for each group that rows mention (`bias.disparity`).
     """
 
     rows: int
@@ -51,6 +51,7 @@ class Report:
     scores: pl.DataFrame
     toxic: dict[str, int]
     toxic_rows: int
+    bias: list[dict[str, Any]]
     chat_faults: dict[str, int]
     too_long: int
     conflicting_rows: int
@@ -79,6 +80,7 @@ class _Part:
     findings: pl.DataFrame
     pii: Counter[tuple[str, str]]
     pii_rows: int
+    mentions: pl.DataFrame
     scores: pl.DataFrame
     worst: pl.DataFrame
     keys: duplicates.Keys
@@ -93,7 +95,7 @@ def analyse(
     *,
     personal: pii.Detector = pii.PATTERNS_ONLY,
     near: duplicates.Near | None = None,
-    toxicity: quality.ToxicityScorer | None = None,
+    flagging: toxicity.ToxicityScorer | None = None,
     tokens: Tokens | None = None,
     tokens_counted_by: str = "estimate",
     max_tokens: int | None = None,
@@ -104,7 +106,7 @@ def analyse(
     the texts of duplicate candidates. With `max_tokens`, longer rows are findings of kind ``length``.
     """
     near = near or duplicates.Near()
-    scorer = toxicity or quality.Lexicon()
+    scorer = flagging or toxicity.Lexicon()
     again = batches.of(rows)
 
     def look(batch: pl.DataFrame) -> _Part:
@@ -125,6 +127,7 @@ def analyse(
     findings = pl.concat([part.findings for part in parts] + [conflicts])
     worst = pl.concat([part.worst for part in parts]).sort("score", "row_id").head(WORST)
     pii_rows = sum(part.pii_rows for part in parts)
+    disparity = bias.disparity(part.mentions for part in parts)
     del parts
     by_type = Counter[str]()
     by_column: dict[str, dict[str, int]] = {}
@@ -144,6 +147,7 @@ def analyse(
         scores=scores,
         toxic=dict(toxic.group_by("type").len().sort("type").iter_rows()),
         toxic_rows=toxic["row_id"].n_unique(),
+        bias=disparity,
         chat_faults=dict(faults.group_by("type").len().sort("type").iter_rows()),
         too_long=kinds["length"].height if "length" in kinds else 0,
         conflicting_rows=conflicts.height,
@@ -162,7 +166,7 @@ def _look(
     dataset_type: str,
     personal: pii.Detector,
     near: duplicates.Near,
-    scorer: quality.ToxicityScorer,
+    scorer: toxicity.ToxicityScorer,
     tokens: Tokens | None,
     max_tokens: int | None,
 ) -> _Part:
@@ -183,9 +187,10 @@ def _look(
             else pl.zeros(batch.height, pl.Int32, eager=True),
         }
     )
+    offended = scorer.groups(whole)
     found = [
         *_pii_findings(spans, personal),
-        *_toxic_findings(whole, scorer, personal),
+        *_toxic_findings(whole, offended, personal),
         *((index, "chat_fault", rule.name, rule.field, rule.reason)
           for index, rule in schema.faults(batch, dataset_type).items()),
     ]  # fmt: skip
@@ -201,6 +206,7 @@ def _look(
         findings=_as_findings(found, where),
         pii=Counter(dict(zip(*_pairs_and_counts(spans), strict=True))),
         pii_rows=spans["row"].n_unique(),
+        mentions=bias.count(whole, offended.list.len() > 0),
         scores=scores,
         worst=pl.concat([lowest.drop("number"), where[at].drop("row_id"), answers[at].to_frame()], how="horizontal"),
         keys=duplicates.keys(batch, dataset_type, near),
@@ -239,8 +245,7 @@ def _pii_findings(spans: pl.DataFrame, how: pii.Detector) -> Iterable[Found]:
             yield row, "pii", type_, column, sample
 
 
-def _toxic_findings(whole: pl.Series, scorer: quality.ToxicityScorer, personal: pii.Detector) -> Iterable[Found]:
-    groups = scorer.groups(whole)
+def _toxic_findings(whole: pl.Series, groups: pl.Series, personal: pii.Detector) -> Iterable[Found]:
     flagged = (groups.list.len() > 0).arg_true()
     samples = pii.mask_texts(whole.gather(flagged), personal.shown).str.head(SAMPLE)
     for number, sample in zip(flagged, samples, strict=True):

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from upath import UPath
 
-from llmops_assets.datasets import batches, clean, duplicates, page, pii, report, schema, texts
+from llmops_assets.datasets import batches, clean, duplicates, page, pii, report, schema, texts, toxicity
 from llmops_assets.datasets.ingest import ingest
 from llmops_assets.datasets.readers import Limits, list_files
 from llmops_assets.datasets.recognise import any_decoded, type_of_files
@@ -65,6 +65,7 @@ class Scan:
             },
             "scores": _scores(found, self.lowest_score) if found else {},
             "toxicity": {"rows": found.toxic_rows if found else 0, "groups": found.toxic if found else {}},
+            "bias": found.bias if found else [],
             "chat_faults": found.chat_faults if found else {},
             "conflicting_rows": found.conflicting_rows if found else 0,
             "too_long": found.too_long if found else 0,
@@ -144,6 +145,7 @@ def scan(
             rows,
             found_type,
             personal=personal,
+            flagging=toxicity.scorer(policy.datasets.toxicity),
             near=duplicates.Near(bands=how.bands, rows=how.rows, shingle=how.shingle, jaccard=how.jaccard),
             tokens=tokens,
             tokens_counted_by=tokens_counted_by,

@@ -172,6 +172,24 @@ class Pii(Part):
         return self
 
 
+class Toxicity(Part):
+    """What flags toxic rows. Nothing is deleted by it."""
+
+    scorer: Literal["lexicon", "linear", "transformers"] = "lexicon"
+    path: Text | None = Field(default=None, description="The model: a file of train-toxicity, or a model's folder.")
+    threshold: Float | None = Field(default=None, gt=0, lt=1, description="By default the model's own, or 0.5.")
+    clean_labels: list[Text] = Field(
+        default_factory=lambda: ["clean", "none", "normal", "neutral", "non-toxic", "nontoxic", "LABEL_0"],
+        description="Labels of a transformers model that mean nothing bad.",
+    )
+
+    @model_validator(mode="after")
+    def _has_its_model(self) -> "Toxicity":
+        if (self.path is None) != (self.scorer == "lexicon"):
+            raise ValueError("path is for linear and transformers, which need it, and not for lexicon")
+        return self
+
+
 class DatasetPolicy(Part):
     max_quarantined_share: Float = Field(ge=0, le=1)
     require_category: Bool
@@ -182,6 +200,7 @@ class DatasetPolicy(Part):
     )
     minhash: MinHash
     pii: Pii
+    toxicity: Toxicity = Field(default_factory=Toxicity)
 
 
 class RatingScale(Part):

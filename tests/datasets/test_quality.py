@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from llmops_assets.datasets import clean, duplicates, page, pii, quality, report, schema, texts
+from llmops_assets.datasets import clean, duplicates, page, pii, quality, report, schema, texts, toxicity
 from llmops_assets.datasets.names import find_names
 
 ASKED = "하이패스 미납 통행료는 어떻게 납부하나요?"
@@ -96,7 +96,7 @@ def test_every_type_can_be_scored_and_masked(dataset_type):
 
 
 def test_offensive_words_are_flagged_with_the_group_they_offend():
-    flagged = quality.Lexicon().groups(
+    flagged = toxicity.Lexicon().groups(
         pl.Series(["이런 병신 같은", "맘충이라니", "시발점이 어디인가요", "고맙습니다", "shiitake"])
     )
     assert flagged.to_list() == [["insult"], ["women"], [], [], []]

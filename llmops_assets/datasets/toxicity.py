@@ -1,0 +1,65 @@
+"""Which texts offend somebody, and whom: a word list by default, a model of the user's own where there is one.
+
+A scorer flags; it deletes nothing.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+
+from llmops_assets.datasets.lexicon import toxic_stems
+from llmops_assets.datasets.privacy import superset
+from llmops_assets.specs.policy import Toxicity
+
+UNNAMED = "toxic"
+"""The group of a text that offends nobody in particular."""
+
+
+class ToxicityError(RuntimeError):
+    """A scorer cannot be made or used: its file is missing, of another kind, or unsafe."""
+
+
+class ToxicityScorer(Protocol):
+    """Judges texts: for each the groups that it offends, empty where it offends none."""
+
+    def groups(self, values: pl.Series) -> pl.Series:
+        """A list of group names a text, in the order given."""
+        ...
+
+
+class Lexicon:
+    """Flags texts with a word of the list. Sure of what it flags, blind to what is said politely."""
+
+    def __init__(self, words: dict[str, Iterable[str]] | None = None) -> None:
+        self._expressions = {
+            group: re.compile("|".join(stems), re.IGNORECASE) for group, stems in (words or toxic_stems()).items()
+        }
+        # polars' engine has no look-around: it finds the stem, and Python judges what follows it.
+        self._any = "(?i)" + "|".join(superset(expression.pattern) for expression in self._expressions.values())
+
+    def groups(self, values: pl.Series) -> pl.Series:
+        """The groups offended by each text."""
+        found: list[list[str]] = [[] for _ in range(len(values))]
+        for number in values.str.contains(self._any).fill_null(False).arg_true():
+            text = values[number]
+            found[number] = [group for group, expression in self._expressions.items() if expression.search(text)]
+        return pl.Series("groups", found, dtype=pl.List(pl.String))
+
+
+def scorer(rules: Toxicity) -> ToxicityScorer:
+    """The scorer that a policy names. ToxicityError when its model cannot be used."""
+    if rules.scorer == "lexicon":
+        return Lexicon()
+    if rules.path is None:
+        raise ToxicityError(f"datasets.toxicity.scorer is {rules.scorer}, but datasets.toxicity.path names no model")
+    path = Path(rules.path).expanduser()
+    if rules.scorer == "linear":
+        from llmops_assets.datasets.toxicity_linear import Linear
+
+        return Linear.load(path, rules.threshold)
+    from llmops_assets.datasets.toxicity_transformers import Transformers
+
+    return Transformers(path, threshold=rules.threshold, clean=rules.clean_labels)
