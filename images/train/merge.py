@@ -65,6 +65,7 @@ def _run(
         "chat_template_hash": template_hash(tokenizer.chat_template),
         "max_logit_difference": difference,
         "top1_agreement": agreement,
+        "mean_kl": divergence(trained, served) if trained is not None else None,
         "differs_from_base": base is None or differs(base, served),
         "reloads": all(bool(torch.isfinite(logits).all()) for logits in served),
     }
@@ -165,6 +166,16 @@ def _probes(plan_dir: Path) -> list[torch.Tensor]:
 def _logits(model: Any, probes: list[torch.Tensor]) -> Logits:
     """fp32 logits of shape (tokens, vocabulary) for each probe."""
     return [model(input_ids=probe).logits[0].float() for probe in probes]
+
+
+def divergence(one: Logits, other: Logits) -> float:
+    """Mean Kullback-Leibler divergence of the next-token distributions of `other` from those of `one`, nats a token."""
+    total = sum(
+        float(torch.nn.functional.kl_div(b.log_softmax(-1), a.log_softmax(-1), reduction="sum", log_target=True))
+        for a, b in zip(one, other, strict=True)
+    )
+    mean = total / sum(a.shape[0] for a in one)
+    return math.inf if math.isnan(mean) else max(0.0, mean)
 
 
 def compare(one: Logits, other: Logits) -> tuple[float, float]:

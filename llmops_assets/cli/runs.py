@@ -88,6 +88,8 @@ def standing(cell: str, request: TrainingRequest, watch: "Watcher") -> Standing:
     run = runs[-1].dagster_run if runs else None
     # A run that went on to evaluate says nothing of how the training before it ended.
     state, detail = _state(cell, request, run, folder)
+    if state == "failed" and not detail:
+        detail = refused_by(cell, watch) or "see the run's page"
     return Standing(
         partition=cell,
         state=state,
@@ -123,13 +125,19 @@ def _state(cell: str, request: TrainingRequest, run: "dg.DagsterRun | None", fol
     if status is dg.DagsterRunStatus.CANCELED:
         return "stopped", said or "it was stopped before it began"
     if run.is_failure:
-        return "failed", said.splitlines()[0] if said else "see `llmops train logs`, and the run's page"
+        return "failed", said.splitlines()[0] if said else ""
     if records.find(RegisteredModelRecord, cell):
         model = records.load(RegisteredModelRecord, cell)
         return "registered", model.ref
     if records.find(EvaluationRecord, cell):
         return "withheld", "it missed its gate"
     return ("trained", "") if records.find(AdapterRecord, cell) else ("planning", "")
+
+
+def refused_by(cell: str, watch: "Watcher") -> str | None:
+    """What a blocking check said that stopped a training, None when none did."""
+    failed = [check for check in watch.checks(cell, "adapter") if check.blocking and not check.passed]
+    return f"{failed[-1].name}: {failed[-1].description}" if failed else None
 
 
 def standings(limit: int | None = None) -> Iterator[Standing]:

@@ -165,10 +165,15 @@ class _Driver:
         """Whether the trial has ended; what is new of it is told to the study."""
         from optuna.trial import TrialState
 
+        from llmops_assets.cli.runs import refused_by
+
         cell = trial.user_attrs[search.PARTITION]
         plan = wiring().records.find(PlanRecord, cell)
         record = wiring().records.find(AdapterRecord, cell)
-        if record is not None and record.eval_loss is not None:
+        since = float(trial.user_attrs.get("asked_at", 0.0))
+        runs = [r.dagster_run for r in self.watch.runs(cell, "adapter") if r.create_timestamp.timestamp() > since]
+        over = not self.watch.busy(cell, "adapter")
+        if record is not None and record.eval_loss is not None and over and (not runs or runs[-1].is_success):
             self.study.tell(trial.number, record.eval_loss)
             say(f"trial {trial.number}: validation loss {record.eval_loss:.4f}")
             return True
@@ -177,26 +182,19 @@ class _Driver:
         for index, (_step, loss) in enumerate(progress.evaluations(Path(plan.model_dir)) if plan else []):
             if index not in known:
                 trial.report(loss, index)
-        runs = [
-            r.dagster_run
-            for r in self.watch.runs(cell, "adapter")
-            if r.create_timestamp.timestamp() > self._since(trial)
-        ]
         if plan and known and any(not run.is_finished for run in runs) and trial.should_prune():
             self._stop(cell, trial.number)
             self.study.tell(trial.number, state=TrialState.PRUNED)
             say(f"trial {trial.number}: cut off, it falls behind the median of the earlier ones")
             return True
-        if runs and not self.watch.busy(cell, "adapter") and runs[-1].is_failure_or_canceled:
-            why = (progress.failure(Path(plan.model_dir)) if plan else None) or "see its run's page"
+        if runs and over and runs[-1].is_failure_or_canceled:
+            said = progress.failure(Path(plan.model_dir)) if plan else None
+            # Weights that a blocking check refused are no recipe to recommend, whatever their validation loss.
+            why = said or refused_by(cell, self.watch) or "see its run's page"
             self.study.tell(trial.number, state=TrialState.FAIL)
             say(f"trial {trial.number}: failed: {why.splitlines()[0]}")
             return True
         return False
-
-    @staticmethod
-    def _since(trial: "optuna.Trial") -> float:
-        return float(trial.user_attrs.get("asked_at", 0.0))
 
     def _stop(self, cell: str, number: int) -> None:
         from llmops_assets.cli.runs import stop

@@ -207,6 +207,7 @@ class MergedModelRecord(Record):
     chat_template_hash: str | None
     max_logit_difference: float | None = Field(description="Merged against base + adapter; None for method full.")
     top1_agreement: float | None
+    mean_kl: float | None = Field(default=None, description="Merged from base + adapter, nats a token.")
     differs_from_base: bool
     reloads: bool
     figures: dict[str, float | str] = Field(

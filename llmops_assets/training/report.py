@@ -95,7 +95,7 @@ def checkpoint_facts(step: int, lines: Sequence[Mapping[str, Any]]) -> dict[str,
         for name, shown in names.items()
     }
     memory = next((line["memory_bytes"] for line in reversed(lines) if line.get("memory_bytes")), None)
-    points = [CurvePoint(step=p["step"], loss=p.get("loss"), eval_loss=p.get("eval_loss")) for p in lines]
+    points = [CurvePoint(**{name: line.get(name) for name in CurvePoint.model_fields}) for line in lines]
     stride = -(-len(points) // 500) or 1
     thinned = [p for i, p in enumerate(points) if i % stride == 0 or p.eval_loss is not None]
     return {
@@ -134,6 +134,8 @@ def merged_facts(record: MergedModelRecord) -> dict[str, Any]:
     )
     found = (record.max_logit_difference, record.top1_agreement)
     measured = {name: value for name, value in zip(names, found, strict=True) if value is not None}
+    if record.mean_kl is not None:
+        measured["divergence from base + adapter, nats a token"] = record.mean_kl
     return {
         "parameters": record.parameters,
         **measured,

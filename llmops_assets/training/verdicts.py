@@ -9,6 +9,10 @@ from llmops_assets.verdict import Verdict
 
 MIN_AGREEMENT = 0.99
 """Share of positions at which the merged model must find the same token likeliest as base + adapter."""
+LEAST_CHANGE = 1e-10
+"""L2 norm below which weights have not moved: no rate that anyone means leaves less, after a single step."""
+MAX_KL = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 1e-2}
+"""Nats a token by which the merged model's predictions may differ from those of base + adapter."""
 MAX_LOGIT_DIFFERENCE = {"fp32": 1e-2, "bf16": 1.0, "fp16": 0.5}
 
 
@@ -104,7 +108,7 @@ def weights_finite(record: AdapterRecord) -> Verdict:
 
 
 def weights_moved(record: AdapterRecord) -> Verdict:
-    passed = math.isfinite(record.weight_change) and record.weight_change > 0
+    passed = math.isfinite(record.weight_change) and record.weight_change > LEAST_CHANGE
     text = f"the trained weights moved by {record.weight_change:.4g} (L2) from their initialisation"
     return Verdict(passed, text if passed else f"{text}: nothing was learnt. Look at lr and target_modules")
 
@@ -145,10 +149,12 @@ def same_as_trained(record: MergedModelRecord, precision: str) -> Verdict:
     if record.chat_template_hash is None and "pooling" in record.figures:
         return _same_vectors(record)
     limit = MAX_LOGIT_DIFFERENCE[precision]
-    passed = record.max_logit_difference <= limit and record.top1_agreement >= MIN_AGREEMENT
+    kl = record.mean_kl or 0.0
+    passed = record.max_logit_difference <= limit and record.top1_agreement >= MIN_AGREEMENT and kl <= MAX_KL[precision]
     text = (
         f"merged against base + adapter: largest logit difference {record.max_logit_difference:.3g} ({limit:g} is "
-        f"allowed in {precision}), same likeliest token at {record.top1_agreement:.2%} of positions"
+        f"allowed in {precision}), same likeliest token at {record.top1_agreement:.2%} of positions, "
+        f"divergence {kl:.2g} nats a token ({MAX_KL[precision]:g})"
     )
     figures = {"max_logit_difference": record.max_logit_difference, "top1_agreement": record.top1_agreement}
     return Verdict(passed, text if passed else f"{text}. The merge changed the model", figures)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from images.train import faults
-from llmops_assets.specs.records import AdapterRecord, CurvePoint, PlanRecord
+from llmops_assets.specs.records import AdapterRecord, CurvePoint, MergedModelRecord, PlanRecord
 from llmops_assets.training import folders, progress, verdicts
 from tests.training.conftest import Desk, chat_frame, conversations, pretrain_spec, run_here, sft_spec, write_splits
 from tests.training.test_worker import until
@@ -265,3 +265,52 @@ def test_weights_that_did_not_move_and_a_loss_that_did_not_fall_are_found(
     diverging = sft_spec(f"hf:{tiny_base}", max_steps=12, lr=1.0, scheduler="constant")
     rising = record_of(run_here(desk.jobs(diverging, wild, tiny_base)["train"], wild))
     assert not verdicts.loss_fell(rising).passed
+
+
+def merged_of(facts: dict) -> MergedModelRecord:
+    return MergedModelRecord.model_construct(
+        **{**dict.fromkeys(MergedModelRecord.model_fields), "figures": {}, **facts}
+    )
+
+
+def test_a_merge_that_changed_the_model_or_left_the_adapter_out_is_found(
+    desk: Desk, tiny_base: Path, whole: Path, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from images.train import merge
+
+    facts = run_here(desk.jobs(sft_spec(f"hf:{tiny_base}", max_steps=STEPS), whole, tiny_base)["merge"], whole)
+    good = merged_of(facts)
+    assert facts["mean_kl"] < 1e-6
+    for verdict in (verdicts.same_as_trained(good, "fp32"), verdicts.differs_from_base(good), verdicts.reloads(good)):
+        assert verdict.passed, verdict.text
+    # What a merge that dropped the adapter would serve: the base.
+    probes = merge._probes(whole / "plan")
+    trained, base = (merge._logits(merge._load(p, torch.float32), probes) for p in (whole / "merged", tiny_base))
+    difference, agreement = merge.compare(trained, base)
+    figures = {
+        "max_logit_difference": difference,
+        "top1_agreement": agreement,
+        "mean_kl": merge.divergence(trained, base),
+    }
+    assert figures["mean_kl"] > 0.1
+    for name in figures:
+        one = merged_of({**facts, name: figures[name]})
+        assert not verdicts.same_as_trained(one, "fp32").passed, name
+
+    shutil.copytree(whole / "plan", tmp_path / "plan")
+    unmoved = desk.jobs(sft_spec(f"hf:{tiny_base}", max_steps=1, lr=1e-30, train_embeddings=False), tmp_path, tiny_base)
+    for task in ("train", "merge"):
+        facts = run_here(unmoved[task], tmp_path)
+    assert not verdicts.differs_from_base(merged_of(facts)).passed
+
+    broken = tmp_path / "broken"
+    shutil.copytree(whole / "plan", broken / "plan")
+    shutil.copytree(tiny_base, broken / "adapter")
+    values = load_file(broken / "adapter" / "model.safetensors")
+    values["model.norm.weight"][0] = float("nan")
+    save_file(values, broken / "adapter" / "model.safetensors", metadata={"format": "pt"})
+    full = desk.jobs(sft_spec(f"hf:{tiny_base}", "full"), broken, tiny_base)["merge"]
+    assert not verdicts.reloads(merged_of(run_here(full, broken))).passed
