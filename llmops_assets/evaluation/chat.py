@@ -30,6 +30,7 @@ from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training.folders import content_hash
 
 CHAT_TYPES = ("sft_pair", "eval_suite")
+_CALLED = {"tuned": "The model", "base": "The base", "production": "The model in production"}
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,10 @@ def evaluate_chat(case: Case, suites: Mapping[str, Sequence[Item]]) -> ChatEvalu
         asked = suites if name == "tuned" else _askable(model, suites)
         if missing := [suite for suite in suites if suite not in asked]:
             notes.append(
-                f"The {name} was not asked {', '.join(missing)}: its tokenizer in {model.path} has no chat template"
+                f"{_CALLED[name]} was not asked {', '.join(missing)}: its tokenizer in {model.path} has no chat template"
             )
         if asked and name != "tuned":
-            notes.append(f"Compared with the {name} in {model.path} on the same items")
+            notes.append(f"{_CALLED[name]} in {model.path} was asked the same items")
         answers, facts = _answers(case, model, asked, latency_items=case.policy.latency_items if name == "tuned" else 0)
         if facts:
             settings[name] = {"model_hash": model.content_hash} | facts
