@@ -100,7 +100,8 @@ def evaluate_chat(case: Case, suites: Mapping[str, Sequence[Item]]) -> ChatEvalu
         asked = suites if name == "tuned" else _askable(model, suites)
         if missing := [suite for suite in suites if suite not in asked]:
             notes.append(
-                f"{_CALLED[name]} was not asked {', '.join(missing)}: its tokenizer in {model.path} has no chat template"
+                f"{_CALLED[name]} was not asked {', '.join(missing)}: the tokenizer in {model.path} has no "
+                "chat template"
             )
         if asked and name != "tuned":
             notes.append(f"{_CALLED[name]} in {model.path} was asked the same items")
