@@ -63,6 +63,7 @@ def test_an_architecture_under_another_model_type_is_refused():
 def test_bert_is_for_embedding_only():
     bert = config("BertModel", "bert")
     verify_family(POLICY, "bert", bert, "EMBEDDING")
+    verify_family(POLICY, "bert", config("BertForMaskedLM", "bert"), "EMBEDDING")
     for job_type in set(JOB_TYPES) - {"EMBEDDING"}:
         assert refused("bert", bert, job_type) == ["job_type"]
 
