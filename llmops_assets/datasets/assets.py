@@ -11,7 +11,8 @@ from llmops_assets.automation import DUE
 from llmops_assets.datasets import clean, duplicates, page, pii, report, split, toxicity
 from llmops_assets.datasets.batches import Batches
 from llmops_assets.datasets.ingest import Batch, ingest
-from llmops_assets.datasets.readers import Limits, list_files
+from llmops_assets.datasets.raw import Limits
+from llmops_assets.datasets.readers import list_files
 from llmops_assets.datasets.register import rows_folder
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.specs.dataset import DatasetSpec

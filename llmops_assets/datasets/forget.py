@@ -14,7 +14,8 @@ from llmops_assets.datasets.erasure import (
     search_file,
     successor,
 )
-from llmops_assets.datasets.readers import Limits, list_files
+from llmops_assets.datasets.raw import Limits
+from llmops_assets.datasets.readers import list_files
 from llmops_assets.documents import forget as documents
 from llmops_assets.specs.dataset import GenerationSpec
 from llmops_assets.specs.names import split_versioned, training_key

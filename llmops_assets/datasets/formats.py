@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from llmops_assets.datasets.readers import RowFault
+from llmops_assets.datasets.raw import RowFault
 
 Message = tuple[str, str]
 ROLE_NAMES = {

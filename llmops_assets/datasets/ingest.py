@@ -13,16 +13,8 @@ from upath import UPath
 from llmops_assets.datasets import schema
 from llmops_assets.datasets.fast import Columns, Decoder
 from llmops_assets.datasets.formats import convert, kind_of
-from llmops_assets.datasets.readers import (
-    DEFAULT_LIMITS,
-    RAW_SAMPLE,
-    Limits,
-    Raw,
-    RowFault,
-    clean_sample,
-    read_blocks,
-    read_file,
-)
+from llmops_assets.datasets.raw import DEFAULT_LIMITS, RAW_SAMPLE, Limits, Raw, RowFault, clean_sample
+from llmops_assets.datasets.readers import read_blocks, read_file
 from resources.encryption import NO_KEYS, Keyring
 
 BATCH_ROWS = 20_000

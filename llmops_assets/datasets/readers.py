@@ -3,30 +3,29 @@
 import csv
 import gzip
 import io
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import msgspec
 import pyarrow as pa
 import zstandard
 from upath import UPath
 
+from llmops_assets.datasets import raw
+from llmops_assets.datasets.json_array import Pieces, read_array
+from llmops_assets.datasets.raw import (
+    DEFAULT_LIMITS,
+    RAW_SAMPLE,
+    Limits,
+    Raw,
+    RowFault,
+    clean_sample,
+    decode,
+    encoding_reason,
+    gather,
+)
 from resources.encryption import NO_KEYS, Keyring
-
-
-@dataclass(frozen=True)
-class Limits:
-    """`line`: bytes of one line, row or document; a longer one is refused without being held in memory. `file`: bytes
-    of one decompressed file."""
-
-    line: int = 16 * 2**20
-    file: int = 16 * 2**30
-
-
-DEFAULT_LIMITS = Limits()
 
 LARGEST_EXPANSION = 300
 """How many times its size a compressed file may expand; text reaches 30, a bomb 1,000."""
@@ -34,31 +33,10 @@ LARGEST_EXPANSION = 300
 SMALLEST_BOMB = 64 * 2**20
 """Bytes below which expansion is not judged."""
 
-RAW_SAMPLE = 500
-"""Characters of a refused row that are kept with its reason."""
-
 PARQUET_ROWS = 10_000
 """Rows of a Parquet file that are decoded at a time."""
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md")
-
-
-class RowFault(Exception):
-    """Why one row cannot be read: `field` is the path inside the row."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
-        self.reason = reason
-
-
-@dataclass(frozen=True)
-class Raw:
-    """One row as it stood in the file: a decoded object, or the fault that prevented decoding."""
-
-    line: int
-    value: Any
-    fault: RowFault | None = None
 
 
 def list_files(folder: UPath) -> list[tuple[str, UPath]]:
@@ -132,10 +110,6 @@ def read_file(path: UPath, limits: Limits = DEFAULT_LIMITS, keys: Keyring = NO_K
             yield Raw(1, None, fault)
 
 
-BLOCK = 8 * 2**20
-"""Bytes of lines that are decoded in one go where all of them are well formed."""
-
-
 @dataclass(frozen=True)
 class Block:
     """Whole lines of a file of JSON lines, the first of them numbered `line`."""
@@ -157,7 +131,7 @@ class Block:
         """The lines one by one."""
         for number, line in enumerate(self.data.split(b"\n"), start=self.line):
             if line := line.strip():
-                yield _decode(number, line)
+                yield decode(number, line)
 
 
 def read_blocks(path: UPath, limits: Limits = DEFAULT_LIMITS, keys: Keyring = NO_KEYS) -> Iterator[Block | Raw] | None:
@@ -170,11 +144,11 @@ def read_blocks(path: UPath, limits: Limits = DEFAULT_LIMITS, keys: Keyring = NO
 
 def _blocks_of(path: UPath, limits: Limits, keys: Keyring) -> Iterator[Block | Raw]:
     stream, _ = _open(path, limits, keys)
-    size = min(BLOCK, limits.line)
+    size = min(raw.BLOCK, limits.line)
     line, rest, broken = 1, b"", None
     with stream:
         while broken is None:
-            data, broken = _gather(stream, size)
+            data, broken = gather(stream, size)
             if line == 1 and not rest:
                 data = data.removeprefix(b"\xef\xbb\xbf")
             ended = broken is not None or not data
@@ -199,22 +173,10 @@ def _blocks_of(path: UPath, limits: Limits, keys: Keyring) -> Iterator[Block | R
         yield Raw(line, None, broken)
 
 
-def _gather(stream: BinaryIO, size: int) -> tuple[bytes, RowFault | None]:
-    """The next `size` bytes (fewer only at the end), also those that came before a fault of the stream."""
-    pieces, missing = [], size
-    try:
-        while missing and (piece := stream.read1(missing)):
-            pieces.append(piece)
-            missing -= len(piece)
-    except RowFault as fault:
-        return b"".join(pieces), fault
-    return b"".join(pieces), None
-
-
 def _skip_line(stream: BinaryIO, size: int) -> tuple[bytes, RowFault | None]:
     """Read to the end of a line without keeping it: what was read beyond it, and a fault of the stream."""
     while True:
-        data, fault = _gather(stream, size)
+        data, fault = gather(stream, size)
         end = data.find(b"\n") + 1
         if end or fault is not None or not data:
             return (data[end:] if end else b""), fault
@@ -238,48 +200,16 @@ def _lines(stream: BinaryIO, limits: Limits) -> Iterator[tuple[int, bytes | RowF
         yield number, line.strip()
 
 
-def _json_fault(data: bytes, error: Exception) -> RowFault:
-    """A reason that helps, where the decoder's own is vague."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return RowFault("", _encoding_reason(data))
-    if re.search(r"\\u[dD][89a-fA-F]", text) and _is_json(text):
-        return RowFault("", "a lone surrogate (\\ud800 to \\udfff) stands for no character")
-    if isinstance(error, RecursionError):
-        return RowFault("", "the object is nested too deeply")
-    return RowFault("", f"not JSON: {error}")
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _encoding_reason(data: bytes) -> str:
-    try:
-        data.decode("cp949")
-    except UnicodeDecodeError:
-        return "not UTF-8 text"
-    return "not UTF-8 text; it looks like CP949: convert it with `iconv -f cp949 -t utf-8`"
-
-
-def _decode(line: int, data: bytes) -> Raw:
-    try:
-        return Raw(line, msgspec.json.decode(data))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return Raw(line, data[:RAW_SAMPLE].decode("utf-8", "replace"), _json_fault(data, error))
-
-
 def _read_lines_of_json(stream: BinaryIO, limits: Limits) -> Iterator[Raw]:
     for number, line in _lines(stream, limits):
         if isinstance(line, RowFault):
             yield Raw(number, None, line)
         elif line:
-            yield _decode(number, line)
+            yield decode(number, line)
+
+
+_CONTENT_LISTS = {"messages", "conversations"}
+"""Fields of a row that are lists themselves: an object with one of them is a row, and not what holds the rows."""
 
 
 def _read_json(stream: BinaryIO, limits: Limits) -> Iterator[Raw]:
@@ -287,18 +217,18 @@ def _read_json(stream: BinaryIO, limits: Limits) -> Iterator[Raw]:
 
     An array is read piece by piece, so it may be larger than the memory.
     """
-    data, fault = _gather(stream, min(BLOCK, limits.line))
+    data, fault = gather(stream, min(raw.BLOCK, limits.line))
     data = data.removeprefix(b"\xef\xbb\xbf")
     if data.lstrip()[:1] == b"[":
-        yield from _read_array(_Pieces(stream, data, fault, limits))
+        yield from read_array(Pieces(stream, data, fault, limits))
         return
     first = data.lstrip().split(b"\n", 1)[0].strip()
-    if fault is None and len(first) < len(data.strip()) and _decode(1, first).fault is None:
+    if fault is None and len(first) < len(data.strip()) and decode(1, first).fault is None:
         yield from _read_lines_of_json(io.BufferedReader(_Chained(data, stream), 1 << 20), limits)
         return
     whole = data
     while fault is None and len(whole) <= limits.line:
-        data, fault = _gather(stream, BLOCK)
+        data, fault = gather(stream, raw.BLOCK)
         if not data:
             break
         whole += data
@@ -309,167 +239,13 @@ def _read_json(stream: BinaryIO, limits: Limits) -> Iterator[Raw]:
         return
     if not whole.strip():
         return
-    row = _decode(1, whole)
+    row = decode(1, whole)
     holder = isinstance(row.value, dict) and len(row.value) == 1 and not _CONTENT_LISTS & row.value.keys()
     if holder and isinstance(next(iter(row.value.values())), list):
         for index, value in enumerate(next(iter(row.value.values())), start=1):
             yield Raw(index, value)
         return
     yield row
-
-
-class _Pieces:
-    """The bytes of a stream that are not read yet, as far as they were fetched."""
-
-    def __init__(self, stream: BinaryIO, data: bytes, fault: RowFault | None, limits: Limits) -> None:
-        self._stream, self.data, self.fault, self.limits = stream, data, fault, limits
-        self.ended = fault is not None
-
-    def fetch(self) -> bool:
-        """Fetch more behind what is there; False when there is no more."""
-        if self.ended:
-            return False
-        data, self.fault = _gather(self._stream, min(BLOCK, self.limits.line))
-        self.ended = self.fault is not None or not data
-        self.data += data
-        return bool(data)
-
-    def skip_row(self) -> int:
-        """Drop bytes up to where a row seems to begin on a line of its own, or the end; how many lines went with them.
-
-        They are not kept while looking, so a row of any size can be skipped.
-        """
-        lines = 0
-        start = 1
-        while (found := _ROW_BYTES.search(self.data, start)) is None:
-            lines += self.data.count(b"\n", 0, max(0, len(self.data) - 10))
-            self.data, start = self.data[-10:], 0
-            if not self.fetch():
-                lines += self.data.count(b"\n")
-                self.data = b""
-                return lines
-        lines += self.data.count(b"\n", 0, found.start())
-        self.data = self.data[found.start() :]
-        return lines
-
-
-_CUT = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*$")
-_ROW_BYTES = re.compile(rb"\n[ \t]{0,8}\{")
-_ROW_START = re.compile(r"\n[ \t]{0,8}\{")
-_TRIED_CUTS = 100
-_CONTENT_LISTS = {"messages", "conversations"}
-"""Fields of a row that are lists themselves: an object with one of them is a row, and not what holds the rows."""
-
-
-def _read_array(pieces: _Pieces) -> Iterator[Raw]:
-    """Rows of a JSON array. What is broken is given up alone: one fault for each gap, rows go on behind it."""
-    line = 1 + pieces.data.count(b"\n", 0, pieces.data.index(b"["))
-    pieces.data = pieces.data[pieces.data.index(b"[") + 1 :]
-    while True:
-        head = len(pieces.data) - len(pieces.data.lstrip(b" \t\r\n,"))
-        line += pieces.data.count(b"\n", 0, head)
-        pieces.data = pieces.data[head:]
-        if not pieces.data:
-            if pieces.fetch():
-                continue
-            yield Raw(line, None, RowFault("", "the array is not closed: the file ends early"))
-            break
-        if pieces.data[:1] == b"]":
-            break
-        taken, rows = _leading_rows(pieces.data, whole=pieces.ended)
-        if rows is None:
-            if len(pieces.data) <= pieces.limits.line and pieces.fetch():
-                continue
-            if not pieces.ended and _first_is_cut_short(pieces.data):
-                yield Raw(
-                    line, clean_sample(pieces.data[:RAW_SAMPLE].decode("utf-8", "replace")), _row_too_long(pieces)
-                )
-                line += pieces.skip_row()
-                continue
-            taken, rows = _salvaged(pieces, line)
-            yield from rows
-        else:
-            position, at = 0, line
-            for row in rows:
-                data = bytes(row)
-                start = pieces.data.index(data, position)
-                at += pieces.data.count(b"\n", position, start)
-                yield _decode(at, data) if len(data) <= pieces.limits.line else Raw(at, None, _row_too_long(pieces))
-                at += data.count(b"\n")
-                position = start + len(data)
-        line += pieces.data.count(b"\n", 0, taken)
-        pieces.data = pieces.data[taken:]
-    if pieces.fault is not None:
-        raise pieces.fault
-
-
-def _leading_rows(data: bytes, whole: bool) -> tuple[int, list[msgspec.Raw] | None]:
-    """As many elements as can be split off the front of an array's inside, and how many bytes they took.
-
-    A cut is right when what is before it decodes as a list: inside of a string or an object it would not.
-    """
-    cut = data.rfind(b"]") if whole else len(data)
-    for _ in range(_TRIED_CUTS):
-        if not whole:
-            cut = data.rfind(b"{", 0, cut)
-            between = _CUT.search(data, max(0, cut - 64), cut) if cut > 0 else None
-            while cut > 0 and between is None:
-                cut = data.rfind(b"{", 0, cut)
-                between = _CUT.search(data, max(0, cut - 64), cut) if cut > 0 else None
-        if cut <= 0:
-            break
-        end = cut if whole else between.start() + 1
-        try:
-            return end, msgspec.json.decode(b"[" + data[:end] + b"]", type=list[msgspec.Raw])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            if whole:
-                break
-    return 0, None
-
-
-def _salvaged(pieces: _Pieces, line: int) -> tuple[int, list[Raw]]:
-    """Rows at the front of an array's inside that is broken or has a row over the limit; how many bytes are done."""
-    text = pieces.data.decode("utf-8", "surrogateescape")
-    decoder, position, counted, found = json.JSONDecoder(), 0, 0, []
-    while True:
-        while position < len(text) and text[position] in " \t\r\n,":
-            position += 1
-        if position >= len(text) or text[position] == "]":
-            break
-        line += text.count("\n", counted, position)
-        counted = position
-        try:
-            _, end = decoder.raw_decode(text, position)
-            found.append(_decode(line, text[position:end].encode("utf-8", "surrogateescape")))
-        except (ValueError, RecursionError) as error:
-            if not pieces.ended and _cut_short(error, text) and position > 0:
-                break
-            following = _ROW_START.search(text, position + 1)
-            end = following.start() if following else len(text)
-            sample = clean_sample(text[position : position + RAW_SAMPLE])
-            found.append(Raw(line, sample, RowFault("", f"not JSON: {error}")))
-        position = end
-    return len(text[:position].encode("utf-8", "surrogateescape")), found
-
-
-def _first_is_cut_short(data: bytes) -> bool:
-    text = data.decode("utf-8", "surrogateescape")
-    try:
-        json.JSONDecoder().raw_decode(text)
-    except (ValueError, RecursionError) as error:
-        return _cut_short(error, text)
-    return False
-
-
-def _cut_short(error: Exception, text: str) -> bool:
-    """Whether an element could not be decoded only because the rest of it is not there yet."""
-    if not isinstance(error, json.JSONDecodeError):
-        return False
-    return error.pos >= len(text) - 8 or error.msg.startswith("Unterminated string")
-
-
-def _row_too_long(pieces: _Pieces) -> RowFault:
-    return RowFault("", f"the row is longer than {pieces.limits.line:,} bytes")
 
 
 def _read_csv(stream: BinaryIO, suffix: str, limits: Limits) -> Iterator[Raw]:
@@ -506,7 +282,7 @@ def _read_csv(stream: BinaryIO, suffix: str, limits: Limits) -> Iterator[Raw]:
         joined = "".join(cells)
         if not joined.isascii() and any("\udc80" <= char <= "\udcff" for char in joined):
             bad = joined.encode("utf-8", "surrogateescape")
-            yield Raw(line, clean_sample(joined), RowFault("", _encoding_reason(bad)))
+            yield Raw(line, clean_sample(joined), RowFault("", encoding_reason(bad)))
             continue
         yield Raw(line, dict(zip(header, cells, strict=True)))
 
@@ -515,10 +291,6 @@ def _rejoin(first: str, rest: Iterable[str]) -> Iterator[str]:
     if first:
         yield first
     yield from rest
-
-
-def clean_sample(text: str) -> str:
-    return text[:RAW_SAMPLE].encode("utf-8", "replace").decode("utf-8", "replace")
 
 
 def _read_parquet(stream: BinaryIO) -> Iterator[Raw]:
@@ -550,7 +322,7 @@ def _read_text(stream: BinaryIO, limits: Limits) -> Iterator[Raw]:
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError:
-            yield Raw(number, line[:RAW_SAMPLE].decode("utf-8", "replace"), RowFault("", _encoding_reason(line)))
+            yield Raw(number, line[:RAW_SAMPLE].decode("utf-8", "replace"), RowFault("", encoding_reason(line)))
             continue
         if text:
             start = start or number

@@ -7,7 +7,8 @@ from typing import Any
 
 from upath import UPath
 
-from llmops_assets.datasets.readers import DEFAULT_LIMITS, Limits, read_file
+from llmops_assets.datasets.raw import DEFAULT_LIMITS, Limits
+from llmops_assets.datasets.readers import read_file
 
 SAMPLED = 500
 """Rows of each file that are looked at."""

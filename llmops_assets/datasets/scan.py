@@ -14,7 +14,8 @@ from upath import UPath
 
 from llmops_assets.datasets import batches, clean, duplicates, page, pii, report, schema, texts, toxicity
 from llmops_assets.datasets.ingest import ingest
-from llmops_assets.datasets.readers import Limits, list_files
+from llmops_assets.datasets.raw import Limits
+from llmops_assets.datasets.readers import list_files
 from llmops_assets.datasets.recognise import any_decoded, type_of_files
 from llmops_assets.specs.policy import Policy
 

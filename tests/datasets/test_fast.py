@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 from upath import UPath
 
-from llmops_assets.datasets import fast, readers, schema
+from llmops_assets.datasets import fast, raw, schema
 from llmops_assets.datasets.ingest import ingest
-from llmops_assets.datasets.readers import Limits
+from llmops_assets.datasets.raw import Limits
 
 WORDS = ["통행료", "하이패스", "toll", "", " ", "줄\n바꿈", "탭\t", '따옴표 "', "\\", "é", "가" * 300, "🙂"]
 
@@ -84,7 +84,7 @@ def test_every_shape_with_and_without_odd_lines(tmp_path, monkeypatch, shape, se
     if seed % 2:
         for line in ODD:
             lines.insert(rng.randrange(len(lines)), line)
-    monkeypatch.setattr(readers, "BLOCK", 700 if seed > 1 else readers.BLOCK)
+    monkeypatch.setattr(raw, "BLOCK", 700 if seed > 1 else raw.BLOCK)
     kind = "pretrain_corpus" if shape == "text" else "sft_pair"
     quick, slow = both(tmp_path, lines, kind, monkeypatch, require_category=seed == 3)
     assert quick[0].equals(slow[0])
@@ -101,7 +101,7 @@ def test_the_fast_path_is_the_one_that_is_taken(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("limit", [64, 100, 4096])
 def test_long_lines_are_skipped_wherever_a_block_ends(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(readers, "BLOCK", 50)
+    monkeypatch.setattr(raw, "BLOCK", 50)
     rng = random.Random(limit)
     lines, wanted = [], []
     for number in range(1, 60):

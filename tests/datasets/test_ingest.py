@@ -13,10 +13,11 @@ import pytest
 import zstandard
 from upath import UPath
 
-from llmops_assets.datasets import readers, schema
+from llmops_assets.datasets import raw, schema
 from llmops_assets.datasets.checkout import checkout
 from llmops_assets.datasets.ingest import ingest
-from llmops_assets.datasets.readers import Limits, list_files
+from llmops_assets.datasets.raw import Limits
+from llmops_assets.datasets.readers import list_files
 
 GOOD = {
     "messages": [
@@ -310,7 +311,7 @@ def numbered(count: int) -> list[dict]:
 def test_an_array_is_read_in_pieces_of_any_size(tmp_path, monkeypatch, indent, block):
     text = json.dumps(numbered(40), ensure_ascii=False, indent=indent)
     (tmp_path / "rows.json").write_text(text, encoding="utf-8")
-    monkeypatch.setattr(readers, "BLOCK", block)
+    monkeypatch.setattr(raw, "BLOCK", block)
     rows, refused = read(tmp_path)
     assert refused == []
     assert [m[0]["content"] for m in rows["messages"].to_list()] == [r["messages"][0]["content"] for r in numbered(40)]
@@ -324,7 +325,7 @@ def test_a_break_in_an_array_costs_its_row_alone_wherever_the_pieces_end(tmp_pat
     lines[7] = lines[7].replace('"role"', "role", 1)
     lines[20] = "{oops"
     (tmp_path / "rows.json").write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
-    monkeypatch.setattr(readers, "BLOCK", block)
+    monkeypatch.setattr(raw, "BLOCK", block)
     rows, refused = read(tmp_path)
     assert rows["line"].to_list() == [n for n in range(2, 32) if n not in (9, 22)]
     assert [(line["line"], line["reason"][:8]) for line in refused] == [(9, "not JSON"), (22, "not JSON")]
