@@ -154,6 +154,14 @@ def lease(
         time.sleep(poll)
 
 
+def lock_handles() -> list[int]:
+    """File descriptors of the leases that this process holds; a child that is given them holds the devices with it."""
+    return list(_handles)
+
+
+_handles: list[int] = []
+
+
 def _try_lock(path: Path, stack: ExitStack) -> bool:
     # Opened without truncation: the file names the holder, and a failed attempt must not wipe that.
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -164,4 +172,6 @@ def _try_lock(path: Path, stack: ExitStack) -> bool:
         return False
     os.truncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())
+    _handles.append(handle)
+    stack.callback(_handles.remove, handle)
     return True

@@ -10,6 +10,7 @@ import psutil
 import torch
 from transformers import TrainerCallback
 
+from images.train import distributed
 from images.train.reporter import Reporter
 from llmops_assets.training import folders
 
@@ -123,7 +124,9 @@ class Progress(TrainerCallback):
         self._show(state, self._began)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.reporter.stop_reason and state.global_step < state.max_steps:
+        # All processes of a training stop after the same step, whichever of them was told first.
+        if state.global_step < state.max_steps and distributed.any_process(self.reporter.stop_reason is not None):
+            self.reporter.stop_reason = self.reporter.stop_reason or "another process was asked to stop"
             self.reporter.log.warning("stopping: %s", self.reporter.stop_reason)
             control.should_save = control.should_training_stop = True
         now, last = time.monotonic(), state.global_step == state.max_steps
@@ -161,6 +164,9 @@ class Progress(TrainerCallback):
         )
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        distributed.together()
+        if distributed.rank() != 0:
+            return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         folders.seal(folder, {"step": state.global_step, "identity": self.identity})
         self.reporter.log.info("checkpoint of step %d saved", state.global_step)
@@ -227,14 +233,14 @@ class Snapshot:
 
     @staticmethod
     def _sample(parameter: torch.Tensor) -> torch.Tensor:
-        flat = parameter.detach().reshape(-1)
+        flat = distributed.whole(parameter.detach()).reshape(-1)
         return flat[:: max(1, flat.numel() // _SAMPLED_VALUES)].float().cpu().clone()
 
     def compare(self, model: torch.nn.Module) -> tuple[float, int]:
         """L2 norm of the change over the values kept, and the number of trained weights that are no numbers."""
         square, broken = 0.0, 0
         for name, parameter in self._trained(model):
-            broken += int((~torch.isfinite(parameter.detach())).sum())
+            broken += int((~torch.isfinite(distributed.whole(parameter.detach()))).sum())
             square += float((self._sample(parameter) - self._values[name]).double().square().sum())
         return math.sqrt(square), broken
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers.trainer_callback import PrinterCallback
 
-from images.train import faults
+from images.train import distributed, faults
 from images.train.progress import Named, Progress, Snapshot, StopWithCheckpoint, Watch, loss_curve, peak_memory
 from images.train.reporter import Reporter, Stopped
 from llmops_assets.specs.training import EarlyStopping, TrainJobSpec
@@ -41,7 +41,7 @@ def common_arguments(
 ) -> dict[str, Any]:
     """What every trainer is told, TRL's and transformers' own, for `count` rows (or packed blocks), or for `steps`."""
     hyper = spec.hyperparams
-    steps = steps or total_steps(count, hyper)
+    steps = steps or total_steps(count, hyper, distributed.processes(job))
     warmup = hyper.warmup_steps if hyper.warmup_steps is not None else math.ceil((hyper.warmup_ratio or 0.0) * steps)
     evaluate = "no" if not evaluated else "epoch" if hyper.eval_steps is None else "steps"
     stopping = evaluate == "steps" and hyper.early_stopping is not None
@@ -74,6 +74,7 @@ def common_arguments(
         "disable_tqdm": True,
         "report_to": "none",
         "dataloader_pin_memory": job["device"] == "cuda",
+        **distributed.arguments(job),
     }
 
 
@@ -106,14 +107,7 @@ def _train(
 ) -> dict[str, Any]:
     checkpoints, output = Path(job["checkpoints"]), Path(job["output"])
     ours = faults.identity(spec, job)
-    step, checkpoint, warnings = folders.last_checkpoint(checkpoints)
-    for warning in warnings:
-        reporter.log.warning(warning)
-    for found, path in folders.checkpoints(checkpoints):
-        if step is None or found > step:
-            shutil.rmtree(path)
-    if step is not None:
-        faults.check_resumable(step, checkpoint, ours)
+    step, checkpoint = last_checkpoint(checkpoints, ours, reporter)
     torch.manual_seed(spec.hyperparams.seed)
     session = build()
     trainer = session.trainer
@@ -129,28 +123,65 @@ def _train(
         trainer.add_callback(EarlyStoppingCallback(session.stopping.patience, session.stopping.min_delta))
         trainer.add_callback(StopWithCheckpoint())
     start = Snapshot(trainer.model)
-    if step is not None:
-        reporter.log.info("resuming from the checkpoint of step %d", step)
     began = time.monotonic()
     with reporter.finishing_first():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - began
     state = trainer.state
-    if reporter.stop_reason and state.global_step < state.max_steps:
-        raise Stopped(
-            f"stopped at step {state.global_step} of {state.max_steps} ({reporter.stop_reason}); "
-            "its checkpoint is saved, the next run resumes from it"
-        )
+    if (message := stopped(state, reporter)) is not None:
+        raise Stopped(message)
+    first = distributed.rank() == 0
+    if first:
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir(parents=True)
+    facts = outcome(session, progress, start, seconds, step, output)
+    if not first:
+        return facts
+    folders.seal(output, facts)
+    ends = (facts["first_loss"], facts["last_loss"])
+    reporter.log.info("trained %d steps in %.0f s, loss %.4f to %.4f", state.global_step, seconds, *ends)
+    return facts
+
+
+def stopped(state: Any, reporter: Reporter) -> str | None:
+    """What to say of a training that was asked to stop before its end; None for one that came to it."""
+    if not reporter.stop_reason or state.global_step >= state.max_steps:
+        return None
+    where = f"stopped at step {state.global_step} of {state.max_steps}"
+    return f"{where} ({reporter.stop_reason}); its checkpoint is saved, the next run resumes from it"
+
+
+def last_checkpoint(folder: Path, ours: Mapping[str, str], reporter: Reporter) -> tuple[int, Path] | tuple[None, None]:
+    """Step and path of the checkpoint that a training goes on from, if any; those after it are deleted as not whole.
+
+    Raises InputsChanged when it was made of other things than `ours`.
+    """
+    step, checkpoint, warnings = folders.last_checkpoint(folder)
+    for warning in warnings:
+        reporter.log.warning(warning)
+    for found, path in folders.checkpoints(folder):
+        if (step is None or found > step) and distributed.rank() == 0:
+            # Of several processes the others have seen them too, and passed them over.
+            shutil.rmtree(path, ignore_errors=True)
+    if step is None or checkpoint is None:
+        return None, None
+    faults.check_resumable(step, checkpoint, ours)
+    reporter.log.info("resuming from the checkpoint of step %d", step)
+    return step, checkpoint
+
+
+def outcome(
+    session: Session, progress: Progress, start: Snapshot, seconds: float, step: int | None, output: Path
+) -> dict[str, Any]:
+    """Save the trained weights to `output`; what came of `seconds` of training from checkpoint `step`, by name."""
+    trainer, state = session.trainer, session.trainer.state
     eval_loss = _last_eval_loss(trainer) if session.evaluated else None
     change, non_finite = start.compare(trainer.model)
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
-    content_hash = session.save(output)
     curve = loss_curve(state.log_history)
     losses = [point["loss"] for point in curve if point.get("loss") is not None]
-    facts = {
+    return {
         "path": str(output),
-        "content_hash": content_hash,
+        "content_hash": session.save(output),
         "steps": state.global_step,
         "best_step": state.best_global_step if session.stopping is not None else None,
         "resumed_from": step,
@@ -166,10 +197,6 @@ def _train(
         "trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "figures": session.figures(),
     }
-    folders.seal(output, facts)
-    ends = (losses[0], facts["last_loss"])
-    reporter.log.info("trained %d steps in %.0f s, loss %.4f to %.4f", state.global_step, seconds, *ends)
-    return facts
 
 
 def _last_eval_loss(trainer: Any) -> float | None:

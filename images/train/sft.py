@@ -1,7 +1,5 @@
 """Next-token training with TRL's SFTTrainer: PRETRAIN on blocks of a corpus, SFT on rendered conversations."""
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +9,11 @@ from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer import utils as trl_utils
 
-from images.train import rows, session, weights
-from images.train.chat import stop_at
+from images.train import distributed, rows, session, weights
 from images.train.order import LengthGroups
 from images.train.reporter import Reporter
 from images.train.session import Session, common_arguments
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training import folders
 
 _EVALUATED_ROWS = 512
 
@@ -71,7 +67,7 @@ class _Trainer(SFTTrainer):
     lengths: np.ndarray
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroups(self.lengths, size, self.args.seed)
 
 
@@ -101,6 +97,7 @@ def _trainer(
     trainer.lengths = train["lengths"] if not packing else np.full(len(train_rows), length)
     if spec.method == "qlora":
         weights.keep_trained_in_fp32(trainer.model)
+    distributed.shard_on_cpu(trainer)
     return trainer
 
 
@@ -111,12 +108,4 @@ def _dataset(columns: dict[str, Any], packed_length: int | None) -> datasets.Dat
 
 def save(model: Any, tokenizer: Any, spec: TrainJobSpec, output: Path, stop_token: str | None) -> str:
     """Write the weights that were trained, or the whole model where all were; gives their hash."""
-    if spec.method == "full":
-        stop_at(model, tokenizer, stop_token)
-        model.config.use_cache = True
-    model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
-    with contextlib.suppress(FileNotFoundError):
-        # TRL's model card names paths of this machine and is no card of ours.
-        os.unlink(output / "README.md")
-    return folders.content_hash(output) if spec.method == "full" else weights.adapter_hash(output)
+    return weights.save(model, tokenizer, output, stop_token, full=spec.method == "full")

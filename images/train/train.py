@@ -14,6 +14,7 @@ from typing import Any
 import datasets
 from transformers.utils import logging as transformers_logging
 
+from images.train import distributed
 from images.train.reporter import Reporter
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
@@ -36,5 +37,8 @@ def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         datasets.disable_progress_bars()
         transformers_logging.disable_progress_bar()
         spec = TrainJobSpec.model_validate(job["spec"])
-        module = importlib.import_module(f"images.train.{_TRAINER[spec.job_type]}")
+        if distributed.sharding(job) is not None:
+            return distributed.launch(spec, job, reporter)
+        name = "axolotl" if spec.trainer == "axolotl" else _TRAINER[spec.job_type]
+        module = importlib.import_module(f"images.train.{name}")
         return module.train(spec, job, reporter)

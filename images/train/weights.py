@@ -1,11 +1,15 @@
 """Makes the model that is trained: from nothing, or from a base in full or four-bit precision, with its adapter."""
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from images.train import distributed
+from images.train.chat import stop_at
 from llmops_assets.specs.policy import FAMILY_VERSION_KEY
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
@@ -64,11 +68,7 @@ def base_model(spec: TrainJobSpec, path: str, precision: str, auto: Any = AutoMo
             # A head that has just been made is trained in full, which four bits would not allow.
             arguments["quantization_config"].llm_int8_skip_modules = ["score", "pooler"]
     model = auto.from_pretrained(path, trust_remote_code=False, use_safetensors=True, **arguments)
-    for module in model.modules():
-        # On some CPUs bitsandbytes packs its weights anew, with coarser scales, at the first evaluation; the training
-        # after it would be of another base.
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    keep_four_bits(model)
     return model
 
 
@@ -125,6 +125,17 @@ def merged(model: Any, method: str, path: str | Path, dtype: torch.dtype, auto: 
         return PeftModel.from_pretrained(base, folder).merge_and_unload(safe_merge=True)
 
 
+def keep_four_bits(model: torch.nn.Module) -> None:
+    """Leave quantised weights as they are stored.
+
+    On some CPUs bitsandbytes packs them anew, with coarser scales, at the first evaluation; the training after it would
+    be of another base.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def keep_trained_in_fp32(model: torch.nn.Module) -> None:
     """TRL casts what is trained beside a four-bit base to bf16; a trained copy of the embeddings does not survive."""
     for parameter in model.parameters():
@@ -135,3 +146,27 @@ def keep_trained_in_fp32(model: torch.nn.Module) -> None:
 def adapter_hash(folder: Path) -> str:
     """16 hex digits over the weights of an adapter."""
     return folders.file_hash(folder / "adapter_model.safetensors")[:16]
+
+
+def save(model: Any, tokenizer: Any, output: Path, stop_token: str | None, *, full: bool) -> str:
+    """Write what was trained, an adapter or the `full` model, with its tokenizer; gives the hash of the weights.
+
+    Of several processes that share a model every one must come here; the first writes, the others get no hash.
+    """
+    state = distributed.full_state(model)
+    if distributed.rank() != 0:
+        return ""
+    if full:
+        stop_at(model, tokenizer, stop_token)
+        model.config.use_cache = True
+    if state is not None and full:
+        # Written of a model that is not sharded: the library would gather again, and wait for the others for ever.
+        whole = type(model)(model.config)
+        whole.load_state_dict(state)
+        whole.generation_config, model, state = model.generation_config, whole, None
+    model.save_pretrained(output, **({} if state is None else {"state_dict": state}))
+    tokenizer.save_pretrained(output)
+    with contextlib.suppress(FileNotFoundError):
+        # The model card of the trainer names paths of this machine and is no card of ours.
+        os.unlink(output / "README.md")
+    return folders.content_hash(output) if full else adapter_hash(output)

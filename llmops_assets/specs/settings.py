@@ -97,6 +97,11 @@ class Settings(BaseSettings):
         return self.catalog_url or f"sqlite:///{self.root / 'catalog.db'}"
 
     @property
+    def engines_here(self) -> Path | None:
+        """Folder of the environments of engines, where training runs in this machine's processes; None in images."""
+        return self.engines.absolute() if self.runner == "subprocess" else None
+
+    @property
     def artifacts(self) -> str:
         return self.artifact_root or str(self.root / "artifacts")
 

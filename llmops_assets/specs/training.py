@@ -141,6 +141,11 @@ class TrainResources(Part):
     gpus: Int = Field(ge=0, description="GPUs a node; 0 trains on the CPU.")
     gpu_type: Text | None = None
     nodes: Int = Field(default=1, ge=1)
+    sharding: Literal["fsdp", "zero2", "zero3", "ddp"] | None = Field(
+        default=None,
+        description="How several GPUs share one training: fsdp unless given, DeepSpeed's zero2 or zero3, or ddp, where "
+        "each holds the whole model.",
+    )
 
 
 class Output(Part):
@@ -341,6 +346,9 @@ def _job_rules(job: str, base: object, view: View) -> Iterator[Rule]:
         yield "watermark", f"only for SFT, but job_type is {job}", "Remove the block"
     if job == "EMBEDDING" and view.get("trainer") == "axolotl":
         yield "trainer", "axolotl trains no embedding models", "Write trainer: trl"
+    alpha = view.number("hyperparams.lora_alpha")
+    if view.get("trainer") == "axolotl" and alpha is not None and alpha != int(alpha):
+        yield "hyperparams.lora_alpha", f"axolotl takes whole numbers, not {alpha}", "Round it, or write trainer: trl"
 
 
 def _ref_rules(path: str, ref: str | None) -> Iterator[Rule]:
@@ -377,6 +385,9 @@ def _hyperparam_rules(view: View) -> Iterator[Rule]:
         )
     if view.get("hyperparams.precision") == "fp16" and view.get("resources.gpus", int) == 0:
         yield "hyperparams.precision", "fp16 needs a GPU, but resources.gpus is 0", "Write fp32 or bf16"
+    together = (view.get("resources.gpus", int) or 0) * (view.get("resources.nodes", int) or 1)
+    if view.get("resources.sharding") is not None and together < 2:
+        yield "resources.sharding", "has no effect on one device", "Remove it, or ask for more GPUs"
     if view.get("resources.gpus", int) == 0 and view.get("resources.gpu_type") is not None:
         yield "resources.gpu_type", "has no effect where gpus is 0", "Remove it, or ask for GPUs"
     save, evaluate = view.get("hyperparams.save_steps", int), view.get("hyperparams.eval_steps", int)

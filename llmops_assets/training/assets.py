@@ -113,7 +113,7 @@ def training_plan(
     sources = Sources(catalog.base_model, lambda cell: records.load(MergedModelRecord, cell), tracking.model)
     device = _device(spec)
     try:
-        check_supported(spec, len([d for d in discover() if d.kind == "cuda"]))
+        check_supported(spec, len([d for d in discover() if d.kind == "cuda"]), settings.engines_here)
         if told := fit.wrong_type(spec, device):
             raise PlanError(told)
         _refuse(check_dataset(spec, entry.spec.type, entry.status) + check_against_policy(spec, policy))
@@ -201,7 +201,7 @@ def adapter(
         with _taken_up_again(), tracking.run(spec.output.artifact_name, "", run_id=run_id):
             facts = trainer.run(
                 context,
-                conduct.train_job(plan, policy, _device(spec)),
+                conduct.train_job(plan, policy, _device(spec), settings.engines),
                 work_dir=folder / "work",
                 on_metrics=follower.take,
             )

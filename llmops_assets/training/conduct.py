@@ -81,7 +81,9 @@ def plan_record(
     sampled = spec.rlhf is not None and spec.rlhf.algorithm != "dpo"
     hyper = spec.hyperparams
     # Pairs of two equal answers teach nothing and are left out.
-    steps = spec.rlhf.ppo_steps if sampled else total_steps(facts["rows"]["train"] - same_pairs(figures), hyper)
+    steps = spec.rlhf.ppo_steps if sampled else total_steps(
+        facts["rows"]["train"] - same_pairs(figures), hyper, _processes(spec, device)
+    )
     epochs = steps * hyper.batch_size * hyper.gradient_accumulation_steps / facts["rows"]["train"]
     seconds = training_seconds(
         shape,
@@ -164,8 +166,12 @@ def _shape(spec: TrainJobSpec, base: BaseModelRecord | None, vocabulary: int) ->
     )
 
 
-def train_job(plan: PlanRecord, policy: Policy, device: Device) -> dict:
-    """The worker's task `train`."""
+def _processes(spec: TrainJobSpec, device: Device) -> int:
+    return max(1, spec.resources.gpus) * spec.resources.nodes if device.kind == "cuda" else 1
+
+
+def train_job(plan: PlanRecord, policy: Policy, device: Device, engines: Path) -> dict:
+    """The worker's task `train`; `engines` is the folder of the environments of trainers with pins of their own."""
     spec, folder = TrainJobSpec.model_validate(plan.spec), Path(plan.model_dir)
     return {
         "task": "train",
@@ -178,12 +184,14 @@ def train_job(plan: PlanRecord, policy: Policy, device: Device) -> dict:
         "precision": plan.precision,
         "gradient_checkpointing": plan.gradient_checkpointing,
         "device": device.kind,
-        "gpus": spec.resources.gpus,
+        # Without a GPU it is one process, whatever the spec would have shared.
+        "gpus": spec.resources.gpus if device.kind == "cuda" else min(1, spec.resources.gpus),
         "family_version": policy.families[spec.model_family].min_version,
         "stop_token": plan.stop_token,
         "memory": {"needed": plan.memory_bytes, "available": plan.memory_available, "advice": plan.memory_smaller},
         "pooling": plan.pooling,
         **{name: model.model_dump() for name, model in plan.companions.items()},
+        "engines": str(engines.absolute()),
     }
 
 

@@ -5,6 +5,8 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from llmops_assets.specs.training import Hyperparams, TrainJobSpec, canonical_json
@@ -14,7 +16,10 @@ from resources.gpus import GPU_TYPES, Device
 WORKER_VERSION = "1"
 """Raise it with every change of the worker that changes the weights it makes from the same spec and rows."""
 
-SUPPORTED_TRAINERS = ("trl",)
+SHARED_JOBS = ("PRETRAIN", "SFT")
+"""What several GPUs train together."""
+AXOLOTL_JOBS = ("PRETRAIN", "SFT")
+"""What Axolotl trains here; it has no policy optimisation against a reward model and no embedding training."""
 
 MEMORY_SHARE = 0.9
 """Share of a device's memory that a plan may fill: fragments and peaks need the rest."""
@@ -38,14 +43,27 @@ class MemoryPlan:
         return not self.available or self.estimate.total <= MEMORY_SHARE * self.available
 
 
-def check_supported(spec: TrainJobSpec, gpus_found: int = 0) -> None:
-    """Raise PlanError for a spec that is valid but that this version cannot train."""
-    if spec.trainer not in SUPPORTED_TRAINERS:
-        raise PlanError(f"trainer {spec.trainer} cannot be run yet: write trainer: {SUPPORTED_TRAINERS[0]}")
-    if spec.resources.nodes > 1:
-        raise PlanError(f"resources.nodes is {spec.resources.nodes}: this version trains on one node, write nodes: 1")
-    if spec.resources.gpus > 1 and gpus_found:
-        raise PlanError(f"resources.gpus is {spec.resources.gpus}: this version trains on one GPU, write gpus: 1")
+def check_supported(spec: TrainJobSpec, gpus_found: int = 0, engines: Path | None = None) -> None:
+    """Raise PlanError for a spec that is valid but that cannot be trained here.
+
+    `engines` is the folder of the engines' environments; None where an image holds them.
+    """
+    if spec.trainer == "axolotl" and spec.job_type not in AXOLOTL_JOBS:
+        raise PlanError(f"trainer axolotl trains {' and '.join(AXOLOTL_JOBS)} here, not {spec.job_type}: write trl")
+    if spec.trainer == "axolotl" and engines is not None and not (engines / "axolotl" / "bin" / "python").exists():
+        raise PlanError(
+            f"axolotl has no environment at {engines / 'axolotl'}: run `make engines`, or write trainer: trl"
+        )
+    shared = max(1, spec.resources.gpus) * spec.resources.nodes > 1 and bool(gpus_found)
+    if spec.resources.nodes > 1 and not gpus_found:
+        raise PlanError(f"resources.nodes is {spec.resources.nodes}, and there is no GPU here: write nodes: 1")
+    if shared and (spec.trainer != "trl" or spec.job_type not in SHARED_JOBS):
+        what = f"trainer {spec.trainer}" if spec.trainer != "trl" else f"job_type {spec.job_type}"
+        raise PlanError(f"{what} trains on one GPU here: write gpus: 1 and nodes: 1")
+    if shared and spec.method == "qlora" and spec.resources.sharding != "ddp":
+        raise PlanError("four-bit weights cannot be sharded: write resources.sharding: ddp, or method: lora")
+    if shared and (spec.resources.sharding or "").startswith("zero") and not find_spec("deepspeed"):
+        raise PlanError(f"{spec.resources.sharding} needs DeepSpeed: pip install deepspeed, or write sharding: fsdp")
 
 
 def training_key(data_hash: str, weights_recipe: Mapping[str, Any], base_hash: str | None) -> str:
@@ -59,15 +77,15 @@ def effective_precision(asked: str, device: str) -> str:
     return asked if device == "cuda" else "fp32"
 
 
-def steps_per_epoch(rows: int, hyper: Hyperparams) -> int:
-    """Optimizer steps of one pass over `rows` rows (or packed blocks) on one device."""
-    batches = math.ceil(rows / hyper.batch_size)
+def steps_per_epoch(rows: int, hyper: Hyperparams, processes: int = 1) -> int:
+    """Optimizer steps of one pass over `rows` rows (or packed blocks) that `processes` share."""
+    batches = math.ceil(rows / (hyper.batch_size * processes))
     return max(1, math.ceil(batches / hyper.gradient_accumulation_steps))
 
 
-def total_steps(rows: int, hyper: Hyperparams) -> int:
+def total_steps(rows: int, hyper: Hyperparams, processes: int = 1) -> int:
     """Optimizer steps of the whole training: `num_epochs` passes, or `max_steps` if that is less."""
-    steps = math.ceil(hyper.num_epochs * steps_per_epoch(rows, hyper))
+    steps = math.ceil(hyper.num_epochs * steps_per_epoch(rows, hyper, processes))
     return min(steps, hyper.max_steps) if hyper.max_steps else steps
 
 

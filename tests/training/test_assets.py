@@ -92,7 +92,7 @@ def house(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hous
         yield House(
             instance,
             {
-                "settings": Settings(home=root, _env_file=None),
+                "settings": Settings(home=root, engines=root / "engines", _env_file=None),
                 "records": records,
                 "store": desk.store,
                 "artifacts": Artifacts(root / "artifacts"),
@@ -218,7 +218,7 @@ def test_mlflow_knows_that_a_training_failed_and_that_it_was_interrupted(house: 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"trainer": "axolotl"}, "trainer axolotl cannot be run yet"),
+        ({"trainer": "axolotl"}, "axolotl has no environment at"),
         ({"base_model_ref": "corpus@v1|never-trained"}, "'corpus@v1|never-trained' is not there"),
         ({"base_model_ref": "hf:/nowhere"}, "is not registered"),
         ({"resources": {"gpus": 0, "nodes": 2}}, "one node"),

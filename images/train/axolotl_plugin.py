@@ -1,0 +1,126 @@
+"""What runs of ours inside Axolotl: live metrics, sealed checkpoints, stop requests, and the facts of the end."""
+
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+try:
+    from axolotl.integrations.base import BasePlugin
+except ModuleNotFoundError:
+    # Our own environment reads only the constant and the arguments of this module.
+    BasePlugin = object
+import yaml
+from pydantic import BaseModel
+
+SAID = "llmops: "
+"""What every line begins with that the worker passes on to the run's log."""
+
+
+class Arguments(BaseModel):
+    """The keys that this plugin adds to Axolotl's configuration."""
+
+    llmops_job: str | None = None
+    llmops_patience: int | None = None
+    llmops_min_delta: float | None = None
+
+
+class Plugin(BasePlugin):
+    """Named in the configuration by the worker; it takes the worker's job from `llmops_job`."""
+
+    def get_input_args(self) -> str:
+        return "images.train.axolotl_plugin.Arguments"
+
+    def register(self, cfg: Any) -> None:
+        """Refuse keys that Axolotl's schema passes over in silence: a setting that does nothing is no setting."""
+        from axolotl.utils.schemas.config import AxolotlInputConfig
+
+        # Of the file, because the command line adds keys of its own that the schema does not know either.
+        written = yaml.safe_load(Path(cfg["axolotl_config_path"]).read_text(encoding="utf-8"))
+        known = {*AxolotlInputConfig.model_fields, *Arguments.model_fields}
+        if unknown := sorted(set(written) - known):
+            raise ValueError(f"axolotl has no setting {', '.join(unknown)}")
+
+    def pre_lora_load(self, cfg: Any, model: Any) -> None:
+        self._seed(cfg)
+
+    def post_model_load(self, cfg: Any, model: Any) -> None:
+        from images.train.weights import keep_four_bits
+
+        keep_four_bits(model)
+
+    def _seed(self, cfg: Any) -> None:
+        import torch
+
+        # The adapter starts as it does under our own trainer: from the seed, whatever was drawn before.
+        torch.manual_seed(cfg.seed)
+
+    def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
+        from transformers import EarlyStoppingCallback, TrainerCallback
+
+        from images.train import faults
+        from images.train.progress import Progress, Snapshot, StopWithCheckpoint, Watch
+        from images.train.reporter import Reporter
+        from llmops_assets.specs.training import TrainJobSpec
+
+        job = json.loads(Path(cfg.llmops_job).read_text(encoding="utf-8"))
+        reporter = Reporter({"metrics": job.get("metrics")})
+        for handler in reporter.log.handlers:
+            handler.setFormatter(logging.Formatter(SAID + "%(message)s"))
+        self._job, self._trainer, self._reporter = job, trainer, reporter
+        self._spec = TrainJobSpec.model_validate(job["spec"])
+        self._start = Snapshot(trainer.model)
+        self._progress = Progress(reporter, Watch(trainer, None), faults.identity(self._spec, job))
+        plugin = self
+
+        class Listen(TrainerCallback):
+            def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+                # Axolotl sets its own handler just before: it would save a half-trained model as the result.
+                reporter.listen(job.get("grace_seconds", 120.0))
+                plugin._graceful = reporter.finishing_first()
+                plugin._graceful.__enter__()
+                plugin._began = time.monotonic()
+
+        added: list[Any] = [self._progress, Listen()]
+        if cfg.llmops_patience:
+            added += [EarlyStoppingCallback(cfg.llmops_patience, cfg.llmops_min_delta or 0.0), StopWithCheckpoint()]
+        return added
+
+    def post_train(self, cfg: Any, model: Any) -> None:
+        """Save the weights and what is to be known of them. Axolotl calls it twice: the second time changes nothing."""
+        facts_file = Path(cfg.llmops_job).with_name("facts.json")
+        if facts_file.exists():
+            return
+        self._graceful.__exit__(None, None, None)
+        facts = self._facts()
+        temporary = facts_file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(facts), encoding="utf-8")
+        os.replace(temporary, facts_file)
+        if "stopped" in facts:
+            sys.stdout.flush()
+            os._exit(0)
+
+    def _facts(self) -> dict[str, Any]:
+        from images.train.session import Session, outcome, stopped
+        from images.train.weights import save
+
+        job, trainer, spec = self._job, self._trainer, self._spec
+        if (message := stopped(trainer.state, self._reporter)) is not None:
+            return {"stopped": message}
+        stopping = trainer.args.load_best_model_at_end
+
+        def write(output: Path) -> str:
+            stop_token = job.get("stop_token")
+            return save(trainer.model, trainer.processing_class, output, stop_token, full=spec.method == "full")
+
+        session = Session(
+            trainer=trainer,
+            evaluated=trainer.eval_dataset is not None,
+            save=write,
+            stopping=spec.hyperparams.early_stopping if stopping else None,
+        )
+        seconds = time.monotonic() - self._began
+        return outcome(session, self._progress, self._start, seconds, job["resumed_from"], Path(job["output"]))

@@ -1,0 +1,52 @@
+"""`python -m images.train.rank JOB.json`: one of the processes that share a training, started by torchrun."""
+
+import importlib
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from images.train.distributed import SAID, rank
+from images.train.reporter import Reporter, Stopped
+from llmops_assets.specs.training import TrainJobSpec
+
+
+def main(job_file: str) -> int:
+    """Train in this process with the others; the first of them speaks for all."""
+    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    first = rank() == 0
+    reporter = Reporter({"metrics": job.get("metrics") if first else None})
+    for handler in reporter.log.handlers:
+        handler.setFormatter(logging.Formatter(SAID + "%(message)s"))
+    if not first:
+        reporter.log.setLevel(logging.ERROR)
+    threading.Thread(target=_watch, args=(reporter, Path(job["stop"])), daemon=True).start()
+    spec = TrainJobSpec.model_validate(job["spec"])
+    try:
+        importlib.import_module("images.train.sft").train(spec, job, reporter)
+    except Stopped as stop:
+        if first:
+            Path(job_file).with_name("ranks.stopped").write_text(str(stop), encoding="utf-8")
+    return 0
+
+
+def _watch(reporter: Reporter, stop: Path) -> None:
+    """Heed the stop file, and end when the worker that started all of this is gone."""
+    worker = os.environ.get("LLMOPS_WORKER_PID")
+    while True:
+        if stop.exists():
+            reporter.stop_reason = stop.read_text(encoding="utf-8") or "asked to"
+            return
+        if worker and not psutil.pid_exists(int(worker)):
+            reporter.stop_reason = "the process that started this training is gone"
+            return
+        time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
