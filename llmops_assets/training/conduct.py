@@ -78,16 +78,19 @@ def plan_record(
         available=device.memory_bytes,
         length=longest,
     )
+    processes = _processes(spec, device)
     sampled = spec.rlhf is not None and spec.rlhf.algorithm != "dpo"
     hyper = spec.hyperparams
     # Pairs of two equal answers teach nothing and are left out.
-    steps = spec.rlhf.ppo_steps if sampled else total_steps(
-        facts["rows"]["train"] - same_pairs(figures), hyper, _processes(spec, device)
+    steps = (
+        spec.rlhf.ppo_steps
+        if sampled
+        else total_steps(facts["rows"]["train"] - same_pairs(figures), hyper, processes)
     )
-    epochs = steps * hyper.batch_size * hyper.gradient_accumulation_steps / facts["rows"]["train"]
+    epochs = steps * hyper.batch_size * hyper.gradient_accumulation_steps * processes / facts["rows"]["train"]
     seconds = training_seconds(
         shape,
-        tokens=int(facts["tokens"] * epochs),
+        tokens=int(facts["tokens"] * epochs / processes),
         method=spec.method,
         checkpointing=memory.checkpointing,
         flops=achieved_flops(device),
