@@ -180,7 +180,8 @@ def _evaluation(spec: TrainJobSpec, work: Path, evaluated: bool) -> dict[str, An
 
 def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     """Train as `images.train.train` does, and leave the same folder: weights in `output`, sealed with their facts."""
-    engine = Path(job["engines"]) / "axolotl" / "bin" / "python"
+    # An image holds its own; elsewhere it is one of this machine.
+    engine = Path(os.environ.get("LLMOPS_IMAGE_ENGINES") or job["engines"]) / "axolotl" / "bin" / "python"
     if not engine.exists():
         raise AxolotlError(f"no environment of axolotl at {engine.parents[1]}: run `make engines`, or trainer: trl")
     faults.check_inputs(job)

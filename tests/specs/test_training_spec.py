@@ -609,7 +609,21 @@ def test_no_field_was_forgotten_in_the_test_above():
     leaves -= {"dataset_ref", "job_type", "rag.retriever_type", "evaluation.judge", "rlhf.reward_lr"}
     # What may be searched is no part of a recipe: each trial is one of its own.
     leaves -= {"search"}
+    # One device shares nothing: the test below asks for two.
+    leaves -= {"resources.sharding"}
     assert leaves == {path for paths in CHANGES.values() for path in paths}
+
+
+def test_how_devices_share_a_training_is_part_of_the_recipe():
+    keys = {
+        TrainJobSpec.model_validate(job("SFT", resources={"gpus": 2, "sharding": way})).recipe_key()
+        for way in (None, "fsdp", "ddp", "zero2", "zero3")
+    }
+    assert len(keys) == 5
+
+
+def test_one_device_shares_nothing():
+    assert training_faults("SFT", resources={"gpus": 1, "sharding": "fsdp"}) == ["resources.sharding"]
 
 
 def test_another_dataset_is_the_same_recipe():

@@ -221,7 +221,7 @@ def test_mlflow_knows_that_a_training_failed_and_that_it_was_interrupted(house: 
         ({"trainer": "axolotl"}, "axolotl has no environment at"),
         ({"base_model_ref": "corpus@v1|never-trained"}, "'corpus@v1|never-trained' is not there"),
         ({"base_model_ref": "hf:/nowhere"}, "is not registered"),
-        ({"resources": {"gpus": 0, "nodes": 2}}, "one node"),
+        ({"resources": {"gpus": 0, "nodes": 2}}, "write nodes: 1"),
         ({"model_family": "mistral"}, "config.json is not mistral"),
     ],
 )

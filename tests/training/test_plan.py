@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from llmops_assets.training.plan import (
     training_key,
 )
 from resources.gpus import cpu, parse_nvidia_smi
-from tests.training.conftest import pretrain_spec, sft_spec
+from tests.training.conftest import sft_spec
 
 LLAMA_8B = Shape(
     hidden=4096, layers=32, heads=32, kv_heads=8, head_dim=128, intermediate=14336, vocabulary=128256, tied=False
@@ -133,12 +134,24 @@ def test_the_key_changes_with_all_that_changes_the_weights() -> None:
     assert len(others) == 3 and key not in others
 
 
-def test_several_gpus_are_not_supported_yet_where_there_are_any() -> None:
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"trainer": "axolotl"}, "trainer axolotl trains on one GPU"),
+        ({"method": "qlora"}, "four-bit weights cannot be sharded"),
+        ({"resources": {"gpus": 2, "sharding": "zero3"}}, "zero3 needs DeepSpeed"),
+    ],
+)
+def test_what_several_gpus_cannot_share_is_refused(change: dict[str, Any], reason: str) -> None:
     two = {**sft_spec("hf:x"), "resources": {"gpus": 2}}
-    check_supported(spec(two), gpus_found=0)
-    with pytest.raises(PlanError, match="one GPU"):
-        check_supported(spec(two), gpus_found=2)
-    check_supported(spec(pretrain_spec()))
+    check_supported(spec(two), gpus_found=2)
+    with pytest.raises(PlanError, match=reason):
+        check_supported(spec({**two, **change}), gpus_found=2)
+
+
+def test_several_nodes_need_gpus() -> None:
+    with pytest.raises(PlanError, match="write nodes: 1"):
+        check_supported(spec({**sft_spec("hf:x"), "resources": {"gpus": 1, "nodes": 2}}), gpus_found=0)
 
 
 def test_batches_hold_rows_of_like_length_and_every_row_once_in_a_fixed_order() -> None:
