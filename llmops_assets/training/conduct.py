@@ -83,9 +83,7 @@ def plan_record(
     hyper = spec.hyperparams
     # Pairs of two equal answers teach nothing and are left out.
     steps = (
-        spec.rlhf.ppo_steps
-        if sampled
-        else total_steps(facts["rows"]["train"] - same_pairs(figures), hyper, processes)
+        spec.rlhf.ppo_steps if sampled else total_steps(facts["rows"]["train"] - same_pairs(figures), hyper, processes)
     )
     epochs = steps * hyper.batch_size * hyper.gradient_accumulation_steps * processes / facts["rows"]["train"]
     seconds = training_seconds(
