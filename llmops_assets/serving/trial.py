@@ -89,3 +89,8 @@ def measure_parity(
         passed=not (found if exact else [one for one in found if one.kind in OF_THE_PROMPT]),
         at=datetime.now(UTC),
     )
+
+
+def holds(known: ParityRecord, model: RegisteredModelRecord, items: int) -> bool:
+    """Whether an earlier comparison still says that `model` is served as it was evaluated, on as many items."""
+    return known.passed and known.model_hash == model.content_hash and known.items >= items
