@@ -206,8 +206,14 @@ def _train(engine: Path, spec: TrainJobSpec, job: dict[str, Any], reporter: Repo
     (work / "job.json").write_text(json.dumps({**job, "resumed_from": step}, ensure_ascii=False), encoding="utf-8")
     config = work / "config.yaml"
     config.write_text(yaml.safe_dump(render(spec, job, work, count, evaluated), sort_keys=False), encoding="utf-8")
-    with reporter.finishing_first():
-        code = _run(engine, config, job, work, reporter)
+    try:
+        with reporter.finishing_first():
+            code = _run(engine, config, job, work, reporter)
+    finally:
+        # Axolotl reads plain files: where rows are sealed at rest, these must not outlive it.
+        for name in ("train.parquet", "validation.parquet"):
+            (work / name).unlink(missing_ok=True)
+        shutil.rmtree(work / "prepared", ignore_errors=True)
     ended = work / "facts.json"
     if code != 0 or not ended.exists():
         raise AxolotlError(_failure(code, work))
