@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmops_assets.evaluation import chat
 from llmops_assets.evaluation import metrics as m
 from llmops_assets.evaluation.answers import Likelihood, measure
 from llmops_assets.evaluation.case import Case, Evaluated, Identity, Worst, told
@@ -28,10 +29,33 @@ class CorpusEvaluation:
 
 
 def evaluate(case: Case) -> Evaluated:
-    """Perplexity and bits per byte of the test split."""
+    """Perplexity and bits per byte of the test split, and the suites that need no conversation."""
     result = evaluate_corpus(case)
     record = corpus_record(case.identity, case.tuned.content_hash, result, case.answers)
-    return Evaluated(record, corpus_rows(result), least_likely(result))
+    rows, worst = corpus_rows(result), least_likely(result)
+    if not case.suites:
+        return Evaluated(record, rows, worst)
+    suites = chat.chat_suites(case.spec, case.test, case.suites)
+    chosen = {name: items for name, items in suites.items() if all(item.choices for item in items)}
+    if skipped := [name for name in suites if name not in chosen]:
+        note = f"It was not asked {', '.join(skipped)}: a pre-trained model answers no questions, it ranks choices"
+        record = record.model_copy(update={"baseline": f"{record.baseline}. {note}"})
+    if len(skipped) == len(case.suites):
+        return Evaluated(record, rows, worst)
+    asked = chat.evaluate_chat(case, chosen)
+    also = chat.chat_record(case, asked)
+    record = record.model_copy(
+        update={
+            "metrics": [*record.metrics, *also.metrics],
+            "items": record.items | also.items,
+            "answered": record.answered | also.answered,
+            "general": also.general,
+            "judges": also.judges,
+            "seconds": record.seconds + also.seconds,
+            "settings": record.settings | {"suites": also.settings["tuned"]},
+        }
+    )
+    return Evaluated(record, [*rows, *chat.chat_rows(asked)], worst)
 
 
 def evaluate_corpus(case: Case) -> CorpusEvaluation:

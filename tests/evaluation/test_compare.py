@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from images.train import bertscore, choices, generate, harness
+from images.train import bertscore, choices, generate, harness, perplexity
 from llmops_assets.evaluation import harness as tasks
 from llmops_assets.evaluation import report
 from llmops_assets.evaluation.answers import Model
@@ -32,6 +32,7 @@ class InProcess:
 
     def run(self, context: Any, job: dict[str, Any], *, work_dir: Path) -> dict[str, Any]:
         tasks = {"generate": generate, "choices": choices, "harness": harness, "bertscore": bertscore}
+        tasks["perplexity"] = perplexity
         return tasks[job["task"]].run(job)
 
 
@@ -178,3 +179,23 @@ def test_lm_eval_and_bertscore_stand_beside_the_other_figures(
     assert record.metric("lanes@v1", "accuracy", "base") and record.general == ["lanes@v1"]
     assert record.metric("test", "bertscore").value > 0.99 > record.metric("test", "bertscore", "base").value
     assert record.metric("test", "chrf").value > 99 and record.metric("test", "bleu") is None, "those that were named"
+
+
+def test_a_pre_trained_model_ranks_choices_and_answers_no_questions(models: SimpleNamespace) -> None:
+    chat = case(models, models.one, models.two)
+    corpus = chat_frame([(f"d{n}", "lane", q, "", {}) for n, q in enumerate(models.questions)])
+    corpus = corpus.with_columns(text=corpus["messages"].list.first().struct.field("content"))
+    suites = chat.suites | {"free@v1": Rows("eval_suite", chat.test.frame)}
+    options = {"job_type": "PRETRAIN", "base_model_ref": None, "method": "full"}
+    made = dataclasses.replace(
+        chat,
+        spec=spec_of("tiny-base", "corpus@v1", **options),
+        test=Rows("pretrain_corpus", corpus),
+        suites=suites,
+        base=None,
+        production=None,
+    )
+    record = evaluate(made).record
+    assert record.metric("test", "perplexity").n == 40 and record.metric(GENERAL, "accuracy").value == 1
+    assert record.items == {"test": 40, GENERAL: 40} and "not asked free@v1" in record.baseline
+    assert not withholding(record, POLICY)
