@@ -13,7 +13,7 @@ import polars as pl
 Batches = Callable[[list[str] | None], Iterator[pl.DataFrame]]
 """Gives the batches of a table from the beginning, each time it is called: all columns (None) or those named."""
 
-ROWS = 16_384
+ROWS = 8_192
 """Rows of a batch: enough to spread what a pass costs by itself, few enough to hold several at a time."""
 
 A, B = TypeVar("A"), TypeVar("B")
@@ -32,8 +32,9 @@ def of(rows: pl.DataFrame | Batches) -> Batches:
     return batches
 
 
-def regrouped(frames: Iterable[pl.DataFrame], rows: int = ROWS) -> Iterator[pl.DataFrame]:
-    """The same rows in batches of about `rows`, where they come in many small ones."""
+def regrouped(frames: Iterable[pl.DataFrame], rows: int | None = None) -> Iterator[pl.DataFrame]:
+    """The same rows in batches of about `rows` (by default `ROWS`), where they come in many small ones."""
+    rows = rows or ROWS
     waiting: list[pl.DataFrame] = []
     height, any_batch = 0, False
     for frame in frames:
@@ -59,7 +60,7 @@ def mapped(function: Callable[[A], B], items: Iterable[A], workers: int | None =
         running: deque[Future[B]] = deque()
         for item in items:
             running.append(pool.submit(function, item))
-            if len(running) > workers:
+            if len(running) >= workers:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()

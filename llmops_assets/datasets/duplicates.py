@@ -119,14 +119,17 @@ def keys(rows: pl.DataFrame, dataset_type: str, how: Near) -> Keys:
 
 def joined(parts: Iterable[Keys]) -> Keys:
     """The keys of all batches, in order."""
-    found = list(parts)
-    return Keys(
-        table=pl.concat([part.table for part in found], rechunk=True),
-        bands=np.concatenate([part.bands for part in found], axis=1),
-        low=np.concatenate([part.low for part in found]),
-        asked=np.concatenate([part.asked for part in found], axis=1),
-        asked_low=np.concatenate([part.asked_low for part in found]),
-    )
+    tables: list[pl.DataFrame] = []
+    arrays: dict[str, list[np.ndarray]] = {"bands": [], "low": [], "asked": [], "asked_low": []}
+    for part in parts:
+        tables.append(part.table)
+        for name, found in arrays.items():
+            found.append(getattr(part, name))
+    whole = {}
+    for name, axis in (("bands", 1), ("low", 0), ("asked", 1), ("asked_low", 0)):
+        # One after another, each dropped once it is joined: all at once would be held twice.
+        whole[name] = np.concatenate(arrays.pop(name), axis=axis)
+    return Keys(table=pl.concat(tables, rechunk=True), **whole)
 
 
 def components(size: int, pairs: np.ndarray) -> np.ndarray:

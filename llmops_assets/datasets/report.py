@@ -83,7 +83,6 @@ class _Part:
     mentions: pl.DataFrame
     scores: pl.DataFrame
     worst: pl.DataFrame
-    keys: duplicates.Keys
     where: pl.DataFrame
     categories: Counter[str]
     lengths: pl.DataFrame
@@ -109,20 +108,24 @@ def analyse(
     scorer = flagging or toxicity.Lexicon()
     again = batches.of(rows)
 
-    def look(batch: pl.DataFrame) -> _Part:
-        return _look(batch, dataset_type, personal, near, scorer, tokens, max_tokens)
+    def look(batch: pl.DataFrame) -> tuple[_Part, duplicates.Keys]:
+        part = _look(batch, dataset_type, personal, scorer, tokens, max_tokens)
+        return part, duplicates.keys(batch, dataset_type, near)
 
     # The morphological analyser that finds names is one object with threads of its own.
     workers = 1 if personal.names is not None else None
-    parts = list(batches.mapped(look, batches.regrouped(again(None)), workers))
-    where = pl.concat([part.where for part in parts], rechunk=True)
-    keys = duplicates.joined(part.keys for part in parts)
-    lengths = pl.concat([part.lengths for part in parts], rechunk=True)
-    scores = pl.concat([part.scores for part in parts], rechunk=True)
+    parts: list[_Part] = []
+    kept: list[duplicates.Keys] = []
     personal_data, categories = Counter[tuple[str, str]](), Counter[str]()
-    for part in parts:
+    for part, keys_of_part in batches.mapped(look, batches.regrouped(again(None)), workers):
+        parts.append(part)
+        kept.append(keys_of_part)
         personal_data.update(part.pii)
         categories.update(part.categories)
+    keys = duplicates.joined(kept.pop(0) for _ in range(len(kept)))
+    where = pl.concat([part.where for part in parts], rechunk=True)
+    lengths = pl.concat([part.lengths for part in parts], rechunk=True)
+    scores = pl.concat([part.scores for part in parts], rechunk=True)
     conflicts = _conflicts(keys.table, where)
     findings = pl.concat([part.findings for part in parts] + [conflicts])
     worst = pl.concat([part.worst for part in parts]).sort("score", "row_id").head(WORST)
@@ -165,7 +168,6 @@ def _look(
     batch: pl.DataFrame,
     dataset_type: str,
     personal: pii.Detector,
-    near: duplicates.Near,
     scorer: toxicity.ToxicityScorer,
     tokens: Tokens | None,
     max_tokens: int | None,
@@ -209,7 +211,6 @@ def _look(
         mentions=bias.count(whole, offended.list.len() > 0),
         scores=scores,
         worst=pl.concat([lowest.drop("number"), where[at].drop("row_id"), answers[at].to_frame()], how="horizontal"),
-        keys=duplicates.keys(batch, dataset_type, near),
         where=where,
         categories=Counter(dict(batch.group_by(pl.col("category").fill_null(NO_CATEGORY)).len().iter_rows())),
         lengths=lengths,
