@@ -137,7 +137,7 @@ class Progress(TrainerCallback):
         if now - self._said >= _SAY_EVERY_SECONDS or last:
             self._said = now
             self._say(state, now)
-        if now - self._measured >= _SYSTEM_EVERY_SECONDS:
+        if now - self._measured >= _SYSTEM_EVERY_SECONDS or last:
             self._measured = now
             self.reporter.metrics({"step": state.global_step, **system_metrics(self._process)})
 
