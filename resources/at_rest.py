@@ -39,7 +39,8 @@ def holds_rows(name: PurePosixPath) -> bool:
         inside = parts[4:]
         return bool(inside) and inside[0] in _TRAINED and name.suffix in (".jsonl", ".html", ".parquet")
     if parts[0] == "answers":
-        return name.suffix == ".jsonl"
+        # What lies beside the folders are verdicts of a judge by hashes, appended to line by line.
+        return len(parts) > 2 and name.suffix == ".jsonl"
     return True
 
 

@@ -1,7 +1,7 @@
 """What passes between the platform and its worker is sealed on the disk, and read on both sides."""
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import polars as pl
 import pytest
@@ -11,7 +11,7 @@ from images.train.chat import Row
 from llmops_assets.evaluation.answers import Model, kept
 from llmops_assets.training import folders
 from resources.artifacts import Artifacts
-from resources.at_rest import reseal
+from resources.at_rest import holds_rows, reseal
 from resources.encryption import EncryptionError, Keyring, is_sealed, new_key
 from resources.records import Records
 from resources.trainer import Trainer
@@ -100,3 +100,25 @@ def test_another_key_leaves_the_folder_of_a_plan_whole(tmp_path, keys):
     assert done.changed == 1
     assert folders.facts(folder) == {"rows": 1}
     assert is_sealed((folder / "train.parquet").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "sealed_at_rest"),
+    [
+        ("uploads/desk@v1/rows.jsonl", True),
+        ("datasets/chunks/ab/abcd.parquet", True),
+        ("datasets/manifests/abcd.json", False),
+        ("datasets/configs/abcd.json", False),
+        ("reports/desk@v1/quality.html", True),
+        ("answers/0123/output.jsonl", True),
+        ("answers/0123/complete.json", False),
+        ("answers/judge-0123.jsonl", False),
+        ("models/sft/desk/0123/plan/train.parquet", True),
+        ("models/sft/desk/0123/evaluation/recipe/answers.jsonl", True),
+        ("models/sft/desk/0123/evaluation/recipe/README.md", False),
+        ("models/sft/desk/0123/merged/model.safetensors", False),
+        ("models/sft/desk/0123/plan/.lock", False),
+    ],
+)
+def test_what_is_sealed_is_what_is_read_back_by_those_who_hold_the_keys(name, sealed_at_rest):
+    assert holds_rows(PurePosixPath(name)) == sealed_at_rest
