@@ -15,7 +15,7 @@ _PARTITION_TAGS = ("dagster/partition", "dagster/partition/dataset")
 
 
 class Busy(RuntimeError):
-    """Runs work on the partitions."""
+    """Someone works on the partitions, or on the files that hold their events."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,8 @@ class EventLog:
                 try:
                     connection.execute("VACUUM")
                     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                except sqlite3.OperationalError as error:
+                    raise Busy(f"{path} is in use ({error}): repeat the command in a moment, it goes on") from error
                 finally:
                     connection.close()
 

@@ -69,6 +69,7 @@ def forget(
     """
     from llmops_assets.datasets.erasure import Wanted
     from llmops_assets.datasets.forget import find
+    from resources.event_log import Busy
 
     wanted = Wanted(
         texts=tuple([*(match or []), *_lines(match_file)]),
@@ -98,7 +99,10 @@ def forget(
             fail("this deletes rows for good: look at --dry-run, then give --yes")
         typer.confirm("Delete this for good?", abort=True)
     since = now()
-    done = _carry_out(platform, plan, wanted, name, request, reason)
+    try:
+        done = _carry_out(platform, plan, wanted, name, request, reason)
+    except Busy as error:
+        fail(str(error), Exit.UNAVAILABLE)
     _print_done(done, json)
     if done["left"]:
         raise typer.Exit(int(Exit.FAILED))

@@ -28,7 +28,7 @@ from llmops_assets.specs.records import (
 )
 from resources import erasures
 from resources.artifacts import Artifacts
-from resources.catalog import Catalog, Dataset
+from resources.catalog import Catalog, Dataset, NotFound
 from resources.dataset_store import DatasetStore, Manifest
 from resources.encryption import Keyring
 from resources.records import Records
@@ -144,12 +144,12 @@ def _cell(training: Training) -> str:
 def find(platform: Platform, name: str, wanted: Wanted, *, everywhere: bool = False) -> Plan:
     """Look through every version of a dataset and all that was made from it, what was learned, and the traffic.
 
-    Other datasets are only counted (`elsewhere`), unless `everywhere`. Raises LookupError for an unknown name.
+    Other datasets are only counted (`elsewhere`), unless `everywhere`. Raises NotFound for an unknown name.
     """
     entries = {entry.key: entry for entry in platform.catalog.datasets()}
     if not any(entry.spec.name == name for entry in entries.values()):
         known = ", ".join(sorted({entry.spec.name for entry in entries.values()})) or "none yet"
-        raise LookupError(f"there is no dataset {name!r}; known are: {known}")
+        raise NotFound(f"there is no dataset {name!r}; known are: {known}. Give its name without a version")
     manifests: dict[str, list[Manifest]] = {}
     for manifest in platform.store.manifests():
         manifests.setdefault(manifest.dataset, []).append(manifest)

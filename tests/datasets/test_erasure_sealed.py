@@ -83,6 +83,25 @@ def register_digest(w, path: Path) -> str:
     return hashlib.sha256(f"{path.name}\0{content}\n".encode()).hexdigest()
 
 
+def test_a_name_that_is_none_and_a_run_under_way_are_refused(sealed, monkeypatch):
+    import dagster as dg
+
+    from llmops_assets.cli.stack import prepare_home
+
+    unknown = CliRunner().invoke(app, ["dataset", "forget", "desk@v1", "--match", NAME])
+    assert isinstance(unknown.exception, LookupError) and "without a version" in str(unknown.exception)
+    prepare_home(sealed.settings)
+    monkeypatch.setenv("DAGSTER_HOME", str(sealed.settings.dagster_home))
+    with dg.DagsterInstance.get() as instance:
+        tags = {"dagster/partition": "desk@v1"}
+        run = instance.create_run_for_job(
+            dg.job(name="busy")(lambda: None), tags=tags, status=dg.DagsterRunStatus.STARTED
+        )
+    busy = forget()
+    assert busy.exit_code == 5 and run.run_id[:8] in busy.output
+    assert sealed.catalog.dataset_entry("desk@v1").status == "active"
+
+
 def test_what_it_cannot_remove_is_named_and_keeps_the_erasure_open(sealed):
     w = sealed
     note = w.settings.root / "note-of-a-colleague.txt"
