@@ -107,16 +107,13 @@ def bench_patterns(count: int) -> None:
     by_presidio = [(n, s.start, s.end, s.type) for n, found in enumerate(same) for s in found]
     by_text = [(n, s.start, s.end, s.type) for n, found in enumerate(alone) for s in found]
     everywhere = list(spans.select("text", "start", "end", "type").iter_rows())
-    print(
-        f"spans: {spans.height:,}; the same text by text: {everywhere == by_text}, in presidio: {by_column == by_presidio}"
-    )
+    print(f"spans: {spans.height:,}; the same text by text: {everywhere == by_text}", end="")
+    print(f", in presidio: {by_column == by_presidio}")
     with_data = [n for n in range(len(few)) if n % 20 == 3]
     alike = [n for n in range(len(few)) if n % 20 == 11]
     for name, found in (("ours", same), ("presidio's own", plain)):
         hits, wrong = sum(bool(found[n]) for n in with_data), sum(bool(found[n]) for n in alike)
-        print(
-            f"{name:15} rows with personal data found {hits:,} of {len(with_data):,}, look-alikes {wrong:,} of {len(alike):,}"
-        )
+        print(f"{name:15} personal data found in {hits:,} of {len(with_data):,} rows, in look-alikes {wrong:,}")
 
 
 def bench_toxicity(data: Path) -> None:
@@ -130,9 +127,7 @@ def bench_toxicity(data: Path) -> None:
     flagged, listed = timed(lambda: (Lexicon().groups(pl.Series(texts)).list.len() > 0).to_list())
     right = sum(a and b for a, b in zip(flagged, toxic, strict=True))
     rate = len(texts) / listed
-    print(
-        f"lexicon, all {len(texts):,}: precision {right / sum(flagged):.3f}, recall {right / sum(toxic):.3f}, {rate:,.0f}/s"
-    )
+    print(f"lexicon: precision {right / sum(flagged):.3f}, recall {right / sum(toxic):.3f}, {rate:,.0f} texts/CPU-s")
     (model, judged), spent = timed(lambda: train(texts, toxic, threshold=0.5))
     print(f"linear, {judged.texts:,} held out: {judged}; trained in {spent:.1f} CPU-s")
     _, spent = timed(lambda: model.groups(pl.Series(texts)))
