@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from llmops_assets.datasets.name_words import SURNAMES, gazetteer, kiwi
+from llmops_assets.datasets.name_words import gazetteer, kiwi
 from llmops_assets.datasets.names import find_names
+from llmops_assets.datasets.patterns import SURNAMES
 
 Spans = list[tuple[int, int]]
 

@@ -1,8 +1,8 @@
-"""Personal data by pattern, beside presidio with the same patterns, and toxicity: `python -m benchmarks.pii [toxicity]`.
+"""Patterns beside presidio with the same ones, and toxicity: `python -m benchmarks.pii [toxicity]`.
 
 Made rows, one in twenty with personal data and as many with look-alikes. Prints texts per CPU-second of each way,
-whether the spans are the same, and what presidio's own recognizers make of the same rows. `toxicity` prints what the word list,
-and a model trained on four fifths of public data (UnSmile, not shipped), reach on it.
+whether the spans are the same, and what presidio's own recognizers make of the same rows. `toxicity` prints what the
+word list, and a model trained on four fifths of public data (UnSmile, not shipped), reach on it.
 """
 
 import argparse

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from llmops_assets.datasets.lexicon import words
 from llmops_assets.datasets.name_context import TAIL, around, covering, may_end, role
 from llmops_assets.datasets.name_foreign import RUN, Candidate, joined, known, several, single
-from llmops_assets.datasets.name_words import COMPOUND_SURNAMES, common, elsewhere, is_noun, korean
+from llmops_assets.datasets.name_words import common, elsewhere, is_noun, korean
+from llmops_assets.datasets.patterns import COMPOUND_SURNAMES
 from llmops_assets.datasets.privacy import Span
 
 if TYPE_CHECKING:

@@ -10,15 +10,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from llmops_assets.datasets.lexicon import words
+from llmops_assets.datasets.patterns import COMPOUND_SURNAMES, SURNAMES
 
 if TYPE_CHECKING:
     from kiwipiepy import Kiwi
-
-SURNAMES = (
-    "김이박최정강조윤장임한오서신권황안송류유전홍고문양손배백허남심노하곽성차주우구나민진지엄채원천방공현함변염여추도소"
-    "석선설마길연위표명기반왕금옥육인맹제모탁국어은편용예경봉사부가복태목형피두감호음빈동온"
-)
-COMPOUND_SURNAMES = ("남궁", "황보", "제갈", "선우", "독고", "사공", "서문", "동방")
 
 LOCK = threading.Lock()
 """Of the analyser, which is not made for several threads at once."""

@@ -9,6 +9,8 @@ import msgspec
 import polars as pl
 
 from llmops_assets.datasets import names, privacy, texts
+from llmops_assets.datasets.pattern import FOLDABLE, Pattern, fold, superset
+from llmops_assets.datasets.patterns import PATTERNS, is_name, own_pattern
 from llmops_assets.datasets.pseudonyms import Pseudonyms, key_from
 from llmops_assets.specs.policy import Pii
 
@@ -35,7 +37,7 @@ class Detector:
     """What counts as personal data in a dataset, and what is done with it; the same for report, cleaning and checks."""
 
     names: NameFinder | None = None
-    patterns: tuple[privacy.Pattern, ...] = privacy.PATTERNS
+    patterns: tuple[Pattern, ...] = PATTERNS
     placeholders: Mapping[str, str] = field(default_factory=lambda: privacy.PLACEHOLDERS)
     mode: Literal["mask", "drop", "pseudonymise"] = "mask"
     pseudonyms: Pseudonyms | None = None
@@ -65,7 +67,7 @@ def detector(rules: Pii, dataset: str) -> Detector:
         pseudonyms = Pseudonyms(dataset.partition("@")[0], key_from())
     return Detector(
         names=names.find_names if rules.names else None,
-        patterns=(*privacy.PATTERNS, *map(privacy.own_pattern, own)),
+        patterns=(*PATTERNS, *map(own_pattern, own)),
         placeholders={**{recognizer.type: recognizer.shown for recognizer in own}, **rules.placeholders},
         mode=rules.mode,
         pseudonyms=pseudonyms,
@@ -88,14 +90,14 @@ class Masked:
     by_row: pl.DataFrame
 
 
-def candidates(values: pl.Series, patterns: Sequence[privacy.Pattern]) -> pl.DataFrame:
+def candidates(values: pl.Series, patterns: Sequence[Pattern]) -> pl.DataFrame:
     """Texts that a pattern could be found in: `text` (number), `value`, `odd`, and a flag for each pattern's number.
 
     The flags are a superset of where the patterns are found. `odd` are texts with characters that are folded first
     (full-width digits, unusual dashes): candidates for all patterns.
     """
     frame = pl.DataFrame({"value": values, "text": pl.int_range(len(values), dtype=pl.UInt32, eager=True)})
-    frame = frame.with_columns(odd=pl.col("value").str.contains(privacy.FOLDABLE))
+    frame = frame.with_columns(odd=pl.col("value").str.contains(FOLDABLE))
     frame = frame.with_columns(figures=pl.col("odd") | pl.col("value").str.contains(privacy.FIGURE))
     flags = []
     for numeric in (True, False):
@@ -104,7 +106,7 @@ def candidates(values: pl.Series, patterns: Sequence[privacy.Pattern]) -> pl.Dat
         found = table.select(
             "text",
             **{
-                number: pl.col("odd") | pl.col("value").str.contains(privacy.superset(pattern.expression))
+                number: pl.col("odd") | pl.col("value").str.contains(superset(pattern.expression))
                 for number, pattern in chosen.items()
             },
         )
@@ -116,12 +118,12 @@ def candidates(values: pl.Series, patterns: Sequence[privacy.Pattern]) -> pl.Dat
     return table.with_columns(pl.col(str(n)).fill_null(False) for n in range(len(patterns))).sort("text")
 
 
-def _found_in_columns(values: pl.Series, patterns: Sequence[privacy.Pattern]) -> dict[int, list[privacy.Span]]:
+def _found_in_columns(values: pl.Series, patterns: Sequence[Pattern]) -> dict[int, list[privacy.Span]]:
     found: dict[int, list[privacy.Span]] = {}
     table = candidates(values, patterns)
     flags = table.select(str(n) for n in range(len(patterns))).to_numpy()
     for number, text, odd, flagged in zip(table["text"], table["value"], table["odd"], flags, strict=True):
-        folded, positions = privacy.fold(text) if odd else (text, None)
+        folded, positions = fold(text) if odd else (text, None)
         spans = [
             privacy.Span(start, end, patterns[n].type, patterns[n].score)
             for n in flagged.nonzero()[0]
@@ -223,7 +225,7 @@ def _suspicious(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _in_extra(rows: pl.DataFrame, how: Detector) -> pl.DataFrame:
     leaves = [
-        (row, part, key.lower() in _NAME_KEYS and privacy.is_name(text), text)
+        (row, part, key.lower() in _NAME_KEYS and is_name(text), text)
         for row, extra in _suspicious(rows).iter_rows()
         for part, (key, text) in enumerate(_leaves(msgspec.json.decode(extra)))
     ]

@@ -10,6 +10,8 @@ from presidio_analyzer.nlp_engine import NlpArtifacts
 from presidio_analyzer.nlp_engine.no_op_nlp_engine import NoOpNlpEngine
 
 from llmops_assets.datasets import names, privacy
+from llmops_assets.datasets.pattern import Pattern, fold
+from llmops_assets.datasets.patterns import PATTERNS
 
 LANGUAGE = "ko"
 """Presidio wants one; the patterns are those of Korean and English texts alike."""
@@ -18,7 +20,7 @@ LANGUAGE = "ko"
 class FoldedPatternRecognizer(PresidioPatternRecognizer):
     """One pattern of `privacy`, run by presidio on the folded text; positions are those of the text as given."""
 
-    def __init__(self, pattern: privacy.Pattern) -> None:
+    def __init__(self, pattern: Pattern) -> None:
         self._pattern = pattern
         super().__init__(
             supported_entity=pattern.type,
@@ -35,7 +37,7 @@ class FoldedPatternRecognizer(PresidioPatternRecognizer):
     def analyze(
         self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None, regex_flags: int | None = None
     ) -> list[RecognizerResult]:
-        folded, positions = privacy.fold(text)
+        folded, positions = fold(text)
         results = super().analyze(folded, entities, nlp_artifacts, regex_flags)
         results = [r for r in results if privacy.stands_near(self._pattern, folded, r.start, r.end)]
         if positions is not None:
@@ -60,7 +62,7 @@ class NameRecognizer(EntityRecognizer):
 
 
 def analyzer(
-    patterns: Iterable[privacy.Pattern] = privacy.PATTERNS,
+    patterns: Iterable[Pattern] = PATTERNS,
     *,
     with_names: bool = True,
     extra: Iterable[EntityRecognizer] = (),

@@ -11,7 +11,7 @@ from typing import Protocol
 import polars as pl
 
 from llmops_assets.datasets.lexicon import toxic_stems
-from llmops_assets.datasets.privacy import superset
+from llmops_assets.datasets.pattern import superset
 from llmops_assets.specs.policy import Toxicity
 
 UNNAMED = "toxic"

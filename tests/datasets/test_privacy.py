@@ -10,8 +10,10 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmops_assets.datasets import pii, privacy
-from llmops_assets.datasets.privacy import PATTERNS, Span, find, fold, mask_text, superset
+from llmops_assets.datasets import checksums, pii, privacy
+from llmops_assets.datasets.pattern import fold, superset
+from llmops_assets.datasets.patterns import PATTERNS
+from llmops_assets.datasets.privacy import Span, find, mask_text
 
 MASKED = [
     ("홍길동의 주민등록번호는 123456-1234567입니다.", "[이름]의 주민등록번호는 [주민등록번호]입니다."),
@@ -114,7 +116,7 @@ def test_placeholders_are_the_callers():
 
 def test_a_checksum_never_rejects_a_number_with_a_hyphen():
     number = "901231-1234560"
-    assert not privacy.rrn_checksum_holds(number)
+    assert not checksums.rrn_checksum_holds(number)
     assert mask_text(number)[0] == "[주민등록번호]"
 
 

@@ -1,0 +1,131 @@
+"""What one shape of personal data is, the text that it is looked for in, and a looser shape for a column at once."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """One shape of one type of personal data, on folded text.
+
+    `label` must stand directly before `body` and is not part of the span; where `unless` stands directly before it,
+    the body is something else (an order number). `valid` judges the span: a date, a checksum.
+    """
+
+    name: str
+    type: str
+    body: str
+    score: float
+    label: str = ""
+    unless: str = ""
+    valid: Callable[[str], bool] | None = None
+    numeric: bool = True
+    """Whether every match holds a digit or an at sign: texts without any need not be looked at."""
+    context: tuple[str, ...] = ()
+    """Words of which one must stand within `NEAR` characters, if there are any."""
+
+    @cached_property
+    def expression(self) -> str:
+        """For Python's `re`, whose look-behind has a fixed width: the span is the group ``span``."""
+        return f"(?:{self.label})(?P<span>{self.body})" if self.label else f"(?P<span>{self.body})"
+
+    @property
+    def with_lookbehind(self) -> str:
+        """The same for the `regex` module that presidio uses: the match itself is the span."""
+        before = f"(?<={self.label})" if self.label else ""
+        return f"{before}(?<!{self.unless}){self.body}" if self.unless else before + self.body
+
+
+def superset(expression: str) -> str:
+    """`expression` without look-around and upper bounds: it is found in every text that the original is found in.
+
+    An assertion can only forbid matches, and so can a bound ("two to seven" becomes "one or more"). What is left is a
+    small regular language, which the engine of polars runs in linear time.
+    """
+    out: list[str] = []
+    position = 0
+    while position < len(expression):
+        if re.match(r"\(\?<?[=!]", expression[position:]):
+            end = _group_end(expression, position)
+            if expression.startswith("(?=", position) and not expression[end:].strip(")"):
+                # What must follow the whole match can be part of it: nothing else comes after.
+                out.append(f"(?:{superset(expression[position + 3 : end - 1])})")
+            position = end
+            continue
+        if bounds := re.match(r"\{([0-9]+),[0-9]+\}", expression[position:]):
+            out.append("*" if bounds[1] == "0" else "+")
+            position += bounds.end()
+            continue
+        if expression[position] == "\\":
+            out.append(expression[position : position + 2])
+            position += 2
+            continue
+        if expression[position] == "[":
+            end = _class_end(expression, position)
+            out.append(expression[position:end])
+            position = end
+            continue
+        out.append(expression[position])
+        position += 1
+    return "".join(out)
+
+
+def _class_end(expression: str, start: int) -> int:
+    position = start + 1
+    if expression[position] == "^":
+        position += 1
+    if expression[position] == "]":
+        position += 1
+    while expression[position] != "]":
+        position += 2 if expression[position] == "\\" else 1
+    return position + 1
+
+
+def _group_end(expression: str, start: int) -> int:
+    depth, position = 0, start
+    while True:
+        char = expression[position]
+        if char == "\\":
+            position += 2
+            continue
+        if char == "[":
+            position = _class_end(expression, position)
+            continue
+        depth += {"(": 1, ")": -1}.get(char, 0)
+        position += 1
+        if depth == 0:
+            return position
+
+
+# Characters that stand for ASCII ones in numbers and addresses: full-width forms, digits of other scripts, the many
+# dashes and spaces. Enclosed digits are left alone: "①010-…" is a list entry, not an eleven-digit number.
+_DIGIT_ZEROS = (0x0660, 0x06F0, 0x0966, 0xFF10, 0x1D7CE, 0x1D7D8, 0x1D7E2, 0x1D7EC, 0x1D7F6)
+_FOLDED: dict[str, str] = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+_FOLDED |= {chr(zero + digit): str(digit) for zero in _DIGIT_ZEROS for digit in range(10)}
+_FOLDED |= dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d\u30fc\u00ad", "-")
+_FOLDED |= dict.fromkeys(
+    "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000", " "
+)
+_FOLDED |= dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", "")
+_FOLDED["\u00ad"] = ""
+_FOLD_TABLE = str.maketrans(_FOLDED)
+FOLDABLE = "[" + "".join(sorted(_FOLDED)) + "]"
+"""Class of the characters that `fold` changes."""
+_FOLDABLE = re.compile(FOLDABLE)
+_DELETED = frozenset(char for char, folded in _FOLDED.items() if not folded)
+
+
+def fold(text: str) -> tuple[str, list[int] | None]:
+    """The text that patterns are matched on, and for each of its characters the position in `text` (None: the same).
+
+    The map has one entry more than the folded text, for spans that end at its end.
+    """
+    if text.isascii() or _FOLDABLE.search(text) is None:
+        return text, None
+    folded = text.translate(_FOLD_TABLE)
+    if len(folded) == len(text):
+        return folded, None
+    positions = [index for index, char in enumerate(text) if char not in _DELETED]
+    return folded, [*positions, len(text)]
