@@ -89,7 +89,8 @@ def step(defs: Any, cell: str, asset: str) -> tuple[float, list[Any]]:
         jobs=[dg.define_asset_job("step", selection=dg.AssetSelection.assets(asset).without_checks())],
     ).resolve_job_def("step")
     with dg.DagsterInstance.get() as instance:
-        result = job.execute_in_process(instance=instance, partition_key=cell)
+        quiet = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+        result = job.execute_in_process(instance=instance, partition_key=cell, run_config=quiet)
         events = [e for e in result.all_events if e.step_key == asset and e.event_type_value.startswith("STEP_")]
         entries = instance.all_logs(result.run_id)
     at = {

@@ -102,9 +102,10 @@ class Trainer:
         with _following(files["metrics"], on_metrics):
             try:
                 self._launch(context, full, files["json"])
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  whatever ended it, the worker's own words are what counts
                 kind = TrainerError if files["error"].exists() else TrainerKilled
-                raise kind(_failure(job, files, error)) from error
+                # Whoever looks for the root of a failure should find the worker's words, not that a process ended.
+                raise kind(_failure(job, files, error)) from None
         if not files["result"].exists():
             raise TrainerKilled(_failure(job, files, None))
         return json.loads(files["result"].read_text(encoding="utf-8"))

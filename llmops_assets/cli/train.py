@@ -64,6 +64,8 @@ def start(
     spec = load_checked(file, TrainJobSpec)
     since = now()
     spec = pinned(spec)
+    if spec.search is not None:
+        say("the ranges in `search` are for `llmops tune`: this trains the values in hyperparams")
     partition = request(spec)
     if json:
         print_json({"partition": partition, "dataset": spec.dataset_ref, "recipe": spec.recipe_key()})

@@ -173,7 +173,7 @@ class Watcher:
                 if not check.passed:
                     self.say(f"  check {check.asset}.{check.name} FAILED: {check.description}")
             elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
-                error = error or _root_message(event.step_failure_data.error)
+                error = error or root_message(event.step_failure_data.error)
         return error
 
     def check(self, asset: str, name: str, partition: str) -> Check | None:
@@ -210,7 +210,7 @@ def _check(event: "dg.DagsterEvent") -> Check:
     )
 
 
-def _root_message(error: object) -> str:
+def root_message(error: object) -> str:
     """The message of the first cause of a serialised error."""
     while getattr(error, "cause", None) is not None:
         error = error.cause

@@ -198,7 +198,7 @@ def adapter(
         # Kept before anything else, so that a training that is taken up again goes on in the same run.
         note.write_text(run_id)
         follower = _Follower(context, tracking, run_id)
-        with _taken_up_again(), tracking.run(spec.output.artifact_name, "", run_id=run_id):
+        with taken_up_again(), tracking.run(spec.output.artifact_name, "", run_id=run_id):
             facts = trainer.run(
                 context,
                 conduct.train_job(plan, policy, _device(spec), settings.engines),
@@ -216,7 +216,7 @@ def adapter(
 
 
 @contextmanager
-def _taken_up_again() -> Iterator[None]:
+def taken_up_again() -> Iterator[None]:
     """Begin the step once more when its worker was killed: it goes on from its last checkpoint."""
     try:
         yield

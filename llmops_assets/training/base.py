@@ -136,7 +136,7 @@ def locate(ref: str, parsed: BaseRef, sources: Sources) -> tuple[Path, str | Non
         entry = sources.registered(ref)
     except LookupError as error:
         raise BaseModelError(
-            f"base model {ref!r} is not registered: register it (`llmops model add-base`) and have it approved"
+            f"base model {ref!r} is not registered: register it (`llmops model register`) and have it approved"
         ) from error
     if entry.state != "approved":
         raise BaseModelError(f"base model {ref!r} is {entry.state}, not approved: have it approved first")

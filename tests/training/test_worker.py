@@ -10,9 +10,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
+from llmops_assets.cli.watch import root_message
 from llmops_assets.training import folders
+from llmops_assets.training.assets import taken_up_again
 from resources.gpus import cpu, lease
 from resources.trainer import Trainer, TrainerError
 from tests.training.conftest import Desk, run_here, sft_spec
@@ -133,6 +136,36 @@ def test_a_worker_killed_for_memory_is_told_as_such(tmp_path: Path) -> None:
     python = stand_in(tmp_path, "os.kill(os.getpid(), 9)")
     with pytest.raises(TrainerError, match="out of memory"):
         Trainer(locks=tmp_path / "locks", python=python).run(None, {"task": "die"}, work_dir=tmp_path)
+
+
+def test_a_killed_worker_is_begun_once_more_and_the_second_kill_is_told_with_the_estimate(tmp_path: Path) -> None:
+    body = (
+        "said = os.path.join(os.path.dirname(job['result']), 'tries')\n"
+        "open(said, 'a').write('x')\n"
+        "if len(open(said).read()) <= job['kills']: os.kill(os.getpid(), 9)\n"
+        "json.dump({'done': True}, open(job['result'], 'w'))"
+    )
+    trainer = Trainer(dg.PipesSubprocessClient(), locks=tmp_path / "locks", python=stand_in(tmp_path, body))
+
+    def outcome(kills: int) -> dg.ExecuteInProcessResult:
+        work = tmp_path / f"work-{kills}"
+        job = {"task": "try", "kills": kills, "memory": {"needed": 9 << 30, "available": 4 << 30, "advice": "less"}}
+
+        @dg.asset
+        def weights(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+            with taken_up_again():
+                trainer.run(context, job, work_dir=work)
+            return dg.MaterializeResult()
+
+        return dg.materialize([weights], raise_on_error=False)
+
+    assert outcome(1).success
+    assert (tmp_path / "work-1" / "tries").read_text() == "xx"
+    failed = outcome(9)
+    (event,) = failed.get_step_failure_events()
+    assert not failed.success and (tmp_path / "work-9" / "tries").read_text() == "xx"
+    told = root_message(event.step_failure_data.error)
+    assert "reckoned with 9.00 GiB of 4.00 GiB; what would take less: less" in told
 
 
 def test_live_metrics_arrive_in_order_though_the_sink_fails_at_first(tmp_path: Path) -> None:
