@@ -16,11 +16,12 @@ from upath import UPath
 from resources.artifacts import write_bytes_atomically
 from resources.encryption import NO_KEYS, Keyring
 
-CUT_MASK = (1 << 8) - 1
-"""A chunk has more rows than this, and ends after the next row whose hash has these bits zero: 512 rows on average.
+REACH = 256
+"""A chunk ends after a row whose hash is the largest of this many rows on either side: 512 rows on average.
 
-Every edited place costs about one chunk. Without the least size chunks would differ more, edits hit large ones more
-often, and cost twice as much. `python -m benchmarks.versions` shows the price of other sizes."""
+Whether a row is one depends on its neighbours alone, so cuts fall into place again right behind an edit; and chunks are
+of like size, so an edit rarely hits a large one. `python -m benchmarks.versions` shows the price of other sizes.
+"""
 
 LARGEST_CHUNK = 1 << 15
 """Rows after which a chunk ends in any case."""
@@ -96,22 +97,24 @@ def _row_hashes(frame: pl.DataFrame) -> np.ndarray:
 
 
 def _cuts(hashes: np.ndarray) -> list[int]:
-    """Row numbers after which a chunk ends (exclusive ends, without the end of the table)."""
-    natural = np.flatnonzero((hashes & CUT_MASK) == 0) + 1
-    # Equal neighbours (many findings of one row) stay together, or one row could make many tiny chunks.
-    natural = natural[natural < len(hashes)]
-    natural = natural[hashes[natural] != hashes[natural - 1]]
+    """Row numbers after which a chunk ends (exclusive ends), of a table that begins where a chunk does.
+
+    Only cuts that no further row could change: the last `REACH` rows have none.
+    """
+    values = pl.Series(hashes)
+    before = values.rolling_max(REACH).shift(1)
+    behind = values.reverse().rolling_max(REACH).reverse().shift(-1)
+    # Of equal neighbours (many findings of one row) the last one may end a chunk, so that they stay together.
+    natural = ((values >= before) & (values > behind)).fill_null(False).arg_true().to_numpy() + 1
     ends: list[int] = []
     start = 0
     for end in [*natural.tolist(), len(hashes)]:
-        if end < len(hashes) and end - start <= CUT_MASK:
-            continue
-        while end - start > LARGEST_CHUNK:
+        while end - start > LARGEST_CHUNK + REACH or (end < len(hashes) and end - start > LARGEST_CHUNK):
             start += LARGEST_CHUNK
             ends.append(start)
-        if end < len(hashes):
+        if end < len(hashes) and end - start > REACH:
             ends.append(end)
-        start = end
+            start = end
     return ends
 
 

@@ -59,7 +59,7 @@ def test_equal_rows_of_two_datasets_have_equal_content_hashes_and_share_their_ch
 
 
 def test_a_small_edit_shares_almost_all_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "CUT_MASK", 255)
+    monkeypatch.setattr(module, "REACH", 255)
     store = DatasetStore(tmp_path)
     before = store.manifest(write(store, table(list(range(10_000)))))
     after = store.manifest(write(store, table([*range(4000), 999_999, *range(4000, 10_000)])))
@@ -71,8 +71,8 @@ def test_a_small_edit_shares_almost_all_chunks(tmp_path, monkeypatch):
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 300), max_size=400), st.lists(st.integers(1, 50), min_size=1, max_size=20))
 def test_the_id_does_not_depend_on_how_the_rows_were_batched(tmp_path_factory, ids, sizes):
-    original = module.CUT_MASK
-    module.CUT_MASK = 7
+    original = module.REACH
+    module.REACH = 7
     try:
         store = DatasetStore(tmp_path_factory.mktemp("store"))
         whole = write(store, table(ids))
@@ -83,7 +83,7 @@ def test_the_id_does_not_depend_on_how_the_rows_were_batched(tmp_path_factory, i
         assert write(store, batches) == whole
         assert store.read(whole).equals(table(ids))
     finally:
-        module.CUT_MASK = original
+        module.REACH = original
 
 
 def test_a_damaged_chunk_is_refused(tmp_path):

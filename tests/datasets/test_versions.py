@@ -39,7 +39,7 @@ def rows_of(folder: Path, rows: list[dict], name: str = "rows.jsonl", kind: str 
 
 @pytest.fixture
 def store(tmp_path, monkeypatch) -> DatasetStore:
-    monkeypatch.setattr(dataset_store, "CUT_MASK", 31)
+    monkeypatch.setattr(dataset_store, "REACH", 31)
     return DatasetStore(tmp_path / "store")
 
 
