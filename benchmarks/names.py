@@ -1,8 +1,9 @@
 """Names of persons on KLUE-NER, beside a surname regex and kiwi's proper nouns: `python -m benchmarks.names`.
 
 Prints precision and recall by exact spans and by overlap, and texts per CPU-second, of each way on the same sentences.
-The weights of `name_rules` were set while looking at these sentences, so other text fares worse; every fourth sentence,
-which was looked at last and least, is printed apart. Then how often a name is found in small talk, where hardly any stands (songys-chatbot).
+The weights of `name_rules` were set while looking at these sentences, so other text fares worse; every fourth one,
+which was looked at last and least, is printed apart. Then how often a name is found in small talk, where hardly any
+stands (songys-chatbot).
 """
 
 import argparse
