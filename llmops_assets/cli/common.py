@@ -158,10 +158,11 @@ def _code_of(error: Exception) -> Exit | None:
     from resources.catalog import Conflict, NotFound
     from resources.dataset_store import DatasetStoreError
     from resources.encryption import EncryptionError
+    from resources.tracking import UnknownModel
 
     if isinstance(error, StackError):
         return Exit.UNAVAILABLE
-    mended = (Conflict, NotFound, DatasetStoreError, EncryptionError, FileNotFoundError, ValueError)
+    mended = (Conflict, NotFound, UnknownModel, DatasetStoreError, EncryptionError, FileNotFoundError, ValueError)
     return Exit.INVALID if isinstance(error, mended) else None
 
 

@@ -187,6 +187,8 @@ def test_the_command_refuses_with_reasons_lists_newest_first_and_hands_out_what_
     home: Path,  # noqa: F811
     models: dict[str, Path],  # noqa: F811
 ):
+    code, _, told = llmops("model", "promote", "nobody@1")
+    assert code == 1 and "no model 'nobody'" in told
     code, _, told = llmops("model", "promote", "desk@1", "production")
     assert code == 3
     assert "is a draft" in told and "llmops model approve desk@1" in told
