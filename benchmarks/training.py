@@ -168,9 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"| the whole `adapter` step, {arguments.steps} steps | {ours:.1f} s | |")
     print(f"| the same as a plain SFTTrainer script | {theirs:.1f} s | |")
     print(f"| what the platform adds | {found['overhead_seconds']:.1f} s | {found['allowed_seconds']:.1f} s |")
-    print(
-        f"| a training accepted (best of 3) | {found['accepted_seconds']:.2f} s | {LIMITS['accepted_seconds']:.0f} s |"
-    )
+    print(f"| a training accepted (best of 3) | {found['accepted_seconds']:.2f} s | 2 s |")
     median, largest = found["log_delay_median"], found["log_delay_largest"]
     print(f"| a line of the worker in the run's log | median {median:.2f} s, largest {largest:.2f} s | 1 s |")
     return 0
