@@ -14,7 +14,7 @@ import polars as pl
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from images.train import encoder, weights
+from images.train import encoder, sealed, weights
 from images.train.plan_encoder import PROBES
 from images.train.reporter import Reporter
 from llmops_assets.specs.jobs import Pooling
@@ -31,7 +31,7 @@ def merge_encoder(
     """Write the encoder trained from `base` to `output` as sentence-transformers reads it; how near it is to it."""
     pooling: Pooling = job["pooling"]
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
-    texts = json.loads((plan_dir / PROBES).read_text(encoding="utf-8"))
+    texts = json.loads(sealed.read_bytes(plan_dir / PROBES))
     dtype = torch.float32 if job["precision"] == "fp32" else torch.bfloat16
     model = _trained(spec, base, trained, dtype)
     before = _embed(model, tokenizer, texts, pooling)
@@ -94,7 +94,7 @@ def build_index(spec: TrainJobSpec, retriever: Path, passages: Path, output: Pat
     from safetensors.numpy import load_file, save_file
 
     output.mkdir(parents=True)
-    frame = pl.read_parquet(passages)
+    frame = sealed.read_parquet(passages)
     model = load(retriever)
     vectors = encode(model, frame["text"].to_list(), spec.embedding.passage_prompt)
     save_file({"vectors": vectors}, output / "vectors.safetensors")

@@ -62,7 +62,7 @@ def plan_encoder(
         raise ValueError("no row of the train split has an anchor with a passage that fits max_seq_len")
     kept = frames["train"].filter(pl.col("positives").list.len() > 0).head(16)
     probes = [*kept["anchor"].to_list(), *kept["positives"].list.first().to_list()]
-    (folder / PROBES).write_text(json.dumps(probes, ensure_ascii=False), encoding="utf-8")
+    sealed.write_bytes(folder / PROBES, json.dumps(probes, ensure_ascii=False).encode())
     tokenizer.model_max_length = length
     # With one, sentence-transformers renders every text as a chat, in other tokens than were trained.
     tokenizer.chat_template = None

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from images.train import sealed
 from images.train.plan import plan_chat
 from images.train.plan_encoder import plan_encoder, text_key
 from images.train.reporter import Reporter
@@ -55,7 +56,7 @@ def save_passages(path: Path, frames: list[pl.DataFrame]) -> None:
     texts = sorted({text.strip() for text in pl.concat([part.rename("text") for part in parts])})
     schema = {"key": pl.Int64, "text": pl.String}
     frame = pl.DataFrame({"key": [text_key(text) for text in texts], "text": texts}, schema=schema)
-    frame.write_parquet(path, compression="zstd")
+    sealed.write_parquet(frame, path)
 
 
 def conversations(spec: TrainJobSpec, frame: pl.DataFrame, pool: list[str]) -> pl.DataFrame:
