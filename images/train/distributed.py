@@ -6,9 +6,10 @@ hand, which is how a machine without a GPU can prove it.
 
 import json
 import os
-import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,9 @@ def launch(spec: TrainJobSpec, job: Mapping[str, Any], reporter: Reporter) -> di
     output = Path(job["output"])
     folder = output.parent / "work"
     folder.mkdir(parents=True, exist_ok=True)
-    job_file, stop, log = (folder / f"ranks.{name}" for name in ("json", "stop", "log"))
-    stop.unlink(missing_ok=True)
+    job_file, stop, failed, log = (folder / f"ranks.{name}" for name in ("json", "stop", "error", "log"))
+    for left in (stop, failed):
+        left.unlink(missing_ok=True)
     job_file.write_text(json.dumps({**job, "stop": str(stop)}, ensure_ascii=False), encoding="utf-8")
     started = command(job_file, gpus=job["gpus"], nodes=spec.resources.nodes, environ=os.environ)
     reporter.log.info("%d processes share this training (%s)", processes(job), sharding(job))
@@ -165,6 +167,7 @@ def launch(spec: TrainJobSpec, job: Mapping[str, Any], reporter: Reporter) -> di
             # While they live, even without us, they hold our GPUs.
             pass_fds=lock_handles(),
         )
+        threading.Thread(target=_pass_on, args=(reporter, process, stop), daemon=True).start()
         with process:
             assert process.stdout is not None
             for line in process.stdout:
@@ -173,20 +176,29 @@ def launch(spec: TrainJobSpec, job: Mapping[str, Any], reporter: Reporter) -> di
                 else:
                     written.write(line)
                     written.flush()
-                if reporter.stop_reason and not stop.exists():
-                    stop.write_text(reporter.stop_reason, encoding="utf-8")
     ended = folder / "ranks.stopped"
     if ended.exists():
         message = ended.read_text(encoding="utf-8")
         ended.unlink()
         raise Stopped(message)
     facts = folders.facts(output)
+    if failed.exists():
+        raise LaunchError(f"{failed.read_text(encoding='utf-8')}\nlog of all processes: {log}")
     if process.returncode != 0 or (facts is None and spec.resources.nodes == 1):
         lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()][-15:]
-        code = process.returncode
-        signalled = f" (signal {signal.Signals(-code).name})" if code < 0 else ""
-        raise LaunchError("\n".join([f"the processes ended with code {code}{signalled}; their log: {log}", *lines]))
+        raise LaunchError("\n".join([f"the processes ended with code {process.returncode}; their log: {log}", *lines]))
     return facts or {}
+
+
+def _pass_on(reporter: Reporter, process: subprocess.Popen, stop: Path) -> None:
+    """Tell the processes of a stop request, by a file that all of them watch."""
+    while process.poll() is None:
+        if reporter.stop_reason:
+            temporary = stop.with_suffix(".tmp")
+            temporary.write_text(reporter.stop_reason, encoding="utf-8")
+            os.replace(temporary, stop)
+            return
+        time.sleep(0.1)
 
 
 SAID = "llmops: "

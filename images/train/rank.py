@@ -7,6 +7,8 @@ import os
 import sys
 import threading
 import time
+import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -32,6 +34,11 @@ def main(job_file: str) -> int:
     except Stopped as stop:
         if first:
             Path(job_file).with_name("ranks.stopped").write_text(str(stop), encoding="utf-8")
+    except Exception as error:  # noqa: BLE001  the boundary of the process: the worker tells what the first to fail says
+        traceback.print_exc()
+        with suppress(FileExistsError), open(Path(job_file).with_name("ranks.error"), "x", encoding="utf-8") as file:
+            file.write(f"process {rank()}: {type(error).__name__}: {error}")
+        return 1
     return 0
 
 
@@ -40,12 +47,12 @@ def _watch(reporter: Reporter, stop: Path) -> None:
     worker = os.environ.get("LLMOPS_WORKER_PID")
     while True:
         if stop.exists():
-            reporter.stop_reason = stop.read_text(encoding="utf-8") or "asked to"
+            reporter.stop_reason = stop.read_text(encoding="utf-8")
             return
         if worker and not psutil.pid_exists(int(worker)):
             reporter.stop_reason = "the process that started this training is gone"
             return
-        time.sleep(0.5)
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def test_an_adapter_trained_in_shards_is_that_of_one_process(desk: Desk, tiny_ba
 def test_shards_that_were_stopped_go_on_together_and_end_as_one_process_does(
     desk: Desk, tiny_base: Path, tmp_path: Path
 ):
-    long = {"max_steps": 120, "num_epochs": 100, "save_steps": 120}
+    long = {"max_steps": 200, "num_epochs": 100, "save_steps": 200}
     run_here(job_of(desk, tmp_path / "one", tiny_base, "full", 1, **long), tmp_path / "one")
     folder = tmp_path / "two"
     job = job_of(desk, folder, tiny_base, "full", 2, **long)
@@ -78,18 +78,18 @@ def test_shards_that_were_stopped_go_on_together_and_end_as_one_process_does(
     worker.send_signal(signal.SIGINT)
     assert worker.wait(timeout=120) == 130
     step, checkpoint, _warnings = folders.last_checkpoint(folder / "checkpoints")
-    assert step and step < 120
+    assert step and step < 200
     assert folders.damage(checkpoint) is None
-    assert f"stopped at step {step} of 120" in json.loads(Path(files["error"]).read_text())["message"]
+    assert f"stopped at step {step} of 200" in json.loads(Path(files["error"]).read_text())["message"]
     facts = run_here(job, folder)
     assert facts["resumed_from"] == step
-    assert facts["steps"] == 120
+    assert facts["steps"] == 200
     assert_same(*(weights_of(tmp_path / name, "model.safetensors") for name in ("one", "two")))
 
 
 def test_a_process_that_fails_fails_the_training_and_says_why(desk: Desk, tiny_base: Path, tmp_path: Path):
     job = job_of(desk, tmp_path, tiny_base, "lora", 2, target_modules=["no_such_module"])
-    with pytest.raises(LaunchError, match=r"(?s)ended with code 1; their log: .*ranks\.log.*no_such_module"):
+    with pytest.raises(LaunchError, match=r"(?s)process \d: \w+: No modules were targeted.*ranks\.log"):
         run_here(job, tmp_path)
     assert folders.facts(tmp_path / "adapter") is None
 
