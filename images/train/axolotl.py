@@ -20,7 +20,6 @@ import polars as pl
 import yaml
 
 from images.train import faults, rows, session
-from images.train.axolotl_plugin import SAID
 from images.train.reporter import Reporter, Stopped
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
@@ -292,11 +291,7 @@ def _run(engine: Path, config: Path, job: Mapping[str, Any], work: Path, reporte
     with process, open(work / "axolotl.log", "a", encoding="utf-8") as log:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith(SAID):
-                reporter.log.info(line.removeprefix(SAID).rstrip())
-            else:
-                log.write(line)
-                log.flush()
+            reporter.pass_on(line, log)
             if reporter.stop_reason and not told:
                 told = True
                 process.send_signal(signal.SIGINT)

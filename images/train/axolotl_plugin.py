@@ -1,23 +1,15 @@
 """What runs of ours inside Axolotl: live metrics, sealed checkpoints, stop requests, and the facts of the end."""
 
 import json
-import logging
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-try:
-    from axolotl.integrations.base import BasePlugin
-except ModuleNotFoundError:
-    # Our own environment reads only the constant and the arguments of this module.
-    BasePlugin = object
 import yaml
+from axolotl.integrations.base import BasePlugin
 from pydantic import BaseModel
-
-SAID = "llmops: "
-"""What every line begins with that the worker passes on to the run's log."""
 
 
 class Arguments(BaseModel):
@@ -45,18 +37,15 @@ class Plugin(BasePlugin):
             raise ValueError(f"axolotl has no setting {', '.join(unknown)}")
 
     def pre_lora_load(self, cfg: Any, model: Any) -> None:
-        self._seed(cfg)
+        import torch
+
+        # The adapter starts as it does under our own trainer: from the seed, whatever was drawn before.
+        torch.manual_seed(cfg.seed)
 
     def post_model_load(self, cfg: Any, model: Any) -> None:
         from images.train.weights import keep_four_bits
 
         keep_four_bits(model)
-
-    def _seed(self, cfg: Any) -> None:
-        import torch
-
-        # The adapter starts as it does under our own trainer: from the seed, whatever was drawn before.
-        torch.manual_seed(cfg.seed)
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
         from transformers import EarlyStoppingCallback, TrainerCallback
@@ -68,8 +57,7 @@ class Plugin(BasePlugin):
 
         job = json.loads(Path(cfg.llmops_job).read_text(encoding="utf-8"))
         reporter = Reporter({"metrics": job.get("metrics")})
-        for handler in reporter.log.handlers:
-            handler.setFormatter(logging.Formatter(SAID + "%(message)s"))
+        reporter.speak_to_worker()
         self._job, self._trainer, self._reporter = job, trainer, reporter
         self._spec = TrainJobSpec.model_validate(job["spec"])
         self._start = Snapshot(trainer.model)

@@ -1,5 +1,6 @@
 """Renders conversations to tokens, and marks the tokens that the model is trained to write."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -96,6 +97,11 @@ def choose_template(tokenizer: "PreTrainedTokenizerBase") -> Template:
     except ValueError:
         return Template(own, own, "difference")
     return Template(patched or own, own, "trl" if patched else "own")
+
+
+def template_hash(template: str | None) -> str | None:
+    """12 hex digits of a chat template's text."""
+    return hashlib.sha256(template.encode()).hexdigest()[:12] if template else None
 
 
 def encode(

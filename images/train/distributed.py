@@ -171,11 +171,7 @@ def launch(spec: TrainJobSpec, job: Mapping[str, Any], reporter: Reporter) -> di
         with process:
             assert process.stdout is not None
             for line in process.stdout:
-                if line.startswith(SAID):
-                    reporter.log.info(line.removeprefix(SAID).rstrip())
-                else:
-                    written.write(line)
-                    written.flush()
+                reporter.pass_on(line, written)
     ended = folder / "ranks.stopped"
     if ended.exists():
         message = ended.read_text(encoding="utf-8")
@@ -199,7 +195,3 @@ def _pass_on(reporter: Reporter, process: subprocess.Popen, stop: Path) -> None:
             os.replace(temporary, stop)
             return
         time.sleep(0.1)
-
-
-SAID = "llmops: "
-"""What every line begins with that belongs in the run's log."""

@@ -16,8 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from images.train import rows, weights
-from images.train.chat import stop_at
-from images.train.plan import template_hash
+from images.train.chat import stop_at, template_hash
 from images.train.reporter import Reporter
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders

@@ -8,9 +8,8 @@ import numpy as np
 import polars as pl
 
 from images.train import pairs
-from images.train.chat import choose_template, marked_markdown
+from images.train.chat import Row, choose_template, marked_markdown, template_hash
 from images.train.pairs import Pair
-from images.train.plan import Row, template_hash
 from images.train.reporter import Reporter
 from llmops_assets.specs.training import TrainJobSpec
 

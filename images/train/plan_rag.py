@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from images.train import sealed
-from images.train.plan import plan_chat
+from images.train.plan_chat import plan_chat
 from images.train.plan_encoder import plan_encoder, text_key
 from images.train.reporter import Reporter
 from llmops_assets.specs.training import TrainJobSpec

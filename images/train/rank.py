@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from images.train.distributed import SAID, rank
+from images.train.distributed import rank
 from images.train.reporter import Reporter, Stopped
 from llmops_assets.specs.training import TrainJobSpec
 
@@ -23,8 +23,7 @@ def main(job_file: str) -> int:
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     first = rank() == 0
     reporter = Reporter({"metrics": job.get("metrics") if first else None})
-    for handler in reporter.log.handlers:
-        handler.setFormatter(logging.Formatter(SAID + "%(message)s"))
+    reporter.speak_to_worker()
     if not first:
         reporter.log.setLevel(logging.ERROR)
     threading.Thread(target=_watch, args=(reporter, Path(job["stop"])), daemon=True).start()

@@ -11,10 +11,13 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 STOPPED = 130
 """Exit code of a worker that was asked to stop."""
+
+SAID = "llmops: "
+"""What every line begins with that a process says for the log of the worker that started it."""
 
 
 class Stopped(Exception):
@@ -44,6 +47,19 @@ class Reporter:
                 self.log.addHandler(handler)
         else:
             self.log.addHandler(logging.StreamHandler(sys.stdout))
+
+    def speak_to_worker(self) -> None:
+        """Mark every line on stdout as meant for the worker that started this process: see `pass_on`."""
+        for handler in self.log.handlers:
+            handler.setFormatter(logging.Formatter(SAID + "%(message)s"))
+
+    def pass_on(self, line: str, rest: TextIO) -> None:
+        """Log a line of a process that was started here if it is meant for this log; write any other to `rest`."""
+        if line.startswith(SAID):
+            self.log.info(line.removeprefix(SAID).rstrip())
+        else:
+            rest.write(line)
+            rest.flush()
 
     def metrics(self, values: Mapping[str, Any]) -> None:
         """Append one line to the live metrics; whoever follows the file sees it whole."""

@@ -22,6 +22,7 @@ from llmops_assets.wiring import Wiring
 
 if TYPE_CHECKING:
     from llmops_assets.cli.watch import Outcome
+    from llmops_assets.specs.training import TrainJobSpec
 
 S = TypeVar("S", bound=Spec)
 
@@ -125,6 +126,16 @@ def load_checked(file: Path, kind: type[S]) -> S:
     if not isinstance(spec, kind):
         raise SpecError([SpecFault("", f"this is a spec of kind {spec.kind}, not {kind.kind}", file=str(file))])
     return spec
+
+
+def pinned(spec: "TrainJobSpec") -> "TrainJobSpec":
+    """The spec with the version that its dataset's tag points to now, so that a moved tag changes no training."""
+    from resources.pointers import resolve
+
+    key = resolve(wiring().catalog, spec.dataset_ref)
+    if key != spec.dataset_ref:
+        say(f"{spec.dataset_ref} is {key}")
+    return spec.model_copy(update={"dataset_ref": key})
 
 
 def parse_spec(kind: type[S], data: dict[str, Any]) -> S:

@@ -27,9 +27,9 @@ from llmops_assets.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from llmops_assets.datasets.erasure import Wanted
-    from llmops_assets.datasets.forget import Plan, Platform
-    from llmops_assets.datasets.sweep import Leftover
+    from llmops_assets.erasure.plan import Plan, Platform
+    from llmops_assets.erasure.search import Wanted
+    from llmops_assets.erasure.sweep import Leftover
 
 LOGS = (".log", ".out", ".err")
 UNLEARNING = (
@@ -67,8 +67,8 @@ def forget(
 
     Example: `llmops dataset forget desk --match 010-1234-5678 --match kim@example.com --dry-run`
     """
-    from llmops_assets.datasets.erasure import Wanted
-    from llmops_assets.datasets.forget import find
+    from llmops_assets.erasure.plan import find
+    from llmops_assets.erasure.search import Wanted
     from resources.event_log import Busy
 
     wanted = Wanted(
@@ -114,9 +114,9 @@ def forget(
 def _carry_out(
     platform: "Platform", plan: "Plan", wanted: "Wanted", name: str, request: str, reason: str
 ) -> dict[str, Any]:
-    from llmops_assets.datasets.erase import carry_out
+    from llmops_assets.erasure.affected import learned_nothing_erased, served_affected
+    from llmops_assets.erasure.carry_out import carry_out
     from llmops_assets.partitions import dataset_versions
-    from llmops_assets.registry.affected import learned_nothing_erased, served_affected
     from resources import erasures
     from resources.event_log import EventLog
 
@@ -180,7 +180,7 @@ def _cells(platform: "Platform") -> Iterable[str]:
 
 def _sweep(wanted: "Wanted") -> "tuple[list[Leftover], int]":
     """Read every byte of the home folder, and of the artifacts where they lie elsewhere; mend logs on the way."""
-    from llmops_assets.datasets.sweep import blank_lines, sweep
+    from llmops_assets.erasure.sweep import blank_lines, sweep
 
     w = wiring()
     roots = [w.settings.root]
@@ -194,7 +194,7 @@ def _sweep(wanted: "Wanted") -> "tuple[list[Leftover], int]":
 
 
 def _platform() -> "Platform":
-    from llmops_assets.datasets.forget import Platform
+    from llmops_assets.erasure.plan import Platform
 
     w = wiring()
     return Platform(w.catalog, w.artifacts, w.store, w.records, w.tracking, w.policy)

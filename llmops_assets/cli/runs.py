@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmops_assets.cli.common import actor, load_checked, wiring
+from llmops_assets.cli.common import actor, load_checked, pinned, wiring
 from llmops_assets.cli.stack import StackError, running
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.records import AdapterRecord, EvaluationRecord, PlanRecord, RegisteredModelRecord
@@ -46,8 +46,6 @@ def cell_of(ref: str) -> str:
     Raises NotFound when nothing like it was requested, Conflict when it may be several.
     """
     if Path(ref).is_file():
-        from llmops_assets.cli.train import pinned
-
         spec = pinned(load_checked(Path(ref), TrainJobSpec))
         wanted = training_key(spec.dataset_ref, spec.recipe_key())
         known = [cell for cell in cells() if cell == wanted]

@@ -49,7 +49,7 @@ def scan(
     from llmops_assets.datasets.scan import ScanError
     from llmops_assets.datasets.scan import scan as scan_file
     from llmops_assets.datasets.scan import tokenizer as load_tokenizer
-    from llmops_assets.datasets.toxicity import ToxicityError
+    from llmops_assets.datasets.toxicity_scorer import ToxicityError
     from llmops_assets.specs.policy import load_policy
 
     if type is not None and type not in DATASET_TYPES:

@@ -16,6 +16,7 @@ from llmops_assets.cli.common import (
     load_checked,
     now,
     out,
+    pinned,
     print_json,
     say,
     show,
@@ -201,16 +202,6 @@ def resume(training: Training, wait: Wait = False, json: Json = False) -> None:
         out.print(f"requested: {cell}", markup=False)
     if wait:
         conclude(follow(cell, "registered_model", since=since, gate=GATE))
-
-
-def pinned(spec: TrainJobSpec) -> TrainJobSpec:
-    """The spec with the version that its dataset's tag points to now, so that a moved tag changes no training."""
-    from resources.pointers import resolve
-
-    key = resolve(wiring().catalog, spec.dataset_ref)
-    if key != spec.dataset_ref:
-        say(f"{spec.dataset_ref} is {key}")
-    return spec.model_copy(update={"dataset_ref": key})
 
 
 def request(spec: TrainJobSpec) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmops_assets.cli.common import Exit, Json, actor, fail, load_checked, out, print_json, say, show, wiring
+from llmops_assets.cli.common import Exit, Json, actor, fail, load_checked, out, pinned, print_json, say, show, wiring
 from llmops_assets.specs.base import SpecError, SpecFault
 from llmops_assets.specs.names import STUDY_ACTOR
 from llmops_assets.specs.records import AdapterRecord, PlanRecord, SplitsRecord
@@ -44,7 +44,6 @@ def tune(
     Example: `llmops tune sft.yaml --trials 20`
     """
     from llmops_assets.cli.stack import platform
-    from llmops_assets.cli.train import pinned
     from llmops_assets.cli.watch import Watcher
     from resources.gpus import discover
 

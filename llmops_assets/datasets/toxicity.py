@@ -1,33 +1,15 @@
-"""Which texts offend somebody, and whom: a word list by default, a model of the user's own where there is one.
-
-A scorer flags; it deletes nothing.
-"""
+"""Which texts offend somebody, and whom: a word list by default, a model of the user's own where there is one."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 import polars as pl
 
 from llmops_assets.datasets.lexicon import toxic_stems
 from llmops_assets.datasets.pattern import superset
+from llmops_assets.datasets.toxicity_scorer import ToxicityError, ToxicityScorer
 from llmops_assets.specs.policy import Toxicity
-
-UNNAMED = "toxic"
-"""The group of a text that offends nobody in particular."""
-
-
-class ToxicityError(RuntimeError):
-    """A scorer cannot be made or used: its file is missing, of another kind, or unsafe."""
-
-
-class ToxicityScorer(Protocol):
-    """Judges texts: for each the groups that it offends, empty where it offends none."""
-
-    def groups(self, values: pl.Series) -> pl.Series:
-        """A list of group names a text, in the order given."""
-        ...
 
 
 class Lexicon:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from llmops_assets.datasets.toxicity import UNNAMED, ToxicityError
+from llmops_assets.datasets.toxicity_scorer import UNNAMED, ToxicityError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

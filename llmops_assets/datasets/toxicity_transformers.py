@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from llmops_assets.datasets.toxicity import UNNAMED, ToxicityError
+from llmops_assets.datasets.toxicity_scorer import UNNAMED, ToxicityError
 
 _BATCH = 32
 _LONGEST = 512

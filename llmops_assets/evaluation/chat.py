@@ -1,15 +1,15 @@
 """Evaluates a model that answers: asks it and its rivals the same items, and makes the record of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llmops_assets.evaluation import harness
-from llmops_assets.evaluation import metrics as m
 from llmops_assets.evaluation.answers import Model, ask, choose, has_chat_template, similarity
 from llmops_assets.evaluation.case import Case, Evaluated, Rows, told
+from llmops_assets.evaluation.differences import paired, versus_base
 from llmops_assets.evaluation.figures import figures_of, wanted
+from llmops_assets.evaluation.judged import ChatEvaluation
 from llmops_assets.evaluation.llm_judge import Verdicts, judge
 from llmops_assets.evaluation.speed import speed_metrics
 from llmops_assets.evaluation.suites import (
@@ -31,29 +31,6 @@ from llmops_assets.training.folders import content_hash
 
 CHAT_TYPES = ("sft_pair", "eval_suite")
 _CALLED = {"tuned": "The model", "base": "The base", "production": "The model in production"}
-
-
-@dataclass(frozen=True)
-class ChatEvaluation:
-    """Judged answers by model ("tuned", "base", "production") and suite; a rival has those that it could be asked."""
-
-    scored: dict[str, dict[str, list[Scored]]]
-    specs: dict[str, SuiteSpec]
-    baseline: str
-    settings: dict[str, Any]
-    seconds: float
-    latency: list[dict[str, Any]] = field(default_factory=list)
-    verdicts: dict[str, Verdicts] = field(default_factory=dict)
-    similarities: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    @property
-    def tuned(self) -> dict[str, list[Scored]]:
-        return self.scored["tuned"]
-
-    @property
-    def headline(self) -> list[Scored]:
-        """The suite that is shown by category: the test split where it was asked."""
-        return self.tuned.get(TEST) or next(iter(self.tuned.values()))
 
 
 def evaluate(case: Case) -> Evaluated:
@@ -243,17 +220,7 @@ def chat_record(case: Case, evaluation: ChatEvaluation) -> EvaluationRecord:
         items={suite: len(scored) for suite, scored in evaluation.tuned.items()},
         answered={suite: sum(s.answer is not None for s in scored) for suite, scored in evaluation.tuned.items()},
         baseline=evaluation.baseline,
-        versus_base={
-            d.suite: {
-                "only_tuned": d.only_tuned,
-                "only_base": d.only_other,
-                "both": d.both,
-                "neither": d.neither,
-                "p": d.p,
-            }
-            for d in differences
-            if d.against == "base"
-        },
+        versus_base=versus_base(differences),
         differences=differences,
         general=[suite for suite, spec in evaluation.specs.items() if spec.general],
         judges={
@@ -267,20 +234,12 @@ def chat_record(case: Case, evaluation: ChatEvaluation) -> EvaluationRecord:
 
 def compare(suite: str, against: str, ref: str, tuned: Sequence[Scored], other: Sequence[Scored]) -> Difference:
     """The model against another on the same items of a suite."""
-    test = m.mcnemar([s.right for s in tuned], [s.right for s in other])
-    return Difference(
-        suite=suite,
-        against=against,
-        ref=ref,
-        only_tuned=test.only_first,
-        only_other=test.only_second,
-        both=test.both,
-        neither=test.neither,
-        p=test.p,
-        test=test.test,
-        difference=test.difference,
-        low=test.low,
-        high=test.high,
+    return paired(
+        suite,
+        against,
+        ref,
+        [s.right for s in tuned],
+        [s.right for s in other],
         changed=sum(a.text != b.text for a, b in zip(tuned, other, strict=True)),
     )
 

@@ -18,7 +18,7 @@ from llmops_assets.evaluation import chat
 from llmops_assets.evaluation import metrics as m
 from llmops_assets.evaluation.answers import Model, ask, kept
 from llmops_assets.evaluation.case import Case, Evaluated, Worst, told
-from llmops_assets.evaluation.retrieval import paired, versus_base
+from llmops_assets.evaluation.differences import paired, versus_base
 from llmops_assets.evaluation.suites import NO_CATEGORY, TEST, Answer, Item, as_metric
 from llmops_assets.specs.records import Difference, EvaluationRecord, Metric
 

@@ -21,6 +21,7 @@ from llmops_assets.evaluation.retrieval import (
     search,
 )
 from llmops_assets.evaluation.suites import TEST, Item, items_of
+from llmops_assets.evaluation.worst import worst_answers
 from llmops_assets.specs.records import Metric
 from llmops_assets.training.reader import asked
 
@@ -65,7 +66,7 @@ def evaluate(case: Case) -> Evaluated:
             "reader with the passages that belong to the question",
         }
     )
-    return Evaluated(record, chat.chat_rows(read), chat.worst_answers(case, read))
+    return Evaluated(record, chat.chat_rows(read), worst_answers(case, read))
 
 
 def indexed(folder: Path) -> dict[str, str]:

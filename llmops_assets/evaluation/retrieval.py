@@ -13,6 +13,7 @@ import polars as pl
 from llmops_assets.evaluation import metrics as m
 from llmops_assets.evaluation.answers import Model, kept
 from llmops_assets.evaluation.case import Case, Evaluated, Worst, told
+from llmops_assets.evaluation.differences import paired, versus_base
 from llmops_assets.evaluation.suites import NO_CATEGORY, TEST, as_metric
 from llmops_assets.specs.records import Difference, EvaluationRecord, Metric
 
@@ -184,15 +185,6 @@ def evaluate(case: Case) -> Evaluated:
     return Evaluated(record, rows_of(found["tuned"], passages, TEST), worst_of(found["tuned"], passages))
 
 
-def versus_base(differences: Sequence[Difference]) -> dict[str, dict[str, float]]:
-    """The comparison with the base as the record keeps it, by suite."""
-    return {
-        d.suite: {"only_tuned": d.only_tuned, "only_base": d.only_other, "both": d.both, "neither": d.neither, "p": d.p}
-        for d in differences
-        if d.against == "base"
-    }
-
-
 def difference(suite: str, against: str, ref: str, tuned: Sequence[Found], other: Sequence[Found]) -> Difference:
     """Two encoders on the same queries: at how many only one of them has a passage among the first ten."""
     return paired(
@@ -202,28 +194,6 @@ def difference(suite: str, against: str, ref: str, tuned: Sequence[Found], other
         [f.ranks[0] <= DEPTH for f in tuned],
         [f.ranks[0] <= DEPTH for f in other],
         changed=sum(a.nearest != b.nearest for a, b in zip(tuned, other, strict=True)),
-    )
-
-
-def paired(
-    suite: str, against: str, ref: str, tuned: Sequence[bool], other: Sequence[bool], *, changed: int
-) -> Difference:
-    """McNemar's test of two models on the same items; `changed` counts the items that they treat otherwise."""
-    test = m.mcnemar(tuned, other)
-    return Difference(
-        suite=suite,
-        against=against,
-        ref=ref,
-        only_tuned=test.only_first,
-        only_other=test.only_second,
-        both=test.both,
-        neither=test.neither,
-        p=test.p,
-        test=test.test,
-        difference=test.difference,
-        low=test.low,
-        high=test.high,
-        changed=changed,
     )
 
 

@@ -1,18 +1,15 @@
 """The rows of an evaluation that a person should read first: wrong answers, confusions, and what changed."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from llmops_assets.evaluation.case import Case, Changes, Rival, Worst
+from llmops_assets.evaluation.judged import ChatEvaluation
 from llmops_assets.evaluation.suites import Scored, confusion_matrix, confusions, wrong_answers
-
-if TYPE_CHECKING:
-    from llmops_assets.evaluation.chat import ChatEvaluation
 
 WORST = 20
 
 
-def worst_answers(case: Case, evaluation: "ChatEvaluation", most: int = WORST) -> Worst:
+def worst_answers(case: Case, evaluation: ChatEvaluation, most: int = WORST) -> Worst:
     """Wrong answers of the headline suite, of every category, and what changed against the rivals."""
     wrong = wrong_answers(evaluation.headline, most)
     total = sum(not s.right for s in evaluation.headline)

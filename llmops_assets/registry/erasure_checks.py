@@ -3,8 +3,8 @@
 import dagster as dg
 
 from llmops_assets.checking import check_result
+from llmops_assets.erasure.affected import learned_nothing_erased
 from llmops_assets.partitions import trainings
-from llmops_assets.registry.affected import learned_nothing_erased
 from llmops_assets.registry.assets import registered_model
 from resources.catalog import Catalog
 

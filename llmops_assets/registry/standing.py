@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from llmops_assets.erasure.affected import learned_nothing_erased
 from llmops_assets.evaluation.gate import judge_gate
-from llmops_assets.registry.affected import learned_nothing_erased
 from llmops_assets.registry.lifecycle import Action, Standing, judge
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import Policy

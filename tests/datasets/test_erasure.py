@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from llmops_assets.cli import app, common
 from llmops_assets.cli.stack import prepare_home
 from llmops_assets.datasets import assets, checks
-from llmops_assets.datasets.erasure import Wanted, spelling, successor
 from llmops_assets.datasets.readers import list_files
+from llmops_assets.erasure.search import Wanted, spelling, successor
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.records import CleanRecord, PlanRecord, SplitsRecord

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from llmops_assets.cli import app
 from llmops_assets.datasets import bias, toxicity
-from llmops_assets.datasets.toxicity import Lexicon, ToxicityError
+from llmops_assets.datasets.toxicity import Lexicon
 from llmops_assets.datasets.toxicity_linear import Linear, read_labels, train
+from llmops_assets.datasets.toxicity_scorer import ToxicityError
 from llmops_assets.datasets.toxicity_transformers import Transformers
 from llmops_assets.specs.policy import Toxicity
 

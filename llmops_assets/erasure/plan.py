@@ -6,7 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from llmops_assets.datasets.erasure import (
+from llmops_assets.datasets.raw import Limits
+from llmops_assets.datasets.readers import list_files
+from llmops_assets.erasure import documents
+from llmops_assets.erasure.search import (
     RawFile,
     Wanted,
     contents,
@@ -14,9 +17,6 @@ from llmops_assets.datasets.erasure import (
     search_file,
     successor,
 )
-from llmops_assets.datasets.raw import Limits
-from llmops_assets.datasets.readers import list_files
-from llmops_assets.documents import forget as documents
 from llmops_assets.specs.dataset import GenerationSpec
 from llmops_assets.specs.names import split_versioned, training_key
 from llmops_assets.specs.policy import Policy

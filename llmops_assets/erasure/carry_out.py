@@ -14,11 +14,11 @@ import polars as pl
 from upath import UPath
 
 from llmops_assets.datasets import checkout
-from llmops_assets.datasets.erasure import Wanted, drop_lines, name_without, without
-from llmops_assets.datasets.forget import Found, Plan, Platform, evaluations, raw_files
 from llmops_assets.datasets.readers import list_files
-from llmops_assets.documents import forget as documents
 from llmops_assets.documents.work import PASSAGES
+from llmops_assets.erasure import documents
+from llmops_assets.erasure.plan import Found, Plan, Platform, evaluations, raw_files
+from llmops_assets.erasure.search import Wanted, drop_lines, name_without, without
 from llmops_assets.specs.dataset import GenerationSpec
 from llmops_assets.specs.names import split_versioned
 from llmops_assets.specs.records import AdapterRecord, DatasetRecord, EvaluationRecord, PlanRecord

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import polars as pl
 import zstandard
 
-from llmops_assets.datasets.erasure import Wanted
+from llmops_assets.erasure.search import Wanted
 from resources.encryption import NO_KEYS, EncryptionError, Keyring
 
 BLOCK = 8 << 20
