@@ -78,6 +78,26 @@ def answer_of(completion: dict[str, Any], seconds: float) -> Answer:
     )
 
 
+def new_backend(
+    id: str, *, endpoint: str, model_ref: str, model_path: str, engine: str, runtime: dict[str, Any]
+) -> Backend:
+    """A model server that is to be started: it has no process and no address yet."""
+    return Backend(
+        id=id,
+        endpoint=endpoint,
+        model_ref=model_ref,
+        model_path=model_path,
+        engine=engine,
+        runtime=runtime,
+        url="",
+        pid=None,
+        pid_started=None,
+        state="starting",
+        log_path=None,
+        created_at=datetime.now(UTC),
+    )
+
+
 class ModelServers:
     """The model servers of this machine: a backend in the catalog, a process, and a folder under `state_dir` each.
 
@@ -292,19 +312,8 @@ class ModelServers:
         """
         with self.exclusively(id):
             self.stop(id)
-            trial = Backend(
-                id=id,
-                endpoint=id,
-                model_ref=model_ref,
-                model_path=model_path,
-                engine=engine,
-                runtime=runtime,
-                url="",
-                pid=None,
-                pid_started=None,
-                state="starting",
-                log_path=None,
-                created_at=datetime.now(UTC),
+            trial = new_backend(
+                id, endpoint=id, model_ref=model_ref, model_path=model_path, engine=engine, runtime=runtime
             )
             try:
                 running = self.start(trial)

@@ -11,7 +11,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,11 @@ from typing import Any
 import polars as pl
 import yaml
 
-from images.train import faults, rows, session
+from images.train import child, faults, rows, session
 from images.train.reporter import Reporter, Stopped
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from llmops_assets.training.plan import total_steps
-from resources.gpus import lock_handles
 
 PLUGIN = "images.train.axolotl_plugin.Plugin"
 _ROOT = Path(__file__).parents[2]
@@ -266,8 +264,6 @@ def environment(engine: Path, device: str) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "LLMOPS_PARENT_PID": str(os.getpid()),
     }
-    # The Pipes session is the worker's, not its child's.
-    found = {name: value for name, value in found.items() if not name.startswith("DAGSTER_PIPES_")}
     if device == "cpu":
         found |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     return found
@@ -276,17 +272,7 @@ def environment(engine: Path, device: str) -> dict[str, str]:
 def _run(engine: Path, config: Path, job: Mapping[str, Any], work: Path, reporter: Reporter) -> int:
     """Run `axolotl train`, passing on what our plugin says and keeping the rest in a log; the exit code."""
     command = [str(engine), "-m", "axolotl.cli.main", "train", str(config), "--launcher", "python"]
-    process = subprocess.Popen(
-        command,
-        env=environment(engine, job["device"]),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        # A Ctrl-C reaches it once, from us; and while it lives, even without us, it holds our GPUs.
-        start_new_session=True,
-        pass_fds=lock_handles(),
-    )
+    process = child.start(command, environment(engine, job["device"]))
     told = False
     with process, open(work / "axolotl.log", "a", encoding="utf-8") as log:
         assert process.stdout is not None

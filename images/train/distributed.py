@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from images.train import child
 from images.train.reporter import Reporter, Stopped
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
-from resources.gpus import lock_handles
 
 RENDEZVOUS = "LLMOPS_RENDEZVOUS"
 """host:port of the first node, for a training on several nodes."""
@@ -153,20 +153,8 @@ def launch(spec: TrainJobSpec, job: Mapping[str, Any], reporter: Reporter) -> di
     job_file.write_text(json.dumps({**job, "stop": str(stop)}, ensure_ascii=False), encoding="utf-8")
     started = command(job_file, gpus=job["gpus"], nodes=spec.resources.nodes, environ=os.environ)
     reporter.log.info("%d processes share this training (%s)", processes(job), sharding(job))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DAGSTER_PIPES_")}
-    environment["LLMOPS_WORKER_PID"] = str(os.getpid())
     with reporter.finishing_first(), open(log, "w", encoding="utf-8") as written:
-        process = subprocess.Popen(
-            started,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            # While they live, even without us, they hold our GPUs.
-            pass_fds=lock_handles(),
-        )
+        process = child.start(started, {**os.environ, "LLMOPS_WORKER_PID": str(os.getpid())})
         threading.Thread(target=_pass_on, args=(reporter, process, stop), daemon=True).start()
         with process:
             assert process.stdout is not None

@@ -7,25 +7,16 @@ from typing import Any
 from images.train import encoder, session, sft
 from images.train.reporter import Reporter
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training import folders
 
 
 def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     """The worker's training of a RAG_TUNING job; the facts are the reader's, with the retriever's figures."""
-    output, plan_dir = Path(job["output"]), Path(job["plan_dir"])
-    folder = output.parent / "retriever"
-    found = folders.facts(folder)
-    if found is None:
-        reporter.log.info("training the retriever first")
+    planned, base = Path(job["plan_dir"]) / "retriever", job["retriever"]["path"]
 
-        before = output.parent / "checkpoints-retriever"
-        first = {**job, "checkpoints": str(before), "output": str(folder)}
+    def retriever(first: dict[str, Any]) -> session.Session:
+        return encoder.build(spec, first, planned, base, job["pooling"], spec.rag.retriever_lr)
 
-        def build() -> session.Session:
-            base = job["retriever"]["path"]
-            return encoder.build(spec, first, plan_dir / "retriever", base, job["pooling"], spec.rag.retriever_lr)
-
-        found = session.train(build, spec, first, reporter, "retriever")
+    found = session.train_first(retriever, "retriever", spec, job, reporter, "retriever")
     told = {
         **found["figures"],
         "retriever_first_loss": found["first_loss"],

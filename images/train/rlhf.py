@@ -17,26 +17,20 @@ from images.train.progress import finite
 from images.train.reporter import Reporter
 from images.train.session import Session, common_arguments
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training import folders
 
 
 def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     """Train the policy, and before it its reward model where it needs one and none is given."""
-    output = Path(job["output"])
     if spec.rlhf.algorithm == "dpo":
         return session.train(lambda: _dpo(spec, job), spec, job, reporter)
     judge, told = job.get("reward"), {}
     if judge is None:
-        folder = output.parent / "reward"
-        told = folders.facts(folder)
-        if told is None:
-            reporter.log.info("training the reward model first")
-            before = output.parent / "checkpoints-reward"
-            first = {**job, "checkpoints": str(before), "output": str(folder)}
-            told = session.train(lambda: reward.build(spec, first), spec, first, reporter, "reward model")
-        judge = {"path": str(folder)}
-        ends = {"reward_first_loss": told["first_loss"], "reward_last_loss": told["last_loss"]}
-        told = {**told["figures"], **ends}
+        found = session.train_first(
+            lambda first: reward.build(spec, first), "reward", spec, job, reporter, "reward model"
+        )
+        judge = {"path": str(Path(job["output"]).with_name("reward"))}
+        ends = {"reward_first_loss": found["first_loss"], "reward_last_loss": found["last_loss"]}
+        told = {**found["figures"], **ends}
     return session.train(lambda: _policy(spec, job, judge["path"], told), spec, job, reporter)
 
 

@@ -97,6 +97,28 @@ def train(
         return _train(build, spec, job, reporter, needed, phase)
 
 
+def train_first(
+    build: Callable[[dict[str, Any]], Session],
+    name: str,
+    spec: TrainJobSpec,
+    job: Mapping[str, Any],
+    reporter: Reporter,
+    phase: str,
+) -> dict[str, Any]:
+    """The facts of a training that the job's own needs before it; trained now if no earlier attempt has finished it.
+
+    `build` gets the job of that training, which leaves its model in the folder `name` beside `output`.
+    """
+    folder = Path(job["output"]).with_name(name)
+    found = folders.facts(folder)
+    if found is None:
+        reporter.log.info("training the %s first", phase)
+        before = folder.with_name(f"checkpoints-{name}")
+        first = {**job, "checkpoints": str(before), "output": str(folder)}
+        found = train(lambda: build(first), spec, first, reporter, phase)
+    return found
+
+
 def _train(
     build: Callable[[], Session],
     spec: TrainJobSpec,

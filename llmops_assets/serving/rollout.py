@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.policy import Policy, verify_family
 from llmops_assets.specs.records import RegisteredModelRecord
-from resources.catalog import Backend, Catalog
+from resources.catalog import Catalog
 from resources.gateway import GatewayAdmin, GatewayError
-from resources.model_server import Answer, ModelServers, ServerError
+from resources.model_server import Answer, ModelServers, ServerError, new_backend
 
 _DRAIN_SECONDS = 30.0
 
@@ -217,19 +216,13 @@ def _serve(
             started.append(id)
         backends.append(
             servers.start(
-                Backend(
-                    id=id,
+                new_backend(
+                    id,
                     endpoint=target.endpoint,
                     model_ref=target.model_ref,
                     model_path=target.model_path,
                     engine=target.engine,
                     runtime=target.runtime,
-                    url="",
-                    pid=None,
-                    pid_started=None,
-                    state="starting",
-                    log_path=None,
-                    created_at=datetime.now(UTC),
                 )
             )
         )

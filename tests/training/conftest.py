@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import polars as pl
 import pytest
 
+from llmops_assets.partitions import recipes
+from llmops_assets.specs.names import training_key
 from llmops_assets.specs.training import TrainJobSpec
+from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
 from resources.trainer import Trainer
 
@@ -186,3 +190,12 @@ def run_here(job: dict[str, Any], folder: Path, log: Callable[[str], None] | Non
         handler.emit = lambda record: log(record.getMessage())
         reporter.log.addHandler(handler)
     return importlib.import_module(f"images.train.{job['task']}").run(json.loads(json.dumps(job)), reporter)
+
+
+def add_cell(catalog: Catalog, instance: dg.DagsterInstance, recipe: dict[str, Any], dataset: str) -> str:
+    """Keep a recipe, add its partition, and return the key of its cell with `dataset`."""
+    spec = TrainJobSpec.from_recipe(recipe, dataset)
+    key = spec.recipe_key()
+    catalog.add_recipe(key, spec.recipe())
+    instance.add_dynamic_partitions(recipes.name, [key])
+    return training_key(dataset, key)

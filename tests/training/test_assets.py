@@ -13,20 +13,18 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from llmops_assets.partitions import dataset_versions, recipes
+from llmops_assets.partitions import dataset_versions
 from llmops_assets.specs.dataset import DatasetSpec
-from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord, SplitsRecord
 from llmops_assets.specs.settings import Settings
-from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import assets, checks, folders
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.records import Records
 from resources.tracking import Tracking
 from resources.trainer import Trainer
-from tests.training.conftest import SIZES, Desk, pretrain_spec, sft_spec
+from tests.training.conftest import SIZES, Desk, add_cell, pretrain_spec, sft_spec
 
 
 @dataclass
@@ -41,12 +39,7 @@ class House:
         return self.resources["records"]
 
     def request(self, recipe: dict[str, Any], dataset: str) -> str:
-        """Keep a recipe, add its partition, and return the key of its cell."""
-        spec = TrainJobSpec.from_recipe(recipe, dataset)
-        key = spec.recipe_key()
-        self.resources["catalog"].add_recipe(key, spec.recipe())
-        self.instance.add_dynamic_partitions(recipes.name, [key])
-        return training_key(dataset, key)
+        return add_cell(self.resources["catalog"], self.instance, recipe, dataset)
 
     def run(self, cell: str, *names: str, raises: bool = True) -> dg.ExecuteInProcessResult:
         upstream = [dg.AssetSpec("splits", partitions_def=dataset_versions)]

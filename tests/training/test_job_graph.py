@@ -10,10 +10,9 @@ import pytest
 
 from llmops_assets.evaluation import assets as evaluation_assets
 from llmops_assets.evaluation import checks as evaluation_checks
-from llmops_assets.partitions import dataset_versions, recipes
+from llmops_assets.partitions import dataset_versions
 from llmops_assets.registry import assets as registry_assets
 from llmops_assets.specs.dataset import DatasetSpec
-from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.records import (
     AdapterRecord,
@@ -24,7 +23,6 @@ from llmops_assets.specs.records import (
     SplitsRecord,
 )
 from llmops_assets.specs.settings import Settings
-from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import assets, checks, folders
 from llmops_assets.training.base import inspect_base
 from resources.artifacts import Artifacts
@@ -32,7 +30,7 @@ from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
 from resources.records import Records
 from resources.tracking import Tracking
-from tests.training.conftest import Desk, run_here, write_splits
+from tests.training.conftest import Desk, add_cell, run_here, write_splits
 from tests.training.job_data import DATASETS, FRAMES, job_spec, make_base
 
 SIZES = {"train": 96, "validation": 24, "test": 40}
@@ -91,11 +89,7 @@ class House:
         self.instance.add_dynamic_partitions(dataset_versions.name, [key])
 
     def request(self, recipe: dict[str, Any], dataset: str) -> str:
-        spec = TrainJobSpec.from_recipe(recipe, dataset)
-        key = spec.recipe_key()
-        self.resources["catalog"].add_recipe(key, spec.recipe())
-        self.instance.add_dynamic_partitions(recipes.name, [key])
-        return training_key(dataset, key)
+        return add_cell(self.resources["catalog"], self.instance, recipe, dataset)
 
     def run(self, cell: str, *names: str, raises: bool = True) -> dg.ExecuteInProcessResult:
         upstream = [dg.AssetSpec("splits", partitions_def=dataset_versions)]
