@@ -16,9 +16,9 @@ from llmops_assets.documents import checks as document_checks
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.specs.records import CleanRecord, QuestionAnswersRecord, SplitsRecord
 from sensors.datasets import make
-from tests.datasets.test_erasure import held
-from tests.datasets.test_erasure import home as home
 from tests.documents.server import serving
+from tests.erasure.test_erasure import held
+from tests.erasure.test_erasure import home as home
 from tests.sensors.test_sensors import evaluate
 
 NAME = "박돌멘"

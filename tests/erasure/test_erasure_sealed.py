@@ -14,7 +14,7 @@ from llmops_assets.datasets.readers import list_files
 from llmops_assets.specs.dataset import DatasetSpec
 from resources import erasures
 from resources.encryption import is_sealed
-from tests.datasets.test_erasure import MAIL, NAME, THEIRS, lines, matches, planted
+from tests.erasure.test_erasure import MAIL, NAME, THEIRS, lines, matches, planted
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from llmops_assets.wiring import Wiring
 from resources import dataset_gc, erasures, pointers, tables
 from resources.dataset_store import DatasetStoreError
 from tests.datasets.test_graph import rows
-from tests.datasets.trained import leave_training
+from tests.erasure.trained import leave_training
 
 PHONE, MAIL, NAME, RRN = "010-7391-4628", "dolmen.park@example.org", "박돌멘", "900101-1234567"
 THEIRS = (PHONE, MAIL, NAME, RRN, "우산을 두고 내린 사람")
