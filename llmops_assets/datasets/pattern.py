@@ -1,9 +1,9 @@
 """What one shape of personal data is, the text that it is looked for in, and a looser shape for a column at once."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,18 @@ class Pattern:
         return f"{before}(?<!{self.unless}){self.body}" if self.unless else before + self.body
 
 
-def superset(expression: str) -> str:
-    """`expression` without look-around and upper bounds: it is found in every text that the original is found in.
+_SPAN = "(?P<span>"
+_LEAST = 20
+"""Repetitions that a superset asks for at most: counting further makes the automaton large."""
 
-    An assertion can only forbid matches, and so can a bound ("two to seven" becomes "one or more"). What is left is a
-    small regular language, which the engine of polars runs in linear time.
+
+@lru_cache(512)
+def superset(expression: str) -> str:
+    """`expression` without look-around, `$` and upper bounds: found in every text that the original is found in.
+
+    An assertion can only forbid matches, and so can a bound ("two to seven" becomes "two or more"). What is left is a
+    small regular language, which the engine of polars runs in linear time. As it asserts nothing, it is also found in
+    every longer text that such a text is a part of.
     """
     out: list[str] = []
     position = 0
@@ -55,7 +62,8 @@ def superset(expression: str) -> str:
             position = end
             continue
         if bounds := re.match(r"\{([0-9]+),[0-9]+\}", expression[position:]):
-            out.append("*" if bounds[1] == "0" else "+")
+            least = min(int(bounds[1]), _LEAST)
+            out.append({0: "*", 1: "+"}.get(least, f"{{{least},}}"))
             position += bounds.end()
             continue
         if expression[position] == "\\":
@@ -67,9 +75,36 @@ def superset(expression: str) -> str:
             out.append(expression[position:end])
             position = end
             continue
-        out.append(expression[position])
+        if expression[position] != "$":
+            out.append(expression[position])
         position += 1
     return "".join(out)
+
+
+def gate(patterns: Iterable[Pattern]) -> str:
+    """One expression for all patterns, found in every text that the superset of one of them is found in.
+
+    Of numeric patterns it has the bodies without what may be left out at their beginning: a match without its beginning
+    is one of the rest, and one automaton for all labels too would be so large that its engine runs out of cache.
+    """
+    return "|".join(_needed(superset(p.body)) if p.numeric else superset(p.expression) for p in patterns).replace(
+        _SPAN, "(?:"
+    )
+
+
+def _needed(expression: str) -> str:
+    while (end := _atom_end(expression)) < len(expression) and expression[end] in "?*":
+        expression = expression[end + 1 :].removeprefix("?")
+    return expression
+
+
+def _atom_end(expression: str) -> int:
+    """Where the first character, class or group of an expression ends."""
+    if expression.startswith("("):
+        return _group_end(expression, 0)
+    if expression.startswith("["):
+        return _class_end(expression, 0)
+    return 2 if expression.startswith("\\") else 1
 
 
 def _class_end(expression: str, start: int) -> int:
@@ -113,6 +148,8 @@ _FOLDED["\u00ad"] = ""
 _FOLD_TABLE = str.maketrans(_FOLDED)
 FOLDABLE = "[" + "".join(sorted(_FOLDED)) + "]"
 """Class of the characters that `fold` changes."""
+ODD = FOLDABLE.replace("]", "\x1c-\x1f\u0130\u0131]")
+"""The same and those that Python's `re` alone takes for ``\\s`` (four controls) or ``(?i:i)`` (the Turkish letters)."""
 _FOLDABLE = re.compile(FOLDABLE)
 _DELETED = frozenset(char for char, folded in _FOLDED.items() if not folded)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import count
 from typing import Literal
 
@@ -9,7 +10,7 @@ import msgspec
 import polars as pl
 
 from llmops_assets.datasets import names, privacy, texts
-from llmops_assets.datasets.pattern import FOLDABLE, Pattern, fold, superset
+from llmops_assets.datasets.pattern import ODD, Pattern, fold, gate, superset
 from llmops_assets.datasets.patterns import PATTERNS, is_name, own_pattern
 from llmops_assets.datasets.pseudonyms import Pseudonyms, key_from
 from llmops_assets.specs.policy import Pii
@@ -25,7 +26,7 @@ SPANS = {
 _ROUNDS = 6
 """What stood behind a masked number may now stand behind its label: masking is repeated, and ends long before this."""
 
-_FEW = 500
+_FEW = 64
 """Texts under which compiling the prefilter costs more than it saves."""
 
 NameFinder = Callable[[list[str]], list[list[privacy.Span]]]
@@ -90,43 +91,49 @@ class Masked:
     by_row: pl.DataFrame
 
 
-def candidates(values: pl.Series, patterns: Sequence[Pattern]) -> pl.DataFrame:
-    """Texts that a pattern could be found in: `text` (number), `value`, `odd`, and a flag for each pattern's number.
+@lru_cache(16)
+def _gates(patterns: tuple[Pattern, ...]) -> tuple[str, str]:
+    """What a text must hold for any numeric pattern, and for any of the others ("" where there are none)."""
+    return gate(p for p in patterns if p.numeric), gate(p for p in patterns if not p.numeric)
 
-    The flags are a superset of where the patterns are found. `odd` are texts with characters that are folded first
-    (full-width digits, unusual dashes): candidates for all patterns.
+
+def _may_hold(column: str, patterns: tuple[Pattern, ...]) -> pl.Expr:
+    """Whether a pattern could be found in a text of the column or in a part of it; true for odd texts."""
+    numeric, others = _gates(patterns)
+    text = pl.col(column)
+    found = text.str.contains(ODD)
+    if numeric:
+        figures = text.str.contains(privacy.FIGURE)
+        found |= pl.when(figures).then(text).str.contains(numeric).fill_null(False)
+    return found | text.str.contains(others) if others else found
+
+
+def candidates(values: pl.Series, patterns: Sequence[Pattern]) -> list[tuple[int, str, list[int]]]:
+    """Texts that a pattern could be found in: the text's number, the text, the numbers of those patterns.
+
+    A superset of where the patterns are found. Texts with characters that are folded first (full-width digits, unusual
+    dashes) or that engines read differently are candidates for all patterns.
     """
-    frame = pl.DataFrame({"value": values, "text": pl.int_range(len(values), dtype=pl.UInt32, eager=True)})
-    frame = frame.with_columns(odd=pl.col("value").str.contains(FOLDABLE))
-    frame = frame.with_columns(figures=pl.col("odd") | pl.col("value").str.contains(privacy.FIGURE))
-    flags = []
-    for numeric in (True, False):
-        table = frame.filter("figures") if numeric else frame
-        chosen = {str(n): pattern for n, pattern in enumerate(patterns) if pattern.numeric is numeric}
-        found = table.select(
-            "text",
-            **{
-                number: pl.col("odd") | pl.col("value").str.contains(superset(pattern.expression))
-                for number, pattern in chosen.items()
-            },
-        )
-        flags.append(found.filter(pl.any_horizontal(*chosen)) if chosen else found.clear())
-    numbers = pl.concat([flag.select("text") for flag in flags]).unique()
-    table = frame.join(numbers, on="text", how="semi")
-    for flag in flags:
-        table = table.join(flag, on="text", how="left")
-    return table.with_columns(pl.col(str(n)).fill_null(False) for n in range(len(patterns))).sort("text")
+    frame = values.alias("value").to_frame().with_row_index("text").filter(_may_hold("value", tuple(patterns)))
+    frame = frame.with_columns(odd=pl.col("value").str.contains(ODD))
+    plain = frame.filter(~pl.col("odd"))
+    found: dict[int, list[int]] = {text: list(range(len(patterns))) for text in frame.filter("odd")["text"]}
+    flags = plain.select(
+        pl.col("value").str.contains(superset(pattern.expression)).alias(str(number))
+        for number, pattern in enumerate(patterns)
+    )
+    for text, flagged in zip(plain["text"], flags.to_numpy(), strict=True):
+        found[text] = flagged.nonzero()[0].tolist()
+    return [(text, value, found[text]) for text, value in frame.select("text", "value").iter_rows() if found[text]]
 
 
 def _found_in_columns(values: pl.Series, patterns: Sequence[Pattern]) -> dict[int, list[privacy.Span]]:
     found: dict[int, list[privacy.Span]] = {}
-    table = candidates(values, patterns)
-    flags = table.select(str(n) for n in range(len(patterns))).to_numpy()
-    for number, text, odd, flagged in zip(table["text"], table["value"], table["odd"], flags, strict=True):
-        folded, positions = fold(text) if odd else (text, None)
+    for number, text, flagged in candidates(values, patterns):
+        folded, positions = fold(text)
         spans = [
             privacy.Span(start, end, patterns[n].type, patterns[n].score)
-            for n in flagged.nonzero()[0]
+            for n in flagged
             for start, end in privacy.matches(patterns[n], folded)
         ]
         if spans:
@@ -173,12 +180,14 @@ def replaced(values: pl.Series, spans: pl.DataFrame, how: Detector) -> pl.Series
     """The texts with each span's placeholder in its place."""
     if not spans.height:
         return values
-    numbers, masked = [], []
-    for number, part in spans.group_by("text", maintain_order=True):
-        found = [privacy.Span(s, e, t, p) for s, e, t, p in part.select("start", "end", "type", "score").iter_rows()]
-        numbers.append(number[0])
-        masked.append(privacy.replace(values[number[0]], found, how.placeholders, how.stand_in))
-    return values.scatter(numbers, masked)
+    found: dict[int, list[privacy.Span]] = {}
+    for number, *span in spans.select("text", "start", "end", "type", "score").iter_rows():
+        found.setdefault(number, []).append(privacy.Span(*span))
+    masked = [
+        privacy.replace(text, places, how.placeholders, how.stand_in)
+        for text, places in zip(values.gather(list(found)), found.values(), strict=True)
+    ]
+    return values.scatter(list(found), masked)
 
 
 def mask_texts(values: pl.Series, how: Detector) -> pl.Series:
@@ -214,19 +223,22 @@ def _leaves(value: object, key: str = "") -> Iterable[tuple[str, str]]:
         yield key, str(value)
 
 
-def _suspicious(rows: pl.DataFrame) -> pl.DataFrame:
-    keys = "|".join(f'"{key}"' for key in _NAME_KEYS)
+def _suspicious(rows: pl.DataFrame, patterns: tuple[Pattern, ...]) -> pl.DataFrame:
+    keys = "(?i:" + "|".join(f'"{key}"' for key in _NAME_KEYS) + ")"
+    extra = pl.col("extra")
     return (
         rows.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"), "extra")
-        .filter(pl.col("extra").str.contains(rf"[0-9]{{4}}|[가-힣]\s?[0-9]|@|(?i:{keys})|이름|성함"))
-        .filter(pl.col("extra") != "{}")
+        .filter(extra.str.contains(rf"[0-9]{{4}}|[가-힣]\s?[0-9]|@|{keys}|이름|성함"))
+        # A value stands in the JSON as it is, unless it is escaped: what could be found in it could be found here.
+        .filter(_may_hold("extra", patterns) | extra.str.contains(keys) | extra.str.contains("\\", literal=True))
+        .filter(extra != "{}")
     )
 
 
 def _in_extra(rows: pl.DataFrame, how: Detector) -> pl.DataFrame:
     leaves = [
         (row, part, key.lower() in _NAME_KEYS and is_name(text), text)
-        for row, extra in _suspicious(rows).iter_rows()
+        for row, extra in _suspicious(rows, how.patterns).iter_rows()
         for part, (key, text) in enumerate(_leaves(msgspec.json.decode(extra)))
     ]
     table = pl.DataFrame(

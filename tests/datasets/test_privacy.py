@@ -4,14 +4,15 @@ import itertools
 import re
 from collections import Counter
 
+import msgspec
 import polars as pl
 import pytest
 import regex
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmops_assets.datasets import checksums, pii, privacy
-from llmops_assets.datasets.pattern import fold, superset
+from llmops_assets.datasets.pattern import ODD, fold, gate, superset
 from llmops_assets.datasets.patterns import PATTERNS
 from llmops_assets.datasets.privacy import Span, find, mask_text
 
@@ -139,6 +140,9 @@ PIECES = st.one_of(
     st.from_regex(r"[0-9]{2,6}-[0-9]{2,7}(-[0-9]{2,7})?", fullmatch=True),
 )
 TEXTS = st.lists(PIECES, min_size=1, max_size=5).map(" ".join)
+MIXED = st.lists(
+    st.one_of(PIECES, st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=12)), min_size=1, max_size=5
+).map("".join)
 
 
 @settings(max_examples=300, deadline=None)
@@ -155,9 +159,47 @@ def test_whole_columns_give_the_spans_of_each_text(texts):
 @given(TEXTS)
 def test_the_prefilter_contains_every_match(text):
     folded, _ = fold(text)
+    alone_and_inside = pl.Series([folded, f'"{folded}",'])
     for pattern in PATTERNS:
         if privacy.matches(pattern, folded):
-            assert pl.Series([folded]).str.contains(superset(pattern.expression))[0], pattern.name
+            assert alone_and_inside.str.contains(superset(pattern.expression)).all(), pattern.name
+            assert alone_and_inside.str.contains(gate([pattern])).all(), pattern.name
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: p.name)
+def test_the_gate_contains_whatever_has_the_shape(pattern):
+    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.from_regex(re.compile(pattern.expression)))
+    def holds(text):
+        folded, _ = fold(text)
+        if re.search(pattern.expression, folded) and not pl.Series([folded]).str.contains(ODD)[0]:
+            assert pl.Series([folded]).str.contains(gate([pattern]))[0]
+
+    holds()
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(MIXED, st.sampled_from(["010-1234-5678", "\x1c", "ı", ""])), min_size=1, max_size=6))
+def test_rows_are_masked_as_each_text_alone(pairs):
+    texts = [text + end for text, end in pairs]
+    table = pl.concat([rows(text) for text in texts])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pii, "_FEW", 0)
+        masked = pii.mask_rows(table, "sft_pair", pii.PATTERNS_ONLY)
+    shown = [messages[0]["content"] for messages in masked.frame["messages"].to_list()]
+    assert shown == [mask_text(text)[0] for text in texts]
+    left = [number for number in range(len(texts)) if number not in masked.rows]
+    assert masked.frame[left].equals(table[left])
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from(["name", "memo", "이름", "n"]), MIXED | st.integers(0, 10**13))))
+def test_the_prefilter_of_metadata_changes_no_result(values):
+    table = pl.concat([rows("네", msgspec.json.encode(value, order="sorted").decode()) for value in [{}, *values]])
+    found = pii.find_in_rows(table, "sft_pair")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pii, "_may_hold", lambda column, patterns: pl.lit(True))
+        assert found.equals(pii.find_in_rows(table, "sft_pair"))
 
 
 @settings(max_examples=200, deadline=None)
