@@ -5,10 +5,13 @@ What comes out is what the slow path would make of the same lines (a test holds 
 
 import hashlib
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import msgspec
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -108,19 +111,31 @@ class Columns:
             ends.append(len(self.roles[name]))
 
     def frame(self) -> pl.DataFrame:
-        kinds = {pl.String: pa.large_string(), pl.Float64: pa.float64(), pl.Int64: pa.int64()}
-        columns: dict[str, pa.Array] = {}
+        columns = []
         for name, dtype in schema.columns_of(self.dataset_type).items():
             if name in self.ends:
-                roles = pa.array(self.roles[name], pa.large_string())
-                texts = pa.array(self.texts[name], pa.large_binary()).view(pa.large_string())
-                struct = pa.StructArray.from_arrays([roles, texts], ["role", "content"])
-                columns[name] = pa.LargeListArray.from_arrays(pa.array(self.ends[name], pa.int64()), struct)
-            elif dtype == schema.TEXTS:
-                columns[name] = pa.array(self.flat[name], pa.large_list(pa.large_string()))
+                roles = _strings([role.encode() for role in self.roles[name]])
+                struct = pa.StructArray.from_arrays([roles, _strings(self.texts[name])], ["role", "content"])
+                chats = pa.LargeListArray.from_arrays(_numbers(self.ends[name]), struct)
+                columns.append(pl.Series(name, chats, dtype=dtype))
             else:
-                columns[name] = pa.array(self.flat[name], kinds[dtype.base_type()])
-        return pl.DataFrame(pl.from_arrow(pa.table(columns)))
+                columns.append(pl.Series(name, self.flat[name], dtype=dtype))
+        return pl.DataFrame(columns)
+
+
+# Arrow's own conversion of lists is slower, and imports pandas to see whether they are of it.
+
+
+def _numbers(values: Iterable[int]) -> pa.Array:
+    array = np.fromiter(values, np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(array), [None, pa.py_buffer(array)])
+
+
+def _strings(texts: list[bytes]) -> pa.Array:
+    """UTF-8 texts as an Arrow array."""
+    ends = np.fromiter(accumulate(map(len, texts), initial=0), np.int64, len(texts) + 1)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))]
+    return pa.Array.from_buffers(pa.large_string(), len(texts), buffers)
 
 
 class Decoder:
@@ -171,27 +186,23 @@ def _fill_texts(columns: Columns, rows: list[Any]) -> bool:
 
 
 def _fill_chats(columns: Columns, rows: list[Any]) -> bool:
-    roles, texts, ends = columns.roles["messages"], columns.texts["messages"], columns.ends["messages"]
-    identities, plain = columns.flat["row_id"], []
-    paired = not isinstance(rows[0], (_Chat, _ShareGpt))
-    for row in rows:
-        turns = _turns(row) if paired else [(m.role, m.content) for m in row.messages]
-        canonical = [b"\x1cmessages"]
-        for role, text in turns:
-            role = ROLE_NAMES.get(role, role)
-            encoded = text.encode()
-            roles.append(role)
-            texts.append(encoded)
-            plain.append(text)
-            canonical.append(b"%b\x1f%b" % (role.encode(), encoded))
-        ends.append(len(roles))
-        identities.append(hashlib.sha256(b"\x1e".join(canonical)).hexdigest()[:16])
-    return _normal(plain) and _normal(list(set(roles)))
-
-
-def _turns(row: Any) -> list[tuple[str, str]]:
-    asked, answered = _pair(row)
-    return [("user", asked), ("assistant", answered)]
+    if isinstance(rows[0], (_Chat, _ShareGpt)):
+        chats = [row.messages for row in rows]
+        turns = list(chain.from_iterable(chats))
+        roles, texts = [ROLE_NAMES.get(turn.role, turn.role) for turn in turns], [turn.content for turn in turns]
+        ends = [0, *accumulate(map(len, chats))]
+    else:
+        roles, texts = ["user", "assistant"] * len(rows), list(chain.from_iterable(map(_pair, rows)))
+        ends = list(range(0, len(texts) + 1, 2))
+    encoded = [text.encode() for text in texts]
+    spoken_by = {role: role.encode() + b"\x1f" for role in set(roles)}
+    spoken = [spoken_by[role] + text for role, text in zip(roles, encoded, strict=True)]
+    columns.roles["messages"], columns.texts["messages"], columns.ends["messages"] = roles, encoded, ends
+    columns.flat["row_id"] = [
+        hashlib.sha256(b"\x1e".join([b"\x1cmessages", *spoken[start:end]])).hexdigest()[:16]
+        for start, end in pairwise(ends)
+    ]
+    return _normal(texts) and _normal(list(spoken_by))
 
 
 def _pair(row: Any) -> tuple[str, str]:
@@ -207,7 +218,7 @@ def _fill_known(columns: Columns, rows: list[Any], require_category: bool) -> bo
     scores, extras = columns.flat["quality_score"], columns.flat["extra"]
     encode = msgspec.json.Encoder(order="sorted").encode
     for row in rows:
-        rest = dict(row.metadata) if row.metadata else {}
+        rest = row.metadata or {}
         if row.category is not _UNSET:
             rest.setdefault("category", row.category)
         if row.source is not _UNSET:
