@@ -20,12 +20,13 @@ def pytest_report_header() -> str:
     return f"public data: {PUBLIC_DATA}"
 
 
-LONGEST = ("test_demo.py", "test_axolotl.py")
+FIRST = ("tests/test_demo.py",)
+LAST = ("tests/registry/test_assets.py", "tests/registry/test_compression.py", "tests/training/test_axolotl.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that two processes end together."""
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    """Begin with what takes longest, and end with what needs environments that may still be in the making."""
+    items.sort(key=lambda item: item.path.as_posix().endswith(LAST) - item.path.as_posix().endswith(FIRST))
 
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
