@@ -228,7 +228,6 @@ def _suspicious(rows: pl.DataFrame, patterns: tuple[Pattern, ...]) -> pl.DataFra
     extra = pl.col("extra")
     return (
         rows.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"), "extra")
-        .filter(extra.str.contains(rf"[0-9]{{4}}|[가-힣]\s?[0-9]|@|{keys}|이름|성함"))
         # A value stands in the JSON as it is, unless it is escaped: what could be found in it could be found here.
         .filter(_may_hold("extra", patterns) | extra.str.contains(keys) | extra.str.contains("\\", literal=True))
         .filter(extra != "{}")

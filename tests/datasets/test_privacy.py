@@ -252,6 +252,11 @@ def test_rows_are_masked_in_content_and_metadata():
     assert pii.find_in_rows(masked.frame, "sft_pair").height == 0
 
 
+def test_metadata_without_an_ascii_digit_is_masked_too():
+    table = rows("네", '{"phone":"０１０－１２３４－５６７８"}')
+    assert pii.mask_rows(table, "sft_pair", pii.PATTERNS_ONLY).frame["extra"][0] == '{"phone":"[전화번호]"}'
+
+
 def test_rows_without_personal_data_are_the_same_table():
     table = rows("통행료가 얼마인가요?")
     assert pii.mask_rows(table, "sft_pair", pii.PATTERNS_ONLY).frame.equals(table)
