@@ -1,6 +1,7 @@
 """Follows a training: its live progress and curve, what its weights did, and the memory that it took."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -257,10 +258,15 @@ def loss_curve(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def peak_memory() -> int:
+    """Bytes: the most that was allocated on a GPU, else the most that this process had in memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not what getrusage says: on Linux that counts what the process was forked from, which may have been larger.
+        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     import resource
-    import sys
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -129,7 +129,9 @@ def test_a_killed_worker_leaves_a_gpu_and_a_checkpoint_behind_and_the_weights_do
     with lease(discover(simulated), tmp_path / "locks", timeout=5.0, poll=0.01) as held:
         assert held[0].id == "simulated-0"
     live = progress.read(tmp_path)
-    assert live.steps == STEPS and live.checkpoint >= 6 and live.loss > 0 and live.memory_bytes > 1 << 20
+    assert live.steps == STEPS and live.checkpoint >= 6 and live.memory_bytes > 1 << 20
+    # What is shown is at most a second old; a second before, there may have been no loss yet.
+    assert live.loss is None or live.loss > 0
     facts = run_here(job, tmp_path)
     assert facts["resumed_from"] >= 6
     assert weights(tmp_path) == weights(whole)
