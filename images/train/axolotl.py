@@ -27,12 +27,6 @@ from llmops_assets.training.plan import total_steps
 PLUGIN = "images.train.axolotl_plugin.Plugin"
 _ROOT = Path(__file__).parents[2]
 _EVALUATED_ROWS = 512
-_SCHEDULER = {
-    "linear": "linear",
-    "cosine": "cosine",
-    "constant": "constant",
-    "constant_with_warmup": "constant_with_warmup",
-}
 
 
 class AxolotlError(RuntimeError):
@@ -70,7 +64,7 @@ def render(spec: TrainJobSpec, job: Mapping[str, Any], work: Path, count: int, e
         "gradient_accumulation_steps": hyper.gradient_accumulation_steps,
         "num_epochs": hyper.num_epochs,
         "learning_rate": hyper.lr,
-        "lr_scheduler": _SCHEDULER[hyper.scheduler],
+        "lr_scheduler": hyper.scheduler,
         "weight_decay": hyper.weight_decay,
         "optimizer": "adamw_torch",
         "seed": hyper.seed,

@@ -1,5 +1,6 @@
 """The asset `registered_model`: a version in the registry, for models that meet their gate."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -196,10 +197,9 @@ def _base_license(catalog: Catalog, tracking: Tracking, plan: PlanRecord) -> str
     """The licence of the base where the catalog knows it; of an earlier training of ours, that of its data."""
     if plan.base is None:
         return None
-    try:
+    with suppress(NotFound):
+        # Else it is no registered base, and its data are looked at.
         return catalog.base_model(plan.base.ref).license
-    except NotFound:
-        pass
     origin = plan.base.ref.partition("|")[0] if "|" in plan.base.ref else None
     if origin is None:
         try:

@@ -50,10 +50,14 @@ def check_supported(spec: TrainJobSpec, gpus_found: int = 0, engines: Path | Non
     """
     if spec.trainer == "axolotl" and spec.job_type not in AXOLOTL_JOBS:
         raise PlanError(f"trainer axolotl trains {' and '.join(AXOLOTL_JOBS)} here, not {spec.job_type}: write trl")
-    if spec.trainer == "axolotl" and engines is not None and not (engines / "axolotl" / "bin" / "python").exists():
-        raise PlanError(
-            f"axolotl has no environment at {engines / 'axolotl'}: run `make engines`, or write trainer: trl"
-        )
+    if spec.trainer == "axolotl" and engines is not None:
+        # Here, because Axolotl's own environment reads this module too and has not all that the resource needs.
+        from resources.engines import EngineError, Engines
+
+        try:
+            Engines(engines).python("axolotl")
+        except EngineError as error:
+            raise PlanError(f"{error}, or write trainer: trl") from error
     shared = max(1, spec.resources.gpus) * spec.resources.nodes > 1 and bool(gpus_found)
     if spec.resources.nodes > 1 and not gpus_found:
         raise PlanError(f"resources.nodes is {spec.resources.nodes}, and there is no GPU here: write nodes: 1")

@@ -211,7 +211,7 @@ def test_mlflow_knows_that_a_training_failed_and_that_it_was_interrupted(house: 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"trainer": "axolotl"}, "axolotl has no environment at"),
+        ({"trainer": "axolotl"}, "the engine axolotl has no environment in"),
         ({"base_model_ref": "corpus@v1|never-trained"}, "'corpus@v1|never-trained' is not there"),
         ({"base_model_ref": "hf:/nowhere"}, "is not registered"),
         ({"resources": {"gpus": 0, "nodes": 2}}, "write nodes: 1"),
