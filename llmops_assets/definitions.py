@@ -12,8 +12,6 @@ from llmops_assets.experiments import assets as experiment_assets
 from llmops_assets.experiments import checks as experiment_checks
 from llmops_assets.registry import assets as registry_assets
 from llmops_assets.registry import checks as registry_checks
-from llmops_assets.registry import erasure_checks
-from llmops_assets.registry import quantized as quantized_assets
 from llmops_assets.serving import assets as serving_assets
 from llmops_assets.serving import checks as serving_checks
 from llmops_assets.specs.settings import Settings
@@ -35,7 +33,6 @@ def build(settings: Settings) -> dg.Definitions:
                 training_assets,
                 evaluation_assets,
                 registry_assets,
-                quantized_assets,
                 serving_assets,
                 experiment_assets,
             ],
@@ -49,7 +46,6 @@ def build(settings: Settings) -> dg.Definitions:
                 training_checks,
                 evaluation_checks,
                 registry_checks,
-                erasure_checks,
                 serving_checks,
                 experiment_checks,
             ]

@@ -213,7 +213,7 @@ class _Driver:
         """Bring the asset `study` up to date."""
         import dagster as dg
 
-        from llmops_assets.training.shown import shown
+        from llmops_assets.page import shown
 
         found = search.outcomes(self.study)
         self.watch.instance.report_runless_asset_event(

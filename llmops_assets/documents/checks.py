@@ -4,9 +4,9 @@ from typing import Any
 
 import dagster as dg
 
-from llmops_assets.checking import check_result
 from llmops_assets.documents import verdicts
 from llmops_assets.documents.assets import question_answers
+from llmops_assets.page import check_result
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.specs.records import QuestionAnswersRecord
 from resources.catalog import Catalog

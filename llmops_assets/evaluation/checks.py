@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from llmops_assets.checking import check_result
 from llmops_assets.evaluation.assets import evaluation
 from llmops_assets.evaluation.gate import judge_gate
 from llmops_assets.evaluation.report import number
 from llmops_assets.evaluation.verdicts import compare_with_base, completeness, forgetting, further_gates, regression
+from llmops_assets.page import check_result
 from llmops_assets.partitions import trainings
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import EvaluationRecord, PlanRecord

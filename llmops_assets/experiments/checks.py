@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from llmops_assets.checking import check_result
 from llmops_assets.experiments import verdicts
 from llmops_assets.experiments.assets import ab_report
+from llmops_assets.page import check_result
 from llmops_assets.partitions import experiments
 from llmops_assets.specs.records import AbReportRecord
 from resources.records import Records

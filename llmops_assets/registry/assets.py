@@ -1,4 +1,4 @@
-"""The asset `registered_model`: a version in the registry, for models that meet their gate."""
+"""The assets `registered_model` (a version in the registry, for models that meet their gate) and `quantized_model`."""
 
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from llmops_assets.registry import compare_report
 from llmops_assets.registry.card import CardFacts, model_card
 from llmops_assets.registry.compare import compare
 from llmops_assets.registry.lineage import lineage
+from llmops_assets.registry.quantized import UNFIT, Original, Workshop, form_row, make_form, register_form
 from llmops_assets.registry.sides import side_of
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import (
@@ -22,15 +23,20 @@ from llmops_assets.specs.records import (
     EvaluationRecord,
     MergedModelRecord,
     PlanRecord,
+    QuantizedModelRecord,
     RegisteredModelRecord,
     SplitsRecord,
 )
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
+from resources.artifacts import Artifacts
 from resources.catalog import Catalog, NotFound
+from resources.dataset_store import DatasetStore
+from resources.engines import EngineError, Engines
 from resources.erasures import ModelAffected, assert_not_affected
 from resources.records import Records
 from resources.tracking import ModelVersion, Tracking, UnknownModel
+from resources.trainer import Trainer
 
 RELEASE_CHECKS_IGNORED = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("evaluation"), "beats_base"))
 
@@ -154,6 +160,78 @@ def registered_model(
             **against,
         },
         data_version=dg.DataVersion(f"{record.ref}-{merged.content_hash}"),
+    )
+
+
+class QuantizationConfig(dg.Config):
+    """What one materialisation makes otherwise than the policy says."""
+
+    schemes: list[str] = []
+    """w4a16, w8a8 (GPTQ), fp8, awq (needs a GPU), int8 (weights only); empty: those of the policy."""
+
+
+@dg.asset(
+    group_name="training",
+    partitions_def=trainings,
+    deps=["merged_model", "evaluation"],
+    kinds={"python", "pytorch", "mlflow"},
+    owners=["team:ml"],
+    code_version="1",
+    description="The model with fewer bits (GPTQ, AWQ, FP8 or int8 by llm-compressor, in an environment of its own): "
+    "size, the gate's figure against the original on the same items, and how often both think the same token "
+    "likeliest. What loses no more than the policy allows is registered as a draft of its own.",
+)
+def quantized_model(
+    context: dg.AssetExecutionContext,
+    config: QuantizationConfig,
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    artifacts: dg.ResourceParam[Artifacts],
+    trainer: dg.ResourceParam[Trainer],
+    tracking: dg.ResourceParam[Tracking],
+    catalog: dg.ResourceParam[Catalog],
+    engines: dg.ResourceParam[Engines],
+    policy: dg.ResourceParam[Policy],
+    settings: dg.ResourceParam[Settings],
+) -> dg.MaterializeResult:
+    cell = context.partition_key
+    plan, merged = records.load(PlanRecord, cell), records.load(MergedModelRecord, cell)
+    job_type = TrainJobSpec.model_validate(plan.spec).job_type
+    if job_type in UNFIT:
+        raise dg.Failure(f"models made by {job_type} are not compressed: they are small encoders", allow_retries=False)
+    evaluation = records.load(EvaluationRecord, cell)
+    if evaluation.model_hash != merged.content_hash:
+        raise dg.Failure("the evaluation is of other weights: materialise `evaluation` first", allow_retries=False)
+    known = records.find(QuantizedModelRecord, cell)
+    kept = {m.scheme: m for m in known.models} if known and known.model_hash == merged.content_hash else {}
+    base = records.find(RegisteredModelRecord, cell)
+    original = Original(plan, merged, evaluation, records.load(SplitsRecord, plan.dataset))
+    shop = Workshop(store, artifacts, trainer, engines, policy, settings, context)
+    for scheme in config.schemes or policy.registry.compression.schemes:
+        context.log.info("compressing to %s", scheme)
+        try:
+            one = make_form(scheme, original, shop)
+        except EngineError as error:
+            raise dg.Failure(f"{cell} was not compressed to {scheme}: {error}", allow_retries=False) from error
+        if one.passed and base is not None:
+            one = one.model_copy(update={"model_ref": register_form(one, base, tracking, catalog)})
+        kept[scheme] = one
+        # Kept at once: another scheme may fail, and this one was made.
+        record = QuantizedModelRecord(
+            dataset=plan.dataset,
+            recipe=plan.recipe,
+            training_key=plan.training_key,
+            model_hash=merged.content_hash,
+            models=sorted(kept.values(), key=lambda m: m.scheme),
+        )
+        records.save(cell, record)
+    return dg.MaterializeResult(
+        metadata={
+            "models": dg.MetadataValue.table([dg.TableRecord(form_row(m)) for m in record.models]),
+            "original": dg.MetadataValue.path(merged.path),
+            **{f"{m.scheme} size": m.size_bytes for m in record.models},
+        },
+        data_version=dg.DataVersion("-".join(m.content_hash[:8] for m in record.models)),
     )
 
 

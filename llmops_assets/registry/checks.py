@@ -1,14 +1,16 @@
-"""Checks on `registered_model` and `quantized_model`: served as evaluated, and no worse than the policy allows."""
+"""Checks on `registered_model` and `quantized_model`: served as evaluated, nothing erased, no worse than allowed."""
 
 import dagster as dg
 
+from llmops_assets.erasure.affected import learned_nothing_erased
+from llmops_assets.page import check_result
 from llmops_assets.partitions import trainings
-from llmops_assets.registry.assets import registered_model
-from llmops_assets.registry.quantized import quantized_model
+from llmops_assets.registry.assets import quantized_model, registered_model
 from llmops_assets.registry.standing import parity_key
 from llmops_assets.serving.trial import holds, measure_parity
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import ParityRecord, PlanRecord, QuantizedModelRecord, RegisteredModelRecord
+from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
 from resources.model_server import ModelServers, ServerError
 from resources.records import Records
@@ -50,6 +52,17 @@ def served_as_evaluated(
         description=parity.told,
         metadata={"items": parity.items} | ({"differing": dg.MetadataValue.table(table)} if table else {}),
     )
+
+
+@dg.asset_check(
+    asset=registered_model,
+    partitions_def=trainings,
+    blocking=True,
+    description="The training saw no row that was erased since, nor did the model that it started from. Nothing here "
+    "unlearns: such a model gets no more users, and a new one is trained without those rows.",
+)
+def no_erased_rows(context: dg.AssetCheckExecutionContext, catalog: dg.ResourceParam[Catalog]) -> dg.AssetCheckResult:
+    return check_result(learned_nothing_erased(catalog, context.partition_key))
 
 
 @dg.asset_check(

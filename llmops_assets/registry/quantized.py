@@ -1,14 +1,13 @@
-"""The asset `quantized_model`: forms of a model with fewer bits, each evaluated like any other model."""
+"""Makes forms of a model with fewer bits, evaluates each like any other model, and registers those that lost little."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-
-import dagster as dg
+from typing import Any
 
 from llmops_assets.evaluation.answers import Model
 from llmops_assets.evaluation.case import Case, Identity, Rows
 from llmops_assets.evaluation.evaluate import evaluate
-from llmops_assets.partitions import trainings
 from llmops_assets.registry import compression
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import (
@@ -16,7 +15,6 @@ from llmops_assets.specs.records import (
     EvaluationRecord,
     MergedModelRecord,
     PlanRecord,
-    QuantizedModelRecord,
     RegisteredModelRecord,
     SplitsRecord,
 )
@@ -27,8 +25,7 @@ from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
 from resources.encryption import Keyring
-from resources.engines import EngineError, Engines
-from resources.records import Records
+from resources.engines import Engines
 from resources.tracking import Tracking
 from resources.trainer import Trainer
 
@@ -36,116 +33,78 @@ ENGINE = "compression"
 UNFIT = ("EMBEDDING",)
 
 
-class QuantizationConfig(dg.Config):
-    """What one materialisation makes otherwise than the policy says."""
+@dataclass(frozen=True)
+class Original:
+    """The model whose forms are made, as the graph knows it."""
 
-    schemes: list[str] = []
-    """w4a16, w8a8 (GPTQ), fp8, awq (needs a GPU), int8 (weights only); empty: those of the policy."""
+    plan: PlanRecord
+    merged: MergedModelRecord
+    evaluation: EvaluationRecord
+    splits: SplitsRecord
 
 
-@dg.asset(
-    group_name="training",
-    partitions_def=trainings,
-    deps=["merged_model", "evaluation"],
-    kinds={"python", "pytorch", "mlflow"},
-    owners=["team:ml"],
-    code_version="1",
-    description="The model with fewer bits (GPTQ, AWQ, FP8 or int8 by llm-compressor, in an environment of its own): "
-    "size, the gate's figure against the original on the same items, and how often both think the same token "
-    "likeliest. What loses no more than the policy allows is registered as a draft of its own.",
-)
-def quantized_model(
-    context: dg.AssetExecutionContext,
-    config: QuantizationConfig,
-    records: dg.ResourceParam[Records],
-    store: dg.ResourceParam[DatasetStore],
-    artifacts: dg.ResourceParam[Artifacts],
-    trainer: dg.ResourceParam[Trainer],
-    tracking: dg.ResourceParam[Tracking],
-    catalog: dg.ResourceParam[Catalog],
-    engines: dg.ResourceParam[Engines],
-    policy: dg.ResourceParam[Policy],
-    settings: dg.ResourceParam[Settings],
-) -> dg.MaterializeResult:
-    cell = context.partition_key
-    plan, merged = records.load(PlanRecord, cell), records.load(MergedModelRecord, cell)
+@dataclass(frozen=True)
+class Workshop:
+    """What makes and evaluates a form. `context` is Dagster's, or None for a plain child process."""
+
+    store: DatasetStore
+    artifacts: Artifacts
+    trainer: Trainer
+    engines: Engines
+    policy: Policy
+    settings: Settings
+    context: Any | None = None
+
+
+def make_form(scheme: str, original: Original, shop: Workshop) -> CompressedModel:
+    """The model of `scheme`, made or found whole, with what it lost against the original on the same items.
+
+    Raises EngineError when the engine is missing or fails.
+    """
+    plan, merged, policy, keys = original.plan, original.merged, shop.policy, shop.artifacts.keys
     spec = TrainJobSpec.model_validate(plan.spec)
-    if spec.job_type in UNFIT:
-        raise dg.Failure(f"models made by {spec.job_type} are not compressed: they are small encoders")
-    known = records.find(QuantizedModelRecord, cell)
-    kept = {m.scheme: m for m in known.models} if known and known.model_hash == merged.content_hash else {}
-    original = records.load(EvaluationRecord, cell)
-    if original.model_hash != merged.content_hash:
-        raise dg.Failure("the evaluation is of other weights: materialise `evaluation` first", allow_retries=False)
-    base = records.find(RegisteredModelRecord, cell)
-    for scheme in config.schemes or policy.registry.compression.schemes:
-        context.log.info("compressing to %s", scheme)
-        try:
-            folder, facts = _compress(scheme, plan, merged, engines, policy, settings, artifacts.keys)
-        except EngineError as error:
-            raise dg.Failure(f"{cell} was not compressed to {scheme}: {error}", allow_retries=False) from error
-        splits = records.load(SplitsRecord, plan.dataset)
-        answers = Path(plan.model_dir) / "evaluation" / plan.recipe / f"answers-{scheme}.jsonl"
-        on_gpu = spec.resources.gpus > 0
-        digest = folders.content_hash(folder)
-        run_with = {"precision": spec.hyperparams.precision if on_gpu else "fp32", "gpus": int(on_gpu)}
-        case = Case(
-            identity=Identity(plan.dataset, plan.recipe, plan.training_key),
-            spec=spec,
-            tuned=Model(str(folder), digest, **run_with),
-            test=Rows(splits.type, store.read(splits.manifests["test"]), cluster_by=splits.group_by),
-            suites={},
-            answers=answers,
-            cache=artifacts.path("answers"),
-            worker=trainer,
-            context=context,
-            policy=policy.evaluation,
-        )
-        evaluated = evaluate(case)
-        _write(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in evaluated.rows), artifacts.keys)
-        gate = policy.gates[spec.job_type]
-        before = compression.read_answers(original.answers, artifacts.keys)
-        lost = compression.difference(gate.metric, gate.suite, evaluated.rows, before)
-        verdict = compression.judge(scheme, gate, lost, facts["top1"], facts["kl"], policy.registry.compression)
-        one = CompressedModel(
-            scheme=scheme,
-            path=str(folder),
-            content_hash=digest,
-            answers=str(answers),
-            size_bytes=compression.size_of(folder),
-            original_bytes=compression.size_of(Path(merged.path)),
-            metrics=compression.metrics_of(evaluated.record),
-            figure=gate.metric,
-            difference=lost.value,
-            difference_low=lost.low,
-            difference_high=lost.high,
-            top1=facts["top1"],
-            kl=facts["kl"],
-            versus_original=compression.versus(gate.suite, evaluated.rows, before),
-            passed=verdict.passed,
-            told=verdict.text,
-            seconds=facts["seconds"],
-        )
-        if verdict.passed and base is not None:
-            one = one.model_copy(update={"model_ref": _register(one, base, tracking, catalog)})
-        kept[scheme] = one
-        # Kept at once: another scheme may fail, and this one was made.
-        record = QuantizedModelRecord(
-            dataset=plan.dataset,
-            recipe=plan.recipe,
-            training_key=plan.training_key,
-            model_hash=merged.content_hash,
-            models=sorted(kept.values(), key=lambda m: m.scheme),
-        )
-        records.save(cell, record)
-    table = [dg.TableRecord(_row(one)) for one in record.models]
-    return dg.MaterializeResult(
-        metadata={
-            "models": dg.MetadataValue.table(table),
-            "original": dg.MetadataValue.path(merged.path),
-            **{f"{m.scheme} size": m.size_bytes for m in record.models},
-        },
-        data_version=dg.DataVersion("-".join(m.content_hash[:8] for m in record.models)),
+    folder, facts = _compress(scheme, plan, merged, shop.engines, policy, shop.settings, keys)
+    answers = Path(plan.model_dir) / "evaluation" / plan.recipe / f"answers-{scheme}.jsonl"
+    on_gpu = spec.resources.gpus > 0
+    digest = folders.content_hash(folder)
+    run_with = {"precision": spec.hyperparams.precision if on_gpu else "fp32", "gpus": int(on_gpu)}
+    splits = original.splits
+    case = Case(
+        identity=Identity(plan.dataset, plan.recipe, plan.training_key),
+        spec=spec,
+        tuned=Model(str(folder), digest, **run_with),
+        test=Rows(splits.type, shop.store.read(splits.manifests["test"]), cluster_by=splits.group_by),
+        suites={},
+        answers=answers,
+        cache=shop.artifacts.path("answers"),
+        worker=shop.trainer,
+        context=shop.context,
+        policy=policy.evaluation,
+    )
+    evaluated = evaluate(case)
+    _write(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in evaluated.rows), keys)
+    gate = policy.gates[spec.job_type]
+    before = compression.read_answers(original.evaluation.answers, keys)
+    lost = compression.difference(gate.metric, gate.suite, evaluated.rows, before)
+    verdict = compression.judge(scheme, gate, lost, facts["top1"], facts["kl"], policy.registry.compression)
+    return CompressedModel(
+        scheme=scheme,
+        path=str(folder),
+        content_hash=digest,
+        answers=str(answers),
+        size_bytes=compression.size_of(folder),
+        original_bytes=compression.size_of(Path(merged.path)),
+        metrics=compression.metrics_of(evaluated.record),
+        figure=gate.metric,
+        difference=lost.value,
+        difference_low=lost.low,
+        difference_high=lost.high,
+        top1=facts["top1"],
+        kl=facts["kl"],
+        versus_original=compression.versus(gate.suite, evaluated.rows, before),
+        passed=verdict.passed,
+        told=verdict.text,
+        seconds=facts["seconds"],
     )
 
 
@@ -184,7 +143,7 @@ def _compress(
     return folder, facts
 
 
-def _register(one: CompressedModel, base: RegisteredModelRecord, tracking: Tracking, catalog: Catalog) -> str:
+def register_form(one: CompressedModel, base: RegisteredModelRecord, tracking: Tracking, catalog: Catalog) -> str:
     """A version of `<name>-<scheme>`, as a draft: a person decides whether less memory is worth what was lost."""
     tags = {
         "dataset": base.dataset,
@@ -205,7 +164,8 @@ def _register(one: CompressedModel, base: RegisteredModelRecord, tracking: Track
     return ref
 
 
-def _row(one: CompressedModel) -> dict[str, str | float]:
+def form_row(one: CompressedModel) -> dict[str, str | float]:
+    """A form as a row of the table on its asset's page."""
     bounds = f"{one.difference_low:+.3f} to {one.difference_high:+.3f}" if one.difference_low is not None else ""
     return {
         "scheme": one.scheme,

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from llmops_assets.checking import check_result
 from llmops_assets.erasure.affected import served_affected
+from llmops_assets.page import check_result
 from llmops_assets.partitions import endpoints
 from llmops_assets.serving.assets import deployment, drift_report
 from llmops_assets.serving.parity import OF_THE_PROMPT, Difference, differences, template_hash, told

@@ -11,6 +11,7 @@ import dagster as dg
 import polars as pl
 
 from llmops_assets.automation import DUE
+from llmops_assets.page import shown
 from llmops_assets.partitions import recipes, studies, trainings
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.policy import Policy
@@ -22,7 +23,6 @@ from llmops_assets.training import conduct, fit, folders, report, watermark
 from llmops_assets.training.base import BaseModelError, Sources, read_config, resolve
 from llmops_assets.training.companions import companions, pooling_of
 from llmops_assets.training.plan import PlanError, check_supported, training_key
-from llmops_assets.training.shown import shown
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from llmops_assets.checking import check_result
+from llmops_assets.page import check_result
 from llmops_assets.partitions import trainings
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord, Record

@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard
 from llmops_assets.evaluation import assets as evaluation_assets
 from llmops_assets.evaluation import checks as evaluation_checks
 from llmops_assets.partitions import trainings
-from llmops_assets.registry import checks, quantized
-from llmops_assets.registry.assets import registered_model
+from llmops_assets.registry import checks
+from llmops_assets.registry.assets import quantized_model, registered_model
 from llmops_assets.registry.standing import Registry, take
 from llmops_assets.specs.records import (
     EvaluationRecord,
@@ -34,7 +34,7 @@ def run(house: House, asset: str, *, raises: bool = True, **config: list[str]): 
             dg.AssetSpec("merged_model", partitions_def=trainings),
             evaluation_assets.evaluation,
             registered_model,
-            quantized.quantized_model,
+            quantized_model,
         ],
         asset_checks=[evaluation_checks.accuracy_gate, checks.served_as_evaluated, checks.little_lost],
         resources=house.resources,
