@@ -3,8 +3,6 @@
 import time
 from typing import Any
 
-import numpy as np
-
 from images.train.generate import _read_jsonl, context_length, load_model, write_jsonl
 
 
@@ -65,7 +63,7 @@ def _likelihoods(job: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[s
     import polars as pl
 
     from images.train.chat import choose_template
-    from images.train.pairs import pairs
+    from images.train.pairs import answer_likelihoods, pairs
 
     model, tokenizer, device = load_model(job["model_dir"], job.get("precision", "fp32"))
     template = choose_template(tokenizer)
@@ -86,35 +84,3 @@ def _likelihoods(job: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[s
         }
         for at, (row, pair) in enumerate(zip(rows, found, strict=True))
     ]
-
-
-def answer_likelihoods(
-    model: Any, device: Any, rows: list[tuple[list[int], list[int]]], pad: int, tokens_a_batch: int = 2048
-) -> np.ndarray:
-    """Nats of each answer behind its prompt, float64 of shape (rows,): the log-likelihood of all of its tokens."""
-    import torch
-
-    order = sorted(range(len(rows)), key=lambda i: sum(map(len, rows[i])))
-    found = np.zeros(len(rows))
-    start = 0
-    while start < len(order):
-        end = start + 1
-        while end < len(order) and (end + 1 - start) * sum(map(len, rows[order[end]])) <= tokens_a_batch:
-            end += 1
-        batch = order[start:end]
-        width = max(sum(map(len, rows[i])) for i in batch)
-        ids = torch.full((len(batch), width), pad, dtype=torch.long)
-        mask = torch.zeros((len(batch), width), dtype=torch.long)
-        scored = torch.zeros((len(batch), width), dtype=torch.bool)
-        for at, index in enumerate(batch):
-            prompt, answer = rows[index]
-            size = len(prompt) + len(answer)
-            ids[at, :size] = torch.tensor(prompt + answer)
-            mask[at, :size] = 1
-            scored[at, len(prompt) : size] = True
-        with torch.inference_mode():
-            logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits[:, :-1].float()
-            nats = torch.log_softmax(logits, -1).gather(-1, ids[:, 1:].to(device).unsqueeze(-1)).squeeze(-1)
-        found[batch] = (nats.double().cpu() * scored[:, 1:]).sum(1).numpy()
-        start = end
-    return found

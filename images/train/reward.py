@@ -19,7 +19,8 @@ from images.train.session import Session, common_arguments
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 
-_MEASURED = 512
+MEASURED = 512
+"""Pairs, at most, that a reward is judged on."""
 
 
 class PairOrder:
@@ -69,7 +70,7 @@ def build(spec: TrainJobSpec, job: dict[str, Any]) -> Session:
     trainer.lengths = pair_lengths(train)
     if spec.method == "qlora":
         weights.keep_trained_in_fp32(trainer.model)
-    measured = (validation if validation is not None else train).head(_MEASURED)
+    measured = (validation if validation is not None else train).head(MEASURED)
     dtype = weights.DTYPES[job["precision"]]
 
     def save(output: Path) -> str:

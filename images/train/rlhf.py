@@ -1,11 +1,13 @@
 """Trains from preferences: dpo on the pairs themselves, or rloo and grpo against a reward model that comes first."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import polars as pl
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
@@ -63,22 +65,48 @@ def _dpo(spec: TrainJobSpec, job: dict[str, Any]) -> Session:
     if spec.method == "qlora":
         weights.keep_trained_in_fp32(trainer.model)
 
-    def figures() -> dict[str, float | None]:
-        last = [e for e in trainer.state.log_history if "rewards/chosen" in e][-1]
-        found = {f"{side}_reward": float(last[f"rewards/{side}"]) for side in ("chosen", "rejected")}
-        found["reward_accuracy"] = float(last["rewards/accuracies"])
-        answer = float(train["chosen"].list.len().mean())
-        # What a chosen answer's likelihood lost or won, in nats a token: the implicit reward without its beta.
-        found["chosen_change"] = found["chosen_reward"] / spec.rlhf.kl_coeff / max(1.0, answer)
-        return found
+    measured = (validation if validation is not None else train).head(reward.MEASURED)
 
     return Session(
         trainer=trainer,
         evaluated=validation is not None,
         save=lambda output: sft.save(trainer.model, tokenizer, spec, output, job.get("stop_token")),
         stopping=spec.hyperparams.early_stopping if trainer.args.load_best_model_at_end else None,
-        figures=figures,
+        figures=lambda: implicit_rewards(trainer, tokenizer.pad_token_id or 0, measured, spec.rlhf.kl_coeff),
     )
+
+
+def implicit_rewards(trainer: Any, pad: int, frame: pl.DataFrame, beta: float) -> dict[str, float]:
+    """What a policy trained by dpo prefers among the pairs of `frame`, by its implicit reward.
+
+    That is `beta` times the log-ratio of policy and reference (Rafailov et al. 2023, eq. 5). `chosen_change` is what
+    the preferred answers' likelihood won or lost, in nats a token. The trainer's own log knows its last batch only.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    reference, aside = trainer.ref_model, contextlib.nullcontext()
+    if reference is None:
+        reference, aside = model, model.disable_adapter()
+
+    def likelihoods(judge: Any, name: str) -> np.ndarray:
+        rows = list(zip(frame["prompt"].to_list(), frame[name].to_list(), strict=True))
+        training = judge.training
+        judge.eval()
+        with trainer.accelerator.autocast():
+            found = pairs.answer_likelihoods(judge, trainer.accelerator.device, rows, pad)
+        judge.train(training)
+        return found
+
+    names = ("chosen", "rejected")
+    policy = {name: likelihoods(model, name) for name in names}
+    with aside:
+        won = {name: policy[name] - likelihoods(reference, name) for name in names}
+    return {
+        "chosen_reward": float(beta * won["chosen"].mean()),
+        "rejected_reward": float(beta * won["rejected"].mean()),
+        "reward_accuracy": float((won["chosen"] > won["rejected"]).mean()),
+        "reward_pairs": float(frame.height),
+        "chosen_change": float(won["chosen"].sum() / frame["chosen"].list.len().sum()),
+    }
 
 
 class _Finite:

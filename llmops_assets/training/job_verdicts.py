@@ -109,8 +109,9 @@ def _preferences(record: AdapterRecord) -> Verdict:
     if figures.get("reward_accuracy", 1.0) <= 0.5:
         return Verdict(
             False,
-            f"preferred and rejected answers are told apart in {figures['reward_accuracy']:.1%} of the pairs, no "
-            "better than by chance: nothing can be learned from that. Look at the pairs, train longer, or raise lr",
+            f"preferred and rejected answers are told apart in {figures['reward_accuracy']:.1%} of "
+            f"{figures['reward_pairs']:.0f} pairs, no better than by chance: nothing can be learned from that. Look at "
+            "the pairs, train longer, or raise lr",
             figures,
         )
     if "kl" in figures:
@@ -126,7 +127,7 @@ def _preferences(record: AdapterRecord) -> Verdict:
     if "chosen_change" in figures:
         told.append(
             f"preferred answers {figures['chosen_change']:+.3f} nats a token, right on "
-            f"{figures['reward_accuracy']:.1%} of the pairs"
+            f"{figures['reward_accuracy']:.1%} of {figures['reward_pairs']:.0f} pairs"
         )
         if figures["chosen_change"] < -MAX_LIKELIHOOD_LOSS:
             return Verdict(

@@ -28,7 +28,13 @@ def trained(**figures: float) -> AdapterRecord:
 
 GOOD_REWARD = {"reward_accuracy": 0.9, "reward_pairs": 200.0, "reward_margin": 1.0, "answer_spread": 1.2}
 GOOD_POLICY = {**GOOD_REWARD, "kl": 0.05, "largest_kl": 0.1, "policy_first_reward": 0.1, "policy_last_reward": 0.9}
-GOOD_DPO = {"reward_accuracy": 0.9, "chosen_reward": 0.3, "rejected_reward": -0.4, "chosen_change": 0.1}
+GOOD_DPO = {
+    "reward_accuracy": 0.9,
+    "reward_pairs": 200.0,
+    "chosen_reward": 0.3,
+    "rejected_reward": -0.4,
+    "chosen_change": 0.1,
+}
 GOOD_ENCODER = {"cosine_own": 0.8, "cosine_others": 0.2, "cosine_among_passages": 0.3, "measured_passages": 64.0}
 
 
