@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import sqlalchemy as sa
 
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
 from resources import tables as t
+
+if TYPE_CHECKING:
+    import polars as pl
 
 HEAD = "0003"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -499,7 +501,7 @@ class Catalog:
 
     def exposures(
         self, *, experiment: str | None = None, endpoint: str | None = None, since: datetime | None = None
-    ) -> pl.DataFrame:
+    ) -> "pl.DataFrame":
         """Exposures, oldest first; a column per column of the table."""
         table = t.exposures
         statement = sa.select(table).order_by(table.c.at, table.c.request_id)
@@ -511,7 +513,7 @@ class Catalog:
             statement = statement.where(table.c.at >= since)
         return self._frame(table, statement)
 
-    def feedback(self, *, experiment: str | None = None, endpoint: str | None = None) -> pl.DataFrame:
+    def feedback(self, *, experiment: str | None = None, endpoint: str | None = None) -> "pl.DataFrame":
         """Ratings of the exposures selected, oldest first."""
         table = t.feedback
         statement = sa.select(table).order_by(table.c.id)
@@ -551,7 +553,10 @@ class Catalog:
             requests, ratings, users = (int(connection.execute(count).scalar_one()) for count in counts)
         return requests, ratings, users
 
-    def _frame(self, table: sa.Table, statement: sa.Select) -> pl.DataFrame:
+    def _frame(self, table: sa.Table, statement: sa.Select) -> "pl.DataFrame":
+        # Few commands ask for frames, and this import would be a quarter of what asking for a training takes.
+        import polars as pl
+
         dtypes = {sa.String: pl.String, sa.Text: pl.String, sa.Integer: pl.Int64, sa.Float: pl.Float64}
         schema = {
             c.name: pl.Datetime("us", "UTC") if isinstance(c.type, t.UtcDateTime) else dtypes[type(c.type)]

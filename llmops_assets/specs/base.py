@@ -80,7 +80,8 @@ _PATTERN_HINTS = {
 class Part(BaseModel):
     """A block of a spec: no unknown keys, immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Built when it is first used: a command or a worker uses few of the kinds that it imports.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class View:

@@ -10,7 +10,7 @@ class Record(BaseModel):
     """A record is immutable; `asset` is the name of the asset whose partitions it describes."""
 
     # A diverged training has figures that are no numbers; its record must be readable all the same.
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants", defer_build=True)
     asset: ClassVar[str]
 
 
@@ -100,7 +100,7 @@ class SplitsRecord(Record):
 class BaseModelRecord(BaseModel):
     """A model that a training starts from, resolved to a folder."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     ref: str = Field(description="As the spec names it: hf:…, dataset|recipe, or name@version.")
     family: str
     path: str
@@ -157,7 +157,7 @@ class PlanRecord(Record):
 
 
 class CurvePoint(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     step: int
     loss: float | None = None
     eval_loss: float | None = None
@@ -219,7 +219,7 @@ class MergedModelRecord(Record):
 class Metric(BaseModel):
     """One figure with its 95 % interval."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     suite: str
     name: str
     value: float
@@ -232,7 +232,7 @@ class Metric(BaseModel):
 class Difference(BaseModel):
     """The model against another one on the same items of one suite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     suite: str
     against: Literal["base", "production"]
     ref: str
@@ -327,7 +327,7 @@ class ParityRecord(Record):
 class CompressedModel(BaseModel):
     """One model with fewer bits, measured against the one that it was made of."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     scheme: str
     path: str
     content_hash: str

@@ -1,6 +1,8 @@
 """`llmops train status|logs|stop|resume` on a home without a running platform."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,20 @@ def test_a_training_is_asked_for_withdrawn_and_asked_for_again(spec: Path) -> No
     assert len(common.wiring().catalog.open_training_requests()) == 1
     code, _, told = llmops("train", "stop", "nothing")
     assert code == 1 and "no training 'nothing'" in told
+
+
+def test_asking_loads_nothing_that_asking_does_not_need(spec: Path) -> None:
+    heavy = {"dagster", "mlflow", "pandas", "polars", "pandera", "torch", "transformers", "alembic"}
+    assert llmops("train", spec)[0] == 0
+    code = (
+        "import sys; from llmops_assets.cli import main\n"
+        f"sys.argv = ['llmops', 'train', {str(spec)!r}]\n"
+        "try: main()\n"
+        f"finally: print({heavy} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and "requested: desk@v1|" in done.stdout, done.stderr
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_progress_and_logs_are_what_the_worker_wrote(spec: Path, tmp_path: Path) -> None:
