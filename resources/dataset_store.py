@@ -7,6 +7,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from typing import NotRequired, TypedDict, Unpack
 
 import numpy as np
 import polars as pl
@@ -93,7 +94,7 @@ def _row_hashes(frame: pl.DataFrame) -> np.ndarray:
         keys = frame.select(
             pl.concat_str(pl.col(flat).cast(pl.String), separator="\x1f", ignore_nulls=True)
         ).to_series()
-    return np.fromiter((zlib.crc32(key.encode()) for key in keys.fill_null("")), dtype=np.uint32, count=len(keys))
+    return np.fromiter(map(zlib.crc32, keys.fill_null("").cast(pl.Binary).to_list()), dtype=np.uint32, count=len(keys))
 
 
 def _cuts(hashes: np.ndarray) -> list[int]:
@@ -124,6 +125,16 @@ def _to_parquet(frame: pl.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
+class Identity(TypedDict):
+    """What a table is, beside its content: fields of its `Manifest`."""
+
+    kind: str
+    dataset: str
+    step: str
+    config_hash: str
+    parent: NotRequired[str | None]
+
+
 class DatasetStore:
     """Versions under one root (a folder or an fsspec URL). Nothing in it is ever changed, only added.
 
@@ -134,56 +145,16 @@ class DatasetStore:
         self.root = UPath(root)
         self.keys = keys
 
-    def write(
-        self,
-        frame: pl.DataFrame | Iterable[pl.DataFrame],
-        *,
-        kind: str,
-        dataset: str,
-        step: str,
-        config_hash: str,
-        parent: str | None = None,
-    ) -> str:
-        """Store a table, whole or in batches of one schema, and return the id of its manifest.
-
-        Writing the same content from the same step again changes nothing and returns the same id. Batches are cut
-        as the whole table would be, so the id does not depend on how the rows were batched.
-        """
-        chunks: list[Chunk] = []
-        schema: dict[str, str] = {}
-        rest: pl.DataFrame | None = None
+    def write(self, frame: pl.DataFrame | Iterable[pl.DataFrame], **identity: Unpack[Identity]) -> str:
+        """Store a table, whole or in batches of one schema, and return the id of its manifest (see `Writer`)."""
+        writer = self.writer(**identity)
         for batch in [frame] if isinstance(frame, pl.DataFrame) else frame:
-            if not schema:
-                schema = {name: str(dtype) for name, dtype in batch.schema.items()}
-            rest = batch if rest is None else pl.concat([rest, batch])
-            # The last row's successor is needed to know whether a cut falls behind it.
-            hashes = _row_hashes(rest)
-            start = 0
-            for end in _cuts(hashes):
-                chunks.append(self._write_chunk(rest[start:end]))
-                start = end
-            rest = rest[start:]
-        if rest is None:
-            raise ValueError(f"{dataset}: nothing to write for {kind}: give at least one (possibly empty) table")
-        if rest.height or not chunks:
-            chunks.append(self._write_chunk(rest))
-        content = hashlib.sha256(canonical_json([schema, [chunk.sha256 for chunk in chunks]]).encode()).hexdigest()
-        body = {
-            "kind": kind,
-            "dataset": dataset,
-            "step": step,
-            "config_hash": config_hash,
-            "parent": parent,
-            "columns": schema,
-            "rows": sum(chunk.rows for chunk in chunks),
-            "content_hash": content,
-            "chunks": [chunk.model_dump(exclude_defaults=True) for chunk in chunks],
-        }
-        manifest = Manifest(id=_manifest_id(body), created_at=datetime.now(UTC), **body)
-        target = self._manifest_path(manifest.id)
-        if not target.exists():
-            write_bytes_atomically(target, manifest.model_dump_json(indent=1).encode())
-        return manifest.id
+            writer.add(batch)
+        return writer.finish()
+
+    def writer(self, **identity: Unpack[Identity]) -> "Writer":
+        """What a table is stored with batch by batch, for several that come out of one pass."""
+        return Writer(self, identity)
 
     def manifest(self, manifest_id: str) -> Manifest:
         """The manifest of that id; DatasetStoreError when there is none or it was altered."""
@@ -251,6 +222,13 @@ class DatasetStore:
         """All rows of a version, or only some of its columns, in the order they were written."""
         return pl.concat(self.batches(manifest_id, columns), rechunk=True)
 
+    def some_rows(self, manifest_id: str, count: int) -> pl.DataFrame:
+        """About `count` rows of a version, spread over it, to look at: no more than as many chunks are read."""
+        chunks = self.manifest(manifest_id).chunks
+        if len(chunks) < count:
+            return self.read(manifest_id).gather_every(max(1, sum(c.rows for c in chunks) // count)).head(count)
+        return pl.concat([self.chunk(chunks[place * len(chunks) // count]).head(1) for place in range(count)])
+
     def _write_chunk(self, frame: pl.DataFrame) -> Chunk:
         first_line, file = _place(frame)
         if first_line:
@@ -280,6 +258,56 @@ class DatasetStore:
         if not manifest_id.isalnum():
             raise DatasetStoreError(f"{manifest_id!r} is not the id of a dataset version")
         return self.root / "manifests" / f"{manifest_id}.json"
+
+
+class Writer:
+    """Stores one table that comes in batches of one schema.
+
+    Writing the same content from the same step again changes nothing and gives the same id. Batches are cut as the
+    whole table would be, so the id does not depend on how the rows were batched.
+    """
+
+    def __init__(self, store: DatasetStore, identity: Identity) -> None:
+        self._store, self._identity = store, identity
+        self._chunks: list[Chunk] = []
+        self._schema: dict[str, str] = {}
+        self._rest: pl.DataFrame | None = None
+        self._hashes = np.empty(0, dtype=np.uint32)
+
+    def add(self, batch: pl.DataFrame) -> None:
+        """Store what can be cut off already; the rest waits for the rows that follow."""
+        if self._rest is None:
+            self._schema = {name: str(dtype) for name, dtype in batch.schema.items()}
+        rest = batch if self._rest is None else pl.concat([self._rest, batch])
+        # The last row's successor is needed to know whether a cut falls behind it.
+        hashes = np.concatenate((self._hashes, _row_hashes(batch)))
+        start = 0
+        for end in _cuts(hashes):
+            self._chunks.append(self._store._write_chunk(rest[start:end]))
+            start = end
+        self._rest, self._hashes = rest[start:], hashes[start:]
+
+    def finish(self) -> str:
+        """Store the rest and the manifest; its id."""
+        identity, chunks = self._identity, self._chunks
+        if self._rest is None:
+            raise ValueError(f"{identity['dataset']}: nothing to write for {identity['kind']}: give at least one table")
+        if self._rest.height or not chunks:
+            chunks.append(self._store._write_chunk(self._rest))
+        content = [self._schema, [chunk.sha256 for chunk in chunks]]
+        body = {
+            "parent": None,
+            **identity,
+            "columns": self._schema,
+            "rows": sum(chunk.rows for chunk in chunks),
+            "content_hash": hashlib.sha256(canonical_json(content).encode()).hexdigest(),
+            "chunks": [chunk.model_dump(exclude_defaults=True) for chunk in chunks],
+        }
+        manifest = Manifest(id=_manifest_id(body), created_at=datetime.now(UTC), **body)
+        target = self._store._manifest_path(manifest.id)
+        if not target.exists():
+            write_bytes_atomically(target, manifest.model_dump_json(indent=1).encode())
+        return manifest.id
 
 
 def _place(frame: pl.DataFrame) -> tuple[int, str | None]:

@@ -34,6 +34,9 @@ COMMON: dict[str, Any] = {
 SAMPLED_REFUSALS = 10_000
 """Refused rows whose text is kept with the reason."""
 
+PREVIEW = 5
+"""Rows that an asset's page shows."""
+
 
 def rows_of(store: DatasetStore, *manifests: str) -> Batches:
     """The rows of stored tables, one after another, in batches."""
@@ -116,7 +119,7 @@ def dataset(
             content_hash=manifest.content_hash,
         ),
     )
-    rows, categories = rows_of(store, manifest_id), store.read(manifest_id, ["category"])
+    categories, some = store.read(manifest_id, ["category"]), store.some_rows(manifest_id, PREVIEW)
     reasons = dict(quarantine.group_by("reason").len().sort("len", descending=True).head(20).iter_rows())
     return dg.MaterializeResult(
         metadata={
@@ -126,7 +129,7 @@ def dataset(
                 report.markdown_table(quarantine.select("file", "line", "field", "reason").head(20).to_dicts())
             ),
             "quarantine_reasons": dg.MetadataValue.json(reasons),
-            "preview": dg.MetadataValue.md(report.markdown_table(report.preview(rows, spec.type, personal))),
+            "preview": dg.MetadataValue.md(report.markdown_table(report.preview(some, spec.type, personal))),
             "categories": dg.MetadataValue.json(report.category_counts(categories)),
             "type": spec.type,
             "files": dg.MetadataValue.json([name for name, _ in files]),
@@ -263,7 +266,7 @@ def clean_dataset(
             "masked": dg.MetadataValue.json(dict(sorted(result.masked.items()))),
             "masked_rows": result.masked_rows,
             "preview": dg.MetadataValue.md(
-                report.markdown_table(report.preview(rows_of(store, manifest_id), source.type, personal))
+                report.markdown_table(report.preview(store.some_rows(manifest_id, PREVIEW), source.type, personal))
             ),
             "manifest": manifest_id,
         },
@@ -294,19 +297,14 @@ def splits(
     clusters = duplicates.find(rows, source.type, near_of(policy)).clusters
     assigned = split.divide(traits, source.type, ratios=how.ratios, clusters=clusters, seed=how.seed)
     settings = store.keep_config(how.model_dump(mode="json"))
-    manifests, counts, shares = {}, {}, []
-    for name in split.SPLITS:
-        manifests[name] = store.write(
-            split.part(rows, assigned, name),
-            kind=name,
-            dataset=key,
-            step="splits",
-            config_hash=settings,
-            parent=source.manifest,
-        )
-        counts[name] = store.manifest(manifests[name]).rows
-    if how.stratify_by:
-        shares = split.shares(traits["stratum"], assigned)
+    written = {"dataset": key, "step": "splits", "config_hash": settings, "parent": source.manifest}
+    writers = {name: store.writer(kind=name, **written) for name in split.SPLITS}
+    for parts in split.parts(rows, assigned):
+        for name, part in parts.items():
+            writers[name].add(part)
+    manifests = {name: writer.finish() for name, writer in writers.items()}
+    counts = {name: store.manifest(manifest).rows for name, manifest in manifests.items()}
+    shares = split.shares(traits["stratum"], assigned) if how.stratify_by else []
     hashes = {name: store.manifest(manifest).content_hash for name, manifest in manifests.items()}
     data_hash = config_hash(hashes)
     records.save(

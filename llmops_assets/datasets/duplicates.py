@@ -1,12 +1,13 @@
 """Exact and near duplicates: MinHash by datasketch's permutations, sorted bands, and exact verification."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from llmops_assets.datasets import batches, sketch, texts
+from llmops_assets.datasets.normal import normalise
 
 SAME_QUESTION = 0.7
 """Rows with one and the same answer are duplicates only when their prompts are this similar (Jaccard): one answer to
@@ -45,25 +46,6 @@ class Duplicates:
 
 
 CLUSTERS = {"row_id": pl.String, "cluster": pl.String, "kept": pl.Boolean, "exact": pl.Boolean}
-
-_INERT = r"[^\x00-\x7f가-힣·“”‘’]"
-"""A character that NFKC may change; what it is found in goes the slow way."""
-_SPACES = r"\s\s|[^\S ]|^\s|\s$"
-
-
-def normalise(values: pl.Series) -> pl.Series:
-    """Compatibility forms unified, lower case, white space collapsed: differences that make no other text."""
-    values = _where(values, _INERT, lambda some: some.str.normalize("NFKC")).str.to_lowercase()
-    return _where(values, _SPACES, lambda some: some.str.replace_all(r"\s+", " ").str.strip_chars())
-
-
-def _where(values: pl.Series, expression: str, change: Callable[[pl.Series], pl.Series]) -> pl.Series:
-    """`values` with those changed that the regular expression is found in."""
-    number = values.str.contains(expression).fill_null(False).arg_true()
-    if not len(number):
-        return values
-    changed = change(values.gather(number))
-    return changed if len(number) == len(values) else values.scatter(number, changed)
 
 
 def normalised(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:

@@ -110,6 +110,16 @@ class Columns:
                 self.texts[name].append(text.encode())
             ends.append(len(self.roles[name]))
 
+    def extend(self, others: "Columns") -> None:
+        """Add all rows of other columns of the same type."""
+        for name, values in self.flat.items():
+            values += others.flat[name]
+        for name, ends in self.ends.items():
+            before = ends[-1]
+            ends += [before + end for end in others.ends[name][1:]]
+            self.roles[name] += others.roles[name]
+            self.texts[name] += others.texts[name]
+
     def frame(self) -> pl.DataFrame:
         columns = []
         for name, dtype in schema.columns_of(self.dataset_type).items():

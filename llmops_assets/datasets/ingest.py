@@ -2,7 +2,7 @@
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from llmops_assets.datasets import schema
 from llmops_assets.datasets.fast import Columns, Decoder
 from llmops_assets.datasets.formats import convert, kind_of
 from llmops_assets.datasets.raw import DEFAULT_LIMITS, RAW_SAMPLE, Limits, Raw, RowFault, clean_sample
-from llmops_assets.datasets.readers import read_blocks, read_file
+from llmops_assets.datasets.readers import Block, read_blocks, read_file
 from resources.encryption import NO_KEYS, Keyring
 
 BATCH_ROWS = 20_000
@@ -133,11 +133,11 @@ def ingest(
         for piece in _pieces(name, path, dataset_type, mapping, limits, require_category, keys):
             if isinstance(piece, Columns):
                 # Blocks are judged as they are; what was gathered before them comes first.
-                if len(rows) or refused:
+                if len(rows):
                     yield _judge(rows, refused, seen)
                     rows, refused = Columns(dataset_type), []
-                yield _judge(piece, [], seen)
-                any_batch = True
+                yield _judge(piece, refused, seen)
+                refused, any_batch = [], True
                 continue
             if isinstance(piece, dict):
                 rows.append(piece)
@@ -179,14 +179,30 @@ def _pieces(
         if isinstance(block, Raw):
             yield from slowly([block])
             continue
-        columns = decoder.decode(block.data, block.line, name, require_category)
-        if columns is not None:
-            yield columns
-            continue
-        # One bad line must not make its thousand neighbours slow.
-        for part in block.parts():
-            columns = decoder.decode(part.data, part.line, name, require_category)
-            yield from [columns] if columns is not None else slowly(part.rows())
+        whole = Columns(dataset_type)
+        for piece in _decoded(decoder, block, name, require_category):
+            if isinstance(piece, Columns):
+                whole.extend(piece)
+                continue
+            for row in slowly(piece.rows()):
+                if isinstance(row, dict):
+                    whole.append(row)
+                else:
+                    yield row
+        # What is refused comes first, so that one table is judged and stored, and not one for each piece.
+        yield whole
+
+
+def _decoded(
+    decoder: Decoder, block: Block, file: str, require_category: bool, pieces: Sequence[int] = (64, 16)
+) -> Iterator[Columns | Block]:
+    """A block as columns; where a line is not as it should be, piece by piece, so that its neighbours stay fast."""
+    columns = decoder.decode(block.data, block.line, file, require_category)
+    if columns is not None or not pieces:
+        yield block if columns is None else columns
+        return
+    for part in block.parts(pieces[0]):
+        yield from _decoded(decoder, part, file, require_category, pieces[1:])
 
 
 def _row(

@@ -210,11 +210,16 @@ def _look(
         pii_rows=spans["row"].n_unique(),
         mentions=bias.count(whole, offended.list.len() > 0),
         scores=scores,
-        worst=pl.concat([lowest.drop("number"), where[at].drop("row_id"), answers[at].to_frame()], how="horizontal"),
+        worst=pl.concat([lowest.drop("number"), where[at].drop("row_id"), _copied(answers, at)], how="horizontal"),
         where=where,
         categories=Counter(dict(batch.group_by(pl.col("category").fill_null(NO_CATEGORY)).len().iter_rows())),
         lengths=lengths,
     )
+
+
+def _copied(texts_of_batch: pl.Series, at: list[int]) -> pl.DataFrame:
+    """A few texts that do not keep the batch alive: gathered ones are views of its buffers."""
+    return pl.Series(texts_of_batch.name, texts_of_batch[at].to_list(), dtype=pl.String).to_frame()
 
 
 def _pairs_and_counts(spans: pl.DataFrame) -> tuple[list[tuple[str, str]], list[int]]:
@@ -357,16 +362,8 @@ def category_counts(rows: pl.DataFrame) -> dict[str, int]:
     return dict(counts.iter_rows())
 
 
-def preview(
-    rows: pl.DataFrame | batches.Batches, dataset_type: str, personal: pii.Detector, count: int = 5
-) -> list[dict[str, str]]:
-    """Some rows from the beginnings of batches spread over the table, as short texts with personal data masked."""
-    if isinstance(rows, pl.DataFrame):
-        some = rows.gather_every(max(1, rows.height // count)).head(count)
-    else:
-        firsts = pl.concat([batch.head(1) for batch in batches.regrouped(rows(None))])
-        few = firsts.height < count
-        some = next(iter(rows(None))).head(count) if few else firsts.gather_every(firsts.height // count).head(count)
+def preview(some: pl.DataFrame, dataset_type: str, personal: pii.Detector) -> list[dict[str, str]]:
+    """Some rows as short texts with personal data masked."""
     table = some.select(
         pl.col("row_id").alias("row"),
         pl.col("category").fill_null(NO_CATEGORY),

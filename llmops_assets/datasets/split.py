@@ -183,11 +183,12 @@ def _balance(
         split[members] = 0
 
 
-def part(rows: batches.Batches, split: pl.Series, name: str) -> Iterator[pl.DataFrame]:
-    """The rows of one split, batch by batch; at least one table, which may have no rows."""
+def parts(rows: batches.Batches, split: pl.Series) -> Iterator[dict[str, pl.DataFrame]]:
+    """The rows of each split, batch by batch; at least one table of each, which may have no rows."""
     begin = 0
     for batch in batches.regrouped(rows(None)):
-        yield batch.filter(split[begin : begin + batch.height] == name)
+        mine = split[begin : begin + batch.height]
+        yield {name: batch.filter(mine == name) for name in SPLITS}
         begin += batch.height
 
 

@@ -9,6 +9,7 @@ import pytest
 from upath import UPath
 
 from llmops_assets.datasets import fast, raw, schema
+from llmops_assets.datasets import ingest as ingest_module
 from llmops_assets.datasets.ingest import ingest
 from llmops_assets.datasets.raw import Limits
 
@@ -97,6 +98,18 @@ def test_the_fast_path_is_the_one_that_is_taken(tmp_path, monkeypatch):
     monkeypatch.setattr("llmops_assets.datasets.ingest._row", None)
     (batch,) = ingest([("rows.jsonl", UPath(tmp_path / "rows.jsonl"))], "sft_pair")
     assert batch.rows.height == 5
+
+
+def test_a_bad_line_sets_back_its_neighbours_alone_and_the_block_stays_one_table(tmp_path, monkeypatch):
+    lines = ['{"prompt": "묻습니다", "completion": "답합니다"}'] * 4_000
+    lines[1234] = "{broken"
+    (tmp_path / "rows.jsonl").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    slowly, row = [], ingest_module._row
+    monkeypatch.setattr(ingest_module, "_row", lambda *about: slowly.append(about) or row(*about))
+    (batch,) = ingest([("rows.jsonl", UPath(tmp_path / "rows.jsonl"))], "sft_pair")
+    assert batch.rows.height == 3_999
+    assert batch.quarantine["line"].to_list() == [1235]
+    assert len(slowly) < 10
 
 
 @pytest.mark.parametrize("limit", [64, 100, 4096])

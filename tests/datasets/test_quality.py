@@ -1,6 +1,7 @@
 """Rows worth learning from score high, the others low, and the report changes nothing and shows nobody's data."""
 
 import polars as pl
+import psutil
 import pytest
 
 from llmops_assets.datasets import clean, duplicates, page, pii, quality, report, schema, texts, toxicity
@@ -124,6 +125,16 @@ def test_the_report_finds_everything_once_and_shows_no_personal_data():
     for shown in (text, str(found.worst), str(found.cluster_samples), str(found.findings.to_dicts())):
         assert "홍길동" not in shown and "010-1234-5678" not in shown
     assert "<svg" in text and "http" not in text and "<script" not in text
+
+
+def test_the_worst_rows_do_not_keep_their_batches_in_memory():
+    memory = psutil.Process().memory_info
+    before, size, held = memory().rss, 0, []
+    for number in range(30):
+        texts_of_batch = pl.select(pl.int_range(8_192).cast(pl.String) + f" {number} " + "가" * 400).to_series()
+        size += texts_of_batch.str.len_bytes().sum()
+        held.append(report._copied(texts_of_batch, list(range(0, 8_192, 500))))
+    assert memory().rss - before < 0.5 * size
 
 
 def test_cleaning_accounts_for_every_row():
