@@ -5,7 +5,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,12 +154,21 @@ def run_ours(
     return planned, {**job, "trainer": trainer}
 
 
-def run_plain(folder: Path, spec: TrainJobSpec, base: Path, device: str, **options: Any) -> dict[str, Any]:
-    """Figures of plain TRL on the rows in `folder`, in a process of its own."""
+def run_plain(
+    folder: Path,
+    spec: TrainJobSpec,
+    base: Path,
+    device: str,
+    *,
+    rows: Path | None = None,
+    through: Sequence[str] = (),
+    **options: Any,
+) -> dict[str, Any]:
+    """Figures of plain TRL on `rows` (else those beside `folder`) in a process of its own, `through` another module."""
     folder.mkdir(parents=True, exist_ok=True)
     job = {
         "model": str(base),
-        "rows": str(folder.parent / "rows.jsonl"),
+        "rows": str(rows or folder.parent / "rows.jsonl"),
         "output": str(folder / "out"),
         "result": str(folder / "result.json"),
         "method": spec.method,
@@ -171,7 +180,7 @@ def run_plain(folder: Path, spec: TrainJobSpec, base: Path, device: str, **optio
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.plain_trl", str(folder / "job.json")],
+        [sys.executable, *through, "-m", "benchmarks.plain_trl", str(folder / "job.json")],
         env=environment,
         capture_output=True,
         text=True,

@@ -7,9 +7,10 @@ leaves it FINISHED when the Dagster run fails. Here a run belongs to one trainin
 import fcntl
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -66,6 +67,27 @@ class ModelVersion:
             if alias in self.aliases:
                 return alias
         return "approved" if self.tags.get("state") == "approved" else "draft"
+
+
+class OpenedBeside:
+    """A run that is opened in a thread of its own, because that takes seconds: importing MLflow alone is three of CPU.
+
+    Whoever needs its id waits for it; where opening failed it is tried once more then.
+    """
+
+    def __init__(self, open_run: Callable[[], str]) -> None:
+        self._open, self._lock, self._id = open_run, threading.Lock(), ""
+        threading.Thread(target=self._first, name="open-mlflow-run", daemon=True).start()
+
+    def _first(self) -> None:
+        with suppress(Exception):
+            self.id()
+
+    def id(self) -> str:
+        """The run's id; raises what opening it raises."""
+        with self._lock:
+            self._id = self._id or self._open()
+            return self._id
 
 
 class Tracking:
@@ -174,29 +196,22 @@ class Tracking:
         return run_id
 
     @contextmanager
-    def run(
-        self,
-        experiment: str,
-        run_name: str,
-        params: Mapping[str, Any] | None = None,
-        tags: Mapping[str, str] | None = None,
-        run_id: str | None = None,
-    ) -> Iterator[str]:
+    def run(self, open_run: Callable[[], str]) -> Iterator[OpenedBeside]:
         """A run around a body: FINISHED after it, FAILED when it raises, KILLED when it is interrupted.
 
-        Goes on with `run_id` where one is given. The exception is passed on in every case.
+        `open_run` gives the run's id, that of a new run or of one to go on with; the body begins while it is at work.
+        The body's exception is passed on in every case.
         """
-        run_id = self.resume(run_id) if run_id else self.start_run(experiment, run_name, params, tags)
+        opened = OpenedBeside(lambda: self.resume(open_run()))
         try:
-            yield run_id
-        except Exception:
-            self.end_run(run_id, "FAILED")
+            yield opened
+        except BaseException as error:
+            # KeyboardInterrupt, SystemExit, and Dagster's own interrupt when a run is terminated are no Exception. What
+            # ended the body matters more than a store that cannot be told of it.
+            with suppress(Exception):
+                self.end_run(opened.id(), "FAILED" if isinstance(error, Exception) else "KILLED")
             raise
-        except BaseException:
-            # KeyboardInterrupt, SystemExit, and Dagster's own interrupt when a run is terminated.
-            self.end_run(run_id, "KILLED")
-            raise
-        self.end_run(run_id, "FINISHED")
+        self.end_run(opened.id(), "FINISHED")
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Log parameters; values are written with `str` and cut at MLflow's 6,000 characters."""

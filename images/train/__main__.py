@@ -55,6 +55,10 @@ def main(job_file: str) -> int:
 
 def _run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     module = f"images.train.{job['task']}"
+    if not _compiles(job):
+        # Read when torch is imported: bitsandbytes, which PEFT imports, would load torch's whole compiler to decorate
+        # four functions, a second and a half of CPU.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     wanted = int(job.get("gpus", 1)) if TASKS[job["task"]] else 0
     if not wanted:
         # Even a task that computes nothing would open a context on every GPU that it sees.
@@ -67,6 +71,11 @@ def _run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(d.id for d in held if d.kind == "cuda")
         reporter.log.info("device: %s", ", ".join(f"{d.name} ({d.id})" for d in held))
         return importlib.import_module(module).run(job, reporter)
+
+
+def _compiles(job: dict[str, Any]) -> bool:
+    """Whether a task may come to code that torch compiles: four bits on a CPU, or anything on a GPU."""
+    return job.get("device") != "cpu" or (job.get("spec") or {}).get("method") == "qlora"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,22 @@ def train(
     was needed, and Diverged which rows were in the batch.
     """
     needed: dict[str, int] = {}
-    faults.check_inputs(job)
     with faults.explained(job, needed):
-        return _train(build, spec, job, reporter, needed, phase)
+        return _train(lambda: _checked(build, job), spec, job, reporter, needed, phase)
+
+
+def _checked(build: Callable[[], Session], job: Mapping[str, Any]) -> Session:
+    """What `build` makes, once the inputs are found to be what was planned; they are read again while it is made."""
+    with ThreadPoolExecutor(1) as beside:
+        check = beside.submit(faults.check_inputs, job)
+        try:
+            session = build()
+        except Exception:
+            # Inputs that are not what they were are the better reason.
+            check.result()
+            raise
+        check.result()
+    return session
 
 
 def train_first(

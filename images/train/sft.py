@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer import utils as trl_utils
 
-from images.train import distributed, rows, session, weights
+from images.train import distributed, isolated, rows, session, weights
 from images.train.order import LengthGroups
 from images.train.reporter import Reporter
 from images.train.session import Session, common_arguments
@@ -70,6 +70,10 @@ class _Trainer(SFTTrainer):
         size = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroups(self.lengths, size, self.args.seed)
 
+    def floating_point_ops(self, inputs: Any) -> int:
+        """None are counted: nobody reads them, and the library counts all parameters anew at every step."""
+        return 0
+
 
 def _trainer(
     spec: TrainJobSpec,
@@ -94,6 +98,8 @@ def _trainer(
         processing_class=tokenizer,
         peft_config=None if spec.method == "full" else weights.lora(spec, model),
     )
+    if packing and job["device"] == "cpu":
+        isolated.use(trainer.model)
     trainer.lengths = train["lengths"] if not packing else np.full(len(train_rows), length)
     if spec.method == "qlora":
         weights.keep_trained_in_fp32(trainer.model)

@@ -29,7 +29,7 @@ from resources.dataset_store import DatasetStore
 from resources.erasures import ModelAffected, assert_not_affected
 from resources.gpus import Device, cpu, discover
 from resources.records import Records
-from resources.tracking import Tracking
+from resources.tracking import OpenedBeside, Tracking
 from resources.trainer import Trainer, TrainerKilled
 
 COMMON: dict[str, Any] = {"group_name": "training", "owners": ["team:ml"], "code_version": "1"}
@@ -183,36 +183,46 @@ def adapter(
     plan = records.load(PlanRecord, cell)
     spec, folder = TrainJobSpec.model_validate(plan.spec), Path(plan.model_dir)
     note = folder / "mlflow-run.txt"
-    known = note.read_text() if note.exists() else None
-    if known is not None and not tracking.has_run(known):
-        known = None
     facts = folders.facts(folder / "adapter")
     reused = facts is not None
     if facts is None:
-        run_id = known or tracking.start_run(
-            spec.output.artifact_name,
-            f"{plan.dataset} {plan.recipe}",
-            report.parameters(plan),
-            {"llmops.partition": str(cell), "llmops.training_key": plan.training_key},
-        )
-        # Kept before anything else, so that a training that is taken up again goes on in the same run.
-        note.write_text(run_id)
-        follower = _Follower(context, tracking, run_id)
-        with taken_up_again(), tracking.run(spec.output.artifact_name, "", run_id=run_id):
+        # The run is opened while the worker starts, which takes as long.
+        opening = tracking.run(lambda: _mlflow_run(tracking, note, plan, cell))
+        with taken_up_again(), opening as opened:
             facts = trainer.run(
                 context,
                 conduct.train_job(plan, policy, _device(spec), settings.engines),
                 work_dir=folder / "work",
-                on_metrics=follower.take,
+                on_metrics=_Follower(context, tracking, opened).take,
             )
-            report.keep_artifacts(tracking, run_id, plan, facts)
-        known = run_id
+            report.keep_artifacts(tracking, opened.id(), plan, facts)
+    known = _noted(tracking, note)
     record = conduct.adapter_record(plan, facts, reused=reused, run_id=known)
     records.save(cell, record)
     metadata = shown(report.adapter_facts(record))
     if known is not None:
         metadata["mlflow"] = dg.MetadataValue.url(tracking.run_url(known, settings.mlflow_url))
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(record.content_hash))
+
+
+def _noted(tracking: Tracking, note: Path) -> str | None:
+    """The MLflow run of an earlier attempt at a training, where the store still has it."""
+    known = note.read_text() if note.exists() else None
+    return known if known is not None and tracking.has_run(known) else None
+
+
+def _mlflow_run(tracking: Tracking, note: Path, plan: PlanRecord, cell: Any) -> str:
+    """The MLflow run of a training: that of an earlier attempt, so that one taken up again goes on in it, or a new."""
+    run_id = _noted(tracking, note)
+    if run_id is None:
+        run_id = tracking.start_run(
+            plan.spec["output"]["artifact_name"],
+            f"{plan.dataset} {plan.recipe}",
+            report.parameters(plan),
+            {"llmops.partition": str(cell), "llmops.training_key": plan.training_key},
+        )
+        note.write_text(run_id)
+    return run_id
 
 
 @contextmanager
@@ -227,12 +237,12 @@ def taken_up_again() -> Iterator[None]:
 class _Follower:
     """Passes live metrics on: all of them to MLflow, the curve so far to the asset's page at each checkpoint."""
 
-    def __init__(self, context: dg.AssetExecutionContext, tracking: Tracking, run_id: str) -> None:
-        self.context, self.tracking, self.run_id = context, tracking, run_id
+    def __init__(self, context: dg.AssetExecutionContext, tracking: Tracking, run: OpenedBeside) -> None:
+        self.context, self.tracking, self.run = context, tracking, run
         self.curve: list[dict[str, Any]] = []
 
     def take(self, lines: list[dict[str, Any]]) -> None:
-        self.tracking.log_metrics(self.run_id, conduct.metric_points(lines))
+        self.tracking.log_metrics(self.run.id(), conduct.metric_points(lines))
         for line in lines:
             if not line.get("checkpoint"):
                 # A reward model or a retriever that comes first has a curve of its own.

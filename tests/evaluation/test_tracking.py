@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -30,7 +31,9 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
 def test_a_run_keeps_parameters_metrics_and_artifacts(tracking: Tracking, tmp_path: Path) -> None:
     report = tmp_path / "보고서.html"
     report.write_text("<p>가</p>", encoding="utf-8")
-    with tracking.run("desk", "first", params={"lr": 1e-3, "long": "x" * 7000}, tags={"dataset": "desk@v1"}) as run_id:
+    params, tags = {"lr": 1e-3, "long": "x" * 7000}, {"dataset": "desk@v1"}
+    with tracking.run(lambda: tracking.start_run("desk", "first", params, tags)) as opened:
+        run_id = opened.id()
         tracking.log_metrics(run_id, [("loss", 1 / (step + 1), step) for step in range(2500)])
         tracking.log_artifact(run_id, report)
         assert tracking.run_status(run_id) == "RUNNING"
@@ -45,17 +48,41 @@ def test_a_run_keeps_parameters_metrics_and_artifacts(tracking: Tracking, tmp_pa
 
 
 def test_a_run_that_raises_is_failed_and_one_that_is_interrupted_is_killed(tracking: Tracking) -> None:
-    with pytest.raises(ZeroDivisionError), tracking.run("desk", "fails") as failed:
+    with pytest.raises(ZeroDivisionError), tracking.run(lambda: tracking.start_run("desk", "fails")) as failed:
         _ = 1 / 0
-    assert tracking.run_status(failed) == "FAILED"
-    with pytest.raises(KeyboardInterrupt), tracking.run("desk", "interrupted") as killed:
+    assert tracking.run_status(failed.id()) == "FAILED"
+    with pytest.raises(KeyboardInterrupt), tracking.run(lambda: tracking.start_run("desk", "interrupted")) as killed:
         raise KeyboardInterrupt
-    assert tracking.run_status(killed) == "KILLED"
-    with tracking.run("desk", "resumed", run_id=failed) as again:
-        assert again == failed and tracking.run_status(failed) == "RUNNING"
-    assert tracking.run_status(failed) == "FINISHED"
+    assert tracking.run_status(killed.id()) == "KILLED"
+    with tracking.run(failed.id) as again:
+        assert again.id() == failed.id() and tracking.run_status(failed.id()) == "RUNNING"
+    assert tracking.run_status(failed.id()) == "FINISHED"
     with pytest.raises(LookupError, match="no MLflow run"):
         tracking.resume("0" * 32)
+
+
+def test_a_run_is_opened_beside_its_body_and_once_more_where_that_failed(tracking: Tracking) -> None:
+    begun, tried = threading.Event(), []
+
+    def open_run() -> str:
+        # It can only go on because the body does.
+        assert begun.wait(60)
+        tried.append(1)
+        if len(tried) == 1:
+            raise OSError("the store is away for a moment")
+        return tracking.start_run("desk", "beside")
+
+    with tracking.run(open_run) as opened:
+        begun.set()
+    assert len(tried) == 2 and tracking.run_status(opened.id()) == "FINISHED"
+
+    def away() -> str:
+        raise OSError("the store is away")
+
+    with pytest.raises(OSError, match="away"), tracking.run(away):
+        pass
+    with pytest.raises(ZeroDivisionError), tracking.run(away):
+        _ = 1 / 0
 
 
 def test_the_same_content_is_the_same_version(tracking: Tracking, tmp_path: Path) -> None:
@@ -126,7 +153,8 @@ def test_a_local_model_is_uploaded_to_an_mlflow_server(tmp_path: Path) -> None:
         (tmp_path / "model").mkdir()
         (tmp_path / "model" / "config.json").write_text("{}")
         tracking = Tracking(address)
-        with tracking.run("desk", "first") as run_id:
+        with tracking.run(lambda: tracking.start_run("desk", "first")) as opened:
+            run_id = opened.id()
             tracking.log_metrics(run_id, [("loss", 1.0, 0)])
         with pytest.raises(ValueError, match="only with a run"):
             tracking.register("desk", tmp_path / "model", None, LINEAGE)
@@ -147,7 +175,8 @@ def test_processes_that_meet_on_a_new_store_all_succeed(tmp_path: Path) -> None:
         tracking = Tracking(sys.argv[1])
         tags = dict(dataset="d@v1", recipe="r", content_hash="same", family="llama", job_type="SFT")
         for _ in range(5):
-            with tracking.run("shared", sys.argv[2]) as run_id:
+            with tracking.run(lambda: tracking.start_run("shared", sys.argv[2])) as opened:
+                run_id = opened.id()
                 tracking.log_metrics(run_id, [("loss", 1.0, step) for step in range(50)])
         print(tracking.register("shared", "/tmp", run_id, tags))
         """
