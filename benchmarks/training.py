@@ -3,7 +3,7 @@
 Run it with ``python -m benchmarks.training``. Both are processes of their own with the same rows, base, batch, steps
 and checkpoints, on one thread; the script is given what the platform chooses by itself (no activation checkpointing,
 batches of like length). Beside it: how long a request takes to be accepted, and how late a line of the worker's log is
-in the run's log. CPU seconds, of the process and its children, stand beside those of the clock: on a machine that others
+in the run's log. CPU seconds, of the process and its children, stand beside the clock's: on a machine that others
 use too they are the steadier figure, but they do not show what runs at the same time.
 """
 
