@@ -18,6 +18,7 @@ from llmops_assets.specs.settings import Settings
 from llmops_assets.training import assets as training_assets
 from llmops_assets.training import checks as training_checks
 from llmops_assets.wiring import Wiring
+from llmops_assets.with_parent import end_a_run_with_its_code_server
 from sensors import automation, datasets, deployments, drift, experiments, failures, servers, trainings
 
 
@@ -95,4 +96,5 @@ def pipes_client(settings: Settings) -> dg.PipesSubprocessClient | dg.PipesClien
     return dg.PipesSubprocessClient(termination_timeout_seconds=120)
 
 
+end_a_run_with_its_code_server()
 defs = build(Settings())

@@ -16,11 +16,16 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
+import psutil
+
 from llmops_assets.specs.settings import Settings
+from llmops_assets.with_parent import MODULE, PARENT
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 120
 STOP_SECONDS = 30
+_COMPONENTS = "components.json"
+"""File in the home with the process ids of the components."""
 MAX_RESTARTS = 5
 """How often one component is started again before the platform gives up on it."""
 # A loopback address must never be asked of a proxy that the environment names.
@@ -45,7 +50,7 @@ class Component:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-m", *self.module.split(), *self.arguments]
+        return [sys.executable, "-m", MODULE, *self.module.split(), *self.arguments]
 
     def ready(self, host: str) -> bool:
         if self.port is None:
@@ -151,11 +156,15 @@ class Stack:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env=environment(self.settings),
+                env={**environment(self.settings), PARENT: str(os.getpid())},
                 cwd=REPOSITORY,
                 # A Ctrl-C is for this process, which then stops the others in order.
                 start_new_session=True,
             )
+        pids = [c.process.pid for c in self.components if c.process is not None]
+        temporary = self.settings.root / f"{_COMPONENTS}.tmp"
+        temporary.write_text(json.dumps(pids))
+        temporary.replace(self.settings.root / _COMPONENTS)
 
     def log_path(self, component: Component) -> Path:
         return self.settings.root / "logs" / f"{component.name.replace(' ', '-')}.log"
@@ -260,6 +269,28 @@ def hold(settings: Settings) -> Iterator[None]:
         yield
 
 
+def await_remains(settings: Settings) -> None:
+    """Wait until the components of an earlier stack are gone: they end by themselves when it was killed.
+
+    Raises StackError when one does not.
+    """
+    path = settings.root / _COMPONENTS
+    pids = json.loads(path.read_text()) if path.exists() else []
+    deadline = time.monotonic() + STOP_SECONDS
+    while left := [pid for pid in pids if _is_component(pid)]:
+        if time.monotonic() > deadline:
+            raise StackError(f"a killed platform on {settings.root} left processes that do not end: {left}; kill them")
+        time.sleep(0.2)
+
+
+def _is_component(pid: int) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and MODULE in process.cmdline()
+    except psutil.Error:
+        return False
+
+
 def settle(settings: Settings) -> list[str]:
     """Put right what an earlier stack left unfinished; the ids of the runs that were cut off.
 
@@ -294,6 +325,7 @@ def platform(settings: Settings, *, pages: bool = False) -> Iterator[Stack | Non
 
     with hold(settings):
         prepare_home(settings)
+        await_remains(settings)
         settle(settings)
         stack = Stack(settings, pages=pages)
         servers = Wiring(settings).servers

@@ -2,6 +2,9 @@
 
 import signal
 import time
+from typing import Annotated
+
+import typer
 
 from llmops_assets.cli.common import out, say, wiring
 from llmops_assets.cli.stack import platform
@@ -15,8 +18,12 @@ def _stop(_signal: int, _frame: object) -> None:
     raise _Stop
 
 
-def up() -> None:
+def up(
+    pages: Annotated[bool, typer.Option(help="Leave the pages of Dagster and MLflow out with --no-pages.")] = True,
+) -> None:
     """Start the Dagster pages and daemon, the MLflow pages and the gateway; Ctrl-C or SIGTERM stops them all.
+
+    What ends on its own is started again; what it started ends with it, even when it is killed.
 
     Example: `llmops up`
     """
@@ -24,12 +31,13 @@ def up() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        with platform(settings, pages=True) as stack:
+        with platform(settings, pages=pages) as stack:
             if stack is None:
                 say(f"a platform is running on {settings.root} already")
                 return
-            out.print(f"Dagster  {settings.dagster_url}")
-            out.print(f"MLflow   {settings.mlflow_url}")
+            if pages:
+                out.print(f"Dagster  {settings.dagster_url}")
+                out.print(f"MLflow   {settings.mlflow_url}")
             out.print(f"gateway  {settings.gateway_url}/v1")
             out.print(f"state    {settings.root} (logs in {settings.root / 'logs'})")
             out.print("Ctrl-C stops them all.")

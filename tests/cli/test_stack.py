@@ -1,0 +1,69 @@
+"""What a killed platform leaves behind ends by itself, and the next one waits for it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from llmops_assets.cli import stack
+from llmops_assets.specs.settings import Settings
+from llmops_assets.with_parent import MODULE, PARENT
+
+SERVER = """
+import json, os, subprocess, sys
+child = subprocess.Popen(
+    [sys.executable, "-m", {module!r}, "http.server", "0", "--bind", "127.0.0.1"],
+    env={{**os.environ, {parent!r}: str(os.getpid())}}, stdout=subprocess.PIPE, text=True, bufsize=1,
+)
+child.stdout.readline()
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+@pytest.fixture
+def component() -> tuple[subprocess.Popen, int]:
+    """A process that started a component which serves, and the component's id."""
+    script = SERVER.format(module=MODULE, parent=PARENT)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
+    pid = int(parent.stdout.readline())
+    yield parent, pid
+    parent.kill()
+    parent.wait()
+    if psutil.pid_exists(pid):
+        psutil.Process(pid).kill()
+
+
+def test_a_component_ends_with_the_process_that_started_it(
+    component: tuple[subprocess.Popen, int], tmp_path: Path
+) -> None:
+    parent, pid = component
+    assert psutil.Process(pid).cmdline()[1:4] == ["-m", MODULE, "http.server"]
+    (tmp_path / "components.json").write_text(json.dumps([pid]))
+    parent.kill()
+    parent.wait()
+    stack.await_remains(Settings(home=tmp_path, _env_file=None))
+    assert not stack._is_component(pid)
+
+
+def test_a_component_that_does_not_end_is_told(
+    component: tuple[subprocess.Popen, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "STOP_SECONDS", 0.3)
+    _, pid = component
+    (tmp_path / "components.json").write_text(json.dumps([pid]))
+    began = time.monotonic()
+    with pytest.raises(stack.StackError, match=rf"left processes that do not end: \[{pid}\]"):
+        stack.await_remains(Settings(home=tmp_path, _env_file=None))
+    assert time.monotonic() - began >= 0.3
+
+
+def test_another_process_of_the_same_number_is_none_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "components.json").write_text(json.dumps([os.getpid(), 2**22 + 1]))
+    stack.await_remains(Settings(home=tmp_path, _env_file=None))
