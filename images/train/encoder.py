@@ -85,6 +85,7 @@ def build(
         save=save,
         stopping=spec.hyperparams.early_stopping if trainer.args.load_best_model_at_end else None,
         figures=lambda: figures(trainer.model, tokenizer.pad_token_id or 0, pooling, measured),
+        named=lambda batch: batch["row_id"],
     )
 
 
@@ -103,11 +104,12 @@ class Collator:
     def __init__(self, pad: int) -> None:
         self.pad = pad
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         passages = [row["passage"] for row in rows] + [n for row in rows for n in row["negatives"]]
         keys = [row["passage_key"] for row in rows] + [k for row in rows for k in row["negative_keys"]]
         batch = padded([row["anchor"] for row in rows] + passages, self.pad)
         batch["allowed"] = torch.from_numpy(allowed(keys, [row["known"] for row in rows]))
+        batch["row_id"] = [row["row_id"] for row in rows]
         return batch
 
 

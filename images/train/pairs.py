@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
-from images.train import sealed
+from images.train import named, sealed
 from images.train.chat import Message, Template, blank_tokens, encode, prompt_ids
 
 if TYPE_CHECKING:
@@ -139,33 +138,12 @@ def preference_columns(frame: pl.DataFrame) -> dict[str, Any]:
     return {f"{name}_ids": frame[name].to_list() for name in ("prompt", "chosen", "rejected")}
 
 
-def answer_likelihoods(
-    model: Any, device: Any, rows: list[tuple[list[int], list[int]]], pad: int, tokens_a_batch: int = 2048
-) -> np.ndarray:
-    """Nats of each answer behind its prompt, float64 of shape (rows,): the log-likelihood of all of its tokens."""
-    import torch
+def conversations(frame: pl.DataFrame, name: str) -> list[list[int]]:
+    """Prompt and answer of each pair in one, for the answers in column `name`."""
+    return [p + a for p, a in zip(frame["prompt"].to_list(), frame[name].to_list(), strict=True)]
 
-    order = sorted(range(len(rows)), key=lambda i: sum(map(len, rows[i])))
-    found = np.zeros(len(rows))
-    start = 0
-    while start < len(order):
-        end = start + 1
-        while end < len(order) and (end + 1 - start) * sum(map(len, rows[order[end]])) <= tokens_a_batch:
-            end += 1
-        batch = order[start:end]
-        width = max(sum(map(len, rows[i])) for i in batch)
-        ids = torch.full((len(batch), width), pad, dtype=torch.long)
-        mask = torch.zeros((len(batch), width), dtype=torch.long)
-        scored = torch.zeros((len(batch), width), dtype=torch.bool)
-        for at, index in enumerate(batch):
-            prompt, answer = rows[index]
-            size = len(prompt) + len(answer)
-            ids[at, :size] = torch.tensor(prompt + answer)
-            mask[at, :size] = 1
-            scored[at, len(prompt) : size] = True
-        with torch.inference_mode():
-            logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits[:, :-1].float()
-            nats = torch.log_softmax(logits, -1).gather(-1, ids[:, 1:].to(device).unsqueeze(-1)).squeeze(-1)
-        found[batch] = (nats.double().cpu() * scored[:, 1:]).sum(1).numpy()
-        start = end
-    return found
+
+def names_in(batch: Any, frame: pl.DataFrame) -> list[str]:
+    """Row ids of the pairs in a batch of TRL's preference trainers, found by the tokens of either conversation."""
+    both = conversations(frame, "chosen") + conversations(frame, "rejected")
+    return named.rows_in(batch, frame["row_id"].to_list() * 2, both)

@@ -63,7 +63,8 @@ def _likelihoods(job: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[s
     import polars as pl
 
     from images.train.chat import choose_template
-    from images.train.pairs import answer_likelihoods, pairs
+    from images.train.likelihood import answer_likelihoods
+    from images.train.pairs import pairs
 
     model, tokenizer, device = load_model(job["model_dir"], job.get("precision", "fp32"))
     template = choose_template(tokenizer)

@@ -39,14 +39,17 @@ class Diverged(RuntimeError):
 def finite(loss: torch.Tensor, step: int) -> torch.Tensor:
     """`loss` of that step; raises Diverged when it is no number."""
     if not torch.isfinite(loss):
-        raise Diverged(
-            f"the loss became {loss.item()} in step {step}: lower lr, add warm-up, or look at the rows of this step"
-        )
+        raise Diverged(diverged(loss.item(), step))
     return loss
 
 
-Named = Callable[[Mapping[str, Any]], list[str]]
-"""Gives the ids of the rows in a batch as the trainer's model gets it."""
+def diverged(value: object, step: int) -> str:
+    """What to say of a loss that became `value`."""
+    return f"the loss became {value} in step {step}: lower lr, add warm-up, or look at the rows of this step"
+
+
+Named = Callable[[Any], list[str]]
+"""Gives the ids of the rows in a batch as the trainer takes it: a mapping of tensors, or the rows themselves."""
 
 
 class Watch:
@@ -55,13 +58,13 @@ class Watch:
     def __init__(self, trainer: Any, named: Named | None) -> None:
         self.trainer, self.named = trainer, named
         self.loss: float | None = None
-        self._before: Mapping[str, Any] | None = None
+        self._before: Any = None
         self._step = trainer.training_step
         trainer.training_step = self._watched
 
-    def _watched(self, model: Any, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+    def _watched(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         # The trainer takes the batch apart; what is kept is the mapping, not the numbers.
-        batch = dict(inputs) if isinstance(inputs, Mapping) else {}
+        batch = dict(inputs) if isinstance(inputs, Mapping) else inputs
         number = self.trainer.state.global_step + 1
         try:
             loss = finite(self._step(model, inputs, *args, **kwargs), number)
@@ -72,7 +75,7 @@ class Watch:
         self._before = batch
         return loss
 
-    def _blame(self, model: Any, batch: Mapping[str, Any]) -> str:
+    def _blame(self, model: Any, batch: Any) -> str:
         if self.named is None or not batch:
             return ""
         rows = _listed(self.named(batch))

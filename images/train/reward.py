@@ -13,14 +13,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
 from images.train import pairs, weights
+from images.train.likelihood import MEASURED
 from images.train.order import LengthGroups
 from images.train.progress import finite
 from images.train.session import Session, common_arguments
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
-
-MEASURED = 512
-"""Pairs, at most, that a reward is judged on."""
 
 
 class PairOrder:
@@ -89,6 +87,7 @@ def build(spec: TrainJobSpec, job: dict[str, Any]) -> Session:
         evaluated=validation is not None,
         save=save,
         figures=lambda: figures(trainer.model, tokenizer.pad_token_id, measured),
+        named=lambda batch: pairs.names_in(batch, train),
     )
 
 
@@ -104,11 +103,7 @@ def figures(model: Any, pad: int, frame: pl.DataFrame) -> dict[str, float]:
     `answer_spread` is what of the reward's spread the answer makes: the mean difference of the two rewards of a pair,
     in standard deviations of all rewards. It is near zero for a model that looks at the prompt alone.
     """
-    prompt = frame["prompt"].to_list()
-    chosen, rejected = (
-        score(model, pad, [p + a for p, a in zip(prompt, frame[name].to_list(), strict=True)])
-        for name in ("chosen", "rejected")
-    )
+    chosen, rejected = (score(model, pad, pairs.conversations(frame, name)) for name in ("chosen", "rejected"))
     spread = float(np.concatenate([chosen, rejected]).std())
     return {
         "reward_accuracy": float((chosen > rejected).mean()),
@@ -145,10 +140,6 @@ def score(model: Any, pad: int, rows: list[list[int]], tokens_a_batch: int = 819
 
 
 def _rows(frame: pl.DataFrame) -> datasets.Dataset:
-    prompt = frame["prompt"].to_list()
     return datasets.Dataset.from_dict(
-        {
-            f"{name}_ids": [p + a for p, a in zip(prompt, frame[name].to_list(), strict=True)]
-            for name in ("chosen", "rejected")
-        }
+        {f"{name}_ids": pairs.conversations(frame, name) for name in ("chosen", "rejected")}
     )

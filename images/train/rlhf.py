@@ -1,13 +1,11 @@
 """Trains from preferences: dpo on the pairs themselves, or rloo and grpo against a reward model that comes first."""
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-import polars as pl
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
@@ -15,7 +13,8 @@ from trl.trainer import utils as trl_utils
 
 from images.train import pairs, reward, session, sft, weights
 from images.train.chat import Template, choose_template
-from images.train.progress import finite
+from images.train.likelihood import MEASURED, implicit_rewards
+from images.train.progress import Diverged, diverged, finite
 from images.train.reporter import Reporter
 from images.train.session import Session, common_arguments
 from llmops_assets.specs.training import TrainJobSpec
@@ -65,55 +64,31 @@ def _dpo(spec: TrainJobSpec, job: dict[str, Any]) -> Session:
     if spec.method == "qlora":
         weights.keep_trained_in_fp32(trainer.model)
 
-    measured = (validation if validation is not None else train).head(reward.MEASURED)
-
+    measured = (validation if validation is not None else train).head(MEASURED)
     return Session(
         trainer=trainer,
         evaluated=validation is not None,
         save=lambda output: sft.save(trainer.model, tokenizer, spec, output, job.get("stop_token")),
         stopping=spec.hyperparams.early_stopping if trainer.args.load_best_model_at_end else None,
-        figures=lambda: implicit_rewards(trainer, tokenizer.pad_token_id or 0, measured, spec.rlhf.kl_coeff),
+        figures=lambda: implicit_rewards(
+            trainer, tokenizer.pad_token_id or 0, measured.to_dict(as_series=False), spec.rlhf.kl_coeff
+        ),
+        named=lambda batch: pairs.names_in(batch, train),
     )
 
 
-def implicit_rewards(trainer: Any, pad: int, frame: pl.DataFrame, beta: float) -> dict[str, float]:
-    """What a policy trained by dpo prefers among the pairs of `frame`, by its implicit reward.
-
-    That is `beta` times the log-ratio of policy and reference (Rafailov et al. 2023, eq. 5). `chosen_change` is what
-    the preferred answers' likelihood won or lost, in nats a token. The trainer's own log knows its last batch only.
-    """
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    reference, aside = trainer.ref_model, contextlib.nullcontext()
-    if reference is None:
-        reference, aside = model, model.disable_adapter()
-
-    def likelihoods(judge: Any, name: str) -> np.ndarray:
-        rows = list(zip(frame["prompt"].to_list(), frame[name].to_list(), strict=True))
-        training = judge.training
-        judge.eval()
-        with trainer.accelerator.autocast():
-            found = pairs.answer_likelihoods(judge, trainer.accelerator.device, rows, pad)
-        judge.train(training)
-        return found
-
-    names = ("chosen", "rejected")
-    policy = {name: likelihoods(model, name) for name in names}
-    with aside:
-        won = {name: policy[name] - likelihoods(reference, name) for name in names}
-    return {
-        "chosen_reward": float(beta * won["chosen"].mean()),
-        "rejected_reward": float(beta * won["rejected"].mean()),
-        "reward_accuracy": float((won["chosen"] > won["rejected"]).mean()),
-        "reward_pairs": float(frame.height),
-        "chosen_change": float(won["chosen"].sum() / frame["chosen"].list.len().sum()),
-    }
-
-
 class _Finite:
-    """Mixin: a loss or a reward that is no number ends the training."""
+    """Mixin: a loss or a reward that is no number ends the training, and so do odds of the next token that are none."""
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return finite(super().training_step(*args, **kwargs), self.state.global_step + 1)
+        number = self.state.global_step + 1
+        try:
+            return finite(super().training_step(*args, **kwargs), number)
+        except RuntimeError as error:
+            # What torch says of a policy that is asked for an answer and has none.
+            if "probability tensor contains either" not in str(error):
+                raise
+            raise Diverged(diverged("nan", number)) from error
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """TRL's model card names paths of this machine and is no card of ours."""
@@ -160,7 +135,9 @@ def _policy(spec: TrainJobSpec, job: dict[str, Any], judge: str, told: dict[str,
         model=model,
         args=config(**arguments),
         reward_funcs=judge_of(reward_model, AutoTokenizer.from_pretrained(judge, trust_remote_code=False), tokenizer),
-        train_dataset=datasets.Dataset.from_dict({"prompt": frame["messages"].to_list()}),
+        train_dataset=datasets.Dataset.from_dict(
+            {"prompt": frame["messages"].to_list(), "row_id": frame["row_id"].to_list()}
+        ),
         processing_class=tokenizer,
         peft_config=None if spec.method == "full" else weights.lora(spec, model),
     )
@@ -172,6 +149,8 @@ def _policy(spec: TrainJobSpec, job: dict[str, Any], judge: str, told: dict[str,
         evaluated=False,
         save=lambda output: sft.save(trainer.model, tokenizer, spec, output, job.get("stop_token")),
         figures=lambda: {**told, **_run_figures(trainer.state.log_history)},
+        # A prompt is there once for each answer that is sampled to it.
+        named=lambda batch: list(dict.fromkeys(row["row_id"] for row in batch)),
     )
 
 

@@ -1,6 +1,6 @@
 """Turns the rows of a dataset version into token rows, and keeps them as files that planning and training share."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,28 +85,3 @@ def training_columns(frame: pl.DataFrame) -> dict[str, Any]:
         "labels": np.split(labels.astype(np.int64), ends),
         "lengths": lengths,
     }
-
-
-def names_in(batch: Mapping[str, Any], columns: Mapping[str, Any]) -> list[str]:
-    """Row ids of the rows in `batch`, found by their tokens.
-
-    `batch` has the tensors `input_ids`, and `attention_mask` or `position_ids`; `columns` is what
-    `training_columns` gave. Of rows with the very same tokens the first is named.
-    """
-    known: dict[bytes, str] = {}
-    for name, ids in zip(columns["row_id"], columns["input_ids"], strict=True):
-        known.setdefault(np.asarray(ids, dtype=np.int64).tobytes(), name)
-    found = (known.get(ids.tobytes()) for ids in _sequences(batch))
-    return list(dict.fromkeys(name for name in found if name is not None))
-
-
-def _sequences(batch: Mapping[str, Any]) -> Iterator[np.ndarray]:
-    """The token sequences of a batch, without padding, and taken apart where several are packed into one."""
-    tokens = batch["input_ids"].cpu().numpy().astype(np.int64)
-    mask, positions = batch.get("attention_mask"), batch.get("position_ids")
-    for i, row in enumerate(tokens):
-        if positions is not None:
-            place = positions.cpu().numpy()[min(i, len(positions) - 1)]
-            yield from np.split(row, np.flatnonzero(place == 0)[1:])
-        else:
-            yield row if mask is None else row[mask[i].cpu().numpy().astype(bool)]
