@@ -21,7 +21,12 @@ def pytest_report_header() -> str:
 
 
 FIRST = ("tests/test_demo.py",)
-LAST = ("tests/registry/test_assets.py", "tests/registry/test_compression.py", "tests/training/test_axolotl.py")
+LAST = (
+    "tests/registry/test_assets.py",
+    "tests/registry/test_compression.py",
+    "tests/training/test_axolotl.py",
+    "tests/training/test_axolotl_dpo.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,9 +1,9 @@
 """Trains the planned rows with Axolotl, in its own environment: renders the job as Axolotl's YAML, checks it, runs it.
 
-Axolotl reads the rows as the plan made them, tokens and label mask, so neither its chat templates nor its masking rules
-can make another training of the same spec. It checks the configuration against its own schema; `axolotl_plugin`, which
-runs inside it, refuses keys that the schema does not know, seals checkpoints, writes the live metrics and heeds stop
-requests as our own trainer does.
+Axolotl reads the rows as the plan made them, tokens and label mask (or pairs of answers in tokens), so neither its chat
+templates nor its masking rules can make another training of the same spec. It checks the configuration against its own
+schema; `axolotl_plugin`, which runs inside it, refuses keys that the schema does not know, seals checkpoints, writes
+the live metrics, names the rows of a broken batch and heeds stop requests as our own trainer does.
 """
 
 import json
@@ -18,13 +18,14 @@ from typing import Any
 import polars as pl
 import yaml
 
-from images.train import child, faults, rows, session
+from images.train import child, faults, pairs, rows, session
 from images.train.reporter import Reporter, Stopped
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from llmops_assets.training.plan import total_steps
 
 PLUGIN = "images.train.axolotl_plugin.Plugin"
+DPO_TRAINER = "images.train.axolotl_dpo.Trainer"
 _ROOT = Path(__file__).parents[2]
 _EVALUATED_ROWS = 512
 
@@ -58,7 +59,7 @@ def render(spec: TrainJobSpec, job: Mapping[str, Any], work: Path, count: int, e
         "sample_packing": packing,
         "eval_sample_packing": False,
         "pad_to_sequence_len": packing,
-        "group_by_length": not packing,
+        "group_by_length": not packing and spec.rlhf is None,
         "micro_batch_size": hyper.batch_size,
         "eval_batch_size": hyper.batch_size,
         "gradient_accumulation_steps": hyper.gradient_accumulation_steps,
@@ -79,6 +80,7 @@ def render(spec: TrainJobSpec, job: Mapping[str, Any], work: Path, count: int, e
         "strict": False,
         "plugins": [PLUGIN],
         "llmops_job": str(work / "job.json"),
+        **_preferences(spec),
         **_steps(spec, count, packing),
         **_precision(job),
         **_adapter(spec, job),
@@ -90,6 +92,22 @@ def render(spec: TrainJobSpec, job: Mapping[str, Any], work: Path, count: int, e
 def _rows_of(path: Path) -> dict[str, Any]:
     # Without `type`: the rows are tokens already.
     return {"path": str(path), "ds_type": "parquet", "split": "train"}
+
+
+def _preferences(spec: TrainJobSpec) -> dict[str, Any]:
+    if spec.rlhf is None:
+        return {}
+    if spec.rlhf.algorithm != "dpo":
+        raise AxolotlError(f"axolotl optimises no policy by {spec.rlhf.algorithm} here: write algorithm: dpo, or trl")
+    return {
+        "rl": "dpo",
+        "rl_beta": spec.rlhf.kl_coeff,
+        "trainer_cls": DPO_TRAINER,
+        # Tokens already, in an order of ours: it would look for texts in them, and shuffle them first.
+        "skip_prepare_dataset": True,
+        "shuffle_merged_datasets": False,
+        "remove_unused_columns": False,
+    }
 
 
 def _steps(spec: TrainJobSpec, count: int, packing: bool) -> dict[str, Any]:
@@ -186,10 +204,11 @@ def _train(engine: Path, spec: TrainJobSpec, job: dict[str, Any], reporter: Repo
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     step, _ = session.last_checkpoint(Path(job["checkpoints"]), faults.identity(spec, job), reporter)
-    count = _write_rows(plan_dir / "train.parquet", work / "train.parquet")
+    write = _write_rows if spec.rlhf is None else _write_pairs
+    count = write(plan_dir / "train.parquet", work / "train.parquet")
     evaluated = (plan_dir / "validation.parquet").exists()
     if evaluated:
-        _write_rows(plan_dir / "validation.parquet", work / "validation.parquet", _EVALUATED_ROWS)
+        evaluated = write(plan_dir / "validation.parquet", work / "validation.parquet", _EVALUATED_ROWS) > 0
     if job["base"] is None:
         _write_initial(spec, job, work / "initial")
     shutil.rmtree(output, ignore_errors=True)
@@ -202,7 +221,7 @@ def _train(engine: Path, spec: TrainJobSpec, job: dict[str, Any], reporter: Repo
             code = _run(engine, config, job, work, reporter)
     finally:
         # Axolotl reads plain files: where rows are sealed at rest, these must not outlive it.
-        for name in ("train.parquet", "validation.parquet"):
+        for name in ("train.parquet", "train.ids.json", "validation.parquet", "validation.ids.json"):
             (work / name).unlink(missing_ok=True)
         shutil.rmtree(work / "prepared", ignore_errors=True)
     ended = work / "facts.json"
@@ -230,7 +249,23 @@ def _write_rows(source: Path, target: Path, limit: int | None = None) -> int:
         schema={name: pl.List(pl.Int32) for name in ("input_ids", "labels", "attention_mask")},
     )
     table.write_parquet(target)
+    _write_ids(target, columns["row_id"])
     return table.height
+
+
+def _write_pairs(source: Path, target: Path, limit: int | None = None) -> int:
+    """Write planned pairs as a DPO trainer takes them; how many there are."""
+    frame = pairs.load(source)
+    frame = frame if limit is None else frame.head(limit)
+    columns = pairs.preference_columns(frame)
+    pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.List(pl.Int32))).write_parquet(target)
+    _write_ids(target, frame["row_id"].to_list())
+    return frame.height
+
+
+def _write_ids(target: Path, ids: list[str]) -> None:
+    """The row ids of the file beside it: Axolotl would take a column of them for one of its own."""
+    target.with_suffix(".ids.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
 
 
 def _write_initial(spec: TrainJobSpec, job: dict[str, Any], folder: Path) -> None:

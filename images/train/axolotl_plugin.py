@@ -11,6 +11,8 @@ import yaml
 from axolotl.integrations.base import BasePlugin
 from pydantic import BaseModel
 
+_SIDES = ["prompt_ids", "chosen_ids", "rejected_ids"]
+
 
 class Arguments(BaseModel):
     """The keys that this plugin adds to Axolotl's configuration."""
@@ -55,13 +57,19 @@ class Plugin(BasePlugin):
         from images.train.reporter import Reporter
         from llmops_assets.specs.training import TrainJobSpec
 
+        if cfg.warmup_steps is not None:
+            # Axolotl makes two of one.
+            trainer.args.warmup_steps = cfg.warmup_steps
         job = json.loads(Path(cfg.llmops_job).read_text(encoding="utf-8"))
         reporter = Reporter({"metrics": job.get("metrics")})
         reporter.speak_to_worker()
         self._job, self._trainer, self._reporter = job, trainer, reporter
         self._spec = TrainJobSpec.model_validate(job["spec"])
         self._start = Snapshot(trainer.model)
-        self._progress = Progress(reporter, Watch(trainer, None), faults.identity(self._spec, job))
+        rows = Path(cfg.llmops_job).with_name("train.parquet")
+        self._progress = Progress(
+            reporter, Watch(trainer, lambda batch: _named(batch, rows)), faults.identity(self._spec, job)
+        )
         plugin = self
 
         class Listen(TrainerCallback):
@@ -100,6 +108,16 @@ class Plugin(BasePlugin):
             return {"stopped": message}
         stopping = trainer.args.load_best_model_at_end
 
+        def figures() -> dict[str, float]:
+            if spec.rlhf is None:
+                return {}
+            from images.train.likelihood import MEASURED, implicit_rewards
+
+            rows = (trainer.eval_dataset or trainer.train_dataset).select_columns(_SIDES)[:MEASURED]
+            pad = trainer.processing_class.pad_token_id or 0
+            sides = {name.removesuffix("_ids"): values for name, values in rows.items()}
+            return implicit_rewards(trainer, pad, sides, spec.rlhf.kl_coeff)
+
         def write(output: Path) -> str:
             stop_token = job.get("stop_token")
             return save(trainer.model, trainer.processing_class, output, stop_token, full=spec.method == "full")
@@ -109,6 +127,25 @@ class Plugin(BasePlugin):
             evaluated=trainer.eval_dataset is not None,
             save=write,
             stopping=spec.hyperparams.early_stopping if stopping else None,
+            figures=figures,
         )
         seconds = time.monotonic() - self._began
         return outcome(session, self._progress, self._start, seconds, job["resumed_from"], Path(job["output"]))
+
+
+def _named(batch: Any, path: Path) -> list[str]:
+    """Row ids of the rows in a batch, which are those of the file at `path`."""
+    import pyarrow.parquet
+
+    from images.train.named import rows_in
+
+    ids = json.loads(path.with_suffix(".ids.json").read_text(encoding="utf-8"))
+    table = pyarrow.parquet.read_table(path).to_pydict()
+    if "input_ids" in table:
+        return rows_in(batch, ids, table["input_ids"])
+    sides = [
+        prompt + answer
+        for side in ("chosen_ids", "rejected_ids")
+        for prompt, answer in zip(table["prompt_ids"], table[side], strict=True)
+    ]
+    return rows_in(batch, ids * 2, sides)

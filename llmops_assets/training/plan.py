@@ -19,7 +19,7 @@ WORKER_VERSION = "1"
 SHARED_JOBS = ("PRETRAIN", "SFT")
 """What several GPUs train together."""
 AXOLOTL_JOBS = ("PRETRAIN", "SFT")
-"""What Axolotl trains here; it has no policy optimisation against a reward model and no embedding training."""
+"""What Axolotl trains here besides RLHF with algorithm dpo; it has no embedding training."""
 
 MEMORY_SHARE = 0.9
 """Share of a device's memory that a plan may fill: fragments and peaks need the rest."""
@@ -48,8 +48,10 @@ def check_supported(spec: TrainJobSpec, gpus_found: int = 0, engines: Path | Non
 
     `engines` is the folder of the engines' environments; None where an image holds them.
     """
-    if spec.trainer == "axolotl" and spec.job_type not in AXOLOTL_JOBS:
-        raise PlanError(f"trainer axolotl trains {' and '.join(AXOLOTL_JOBS)} here, not {spec.job_type}: write trl")
+    if spec.trainer == "axolotl" and spec.job_type not in AXOLOTL_JOBS and not _by_dpo(spec):
+        asked = f"{spec.job_type} with algorithm {spec.rlhf.algorithm}" if spec.rlhf else spec.job_type
+        known = f"{', '.join(AXOLOTL_JOBS)} and RLHF with algorithm dpo"
+        raise PlanError(f"trainer axolotl trains {known} here, not {asked}: write trl")
     if spec.trainer == "axolotl" and engines is not None:
         # Here, because Axolotl's own environment reads this module too and has not all that the resource needs.
         from resources.engines import EngineError, Engines
@@ -68,6 +70,10 @@ def check_supported(spec: TrainJobSpec, gpus_found: int = 0, engines: Path | Non
         raise PlanError("four-bit weights cannot be sharded: write resources.sharding: ddp, or method: lora")
     if shared and (spec.resources.sharding or "").startswith("zero") and not find_spec("deepspeed"):
         raise PlanError(f"{spec.resources.sharding} needs DeepSpeed: pip install deepspeed, or write sharding: fsdp")
+
+
+def _by_dpo(spec: TrainJobSpec) -> bool:
+    return spec.rlhf is not None and spec.rlhf.algorithm == "dpo"
 
 
 def training_key(data_hash: str, weights_recipe: Mapping[str, Any], base_hash: str | None) -> str:
