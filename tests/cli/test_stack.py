@@ -67,3 +67,31 @@ def test_a_component_that_does_not_end_is_told(
 def test_another_process_of_the_same_number_is_none_of_ours(tmp_path: Path) -> None:
     (tmp_path / "components.json").write_text(json.dumps([os.getpid(), 2**22 + 1]))
     stack.await_remains(Settings(home=tmp_path, _env_file=None))
+
+
+RUNS = """
+import multiprocessing, time
+from llmops_assets.with_parent import end_a_run_with_its_code_server
+
+def run():
+    end_a_run_with_its_code_server()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=run)
+    process.start()
+    print(process.pid, flush=True)
+    process.join()
+"""
+
+
+def test_a_run_ends_with_its_code_server(tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text(RUNS)
+    environment = {**os.environ, "PYTHONPATH": str(stack.REPOSITORY)}
+    command = [sys.executable, str(tmp_path / "server.py")]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    run = psutil.Process(int(server.stdout.readline()))
+    server.kill()
+    server.wait()
+    run.wait(timeout=60)
+    assert not run.is_running()
