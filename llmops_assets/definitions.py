@@ -81,19 +81,16 @@ def build(settings: Settings) -> dg.Definitions:
     )
 
 
-def pipes_client(settings: Settings) -> dg.PipesSubprocessClient | dg.PipesClient:
+def pipes_client(settings: Settings) -> dg.PipesClient:
     """The Pipes client of the runner that the settings name."""
-    if settings.runner == "docker":
-        from dagster_docker import PipesDockerClient
+    from resources import pipes
 
-        messages = settings.root / "pipes"
-        messages.mkdir(parents=True, exist_ok=True)
-        # Docker splits log lines at 16 KiB, so messages go through a file on a shared volume.
-        return PipesDockerClient(
-            message_reader=dg.PipesFileMessageReader(str(messages / "messages"), include_stdio_in_messages=True)
-        )
-    # A worker that is asked to stop saves a checkpoint first.
-    return dg.PipesSubprocessClient(termination_timeout_seconds=120)
+    messages = settings.root / "pipes"
+    if settings.runner == "docker":
+        return pipes.docker_client(messages)
+    if settings.runner == "kubernetes":
+        return pipes.kubernetes_client(messages)
+    return pipes.subprocess_client()
 
 
 end_a_run_with_its_code_server()

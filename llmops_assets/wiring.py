@@ -1,10 +1,11 @@
 """Builds what assets, sensors and the command talk to from one set of settings."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmops_assets.specs.policy import Policy, load_policy
 from llmops_assets.specs.settings import Settings
@@ -16,10 +17,14 @@ if TYPE_CHECKING:
     from resources.encryption import Keyring
     from resources.engines import Engines
     from resources.gateway import GatewayAdmin
+    from resources.gpus import Device
     from resources.model_server import ModelServers
     from resources.records import Records
     from resources.tracking import Tracking
-    from resources.trainer import PipesClient, Trainer
+    from resources.trainer import Launcher, PipesClient, Trainer
+
+IMAGE_OF_TASK = {"retrieve": "EMBEDDING"}
+"""Whose image a job without a job type runs in, where that of SFT does not have what its task needs."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +104,56 @@ class Wiring:
         """The trainer; with a Pipes client its work shows in the run's log."""
         from resources.trainer import Trainer
 
-        images = self.policy.images.train
         return Trainer(
             client,
             locks=self.settings.root / "gpus",
             threads=self.settings.omp_threads,
             keys=self.keys,
-            runner=self.settings.runner,
-            image=lambda job: f"{self.settings.image_registry}/{images[job.get('job_type', 'SFT')]}",
-            mounts=[self.settings.root],
+            launcher=self.launcher(client),
+            devices=self.devices,
         )
+
+    def launcher(self, client: "PipesClient | None" = None) -> "Launcher | None":
+        """What runs the worker in an image; None where it is a child process."""
+        settings = self.settings
+        if settings.runner == "subprocess":
+            return None
+        from resources.containers import Docker, Mount
+
+        if settings.runner == "kubernetes":
+            from resources.kubernetes import Pods
+
+            return Pods(
+                client,
+                image_of=self.train_image,
+                rules=self.policy.kubernetes,
+                claim=settings.volume,
+                home=settings.root,
+                sealed=bool(self.keys),
+                devices=self.devices,
+            )
+        if settings.volume:
+            mounts = [Mount(settings.volume, str(settings.root))]
+        else:
+            artifacts = [Path(settings.artifacts)] if "://" not in settings.artifacts else []
+            mounts = [Mount.same(folder) for folder in (settings.root, *artifacts)]
+        return Docker(
+            client,
+            image_of=self.train_image,
+            mounts=mounts,
+            volume=settings.volume is not None,
+            key_file=settings.encryption_key_file if settings.encryption_key is None else None,
+            devices=self.devices,
+        )
+
+    def train_image(self, job: Mapping[str, Any]) -> str:
+        """The image of a job of the worker: its spec's own, or the fixed one of its type."""
+        own = (job.get("spec") or {}).get("image")
+        kind = job.get("job_type") or IMAGE_OF_TASK.get(job.get("task", ""), "SFT")
+        return own or f"{self.settings.image_registry}/{self.policy.images.train[kind]}"
+
+    def devices(self) -> "list[Device]":
+        """What there is to train on: what the settings declare, or else what this machine has."""
+        from resources.gpus import declared, discover
+
+        return declared(self.settings.worker_gpus) if self.settings.worker_gpus else discover()

@@ -50,6 +50,10 @@ GPU_TYPES = {
 """By a part of the name that nvidia-smi gives, the more exact first; about 40 % of the makers' dense bf16 peak."""
 
 
+DECLARED = "declared-"
+"""What the ids of devices begin with that a setting names and nobody here has seen."""
+
+
 class NoFreeGpu(TimeoutError):
     """All GPUs stayed leased to other processes for as long as we were willing to wait."""
 
@@ -109,6 +113,17 @@ def discover(
     if (system or platform.system()) == "Darwin" and platform.machine() == "arm64":
         return [Device("mps", "mps", "Apple GPU", psutil.virtual_memory().total)]
     return [cpu()]
+
+
+def declared(text: str) -> list[Device]:
+    """The GPUs that `text` names (`4xh100`), for a platform that trains on machines other than its own.
+
+    Raises ValueError for a text of another form or a type that is not in `GPU_TYPES`.
+    """
+    count, _, name = text.strip().lower().partition("x")
+    if not count.isdigit() or not int(count) or name not in GPU_TYPES:
+        raise ValueError(f"{text!r} names no GPUs: write a number and a type, as in 4xh100 ({', '.join(GPU_TYPES)})")
+    return [Device("cuda", f"{DECLARED}{i}", name, GPU_TYPES[name].memory_bytes) for i in range(int(count))]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Runs the train worker (`python -m images.train JOB.json`) as a child process or in its image, for its result."""
+"""Runs the train worker (`python -m images.train JOB.json`) as a child process or in an image, for its result."""
 
 import json
 import os
@@ -6,15 +6,18 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from upath import UPath
 
 from resources.artifacts import write_bytes_atomically
 from resources.encryption import NO_KEYS, Keyring
+from resources.gpus import Device, discover
+from resources.worker_code import worker_code
 
 PASSED_ON = (
     "PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
@@ -30,9 +33,26 @@ MetricsSink = Callable[[list[dict[str, Any]]], None]
 
 
 class PipesClient(Protocol):
-    """The part of Dagster's subprocess and Docker Pipes clients that is used here."""
+    """The part of Dagster's Pipes clients that is used here."""
 
     def run(self, *, context: Any, command: Sequence[str], env: Mapping[str, str], **kwargs: Any) -> Any: ...
+
+
+class Launcher(Protocol):
+    """Runs the worker in the image of its job, where it sees the same files at the same paths."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a sign of life from us after which a worker counts itself as left alone."""
+        ...
+
+    def image(self, job: Mapping[str, Any]) -> str:
+        """The image of a job (its `job_type`, or `task`), by what it holds where that is known: `name@sha256:…`."""
+        ...
+
+    def launch(self, context: Any | None, job: Mapping[str, Any], job_file: Path, environment: dict[str, str]) -> None:
+        """Run the worker on `job_file` to its end; raises when it fails. What an earlier attempt left is stopped."""
+        ...
 
 
 class TrainerError(RuntimeError):
@@ -46,12 +66,12 @@ class TrainerKilled(TrainerError):
 class Trainer:
     """Runs one worker task at a time for each caller.
 
-    `client` is a Pipes client; raise its termination timeout well above the time that a checkpoint takes to write,
-    because a worker that is asked to stop saves one first. Without a Dagster context the worker is a plain child.
-    `locks` is the folder of the GPU leases, shared by all that train on this machine. `threads` caps the CPU threads of
-    the worker. `keys` are handed to the worker in its environment, so that rows lie sealed in every file that passes
-    between it and us. With runner `docker`, `image(job)` names the image and `mounts` the folders it sees, at the same
-    paths.
+    `client` is a Pipes client for subprocesses; raise its termination timeout well above the time that a checkpoint
+    takes to write, because a worker that is asked to stop saves one first. Without a Dagster context the worker is a
+    plain child. With a `launcher` it runs in an image instead. `locks` is the folder of the GPU leases, shared by all
+    that train on this machine. `threads` caps the CPU threads of the worker. `keys` are handed to the worker in its
+    environment, so that rows lie sealed in every file that passes between it and us. `devices` tells what there is to
+    train on.
     """
 
     def __init__(
@@ -60,22 +80,22 @@ class Trainer:
         *,
         locks: Path | str,
         threads: int | None = None,
-        runner: Literal["subprocess", "docker"] = "subprocess",
-        image: Callable[[Mapping[str, Any]], str] | None = None,
-        mounts: Sequence[Path | str] = (),
         python: str = sys.executable,
         keys: Keyring = NO_KEYS,
+        launcher: Launcher | None = None,
+        devices: Callable[[], list[Device]] = discover,
     ) -> None:
-        if runner == "docker" and image is None:
-            raise ValueError("the docker runner needs `image`, which names the image of a job")
         self.client = client
         self.locks = Path(locks).absolute()
         self.threads = threads
-        self.runner = runner
-        self.image = image
-        self.mounts = [str(Path(mount).absolute()) for mount in mounts]
         self.python = python
         self.keys = keys
+        self.launcher = launcher
+        self.devices = devices
+
+    def image(self, job: Mapping[str, Any]) -> str | None:
+        """The image that a job would run in now; None where it runs in a process of this machine."""
+        return self.launcher.image(job) if self.launcher else None
 
     def run(
         self,
@@ -98,8 +118,14 @@ class Trainer:
             files[name].unlink(missing_ok=True)
         full = {**job, **{name: str(files[name]) for name in FILES[1:]}}
         full["locks"] = str(self.locks)
+        beat = None
+        if self.launcher is not None:
+            for old in folder.glob(f"{job['task']}.*.alive"):
+                old.unlink(missing_ok=True)
+            beat = folder / f"{job['task']}.{uuid.uuid4().hex[:8]}.alive"
+            full |= {"alive": str(beat), "alive_seconds": self.launcher.patience}
         write_bytes_atomically(UPath(files["json"]), json.dumps(full, ensure_ascii=False, indent=1).encode())
-        with _following(files["metrics"], on_metrics):
+        with _beating(beat), _following(files["metrics"], on_metrics):
             try:
                 self._launch(context, full, files["json"])
             except Exception as error:  # noqa: BLE001  whatever ended it, the worker's own words are what counts
@@ -130,27 +156,15 @@ class Trainer:
         if self.threads:
             settings |= {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
         settings |= self.keys.environment()
-        if self.runner == "subprocess":
+        if self.launcher is None:
             settings["LLMOPS_PARENT_PID"] = str(os.getpid())
         return settings
 
     def _launch(self, context: Any | None, job: Mapping[str, Any], job_file: Path) -> None:
-        worker = ["-m", "images.train", str(job_file)]
-        if self.runner == "docker":
-            if self.client is None or context is None or self.image is None:
-                raise TrainerError("the docker runner needs a Pipes client and a Dagster context")
-            mounts = {*self.mounts, str(self.locks), str(job_file.parent)}
-            self.client.run(
-                context=context,
-                image=self.image(job),
-                command=["python", *worker],
-                env=self.environment(),
-                container_kwargs={
-                    "volumes": {mount: {"bind": mount, "mode": "rw"} for mount in sorted(mounts)},
-                    "user": f"{os.getuid()}:{os.getgid()}",
-                },
-            )
+        if self.launcher is not None:
+            self.launcher.launch(context, job, job_file, self.environment())
             return
+        worker = ["-m", "images.train", str(job_file)]
         if context is not None and self.client is not None:
             # The client passes our whole environment on, so env(1) takes out what is none of the worker's business;
             # it replaces itself by the worker, so signals still reach it.
@@ -194,6 +208,37 @@ def _failure(job: Mapping[str, Any], files: Mapping[str, Path], error: Exception
             message += f"; what would take less: {memory['advice']}" if memory.get("advice") else ""
     lines = files["log"].read_text(encoding="utf-8").splitlines()[-15:] if files["log"].exists() else []
     return "\n".join([f"task {task!r} failed: {message}", f"log: {files['log']}", *lines])
+
+
+def worker_identity(image: str | None) -> str:
+    """What of the worker decides the weights it makes: what its image holds, or the code that runs here."""
+    return worker_code() if image is None else image.rsplit("@", 1)[-1]
+
+
+@contextmanager
+def _beating(path: Path | None, interval: float = 1.0):
+    """Touch `path` every `interval` seconds while the body runs: a worker elsewhere cannot see whether we live."""
+    if path is None:
+        yield
+        return
+    stop = threading.Event()
+
+    def beat() -> None:
+        while True:
+            with suppress(OSError):
+                path.touch()
+            if stop.wait(interval):
+                return
+
+    path.touch()
+    thread = threading.Thread(target=beat, name="beat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def main(job_file: str) -> int:
         if built_for and job.get("job_type", built_for) != built_for:
             raise ValueError(f"this image is built for {built_for}, but the job is of type {job['job_type']}")
         with _reporter(job) as reporter:
-            reporter.listen(job.get("grace_seconds", 120.0))
+            reporter.listen(job)
             result = _run(job, reporter)
     except Stopped as stop:
         _write(job["error"], {"type": "Stopped", "message": str(stop)})

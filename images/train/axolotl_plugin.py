@@ -75,7 +75,7 @@ class Plugin(BasePlugin):
         class Listen(TrainerCallback):
             def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
                 # Axolotl sets its own handler just before: it would save a half-trained model as the result.
-                reporter.listen(job.get("grace_seconds", 120.0))
+                reporter.listen(job)
                 plugin._graceful = reporter.finishing_first()
                 plugin._graceful.__enter__()
                 plugin._began = time.monotonic()

@@ -7,8 +7,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -88,17 +89,22 @@ class Reporter:
         finally:
             self._graceful = False
 
-    def listen(self, grace_seconds: float = 120.0) -> None:
+    def listen(self, job: Mapping[str, Any]) -> None:
         """Heed SIGINT and SIGTERM, and end when the process that started us is gone.
 
-        After a kill nobody is left to stop this process, which would keep its GPU. `grace_seconds` bounds how long an
-        orphan may take to save a checkpoint.
+        After a kill nobody is left to stop this process, which would keep its GPU. In a container the one that started
+        us is no parent of ours: it touches the file `alive` of the job, and is gone when it has not done so for
+        `alive_seconds`. `grace_seconds` bounds how long an orphan may take to save a checkpoint.
         """
         signal.signal(signal.SIGINT, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
+        wait: Callable[[], None] | None = None
         if parent := os.environ.get("LLMOPS_PARENT_PID"):
-            watch = threading.Thread(target=self._watch, args=(int(parent), grace_seconds), daemon=True)
-            watch.start()
+            wait = partial(_until_orphaned, int(parent))
+        elif job.get("alive"):
+            wait = partial(_until_silent, Path(job["alive"]), float(job["alive_seconds"]))
+        if wait is not None:
+            threading.Thread(target=self._watch, args=(wait, job.get("grace_seconds", 120.0)), daemon=True).start()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         second = self.stop_reason is not None
@@ -106,10 +112,28 @@ class Reporter:
         if second or not self._graceful:
             raise SystemExit(STOPPED)
 
-    def _watch(self, parent: int, grace_seconds: float) -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+    def _watch(self, wait: Callable[[], None], grace_seconds: float) -> None:
+        wait()
         self.stop_reason = "the process that started this training is gone"
         if self._graceful:
             time.sleep(grace_seconds)
         os._exit(STOPPED)
+
+
+def _until_orphaned(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+
+
+def _until_silent(file: Path, seconds: float) -> None:
+    """Return when `file` has not changed for `seconds`, by our own clock: that of another machine may differ."""
+    seen, since = None, time.monotonic()
+    while time.monotonic() - since < seconds:
+        time.sleep(min(1.0, seconds / 4))
+        try:
+            now = file.stat().st_mtime_ns
+        except OSError:
+            # Gone, or its share is away for a moment.
+            now = None
+        if now is not None and now != seen:
+            seen, since = now, time.monotonic()

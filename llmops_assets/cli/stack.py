@@ -301,7 +301,7 @@ def settle(settings: Settings) -> list[str]:
     import dagster as dg
     from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
-    from resources.gpus import discover
+    from llmops_assets.wiring import Wiring
 
     cut_off = []
     with dg.DagsterInstance.get() as instance:
@@ -311,7 +311,7 @@ def settle(settings: Settings) -> list[str]:
             instance.report_run_failed(run, "The platform was stopped while this run was going on.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             cut_off.append(run.run_id)
-        instance.event_log_storage.set_concurrency_slots("gpu", max(1, len(discover())))
+        instance.event_log_storage.set_concurrency_slots("gpu", max(1, len(Wiring(settings).devices())))
     return cut_off
 
 

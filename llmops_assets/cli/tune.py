@@ -45,7 +45,6 @@ def tune(
     """
     from llmops_assets.cli.stack import platform
     from llmops_assets.cli.watch import Watcher
-    from resources.gpus import discover
 
     spec = pinned(load_checked(file, TrainJobSpec))
     if spec.search is None:
@@ -58,7 +57,7 @@ def tune(
     w.settings.root.mkdir(parents=True, exist_ok=True)
     study = search.open_study(spec, f"sqlite:///{w.settings.root / 'studies.db'}")
     target = output or file.with_name(f"{file.stem}.best.yaml")
-    at_once = parallel or max(1, sum(device.kind == "cuda" for device in discover()))
+    at_once = parallel or max(1, sum(device.kind == "cuda" for device in w.devices()))
     if _ended(study) < trials:
         with platform(w.settings) as stack:
             if stack is not None:

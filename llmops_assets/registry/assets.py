@@ -89,7 +89,7 @@ def registered_model(
     splits = records.load(SplitsRecord, plan.dataset)
     name, card = spec.output.artifact_name, Path(plan.model_dir) / "evaluation" / plan.recipe / "README.md"
     tags = {
-        **lineage(settings, policy, spec, splits),
+        **lineage(settings, policy, spec, splits, adapter.image),
         "evaluated_items": str(sum(result.items.values())),
         "watermark": plan.watermark or "",
         "dataset": plan.dataset,

@@ -13,13 +13,15 @@ from llmops_assets.specs.training import TrainJobSpec
 _REPOSITORY = Path(__file__).parents[2]
 
 
-def lineage(settings: Settings, policy: Policy, spec: TrainJobSpec, splits: SplitsRecord) -> dict[str, str]:
-    """Tags for the code, the image and the manifests of the rows; dataset, recipe and base are the caller's."""
-    image = spec.image or f"{settings.image_registry}/{policy.images.train[spec.job_type]}"
+def lineage(
+    settings: Settings, policy: Policy, spec: TrainJobSpec, splits: SplitsRecord, image: str | None
+) -> dict[str, str]:
+    """Tags for the code, the image that trained and the manifests of the rows; the others are the caller's."""
+    fixed = spec.image or f"{settings.image_registry}/{policy.images.train[spec.job_type]}"
     return {
         "code": code_version(),
         # The image that the policy names for this job; a child process runs the same worker without one.
-        "image": image if settings.runner == "docker" else f"none ({settings.runner}); {image} runs the same worker",
+        "image": image or f"none (subprocess); {fixed} runs the same worker",
         "manifests": ", ".join(f"{split}: {manifest}" for split, manifest in splits.manifests.items()),
     }
 

@@ -7,6 +7,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from llmops_assets.specs.base import Bool, Float, Int, Part, SpecError, SpecFault, Text, VersionedRef, faults_of
+from llmops_assets.specs.kubernetes import Kubernetes
 from llmops_assets.specs.recognizers import Recognizer
 from llmops_assets.specs.suite import JudgeKind
 
@@ -266,6 +267,7 @@ class Policy(Part):
     experiments: ExperimentPolicy
     serving: ServingPolicy
     registry: RegistryPolicy = Field(default_factory=RegistryPolicy)
+    kubernetes: Kubernetes = Field(default_factory=Kubernetes)
 
     @model_validator(mode="after")
     def _complete(self) -> "Policy":

@@ -154,6 +154,9 @@ class PlanRecord(Record):
     figures: dict[str, float] = Field(default_factory=dict, description="What only this job type counts in its rows.")
     example: str = Field(description="Markdown: one rendered row with its label mask.")
     watermark: str | None = Field(default=None, description="Commitment to the key whose marks are among the rows.")
+    image: str | None = Field(
+        default=None, description="What the worker runs in, by content: name@sha256:…; None: a process of this machine."
+    )
 
 
 class CurvePoint(BaseModel):
@@ -191,6 +194,7 @@ class AdapterRecord(Record):
     non_finite_weights: int
     mlflow_run_id: str | None
     figures: dict[str, float | None] = Field(default_factory=dict, description="What only this job type measures.")
+    image: str | None = Field(default=None, description="The image that trained it, as the plan has it.")
 
 
 class MergedModelRecord(Record):

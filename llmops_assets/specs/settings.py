@@ -1,10 +1,11 @@
 """Every setting of an installation, read from the environment (prefix ``LLMOPS_``) or from a ``.env`` file."""
 
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -49,9 +50,17 @@ class Settings(BaseSettings):
         default=None,
         description="The policy: model families, images, gates, limits. Default: the one shipped in the package.",
     )
-    runner: Literal["subprocess", "docker"] = Field(
+    runner: Literal["subprocess", "docker", "kubernetes"] = Field(
         default="subprocess",
-        description="Where training and generation run: a child process, or the fixed image of the job type.",
+        description="Where training runs: a child process, or the fixed image of the job type in Docker or Kubernetes.",
+    )
+    volume: str | None = Field(
+        default=None,
+        description="Named volume (docker) or claim (kubernetes) of the home, if the platform is in a container too.",
+    )
+    worker_gpus: str | None = Field(
+        default=None,
+        description="GPUs of the machines that train, as in `4xh100`, where the platform itself sees none.",
     )
     image_registry: str = Field(
         default="registry", description="Prefix of the train and serve images named in the policy."
@@ -75,6 +84,12 @@ class Settings(BaseSettings):
         ge=1,
         description="Threads of one training or model server. Default: all cores to train, half of them to serve.",
     )
+
+    @model_validator(mode="after")
+    def _can_run(self) -> "Settings":
+        if self.runner == "kubernetes" and find_spec("dagster_k8s") is None:
+            raise ValueError("the runner kubernetes needs dagster-k8s: pip install 'llmops[kubernetes]'")
+        return self
 
     @property
     def root(self) -> Path:

@@ -27,10 +27,10 @@ from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
 from resources.erasures import ModelAffected, assert_not_affected
-from resources.gpus import Device, cpu, discover
+from resources.gpus import Device, cpu
 from resources.records import Records
 from resources.tracking import OpenedBeside, Tracking
-from resources.trainer import Trainer, TrainerKilled
+from resources.trainer import Trainer, TrainerError, TrainerKilled, worker_identity
 
 COMMON: dict[str, Any] = {"group_name": "training", "owners": ["team:ml"], "code_version": "1"}
 
@@ -111,9 +111,9 @@ def training_plan(
     spec = TrainJobSpec.from_recipe(catalog.recipe(recipe_key), dataset)
     entry = catalog.dataset_entry(dataset)
     sources = Sources(catalog.base_model, lambda cell: records.load(MergedModelRecord, cell), tracking.model)
-    device = _device(spec)
+    device = _device(spec, trainer)
     try:
-        check_supported(spec, len([d for d in discover() if d.kind == "cuda"]), settings.engines_here)
+        check_supported(spec, len([d for d in trainer.devices() if d.kind == "cuda"]), settings.engines_here)
         if told := fit.wrong_type(spec, device):
             raise PlanError(told)
         _refuse(check_dataset(spec, entry.spec.type, entry.status) + check_against_policy(spec, policy))
@@ -129,15 +129,16 @@ def training_plan(
             assert_not_affected(catalog, content_hash=other.content_hash)
         encoder = others.get("retriever", base)
         pooling = pooling_of(spec.embedding.pooling, Path(encoder.path)) if spec.embedding and encoder else None
-    except (BaseModelError, ModelAffected, PlanError, SpecError) as error:
+        image = trainer.image({"job_type": spec.job_type, "spec": {"image": spec.image}})
+    except (BaseModelError, ModelAffected, PlanError, SpecError, TrainerError) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     secret = _watermark_key(spec, settings)
     mark = watermark.commitment(secret) if secret else None
     data_hash = f"{splits.data_hash}+{mark}" if mark else splits.data_hash
     hashes = [*([base.content_hash] if base else []), *(f"{n}:{m.content_hash}" for n, m in others.items())]
-    key = training_key(data_hash, spec.weights_recipe(), "+".join(hashes) or None)
+    key = training_key(data_hash, spec.weights_recipe(), "+".join(hashes) or None, worker_identity(image))
     model_dir = artifacts.path("models", spec.job_type.lower(), spec.output.artifact_name, key)
-    job = conduct.plan_job(spec, base, splits, str(store.root), model_dir, others)
+    job = conduct.plan_job(spec, base, splits, str(store.root), model_dir, others) | {"image": image}
     facts = folders.facts(model_dir / "plan")
     if facts is None:
         with _marked(job, spec, secret, splits.rows["train"], model_dir / "work") as complete:
@@ -154,7 +155,7 @@ def training_plan(
         others=others,
         pooling=pooling,
     )
-    plan = plan.model_copy(update={"watermark": mark})
+    plan = plan.model_copy(update={"watermark": mark, "image": image})
     records.save(context.partition_key, plan)
     facts_shown = report.plan_facts(plan) | {"watermarked": "yes" if mark else "no"}
     return dg.MaterializeResult(metadata=shown(facts_shown), data_version=dg.DataVersion(key))
@@ -191,7 +192,7 @@ def adapter(
         with taken_up_again(), opening as opened:
             facts = trainer.run(
                 context,
-                conduct.train_job(plan, policy, _device(spec), settings.engines),
+                conduct.train_job(plan, policy, _device(spec, trainer), settings.engines),
                 work_dir=folder / "work",
                 on_metrics=_Follower(context, tracking, opened).take,
             )
@@ -313,9 +314,9 @@ def _marked(
         file.unlink(missing_ok=True)
 
 
-def _device(spec: TrainJobSpec) -> Device:
-    """What a spec trains on here: a GPU where it asks for one and there is one, else the CPU."""
-    return discover()[0] if spec.resources.gpus else cpu()
+def _device(spec: TrainJobSpec, trainer: Trainer) -> Device:
+    """What a spec trains on: a GPU where it asks for one and there is one, else the CPU."""
+    return trainer.devices()[0] if spec.resources.gpus else cpu()
 
 
 def _job_of(spec: TrainJobSpec, catalog: Catalog) -> str | None:

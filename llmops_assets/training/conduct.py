@@ -49,6 +49,7 @@ def plan_job(
         "store": store,
         "manifests": splits.manifests,
         "plan_dir": str(model_dir / "plan"),
+        "gpus": 0,
     }
 
 
@@ -193,6 +194,8 @@ def train_job(plan: PlanRecord, policy: Policy, device: Device, engines: Path) -
         "pooling": plan.pooling,
         **{name: model.model_dump() for name, model in plan.companions.items()},
         "engines": str(engines.absolute()),
+        # Of the plan: another image of the same name would make other weights under this training's key.
+        "image": plan.image,
     }
 
 
@@ -221,6 +224,7 @@ def adapter_record(plan: PlanRecord, facts: Mapping[str, Any], *, reused: bool, 
         best_step=facts.get("best_step"),
         curve=[CurvePoint(**point) for point in facts["curve"]],
         figures=facts.get("figures", {}),
+        image=plan.image,
         reused=reused,
         mlflow_run_id=run_id,
     )
@@ -240,6 +244,7 @@ def merge_job(plan: PlanRecord, adapter: AdapterRecord) -> dict:
         "precision": plan.precision,
         "stop_token": plan.stop_token,
         "pooling": plan.pooling,
+        "gpus": 0,
         **{name: model.model_dump() for name, model in plan.companions.items()},
     }
 

@@ -13,9 +13,6 @@ from llmops_assets.specs.training import Hyperparams, TrainJobSpec, canonical_js
 from llmops_assets.training.memory import Estimate, Shape, estimate
 from resources.gpus import GPU_TYPES, Device
 
-WORKER_VERSION = "1"
-"""Raise it with every change of the worker that changes the weights it makes from the same spec and rows."""
-
 SHARED_JOBS = ("PRETRAIN", "SFT")
 """What several GPUs train together."""
 AXOLOTL_JOBS = ("PRETRAIN", "SFT")
@@ -76,9 +73,12 @@ def _by_dpo(spec: TrainJobSpec) -> bool:
     return spec.rlhf is not None and spec.rlhf.algorithm == "dpo"
 
 
-def training_key(data_hash: str, weights_recipe: Mapping[str, Any], base_hash: str | None) -> str:
-    """12 hex digits of all that decides the weights: rows, recipe, base model and worker. Equal key, equal model."""
-    text = canonical_json([data_hash, dict(weights_recipe), base_hash, WORKER_VERSION])
+def training_key(data_hash: str, weights_recipe: Mapping[str, Any], base_hash: str | None, worker: str) -> str:
+    """12 hex digits of all that decides the weights: rows, recipe, base model and worker. Equal key, equal model.
+
+    `worker` names the worker's code or the content of its image: see `resources.trainer.worker_identity`.
+    """
+    text = canonical_json([data_hash, dict(weights_recipe), base_hash, worker])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

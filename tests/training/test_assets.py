@@ -6,95 +6,26 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from llmops_assets.partitions import dataset_versions
-from llmops_assets.specs.dataset import DatasetSpec
-from llmops_assets.specs.policy import load_policy
-from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord, SplitsRecord
-from llmops_assets.specs.settings import Settings
-from llmops_assets.training import assets, checks, folders
-from resources.artifacts import Artifacts
-from resources.catalog import Catalog
-from resources.records import Records
+from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord
+from llmops_assets.training import checks, folders
 from resources.tracking import Tracking
 from resources.trainer import Trainer
-from tests.training.conftest import SIZES, Desk, add_cell, pretrain_spec, sft_spec
-
-
-@dataclass
-class House:
-    """One installation whose dataset stages are done."""
-
-    instance: dg.DagsterInstance
-    resources: dict[str, Any]
-
-    @property
-    def records(self) -> Records:
-        return self.resources["records"]
-
-    def request(self, recipe: dict[str, Any], dataset: str) -> str:
-        return add_cell(self.resources["catalog"], self.instance, recipe, dataset)
-
-    def run(self, cell: str, *names: str, raises: bool = True) -> dg.ExecuteInProcessResult:
-        upstream = [dg.AssetSpec("splits", partitions_def=dataset_versions)]
-        selection = dg.AssetSelection.assets(*(names or ("training_plan", "adapter", "merged_model")))
-        defs = dg.Definitions(
-            assets=[*upstream, *dg.load_assets_from_modules([assets])],
-            asset_checks=dg.load_asset_checks_from_modules([checks]),
-            jobs=[dg.define_asset_job("cell", selection=selection)],
-            resources=self.resources,
-        )
-        return defs.resolve_job_def("cell").execute_in_process(
-            instance=self.instance, partition_key=cell, raise_on_error=raises
-        )
+from tests.training.conftest import Desk, pretrain_spec, sft_spec
+from tests.training.house import House, failure, opened
 
 
 @pytest.fixture(scope="module")
 def house(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     root = tmp_path_factory.mktemp("house")
-    catalog = Catalog(f"sqlite:///{root}/catalog.db")
-    records = Records(root / "records")
-    for key, kind, manifests in (
-        ("corpus@v1", "pretrain_corpus", desk.corpus),
-        ("desk@v1", "sft_pair", desk.chat),
-    ):
-        name, version = key.split("@")
-        entry = {"name": name, "version": version, "type": kind, "files": ["x.jsonl"], "owner": "team:tests"}
-        catalog.register_dataset(DatasetSpec.model_validate({**entry, "description": "a test"}), "0")
-        records.save(
-            key,
-            SplitsRecord(
-                dataset=key,
-                type=kind,
-                manifests=manifests,
-                rows=dict(SIZES),
-                stratify_by=None,
-                group_by=None,
-                seed=0,
-                data_hash=f"hash-of-{name}",
-            ),
-        )
-    with dg.instance_for_test(temp_dir=str(root)) as instance:
-        instance.add_dynamic_partitions(dataset_versions.name, ["corpus@v1", "desk@v1"])
-        yield House(
-            instance,
-            {
-                "settings": Settings(home=root, engines=root / "engines", _env_file=None),
-                "records": records,
-                "store": desk.store,
-                "artifacts": Artifacts(root / "artifacts"),
-                "catalog": catalog,
-                "policy": load_policy(),
-                "tracking": Tracking(f"sqlite:///{root}/mlflow.db"),
-                "trainer": Trainer(dg.PipesSubprocessClient(), locks=root / "locks", threads=1),
-            },
-        )
+    trainer = Trainer(dg.PipesSubprocessClient(), locks=root / "locks", threads=1)
+    with opened(root, desk, trainer) as house:
+        yield house
 
 
 @pytest.fixture(scope="module")
@@ -229,11 +160,3 @@ def test_what_cannot_be_trained_is_refused_with_the_reason(
 def test_the_wrong_kind_of_dataset_is_refused(house: House, base_cell: str) -> None:
     cell = house.request(sft_spec(base_cell), "corpus@v1")
     assert "trains on sft_pair" in failure(house.run(cell, "training_plan", raises=False), "training_plan")
-
-
-def failure(result: dg.ExecuteInProcessResult, step: str) -> str:
-    """What a failed step says, causes included."""
-    assert not result.success
-    event = next(e for e in result.all_events if e.is_step_failure and e.step_key.startswith(step))
-    data = event.step_failure_data
-    return json.dumps([data.error.to_string(), str(data.user_failure_data)], ensure_ascii=False)

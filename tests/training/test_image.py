@@ -1,8 +1,12 @@
 """The train image holds what the worker imports, and the worker imports nothing that orchestrates."""
 
 import ast
+import re
 import tomllib
 from pathlib import Path
+
+from resources.trainer import worker_identity
+from resources.worker_code import FOLDER, OTHER_TASKS, worker_code
 
 ROOT = Path(__file__).parents[2]
 OURS = ("images", "resources", "llmops_assets")
@@ -83,3 +87,46 @@ def test_the_image_has_what_the_worker_imports_at_the_versions_of_the_project() 
     for name, line in listed.items():
         wanted = f"dagster-pipes{dagster}" if name == "dagster-pipes" else declared[name]
         assert line == wanted
+
+
+def test_every_source_that_the_images_copy_is_there_and_the_build_context_holds_no_state() -> None:
+    for dockerfile in sorted((ROOT / "images").glob("*/Dockerfile")):
+        copied = re.findall(r"^COPY (\S+) \S+$", dockerfile.read_text(encoding="utf-8"), re.MULTILINE)
+        assert copied and [name for name in copied if not (ROOT / name).exists()] == [], dockerfile
+        assert {name.split("/")[0] for name in copied} <= set(OURS)
+    ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    assert ignored == ["**", *(f"!{name}" for name in OURS), "**/__pycache__"]
+
+
+def test_the_worker_is_named_by_what_its_image_holds_or_by_the_code_that_decides_weights(tmp_path: Path) -> None:
+    assert worker_identity("registry/llm-train-sft:1@sha256:ab") == worker_identity("other/name:2@sha256:ab")
+    assert worker_identity(None) == worker_code()
+    (tmp_path / "sft.py").write_text('"""Trains."""\nRATE = 2\n"""Of learning."""\n\ndef f():\n    """F."""\n')
+    (tmp_path / "generate.py").write_text("LENGTH = 1\n")
+    known = code_of(tmp_path)
+    (tmp_path / "sft.py").write_text("# Another comment.\nRATE   = 2\n\n\ndef f():\n    pass\n")
+    (tmp_path / "generate.py").write_text("LENGTH = 2\n")
+    assert code_of(tmp_path) == known
+    (tmp_path / "sft.py").write_text("RATE = 3\n\ndef f():\n    pass\n")
+    assert code_of(tmp_path) != known
+
+
+def test_what_is_left_out_of_the_workers_code_is_reached_by_no_training() -> None:
+    trainers = set(
+        ast.literal_eval(re.search(r"^_TRAINER = ({.*})$", (FOLDER / "train.py").read_text(), re.M)[1]).values()
+    )
+    todo = {"train", "plan", "axolotl", "axolotl_plugin", *trainers}
+    seen: set[str] = set()
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        for module in imported(f"images.train.{name}"):
+            if module.startswith("images.train."):
+                todo |= {module.removeprefix("images.train.")} - seen
+    # What speaks for a training decides nothing of it.
+    assert seen & set(OTHER_TASKS) <= {"reporter", "child"}
+
+
+def code_of(folder: Path) -> str:
+    worker_code.cache_clear()
+    return worker_code(folder)

@@ -124,14 +124,15 @@ def test_steps_follow_from_rows_and_batch(rows: int, change: dict, steps: int) -
 
 def test_the_key_changes_with_all_that_changes_the_weights() -> None:
     recipe = spec(sft_spec("hf:x")).weights_recipe()
-    key = training_key("data", recipe, "base")
-    assert key == training_key("data", json.loads(json.dumps(recipe)), "base") and len(key) == 12
+    key = training_key("data", recipe, "base", "worker")
+    assert key == training_key("data", json.loads(json.dumps(recipe)), "base", "worker") and len(key) == 12
     others = {
-        training_key("other", recipe, "base"),
-        training_key("data", recipe, "other"),
-        training_key("data", spec(sft_spec("hf:x", seed=1)).weights_recipe(), "base"),
+        training_key("other", recipe, "base", "worker"),
+        training_key("data", recipe, "other", "worker"),
+        training_key("data", recipe, "base", "other"),
+        training_key("data", spec(sft_spec("hf:x", seed=1)).weights_recipe(), "base", "worker"),
     }
-    assert len(others) == 3 and key not in others
+    assert len(others) == 4 and key not in others
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,169 @@
+"""Runs the train worker in the image of its job as a pod of a Kubernetes cluster; the home folder is a shared claim."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmops_assets.specs.kubernetes import Kubernetes, Toleration
+from resources.containers import GRACE_SECONDS, container_environment, gpus_of, inputs, job_name
+from resources.encryption import VARIABLE
+from resources.gpus import Device
+from resources.trainer import PipesClient, TrainerError
+
+JOB_LABEL = "llmops/job"
+
+
+class Pods:
+    """Runs jobs as pods.
+
+    `client` is Dagster's Pipes client for Kubernetes. `claim` names the PersistentVolumeClaim that holds `home`,
+    mounted at the same path here and in the pods. `image_of` names the image of a job. `sealed` says that files at rest
+    are sealed, so that pods need the keys, from the Secret that `rules` name. `devices` are what the nodes have to
+    train on. `user` is user and group of the pods.
+    """
+
+    def __init__(
+        self,
+        client: PipesClient | None,
+        *,
+        image_of: Callable[[Mapping[str, Any]], str],
+        rules: Kubernetes,
+        claim: str | None,
+        home: Path,
+        sealed: bool = False,
+        devices: Callable[[], list[Device]] = list,
+        user: int | None = None,
+        patience: float = 180.0,
+    ) -> None:
+        self.client = client
+        self.image_of = image_of
+        self.rules = rules
+        self.claim = claim
+        self.home = home
+        self.sealed = sealed
+        self.devices = devices
+        self.user = user or rules.run_as_user or os.getuid()
+        self.patience = patience
+
+    def image(self, job: Mapping[str, Any]) -> str:
+        """The image that the policy names; only the cluster knows what a tag holds, so name it by its digest there."""
+        return self.image_of(job)
+
+    def launch(self, context: Any | None, job: Mapping[str, Any], job_file: Path, environment: dict[str, str]) -> None:
+        """Run the worker on `job_file` in a pod, which is deleted afterwards; raises when it fails.
+
+        A pod that still works on the same file, left by a step that was killed, is deleted first and waited for: it
+        saves a checkpoint, from which this one goes on.
+        """
+        if self.client is None or context is None:
+            raise TrainerError("the runner kubernetes works within a Dagster run: materialise the asset instead")
+        # A pod that asks for a GPU waits for ever where no node has one.
+        gpus = gpus_of(job) if any(device.kind == "cuda" for device in self.devices()) else 0
+        spec = pod_spec(
+            gpus=gpus,
+            rules=self.rules,
+            claim=self._checked(job),
+            home=self.home,
+            user=self.user,
+            sealed=self.sealed,
+        )
+        self._delete_leftovers(job_file)
+        env = container_environment(environment, key_file=None, gpus=bool(gpus))
+        # From the Secret: a value here could be read by whoever may list pods.
+        env.pop(VARIABLE, None)
+        self.client.run(
+            context=context,
+            image=job.get("image") or self.image(job),
+            command=["python", "-m", "images.train", str(job_file)],
+            namespace=self.rules.namespace,
+            env=env,
+            base_pod_meta={"labels": {JOB_LABEL: job_name(job_file)}},
+            base_pod_spec=spec,
+            pod_wait_timeout=0,
+        )
+
+    def _checked(self, job: Mapping[str, Any]) -> str:
+        """The claim; raises for what a pod could not run with."""
+        if self.claim is None:
+            raise TrainerError("set LLMOPS_VOLUME to the PersistentVolumeClaim that holds LLMOPS_HOME")
+        if self.user == 0:
+            raise TrainerError(
+                "pods of the worker do not run as root: run the platform as the user that owns LLMOPS_HOME, or set "
+                "kubernetes.run_as_user in the policy"
+            )
+        if self.sealed and self.rules.key_secret is None:
+            raise TrainerError("files are sealed at rest: name the Secret with the keys as kubernetes.key_secret")
+        if outside := [path for path in inputs(job) if not path.is_relative_to(self.home)]:
+            raise TrainerError(f"{outside[0]} lies outside of LLMOPS_HOME, where a pod cannot see it: keep it below")
+        return self.claim
+
+    def _delete_leftovers(self, job_file: Path) -> None:
+        from kubernetes import client
+
+        # Loads the configuration as Dagster's client is about to.
+        self.client._load_k8s_config()  # ty: ignore[unresolved-attribute]
+        pods, selector = client.CoreV1Api(), f"{JOB_LABEL}={job_name(job_file)}"
+        deadline = time.monotonic() + GRACE_SECONDS + 60
+        deleted: set[str] = set()
+        while found := pods.list_namespaced_pod(self.rules.namespace, label_selector=selector).items:
+            for name in {pod.metadata.name for pod in found} - deleted:
+                pods.delete_namespaced_pod(name, self.rules.namespace)
+                deleted.add(name)
+            if time.monotonic() > deadline:
+                raise TrainerError(f"the pod {found[0].metadata.name} of an earlier attempt does not end: delete it")
+            time.sleep(1.0)
+
+
+def pod_spec(*, gpus: int, rules: Kubernetes, claim: str, home: Path, user: int, sealed: bool) -> dict[str, Any]:
+    """The PodSpec of a job, less what the Pipes client adds: image, command, and the variables that are no secret."""
+    limits = {"memory": rules.memory, **({rules.gpu_resource: str(gpus)} if gpus else {})}
+    container: dict[str, Any] = {
+        "name": "train",
+        "resources": {"requests": {"cpu": rules.cpu, "memory": rules.memory}, "limits": limits},
+        "volumeMounts": [
+            {"name": "home", "mountPath": str(home)},
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "shm", "mountPath": "/dev/shm"},
+        ],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "env": [],
+    }
+    if sealed and rules.key_secret:
+        key = {"name": rules.key_secret, "key": rules.key_secret_key}
+        container["env"].append({"name": VARIABLE, "valueFrom": {"secretKeyRef": key}})
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "runAsGroup": user,
+            "fsGroup": user,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "nodeSelector": {**rules.node_selector, **(rules.gpu_node_selector if gpus else {})},
+        "tolerations": [_toleration(t) for t in (*rules.tolerations, *(rules.gpu_tolerations if gpus else ()))],
+        "imagePullSecrets": [{"name": name} for name in rules.image_pull_secrets],
+        "volumes": [
+            {"name": "home", "persistentVolumeClaim": {"claimName": claim}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        ],
+        "containers": [container],
+    }
+    if rules.service_account:
+        spec["serviceAccountName"] = rules.service_account
+    return spec
+
+
+def _toleration(toleration: Toleration) -> dict[str, str]:
+    return toleration.model_dump(exclude_none=True)

@@ -1,0 +1,260 @@
+"""The worker in a container: the weights of a child process, its log live, stopped, killed, and gone afterwards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from llmops_assets.specs.records import AdapterRecord, PlanRecord
+from llmops_assets.training import folders
+from resources.containers import KEY_FILE, Docker, Ending, Mount, job_name
+from resources.encryption import Keyring
+from resources.pipes import docker_client
+from resources.tracking import Tracking
+from resources.trainer import Trainer, TrainerError
+from tests.training.conftest import Desk, sft_spec
+from tests.training.house import House, opened
+from tests.training.podman import Engine, engine, host_python
+
+IMAGE = "localhost/llm-train-sft:test"
+KEY = "ab" * 32
+SECRETS = {"LLMOPS_CATALOG_URL": "postgresql://user:hush-catalog@db/llmops", "AWS_SECRET_ACCESS_KEY": "hush-storage"}
+STEPS = 200
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with engine(tmp_path_factory.mktemp("podman")) as ours, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", ours.socket)
+        ours.build("SFT", IMAGE)
+        yield ours
+
+
+@pytest.fixture(scope="module")
+def client(podman: Engine) -> Iterator[docker.DockerClient]:
+    with closing(docker.from_env()) as client:
+        yield client
+
+
+def launcher(root: Path, **more: Any) -> Docker:
+    mounts = [Mount.same(root), *host_python()]
+    return Docker(docker_client(root / "pipes"), image_of=lambda job: IMAGE, mounts=mounts, **more)
+
+
+@pytest.fixture(scope="module")
+def house(podman: Engine, desk: Desk, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """An installation that trains in containers, with keys in a file."""
+    root = tmp_path_factory.mktemp("container-house")
+    key_file = root / "keys" / "encryption.key"
+    key_file.parent.mkdir()
+    key_file.write_text(KEY)
+    in_containers = launcher(root, key_file=key_file)
+    trainer = Trainer(locks=root / "locks", threads=1, keys=Keyring.parse(KEY), launcher=in_containers)
+    with opened(root, desk, trainer) as house:
+        ref = f"hf:{tiny_base}"
+        catalog = house.resources["catalog"]
+        catalog.register_base(
+            ref, family="llama", path=str(tiny_base), content_hash=folders.content_hash(tiny_base), license=None
+        )
+        catalog.approve_base(ref)
+        yield house
+
+
+@pytest.fixture(scope="module")
+def cell(house: House, tiny_base: Path) -> str:
+    endless = {"num_epochs": 1000, "max_steps": STEPS, "save_steps": 10 * STEPS}
+    cell = house.request(sft_spec(f"hf:{tiny_base}", **endless), "desk@v1")
+    assert house.run(cell, "training_plan").success
+    return cell
+
+
+def until(what: str, found: Callable[[], Any], seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if result := found():
+            return result
+        time.sleep(0.05)
+    raise AssertionError(f"waited {seconds:.0f} s for {what}")
+
+
+def of_job(client: docker.DockerClient, job_file: Path, **filters: Any) -> list[Any]:
+    return client.containers.list(all=True, filters={"label": f"llmops.job={job_name(job_file)}", **filters})
+
+
+def logged(house: House) -> str:
+    """All that runs so far have said."""
+    lines = [entry.user_message for run in house.instance.get_runs() for entry in house.instance.all_logs(run.run_id)]
+    return "\n".join(lines)
+
+
+def test_a_training_is_stopped_and_goes_on_in_containers_and_makes_the_weights_of_a_child_process(
+    house: House, cell: str, client: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    plan = house.records.load(PlanRecord, cell)
+    folder = Path(plan.model_dir)
+    tracking: Tracking = house.resources["tracking"]
+    seen: dict[str, Any] = {}
+
+    def stop_when_all_has_arrived() -> None:
+        try:
+            (container,) = until("a container", lambda: of_job(client, folder / "work" / "train.json"))
+            seen["container"] = container.attrs
+            until("the worker's log", lambda: "step 1/" in logged(house))
+            note = until("an MLflow run", (folder / "mlflow-run.txt").exists) and folder / "mlflow-run.txt"
+            until("live metrics", lambda: tracking.run_metrics(note.read_text()).get("loss"))
+            container.reload()
+            seen["status"] = container.status
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    watch = threading.Thread(target=stop_when_all_has_arrived, daemon=True)
+    watch.start()
+    with pytest.raises(BaseException) as caught:
+        house.run(cell, "adapter")
+    watch.join()
+    assert not isinstance(caught.value, Exception)
+    assert seen["status"] == "running", "log and metrics came while it trained"
+    told = json.loads((folder / "work" / "train.error").read_text())["message"]
+    assert "SIGTERM" in told and "its checkpoint is saved" in told
+    assert tracking.run_status((folder / "mlflow-run.txt").read_text()) == "KILLED"
+    step, _path, _warnings = folders.last_checkpoint(folder / "checkpoints")
+    assert step and step < STEPS
+    assert client.containers.list(all=True) == [], "a container that was stopped is gone"
+
+    shown = json.dumps(seen["container"])
+    assert "hush" not in shown and KEY not in shown
+    assert f"LLMOPS_ENCRYPTION_KEY_FILE={KEY_FILE}" in seen["container"]["Config"]["Env"]
+    assert seen["container"]["HostConfig"]["NetworkMode"] == "none"
+    readable = {mount["Destination"]: mount["RW"] for mount in seen["container"]["Mounts"]}
+    assert readable[plan.base.path] is False and readable[str(house.resources["settings"].root)] is True
+    assert "/" not in readable and str(Path(__file__).parents[2]) not in readable
+
+    result = house.run(cell, "adapter", "merged_model")
+    record = house.records.load(AdapterRecord, cell)
+    assert record.resumed_from == step and record.steps == STEPS
+    assert client.containers.list(all=True) == []
+    known = client.images.get(IMAGE).id
+    assert record.image == plan.image == f"{IMAGE}@{known}"
+    assert result.asset_materializations_for_node("adapter")[0].metadata["image"].value == record.image
+
+    job = json.loads((folder / "work" / "train.json").read_text())
+    alone = Trainer(locks=tmp_path / "locks", threads=1, keys=Keyring.parse(KEY))
+    moved = {"checkpoints": str(tmp_path / "checkpoints"), "output": str(tmp_path / "adapter"), "alive": None}
+    alone.run(None, job | moved, work_dir=tmp_path / "work")
+    name = "adapter_model.safetensors"
+    assert (tmp_path / "adapter" / name).read_bytes() == (Path(record.path) / name).read_bytes()
+
+
+STEP = """
+import json, sys
+from pathlib import Path
+from resources.containers import Docker, Mount
+from resources.encryption import Keyring
+from resources.trainer import Trainer
+told = json.loads(sys.argv[1])
+docker = Docker(None, image_of=lambda job: told["image"], mounts=[Mount(*m) for m in told["mounts"]],
+                patience=told["patience"])
+Trainer(locks=told["locks"], threads=1, keys=Keyring.parse(told["key"]), launcher=docker).run(
+    None, told["job"], work_dir=told["work"])
+"""
+
+
+def test_a_container_whose_step_was_killed_ends_by_itself_and_the_next_attempt_stops_one_that_has_not(
+    house: House, cell: str, client: docker.DockerClient, tmp_path: Path
+) -> None:
+    plan = house.records.load(PlanRecord, cell)
+    kept = json.loads((Path(plan.model_dir) / "work" / "train.json").read_text())
+    spec = kept["spec"] | {"hyperparams": kept["spec"]["hyperparams"] | {"max_steps": 10 * STEPS}}
+    moved = {"checkpoints": str(tmp_path / "checkpoints"), "output": str(tmp_path / "adapter"), "spec": spec}
+    job, work = kept | moved, tmp_path / "work"
+    mounts = [Mount.same(tmp_path), Mount.same(Path(plan.model_dir)), *host_python()]
+
+    def killed_while_it_trains(patience: float) -> None:
+        told = {
+            **{"image": IMAGE, "mounts": [list(m.__dict__.values()) for m in mounts], "patience": patience},
+            **{"locks": str(tmp_path / "locks"), "key": KEY, "job": job, "work": str(work)},
+        }
+        with open(tmp_path / "step.log", "a") as log:
+            step = subprocess.Popen([sys.executable, "-c", STEP, json.dumps(told)], stdout=log, stderr=log)
+        until("live metrics", lambda: step.poll() is not None or (work / "train.metrics").exists())
+        assert step.poll() is None, (tmp_path / "step.log").read_text()
+        step.kill()
+        step.wait()
+
+    def saved() -> int:
+        step, _path, _warnings = folders.last_checkpoint(tmp_path / "checkpoints")
+        return step or 0
+
+    killed_while_it_trains(patience=2)
+    (orphan,) = until("the end of the orphan", lambda: of_job(client, work / "train.json", status="exited"))
+    assert orphan.wait()["StatusCode"] == 130
+    first = saved()
+    assert first
+
+    killed_while_it_trains(patience=600)
+    (second,) = of_job(client, work / "train.json")
+    assert second.id != orphan.id and second.status == "running", "what had ended was removed, and this one trains"
+
+    class Stopping(Ending):
+        """Ends the third attempt as soon as it has taken the place of the second."""
+
+        def wait(self) -> dict[str, Any]:
+            assert [c.id for c in of_job(client, work / "train.json")] == [self.container.id]
+            until("live metrics", (work / "train.metrics").exists)
+            return {"StatusCode": 130}
+
+    third = Docker(None, image_of=lambda job: IMAGE, mounts=mounts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("resources.containers.Ending", Stopping)
+        with pytest.raises(TrainerError, match="SIGTERM"):
+            Trainer(locks=tmp_path / "locks", threads=1, keys=Keyring.parse(KEY), launcher=third).run(
+                None, job, work_dir=work
+            )
+    log = (work / "train.log").read_text()
+    resumed = [int(line.split("step ")[1]) for line in log.splitlines() if "resuming from the checkpoint" in line]
+    assert resumed[0] == first and resumed[1] > first, "each attempt went on from where the one before had come to"
+    assert saved() > resumed[1]
+    assert of_job(client, work / "train.json") == []
+
+
+def test_an_image_refuses_the_jobs_of_another_type(podman: Engine, tmp_path: Path) -> None:
+    trainer = Trainer(locks=tmp_path / "locks", launcher=launcher(tmp_path))
+    with pytest.raises(TrainerError, match="this image is built for SFT, but the job is of type RLHF"):
+        trainer.run(None, {"task": "plan", "job_type": "RLHF"}, work_dir=tmp_path / "work")
+
+
+def test_another_image_under_the_same_name_is_another_training(
+    house: House, cell: str, podman: Engine, client: docker.DockerClient
+) -> None:
+    before = house.records.load(PlanRecord, cell)
+    trainer: Trainer = house.resources["trainer"]
+    old = client.images.get(IMAGE)
+    client.images.build(fileobj=None, path=None) if False else None
+    podman.podman(
+        "build", "--tag", IMAGE, "--label", "llmops.newer=yes", "--file", "-", data=f"FROM {IMAGE}\n".encode()
+    )
+    try:
+        now = trainer.image({"job_type": "SFT"})
+        assert now != before.image
+    finally:
+        old.tag(*IMAGE.split(":"))
+    assert trainer.image({"job_type": "SFT"}) == before.image
+
+
+def test_an_image_that_is_gone_is_named(podman: Engine, tmp_path: Path) -> None:
+    trainer = Trainer(locks=tmp_path / "locks", launcher=launcher(tmp_path))
+    planned = f"{IMAGE}@sha256:{'0' * 64}"
+    with pytest.raises(TrainerError, match=f"the image {planned}, with which this training was planned"):
+        trainer.run(None, {"task": "plan", "job_type": "SFT", "image": planned}, work_dir=tmp_path / "work")
