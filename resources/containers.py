@@ -45,6 +45,10 @@ class Mount:
         return f"{self.source}:{self.target}:{'ro' if self.read_only else 'rw'}"
 
 
+WRITTEN_BY_USERS = ("spec", "config")
+"""Parts of a job that may name any path, and so lead to none."""
+
+
 class Docker:
     """Runs jobs in containers; `docker.from_env()` says where (DOCKER_HOST).
 
@@ -160,7 +164,8 @@ class Docker:
 
 def inputs(job: Mapping[str, Any]) -> list[Path]:
     """Every file and folder that a job names at its top, as its models, and what links in such a folder lead to."""
-    names = ((value.get("path") if isinstance(value, Mapping) else value) for key, value in job.items())
+    ours = {key: value for key, value in job.items() if key not in WRITTEN_BY_USERS}
+    names = ((value.get("path") if isinstance(value, Mapping) else value) for value in ours.values())
     paths = [Path(name) for name in names if isinstance(name, str) and name.startswith("/")]
     found = [path for path in paths if path.exists()]
     # A snapshot in the cache of the Hugging Face hub is a folder of links to files beside it.

@@ -17,8 +17,9 @@ import pytest
 
 from llmops_assets.specs.records import AdapterRecord, PlanRecord
 from llmops_assets.training import folders
-from resources.containers import KEY_FILE, Docker, Ending, Mount, job_name
+from resources.containers import KEY_FILE, Docker, Ending, Mount, container_options, inputs, job_name
 from resources.encryption import Keyring
+from resources.gpus import Device, cpu, declared, parse_nvidia_smi
 from resources.pipes import docker_client
 from resources.tracking import Tracking
 from resources.trainer import Trainer, TrainerError
@@ -83,7 +84,7 @@ def until(what: str, found: Callable[[], Any], seconds: float = 120) -> Any:
     while time.monotonic() < deadline:
         if result := found():
             return result
-        time.sleep(0.05)
+        time.sleep(0.2)
     raise AssertionError(f"waited {seconds:.0f} s for {what}")
 
 
@@ -186,6 +187,7 @@ def test_a_container_whose_step_was_killed_ends_by_itself_and_the_next_attempt_s
             **{"image": IMAGE, "mounts": [list(m.__dict__.values()) for m in mounts], "patience": patience},
             **{"locks": str(tmp_path / "locks"), "key": KEY, "job": job, "work": str(work)},
         }
+        (work / "train.metrics").unlink(missing_ok=True)
         with open(tmp_path / "step.log", "a") as log:
             step = subprocess.Popen([sys.executable, "-c", STEP, json.dumps(told)], stdout=log, stderr=log)
         until("live metrics", lambda: step.poll() is not None or (work / "train.metrics").exists())
@@ -258,3 +260,38 @@ def test_an_image_that_is_gone_is_named(podman: Engine, tmp_path: Path) -> None:
     planned = f"{IMAGE}@sha256:{'0' * 64}"
     with pytest.raises(TrainerError, match=f"the image {planned}, with which this training was planned"):
         trainer.run(None, {"task": "plan", "job_type": "SFT", "image": planned}, work_dir=tmp_path / "work")
+
+
+def test_a_container_sees_the_gpus_of_the_machine_where_its_job_takes_one() -> None:
+    two = parse_nvidia_smi("0, GPU-aa, NVIDIA H200, 143771\n1, GPU-bb, NVIDIA H200, 143771\n")
+
+    def asked(job: dict[str, Any], devices: list[Device]) -> list[dict[str, Any]]:
+        return container_options(job, Path("/work/train.json"), mounts=[], devices=devices, image="x")[
+            "device_requests"
+        ]
+
+    train = {"task": "train", "device": "cuda", "gpus": 1}
+    known = {"Driver": "", "Count": 0, "DeviceIDs": ["GPU-aa", "GPU-bb"], "Capabilities": [["gpu"]], "Options": {}}
+    assert asked(train, two) == [known], "the lease inside decides which of them"
+    assert asked(train, declared("8xh200")) == [known | {"Count": -1, "DeviceIDs": []}]
+    assert (
+        asked(train | {"device": "cpu"}, two) == asked({"task": "merge", "gpus": 0}, two) == asked(train, [cpu()]) == []
+    )
+
+
+def test_models_that_lie_elsewhere_are_seen_with_what_their_links_lead_to(tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "main"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    (blobs / "weights").write_text("w")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/weights")
+    job = {"task": "plan", "base": {"path": str(snapshot)}, "store": str(tmp_path / "none")}
+    assert inputs(job | {"spec": {"path": "/etc/passwd"}}) == [blobs, snapshot], "and nothing that a user wrote"
+
+
+def test_what_lies_outside_of_a_named_volume_cannot_be_seen(podman: Engine, tmp_path: Path) -> None:
+    home = Mount("llmops-home", "/var/lib/llmops")
+    in_volume = Docker(None, image_of=lambda job: IMAGE, mounts=[home], volume=True)
+    trainer = Trainer(locks=tmp_path / "locks", launcher=in_volume)
+    with pytest.raises(TrainerError, match="lies outside of the volume that LLMOPS_VOLUME names"):
+        trainer.run(None, {"task": "plan"}, work_dir=tmp_path / "work")

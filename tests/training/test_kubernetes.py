@@ -9,6 +9,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
+from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from dagster_k8s.pipes import build_pod_body
 from kubernetes import client as k8s
 from pydantic import ValidationError
@@ -165,7 +167,7 @@ def test_a_job_runs_through_dagsters_client_and_what_was_left_of_an_earlier_atte
         with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
             result = dg.materialize([plan], instance=instance)
             said = [entry.user_message for entry in instance.all_logs(result.run_id)]
-    assert facts["rows"]["train"] and any("row" in line for line in said)
+    assert facts["rows"]["train"] and any("trained a tokenizer of" in line for line in said)
     sent = json.dumps(cluster.created)
     assert KEY not in sent, "the keys come from the Secret"
     environment = {v["name"] for v in cluster.created[1]["spec"]["containers"][0]["env"]}
@@ -173,3 +175,33 @@ def test_a_job_runs_through_dagsters_client_and_what_was_left_of_an_earlier_atte
     assert not environment & {"LLMOPS_CATALOG_URL", "LLMOPS_PARENT_PID", "PYTHONPATH"}
     assert cluster.deleted[0] == "left" and len(cluster.created) == 3
     assert set(cluster.deleted) == {pod["metadata"]["name"] for pod in cluster.created}
+
+
+MODELS = {
+    "Namespace": k8s.V1Namespace,
+    "NetworkPolicy": k8s.V1NetworkPolicy,
+    "PersistentVolumeClaim": k8s.V1PersistentVolumeClaim,
+    "Role": k8s.V1Role,
+    "RoleBinding": k8s.V1RoleBinding,
+    "ServiceAccount": k8s.V1ServiceAccount,
+}
+
+
+def test_the_manifests_are_what_kubernetes_reads_and_fit_what_the_runner_asks_for() -> None:
+    text = (Path(__file__).parents[2] / "deploy" / "kubernetes" / "worker.yaml").read_text(encoding="utf-8")
+    found: dict[str, Any] = {}
+    for manifest in yaml.safe_load_all(text):
+        kind = manifest.pop("kind")
+        manifest.pop("apiVersion")
+        # Raises for a key that the model does not have.
+        found[kind] = k8s_model_from_dict(MODELS[kind], k8s_snake_case_dict(MODELS[kind], manifest))
+    assert set(found) == set(MODELS)
+    rules = load_policy().kubernetes
+    assert {found[kind].metadata.namespace or rules.namespace for kind in found} == {rules.namespace}
+    assert found["Namespace"].metadata.name == rules.namespace
+    assert found["RoleBinding"].role_ref.name == found["Role"].metadata.name
+    allowed = {(what, verb) for rule in found["Role"].rules for what in rule.resources for verb in rule.verbs}
+    assert {("pods", verb) for verb in ("create", "delete", "list")} | {("pods/log", "get")} <= allowed
+    selector = found["NetworkPolicy"].spec.pod_selector.match_expressions[0]
+    assert (selector.key, selector.operator) == (JOB_LABEL, "Exists")
+    assert found["NetworkPolicy"].spec.egress is None, "no rule lets anything out"
