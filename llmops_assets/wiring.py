@@ -120,6 +120,9 @@ class Wiring:
             return None
         from resources.containers import Docker, Mount
 
+        # Rows, models, leases and messages; the catalog and the rest of the home are none of the worker's business.
+        shared = [settings.root / "gpus", settings.root / "pipes"]
+        shared += [Path(settings.artifacts).absolute()] if "://" not in settings.artifacts else []
         if settings.runner == "kubernetes":
             from resources.kubernetes import Pods
 
@@ -129,20 +132,19 @@ class Wiring:
                 rules=self.policy.kubernetes,
                 claim=settings.volume,
                 home=settings.root,
+                shared=shared,
                 sealed=bool(self.keys),
                 devices=self.devices,
             )
-        if settings.volume:
-            mounts = [Mount(settings.volume, str(settings.root))]
-        else:
-            artifacts = [Path(settings.artifacts)] if "://" not in settings.artifacts else []
-            mounts = [Mount.same(folder) for folder in (settings.root, *artifacts)]
+        whole = [Mount(settings.volume, str(settings.root))] if settings.volume else []
         return Docker(
             client,
             image_of=self.train_image,
-            mounts=mounts,
+            # A part of a named volume cannot be mounted.
+            mounts=whole or [Mount.same(folder) for folder in shared],
             volume=settings.volume is not None,
-            key_file=settings.encryption_key_file if settings.encryption_key is None else None,
+            # A file of our own container is none of the host's.
+            key_file=None if settings.volume or settings.encryption_key else settings.encryption_key_file,
             devices=self.devices,
         )
 

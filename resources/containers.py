@@ -150,7 +150,9 @@ class Docker:
     def _mounts(self, job: Mapping[str, Any], job_file: Path) -> list[Mount]:
         """What the container sees: that of all, and what the job reads and writes elsewhere."""
         locks = Path(job["locks"])
-        locks.mkdir(parents=True, exist_ok=True)
+        ours = [] if self.volume else [Path(mount.source) for mount in self.mounts if not mount.read_only]
+        for folder in (locks, *ours):
+            folder.mkdir(parents=True, exist_ok=True)
         written = [path for path in (job_file.parent, locks) if not _within(path, self.mounts)]
         mounts = [*self.mounts, *(Mount.same(path) for path in written)]
         read = [path for path in inputs(job) if not _within(path, mounts)]

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ JOB_LABEL = "llmops/job"
 class Pods:
     """Runs jobs as pods.
 
-    `client` is Dagster's Pipes client for Kubernetes. `claim` names the PersistentVolumeClaim that holds `home`,
-    mounted at the same path here and in the pods. `image_of` names the image of a job. `sealed` says that files at rest
-    are sealed, so that pods need the keys, from the Secret that `rules` name. `devices` are what the nodes have to
-    train on. `user` is user and group of the pods.
+    `client` is Dagster's Pipes client for Kubernetes. `claim` names the PersistentVolumeClaim that holds `home`, of
+    which pods see the folders `shared`, at the same paths as here. `image_of` names the image of a job. `sealed` says
+    that files at rest are sealed, so that pods need the keys, from the Secret that `rules` name. `devices` are what the
+    nodes have to train on. `user` is user and group of the pods.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class Pods:
         rules: Kubernetes,
         claim: str | None,
         home: Path,
+        shared: Sequence[Path],
         sealed: bool = False,
         devices: Callable[[], list[Device]] = list,
         user: int | None = None,
@@ -42,6 +43,7 @@ class Pods:
         self.rules = rules
         self.claim = claim
         self.home = home
+        self.shared = tuple(shared)
         self.sealed = sealed
         self.devices = devices
         self.user = user or rules.run_as_user or os.getuid()
@@ -66,6 +68,7 @@ class Pods:
             rules=self.rules,
             claim=self._checked(job),
             home=self.home,
+            shared=self.shared,
             user=self.user,
             sealed=self.sealed,
         )
@@ -95,8 +98,11 @@ class Pods:
             )
         if self.sealed and self.rules.key_secret is None:
             raise TrainerError("files are sealed at rest: name the Secret with the keys as kubernetes.key_secret")
-        if outside := [path for path in inputs(job) if not path.is_relative_to(self.home)]:
-            raise TrainerError(f"{outside[0]} lies outside of LLMOPS_HOME, where a pod cannot see it: keep it below")
+        if strange := [folder for folder in self.shared if not folder.is_relative_to(self.home)]:
+            raise TrainerError(f"{strange[0]} lies outside of LLMOPS_HOME, which is all that the claim holds")
+        if outside := [path for path in inputs(job) if not any(path.is_relative_to(f) for f in self.shared)]:
+            where = " or ".join(str(folder) for folder in self.shared)
+            raise TrainerError(f"a pod cannot see {outside[0]}: keep it below {where}")
         return self.claim
 
     def _delete_leftovers(self, job_file: Path) -> None:
@@ -116,14 +122,19 @@ class Pods:
             time.sleep(1.0)
 
 
-def pod_spec(*, gpus: int, rules: Kubernetes, claim: str, home: Path, user: int, sealed: bool) -> dict[str, Any]:
+def pod_spec(
+    *, gpus: int, rules: Kubernetes, claim: str, home: Path, shared: Sequence[Path], user: int, sealed: bool
+) -> dict[str, Any]:
     """The PodSpec of a job, less what the Pipes client adds: image, command, and the variables that are no secret."""
     limits = {"memory": rules.memory, **({rules.gpu_resource: str(gpus)} if gpus else {})}
     container: dict[str, Any] = {
         "name": "train",
         "resources": {"requests": {"cpu": rules.cpu, "memory": rules.memory}, "limits": limits},
         "volumeMounts": [
-            {"name": "home", "mountPath": str(home)},
+            *(
+                {"name": "home", "mountPath": str(folder), "subPath": str(folder.relative_to(home))}
+                for folder in shared
+            ),
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "shm", "mountPath": "/dev/shm"},
         ],

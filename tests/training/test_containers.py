@@ -48,7 +48,7 @@ def client(podman: Engine) -> Iterator[docker.DockerClient]:
 
 
 def launcher(root: Path, **more: Any) -> Docker:
-    mounts = [Mount.same(root), *host_python()]
+    mounts = [Mount.same(root / "artifacts"), Mount.same(root / "pipes"), *host_python()]
     return Docker(docker_client(root / "pipes"), image_of=lambda job: IMAGE, mounts=mounts, **more)
 
 
@@ -139,8 +139,10 @@ def test_a_training_is_stopped_and_goes_on_in_containers_and_makes_the_weights_o
     assert f"LLMOPS_ENCRYPTION_KEY_FILE={KEY_FILE}" in seen["container"]["Config"]["Env"]
     assert seen["container"]["HostConfig"]["NetworkMode"] == "none"
     readable = {mount["Destination"]: mount["RW"] for mount in seen["container"]["Mounts"]}
-    assert readable[plan.base.path] is False and readable[str(house.resources["settings"].root)] is True
-    assert "/" not in readable and str(Path(__file__).parents[2]) not in readable
+    root = house.resources["settings"].root
+    assert readable[plan.base.path] is False and readable[str(root / "artifacts")] is True
+    # Not the catalog, not the keys' folder, not the code: that is in the image.
+    assert not {"/", str(root), str(root / "keys"), str(Path(__file__).parents[2])} & set(readable)
 
     result = house.run(cell, "adapter", "merged_model")
     record = house.records.load(AdapterRecord, cell)

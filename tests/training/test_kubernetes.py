@@ -44,7 +44,9 @@ KEY = "cd" * 32
 
 def rendered(gpus: int, **more: Any) -> dict[str, Any]:
     """The pod as it would be sent, from Kubernetes' own model of it."""
-    options = {"rules": RULES, "claim": "llmops-home", "home": Path("/var/lib/llmops"), "user": 1000, "sealed": True}
+    home = Path("/var/lib/llmops")
+    options: dict[str, Any] = {"rules": RULES, "claim": "llmops-home", "user": 1000, "sealed": True}
+    options |= {"home": home, "shared": [home / "artifacts", home / "gpus"]}
     body = build_pod_body(
         pod_name="a-pod",
         image="registry/llm-train-sft:0.1.0",
@@ -77,7 +79,10 @@ def test_a_pod_is_what_kubernetes_reads_and_has_what_the_job_needs_and_no_more()
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert volumes["home"]["persistentVolumeClaim"] == {"claimName": "llmops-home"}
-    assert {m["name"]: m["mountPath"] for m in container["volumeMounts"]}["home"] == "/var/lib/llmops"
+    assert [mount for mount in container["volumeMounts"] if mount["name"] == "home"] == [
+        {"name": "home", "mountPath": "/var/lib/llmops/artifacts", "subPath": "artifacts"},
+        {"name": "home", "mountPath": "/var/lib/llmops/gpus", "subPath": "gpus"},
+    ]
     reference = {"name": "llmops-keys", "key": "encryption-key"}
     assert container["env"] == [
         {"name": "LLMOPS_ENCRYPTION_KEY", "valueFrom": {"secretKeyRef": reference}},
@@ -101,14 +106,15 @@ def test_a_job_without_gpus_waits_for_no_gpu_node() -> None:
             {"sealed": True, "rules": Kubernetes(run_as_user=7)},
             "name the Secret with the keys as kubernetes.key_secret",
         ),
-        ({"home": Path("/elsewhere")}, "lies outside of LLMOPS_HOME, where a pod cannot see it"),
+        ({"home": Path("/elsewhere")}, "lies outside of LLMOPS_HOME, which is all that the claim holds"),
+        ({"shared": []}, "a pod cannot see .*: keep it below"),
     ],
 )
 def test_what_no_pod_could_run_with_is_refused(
     change: dict[str, Any], reason: str, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 0)
-    options = {"rules": RULES, "claim": "llmops-home", "home": tmp_path, "user": 1000} | change
+    options = {"rules": RULES, "claim": "llmops-home", "home": tmp_path, "shared": [tmp_path], "user": 1000} | change
     launcher = Pods(kubernetes_client(tmp_path), image_of=lambda job: "image", **options)
     with pytest.raises(TrainerError, match=reason):
         launcher.launch(object(), {"task": "plan", "store": str(tmp_path)}, tmp_path / "plan.json", {})
@@ -137,14 +143,15 @@ def test_a_job_runs_through_dagsters_client_and_what_was_left_of_an_earlier_atte
 ) -> None:
     cluster = Cluster(secrets={("llmops-keys", "encryption-key"): KEY})
     job = desk.jobs(pretrain_spec(), tmp_path)["plan"] | {"gpus": 0}
+    home = Path(os.path.commonpath([desk.root, tmp_path]))
     with serving(cluster, tmp_path) as kubeconfig:
         pods = Pods(
             kubernetes_client(tmp_path / "pipes", kubeconfig, poll_seconds=0.2),
             image_of=lambda job: "registry/llm-train-pretrain:0.1.0",
             rules=RULES,
             claim="llmops-home",
-            # The store of the desk lies beside.
-            home=Path(os.path.commonpath([desk.root, tmp_path])),
+            home=home,
+            shared=[desk.root, tmp_path],
             sealed=True,
             user=1000,
         )
