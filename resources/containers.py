@@ -97,16 +97,20 @@ class Docker:
                 ) from error
         return f"{name}@{found.id}"
 
-    def launch(self, context: Any | None, job: Mapping[str, Any], job_file: Path, environment: dict[str, str]) -> None:
-        """Run the worker on `job_file` in a container, which is gone afterwards; raises when it fails.
+    def clear(self, job_file: Path) -> None:
+        """Stop and remove the containers that an earlier attempt at a job left, running or ended."""
+        import docker
 
-        A container that still works on the same file, left by a step that was killed, is stopped first: it saves a
-        checkpoint, from which this one goes on.
-        """
+        label = f"{JOB_LABEL}={job_name(job_file)}"
+        with closing(docker.from_env()) as engine:
+            for container in engine.containers.list(all=True, filters={"label": label}):
+                Ending(container).stop()
+
+    def launch(self, context: Any | None, job: Mapping[str, Any], job_file: Path, environment: dict[str, str]) -> None:
+        """Run the worker on `job_file` in a container, which is gone afterwards; raises when it fails."""
         import docker
 
         with closing(docker.from_env()) as engine:
-            stop_leftovers(engine, job_file)
             image = self._planned(engine, job)
             options = container_options(
                 job,
@@ -236,12 +240,6 @@ def _within(path: Path, mounts: Sequence[Mount]) -> bool:
 def job_name(job_file: Path) -> str:
     """A job in a label: 32 hex digits of the path of its file, which one attempt after another has in common."""
     return hashlib.sha256(str(job_file).encode()).hexdigest()[:32]
-
-
-def stop_leftovers(engine: "DockerClient", job_file: Path) -> None:
-    """Stop and remove the containers that an earlier attempt at a job left, running or ended."""
-    for container in engine.containers.list(all=True, filters={"label": f"{JOB_LABEL}={job_name(job_file)}"}):
-        Ending(container).stop()
 
 
 class Ending:

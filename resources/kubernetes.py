@@ -53,12 +53,27 @@ class Pods:
         """The image that the policy names; only the cluster knows what a tag holds, so name it by its digest there."""
         return self.image_of(job)
 
-    def launch(self, context: Any | None, job: Mapping[str, Any], job_file: Path, environment: dict[str, str]) -> None:
-        """Run the worker on `job_file` in a pod, which is deleted afterwards; raises when it fails.
+    def clear(self, job_file: Path) -> None:
+        """Delete the pods that an earlier attempt at a job left, and wait until they are gone."""
+        if self.client is None:
+            return
+        from kubernetes import client
 
-        A pod that still works on the same file, left by a step that was killed, is deleted first and waited for: it
-        saves a checkpoint, from which this one goes on.
-        """
+        # Loads the configuration as Dagster's client is about to.
+        self.client._load_k8s_config()  # ty: ignore[unresolved-attribute]
+        pods, selector = client.CoreV1Api(), f"{JOB_LABEL}={job_name(job_file)}"
+        deadline = time.monotonic() + GRACE_SECONDS + 60
+        deleted: set[str] = set()
+        while found := pods.list_namespaced_pod(self.rules.namespace, label_selector=selector).items:
+            for name in {pod.metadata.name for pod in found} - deleted:
+                pods.delete_namespaced_pod(name, self.rules.namespace)
+                deleted.add(name)
+            if time.monotonic() > deadline:
+                raise TrainerError(f"the pod {found[0].metadata.name} of an earlier attempt does not end: delete it")
+            time.sleep(1.0)
+
+    def launch(self, context: Any | None, job: Mapping[str, Any], job_file: Path, environment: dict[str, str]) -> None:
+        """Run the worker on `job_file` in a pod, which is deleted afterwards; raises when it fails."""
         if self.client is None or context is None:
             raise TrainerError("the runner kubernetes works within a Dagster run: materialise the asset instead")
         # A pod that asks for a GPU waits for ever where no node has one.
@@ -72,7 +87,6 @@ class Pods:
             user=self.user,
             sealed=self.sealed,
         )
-        self._delete_leftovers(job_file)
         env = container_environment(environment, key_file=None, gpus=bool(gpus))
         # From the Secret: a value here could be read by whoever may list pods.
         env.pop(VARIABLE, None)
@@ -104,22 +118,6 @@ class Pods:
             where = " or ".join(str(folder) for folder in self.shared)
             raise TrainerError(f"a pod cannot see {outside[0]}: keep it below {where}")
         return self.claim
-
-    def _delete_leftovers(self, job_file: Path) -> None:
-        from kubernetes import client
-
-        # Loads the configuration as Dagster's client is about to.
-        self.client._load_k8s_config()  # ty: ignore[unresolved-attribute]
-        pods, selector = client.CoreV1Api(), f"{JOB_LABEL}={job_name(job_file)}"
-        deadline = time.monotonic() + GRACE_SECONDS + 60
-        deleted: set[str] = set()
-        while found := pods.list_namespaced_pod(self.rules.namespace, label_selector=selector).items:
-            for name in {pod.metadata.name for pod in found} - deleted:
-                pods.delete_namespaced_pod(name, self.rules.namespace)
-                deleted.add(name)
-            if time.monotonic() > deadline:
-                raise TrainerError(f"the pod {found[0].metadata.name} of an earlier attempt does not end: delete it")
-            time.sleep(1.0)
 
 
 def pod_spec(

@@ -50,8 +50,12 @@ class Launcher(Protocol):
         """The image of a job (its `job_type`, or `task`), by what it holds where that is known: `name@sha256:…`."""
         ...
 
+    def clear(self, job_file: Path) -> None:
+        """Stop what an earlier attempt left working on `job_file`, giving it time to save a checkpoint."""
+        ...
+
     def launch(self, context: Any | None, job: Mapping[str, Any], job_file: Path, environment: dict[str, str]) -> None:
-        """Run the worker on `job_file` to its end; raises when it fails. What an earlier attempt left is stopped."""
+        """Run the worker on `job_file` to its end; raises when it fails."""
         ...
 
 
@@ -114,6 +118,9 @@ class Trainer:
         folder = Path(work_dir).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         files = {name: folder / f"{job['task']}.{name}" for name in FILES}
+        if self.launcher is not None:
+            # Before its files are taken away, to which it still writes.
+            self.launcher.clear(files["json"])
         for name in ("result", "error", "metrics", "live"):
             files[name].unlink(missing_ok=True)
         full = {**job, **{name: str(files[name]) for name in FILES[1:]}}
