@@ -23,6 +23,9 @@ KEY_FILE = "/run/llmops/encryption.key"
 GRACE_SECONDS = 120
 """How long a worker may take to save a checkpoint when it is asked to stop."""
 
+ENGINE_SECONDS = 900
+"""How long one call of the engine may take: pulling, or laying out, an image of many gigabytes takes minutes."""
+
 SHARED_MEMORY = "8g"
 """Of /dev/shm: the 64 MiB that Docker gives by default are too few for the processes of one training to talk."""
 
@@ -84,7 +87,7 @@ class Docker:
         import docker.errors
 
         name = self.image_of(job)
-        with closing(docker.from_env()) as engine:
+        with closing(docker.from_env(timeout=ENGINE_SECONDS)) as engine:
             try:
                 try:
                     found = engine.images.get(name)
@@ -102,7 +105,7 @@ class Docker:
         import docker
 
         label = f"{JOB_LABEL}={job_name(job_file)}"
-        with closing(docker.from_env()) as engine:
+        with closing(docker.from_env(timeout=ENGINE_SECONDS)) as engine:
             for container in engine.containers.list(all=True, filters={"label": label}):
                 Ending(container).stop()
 
@@ -110,7 +113,7 @@ class Docker:
         """Run the worker on `job_file` in a container, which is gone afterwards; raises when it fails."""
         import docker
 
-        with closing(docker.from_env()) as engine:
+        with closing(docker.from_env(timeout=ENGINE_SECONDS)) as engine:
             image = self._planned(engine, job)
             options = container_options(
                 job,

@@ -12,7 +12,7 @@ from dagster_docker import PipesDockerClient
 if TYPE_CHECKING:
     from dagster_k8s import PipesK8sClient
 
-from resources.containers import Ending
+from resources.containers import ENGINE_SECONDS, Ending
 
 
 class MessageFiles(dg.PipesMessageReader):
@@ -39,8 +39,10 @@ class MessageFiles(dg.PipesMessageReader):
 class DockerClient(PipesDockerClient):
     """Dagster's client, whose containers have time to save a checkpoint and are gone afterwards."""
 
-    def _create_container(self, *args: Any, **kwargs: Any) -> Ending:
-        return Ending(super()._create_container(*args, **kwargs))
+    def _create_container(self, client: Any, **kwargs: Any) -> Ending:
+        # It gives the engine a minute for everything.
+        client.api.timeout = ENGINE_SECONDS
+        return Ending(super()._create_container(client, **kwargs))
 
 
 def subprocess_client() -> dg.PipesSubprocessClient:
