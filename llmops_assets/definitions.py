@@ -19,7 +19,7 @@ from llmops_assets.training import assets as training_assets
 from llmops_assets.training import checks as training_checks
 from llmops_assets.wiring import Wiring
 from llmops_assets.with_parent import end_a_run_with_its_code_server
-from sensors import automation, datasets, deployments, drift, experiments, failures, servers, trainings
+from sensors import automation, datasets, deployments, drift, experiments, failures, servers, suites, trainings
 
 
 def build(settings: Settings) -> dg.Definitions:
@@ -66,6 +66,7 @@ def build(settings: Settings) -> dg.Definitions:
         },
         sensors=[
             datasets.make(interval),
+            suites.make(interval),
             trainings.make(interval),
             trainings.trials(interval),
             automation.make(interval),

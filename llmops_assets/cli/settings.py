@@ -8,6 +8,40 @@ from llmops_assets.specs.settings import Settings
 _PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")
 
 
+FROM_THE_ENVIRONMENT = {
+    "LLMOPS_PSEUDONYM_KEY": "Key of the pseudonyms (`datasets.pii.mode: pseudonymise`), 16 bytes or more, such as "
+    "`openssl rand -hex 32` prints. Keep it: with another key the same person gets another stand-in.",
+    "LLMOPS_PSEUDONYM_KEY_FILE": "File that holds the pseudonym key, instead of the variable above.",
+    "LLMOPS_LLM_KEY": "Key of the model that writes rows about documents, where its address wants one. "
+    "Several: `LLMOPS_LLM_KEY_…`, named by `--key-env`. Never stored.",
+    "LLMOPS_ACTOR": "Who acts, in the audit log. Default: the name of the user of the operating system.",
+    "LLMOPS_RENDEZVOUS": "host:port of the first node, for a training on several nodes.",
+    "LLMOPS_NODE_RANK": "Which of the nodes this one is, from 0.",
+    "LLMOPS_SIMULATED_GPUS": "How many GPUs to pretend, for tests of what waits for one.",
+}
+"""What is read from the environment alone, not from a `.env` file: secrets are needed where they are used and nowhere
+else."""
+
+FOR_A_SERVER = {
+    "LLMOPS_POSTGRES_HOST": "Host of Dagster's database.",
+    "LLMOPS_POSTGRES_USER": "Its user.",
+    "LLMOPS_POSTGRES_PASSWORD": "The user's password.",
+    "LLMOPS_POSTGRES_DB": "Its name.",
+    "LLMOPS_CONTROL_IMAGE": "Image that Dagster's runs are started in.",
+    "LLMOPS_DOCKER_NETWORK": "Docker network of those runs.",
+}
+"""What `deploy/dagster.yaml` reads."""
+
+SET_BY_THE_PLATFORM = {
+    "LLMOPS_PARENT_PID": "The process that a worker ends with.",
+    "LLMOPS_WORKER_PID": "The process that the processes of one training end with.",
+    "LLMOPS_BACKEND": "Which model server a process is.",
+    "LLMOPS_IMAGE_JOB_TYPE": "The job type that an image was built for.",
+    "LLMOPS_IMAGE_ENGINES": "Where an image has its engines.",
+}
+"""What the platform tells its own processes."""
+
+
 def rows(settings: Settings) -> list[dict[str, str]]:
     """One row a setting: its variable, its value (passwords in URLs hidden), and its meaning."""
     return [

@@ -6,10 +6,9 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from llmops_assets.datasets import contamination, duplicates, pii, report, schema, split
+from llmops_assets.datasets import duplicates, pii, report, schema, split, suites
 from llmops_assets.datasets.assets import clean_dataset, dataset, near_of, quality_report, rows_of, splits
 from llmops_assets.datasets.batches import Batches, regrouped
-from llmops_assets.datasets.suites import registered_suites
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
@@ -260,27 +259,19 @@ def no_contamination(
     record = records.load(SplitsRecord, context.partition_key)
     if record.type == "eval_suite":
         return result(True, "An evaluation suite is not trained on.")
-    suites = registered_suites(catalog, records, store)
-    found = contamination.overlap(rows_of(store, record.manifests["train"]), record.type, suites)
-    limit = policy.datasets.max_contaminated_share
-    over = [suite.name for suite in suites if found.share(suite.name) > limit]
+    # Kept between runs, so that `training_plan` asks the same question for nothing.
+    found = suites.compared(record, suites.registered_suites(catalog, records), records, store)
+    judged = suites.verdict(found, policy.datasets.max_contaminated_share)
     lines = [
         {
-            "suite": suite.name,
-            "judged": found.judged[suite.name],
-            "too short": found.too_short[suite.name],
-            "contaminated": f"{found.share(suite.name):.2%}",
+            "suite": name,
+            "judged": found.judged[name],
+            "too short": found.too_short[name],
+            "contaminated": f"{found.share(name):.2%}",
         }
-        for suite in suites
+        for name in found.suites
     ]
-    return result(
-        not over,
-        f"Items of {', '.join(over)} stand in training rows: drop those rows, or do not judge by that suite"
-        if over
-        else f"{len(suites)} suites were compared; at most {limit:.0%} of the items of any stands in training rows.",
-        suites=lines,
-        items=found.found.head(20).to_dicts(),
-    )
+    return result(judged.passed, judged.text, suites=lines, items=found.items)
 
 
 @dg.asset_check(asset=splits, description="Every split that is wanted has rows, near the wanted share.", **BLOCKING)

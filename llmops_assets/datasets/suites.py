@@ -1,24 +1,100 @@
-"""Reads what the registered evaluation suites ask, for looking whether it was trained."""
+"""Which of the registered evaluation suites stands in a version's training rows, as things are now."""
+
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from llmops_assets.datasets import texts
+from llmops_assets.datasets import contamination, schema, texts
 from llmops_assets.datasets.contamination import Suite
-from llmops_assets.specs.records import CleanRecord, DatasetRecord
+from llmops_assets.specs.records import CleanRecord, ContaminationRecord, DatasetRecord, SplitsRecord
+from llmops_assets.verdict import Verdict
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
 from resources.records import Records
 
+SHOWN = 20
+"""Contaminated items that are kept with the result."""
 
-def registered_suites(catalog: Catalog, records: Records, store: DatasetStore) -> list[Suite]:
-    """Every suite in use that has rows, with the questions as they are asked (masked, once the suite is cleaned)."""
-    found = []
-    for entry in catalog.datasets():
-        if entry.spec.type != "eval_suite" or entry.status == "archived":
-            continue
-        record = records.find(CleanRecord, entry.key) or records.find(DatasetRecord, entry.key)
-        if record is not None:
-            rows = store.read(record.manifest, ["row_id", *texts.content_columns("eval_suite")])
-            asked: pl.Series = rows.select(texts.prompt_of("eval_suite")).to_series()
-            found.append(Suite(entry.key, rows["row_id"].to_list(), asked))
-    return sorted(found, key=lambda suite: suite.name)
+
+def registered_suites(catalog: Catalog, records: Records) -> dict[str, str]:
+    """Every suite in use that has rows, by name: the manifest of its items (masked, once the suite is cleaned)."""
+    used = (
+        entry.key
+        for entry in catalog.datasets()
+        if entry.spec.type == "eval_suite" and entry.status not in ("archived", "erased")
+    )
+    return {name: manifest for name in sorted(used) if (manifest := _items_of(name, records)) is not None}
+
+
+def _items_of(suite: str, records: Records) -> str | None:
+    record = records.find(CleanRecord, suite) or records.find(DatasetRecord, suite)
+    if record is not None:
+        return record.manifest
+    splits = records.find(SplitsRecord, suite)
+    return splits.manifests["test"] if splits is not None else None
+
+
+def read_suite(store: DatasetStore, name: str, manifest: str) -> Suite:
+    """The questions of a suite as they are asked, of whatever type its rows are."""
+    columns = store.manifest(manifest).columns
+    kind = next(kind for kind, content in schema.CONTENT.items() if content.keys() <= columns.keys())
+    rows = store.read(manifest, ["row_id", *texts.content_columns(kind)])
+    asked = rows.with_columns(asked=pl.coalesce(texts.prompt_of(kind), texts.whole_of(kind)))["asked"]
+    return Suite(name, rows["row_id"].to_list(), asked)
+
+
+def is_current(kept: ContaminationRecord | None, splits: SplitsRecord, suites: Mapping[str, str]) -> bool:
+    """Whether a kept comparison is of these training rows and these suites."""
+    return kept is not None and kept.train == splits.manifests.get("train") and kept.suites == dict(suites)
+
+
+def compared(
+    splits: SplitsRecord, suites: Mapping[str, str], records: Records, store: DatasetStore
+) -> ContaminationRecord:
+    """The training rows of a version against `suites`: what was kept of the same comparison, or a new one, kept."""
+    kept = records.find(ContaminationRecord, splits.dataset)
+    if kept is not None and is_current(kept, splits, suites):
+        return kept
+    record = _compare(splits, suites, store)
+    records.save(splits.dataset, record)
+    return record
+
+
+def _compare(splits: SplitsRecord, suites: Mapping[str, str], store: DatasetStore) -> ContaminationRecord:
+    train = splits.manifests["train"]
+    items = [read_suite(store, name, manifest) for name, manifest in suites.items()]
+    found = contamination.overlap(lambda columns: store.batches(train, columns), splits.type, items)
+    return ContaminationRecord(
+        dataset=splits.dataset,
+        train=train,
+        suites=dict(suites),
+        judged=found.judged,
+        too_short=found.too_short,
+        seen={name: found.found.filter(suite=name).height for name in suites},
+        items=found.found.head(SHOWN).to_dicts(),
+    )
+
+
+def shares(
+    splits: SplitsRecord, asked: Sequence[str], catalog: Catalog, records: Records, store: DatasetStore
+) -> dict[str, float]:
+    """The share of each of the `asked` suites' items that stands in the training rows; archived ones are compared too,
+    and those without rows are left out."""
+    current = registered_suites(catalog, records)
+    found = [compared(splits, current, records, store)]
+    others = {name: manifest for name in asked if name not in current and (manifest := _items_of(name, records))}
+    if others:
+        found.append(_compare(splits, others, store))
+    return {name: record.share(name) for record in found for name in asked if name in record.suites}
+
+
+def verdict(found: ContaminationRecord, limit: float) -> Verdict:
+    """No suite has more than the share `limit` of its items in the training rows."""
+    over = [name for name in found.suites if found.share(name) > limit]
+    text = (
+        f"Items of {', '.join(over)} stand in training rows: drop those rows, or do not judge by that suite"
+        if over
+        else f"{len(found.suites)} suites were compared; at most {limit:.0%} of the items of any stands in training "
+        "rows."
+    )
+    return Verdict(not over, text, {f"share of {name}": round(found.share(name), 4) for name in found.suites})

@@ -15,6 +15,7 @@ from llmops_assets.evaluation.answers import Model
 from llmops_assets.evaluation.case import Case, Identity, Rival, Rows, Worst
 from llmops_assets.evaluation.evaluate import evaluate, record_hash
 from llmops_assets.evaluation.gate import GateOutcome, judge_gate
+from llmops_assets.evaluation.seen import seen_suites
 from llmops_assets.partitions import trainings
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import (
@@ -67,13 +68,13 @@ def evaluation(
     folder = Path(plan.model_dir) / "evaluation" / plan.recipe
     answers = folder / "answers.jsonl"
     splits = records.load(SplitsRecord, plan.dataset)
-    base = plan.base
+    base, asked = plan.base, suites_of(spec, policy)
     case = Case(
         identity=Identity(plan.dataset, plan.recipe, plan.training_key),
         spec=spec,
         tuned=Model(merged.path, merged.content_hash, **run_with),
         test=Rows(splits.type, store.read(splits.manifests["test"]), cluster_by=splits.group_by),
-        suites=_suites(records, store, catalog, suites_of(spec, policy)),
+        suites=_suites(records, store, catalog, asked),
         answers=answers,
         cache=artifacts.path("answers"),
         worker=trainer,
@@ -89,7 +90,8 @@ def evaluation(
 
     gate = judge_gate(record, policy.gates[spec.job_type])
     picture = report.plot(record, gate)
-    record = record.model_copy(update={"report": str(folder / "report.html")})
+    seen = seen_suites(plan, asked, catalog, records, store)
+    record = record.model_copy(update={"report": str(folder / "report.html"), "seen": seen})
     _write(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), artifacts.keys)
     _write(folder / "report.html", report.html(cell, record, gate, worst, plots.data_uri(picture)), artifacts.keys)
     records.save(cell, record)

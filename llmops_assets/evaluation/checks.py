@@ -5,7 +5,14 @@ import dagster as dg
 from llmops_assets.evaluation.assets import evaluation
 from llmops_assets.evaluation.gate import judge_gate
 from llmops_assets.evaluation.report import number
-from llmops_assets.evaluation.verdicts import compare_with_base, completeness, forgetting, further_gates, regression
+from llmops_assets.evaluation.verdicts import (
+    compare_with_base,
+    completeness,
+    forgetting,
+    further_gates,
+    regression,
+    suites_unseen,
+)
 from llmops_assets.page import check_result
 from llmops_assets.partitions import trainings
 from llmops_assets.specs.policy import Policy
@@ -91,3 +98,17 @@ def suite_gates(
     context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
 ) -> dg.AssetCheckResult:
     return check_result(further_gates(records.load(EvaluationRecord, context.partition_key), policy.evaluation.gates))
+
+
+@dg.asset_check(
+    asset=evaluation,
+    name=suites_unseen.__name__,
+    partitions_def=trainings,
+    description="No suite that the model was asked stands in the rows that it or its base was trained on. Not "
+    "blocking: a model that was trained on its exam is no failed run, but it is not registered.",
+)
+def suites_are_unseen(
+    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
+) -> dg.AssetCheckResult:
+    record = records.load(EvaluationRecord, context.partition_key)
+    return check_result(suites_unseen(record, policy.datasets.max_contaminated_share))

@@ -26,13 +26,24 @@ def headline(record: EvaluationRecord, gate: GateOutcome) -> str:
             base = record.metric(metric.suite, metric.name, "base")
             against = f"; the base {interval(base)}" if base else ""
             lines.append(f"{metric.name} of {metric.suite}: **{interval(metric)}**{against}")
-    return "\n\n".join(lines)
+    return "\n\n".join([*lines, *seen_lines(record)])
+
+
+def seen_lines(record: EvaluationRecord) -> list[str]:
+    """What must be said of each suite that the model was trained on."""
+    return [
+        f"⚠ {share:.1%} of the items of {suite} stand in training rows: what it scores there says little"
+        for suite, share in record.seen.items()
+    ]
 
 
 def metric_table(record: EvaluationRecord) -> str:
     return table(
         ("suite", "metric", "model", "value", "95 % interval", "n"),
-        [(m.suite, m.name, m.model, number(m.value), _bounds(m), str(m.n)) for m in record.metrics],
+        [
+            (m.suite + (" ⚠" if m.suite in record.seen else ""), m.name, m.model, number(m.value), _bounds(m), str(m.n))
+            for m in record.metrics
+        ],
     )
 
 
@@ -160,6 +171,7 @@ def html(title: str, record: EvaluationRecord, gate: GateOutcome, worst: Worst, 
         worst=worst.rows,
         worst_title=worst.title,
         worst_columns=worst.columns,
+        seen=seen_lines(record),
     )
 
 

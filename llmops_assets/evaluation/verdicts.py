@@ -123,13 +123,29 @@ def further_gates(record: EvaluationRecord, gates: Sequence[Gate]) -> Verdict:
     return Verdict(True, f"Open: {'; '.join(gate.text for gate, _ in outcomes)}.", figures)
 
 
-def withholding(record: EvaluationRecord, policy: EvaluationPolicy) -> list[Verdict]:
+def suites_unseen(record: EvaluationRecord, limit: float) -> Verdict:
+    """The training rows hold no more than the share `limit` of the items of any suite that the model was asked."""
+    over = {suite: share for suite, share in record.seen.items() if share > limit}
+    figures: dict[str, float | int | str] = {f"share of {name}": round(share, 4) for name, share in record.seen.items()}
+    if not over:
+        return Verdict(True, f"At most {limit:.0%} of the items of any suite stands in training rows.", figures)
+    which = ", ".join(f"{share:.1%} of {suite}" for suite, share in over.items())
+    return Verdict(
+        False,
+        f"The model was trained on items that it was asked: {which}. What it scores there says little, and it is not "
+        "registered. Drop those rows and train again, or judge by other suites.",
+        figures,
+    )
+
+
+def withholding(record: EvaluationRecord, policy: EvaluationPolicy, max_contaminated: float) -> list[Verdict]:
     """The failed verdicts, the main gate aside, for which a model is not registered; none where it may be."""
     verdicts = [
         completeness(record),
         forgetting(record, policy.forgetting),
         regression(record, policy.regression),
         further_gates(record, policy.gates),
+        suites_unseen(record, max_contaminated),
     ]
     return [verdict for verdict in verdicts if not verdict.passed]
 

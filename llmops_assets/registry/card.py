@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from llmops_assets.evaluation.gate import GateOutcome
-from llmops_assets.evaluation.report import category_table, metric_table, versus_base_table
+from llmops_assets.evaluation.report import category_table, metric_table, seen_lines, versus_base_table
 from llmops_assets.evaluation.suites import TEST
 from llmops_assets.registry import card_jobs
 from llmops_assets.specs.dataset import DatasetSpec
@@ -172,6 +172,7 @@ def limits(facts: CardFacts) -> list[str]:
     ]
     if weak:
         told.append(f"Categories below the gate: {', '.join(weak)}.")
+    told += [f"{line}." for line in seen_lines(evaluation)]
     asked = sum(evaluation.items.values())
     for count, what in (
         (evaluation.empty_answers, "were empty"),

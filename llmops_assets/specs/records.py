@@ -97,6 +97,23 @@ class SplitsRecord(Record):
     data_hash: str = Field(description="Hash of the rows in all splits; what a training depends on.")
 
 
+class ContaminationRecord(Record):
+    """How much of each evaluation suite stands in the training rows of one dataset version; true of these manifests."""
+
+    asset: ClassVar[str] = "contamination"
+    dataset: str
+    train: str = Field(description="Manifest id of the training rows that were looked through.")
+    suites: dict[str, str] = Field(description="Manifest id of the items by suite.")
+    judged: dict[str, int] = Field(description="Items that are long enough to be judged, by suite.")
+    too_short: dict[str, int]
+    seen: dict[str, int] = Field(description="Judged items that stand in training rows, by suite.")
+    items: list[dict[str, Any]] = Field(description="Up to twenty of those: suite, item, coverage, row_id, file, line.")
+
+    def share(self, suite: str) -> float:
+        """The share of the judged items of a suite that stand in training rows."""
+        return self.seen.get(suite, 0) / max(self.judged.get(suite, 0), 1)
+
+
 class BaseModelRecord(BaseModel):
     """A model that a training starts from, resolved to a folder."""
 
@@ -280,6 +297,11 @@ class EvaluationRecord(Record):
         default_factory=list, description="Against the base and the model in production, by suite."
     )
     general: list[str] = Field(default_factory=list, description="Suites that measure general ability.")
+    seen: dict[str, float] = Field(
+        default_factory=dict,
+        description="Share of a suite's items that stand in rows which the model, or one that it was made from, was "
+        "trained on; suites of which none does are left out.",
+    )
     judges: dict[str, str] = Field(default_factory=dict, description="Rule by which answers are judged, by suite.")
     position_flips: int = Field(default=0, description="Verdicts of an LLM judge that changed with the order.")
     unjudged: int = Field(default=0, description="Answers that an LLM judge gave no verdict on; they count as wrong.")

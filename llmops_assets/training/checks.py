@@ -4,13 +4,16 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from llmops_assets.datasets import suites
 from llmops_assets.page import check_result
 from llmops_assets.partitions import trainings
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord, Record
+from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord, Record, SplitsRecord
 from llmops_assets.training import job_verdicts, verdicts
 from llmops_assets.training.assets import adapter, merged_model, training_plan
 from llmops_assets.verdict import Verdict
+from resources.catalog import Catalog
+from resources.dataset_store import DatasetStore
 from resources.records import Records
 
 
@@ -44,6 +47,27 @@ def answers_whole(
 ) -> dg.AssetCheckResult:
     plan = records.load(PlanRecord, context.partition_key)
     return check_result(verdicts.answers_whole(plan, policy.limits.max_cut_answers))
+
+
+@dg.asset_check(
+    asset=training_plan,
+    blocking=True,
+    partitions_def=trainings,
+    description="No evaluation suite that is registered by now stands in the training rows.",
+)
+def no_suite_in_training_rows(
+    context: dg.AssetCheckExecutionContext,
+    records: dg.ResourceParam[Records],
+    catalog: dg.ResourceParam[Catalog],
+    store: dg.ResourceParam[DatasetStore],
+    policy: dg.ResourceParam[Policy],
+) -> dg.AssetCheckResult:
+    # The same question as `no_contamination` on the splits: suites may have come since that was asked.
+    dataset = context.partition_key.keys_by_dimension["dataset"]
+    found = suites.compared(
+        records.load(SplitsRecord, dataset), suites.registered_suites(catalog, records), records, store
+    )
+    return check_result(suites.verdict(found, policy.datasets.max_contaminated_share))
 
 
 stop_token_trained = _check(

@@ -1,6 +1,8 @@
 """Every setting is documented, in one place, and the page in docs/ says the same."""
 
-from llmops_assets.cli.settings import rows
+import re
+
+from llmops_assets.cli.settings import FOR_A_SERVER, FROM_THE_ENVIRONMENT, SET_BY_THE_PLATFORM, rows
 from llmops_assets.cli.stack import REPOSITORY
 from llmops_assets.specs.settings import Settings
 
@@ -9,7 +11,32 @@ def page() -> str:
     lines = ["# Settings", "", "Environment variables, or lines of a `.env` file in the working directory.", ""]
     lines += ["| variable | default | meaning |", "| --- | --- | --- |"]
     lines += [f"| `{r['variable']}` | {r['default']} | {r['meaning']} |" for r in rows(Settings())]
+    for title, variables in (
+        ("Read from the environment alone, not from a `.env` file:", FROM_THE_ENVIRONMENT),
+        ("Read by `deploy/dagster.yaml`, the Dagster instance of a server:", FOR_A_SERVER),
+        ("Set by the platform for its own processes, never by hand:", SET_BY_THE_PLATFORM),
+    ):
+        lines += ["", title, "", "| variable | meaning |", "| --- | --- |"]
+        lines += [f"| `{variable}` | {meaning} |" for variable, meaning in variables.items()]
     return "\n".join(lines) + "\n"
+
+
+def test_every_variable_that_the_code_names_is_on_the_page():
+    code = [
+        path
+        for folder in ("llmops_assets", "resources", "sensors", "images", "deploy")
+        for path in (REPOSITORY / folder).rglob("*")
+        if path.suffix in (".py", ".yaml", ".yml", ".html", "") and path.is_file()
+    ]
+    named = {
+        name
+        for path in code
+        # `LLMOPS_LLM_KEY_…` is a name that a user makes.
+        for name in re.findall(r"\bLLMOPS_[A-Z0-9_]*[A-Z0-9]\b", path.read_text(encoding="utf-8", errors="replace"))
+    }
+    assert len(named) > 20
+    told = set(re.findall(r"`(LLMOPS_[A-Z0-9_]+)`", page()))
+    assert named - told == set()
 
 
 def test_every_setting_has_a_meaning():

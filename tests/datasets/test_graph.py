@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from llmops_assets.datasets import assets, checks
+from llmops_assets.datasets import suites as now
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.policy import load_policy
@@ -16,6 +17,7 @@ from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
 from resources.records import Records
+from sensors import suites
 
 TOPICS = ("통행료", "환불", "분실물", "단말기", "휴게소", "영수증")
 PLACES = ("서수원", "남청주", "강릉", "동대구", "오산", "신탄진", "정읍", "문산")
@@ -123,14 +125,18 @@ def register(platform, version: str, lines: list[str], type_: str = "sft_pair") 
     return spec.key
 
 
-def materialise(platform, key: str, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
-    instance.add_dynamic_partitions(dataset_versions.name, [key])
-    definitions = dg.Definitions(
+def graph(platform, **more) -> dg.Definitions:
+    return dg.Definitions(
         assets=dg.load_assets_from_modules([assets]),
         asset_checks=dg.load_asset_checks_from_modules([checks]),
         resources=platform,
+        **more,
     )
-    job = definitions.resolve_implicit_global_asset_job_def()
+
+
+def materialise(platform, key: str, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    instance.add_dynamic_partitions(dataset_versions.name, [key])
+    job = graph(platform).resolve_implicit_global_asset_job_def()
     return job.execute_in_process(partition_key=key, instance=instance, raise_on_error=False, resources=platform)
 
 
@@ -204,3 +210,51 @@ def test_training_rows_that_hold_the_questions_of_a_suite_are_blocked(platform):
     assert not verdict.passed and "desk@exam" in verdict.description
     (line,) = verdict.metadata["items"].value.splitlines()[2:]
     assert line.startswith("| desk@exam |") and "| rows.jsonl |" in line
+
+
+def due(platform, instance: dg.DagsterInstance) -> list[tuple[str, ...]]:
+    """The check-only runs that the sensor of the suites asks for: partition and checks."""
+    sensor = suites.make(5)
+    definitions = graph(platform, sensors=[sensor])
+    context = dg.build_sensor_context(
+        instance=instance,
+        definitions=definitions,
+        resources={name: platform[name] for name in sensor.required_resource_keys},
+    )
+    found = sensor.evaluate_tick(context).run_requests
+    assert all(request.asset_selection == [] for request in found)
+    return sorted((request.tags[suites.PARTITION], *request.asset_check_keys) for request in found)
+
+
+def check_again(platform, key: str, instance: dg.DagsterInstance) -> list[dg.AssetCheckEvaluation]:
+    """The run that the daemon makes of such a request."""
+    job = graph(platform).resolve_implicit_global_asset_job_def()
+    asked = job.get_subset(asset_selection=frozenset(), asset_check_selection=frozenset([suites.CHECK]))
+    done = asked.execute_in_process(partition_key=key, instance=instance, raise_on_error=False)
+    return done.get_asset_check_evaluations()
+
+
+def test_a_suite_that_is_registered_later_is_compared_with_the_splits_that_are_there(platform):
+    made, exam = rows(120), rows(10, seed=99)
+    clean = register(platform, "clean", [json.dumps(row, ensure_ascii=False) for row in made])
+    for number in range(20):
+        made[number]["messages"][0]["content"] += " " + exam[4]["messages"][0]["content"]
+    seen = register(platform, "seen", [json.dumps(row, ensure_ascii=False) for row in made])
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert materialise(platform, clean, instance).success and materialise(platform, seen, instance).success
+        assert due(platform, instance) == []
+        suite = register(platform, "exam", [json.dumps(row, ensure_ascii=False) for row in exam], "eval_suite")
+        assert materialise(platform, suite, instance).success
+        assert due(platform, instance) == [(clean, suites.CHECK), (seen, suites.CHECK)]
+
+        (passed,), (failed,) = check_again(platform, clean, instance), check_again(platform, seen, instance)
+        assert passed.passed and not failed.passed and failed.blocking
+        assert failed.check_name == "no_contamination" and suite in failed.description
+        assert due(platform, instance) == []
+        # What waits for the splits asks the same, whether or not the sensor was there.
+        records, store = platform["records"], platform["store"]
+        found = now.compared(
+            records.load(SplitsRecord, seen), now.registered_suites(platform["catalog"], records), records, store
+        )
+        assert found.seen == {suite: 1} and not now.verdict(found, 0.01).passed
+        assert now.verdict(found, 0.1).passed

@@ -72,6 +72,7 @@ class House:
                 checks.nothing_forgotten,
                 checks.no_regression,
                 checks.suite_gates,
+                checks.suites_are_unseen,
             ],
             resources=self.resources,
         )
@@ -303,6 +304,7 @@ def test_a_model_that_answers_right_is_registered_with_lineage_and_card(house: H
         "nothing_forgotten": True,
         "no_regression": True,
         "suite_gates": True,
+        "suites_unseen": True,
     }
     assert "1.000 (95 % interval 0.982 to 1.000, n = 205)" in found["accuracy_gate"].description
     record = house.records.load(EvaluationRecord, cell)
@@ -439,6 +441,7 @@ def test_the_model_in_production_is_asked_the_same_and_a_policy_suite_too(house:
     try:
         result = house.run("evaluation", cell)
         record = house.records.load(EvaluationRecord, cell)
+        withheld = house.run("registered_model", cell, raises=False)
     finally:
         house.resources["policy"] = policy
         house.tracking.delete_alias("tiny-desk", "production")
@@ -450,6 +453,14 @@ def test_the_model_in_production_is_asked_the_same_and_a_policy_suite_too(house:
     assert record.metric(BAD, "accuracy").value == 0
     assert f"Not worse than tiny-desk@{old}" in check_results(result)["no_regression"].description
     assert "tiny-desk@" in metadata_of(result)["differences"].value
+    # The suite asks what the model was trained on: its figures say so wherever they are shown, and it goes no further.
+    assert record.seen == {BAD: 1.0}
+    verdict = check_results(result)["suites_unseen"]
+    assert not verdict.passed and f"trained on items that it was asked: 100.0% of {BAD}" in verdict.description
+    warning = f"⚠ 100.0% of the items of {BAD} stand in training rows"
+    assert warning in metadata_of(result)["headline"].value and f"| {BAD} ⚠ |" in metadata_of(result)["figures"].value
+    assert warning in Path(record.report).read_text(encoding="utf-8")
+    assert not withheld.success and any("trained on items that it was asked" in str(e) for e in withheld.all_events)
 
 
 def test_nothing_heavy_is_imported_by_the_definitions() -> None:

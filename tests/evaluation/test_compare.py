@@ -94,12 +94,12 @@ def test_a_worse_model_is_withheld_with_the_answers_that_changed(worse: Evaluate
     change = next(c for c in worse.worst.changes if (c.suite, c.against) == ("test", "production"))
     assert change.worse > 10 and change.rows[0][0] == "now wrong" and len(change.rows) <= 20
     assert change.rows[0][3] == change.rows[0][4] != change.rows[0][5], "expected, and what production says"
-    assert any(verdict.text == found.text for verdict in withholding(worse.record, POLICY))
+    assert any(verdict.text == found.text for verdict in withholding(worse.record, POLICY, 0.01))
 
 
 def test_a_better_model_is_not(better: Evaluated) -> None:
     assert regression(better.record, POLICY.regression).passed
-    assert withholding(better.record, POLICY) == []
+    assert withholding(better.record, POLICY, 0.01) == []
     d = next(d for d in better.record.differences if (d.suite, d.against) == (GENERAL, "base"))
     assert d.low <= d.difference <= d.high and d.only_other == 0 and d.test == "exact"
 
@@ -198,4 +198,4 @@ def test_a_pre_trained_model_ranks_choices_and_answers_no_questions(models: Simp
     record = evaluate(made).record
     assert record.metric("test", "perplexity").n == 40 and record.metric(GENERAL, "accuracy").value == 1
     assert record.items == {"test": 40, GENERAL: 40} and "not asked free@v1" in record.baseline
-    assert not withholding(record, POLICY)
+    assert not withholding(record, POLICY, 0.01)
