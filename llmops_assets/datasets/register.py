@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from upath import UPath
 
@@ -16,6 +17,9 @@ from llmops_assets.specs.policy import Policy
 from resources import pointers
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog, Conflict
+
+Files = Sequence[tuple[str, UPath]]
+"""Names, and where the files lie."""
 
 GENERATED = "generated"
 """Folder below the artifacts of the rows that a model wrote, a folder each version."""
@@ -96,21 +100,56 @@ def register(
                 )
             ]
         )
+    if artifacts.is_local:
+        return _keep_here(spec, files, artifacts, catalog, actor)
+    return _keep_remotely(spec, files, artifacts, catalog, actor)
+
+
+def _keep_here(spec: DatasetSpec, files: Files, artifacts: Artifacts, catalog: Catalog, actor: str) -> bool:
+    """Copy beside the uploads, register, and put the copy in its place by one renaming."""
     uploads = artifacts.path("uploads")
     uploads.mkdir(parents=True, exist_ok=True)
     target = artifacts.path("uploads", spec.key)
     staged = Path(tempfile.mkdtemp(dir=uploads, prefix=f".{spec.key}."))
     try:
-        digest = hashlib.sha256()
-        for name, path in files:
-            copied = staged / name
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("rb") as source, open(copied, "wb") as copy:
-                digest.update(f"{name}\0{artifacts.keys.copy_sealed(source, copy)}\n".encode())
-        new = catalog.register_dataset(spec, digest.hexdigest(), actor)
+        digest = _copy(files, UPath(staged), artifacts)
+        new = catalog.register_dataset(spec, digest, actor)
         if not target.exists():
             staged.chmod(0o755)
             staged.rename(target)
         return new
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def _keep_remotely(spec: DatasetSpec, files: Files, artifacts: Artifacts, catalog: Catalog, actor: str) -> bool:
+    """Copy to an object store, where no folder can be renamed: what is there of a version that is not registered was
+    left by a copying that was cut off, and gives way."""
+    target = artifacts.upath("uploads", spec.key)
+    if any(entry.key == spec.key for entry in catalog.datasets()):
+        # Other files are refused before anything of them is written.
+        digest = _copy(files, None, artifacts)
+        new = catalog.register_dataset(spec, digest, actor)
+        if not target.exists():
+            _copy(files, target, artifacts)
+        return new
+    if target.exists():
+        target.fs.rm(target.path, recursive=True)
+    return catalog.register_dataset(spec, _copy(files, target, artifacts), actor)
+
+
+def _copy(files: Files, folder: UPath | None, artifacts: Artifacts) -> str:
+    """Copy files (sealed, where there is a key) into a folder, or nowhere; the digest of their names and contents."""
+    digest = hashlib.sha256()
+    for name, path in files:
+        with path.open("rb") as source, _written(folder, name) as copy:
+            digest.update(f"{name}\0{artifacts.keys.copy_sealed(source, copy)}\n".encode())
+    return digest.hexdigest()
+
+
+def _written(folder: UPath | None, name: str) -> BinaryIO:
+    if folder is None:
+        return open(os.devnull, "wb")
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.open("wb")

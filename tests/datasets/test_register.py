@@ -4,6 +4,7 @@ import fsspec
 import pytest
 from upath import UPath
 
+from llmops_assets.datasets.ingest import ingest
 from llmops_assets.datasets.readers import list_files
 from llmops_assets.datasets.register import find_files, register
 from llmops_assets.specs.base import SpecError
@@ -12,6 +13,7 @@ from llmops_assets.specs.policy import load_policy
 from resources import pointers
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog, Conflict
+from resources.encryption import Keyring, new_key
 
 ROW = '{"prompt": "묻습니다", "completion": "답합니다"}\n'
 
@@ -77,3 +79,31 @@ def test_a_version_is_not_called_like_a_tag(house, tmp_path):
     for taken in ("prod", "current"):
         with pytest.raises(Conflict, match="is a tag"):
             register(spec(taken), [UPath(tmp_path / "rows.jsonl")], **house)
+
+
+def test_files_go_to_a_remote_artifact_root_and_come_back_as_rows(tmp_path):
+    root = f"memory://{tmp_path.name}-uploads"
+    keys = Keyring.parse(new_key())
+    artifacts, catalog = Artifacts(root, keys), Catalog(f"sqlite:///{tmp_path / 'remote.db'}")
+    line = '{"prompt": "통행료는 얼마예요?", "completion": "1,200원입니다."}\n'
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.jsonl").write_text(line * 3, encoding="utf-8")
+    (tmp_path / "rows" / "b.jsonl").write_text(line, encoding="utf-8")
+    desk = spec()
+    # Left by a copying that was cut off before anything was registered.
+    artifacts.write_bytes(b"half", "uploads", desk.key, "old.jsonl")
+
+    def add() -> bool:
+        return register(
+            desk, [tmp_path / "rows"], artifacts=artifacts, catalog=catalog, policy=load_policy(), actor="kim"
+        )
+
+    assert add() and not add()
+    kept = list_files(artifacts.upath("uploads", desk.key))
+    assert [name for name, _ in kept] == ["a.jsonl", "b.jsonl"]
+    assert all(line.encode() not in path.read_bytes() for _, path in kept), "they are sealed"
+    assert sum(batch.rows.height for batch in ingest(kept, "sft_pair", keys=keys)) == 4
+    (tmp_path / "rows" / "a.jsonl").write_text(line, encoding="utf-8")
+    with pytest.raises(Conflict):
+        add()
+    assert sum(b.rows.height for b in ingest(kept, "sft_pair", keys=keys)) == 4, "what was registered stays"

@@ -14,9 +14,7 @@ from resources.event_log import Busy, EventLog, Report
 
 PARTITIONS = dg.DynamicPartitionsDefinition(name="dataset_versions")
 GONE, STAYS = "desk@v1", "other@v1"
-DRIVER = yaml.safe_load((REPOSITORY / "deploy" / "dagster.yaml").read_text())["storage"]["postgres"]["postgres_db"][
-    "scheme"
-]
+SERVER = yaml.safe_load((REPOSITORY / "deploy" / "dagster.yaml").read_text(encoding="utf-8"))
 TOLD = {GONE: "Dolmen Park of Hoam", STAYS: "nobody"}
 
 
