@@ -119,9 +119,13 @@ def _cuts(hashes: np.ndarray) -> list[int]:
     return ends
 
 
+ZSTD_LEVEL = 2
+"""Level 3 takes half as long again and saves up to 5 %."""
+
+
 def _to_parquet(frame: pl.DataFrame) -> bytes:
     buffer = io.BytesIO()
-    frame.rechunk().write_parquet(buffer, compression="zstd", compression_level=3, statistics=False)
+    frame.rechunk().write_parquet(buffer, compression="zstd", compression_level=ZSTD_LEVEL, statistics=False)
     return buffer.getvalue()
 
 

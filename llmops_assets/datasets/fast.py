@@ -225,8 +225,7 @@ def _pair(row: Any) -> tuple[str, str]:
 
 def _fill_known(columns: Columns, rows: list[Any], require_category: bool) -> bool:
     sources, categories = columns.flat["source"], columns.flat["category"]
-    scores, extras = columns.flat["quality_score"], columns.flat["extra"]
-    encode = msgspec.json.Encoder(order="sorted").encode
+    scores, others = columns.flat["quality_score"], []
     for row in rows:
         rest = row.metadata or {}
         if row.category is not _UNSET:
@@ -246,5 +245,7 @@ def _fill_known(columns: Columns, rows: list[Any], require_category: bool) -> bo
         sources.append(source or None)
         categories.append(category or None)
         scores.append(score)
-        extras.append(encode(rest).decode() if rest else "{}")
+        others.append(rest)
+    # All in one go: no line ends inside of a value in JSON.
+    columns.flat["extra"] = msgspec.json.Encoder(order="sorted").encode_lines(others).decode().split("\n")[:-1]
     return _normal([category for category in categories if category])

@@ -247,12 +247,21 @@ def _judge(columns: Columns, refused: list[Refused], seen: dict[str, int]) -> Ba
         )
     if broken:
         frame = frame.filter(~numbers.is_in(list(broken)))
-    identities = []
-    for identity in frame["row_id"]:
-        count = seen[identity] = seen.get(identity, 0) + 1
-        identities.append(identity if count == 1 else f"{identity}-{count}")
+    frame = frame.with_columns(row_id=pl.Series(_numbered(frame["row_id"].to_list(), seen), dtype=pl.String))
     refused.sort(key=lambda item: (item[0], item[1]))
     return Batch(
-        rows=frame.with_columns(row_id=pl.Series(identities, dtype=pl.String)),
+        rows=frame,
         quarantine=pl.DataFrame(refused, schema=schema.QUARANTINE, orient="row"),
     )
+
+
+def _numbered(identities: list[str], seen: dict[str, int]) -> list[str]:
+    """The identities of a batch, repeats with their number; `seen` counts those of all batches."""
+    if seen.keys().isdisjoint(identities) and len(set(identities)) == len(identities):
+        seen.update(dict.fromkeys(identities, 1))
+        return identities
+    numbered = []
+    for identity in identities:
+        count = seen[identity] = seen.get(identity, 0) + 1
+        numbered.append(identity if count == 1 else f"{identity}-{count}")
+    return numbered
