@@ -33,6 +33,7 @@ FOR_A_SERVER = {
 """What `deploy/dagster.yaml` reads."""
 
 SET_BY_THE_PLATFORM = {
+    "LLMOPS_STARTED_BY": "The process that a component of the platform ends with.",
     "LLMOPS_PARENT_PID": "The process that a worker ends with.",
     "LLMOPS_WORKER_PID": "The process that the processes of one training end with.",
     "LLMOPS_BACKEND": "Which model server a process is.",
