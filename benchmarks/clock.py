@@ -1,8 +1,9 @@
 """Measures the training loop of another program, whatever trainer of its own it builds on transformers' Trainer.
 
 `python -m benchmarks.clock RESULT.json TOKENS -m MODULE ARGS` runs the module as `python -m` would, ends its training
-once the model has seen TOKENS tokens that are no padding, and writes the wall and CPU seconds of `Trainer.train`, the
-tokens, the steps, and the peak memory. Start-up and the preparation of rows are outside, for every program alike.
+once the model has seen TOKENS tokens that are no padding, and writes the wall and CPU seconds from the beginning of the
+third step to that of the last, the tokens of the steps between, and the peak memory. So batches, optimizer, callbacks
+and logs count; start-up, the preparation of rows, what the first steps set up, and saving do not, for all alike.
 """
 
 import json
@@ -13,12 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-
-def real_tokens(batch: dict[str, Any]) -> int:
-    """Tokens of a batch that are no padding; without a mask, as in packed batches, all of them."""
-    mask = batch.get("attention_mask")
-    # Axolotl numbers the packed rows of a sequence in its mask; 0 is padding everywhere.
-    return int((mask != 0).sum()) if mask is not None else batch["input_ids"].numel()
+_WARM = 2
+"""Steps that are not measured: they allocate, and load what is loaded when it is first used."""
 
 
 def install(result: Path, enough: int) -> None:
@@ -26,25 +23,28 @@ def install(result: Path, enough: int) -> None:
     from transformers import Trainer
 
     train, step = Trainer.train, Trainer.training_step
-    counted = {"tokens": 0, "padding": 0, "trained_tokens": 0, "steps": 0}
+    seen = {"tokens": 0, "padding": 0, "trained_tokens": 0, "steps": 0}
+    marks: list[tuple[float, float, int]] = []
 
     def counting(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        tokens = real_tokens(inputs)
-        counted["tokens"] += tokens
-        counted["padding"] += inputs["input_ids"].numel() - tokens
-        counted["trained_tokens"] += int((inputs["labels"] != -100).sum())
-        counted["steps"] += 1
-        if counted["tokens"] >= enough:
+        marks.append((time.monotonic(), time.process_time(), seen["tokens"]))
+        # By the token, because not every trainer gives its model a mask.
+        tokens = int((inputs["input_ids"] != self.processing_class.pad_token_id).sum())
+        seen["tokens"] += tokens
+        seen["padding"] += inputs["input_ids"].numel() - tokens
+        seen["trained_tokens"] += int((inputs["labels"] != -100).sum())
+        seen["steps"] += 1
+        if seen["tokens"] >= enough:
             self.control.should_training_stop = True
         return step(self, model, inputs, *args, **kwargs)
 
     def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        wall, cpu = time.monotonic(), time.process_time()
         done = train(self, *args, **kwargs)
-        figures = {"seconds": time.monotonic() - wall, "cpu_seconds": time.process_time() - cpu, **counted}
+        names = ("seconds", "cpu_seconds", "timed_tokens")
+        timed = {name: last - first for name, first, last in zip(names, marks[_WARM], marks[-1], strict=True)}
         status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
-        result.write_text(json.dumps({**figures, "peak_memory_bytes": peak}), encoding="utf-8")
+        result.write_text(json.dumps({**seen, **timed, "peak_memory_bytes": peak}), encoding="utf-8")
         return done
 
     Trainer.train, Trainer.training_step = timed, counting

@@ -196,8 +196,8 @@ def summary(measured: dict[str, list[Figures]]) -> list[Figures]:
     first = next(iter(measured))
     lines = []
     for name, runs in measured.items():
-        speed = {kind: [r["tokens"] / r[kind] for r in runs] for kind in ("seconds", "cpu_seconds")}
-        against = [r["tokens"] / r["cpu_seconds"] for r in measured[first]]
+        speed = {kind: [r["timed_tokens"] / r[kind] for r in runs] for kind in ("seconds", "cpu_seconds")}
+        against = [r["timed_tokens"] / r["cpu_seconds"] for r in measured[first]]
         lines.append(
             {
                 "name": name,
@@ -243,7 +243,7 @@ def table(lines: list[Figures]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=64_000, help="seen by each contender")
+    parser.add_argument("--tokens", type=int, default=32_000, help="seen by each contender")
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--engines", type=Path, default=Path(".engines"))
@@ -273,7 +273,7 @@ def main(argv: list[str] | None = None) -> int:
                 figures, adapter = run(stage, inside)
                 figures["held_out_loss"] = held_out_loss(base, adapter, unseen)
                 measured[name].append(figures)
-                speed = figures["tokens"] / figures["cpu_seconds"]
+                speed = figures["timed_tokens"] / figures["cpu_seconds"]
                 loss, load = figures["held_out_loss"], os.getloadavg()[0]
                 told = f"{turn + 1}/{arguments.repeats} {name}: {speed:,.0f} tokens per CPU-s, loss {loss:.3f}"
                 print(f"{told}, load {load:.0f}", file=sys.stderr, flush=True)
