@@ -16,6 +16,7 @@ DISTRIBUTION = {
     "yaml": "pyyaml",
     # They come with others on the list.
     "tokenizers": "transformers",
+    "pyarrow": "datasets",
     "pydantic_core": "pydantic",
     "jinja2": "transformers",
     "sentence_transformers": "sentence-transformers",
