@@ -107,8 +107,8 @@ class Pods:
             raise TrainerError("set LLMOPS_VOLUME to the PersistentVolumeClaim that holds LLMOPS_HOME")
         if self.user == 0:
             raise TrainerError(
-                "pods of the worker do not run as root: run the platform as the user that owns LLMOPS_HOME, or set "
-                "kubernetes.run_as_user in the policy"
+                "pods of the worker do not run as root: run the platform as a user who owns LLMOPS_HOME, or, where the "
+                "claim gives all files to one user, name it as kubernetes.run_as_user in the policy"
             )
         if self.sealed and self.rules.key_secret is None:
             raise TrainerError("files are sealed at rest: name the Secret with the keys as kubernetes.key_secret")
