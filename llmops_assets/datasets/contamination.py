@@ -163,6 +163,9 @@ def overlap(
     places = np.empty((len(grams), 2), dtype=np.int64)
     counts = np.zeros(len(ids), dtype=np.int64)
     total = _grams_of(values, starts, n, SHORTEST, grams, places, counts)
+    judged, too_short = _counted(suites, names, counts)
+    if not total:
+        return Overlap(pl.DataFrame(schema=FOUND), judged, too_short)
     grams, places = grams[:total], places[:total]
     slots = 64
     while slots < 3 * total:
@@ -171,7 +174,6 @@ def overlap(
     _fill(table, grams)
     sizes = np.unique(np.minimum(counts[counts >= SHORTEST], n))
     hits = _hits(rows, dataset_type, table, sizes)
-    judged, too_short = _counted(suites, names, counts)
     if not hits.height:
         return Overlap(pl.DataFrame(schema=FOUND), judged, too_short)
     coverage = _coverage(table, grams, places, counts, n, hits["slot"].unique().to_numpy())
