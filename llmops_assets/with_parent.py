@@ -1,12 +1,14 @@
 """Ends a process with the one that started it: after a kill nobody would be left to stop it, or to tell that it ended.
 
-`python -m llmops_assets.with_parent MODULE ARGUMENT…` runs a module as `python -m` does, while the caller lives.
+`python -m llmops_assets.with_parent [--alone] MODULE ARGUMENT…` runs a module as `python -m` does. When the caller is
+gone, it ends with all that it started, or alone.
 """
 
 import multiprocessing
 import os
 import runpy
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,27 +16,31 @@ import time
 MODULE = "llmops_assets.with_parent"
 PARENT = "LLMOPS_STARTED_BY"
 """Variable with the id of the process that a component of the platform belongs to."""
+ALONE = "--alone"
+"""Before the module: what it started ends by itself, in its own time."""
 LOOK_SECONDS = 0.5
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 5
 """How long an orphan may take to end in order."""
 
 
 def main() -> None:
-    parent = os.environ.pop(PARENT, None)
+    parent, alone = os.environ.pop(PARENT, None), ALONE in sys.argv[1:2]
     if parent is not None:
-        threading.Thread(target=_outlive, args=(int(parent),), daemon=True).start()
-    module, *arguments = sys.argv[1:]
+        threading.Thread(target=_outlive, args=(int(parent), alone), daemon=True).start()
+    module, *arguments = sys.argv[2:] if alone else sys.argv[1:]
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def _outlive(parent: int) -> None:
+def _outlive(parent: int, alone: bool) -> None:
     while os.getppid() == parent:
         time.sleep(LOOK_SECONDS)
     print("the process that started this one is gone: ending", file=sys.stderr)
+    # A thread does not outlive its interpreter, which may wait for ever at its end: MLflow's does, for a child.
+    target = f"{os.getpid()}" if alone else f"-{os.getpgrp()}"
+    command = f"sleep {GRACE_SECONDS}; kill -9 {target}"
+    subprocess.Popen(["sh", "-c", command], start_new_session=True, stderr=subprocess.DEVNULL)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_SECONDS)
-    os._exit(1)
 
 
 def end_a_run_with_its_code_server() -> None:

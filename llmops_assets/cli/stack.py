@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import URLError
@@ -19,7 +19,7 @@ from urllib.request import ProxyHandler, build_opener
 import psutil
 
 from llmops_assets.specs.settings import Settings
-from llmops_assets.with_parent import MODULE, PARENT
+from llmops_assets.with_parent import ALONE, MODULE, PARENT
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 120
@@ -50,7 +50,9 @@ class Component:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-m", MODULE, *self.module.split(), *self.arguments]
+        # Runs notice by themselves that their server is gone, and their trainers save a checkpoint before they end.
+        alone = [ALONE] if self.name == "code server" else []
+        return [sys.executable, "-m", MODULE, *alone, *self.module.split(), *self.arguments]
 
     def ready(self, host: str) -> bool:
         if self.port is None:
@@ -213,6 +215,10 @@ class Stack:
             except subprocess.TimeoutExpired:
                 os.killpg(component.process.pid, signal.SIGKILL)
                 component.process.wait()
+            if component.name != "code server":
+                with suppress(ProcessLookupError):
+                    # What it started and left: MLflow's consumers of jobs.
+                    os.killpg(component.process.pid, signal.SIGKILL)
 
 
 def _refuse_taken_port(host: str, component: Component) -> None:

@@ -19,6 +19,7 @@ import json, os, subprocess, sys
 child = subprocess.Popen(
     [sys.executable, "-m", {module!r}, "http.server", "0", "--bind", "127.0.0.1"],
     env={{**os.environ, {parent!r}: str(os.getpid())}}, stdout=subprocess.PIPE, text=True, bufsize=1,
+    start_new_session=True,
 )
 child.stdout.readline()
 print(child.pid, flush=True)
@@ -67,6 +68,30 @@ def test_a_component_that_does_not_end_is_told(
 def test_another_process_of_the_same_number_is_none_of_ours(tmp_path: Path) -> None:
     (tmp_path / "components.json").write_text(json.dumps([os.getpid(), 2**22 + 1]))
     stack.await_remains(Settings(home=tmp_path, _env_file=None))
+
+
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_does_not_end_in_order_is_killed_with_what_it_started(tmp_path: Path) -> None:
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    environment = {**os.environ, "PYTHONPATH": f"{stack.REPOSITORY}:{tmp_path}"}
+    script = SERVER.format(module=MODULE, parent=PARENT).replace(
+        '"http.server", "0", "--bind", "127.0.0.1"', '"stubborn"'
+    )
+    script = script.replace("child.stdout.readline()", "print(child.stdout.readline(), end='', flush=True)")
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
+    left = [psutil.Process(int(parent.stdout.readline())) for _ in range(2)]
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(left, timeout=60)
+    assert not alive
 
 
 RUNS = """

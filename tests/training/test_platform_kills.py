@@ -15,27 +15,30 @@ from typing import Any, TypeVar
 import dagster as dg
 import psutil
 import pytest
+import yaml
 
 from llmops_assets.cli.stack import prepare_home
 from llmops_assets.partitions import dataset_versions, recipes
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.names import STUDY_ACTOR, training_key
-from llmops_assets.specs.records import AdapterRecord, PlanRecord, SplitsRecord
+from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord, SplitsRecord
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training import folders, progress
+from llmops_assets.training import folders, progress, search
 from llmops_assets.training.base import inspect_base
 from llmops_assets.wiring import Wiring
 from resources.gpus import discover, lease
 from tests.training.conftest import SIZES, chat_frame, conversations, run_here, sft_spec, write_splits
 
 STEPS, SAVE = 300, 30
+LEAST = 1e-12
+"""A learning rate that changes nothing."""
 DEADLINE = 400.0
 GPU = {"LLMOPS_SIMULATED_GPUS": "1"}
 
 T = TypeVar("T")
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(2400)
 
 
 def until(condition: Callable[[], T], what: str) -> T:
@@ -293,6 +296,71 @@ def test_a_killed_daemon_is_started_again_and_goes_on_with_what_was_queued(platf
         assert platform.wiring.tracking.run_status(training.record().mlflow_run_id) == "FINISHED"
     assert platform.gpu_is_free()
     assert not [command for command in platform.processes().values() if "images.train" in command]
+
+
+def seen_before(spec: TrainJobSpec, storage: str, losses: list[float]) -> None:
+    """Make a study that saw five trainings a little worse than `losses`; it is to try `LEAST`, then a good rate."""
+    study = search.open_study(spec, storage)
+    for number in range(search.STARTUP_TRIALS):
+        trial = study.ask()
+        search.propose(trial, spec.search)
+        trial.set_user_attr(search.PARTITION, f"desk@v1|seen-before-{number}")
+        for index, loss in enumerate(losses):
+            trial.report(loss * 1.05, index)
+        study.tell(trial, losses[-1] * 1.05)
+    for rate in (LEAST, 5e-3):
+        study.enqueue_trial({"lr": rate})
+
+
+def test_a_hopeless_trial_is_cut_off_while_it_trains_and_a_killed_search_goes_on(
+    platform: Platform, story: Story, tmp_path: Path
+) -> None:
+    losses = [point.eval_loss for point in story.first.record().curve if point.eval_loss is not None]
+    few = {"max_steps": STEPS, "num_epochs": STEPS, "save_steps": STEPS, "eval_steps": 15, "precision": "fp32"}
+    data = sft_spec(f"hf:{platform.base}", **few) | {"resources": {"gpus": 1}, "dataset_ref": "desk@v1"}
+    data["search"] = {"lr": {"low": LEAST, "high": 5e-3, "log": True}}
+    file = tmp_path / "tuned.yaml"
+    file.write_text(yaml.safe_dump(data))
+    spec = TrainJobSpec.model_validate(data)
+    seen_before(spec, f"sqlite:///{platform.root / 'studies.db'}", losses)
+    command = [sys.executable, "-m", "llmops_assets.cli", "tune", str(file), "--trials", "7", "--json"]
+
+    hopeless, good = (
+        Training(platform, training_key("desk@v1", search.spec_of(spec, {"lr": rate}).recipe_key()))
+        for rate in (LEAST, 5e-3)
+    )
+    # Else a run would come first for each that materialises its recipe.
+    platform.instance.add_dynamic_partitions(recipes.name, [t.cell.split("|")[1] for t in (hopeless, good)])
+    first = subprocess.Popen(command, env=platform.environment, stdout=subprocess.DEVNULL)
+    until(hopeless.trainer, "the training of the hopeless trial")
+    first.kill()
+    first.wait()
+    done = subprocess.run(command, env=platform.environment, capture_output=True, text=True, timeout=3 * DEADLINE)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout)
+    assert [t["state"] for t in told["trials"]] == ["complete"] * 5 + ["pruned", "complete"]
+    pruned, best = told["trials"][5:]
+    assert (pruned["partition"], best["partition"]) == (hopeless.cell, good.cell)
+    assert told["best"]["partition"] == good.cell and best["value"] < pruned["value"]
+    assert "trial 5: cut off" in done.stderr
+
+    # It was still training, and nothing is made of it.
+    assert hopeless.runs() and all(run.status is dg.DagsterRunStatus.CANCELED for run in hopeless.runs())
+    records = platform.wiring.records
+    assert records.find(AdapterRecord, hopeless.cell) is None
+    step = progress.read(hopeless.folder).step
+    assert 15 <= step < STEPS
+    note = (hopeless.folder / "mlflow-run.txt").read_text()
+    assert platform.wiring.tracking.run_status(note) == "KILLED"
+    written = TrainJobSpec.model_validate(yaml.safe_load(file.with_suffix(".best.yaml").read_text()))
+    assert written.recipe_key() == search.spec_of(spec, {"lr": 5e-3}).recipe_key()
+    (shown,) = platform.instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey("study"), asset_partitions=[told["study"]]), limit=1
+    ).records
+    assert shown.asset_materialization.metadata["pruned"].value == 1
+    assert good.record().steps == STEPS
+    for cell in (hopeless.cell, good.cell):
+        assert records.find(MergedModelRecord, cell) is None, "trials are compared, and go no further"
 
 
 def test_a_killed_supervisor_takes_its_platform_with_it(platform: Platform, story: Story) -> None:
