@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
-from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord
+from llmops_assets.specs.dataset import DatasetSpec
+from llmops_assets.specs.records import AdapterRecord, CleanRecord, MergedModelRecord, PlanRecord
 from llmops_assets.training import checks, folders
 from resources.tracking import Tracking
 from resources.trainer import Trainer
@@ -103,6 +105,31 @@ def test_answers_that_are_cut_stop_the_training_before_it_starts(house: House, b
     assert "overlong: drop" in failed["answers_whole"].description
     assert house.records.find(AdapterRecord, cell) is None
     assert house.records.find(PlanRecord, cell) is not None
+
+
+def test_a_suite_that_came_after_the_splits_stops_the_training_before_it_starts(house: House, desk: Desk) -> None:
+    read = desk.store.read(desk.corpus["train"]).head(3)
+    asked = [[{"role": "user", "content": text}, {"role": "assistant", "content": "네"}] for text in read["text"]]
+    items = desk.store.write(
+        pl.DataFrame({"row_id": read["row_id"], "messages": asked}),
+        kind="rows", dataset="exam@v1", step="clean_dataset", config_hash="0",
+    )  # fmt: skip
+    values = {"name": "exam", "version": "v1", "type": "eval_suite", "files": ["x"], "owner": "o", "description": "d"}
+    house.resources["catalog"].register_dataset(DatasetSpec.model_validate(values), "exam")
+    record = CleanRecord(
+        dataset="exam@v1", type="eval_suite", manifest=items, dropped=items, rows=3, dropped_by_reason={},
+        masked_by_type={}, content_hash="e",
+    )  # fmt: skip
+    kept = house.records.save("exam@v1", record)
+    spec = pretrain_spec()
+    cell = house.request({**spec, "hyperparams": {**spec["hyperparams"], "max_steps": 21}}, "corpus@v1")
+    try:
+        result = house.run(cell, raises=False)
+    finally:
+        kept.unlink()
+    (failed,) = [e for e in result.get_asset_check_evaluations() if not e.passed]
+    assert failed.check_name == "no_suite_in_training_rows" and "Items of exam@v1" in failed.description
+    assert not result.success and house.records.find(AdapterRecord, cell) is None
 
 
 def test_mlflow_knows_that_a_training_failed_and_that_it_was_interrupted(house: House, base_cell: str) -> None:
