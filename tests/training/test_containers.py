@@ -201,7 +201,7 @@ def test_a_container_whose_step_was_killed_ends_by_itself_and_the_next_attempt_s
         step, _path, _warnings = folders.last_checkpoint(tmp_path / "checkpoints")
         return step or 0
 
-    killed_while_it_trains(patience=2)
+    killed_while_it_trains(patience=6)
     (orphan,) = until("the end of the orphan", lambda: of_job(client, work / "train.json", status="exited"))
     assert orphan.wait()["StatusCode"] == 130
     first = saved()
