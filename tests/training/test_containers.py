@@ -84,7 +84,7 @@ def until(what: str, found: Callable[[], Any], seconds: float = 120) -> Any:
     while time.monotonic() < deadline:
         if result := found():
             return result
-        time.sleep(0.2)
+        time.sleep(0.4)
     raise AssertionError(f"waited {seconds:.0f} s for {what}")
 
 
@@ -245,10 +245,8 @@ def test_another_image_under_the_same_name_is_another_training(
     before = house.records.load(PlanRecord, cell)
     trainer: Trainer = house.resources["trainer"]
     old = client.images.get(IMAGE)
-    client.images.build(fileobj=None, path=None) if False else None
-    podman.podman(
-        "build", "--tag", IMAGE, "--label", "llmops.newer=yes", "--file", "-", data=f"FROM {IMAGE}\n".encode()
-    )
+    newer = f"FROM {IMAGE}\nLABEL llmops.newer=yes\n"
+    podman.podman("build", "--tag", IMAGE, "--file", "-", data=newer.encode())
     try:
         now = trainer.image({"job_type": "SFT"})
         assert now != before.image
