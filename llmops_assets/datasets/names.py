@@ -1,8 +1,11 @@
-"""Finds names of persons in texts: Korean and transliterated ones, by morphemes, word forms and what stands around."""
+"""Finds names of persons in texts: Korean and transliterated ones, by dictionaries, syllables and what stands around."""
 
+import math
 import re
 
-from llmops_assets.datasets.name_rules import names_in
+from llmops_assets.datasets.name_dictionary import pieces
+from llmops_assets.datasets.name_sentence import Sentence
+from llmops_assets.datasets.name_weights import choose, log_odds, weights
 from llmops_assets.datasets.name_words import LOCK, kiwi
 from llmops_assets.datasets.privacy import Span
 
@@ -24,29 +27,42 @@ def _serial(match: re.Match[str]) -> str:
     return f"000-{'0' * (len(match.group()) - 8)}-000"
 
 
+def analysed(sentences: list[str]) -> list[Sentence]:
+    """Sentences as both analysers cut them. Call it with the lock held."""
+    plain = [_FIGURES.sub(_serial, sentence) for sentence in sentences]
+    cut = kiwi().tokenize(plain)
+    return [Sentence(s, tokens, pieces(p)) for s, p, tokens in zip(sentences, plain, cut, strict=True)]
+
+
+def _names_in(sentence: Sentence) -> tuple[Span, ...]:
+    return tuple(
+        Span(start, end, "PERSON", min(0.95, max(0.5, 1 / (1 + math.exp(-odds)))))
+        for odds, (start, end) in choose(sentence, log_odds(sentence), weights()[1])
+    )
+
+
 def find_names(values: list[str]) -> list[list[Span]]:
     """Spans of persons' names in each text; type PERSON, score 0.5 to 0.95 by the evidence.
 
-    Each sentence is judged by itself (see `name_rules`): equal sentences are looked at once.
+    Each sentence is judged by itself, by fitted weights (see `name_sentence`): equal sentences are looked at once.
     """
     found: list[list[Span]] = [[] for _ in values]
-    pieces = [
+    cut = [
         (number, match.start(), match.group())
         for number, text in enumerate(values)
         for match in _SENTENCE.finditer(text)
         if _WORTH_A_LOOK.search(match.group())
     ]
-    sentences = dict.fromkeys(sentence for _, _, sentence in pieces)
+    sentences = dict.fromkeys(sentence for _, _, sentence in cut)
     known = {sentence: _CACHE[sentence] for sentence in sentences if sentence in _CACHE}
     unknown = [sentence for sentence in sentences if sentence not in known]
     if unknown:
-        plain = [_FIGURES.sub(_serial, sentence) for sentence in unknown]
         with LOCK:
-            judged = {s: tuple(names_in(s, tokens)) for s, tokens in zip(unknown, kiwi().tokenize(plain), strict=True)}
+            judged = {sentence.text: _names_in(sentence) for sentence in analysed(unknown)}
         if len(_CACHE) + len(judged) > _CACHED:
             _CACHE.clear()
         _CACHE.update(judged)
         known |= judged
-    for number, start, sentence in pieces:
+    for number, start, sentence in cut:
         found[number] += [Span(start + s.start, start + s.end, s.type, s.score) for s in known[sentence]]
     return found
