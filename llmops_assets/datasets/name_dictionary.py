@@ -6,10 +6,9 @@ and 500,000 other words. It is read where it lies: the file is mapped, and a wor
 
 import mmap
 import struct
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
@@ -23,8 +22,7 @@ UNLISTED = 12_000
 """The cost that stands for "not in the dictionary": above all that are; the lower, the more common the word."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """The lowest cost of a word by what it may be; `UNLISTED` where it may not."""
 
     person: int = UNLISTED
@@ -40,8 +38,7 @@ class Listed:
         return min(self.place, self.proper, self.common, self.other)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A morpheme as mecab cuts it: `text[start:end]`, tag, and the meaning of a proper noun (인명, 지명 or *)."""
 
     start: int
@@ -80,9 +77,9 @@ class _Words:
 
     def entries(self, found: int) -> list[tuple[int, str, str]]:
         """Cost, tag and meaning of each entry."""
+        first, count = self._tokens + (found >> 8) * _TOKEN.size, found & 255
         result = []
-        for number in range(found >> 8, (found >> 8) + (found & 255)):
-            _, _, _, cost, feature, _ = _TOKEN.unpack_from(self._bytes, self._tokens + number * _TOKEN.size)
+        for _, _, _, cost, feature, _ in _TOKEN.iter_unpack(self._bytes[first : first + count * _TOKEN.size]):
             start = self._features + feature
             tag, meaning, _ = self._bytes[start : start + 60].decode("utf-8", "replace").split(",", 2)
             result.append((cost, tag, meaning))

@@ -17,11 +17,11 @@ from llmops_assets.datasets.name_words import (
     foreign,
     gazetteer,
     is_full,
+    is_thing,
     korean,
     named_so,
     roles,
     syllables,
-    things,
     usage,
 )
 from llmops_assets.datasets.patterns import COMPOUND_SURNAMES, SURNAMES
@@ -51,13 +51,15 @@ class Sentence:
         self._kiwi, self._mecab = _Cut(kiwi, len(text)), _Cut(pieces, len(text))
         self._before: dict[int, Features] = {}
         self._after: dict[int, Features] = {}
+        self._parts: dict[Bounds, bool] = {}
+        self._stops: dict[Bounds, set[int]] = {}
 
     def candidates(self) -> list[Bounds]:
         """Where a name may be, in order; most are none."""
         runs = [match.span() for match in _RUN.finditer(self.text)]
         found: set[Bounds] = set()
         for number, (start, end) in enumerate(runs):
-            inside = (at for at in range(start + 1, end) if self._kiwi.noun_at(at) or self._mecab.name_at(at))
+            inside = (at for at in range(start + 1, end) if self._kiwi.noun_at(at) or self._mecab.noun_at(at))
             for begin in (start, *inside):
                 found.update((begin, stop) for stop in self._ends(begin, end) if self._worth(begin, stop))
             found.update(self._of_several(runs, number))
@@ -81,6 +83,11 @@ class Sentence:
 
     def _ends(self, start: int, end: int) -> set[int]:
         """Where a name that begins at `start` may end, in a word that ends at `end`."""
+        if (start, end) not in self._stops:
+            self._stops[start, end] = self._find_ends(start, end)
+        return self._stops[start, end]
+
+    def _find_ends(self, start: int, end: int) -> set[int]:
         text = self.text
         ends = {at for at in range(start + 1, end) if at in self._kiwi.ends or at in self._mecab.ends}
         ends.add(end)
@@ -95,10 +102,12 @@ class Sentence:
     def _worth(self, start: int, end: int) -> bool:
         """Whether anything at all speaks for a name in one word."""
         word, tag = self.text[start:end], self._kiwi.tag(start)
-        if _is_proper(tag) or self._mecab.tag(start) in ("NNP", "UNKNOWN"):
-            return True
+        if is_thing(word):
+            return False
         if len(word) == 1:
             return word in SURNAMES and (context.surname_alone(self.text, end) or context.in_office(self.text, end))
+        if _is_proper(tag) or self._mecab.tag(start) in ("NNP", "UNKNOWN"):
+            return True
         if (
             word in famous()
             or (is_full(word) and korean(word) > 0)
@@ -115,6 +124,11 @@ class Sentence:
 
     def _part(self, start: int, end: int) -> bool:
         """Whether a word may be part of a name of several."""
+        if (start, end) not in self._parts:
+            self._parts[start, end] = self._is_part(start, end)
+        return self._parts[start, end]
+
+    def _is_part(self, start: int, end: int) -> bool:
         word, entry = self.text[start:end], listed(self.text[start:end])
         people, others = usage(word)
         if (people and people * 3 >= others) or (entry.person < UNLISTED and entry.person < entry.thing + 2000):
@@ -159,12 +173,12 @@ class Sentence:
         at, kiwi, mecab = start, 0, 0
         for part in parts:
             end = at + len(part)
-            kiwi += _is_proper(self._kiwi.covering(at, end))
+            kiwi += self._kiwi.covered(at, end)
             mecab += self._mecab.whole(at, end) == "NNP 인명"
             at = end + 1
         found["words: proper"], found["words: persons"] = kiwi / len(parts), mecab / len(parts)
         found["words: all proper"], found["words: all persons"] = float(kiwi == len(parts)), float(mecab == len(parts))
-        found["words: a role or thing"] = float(any(part in roles() or part in things() for part in parts))
+        found["words: a role or thing"] = float(any(part in roles() or is_thing(part) for part in parts))
         found["words: a full name"] = float(any(is_full(part) and korean(part) > 1 for part in parts))
         found["words: famous"] = float(any(part in famous() for part in parts))
         sounds = [clipped(named_so(part), -3.0, 3.0) for part in parts]
@@ -238,13 +252,19 @@ class _Cut:
 
     def __init__(self, pieces: Sequence[Piece], length: int) -> None:
         self._pieces = pieces
-        self.starts = {piece.start: number for number, piece in reversed(list(enumerate(pieces)))}
-        self.ends = {piece.end: number for number, piece in enumerate(pieces)}
+        self.starts: dict[int, int] = {}
+        self.ends: dict[int, int] = {}
+        self.proper = [_is_proper(piece.tag) for piece in pieces]
         self._at: list[int | None] = [None] * (length + 1)
-        for number, piece in enumerate(pieces):
-            for at in range(piece.start, min(piece.end, length)):
-                if self._at[at] is None:
-                    self._at[at] = number
+        reached = 0
+        for number, (start, end, _, _) in enumerate(pieces):
+            self.starts.setdefault(start, number)
+            self.ends[end] = number
+            # Contracted morphemes overlap: the first counts.
+            begin = max(start, reached)
+            if end > begin:
+                self._at[begin:end] = [number] * (end - begin)
+                reached = end
 
     def _tag(self, number: int) -> str:
         piece = self._pieces[number]
@@ -258,19 +278,18 @@ class _Cut:
 
     def noun_at(self, at: int) -> bool:
         """Whether a proper or an unknown noun begins at `at`."""
-        return at in self.starts and _is_proper(self._pieces[self.starts[at]].tag)
-
-    name_at = noun_at
+        number = self.starts.get(at)
+        return number is not None and self.proper[number]
 
     def whole(self, start: int, end: int) -> str:
         """The tag of the morpheme that is just `start:end`; empty if there is none."""
         number = self.starts.get(start)
         return self._tag(number) if number is not None and self._pieces[number].end == end else ""
 
-    def covering(self, start: int, end: int) -> str:
-        """The tag of a morpheme that `start:end` lies within; empty if there is none."""
+    def covered(self, start: int, end: int) -> bool:
+        """Whether `start:end` lies within one proper or unknown noun."""
         number = self._at[start]
-        return self._pieces[number].tag if number is not None and self._pieces[number].end >= end else ""
+        return number is not None and self.proper[number] and self._pieces[number].end >= end
 
     def before(self, start: int) -> str:
         """The tag of the morpheme before the one at `start`."""
@@ -305,7 +324,7 @@ class _Cut:
         found[f"{name}: {tag} and more, {how}"] = 1.0
         found[f"{name}: last {self._tag(behind - 1)}"] = 1.0
         found[f"{name}: pieces"] = float(min(len(inside) - words + 1, 4))
-        found[f"{name}: names"] = float(all(_is_proper(piece.tag) for piece in inside))
+        found[f"{name}: names"] = float(all(self.proper[first:behind]))
         found[f"{name}: persons"] = float(all(piece.meaning == "인명" for piece in inside))
         found[f"{name}: a verb or particle"] = float(
             any(piece.tag.startswith(("V", "E", "J", "XS")) for piece in inside)

@@ -177,13 +177,23 @@ def things() -> frozenset[str]:
     return words("well_known") | words("well_known_brands") | words("not_names")
 
 
+_AREAS = frozenset("시군구읍면동리도역산강섬호천항로길대")
+
+
+@lru_cache(1 << 16)
+def is_thing(word: str) -> bool:
+    """Whether a word is surely no person: a well-known thing, or an area named after a place."""
+    known = things()
+    return word not in famous() and (word in known or (len(word) > 2 and word[-1] in _AREAS and word[:-1] in known))
+
+
 @cache
 def roles() -> frozenset[str]:
     """What a person is or is called by."""
     return words("roles") | words("relations") | words("titles") | words("honorifics")
 
 
-_DETERMINERS = frozenset("이그저전현여남구신한첫고")
+_DETERMINERS = frozenset("이그저전현여남구신한첫고최총각본")
 _SURE_PLACE, _SURE_NOUN, _NOUN = 4500, 3500, 5500
 """Costs in mecab's dictionary below which a word is that in most sentences."""
 
@@ -200,8 +210,6 @@ def form(word: str) -> Features:
     _by_dictionary(word, entry, found)
     if word in famous():
         found["famous" + (", a noun" if entry.common < UNLISTED else "") + (", short" if len(word) == 2 else "")] = 1.0
-    if word in things():
-        found["a thing"] = 1.0
     if word in roles():
         found["a role"] = 1.0
     if len(word) > 1 and word[0] in _DETERMINERS:

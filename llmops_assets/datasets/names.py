@@ -1,4 +1,4 @@
-"""Finds names of persons in texts: Korean and transliterated ones, by dictionaries, syllables and what stands around."""
+"""Finds names of persons in texts, Korean and transliterated: by dictionaries, syllables and what stands around."""
 
 import math
 import re
