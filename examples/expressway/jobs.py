@@ -1,7 +1,7 @@
 """Writes data, tiny bases and specs of the expressway's desk for preferences, encoders and readers.
 
-Run `python -m examples.expressway.jobs FOLDER`; docs/training.md goes on from there. The bases are random: what is
-trained from them shows the way through the platform and is no assistant.
+Run `python -m examples.expressway.jobs FOLDER`; docs/training.md goes on from there. The bases are random, and
+preferences are learned by what the spec `sft` makes of one: it shows the way through the platform and is no assistant.
 """
 
 import json
@@ -13,12 +13,21 @@ from typing import Any
 from examples.expressway import conversations, documents
 from examples.expressway.generate import CONVERSATIONS
 from examples.expressway.tables import intents
+from llmops_assets.specs.training import TrainJobSpec
 
 ROWS = 2400
 DOCUMENTS_AN_INTENT = 4
 
 _HYPER = {"max_seq_len": 256, "precision": "fp32", "save_steps": 100}
 SPECS: dict[str, dict[str, Any]] = {
+    "sft": {
+        "job_type": "SFT",
+        "model_family": "llama",
+        "dataset_ref": "desk-conversations@v1",
+        "method": "full",
+        "hyperparams": {"lr": 4e-3, "batch_size": 16, "num_epochs": 3, "max_steps": 360, **_HYPER},
+        "evaluation": {"max_new_tokens": 48, "batch_size": 32},
+    },
     "rlhf": {
         "job_type": "RLHF",
         "model_family": "llama",
@@ -39,7 +48,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "model_family": "llama",
         "dataset_ref": "desk-preferences@v1",
         "method": "full",
-        "hyperparams": {"lr": 1e-3, "batch_size": 16, "num_epochs": 1, "max_steps": 60, **_HYPER},
+        "hyperparams": {"lr": 2e-4, "batch_size": 16, "num_epochs": 1, "max_steps": 60, **_HYPER},
         "rlhf": {"algorithm": "dpo", "reward_model_ref": None, "kl_coeff": 0.1},
     },
     "embedding": {
@@ -70,12 +79,13 @@ def write(folder: Path, seed: int = 7) -> dict[str, Path]:
     rows = [json.loads(line) for line in lines]
     about = {intent.id: _passages(intent, rng) for intent in intents()}
     answers = {intent.id: intent.answer for intent in intents()}
-    data: dict[str, list[dict[str, Any]]] = {"preferences": [], "passages": [], "questions": []}
+    data: dict[str, list[dict[str, Any]]] = {"conversations": [], "preferences": [], "passages": [], "questions": []}
     for row in rows:
         told = {"category": row["metadata"]["category"], "phrasing": row["metadata"]["phrasing"]}
         intent, question = row["metadata"]["intent"], row["messages"][0]["content"]
         other = rng.choice([name for name in answers if answers[name] != answers[intent]])
         away = rng.choice(about[other])
+        data["conversations"].append({"messages": row["messages"], "metadata": told})
         data["preferences"].append(
             {"prompt": question, "chosen": answers[intent], "rejected": answers[other], "metadata": told}
         )
@@ -88,10 +98,14 @@ def write(folder: Path, seed: int = 7) -> dict[str, Path]:
         files[name].write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in found), encoding="utf-8")
     texts = [text for found in about.values() for text in found] + [row["messages"][-1]["content"] for row in rows]
     files |= _bases(folder / "models", texts)
+    bases = dict.fromkeys(SPECS, f"hf:{files['writer']}") | {"embedding": f"hf:{files['encoder']}"}
     for name, spec in SPECS.items():
-        base = files["encoder"] if name == "embedding" else files["writer"]
-        full = {**spec, "base_model_ref": f"hf:{base}", "resources": {"gpus": 0}}
+        full = {**spec, "base_model_ref": bases[name], "resources": {"gpus": 0}}
         full["output"] = {"artifact_name": f"desk-{name}"}
+        if name == "sft":
+            # Preferences and passages are for a model that answers already: the training of this spec, by its cell.
+            cell = f"{spec['dataset_ref']}|{TrainJobSpec.model_validate(full).recipe_key()}"
+            bases |= {"rlhf": cell, "dpo": cell, "rag": cell}
         if "rag" in spec:
             full["rag"] = {**spec["rag"], "retriever_model_ref": f"hf:{files['encoder']}"}
         files[f"{name}.json"] = folder / f"{name}.json"
