@@ -1,8 +1,9 @@
 """Fits the weights of names to labelled sentences, and says how they do on sentences that they were not fitted to.
 
-Logistic regression over the features of `name_sentence` and `name_words`. None of them is a word of the sentences: what
-is kept (`name_weights.json`) are a few hundred numbers. News and reviews hold no messages to a service, in which people
-say who they are: sentences of our own (`chat_names.txt`, names in brackets) are fitted to as well, and never counted.
+A semi-Markov conditional random field over the features of `name_sentence` and `name_words`: spans that compete for a
+place (a first name, the full name) are weighed against one another. No feature is a word of the sentences: what is kept
+(`name_weights.json`) are a few hundred numbers. News and reviews hold no messages to a service, in which people say who
+they are: sentences of our own (`chat_names.txt`, names in brackets) are fitted to as well, and never counted.
 """
 
 import hashlib
@@ -13,13 +14,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from llmops_assets.datasets.name_sentence import Bounds, Sentence
-from llmops_assets.datasets.name_weights import PATH, choose, features
+from llmops_assets.datasets.name_weights import PATH, Lattice, choose, features, logit
 from llmops_assets.datasets.name_words import LOCK, Features
 from llmops_assets.datasets.names import analysed
 
 FOLDS = 5
-_STRENGTH = 1.2
+_STRENGTH = 0.7
 """Inverse of the L2 penalty."""
 _RARE = 5
 """Candidates that must have a feature for it to get a weight."""
@@ -61,8 +64,8 @@ def _chat() -> list[Labelled]:
 
 def fit(rows: list[Labelled]) -> dict[str, float]:
     """A weight for each feature that is not rare."""
+    from scipy.optimize import minimize
     from sklearn.feature_extraction import DictVectorizer
-    from sklearn.linear_model import LogisticRegression
 
     rows = rows + _chat()
     every = [found for row in rows for found in row.features]
@@ -70,12 +73,24 @@ def fit(rows: list[Labelled]) -> dict[str, float]:
     kept = {name for name, count in often.items() if count >= _RARE}
     vectorizer = DictVectorizer()
     x = vectorizer.fit_transform([{name: found[name] for name in found.keys() & kept} for found in every])
-    y = [candidate in row.names for row in rows for candidate in row.candidates]
-    # The bias is a feature.
-    model = LogisticRegression(C=_STRENGTH, max_iter=5000, fit_intercept=False).fit(x, y)
+    x = x.tocsr()
+    names = x.T @ np.array([float(candidate in row.names) for row in rows for candidate in row.candidates])
+    lattices = [(Lattice(row.candidates), len(row.candidates)) for row in rows]
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        scores, at, total, likely = (x @ weights).tolist(), 0, 0.0, []
+        for lattice, count in lattices:
+            every, share = lattice.chances(scores[at : at + count])
+            total, at = total + every, at + count
+            likely += share
+        value = _STRENGTH * (total - names @ weights) + weights @ weights / 2
+        return float(value), _STRENGTH * (x.T @ np.array(likely) - names) + weights
+
+    # Convex: from zero it comes to the same weights as from anywhere.
+    found = minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 500})
     return {
         str(name): round(float(weight), 3)
-        for name, weight in zip(vectorizer.get_feature_names_out(), model.coef_[0], strict=True)
+        for name, weight in zip(vectorizer.get_feature_names_out(), found.x, strict=True)
     }
 
 
@@ -84,13 +99,12 @@ Odds = list[tuple[float, Bounds]]
 
 def judged(rows: list[Labelled], weights: dict[str, float]) -> list[Odds]:
     """Log odds of the candidates of each sentence."""
-    return [
-        [
-            (sum(weights.get(name, 0.0) * value for name, value in found.items()), candidate)
-            for found, candidate in zip(row.features, row.candidates, strict=True)
-        ]
-        for row in rows
-    ]
+    judged = []
+    for row in rows:
+        scores = [sum(weights.get(name, 0.0) * value for name, value in found.items()) for found in row.features]
+        _, likely = Lattice(row.candidates).chances(scores)
+        judged.append([(logit(share), span) for share, span in zip(likely, row.candidates, strict=True)])
+    return judged
 
 
 def held_out(rows: list[Labelled]) -> list[Odds]:

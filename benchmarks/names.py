@@ -107,7 +107,7 @@ def held_out(texts: list[str], gold: list[Spans], *, keep: bool) -> None:
     enough = weights()[1]
     if keep:
         print("five folds, by the log odds from which on a word is a name")
-        for at in (-1.4, -1.2, -1.0, -0.8, -0.6, -0.4):
+        for at in (-1.4, -1.2, -1.1, -1.0, -0.9, -0.8, -0.7, -0.6, -0.4):
             print(line(f"  {at}", gold, name_fit.chosen(rows, odds, at)))
         fitted = name_fit.fit(rows)
         name_fit.write(fitted, enough)

@@ -110,6 +110,7 @@ class Sentence:
             return True
         if (
             word in famous()
+            or word in gazetteer().people
             or (is_full(word) and korean(word) > 0)
             or (len(word) > 2 and word[:2] in COMPOUND_SURNAMES)
         ):
@@ -169,7 +170,9 @@ class Sentence:
     def _several(self, start: int, parts: list[str], found: Features) -> None:
         """Features of a name of several words."""
         found[f"words {len(parts)}"] = 1.0
-        found["words: known"] = float(" ".join(parts) in gazetteer().full)
+        joined = "".join(parts)
+        found["words: known"] = float(joined in gazetteer().people)
+        found["words: known thing"] = float(joined in gazetteer().others)
         at, kiwi, mecab = start, 0, 0
         for part in parts:
             end = at + len(part)
@@ -186,8 +189,9 @@ class Sentence:
         entries = [listed(part) for part in parts]
         found["words: listed"] = sum(entry.person < UNLISTED for entry in entries) / len(parts)
         found["words: least listed"] = min(clipped((e.thing - e.person) / 1000, -5.0, 5.0) for e in entries)
-        found[f"words: first of {min(len(parts[0]), 4)}"] = 1.0
-        found[f"words: last of {min(len(parts[-1]), 4)}"] = 1.0
+        found[f"words: first of {min(len(parts[0]), 6)}"] = 1.0
+        found[f"words: last of {min(len(parts[-1]), 6)}"] = 1.0
+        found["words: first"], found["words: last"] = sounds[0], sounds[-1]
 
     def before(self, start: int) -> Features:
         """Features of what stands before a name that begins here."""

@@ -1,7 +1,8 @@
 """The weights of the features of names, fitted by `python -m benchmarks.names --fit`, and what they add up to."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from llmops_assets.datasets.name_sentence import Bounds, Sentence
 from llmops_assets.datasets.name_words import Features, form
 
 PATH = Path(__file__).with_name("name_weights.json")
-_LEAST = -6.0
+_STEEP = 30.0
+"""Scores beyond this are as good as certain."""
 
 
 def features(sentence: Sentence, start: int, end: int) -> Features:
@@ -39,21 +41,59 @@ def _by_form(word: str) -> float:
     return _sum(form(word), weights()[0])
 
 
+class Lattice:
+    """Spans of one sentence of which any that do not overlap may be names together: a semi-Markov random field.
+
+    Sarawagi and Cohen 2004, with the spans given: a set of names is as likely as the exponential of its scores' sum.
+    """
+
+    def __init__(self, spans: Sequence[Bounds]) -> None:
+        points = {point: number for number, point in enumerate(sorted({point for span in spans for point in span}))}
+        self._spans = [(points[start], points[end]) for start, end in spans]
+        self._ending: list[list[tuple[int, int]]] = [[] for _ in points]
+        self._beginning: list[list[tuple[int, int]]] = [[] for _ in points]
+        for number, (start, end) in enumerate(self._spans):
+            self._ending[end].append((number, start))
+            self._beginning[start].append((number, end))
+
+    def chances(self, scores: Sequence[float]) -> tuple[float, list[float]]:
+        """The logarithm of the sum over all sets of names, and of each span how likely it is a name."""
+        weights = [math.exp(min(max(score, -_STEEP), _STEEP)) for score in scores]
+        ahead: list[float] = []
+        for ending in self._ending:
+            ahead.append(sum((ahead[start] * weights[n] for n, start in ending), ahead[-1] if ahead else 1.0))
+        behind = [1.0] * (len(self._beginning) + 1)
+        for at in range(len(self._beginning) - 1, -1, -1):
+            behind[at] = sum((behind[end] * weights[n] for n, end in self._beginning[at]), behind[at + 1])
+        every = behind[0]
+        likely = [
+            ahead[start] * weight * behind[end] / every
+            for weight, (start, end) in zip(weights, self._spans, strict=True)
+        ]
+        return math.log(every), likely
+
+
+def logit(likely: float) -> float:
+    return math.log(max(likely, 1e-12) / max(1 - likely, 1e-12))
+
+
 def log_odds(sentence: Sentence) -> list[tuple[float, Bounds]]:
-    """Of each candidate, that it is a name: what `features` add up to."""
+    """Of each candidate, that it is a name and none that overlaps it is."""
     weigh = weights()[0]
     before: dict[int, float] = {}
     after: dict[int, float] = {}
-    found = []
-    for start, end in sentence.candidates():
+    scores = []
+    spans = sentence.candidates()
+    for start, end in spans:
         word = sentence.text[start:end]
         if start not in before:
             before[start] = _sum(sentence.before(start), weigh)
         if end not in after:
             after[end] = _sum(sentence.after(end), weigh)
-        odds = before[start] + after[end] + _sum(sentence.inside(start, end), weigh)
-        found.append((odds + _by_form(word) if _has_form(word) else odds, (start, end)))
-    return found
+        score = before[start] + after[end] + _sum(sentence.inside(start, end), weigh)
+        scores.append(score + _by_form(word) if _has_form(word) else score)
+    _, likely = Lattice(spans).chances(scores)
+    return [(logit(share), span) for share, span in zip(likely, spans, strict=True)]
 
 
 def choose(sentence: Sentence, odds: list[tuple[float, Bounds]], enough: float) -> list[tuple[float, Bounds]]:

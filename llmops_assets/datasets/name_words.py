@@ -41,10 +41,12 @@ _PEOPLE = ("Q5", "Q15632617", "Q95074")
 class Gazetteer:
     """What kiwi's dictionary of names of several words says of people.
 
-    `full` are people's names; `counts` says of a word how many (people, others) it is a part of the names of.
+    `people` and `others` are names without their spaces, which writers leave out; `counts` says of a word how many
+    (people, others) it is a part of the names of.
     """
 
-    full: frozenset[str]
+    people: frozenset[str]
+    others: frozenset[str]
     counts: dict[str, tuple[int, int]]
 
 
@@ -66,8 +68,10 @@ def gazetteer() -> Gazetteer:
         pl.col("person").sum().alias("people"), (~pl.col("person")).sum().alias("others")
     )
     counts = counts.filter(pl.col("word").str.contains("^[가-힣]+$"), pl.col("people") > 0)
+    joined = entries.with_columns(pl.col("form").str.replace_all(" ", ""))
     return Gazetteer(
-        full=frozenset(entries.filter("person")["form"]),
+        people=frozenset(joined.filter("person")["form"]),
+        others=frozenset(joined.filter(~pl.col("person"))["form"]),
         counts={word: (a, b) for word, a, b in counts.iter_rows()},
     )
 
@@ -208,6 +212,10 @@ def form(word: str) -> Features:
     entry, found = listed(word), Features()
     found[f"length {min(len(word), 6)}"] = 1.0
     _by_dictionary(word, entry, found)
+    if word in gazetteer().people:
+        found["known without spaces"] = 1.0
+    elif word in gazetteer().others:
+        found["a thing without spaces"] = 1.0
     if word in famous():
         found["famous" + (", a noun" if entry.common < UNLISTED else "") + (", short" if len(word) == 2 else "")] = 1.0
     if word in roles():
