@@ -6,6 +6,7 @@ says which proper nouns are persons and which are places. Where they agree is ev
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from llmops_assets.datasets import name_context as context
@@ -14,15 +15,13 @@ from llmops_assets.datasets.name_words import (
     Features,
     clipped,
     famous,
-    foreign,
     gazetteer,
     is_full,
     is_thing,
     korean,
     named_so,
     roles,
-    syllables,
-    usage,
+    standing,
 )
 from llmops_assets.datasets.patterns import COMPOUND_SURNAMES, SURNAMES
 
@@ -36,8 +35,6 @@ _MOST = 4
 """Words of a name."""
 _LONGEST = 10
 """Syllables of a word of one."""
-_OFTEN = 8
-"""Full names in the dictionary from which on two syllables are a given name."""
 
 Bounds = tuple[int, int]
 
@@ -101,27 +98,17 @@ class Sentence:
 
     def _worth(self, start: int, end: int) -> bool:
         """Whether anything at all speaks for a name in one word."""
-        word, tag = self.text[start:end], self._kiwi.tag(start)
-        if is_thing(word):
+        word = self.text[start:end]
+        known = standing(word)
+        if known.thing:
             return False
         if len(word) == 1:
             return word in SURNAMES and (context.surname_alone(self.text, end) or context.in_office(self.text, end))
-        if _is_proper(tag) or self._mecab.tag(start) in ("NNP", "UNKNOWN"):
+        if known.sure or self._kiwi.proper_over(start) or self._mecab.proper_over(start):
             return True
-        if (
-            word in famous()
-            or word in gazetteer().people
-            or (is_full(word) and korean(word) > 0)
-            or (len(word) > 2 and word[:2] in COMPOUND_SURNAMES)
-        ):
-            return True
-        if len(word) == 2 and tag.startswith(("N", "M")) and syllables().given.get(word, 0) >= _OFTEN:
+        if known.given and self._kiwi.tag(start).startswith(("N", "M")):
             return start in self._kiwi.starts
-        entry = listed(word)
-        if entry.person < UNLISTED and entry.person < entry.thing + 3000:
-            return True
-        people, others = usage(word)
-        return people > others
+        return known.listed
 
     def _part(self, start: int, end: int) -> bool:
         """Whether a word may be part of a name of several."""
@@ -130,12 +117,11 @@ class Sentence:
         return self._parts[start, end]
 
     def _is_part(self, start: int, end: int) -> bool:
-        word, entry = self.text[start:end], listed(self.text[start:end])
-        people, others = usage(word)
-        if (people and people * 3 >= others) or (entry.person < UNLISTED and entry.person < entry.thing + 2000):
+        known = standing(self.text[start:end])
+        if known.part:
             return True
-        votes = _is_proper(self._kiwi.tag(start)) + (self._mecab.tag(start) in ("NNP", "UNKNOWN"))
-        return votes > 0 and len(word) > 1 and word not in roles() and foreign(word) > (-0.5 if votes == 2 else 0.2)
+        votes = self._kiwi.proper_over(start) + self._mecab.proper_over(start)
+        return votes > 0 and known.sound > (-0.5 if votes == 2 else 0.2)
 
     def _likely(self, start: int, end: int) -> float:
         """How much a word beside is like a part of a name, from 0 to 3."""
@@ -246,9 +232,23 @@ class Sentence:
         return found
 
 
+@cache
 def _is_proper(tag: str) -> bool:
-    """A proper noun, or a noun that kiwi does not know."""
+    """A proper noun, maybe with what follows it, or a noun that kiwi does not know."""
     return tag.startswith("NNP") or (tag.startswith("N") and tag.endswith("?"))
+
+
+@cache
+def _may_be_name(tag: str) -> bool:
+    """A proper noun by itself, or a word that the analyser does not know."""
+    return tag in ("NNP", "UNKNOWN") or (tag.startswith("N") and tag.endswith("?"))
+
+
+@cache
+def _described(tag: str, meaning: str) -> str:
+    """A tag by its first part, with what a proper noun means."""
+    first = tag.split("+")[0]
+    return f"NNP {meaning}" if first == "NNP" and meaning != "*" else first
 
 
 class _Cut:
@@ -272,13 +272,17 @@ class _Cut:
 
     def _tag(self, number: int) -> str:
         piece = self._pieces[number]
-        tag = piece.tag.split("+")[0]
-        return f"NNP {piece.meaning}" if tag == "NNP" and piece.meaning != "*" else tag
+        return _described(piece.tag, piece.meaning)
 
     def tag(self, at: int) -> str:
         """The tag of the morpheme over position `at`, without meaning; empty if there is none."""
         number = self._at[at]
         return "" if number is None else self._pieces[number].tag
+
+    def proper_over(self, at: int) -> bool:
+        """Whether the morpheme over position `at` is just a proper or an unknown noun."""
+        number = self._at[at]
+        return number is not None and _may_be_name(self._pieces[number].tag)
 
     def noun_at(self, at: int) -> bool:
         """Whether a proper or an unknown noun begins at `at`."""

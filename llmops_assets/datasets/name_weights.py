@@ -33,7 +33,7 @@ def weights() -> tuple[dict[str, float], float]:
 
 
 def _sum(found: Mapping[str, float], weigh: Mapping[str, float]) -> float:
-    return sum(weigh.get(name, 0.0) * value for name, value in found.items())
+    return sum([weigh[name] * value for name, value in found.items() if name in weigh])
 
 
 @lru_cache(1 << 16)

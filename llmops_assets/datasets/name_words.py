@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 import yaml
@@ -195,6 +195,47 @@ def is_thing(word: str) -> bool:
 def roles() -> frozenset[str]:
     """What a person is or is called by."""
     return words("roles") | words("relations") | words("titles") | words("honorifics")
+
+
+_OFTEN = 8
+"""Full names in the dictionary from which on two syllables are a given name."""
+_DOUBTFUL_NAME, _DOUBTFUL_PART = 3000, 2000
+"""How much cheaper than the person a thing may be in mecab's dictionary."""
+
+
+class Standing(NamedTuple):
+    """What a word by itself decides about being looked at as a name."""
+
+    thing: bool
+    """It is surely none."""
+    sure: bool
+    """It is worth a look wherever it stands."""
+    given: bool
+    """It is a common given name, of two syllables."""
+    listed: bool
+    """A dictionary has people of that name."""
+    part: bool
+    """It is a part of names of several words."""
+    sound: float
+    """As `foreign` has it, where it may count for a part of a name; very low where it may not."""
+
+
+@lru_cache(1 << 16)
+def standing(word: str) -> Standing:
+    """Of a word in Hangul."""
+    entry, (people, others) = listed(word), usage(word)
+    person = entry.person < UNLISTED
+    return Standing(
+        thing=is_thing(word),
+        sure=word in famous()
+        or word in gazetteer().people
+        or (is_full(word) and korean(word) > 0)
+        or (len(word) > 2 and word[:2] in COMPOUND_SURNAMES),
+        given=len(word) == 2 and syllables().given.get(word, 0) >= _OFTEN,
+        listed=(person and entry.person < entry.thing + _DOUBTFUL_NAME) or people > others,
+        part=bool(people and people * 3 >= others) or (person and entry.person < entry.thing + _DOUBTFUL_PART),
+        sound=foreign(word) if len(word) > 1 and word not in roles() else -math.inf,
+    )
 
 
 _DETERMINERS = frozenset("이그저전현여남구신한첫고최총각본")
