@@ -6,6 +6,7 @@ and 500,000 other words. It is read where it lies: the file is mapped, and a wor
 
 import mmap
 import struct
+from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _HEADER = struct.Struct("<10I32s")
 _TOKEN = struct.Struct("<HHHhII")
 _VERSION = 102
+_PART = 1 << 23
+"""Bytes of features that are decoded at once: all of them take a hundred megabytes more."""
 UNLISTED = 12_000
 """The cost that stands for "not in the dictionary": above all that are; the lower, the more common the word."""
 
@@ -85,9 +88,13 @@ class _Words:
             result.append((cost, tag, meaning))
         return result
 
-    def features(self) -> bytes:
-        """All entries' features, `tag,meaning,ends in a consonant,word,…`, each ended by a zero byte."""
-        return self._bytes[self._features : self._features + self._features_size]
+    def features(self) -> Iterator[bytes]:
+        """All entries' features in parts, `tag,meaning,ends in a consonant,word,…`, each ended by a zero byte."""
+        start, end = self._features, self._features + self._features_size
+        while start < end:
+            stop = self._bytes.find(b"\0", min(start + _PART, end - 1), end) + 1 or end
+            yield self._bytes[start:stop]
+            start = stop
 
 
 @cache
@@ -118,10 +125,14 @@ _NOWHERE = Listed()
 
 def nouns() -> pl.DataFrame:
     """All nouns in Hangul: `word`, and whether it is listed as a `person`; a word may be there twice."""
-    features = pl.Series("feature", _words().features().decode("utf-8").split("\0"))
+    return pl.concat([_nouns_in(part) for part in _words().features()])
+
+
+def _nouns_in(features: bytes) -> pl.DataFrame:
     fields = r"^(?<tag>NNP|NNG),(?<meaning>[^,]*),[^,]*,(?<word>[가-힣]+),"
     return (
-        features.to_frame()
+        pl.Series("feature", features.decode("utf-8").split("\0"))
+        .to_frame()
         .filter(pl.col("feature").str.starts_with("NN"))
         .select(pl.col("feature").str.extract_groups(fields).alias("fields"))
         .unnest("fields")
