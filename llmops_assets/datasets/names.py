@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterator
 
 from llmops_assets.datasets.name_dictionary import pieces
 from llmops_assets.datasets.name_sentence import Sentence
@@ -27,11 +28,12 @@ def _serial(match: re.Match[str]) -> str:
     return f"000-{'0' * (len(match.group()) - 8)}-000"
 
 
-def analysed(sentences: list[str]) -> list[Sentence]:
-    """Sentences as both analysers cut them. Call it with the lock held."""
+def analysed(sentences: list[str]) -> Iterator[Sentence]:
+    """Sentences as both analysers cut them, one at a time to save memory. Hold the lock until all are read."""
     plain = [_FIGURES.sub(_serial, sentence) for sentence in sentences]
     cut = kiwi().tokenize(plain)
-    return [Sentence(s, tokens, pieces(p)) for s, p, tokens in zip(sentences, plain, cut, strict=True)]
+    for sentence, read, tokens in zip(sentences, plain, cut, strict=True):
+        yield Sentence(sentence, tokens, pieces(read))
 
 
 def _names_in(sentence: Sentence) -> tuple[Span, ...]:
