@@ -1,5 +1,7 @@
 """The MLflow client: true run status, an idempotent registry, aliases, and many processes on one SQLite file."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -140,7 +142,8 @@ def test_a_local_model_is_uploaded_to_an_mlflow_server(tmp_path: Path) -> None:
         str(tmp_path / "artifacts"),
     ]
     with open(tmp_path / "log", "w") as log:
-        server = subprocess.Popen([sys.executable, "-m", "mlflow", *command, *stores], stdout=log, stderr=log)
+        whole = [sys.executable, "-m", "mlflow", *command, *stores]
+        server = subprocess.Popen(whole, stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
         while True:
@@ -163,7 +166,8 @@ def test_a_local_model_is_uploaded_to_an_mlflow_server(tmp_path: Path) -> None:
         assert tracking.model(f"desk@{version}").path == str(tmp_path / "model")
         assert list((tmp_path / "artifacts").rglob("config.json"))
     finally:
-        server.terminate()
+        # On SIGTERM it waits for job runners of its own that do not end.
+        os.killpg(server.pid, signal.SIGKILL)
         server.wait(timeout=30)
 
 

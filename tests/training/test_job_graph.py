@@ -28,8 +28,10 @@ from llmops_assets.training.base import inspect_base
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
+from resources.engines import Engines
 from resources.records import Records
 from resources.tracking import Tracking
+from resources.trainer import Trainer
 from tests.training.conftest import Desk, add_cell, run_here, write_splits
 from tests.training.job_data import DATASETS, FRAMES, job_spec, make_base
 
@@ -37,10 +39,10 @@ SIZES = {"train": 96, "validation": 24, "test": 40}
 NAMES = ("training_plan", "adapter", "merged_model", "evaluation", "registered_model")
 
 
-class Here:
+class Here(Trainer):
     """The worker in this process, which has paid for its imports; as a process it is tested beside."""
 
-    def run(self, context: Any, job: dict, *, work_dir: Path, on_metrics: Any = None) -> dict:
+    def run(self, context: Any, job: Any, *, work_dir: Path | str, on_metrics: Any = None) -> dict[str, Any]:
         work_dir = Path(work_dir)
         work_dir.mkdir(parents=True, exist_ok=True)
         return run_here(dict(job), work_dir)
@@ -64,7 +66,8 @@ class House:
             "catalog": catalog,
             "policy": self.policy,
             "tracking": Tracking(f"sqlite:///{root}/mlflow.db"),
-            "trainer": Here(),
+            "trainer": Here(locks=root / "locks"),
+            "engines": Engines(root / "engines"),
         }
         self.refs = {
             family: self.register(make_base(family, root / family, tokenizer), family) for family in ("qwen", "bert")
