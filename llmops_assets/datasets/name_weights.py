@@ -58,19 +58,28 @@ class Lattice:
 
     def chances(self, scores: Sequence[float]) -> tuple[float, list[float]]:
         """The logarithm of the sum over all sets of names, and of each span how likely it is a name."""
-        weights = [math.exp(min(max(score, -_STEEP), _STEEP)) for score in scores]
+        # In logarithms: a line that lists a hundred names is likelier than any float can say.
+        scores = [min(max(score, -_STEEP), _STEEP) for score in scores]
         ahead: list[float] = []
         for ending in self._ending:
-            ahead.append(sum((ahead[start] * weights[n] for n, start in ending), ahead[-1] if ahead else 1.0))
-        behind = [1.0] * (len(self._beginning) + 1)
+            ahead.append(_either([ahead[-1] if ahead else 0.0, *(ahead[start] + scores[n] for n, start in ending)]))
+        behind = [0.0] * (len(self._beginning) + 1)
         for at in range(len(self._beginning) - 1, -1, -1):
-            behind[at] = sum((behind[end] * weights[n] for n, end in self._beginning[at]), behind[at + 1])
+            behind[at] = _either([behind[at + 1], *(behind[end] + scores[n] for n, end in self._beginning[at])])
         every = behind[0]
         likely = [
-            ahead[start] * weight * behind[end] / every
-            for weight, (start, end) in zip(weights, self._spans, strict=True)
+            math.exp(ahead[start] + score + behind[end] - every)
+            for score, (start, end) in zip(scores, self._spans, strict=True)
         ]
-        return math.log(every), likely
+        return every, likely
+
+
+def _either(logs: list[float]) -> float:
+    """The logarithm of the sum of what has these logarithms."""
+    if len(logs) == 1:
+        return logs[0]
+    most = max(logs)
+    return most + math.log(sum([math.exp(one - most) for one in logs]))
 
 
 def logit(likely: float) -> float:

@@ -59,6 +59,14 @@ def test_other_words_are_no_names(text):
     assert find_names([text]) == [[]]
 
 
+@pytest.mark.parametrize("count", [100, 400])
+def test_a_long_list_in_one_line_loses_no_name(count):
+    names_of = [f"{surname}{given}" for surname in "김이박최정" for given in ("철수", "영희", "민수", "지영")]
+    listed = [names_of[i % len(names_of)] for i in range(count)]
+    text = "참석자는 " + ", ".join(listed) + " 고객입니다"
+    assert [text[span.start : span.end] for span in find_names([text])[0]] == listed
+
+
 def test_a_batch_gives_each_text_its_own():
     texts = [text for text, _ in NAMES] + NONE
     assert find_names(texts) == [find_names([text])[0] for text in texts]
