@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
         defs, cell = prepare(home, base, {**hyper, "rows": arguments.rows, "words": arguments.words})
         step(defs, cell, "training_plan")
         ours, ours_cpu, entries = step(defs, cell, "adapter")
-        (log,) = home.glob("artifacts/models/*/*/*/work/train.log")
+        (log,) = (home / "artifacts").rglob("train.log")
         late = sorted(delays(entries, log))
         spec = sft_spec("lora", "cpu", "fp32", **hyper)
         began, before = time.monotonic(), cpu_seconds()

@@ -184,6 +184,7 @@ def inputs(job: Mapping[str, Any]) -> list[Path]:
 
 
 def key_mounts(key_file: Path | None) -> list[Mount]:
+    """The file of the keys, where there is one, at the path that the worker is told."""
     return [Mount(str(key_file.expanduser().absolute()), KEY_FILE, True)] if key_file else []
 
 

@@ -46,7 +46,7 @@ class DockerClient(PipesDockerClient):
 
 
 def subprocess_client() -> dg.PipesSubprocessClient:
-    # A worker that is asked to stop saves a checkpoint first.
+    """A client whose workers have time to save a checkpoint when they are asked to stop."""
     return dg.PipesSubprocessClient(termination_timeout_seconds=120)
 
 

@@ -7,6 +7,7 @@ leaves it FINISHED when the Dagster run fails. Here a run belongs to one trainin
 import fcntl
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -208,8 +209,10 @@ class Tracking:
         except BaseException as error:
             # KeyboardInterrupt, SystemExit, and Dagster's own interrupt when a run is terminated are no Exception. What
             # ended the body matters more than a store that cannot be told of it.
-            with suppress(Exception):
+            try:
                 self.end_run(opened.id(), "FAILED" if isinstance(error, Exception) else "KILLED")
+            except Exception as untold:  # noqa: BLE001  whatever the store's trouble is, the body's own error is raised
+                print(f"MLflow was not told that this run ended: {untold}", file=sys.stderr)
             raise
         self.end_run(opened.id(), "FINISHED")
 

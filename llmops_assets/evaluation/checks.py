@@ -1,22 +1,18 @@
 """Checks on `evaluation`: the gate, that nothing was lost, and that the model beats what it was made from."""
 
+from collections.abc import Callable
+
 import dagster as dg
 
+from llmops_assets.evaluation import verdicts
 from llmops_assets.evaluation.assets import evaluation
 from llmops_assets.evaluation.gate import judge_gate
 from llmops_assets.evaluation.report import number
-from llmops_assets.evaluation.verdicts import (
-    compare_with_base,
-    completeness,
-    forgetting,
-    further_gates,
-    regression,
-    suites_unseen,
-)
 from llmops_assets.page import check_result
 from llmops_assets.partitions import trainings
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.records import EvaluationRecord, PlanRecord
+from llmops_assets.verdict import Verdict
 from resources.records import Records
 
 
@@ -41,74 +37,59 @@ def accuracy_gate(
     )
 
 
-@dg.asset_check(
-    asset=evaluation,
-    partitions_def=trainings,
+def _check(
+    name: str,
+    judge: Callable[[EvaluationRecord, Policy], Verdict],
+    description: str,
+    *,
+    blocking: bool = False,
+    warn: bool = False,
+) -> dg.AssetChecksDefinition:
+    """A check of the evaluation's record by the policy; `warn` shows a failed one as a warning."""
+
+    @dg.asset_check(asset=evaluation, name=name, blocking=blocking, partitions_def=trainings, description=description)
+    def check(
+        context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
+    ) -> dg.AssetCheckResult:
+        return check_result(judge(records.load(EvaluationRecord, context.partition_key), policy), warn=warn)
+
+    return check
+
+
+complete = _check(
+    "complete",
+    lambda record, policy: verdicts.completeness(record),
+    "Every item of every suite got an answer, and not all of the answers are empty.",
     blocking=True,
-    description="Every item of every suite got an answer, and not all of the answers are empty.",
 )
-def complete(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
-    return check_result(completeness(records.load(EvaluationRecord, context.partition_key)))
-
-
-@dg.asset_check(
-    asset=evaluation,
-    partitions_def=trainings,
-    description="The model is right on more items than its base, beyond chance; a pre-trained one is better than "
-    "guessing. Only a warning.",
+beats_base = _check(
+    "beats_base",
+    lambda record, policy: verdicts.compare_with_base(record),
+    "The model is right on more items than its base, beyond chance; a pre-trained one is better than guessing. Only a "
+    "warning.",
+    warn=True,
 )
-def beats_base(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
-    verdict = compare_with_base(records.load(EvaluationRecord, context.partition_key))
-    return check_result(verdict, warn=True)
-
-
-@dg.asset_check(
-    asset=evaluation,
-    partitions_def=trainings,
-    description="On suites of general ability the model fell no further below its base than the policy allows. Not "
-    "blocking: a model that forgot too much is no failed run, but it is not registered.",
+nothing_forgotten = _check(
+    "nothing_forgotten",
+    lambda record, policy: verdicts.forgetting(record, policy.evaluation.forgetting),
+    "On suites of general ability the model fell no further below its base than the policy allows. Not blocking: a "
+    "model that forgot too much is no failed run, but it is not registered.",
 )
-def nothing_forgotten(
-    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
-) -> dg.AssetCheckResult:
-    record = records.load(EvaluationRecord, context.partition_key)
-    return check_result(forgetting(record, policy.evaluation.forgetting))
-
-
-@dg.asset_check(
-    asset=evaluation,
-    partitions_def=trainings,
-    description="On no suite is the model worse, beyond chance, than the version in production (McNemar's test on the "
-    "same items). Not blocking: it is not registered.",
+no_regression = _check(
+    "no_regression",
+    lambda record, policy: verdicts.regression(record, policy.evaluation.regression),
+    "On no suite is the model worse, beyond chance, than the version in production (McNemar's test on the same items). "
+    "Not blocking: it is not registered.",
 )
-def no_regression(
-    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
-) -> dg.AssetCheckResult:
-    record = records.load(EvaluationRecord, context.partition_key)
-    return check_result(regression(record, policy.evaluation.regression))
-
-
-@dg.asset_check(
-    asset=evaluation,
-    partitions_def=trainings,
-    description="Every further gate of the policy (evaluation.gates) on a suite that the model was asked is open. Not "
-    "blocking: a model that misses one is not registered.",
+suite_gates = _check(
+    "suite_gates",
+    lambda record, policy: verdicts.further_gates(record, policy.evaluation.gates),
+    "Every further gate of the policy (evaluation.gates) on a suite that the model was asked is open. Not blocking: a "
+    "model that misses one is not registered.",
 )
-def suite_gates(
-    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
-) -> dg.AssetCheckResult:
-    return check_result(further_gates(records.load(EvaluationRecord, context.partition_key), policy.evaluation.gates))
-
-
-@dg.asset_check(
-    asset=evaluation,
-    name=suites_unseen.__name__,
-    partitions_def=trainings,
-    description="No suite that the model was asked stands in the rows that it or its base was trained on. Not "
-    "blocking: a model that was trained on its exam is no failed run, but it is not registered.",
+suites_unseen = _check(
+    "suites_unseen",
+    lambda record, policy: verdicts.suites_unseen(record, policy.datasets.max_contaminated_share),
+    "No suite that the model was asked stands in the rows that it or its base was trained on. Not blocking: a model "
+    "that was trained on its exam is no failed run, but it is not registered.",
 )
-def suites_are_unseen(
-    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
-) -> dg.AssetCheckResult:
-    record = records.load(EvaluationRecord, context.partition_key)
-    return check_result(suites_unseen(record, policy.datasets.max_contaminated_share))

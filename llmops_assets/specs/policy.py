@@ -241,7 +241,9 @@ class ServingPolicy(Part):
 class Compression(Part):
     """What of a model may be lost when its weights are written with fewer bits."""
 
-    schemes: list[Scheme] = Field(default_factory=lambda: ["w8a8"], description="Made unless the run says otherwise.")
+    schemes: list[Scheme] = Field(
+        default_factory=lambda: ["w8a8"], min_length=1, description="Made unless the run says otherwise."
+    )
     max_drop: Float = Field(default=0.02, ge=0, le=1, description="Of the headline figure, in points of it.")
     min_top1: Float = Field(default=0.9, ge=0, le=1, description="Share of tokens that both think likeliest.")
     calibration_rows: Int = Field(default=128, ge=1, description="Training rows that the rounding is fitted on.")

@@ -72,7 +72,7 @@ class House:
                 checks.nothing_forgotten,
                 checks.no_regression,
                 checks.suite_gates,
-                checks.suites_are_unseen,
+                checks.suites_unseen,
             ],
             resources=self.resources,
         )

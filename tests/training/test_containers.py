@@ -266,7 +266,7 @@ def test_a_container_sees_the_gpus_of_the_machine_where_its_job_takes_one() -> N
     two = parse_nvidia_smi("0, GPU-aa, NVIDIA H200, 143771\n1, GPU-bb, NVIDIA H200, 143771\n")
 
     def asked(job: dict[str, Any], devices: list[Device]) -> list[dict[str, Any]]:
-        return container_options(job, Path("/work/train.json"), mounts=[], devices=devices, image="x")[
+        return container_options(job, Path("/jobs/train.json"), mounts=[], devices=devices, image="x")[
             "device_requests"
         ]
 
