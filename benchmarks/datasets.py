@@ -16,8 +16,9 @@ from pathlib import Path
 import polars as pl
 from upath import UPath
 
-from llmops_assets.datasets import pii, privacy
-from llmops_assets.datasets.ingest import ingest
+from llmops_assets.datasets.quality import personal_data
+from llmops_assets.datasets.reading.ingest import ingest
+from llmops_assets.privacy import masking, pii
 from resources.dataset_store import DatasetStore
 
 WORDS_TEXT = """
@@ -86,7 +87,7 @@ def bench_ingest(folder: Path, megabytes: int) -> None:
     clock = Clock()
     batches = [batch.rows for batch in ingest([("chats.jsonl", UPath(path))], "sft_pair")]
     clock("ingest: strict decode, rules, row ids", rows)
-    masked = [pii.mask_rows(batch, "sft_pair", pii.PATTERNS_ONLY) for batch in batches]
+    masked = [personal_data.mask_rows(batch, "sft_pair", pii.PATTERNS_ONLY) for batch in batches]
     clock("mask by pattern", rows)
     store = DatasetStore(folder / "store")
     identity = {"kind": "rows", "dataset": "bench@v1", "step": "dataset", "config_hash": "0"}
@@ -131,7 +132,7 @@ def families(count: int, seed: int = 0) -> Iterator[str]:
 
 def bench_pii(count: int) -> None:
     """Patterns over a column, against the same patterns on every text, and in presidio."""
-    from llmops_assets.datasets import recognizers
+    from llmops_assets.privacy import recognizers
 
     rng = random.Random(0)
     values = [sentence(rng, 25) + (" " + personal(rng) if rng.random() < 0.05 else "") for _ in range(count)]
@@ -139,8 +140,8 @@ def bench_pii(count: int) -> None:
     clock = Clock()
     spans = pii.find(pl.Series(values))
     ours = clock("pii.find (prefilter, then re)", count)
-    alone = [privacy.find(text) for text in values]
-    clock("privacy.find, text by text", count)
+    alone = [masking.find(text) for text in values]
+    clock("masking.find, text by text", count)
     few = values[: max(1, count // 20)]
     for text in few:
         recognizers.find(engine, text)

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.datasets import families
-from llmops_assets.datasets import duplicates
+from llmops_assets.datasets.similarity import duplicates
 
 ENGINE = Path(".engines/datatrove/bin/python")
 

@@ -145,7 +145,7 @@ def main() -> None:
     if arguments.upstream:
         asyncio.run(upstream(arguments.upstream))
         return
-    # Told to end, it takes its servers with it.
+    # ParsedCompletion to end, it takes its servers with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as name:
         folder, ports = Path(name), [free_port() for _ in range(3)]

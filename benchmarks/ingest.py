@@ -38,10 +38,11 @@ def write_chats(path: Path, size: int, seed: int = 0) -> int:
 
 
 def ours(path: Path, folder: Path) -> Callable[[], int]:
-    from llmops_assets.datasets import pii
-    from llmops_assets.datasets.ingest import ingest
-    from llmops_assets.datasets.readers import list_files
-    from llmops_assets.datasets.register import register
+    from llmops_assets.datasets.quality import personal_data
+    from llmops_assets.datasets.reading.ingest import ingest
+    from llmops_assets.datasets.reading.readers import list_files
+    from llmops_assets.datasets.versions.register import register
+    from llmops_assets.privacy import pii
     from llmops_assets.specs.dataset import DatasetSpec
     from llmops_assets.specs.policy import load_policy
     from resources.artifacts import Artifacts
@@ -67,7 +68,7 @@ def ours(path: Path, folder: Path) -> Callable[[], int]:
             at = time.process_time()
             for batch in ingest(list_files(artifacts.upath("uploads", spec.key)), spec.type, keys=keys):
                 read = time.process_time()
-                frame = pii.mask_rows(batch.rows, spec.type, pii.PATTERNS_ONLY).frame
+                frame = personal_data.mask_rows(batch.rows, spec.type, pii.PATTERNS_ONLY).frame
                 spent["ingest"] += read - at
                 spent["mask"] += time.process_time() - read
                 yield frame

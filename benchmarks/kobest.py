@@ -19,11 +19,11 @@ from typing import Any
 
 import yaml
 
-from llmops_assets.cli.stack import platform
 from llmops_assets.evaluation.formats import rows_of
 from llmops_assets.evaluation.metrics import mcnemar, wilson
+from llmops_assets.local.stack import platform
+from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.specs.names import training_key
-from llmops_assets.specs.records import EvaluationRecord
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.wiring import Wiring

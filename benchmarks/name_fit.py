@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from llmops_assets.datasets.name_sentence import Bounds, Sentence
-from llmops_assets.datasets.name_weights import PATH, Lattice, choose, features, logit
-from llmops_assets.datasets.name_words import LOCK, Features
-from llmops_assets.datasets.names import analysed
+from llmops_assets.privacy.name_sentence import Bounds, Sentence
+from llmops_assets.privacy.name_weights import PATH, Lattice, choose, features, logit
+from llmops_assets.privacy.name_words import LOCK, Features
+from llmops_assets.privacy.names import analysed
 
 FOLDS = 5
 _STRENGTH = 0.7

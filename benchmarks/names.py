@@ -4,7 +4,7 @@ Prints precision and recall by exact spans and by overlap, and texts per CPU-sec
 The weights were fitted to these sentences, so the line to go by is the one of five folds: there each sentence is judged
 by weights that were fitted to the other four fifths. Its intervals are of 1,000 samples of the sentences. Then how
 often a name is found in small talk, where hardly any stands (songys-chatbot). `--fit` fits the weights anew and writes
-them to `llmops_assets/datasets/name_weights.json`.
+them to `llmops_assets/privacy/name_weights.json`.
 """
 
 import argparse
@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import name_fit
-from llmops_assets.datasets.name_weights import weights
-from llmops_assets.datasets.name_words import kiwi
-from llmops_assets.datasets.names import find_names
-from llmops_assets.datasets.patterns import SURNAMES
+from llmops_assets.privacy.name_weights import weights
+from llmops_assets.privacy.name_words import kiwi
+from llmops_assets.privacy.names import find_names
+from llmops_assets.privacy.patterns import SURNAMES
 
 Spans = list[tuple[int, int]]
 

@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from benchmarks.datasets import sentence
-from llmops_assets.datasets import pii, privacy, recognizers
+from llmops_assets.privacy import masking, pii, recognizers
 
 
 def personal(rng: random.Random) -> str:
@@ -91,7 +91,7 @@ def bench_patterns(count: int) -> None:
     for text in few[:50]:
         recognizers.find(engine, text)
     spans, ours = timed(lambda: pii.find(pl.Series(values)))
-    alone, single = timed(lambda: [privacy.find(text) for text in values])
+    alone, single = timed(lambda: [masking.find(text) for text in values])
     same, theirs = timed(lambda: [recognizers.find(engine, text) for text in few])
     presidio = plain_presidio()
     plain, plainly = timed(lambda: [presidio(text) for text in few])
@@ -117,8 +117,8 @@ def bench_patterns(count: int) -> None:
 
 
 def bench_toxicity(data: Path) -> None:
-    from llmops_assets.datasets.toxicity import Lexicon
-    from llmops_assets.datasets.toxicity_linear import train
+    from llmops_assets.datasets.quality.toxicity import Lexicon
+    from llmops_assets.datasets.quality.toxicity_linear import train
 
     with (data / "unsmile" / "unsmile_train_v1.0.tsv").open(encoding="utf-8") as file:
         table = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))

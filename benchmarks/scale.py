@@ -124,7 +124,7 @@ def run(folder: Path, rows: int, names: bool) -> None:
             meter(f"{name}, {len(judged)} checks" + (f", failed: {failed}" if failed else ""))
         meter.total()
     for name in ("train", "validation", "test"):
-        from llmops_assets.specs.records import SplitsRecord
+        from llmops_assets.records.datasets import SplitsRecord
 
         print(name, f"{resources['records'].load(SplitsRecord, spec.key).rows[name]:,}")
 

@@ -28,11 +28,11 @@ def prepare(home: Path, base: Path, hyper: dict[str, Any]) -> tuple[Any, str]:
     """An installation whose dataset is split and whose training is planned: its definitions, and the cell."""
     import dagster as dg
 
-    from llmops_assets.cli.stack import prepare_home
     from llmops_assets.definitions import build
+    from llmops_assets.local.stack import prepare_home
     from llmops_assets.partitions import dataset_versions, recipes
+    from llmops_assets.records.datasets import SplitsRecord
     from llmops_assets.specs.dataset import DatasetSpec
-    from llmops_assets.specs.records import SplitsRecord
     from llmops_assets.specs.settings import Settings
     from llmops_assets.wiring import Wiring
 

@@ -17,8 +17,8 @@ import polars as pl
 from upath import UPath
 
 from benchmarks.ingest import write_chats
-from llmops_assets.datasets.diff import diff
-from llmops_assets.datasets.ingest import ingest
+from llmops_assets.datasets.reading.ingest import ingest
+from llmops_assets.datasets.versions.diff import diff
 from resources import dataset_store
 from resources.dataset_store import DatasetStore
 

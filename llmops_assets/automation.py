@@ -11,4 +11,4 @@ _HELD = C.all_deps_match(C.will_be_requested() | C.all_checks_match(C.check_pass
     "blocking_checks_hold"
 )
 
-DUE = (C.eager() & _HELD).with_label("due")
+RUN_WHEN_READY = (C.eager() & _HELD).with_label("due")

@@ -30,12 +30,12 @@ def tombstone(store: DatasetStore, manifest_id: str) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def bury(store: DatasetStore, ids: Iterable[str], reason: str) -> Freed:
+def delete_versions(store: DatasetStore, ids: Iterable[str], reason: str) -> Freed:
     """Erase versions: each manifest becomes a tombstone that says why, then every chunk goes that nothing refers to.
 
     Cut off at any point, the same call (or `collect`) completes it: the tombstone names the chunks until they are gone.
     """
-    buried = 0
+    deleted = 0
     for manifest_id in ids:
         path = store.root / "manifests" / f"{manifest_id}.json"
         if not path.exists():
@@ -51,9 +51,9 @@ def bury(store: DatasetStore, ids: Iterable[str], reason: str) -> Freed:
         }
         _write(store, manifest_id, told)
         path.unlink()
-        buried += 1
+        deleted += 1
     freed = collect(store)
-    return Freed(buried, freed.chunks, freed.bytes, freed.kept)
+    return Freed(deleted, freed.chunks, freed.bytes, freed.kept)
 
 
 def collect(store: DatasetStore) -> Freed:

@@ -251,9 +251,9 @@ class DatasetStore:
 
     def _refuse_erased(self, manifest_id: str) -> None:
         """Say what happened to a version that was erased (see `dataset_gc`)."""
-        grave = self.root / "manifests" / f"{manifest_id}.erased.json"
-        if grave.exists():
-            told = json.loads(grave.read_text(encoding="utf-8"))
+        tombstone_file = self.root / "manifests" / f"{manifest_id}.erased.json"
+        if tombstone_file.exists():
+            told = json.loads(tombstone_file.read_text(encoding="utf-8"))
             raise DatasetStoreError(
                 f"version {manifest_id} of {told['dataset']} was erased on {told['erased_at'][:10]}: {told['reason']}"
             )

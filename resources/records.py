@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 from typing import TypeVar
 
+from llmops_assets.records.base import Record
 from llmops_assets.specs.names import check_key
-from llmops_assets.specs.records import Record
 from resources.encryption import NO_KEYS, Keyring
 
 R = TypeVar("R", bound=Record)

@@ -18,8 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.specs.names import split_versioned
-from llmops_assets.specs.records import RegisteredModelRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

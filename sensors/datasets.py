@@ -3,7 +3,7 @@
 import dagster as dg
 
 from llmops_assets.partitions import dataset_versions
-from llmops_assets.specs.records import SplitsRecord
+from llmops_assets.records.datasets import SplitsRecord
 from resources.catalog import Catalog, Dataset
 from resources.records import Records
 from sensors.runs import run_of

@@ -7,7 +7,7 @@ import dagster as dg
 
 from llmops_assets.datasets.suites import is_current, registered_suites
 from llmops_assets.partitions import dataset_versions
-from llmops_assets.specs.records import ContaminationRecord, SplitsRecord
+from llmops_assets.records.datasets import ContaminationRecord, SplitsRecord
 from resources.catalog import Catalog
 from resources.records import Records
 

@@ -3,8 +3,8 @@
 import dagster as dg
 
 from llmops_assets.partitions import dataset_versions, recipes
+from llmops_assets.records.training import MergedModelRecord
 from llmops_assets.specs.names import STUDY_ACTOR, training_key
-from llmops_assets.specs.records import MergedModelRecord
 from resources.catalog import Catalog, TrainingRequest
 from resources.records import Records
 from sensors.runs import run_of

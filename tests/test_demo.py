@@ -14,8 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from llmops_assets.records.evaluation import EvaluationRecord
+from llmops_assets.records.registry import RegisteredModelRecord
+from llmops_assets.records.training import AdapterRecord
 from llmops_assets.specs.files import load_spec
-from llmops_assets.specs.records import AdapterRecord, EvaluationRecord, RegisteredModelRecord
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.wiring import Wiring

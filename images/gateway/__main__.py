@@ -7,7 +7,7 @@ import sys
 import uvicorn
 
 from images.gateway.app import create_app
-from llmops_assets.datasets.privacy import mask_text
+from llmops_assets.privacy.masking import mask_text
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
 

@@ -20,7 +20,7 @@ from starlette.routing import Route as Path
 from images.gateway import proxy
 from images.gateway.chat_request import (
     SESSION_COOKIE,
-    Asker,
+    Caller,
     check_messages,
     for_upstream,
     read_json,
@@ -91,13 +91,13 @@ class Gateway:
         try:
             body = await read_json(request)
             endpoint = self._endpoint(body.get("model"))
-            asker = who_asks(request, body)
+            caller = who_asks(request, body)
             query = check_messages(body)
             size = len(msgspec.json.encode(body["messages"]))
             sent = for_upstream(body, endpoint, size)
             if not any(weight > 0 for weight in endpoint.weights):
                 raise ApiError(503, f"endpoint {endpoint.name!r} serves no model yet", code="not_ready")
-            route = endpoint.assigned(asker.user)
+            route = endpoint.assigned(caller.user)
             if unmet := unmet_wishes(body, route.engine):
                 headers["x-ignored-parameters"] = ", ".join(unmet)
             if self.in_flight[endpoint.name] >= endpoint.max_concurrent_requests:
@@ -105,9 +105,9 @@ class Gateway:
         except ApiError as error:
             self.metrics.requests.labels(endpoint.name if endpoint else "", "", error.status).inc()
             return error.response(headers)
-        if asker.new_session:
-            headers["Set-Cookie"] = f"{SESSION_COOKIE}={asker.new_session}; Path=/; HttpOnly; SameSite=Lax"
-        exposure = _exposure(request_id, endpoint, route, asker, query, bool(body.get("stream")))
+        if caller.new_session:
+            headers["Set-Cookie"] = f"{SESSION_COOKIE}={caller.new_session}; Path=/; HttpOnly; SameSite=Lax"
+        exposure = _exposure(request_id, endpoint, route, caller, query, bool(body.get("stream")))
         # A probe of the platform itself is no exposure. Nobody else may keep a request out of the log.
         is_probe = "x-llmops-probe" in request.headers and _from_here(request)
         call = _Call(self, endpoint, route, exposure, begun, is_logged=not is_probe)
@@ -348,7 +348,9 @@ def _from_here(request: Request) -> bool:
     return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
 
 
-def _exposure(request_id: str, endpoint: Endpoint, route: Route, asker: Asker, query: str, streamed: bool) -> Exposure:
+def _exposure(
+    request_id: str, endpoint: Endpoint, route: Route, caller: Caller, query: str, streamed: bool
+) -> Exposure:
     return Exposure(
         request_id=request_id,
         at=now(),
@@ -359,8 +361,8 @@ def _exposure(request_id: str, endpoint: Endpoint, route: Route, asker: Asker, q
         variant=route.index,
         backend=route.backend,
         model_ref=route.model_ref,
-        user=asker.user,
-        session=asker.session,
+        user=caller.user,
+        session=caller.session,
         query=query,
         streamed=streamed,
     )

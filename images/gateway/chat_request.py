@@ -28,7 +28,7 @@ _IDENTIFIER = re.compile(r"[\w.@:+-]{1,200}")
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class Caller:
     """Whom the answer is for: `user` decides the variant; `new_session` is a session id that the client is to keep."""
 
     user: str
@@ -53,7 +53,7 @@ async def read_json(request: Request) -> dict[str, Any]:
     return body
 
 
-def who_asks(request: Request, body: dict[str, Any]) -> Asker:
+def who_asks(request: Request, body: dict[str, Any]) -> Caller:
     """The user a request names in its body or header, else its session; a stranger gets a session of their own.
 
     A client that keeps the session's cookie stays with its variant. One that does not is a new user with each request.
@@ -67,11 +67,11 @@ def who_asks(request: Request, body: dict[str, Any]) -> Asker:
     if user is not None:
         if not isinstance(user, str) or len(user) > 200:
             raise ApiError(400, "`user` should be a text of at most 200 characters", param="user")
-        return Asker(user, session)
+        return Caller(user, session)
     if session is not None:
-        return Asker(session, session)
+        return Caller(session, session)
     session = f"anonymous-{uuid.uuid4().hex[:16]}"
-    return Asker(session, session, new_session=session)
+    return Caller(session, session, new_session=session)
 
 
 def check_messages(body: dict[str, Any]) -> str:

@@ -190,7 +190,7 @@ class ExposureLog:
 
 
 @dataclass(slots=True)
-class Told:
+class ParsedCompletion:
     """What an answer says: its text and its figures, None where it does not say."""
 
     text: str | None = None
@@ -200,9 +200,9 @@ class Told:
     error: str | None = None
 
 
-def read_answer(body: bytes, streamed: bool) -> Told:
+def read_answer(body: bytes, streamed: bool) -> ParsedCompletion:
     """Read an OpenAI chat completion, or the events of a streamed one; what cannot be read is left out."""
-    told, texts = Told(), []
+    told, texts = ParsedCompletion(), []
     for part in _parts(body, streamed):
         if isinstance(part.get("error"), dict | str):
             error = part["error"]

@@ -7,7 +7,7 @@ import typer
 
 from llmops_assets.cli.common import Json, actor, load_checked, out, print_json, show, wiring
 from llmops_assets.cli.deploy import refuse_affected
-from llmops_assets.specs.records import AbReportRecord
+from llmops_assets.records.experiments import AbReportRecord
 
 app = typer.Typer(help="A/B tests: create, report.", no_args_is_help=True)
 

@@ -21,7 +21,7 @@ from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 
 if TYPE_CHECKING:
-    from llmops_assets.cli.watch import Outcome
+    from llmops_assets.local.watch import Outcome
     from llmops_assets.specs.training import TrainJobSpec
 
 S = TypeVar("S", bound=Spec)
@@ -89,8 +89,8 @@ def follow(
     partition: str, target: str, *, since: datetime, gate: tuple[str, str] | None = None, timeout: float = 24 * 3600
 ) -> "Outcome":
     """Wait for an asset's partition with progress; without a running platform, one runs for as long as this takes."""
-    from llmops_assets.cli.stack import platform
-    from llmops_assets.cli.watch import Watcher
+    from llmops_assets.local.stack import platform
+    from llmops_assets.local.watch import Watcher
 
     settings = wiring().settings
     with platform(settings) as stack:
@@ -165,7 +165,7 @@ def guard(call: Callable[[], None]) -> int:
 def _code_of(error: Exception) -> Exit | None:
     """The exit code of an error that is a user's to mend; None for any other."""
     # Imported once something went wrong: commands that need no catalog start without it.
-    from llmops_assets.cli.stack import StackError
+    from llmops_assets.local.stack import StackError
     from resources.catalog import Conflict, NotFound
     from resources.dataset_store import DatasetStoreError
     from resources.encryption import EncryptionError

@@ -19,9 +19,9 @@ from llmops_assets.cli.common import (
     when,
     wiring,
 )
+from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
 from llmops_assets.specs.dataset import DATASET_TYPES, DatasetSpec
 from llmops_assets.specs.names import split_versioned
-from llmops_assets.specs.records import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
 
 app = typer.Typer(help="Dataset versions: register, list, look at.", no_args_is_help=True)
 app.command()(forget.forget)
@@ -47,7 +47,7 @@ def add(
 
     Example: `llmops dataset add desk@v1 desk.jsonl --type sft_pair --wait`
     """
-    from llmops_assets.datasets.register import register
+    from llmops_assets.datasets.versions.register import register
 
     name, tag = split_versioned(version)
     mapping = dict(pair.split("=", 1) for pair in map or []) or None

@@ -23,28 +23,22 @@ from llmops_assets.cli.common import (
     show,
     wiring,
 )
-from llmops_assets.cli.stack import REPOSITORY, platform
 from llmops_assets.cli.train import GATE, request
+from llmops_assets.local.stack import REPOSITORY, platform
+from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
+from llmops_assets.records.evaluation import EvaluationRecord, Metric
+from llmops_assets.records.experiments import AbReportRecord
+from llmops_assets.records.registry import RegisteredModelRecord
+from llmops_assets.records.serving import DeploymentRecord
+from llmops_assets.records.training import AdapterRecord
 from llmops_assets.specs.dataset import DatasetSpec, SplitSpec
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
 from llmops_assets.specs.names import training_key
-from llmops_assets.specs.records import (
-    AbReportRecord,
-    AdapterRecord,
-    CleanRecord,
-    DatasetRecord,
-    DeploymentRecord,
-    EvaluationRecord,
-    Metric,
-    QualityRecord,
-    RegisteredModelRecord,
-    SplitsRecord,
-)
 from llmops_assets.specs.training import TrainJobSpec
 
 if TYPE_CHECKING:
-    from llmops_assets.cli.watch import Outcome, Watcher
+    from llmops_assets.local.watch import Outcome, Watcher
 
 SPECS = REPOSITORY / "examples" / "expressway" / "specs"
 CORPUS, DESK, FREE = "expressway-corpus@v1", "expressway-desk@v1", "expressway-free@v1"
@@ -114,7 +108,7 @@ class Demo:
         return wiring().settings.root / "demo"
 
     def register(self) -> datetime:
-        from llmops_assets.datasets.register import register
+        from llmops_assets.datasets.versions.register import register
 
         w, since = wiring(), now()
         split = SplitSpec(stratify_by="category", group_by="phrasing")
@@ -150,7 +144,7 @@ class Demo:
 
     def await_all(self, targets: Sequence[tuple[str, str, tuple[str, str] | None]], since: datetime) -> "list[Outcome]":
         """Wait for (partition, asset, gate); raise DemoError with the asset, partition and check that failed."""
-        from llmops_assets.cli.watch import Outcome
+        from llmops_assets.local.watch import Outcome
 
         outcomes = []
         for partition, asset, gate in targets:
@@ -166,7 +160,7 @@ class Demo:
 
     def train(self, specs: Sequence[TrainJobSpec]) -> "list[Outcome]":
         """Ask for the trainings that are not there yet, and wait for all."""
-        from llmops_assets.cli.watch import Outcome
+        from llmops_assets.local.watch import Outcome
 
         since, outcomes, waiting = now(), {}, []
         for spec in specs:
@@ -405,7 +399,7 @@ def demo(
 
     Example: `llmops demo`
     """
-    from llmops_assets.cli.watch import Watcher
+    from llmops_assets.local.watch import Watcher
 
     settings = wiring().settings
     started = time.monotonic()

@@ -28,8 +28,8 @@ from llmops_assets.cli.common import (
 
 if TYPE_CHECKING:
     from llmops_assets.erasure.plan import Plan, Platform
+    from llmops_assets.erasure.residual_scan import Leftover
     from llmops_assets.erasure.search import Wanted
-    from llmops_assets.erasure.sweep import Leftover
 
 LOGS = (".log", ".out", ".err")
 UNLEARNING = (
@@ -172,25 +172,25 @@ def _report(asset: str, check: str, partition: str, verdict: Any) -> Any:
 
 
 def _cells(platform: "Platform") -> Iterable[str]:
+    from llmops_assets.records.training import PlanRecord
     from llmops_assets.specs.names import training_key
-    from llmops_assets.specs.records import PlanRecord
 
     return [training_key(plan.dataset, plan.recipe) for plan in platform.records.all(PlanRecord)]
 
 
 def _sweep(wanted: "Wanted") -> "tuple[list[Leftover], int]":
     """Read every byte of the home folder, and of the artifacts where they lie elsewhere; mend logs on the way."""
-    from llmops_assets.erasure.sweep import blank_lines, sweep
+    from llmops_assets.erasure.residual_scan import blank_lines, residual_scan
 
     w = wiring()
     roots = [w.settings.root]
     if w.artifacts.is_local and not Path(w.artifacts.root).is_relative_to(w.settings.root):
         roots.append(Path(w.artifacts.root))
-    left, files = sweep(roots, wanted, w.keys)
+    left, files = residual_scan(roots, wanted, w.keys)
     for one in left:
         if Path(one.path).suffix in LOGS:
             blank_lines(Path(one.path), wanted)
-    return sweep(roots, wanted, w.keys) if any(Path(one.path).suffix in LOGS for one in left) else (left, files)
+    return residual_scan(roots, wanted, w.keys) if any(Path(one.path).suffix in LOGS for one in left) else (left, files)
 
 
 def _platform() -> "Platform":

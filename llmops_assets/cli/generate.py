@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from llmops_assets.cli.common import Json, Wait, actor, conclude, follow, now, out, parse_spec, print_json, wiring
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.documents import QuestionAnswersRecord
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.names import split_versioned
-from llmops_assets.specs.records import QuestionAnswersRecord, SplitsRecord
 
 TEMPLATES = ("qa", "chat", "summary")
 
@@ -44,7 +45,7 @@ def generate(
 
     Example: `llmops dataset generate manual.pdf --name manual@v1 --endpoint http://127.0.0.1:8000/v1 --model qwen3`
     """
-    from llmops_assets.datasets.register import register
+    from llmops_assets.datasets.versions.register import register
 
     dataset, version = split_versioned(name)
     own = endpoint.removeprefix("endpoint:") if endpoint.startswith("endpoint:") else None

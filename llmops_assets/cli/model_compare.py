@@ -24,10 +24,10 @@ def compare(
     from llmops_assets import plots
     from llmops_assets.registry import compare_report
     from llmops_assets.registry.compare import compare as compared
-    from llmops_assets.registry.sides import side_of
+    from llmops_assets.registry.compared_model import compared_model_of
 
     w = wiring()
-    sides = [side_of(w.tracking.model(ref), w.records) for ref in (first, second)]
+    sides = [compared_model_of(w.tracking.model(ref), w.records) for ref in (first, second)]
     found = compared(*sides)
     if html is not None:
         html.write_text(compare_report.page(found, plots.data_uri(compare_report.plot(found))), encoding="utf-8")

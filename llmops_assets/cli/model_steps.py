@@ -23,14 +23,14 @@ from llmops_assets.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from llmops_assets.registry.standing import Registry
+    from llmops_assets.registry.transition import Registry
 
 Ref = Annotated[str, typer.Argument(metavar="NAME@VERSION|NAME@ALIAS")]
 AnyRef = Annotated[str, typer.Argument(metavar="NAME@VERSION|hf:PATH", help="A version, or a base model.")]
 
 
 def registry() -> "Registry":
-    from llmops_assets.registry.standing import Registry
+    from llmops_assets.registry.transition import Registry
 
     w = wiring()
     return Registry(w.tracking, w.records, w.catalog, w.policy)
@@ -38,10 +38,10 @@ def registry() -> "Registry":
 
 def _take(action: str, ref: str) -> list[str]:
     from llmops_assets.registry.lifecycle import NotAllowed
-    from llmops_assets.registry.standing import take
+    from llmops_assets.registry.transition import transition
 
     try:
-        return take(registry(), action, ref, actor())
+        return transition(registry(), action, ref, actor())
     except NotAllowed as error:
         fail(str(error), Exit.WITHHELD)
 
@@ -100,8 +100,8 @@ def parity(
 
     Example: `llmops model parity desk-tuned@3 --items 50`
     """
-    from llmops_assets.registry.standing import parity_key
-    from llmops_assets.serving.trial import measure_parity
+    from llmops_assets.registry.transition import parity_key
+    from llmops_assets.serving.parity_probe import measure_parity
     from resources.model_server import ServerError
 
     w = wiring()
@@ -116,7 +116,7 @@ def parity(
     if json:
         print_json(record.model_dump(mode="json"))
     else:
-        out.print(f"{model.ref}: {record.told}", markup=False)
+        out.print(f"{model.ref}: {record.explanation}", markup=False)
         if record.differences:
             columns = ["question", "kind", "evaluated", "served"]
             show("", columns, [[one[name] for name in columns] for one in record.differences])

@@ -9,7 +9,7 @@ from llmops_assets.cli.common import Json, fail, out, print_json, say, show
 from llmops_assets.specs.dataset import DATASET_TYPES
 
 if TYPE_CHECKING:
-    from llmops_assets.datasets.scan import Scan
+    from llmops_assets.datasets.reading.scan import Scan
 
 EPILOG = (
     "Exit codes: 0 scanned, however many rows are bad; 1 there is no such file, nothing in it can be read, or no row "
@@ -45,11 +45,11 @@ def scan(
 
     Example: `llmops dataset scan chats.jsonl --out scanned/`
     """
-    from llmops_assets.datasets.pseudonyms import PseudonymKeyError
-    from llmops_assets.datasets.scan import ScanError
-    from llmops_assets.datasets.scan import scan as scan_file
-    from llmops_assets.datasets.scan import tokenizer as load_tokenizer
-    from llmops_assets.datasets.toxicity_scorer import ToxicityError
+    from llmops_assets.datasets.quality.toxicity_scorer import ToxicityError
+    from llmops_assets.datasets.reading.scan import ScanError
+    from llmops_assets.datasets.reading.scan import scan as scan_file
+    from llmops_assets.datasets.reading.scan import tokenizer as load_tokenizer
+    from llmops_assets.privacy.pseudonyms import PseudonymKeyError
     from llmops_assets.specs.policy import load_policy
 
     if type is not None and type not in DATASET_TYPES:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from llmops_assets.cli.common import Json, Wait, actor, conclude, follow, now, out, print_json, show, when, wiring
-from llmops_assets.specs.records import DatasetRecord, SplitsRecord
+from llmops_assets.records.datasets import DatasetRecord, SplitsRecord
 from llmops_assets.specs.suite import JUDGE_KINDS, METRIC_NAMES, HarnessSpec, SuiteSpec
 
 app = typer.Typer(help="Evaluation suites: register, list, look at.", no_args_is_help=True)

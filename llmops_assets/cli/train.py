@@ -88,13 +88,13 @@ def status(
 
     Example: `llmops train status`
     """
-    from llmops_assets.cli import runs
+    from llmops_assets.local import runs
 
     if training is None:
-        found = list(runs.standings(limit))
+        found = list(runs.statuses(limit))
     else:
         cell = runs.cell_of(training)
-        found = [runs.standing(cell, runs.cells()[cell], runs.watcher())]
+        found = [runs.status_of(cell, runs.cells()[cell], runs.watcher())]
     if json:
         print_json([entry.as_dict() for entry in found])
         return
@@ -146,8 +146,8 @@ def logs(
 
     Example: `llmops train logs sft.yaml -f`
     """
-    from llmops_assets.cli import runs
-    from llmops_assets.specs.records import PlanRecord
+    from llmops_assets.local import runs
+    from llmops_assets.records.training import PlanRecord
     from llmops_assets.training.progress import Tail
 
     cell = runs.cell_of(training)
@@ -176,7 +176,7 @@ def stop(training: Training, json: Json = False) -> None:
 
     Example: `llmops train stop sft.yaml`
     """
-    from llmops_assets.cli import runs
+    from llmops_assets.local import runs
 
     found = runs.stop(runs.cell_of(training))
     if json:
@@ -191,7 +191,7 @@ def resume(training: Training, wait: Wait = False, json: Json = False) -> None:
 
     Example: `llmops train resume sft.yaml --wait`
     """
-    from llmops_assets.cli import runs
+    from llmops_assets.local import runs
 
     cell = runs.cell_of(training)
     since = now()

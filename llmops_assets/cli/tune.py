@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmops_assets.cli.common import Exit, Json, actor, fail, load_checked, out, pinned, print_json, say, show, wiring
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.training import AdapterRecord, PlanRecord
 from llmops_assets.specs.base import SpecError, SpecFault
 from llmops_assets.specs.names import STUDY_ACTOR
-from llmops_assets.specs.records import AdapterRecord, PlanRecord, SplitsRecord
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import progress, search
 
 if TYPE_CHECKING:
     import optuna
 
-    from llmops_assets.cli.watch import Watcher
+    from llmops_assets.local.watch import Watcher
 
 LOOK_SECONDS = 0.5
 TAKE_UP_SECONDS = 60.0
@@ -43,8 +44,8 @@ def tune(
 
     Example: `llmops tune sft.yaml --trials 20`
     """
-    from llmops_assets.cli.stack import platform
-    from llmops_assets.cli.watch import Watcher
+    from llmops_assets.local.stack import platform
+    from llmops_assets.local.watch import Watcher
 
     spec = pinned(load_checked(file, TrainJobSpec))
     if spec.search is None:
@@ -163,7 +164,7 @@ class _Driver:
         """Whether the trial has ended; what is new of it is told to the study."""
         from optuna.trial import TrialState
 
-        from llmops_assets.cli.runs import refused_by
+        from llmops_assets.local.runs import refused_by
 
         cell = trial.user_attrs[search.PARTITION]
         plan = wiring().records.find(PlanRecord, cell)
@@ -195,7 +196,7 @@ class _Driver:
         return False
 
     def _stop(self, cell: str, number: int) -> None:
-        from llmops_assets.cli.runs import stop
+        from llmops_assets.local.runs import stop
         from resources.catalog import Conflict
 
         try:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from llmops_assets.cli.common import out, say, wiring
-from llmops_assets.cli.stack import platform
+from llmops_assets.local.stack import platform
 
 
 class _Stop(Exception):

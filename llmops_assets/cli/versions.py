@@ -28,7 +28,7 @@ def history(
 
     Example: `llmops dataset history desk`
     """
-    from llmops_assets.datasets import history as made
+    from llmops_assets.datasets.versions import history as made
     from resources import pointers
 
     w = wiring()
@@ -91,8 +91,8 @@ def diff(
 
     Example: `llmops dataset diff desk@v1 desk@v2`
     """
-    from llmops_assets.datasets import diff as compare
-    from llmops_assets.datasets.history import manifest_of
+    from llmops_assets.datasets.versions import diff as compare
+    from llmops_assets.datasets.versions.history import manifest_of
     from resources import pointers
 
     w = wiring()
@@ -157,8 +157,8 @@ def checkout(
 
     Example: `llmops dataset checkout desk@prod --step clean --out desk.jsonl`
     """
-    from llmops_assets.datasets.checkout import checkout as write
-    from llmops_assets.datasets.history import manifest_of
+    from llmops_assets.datasets.versions.checkout import checkout as write
+    from llmops_assets.datasets.versions.history import manifest_of
     from resources import pointers
 
     w = wiring()
@@ -182,7 +182,7 @@ def rollback(
 
     Example: `llmops dataset rollback desk --to v1`
     """
-    from llmops_assets.datasets.history import uses
+    from llmops_assets.datasets.versions.history import uses
     from resources import pointers
 
     w = wiring()

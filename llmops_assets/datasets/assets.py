@@ -7,17 +7,20 @@ import dagster as dg
 import polars as pl
 
 from llmops_assets import plots
-from llmops_assets.automation import DUE
-from llmops_assets.datasets import clean, duplicates, page, pii, report, split, toxicity
+from llmops_assets.automation import RUN_WHEN_READY
+from llmops_assets.datasets import clean, split
 from llmops_assets.datasets.batches import Batches
-from llmops_assets.datasets.ingest import Batch, ingest
-from llmops_assets.datasets.raw import Limits
-from llmops_assets.datasets.readers import list_files
-from llmops_assets.datasets.register import rows_folder
+from llmops_assets.datasets.quality import page, report, toxicity
+from llmops_assets.datasets.reading.ingest import Batch, ingest
+from llmops_assets.datasets.reading.raw import Limits
+from llmops_assets.datasets.reading.readers import list_files
+from llmops_assets.datasets.similarity import duplicates
+from llmops_assets.datasets.versions.register import rows_folder
 from llmops_assets.partitions import dataset_versions
+from llmops_assets.privacy import pii
+from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.records import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore, config_hash
@@ -145,7 +148,7 @@ def dataset(
     **COMMON,
     deps=[dataset],
     kinds={"polars", "kiwipiepy"},
-    automation_condition=DUE,
+    automation_condition=RUN_WHEN_READY,
     description="What is in a dataset version: personal data, duplicates, quality scores, toxicity, chat-format faults "
     "and lengths, each finding with its row. Changes nothing.",
 )
@@ -215,7 +218,7 @@ def quality_report(
     **COMMON,
     deps=[dataset, quality_report],
     kinds={"polars", "parquet"},
-    automation_condition=DUE,
+    automation_condition=RUN_WHEN_READY,
     description="Rows fit to learn from: personal data masked with typed placeholders, one of each duplicate cluster, "
     "score above the policy's limit. Every dropped row keeps its reason.",
 )
@@ -278,7 +281,7 @@ def clean_dataset(
     **COMMON,
     deps=[clean_dataset],
     kinds={"polars", "parquet"},
-    automation_condition=DUE,
+    automation_condition=RUN_WHEN_READY,
     description="Train, validation and test rows: stratified, with near duplicates, equal prompts and the registered "
     "group kept together, and stable as rows are added. An evaluation suite is all test.",
 )

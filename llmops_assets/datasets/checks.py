@@ -6,12 +6,15 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from llmops_assets.datasets import duplicates, pii, report, schema, split, suites
+from llmops_assets.datasets import schema, split, suites
 from llmops_assets.datasets.assets import clean_dataset, dataset, near_of, quality_report, rows_of, splits
 from llmops_assets.datasets.batches import Batches, regrouped
+from llmops_assets.datasets.quality import personal_data, report
+from llmops_assets.datasets.similarity import duplicates
 from llmops_assets.partitions import dataset_versions
+from llmops_assets.privacy import pii
+from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.records import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
 from resources.records import Records
@@ -147,7 +150,7 @@ def no_personal_data(
     personal = pii.detector(policy.datasets.pii, context.partition_key)
     left, examples = 0, []
     for batch in regrouped(store.batches(record.manifest)):
-        spans = pii.find_in_rows(batch, record.type, personal)
+        spans = personal_data.find_in_rows(batch, record.type, personal)
         left += spans.height
         examples += [
             {"row": batch["row_id"][row], "column": column, "type": type_}

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from llmops_assets.datasets import batches, duplicates, pii
+from llmops_assets.datasets import batches
+from llmops_assets.datasets.quality import personal_data
+from llmops_assets.datasets.similarity import duplicates
+from llmops_assets.privacy import pii
 
 DROPPED = {"row_id": pl.String, "reason": pl.String, "detail": pl.String}
 CHANGES = "changes"
@@ -44,11 +47,11 @@ class Cleaning:
         # By a 128-bit hash of the normalised text; which row it was first seen in.
         seen: dict[int, str] = {}
 
-        def work(batch: pl.DataFrame) -> tuple[pii.Masked, pl.DataFrame]:
+        def work(batch: pl.DataFrame) -> tuple[personal_data.Masked, pl.DataFrame]:
             left = batch.join(self.decided, on="row_id", how="anti", maintain_order="left")
             left = left.join(scores, on="row_id", how="left", maintain_order="left")
             left = left.with_columns(pl.coalesce("quality_score", "score").alias("quality_score")).drop("score")
-            result = pii.mask_rows(left, self.dataset_type, self.personal)
+            result = personal_data.mask_rows(left, self.dataset_type, self.personal)
             whole = duplicates.normalised(result.frame, self.dataset_type)["whole"]
             return result, pl.DataFrame({"row_id": result.frame["row_id"], "a": whole.hash(1), "b": whole.hash(2)})
 
@@ -79,7 +82,7 @@ class Cleaning:
             yield frame
 
 
-def _changes(result: pii.Masked) -> pl.Series:
+def _changes(result: personal_data.Masked) -> pl.Series:
     """For each row the types that were masked in it, and how often."""
     by_row = (
         result.by_row.group_by("row", "type")

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import polars as pl
 
-from llmops_assets.datasets import batches, duplicates, texts
+from llmops_assets.datasets import batches, texts
+from llmops_assets.datasets.similarity import duplicates
 
 SPLITS = ("train", "validation", "test")
 NO_CATEGORY = "(none)"

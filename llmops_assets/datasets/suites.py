@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from llmops_assets.datasets import contamination, schema, texts
-from llmops_assets.datasets.contamination import Suite
-from llmops_assets.specs.records import CleanRecord, ContaminationRecord, DatasetRecord, SplitsRecord
+from llmops_assets.datasets import schema, texts
+from llmops_assets.datasets.similarity import contamination
+from llmops_assets.datasets.similarity.contamination import Suite
+from llmops_assets.records.datasets import CleanRecord, ContaminationRecord, DatasetRecord, SplitsRecord
 from llmops_assets.verdict import Verdict
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
@@ -70,7 +71,7 @@ def _compare(splits: SplitsRecord, suites: Mapping[str, str], store: DatasetStor
         suites=dict(suites),
         judged=found.judged,
         too_short=found.too_short,
-        seen={name: found.found.filter(suite=name).height for name in suites},
+        leaked={name: found.found.filter(suite=name).height for name in suites},
         items=found.found.head(SHOWN).to_dicts(),
     )
 

@@ -5,15 +5,15 @@ import os
 import dagster as dg
 import msgspec
 
-from llmops_assets.datasets.readers import list_files
-from llmops_assets.datasets.register import GENERATED
-from llmops_assets.datasets.report import markdown_table
+from llmops_assets.datasets.quality.report import markdown_table
+from llmops_assets.datasets.reading.readers import list_files
+from llmops_assets.datasets.versions.register import GENERATED
 from llmops_assets.documents import work
 from llmops_assets.documents.client import ChatModel, Unusable
 from llmops_assets.documents.generate import generate, template_hash
 from llmops_assets.partitions import dataset_versions
+from llmops_assets.records.documents import QuestionAnswersRecord
 from llmops_assets.specs.dataset import GenerationSpec
-from llmops_assets.specs.records import QuestionAnswersRecord
 from llmops_assets.specs.settings import Settings
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog

@@ -8,7 +8,7 @@ from llmops_assets.documents import verdicts
 from llmops_assets.documents.assets import question_answers
 from llmops_assets.page import check_result
 from llmops_assets.partitions import dataset_versions
-from llmops_assets.specs.records import QuestionAnswersRecord
+from llmops_assets.records.documents import QuestionAnswersRecord
 from resources.catalog import Catalog
 from resources.records import Records
 

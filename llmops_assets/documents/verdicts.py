@@ -1,7 +1,7 @@
 """What the checks on generated rows say."""
 
+from llmops_assets.records.documents import QuestionAnswersRecord
 from llmops_assets.specs.dataset import GenerationSpec
-from llmops_assets.specs.records import QuestionAnswersRecord
 from llmops_assets.verdict import Verdict
 
 

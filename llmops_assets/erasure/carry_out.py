@@ -13,15 +13,17 @@ import msgspec
 import polars as pl
 from upath import UPath
 
-from llmops_assets.datasets import checkout
-from llmops_assets.datasets.readers import list_files
+from llmops_assets.datasets.reading.readers import list_files
+from llmops_assets.datasets.versions import checkout
 from llmops_assets.documents.work import PASSAGES
 from llmops_assets.erasure import documents
 from llmops_assets.erasure.plan import Found, Plan, Platform, evaluations, raw_files
 from llmops_assets.erasure.search import Wanted, drop_lines, name_without, without
+from llmops_assets.records.datasets import DatasetRecord
+from llmops_assets.records.evaluation import EvaluationRecord
+from llmops_assets.records.training import AdapterRecord, PlanRecord
 from llmops_assets.specs.dataset import GenerationSpec
 from llmops_assets.specs.names import split_versioned
-from llmops_assets.specs.records import AdapterRecord, DatasetRecord, EvaluationRecord, PlanRecord
 from resources import dataset_gc, erasures, pointers
 from resources.artifacts import write_bytes_atomically
 from resources.encryption import Keyring, is_sealed
@@ -246,7 +248,7 @@ def _bury(platform: Platform, key: str, reason: str) -> dataset_gc.Freed:
     """Delete everything that a version consists of; its registration and its figures stay on record."""
     erasures.mark_erased(platform.catalog, key)
     theirs = [manifest.id for manifest in platform.store.manifests() if manifest.dataset == key]
-    freed = dataset_gc.bury(platform.store, theirs, reason)
+    freed = dataset_gc.delete_versions(platform.store, theirs, reason)
     for folder in ("uploads", "reports", "generated"):
         path = platform.artifacts.upath(folder, key)
         if path.exists():

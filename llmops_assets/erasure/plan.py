@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from llmops_assets.datasets.raw import Limits
-from llmops_assets.datasets.readers import list_files
+from llmops_assets.datasets.reading.raw import Limits
+from llmops_assets.datasets.reading.readers import list_files
 from llmops_assets.erasure import documents
 from llmops_assets.erasure.search import (
     RawFile,
@@ -17,15 +17,12 @@ from llmops_assets.erasure.search import (
     search_file,
     successor,
 )
+from llmops_assets.records.evaluation import EvaluationRecord
+from llmops_assets.records.registry import RegisteredModelRecord
+from llmops_assets.records.training import MergedModelRecord, PlanRecord
 from llmops_assets.specs.dataset import GenerationSpec
 from llmops_assets.specs.names import split_versioned, training_key
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.records import (
-    EvaluationRecord,
-    MergedModelRecord,
-    PlanRecord,
-    RegisteredModelRecord,
-)
 from resources import erasures
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog, Dataset, NotFound

@@ -15,8 +15,8 @@ import polars as pl
 from upath import UPath
 
 from llmops_assets.datasets import split, texts
-from llmops_assets.datasets.raw import DEFAULT_LIMITS, Limits
-from llmops_assets.datasets.readers import read_file
+from llmops_assets.datasets.reading.raw import DEFAULT_LIMITS, Limits
+from llmops_assets.datasets.reading.readers import read_file
 from resources.encryption import NO_KEYS, Keyring
 
 SHORTEST = 2

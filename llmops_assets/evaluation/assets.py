@@ -9,23 +9,18 @@ from typing import Any
 import dagster as dg
 
 from llmops_assets import plots
-from llmops_assets.automation import DUE
+from llmops_assets.automation import RUN_WHEN_READY
 from llmops_assets.evaluation import report
 from llmops_assets.evaluation.answers import Model
-from llmops_assets.evaluation.case import Case, Identity, Rival, Rows, Worst
+from llmops_assets.evaluation.case import Baseline, Case, Identity, Rows, Worst
 from llmops_assets.evaluation.evaluate import evaluate, record_hash
 from llmops_assets.evaluation.gate import GateOutcome, judge_gate
-from llmops_assets.evaluation.seen import seen_suites
+from llmops_assets.evaluation.leakage import seen_suites
 from llmops_assets.partitions import trainings
+from llmops_assets.records.datasets import DatasetRecord, SplitsRecord
+from llmops_assets.records.evaluation import EvaluationRecord
+from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.records import (
-    AdapterRecord,
-    DatasetRecord,
-    EvaluationRecord,
-    MergedModelRecord,
-    PlanRecord,
-    SplitsRecord,
-)
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
@@ -45,7 +40,7 @@ from resources.trainer import Trainer
     kinds={"python", "pytorch", "mlflow"},
     owners=["team:ml"],
     code_version="1",
-    automation_condition=DUE,
+    automation_condition=RUN_WHEN_READY,
     description="Scores of the model and of its base on the same held-out items, each with its 95 % interval, and the "
     "wrong answers. Accuracy for models that answer; perplexity and bits per byte for pre-trained ones.",
 )
@@ -79,7 +74,7 @@ def evaluation(
         cache=artifacts.path("answers"),
         worker=trainer,
         context=context,
-        base=Rival("base", base.ref, Model(base.path, base.content_hash, **run_with)) if base else None,
+        base=Baseline("base", base.ref, Model(base.path, base.content_hash, **run_with)) if base else None,
         production=_production(tracking, spec.output.artifact_name, merged.content_hash, run_with),
         policy=policy.evaluation,
         others={name: Model(path, digest, **run_with) for name, (path, digest) in other_models(plan).items()},
@@ -91,7 +86,7 @@ def evaluation(
     gate = judge_gate(record, policy.gates[spec.job_type])
     picture = report.plot(record, gate)
     seen = seen_suites(plan, asked, catalog, records, store)
-    record = record.model_copy(update={"report": str(folder / "report.html"), "seen": seen})
+    record = record.model_copy(update={"report": str(folder / "report.html"), "leaked": seen})
     _write(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), artifacts.keys)
     _write(folder / "report.html", report.html(cell, record, gate, worst, plots.data_uri(picture)), artifacts.keys)
     records.save(cell, record)
@@ -108,7 +103,7 @@ def evaluation(
 
 def other_models(plan: PlanRecord) -> dict[str, tuple[str, str]]:
     """Folder and hash of the models that a training is judged with beside its own and its base."""
-    found = {name: (model.path, model.content_hash) for name, model in plan.companions.items()}
+    found = {name: (model.path, model.content_hash) for name, model in plan.auxiliary_models.items()}
     trained = Path(plan.model_dir) / "reward"
     if "reward" not in found and (facts := folders.facts(trained)) is not None:
         found["reward"] = (str(trained), facts["content_hash"])
@@ -120,7 +115,7 @@ def suites_of(spec: TrainJobSpec, policy: Policy) -> list[str]:
     return list(dict.fromkeys([*spec.evaluation.suites, *policy.evaluation.suites.get(spec.job_type, [])]))
 
 
-def _production(tracking: Tracking, name: str, content_hash: str, run_with: dict[str, Any]) -> Rival | None:
+def _production(tracking: Tracking, name: str, content_hash: str, run_with: dict[str, Any]) -> Baseline | None:
     """The version of this model that users have now, where there is one and it is another."""
     try:
         model = tracking.model(f"{name}@production")
@@ -128,7 +123,7 @@ def _production(tracking: Tracking, name: str, content_hash: str, run_with: dict
         return None
     if model.content_hash == content_hash or not Path(model.path).exists():
         return None
-    return Rival("production", model.ref, Model(model.path, model.content_hash, **run_with))
+    return Baseline("production", model.ref, Model(model.path, model.content_hash, **run_with))
 
 
 def _suites(records: Records, store: DatasetStore, catalog: Catalog, names: list[str]) -> dict[str, Rows]:

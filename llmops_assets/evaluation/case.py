@@ -8,8 +8,8 @@ from typing import Any
 import polars as pl
 
 from llmops_assets.evaluation.answers import Model, Worker
+from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.specs.policy import EvaluationPolicy
-from llmops_assets.specs.records import EvaluationRecord
 from llmops_assets.specs.suite import SuiteSpec
 from llmops_assets.specs.training import TrainJobSpec
 
@@ -37,7 +37,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     """A model that is asked the same items for comparison: `name` is what its figures are marked with."""
 
     name: str
@@ -62,16 +62,16 @@ class Case:
     cache: Path
     worker: Worker
     context: Any | None = None
-    base: Rival | None = None
-    production: Rival | None = None
+    base: Baseline | None = None
+    production: Baseline | None = None
     policy: EvaluationPolicy = field(default_factory=EvaluationPolicy)
     others: Mapping[str, Model] = field(default_factory=dict)
     """Models that this job type is judged with: `reward` (RLHF), `retriever` (RAG_TUNING, the untrained one)."""
     pooling: str | None = None
 
     @property
-    def rivals(self) -> list[Rival]:
-        return [rival for rival in (self.base, self.production) if rival is not None]
+    def baselines(self) -> list[Baseline]:
+        return [baseline for baseline in (self.base, self.production) if baseline is not None]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Evaluates a model that answers: asks it and its rivals the same items, and makes the record of it."""
+"""Evaluates a model that answers: asks it and its baselines the same items, and makes the record of it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,9 +7,10 @@ from typing import Any
 from llmops_assets.evaluation import harness
 from llmops_assets.evaluation.answers import Model, ask, choose, has_chat_template, similarity
 from llmops_assets.evaluation.case import Case, Evaluated, Rows, told
+from llmops_assets.evaluation.chat_results import ChatEvaluation
 from llmops_assets.evaluation.differences import paired, versus_base
+from llmops_assets.evaluation.error_analysis import worst_answers
 from llmops_assets.evaluation.figures import figures_of, wanted
-from llmops_assets.evaluation.judged import ChatEvaluation
 from llmops_assets.evaluation.llm_judge import Verdicts, judge
 from llmops_assets.evaluation.speed import speed_metrics
 from llmops_assets.evaluation.suites import (
@@ -23,8 +24,7 @@ from llmops_assets.evaluation.suites import (
     items_of,
     score,
 )
-from llmops_assets.evaluation.worst import worst_answers
-from llmops_assets.specs.records import Difference, EvaluationRecord, Metric
+from llmops_assets.records.evaluation import Difference, EvaluationRecord, Metric
 from llmops_assets.specs.suite import MetricName, SuiteSpec
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training.folders import content_hash
@@ -34,7 +34,7 @@ _CALLED = {"tuned": "The model", "base": "The base", "production": "The model in
 
 
 def evaluate(case: Case) -> Evaluated:
-    """The model's answers to its test split and suites, beside those of its rivals."""
+    """The model's answers to its test split and suites, beside those of its baselines."""
     suites = chat_suites(case.spec, case.test, case.suites)
     result = evaluate_chat(case, suites)
     record = chat_record(case, result)
@@ -64,7 +64,7 @@ def chat_suites(spec: TrainJobSpec, test: Rows, suites: Mapping[str, Rows]) -> d
 
 
 def evaluate_chat(case: Case, suites: Mapping[str, Sequence[Item]]) -> ChatEvaluation:
-    """Ask the model, and its rivals as far as they can be asked, every item of every suite, and judge the answers."""
+    """Ask the model, and its baselines as far as they can be asked, every item of every suite, and judge them."""
     settings: dict[str, Any] = {}
     seconds = 0.0
     scored: dict[str, dict[str, list[Scored]]] = {}
@@ -72,7 +72,7 @@ def evaluate_chat(case: Case, suites: Mapping[str, Sequence[Item]]) -> ChatEvalu
     notes, latency = [], []
     if case.base is None:
         notes.append("There is no base: the model was made from nothing")
-    models = {"tuned": case.tuned} | {rival.name: rival.model for rival in case.rivals}
+    models = {"tuned": case.tuned} | {baseline.name: baseline.model for baseline in case.baselines}
     for name, model in models.items():
         asked = suites if name == "tuned" else _askable(model, suites)
         if missing := [suite for suite in suites if suite not in asked]:
@@ -197,10 +197,10 @@ def chat_record(case: Case, evaluation: ChatEvaluation) -> EvaluationRecord:
     suite_of_categories = headline[0].item.suite
     every = [s for scored in evaluation.tuned.values() for s in scored]
     differences = [
-        compare(suite, rival.name, rival.ref, scored, evaluation.scored[rival.name][suite])
-        for rival in case.rivals
+        compare(suite, baseline.name, baseline.ref, scored, evaluation.scored[baseline.name][suite])
+        for baseline in case.baselines
         for suite, scored in evaluation.tuned.items()
-        if suite in evaluation.scored[rival.name]
+        if suite in evaluation.scored[baseline.name]
     ]
     return EvaluationRecord(
         dataset=identity.dataset,
@@ -247,7 +247,7 @@ def compare(suite: str, against: str, ref: str, tuned: Sequence[Scored], other: 
 def chat_rows(evaluation: ChatEvaluation) -> list[dict[str, Any]]:
     """One row an item, as the answers file has them."""
     rows = []
-    rivals = [name for name in evaluation.scored if name != "tuned"]
+    baselines = [name for name in evaluation.scored if name != "tuned"]
     for suite, scored in evaluation.tuned.items():
         for number, s in enumerate(scored):
             row = {
@@ -265,7 +265,7 @@ def chat_rows(evaluation: ChatEvaluation) -> list[dict[str, Any]]:
                 "token_ids": list(s.answer.token_ids) if s.answer else [],
                 "prompt_ids": list(s.answer.prompt_ids) if s.answer else [],
             }
-            for name in rivals:
+            for name in baselines:
                 if suite in evaluation.scored[name]:
                     other = evaluation.scored[name][suite][number]
                     row |= {f"{name}_got": other.text, f"{name}_correct": other.right}

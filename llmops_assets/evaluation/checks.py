@@ -10,8 +10,9 @@ from llmops_assets.evaluation.gate import judge_gate
 from llmops_assets.evaluation.report import number
 from llmops_assets.page import check_result
 from llmops_assets.partitions import trainings
+from llmops_assets.records.evaluation import EvaluationRecord
+from llmops_assets.records.training import PlanRecord
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.records import EvaluationRecord, PlanRecord
 from llmops_assets.verdict import Verdict
 from resources.records import Records
 

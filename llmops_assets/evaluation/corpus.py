@@ -10,7 +10,7 @@ from llmops_assets.evaluation import metrics as m
 from llmops_assets.evaluation.answers import Likelihood, measure
 from llmops_assets.evaluation.case import Case, Evaluated, Identity, Worst, told
 from llmops_assets.evaluation.suites import TEST, Document, as_metric, documents_of
-from llmops_assets.specs.records import EvaluationRecord
+from llmops_assets.records.evaluation import EvaluationRecord
 
 WORST = 20
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from llmops_assets.evaluation import metrics as m
-from llmops_assets.specs.records import Difference
+from llmops_assets.records.evaluation import Difference
 
 
 def versus_base(differences: Sequence[Difference]) -> dict[str, dict[str, float]]:

@@ -8,7 +8,7 @@ from typing import Any
 from llmops_assets.evaluation import chat, corpus, preference, rag, retrieval
 from llmops_assets.evaluation.case import Case, Evaluated
 from llmops_assets.evaluation.speed import SPEED
-from llmops_assets.specs.records import EvaluationRecord
+from llmops_assets.records.evaluation import EvaluationRecord
 
 EVALUATORS: dict[str, Callable[[Case], Evaluated]] = {
     "PRETRAIN": corpus.evaluate,

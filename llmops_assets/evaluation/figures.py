@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from llmops_assets.evaluation import text_metrics as texts
 from llmops_assets.evaluation.metrics import Estimate
 from llmops_assets.evaluation.suites import Scored, as_metric, labels_of, suite_metrics
-from llmops_assets.specs.records import Metric
+from llmops_assets.records.evaluation import Metric
 from llmops_assets.specs.suite import MetricName
 
 FREE_TEXT: tuple[MetricName, ...] = ("bleu", "chrf", "rouge_l")

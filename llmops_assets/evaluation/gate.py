@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from llmops_assets.records.evaluation import EvaluationRecord, Metric
 from llmops_assets.specs.policy import Gate
-from llmops_assets.specs.records import EvaluationRecord, Metric
 
 
 @dataclass(frozen=True)

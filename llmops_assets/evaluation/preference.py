@@ -20,7 +20,7 @@ from llmops_assets.evaluation.answers import Model, ask, kept
 from llmops_assets.evaluation.case import Case, Evaluated, Worst, told
 from llmops_assets.evaluation.differences import paired, versus_base
 from llmops_assets.evaluation.suites import NO_CATEGORY, TEST, Answer, Item, as_metric
-from llmops_assets.specs.records import Difference, EvaluationRecord, Metric
+from llmops_assets.records.evaluation import Difference, EvaluationRecord, Metric
 
 WORST = 20
 WIN_RATE = "win_rate"
@@ -174,20 +174,20 @@ def _rewarded(case: Case, pairs: Sequence[Pair], settings: dict[str, Any]) -> Pa
     scores = Scores([r["chosen"] for r in rows], [r["rejected"] for r in rows])
     answers_file = _rows(pairs, scores)
     figures, differences = [as_metric(_mean(scores.margins()), TEST, "preference_margin")], []
-    for rival in case.rivals:
+    for baseline in case.baselines:
         said = {}
-        for name, model in (("tuned", case.tuned), (rival.name, rival.model)):
+        for name, model in (("tuned", case.tuned), (baseline.name, baseline.model)):
             said[name], result = _answers(case, model, pairs)
             settings[name] = told(result) | {"model_hash": model.content_hash}
-        wins = _duel(case, judge, pairs, said["tuned"], said[rival.name])
+        wins = _duel(case, judge, pairs, said["tuned"], said[baseline.name])
         better, worse = [w > 0 for w in wins], [w < 0 for w in wins]
         half = [0.5 * (1 + a - b) for a, b in zip(better, worse, strict=True)]
-        if rival.name == "base":
+        if baseline.name == "base":
             figures.append(as_metric(_mean(half), TEST, WIN_RATE))
             for row, mine, other, won in zip(answers_file, said["tuned"], said["base"], wins, strict=True):
                 row |= {"got": mine.text, "base_got": other.text, "win": won > 0}
-        changed = sum(a.text != b.text for a, b in zip(said["tuned"], said[rival.name], strict=True))
-        differences.append(paired(TEST, rival.name, rival.model.content_hash, better, worse, changed=changed))
+        changed = sum(a.text != b.text for a, b in zip(said["tuned"], said[baseline.name], strict=True))
+        differences.append(paired(TEST, baseline.name, baseline.model.content_hash, better, worse, changed=changed))
     return scores, figures, differences, answers_file
 
 

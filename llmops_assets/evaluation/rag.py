@@ -11,6 +11,7 @@ import polars as pl
 
 from llmops_assets.evaluation import chat
 from llmops_assets.evaluation.case import Case, Evaluated, told
+from llmops_assets.evaluation.error_analysis import worst_answers
 from llmops_assets.evaluation.retrieval import (
     DEPTH,
     Query,
@@ -21,8 +22,7 @@ from llmops_assets.evaluation.retrieval import (
     search,
 )
 from llmops_assets.evaluation.suites import TEST, Item, items_of
-from llmops_assets.evaluation.worst import worst_answers
-from llmops_assets.specs.records import Metric
+from llmops_assets.records.evaluation import Metric
 from llmops_assets.training.reader import asked
 
 GOLD = "gold"

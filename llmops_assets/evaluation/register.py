@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llmops_assets.datasets.register import register
+from llmops_assets.datasets.versions.register import register
 from llmops_assets.evaluation import formats, harness
 from llmops_assets.evaluation.answers import Worker
 from llmops_assets.specs.dataset import DatasetSpec

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llmops_assets import plots
 from llmops_assets.evaluation.case import Worst
 from llmops_assets.evaluation.gate import GateOutcome, interval
-from llmops_assets.specs.records import EvaluationRecord, Metric
+from llmops_assets.records.evaluation import EvaluationRecord, Metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ def seen_lines(record: EvaluationRecord) -> list[str]:
     """What must be said of each suite that the model was trained on."""
     return [
         f"⚠ {share:.1%} of the items of {suite} stand in training rows: what it scores there says little"
-        for suite, share in record.seen.items()
+        for suite, share in record.leaked.items()
     ]
 
 
@@ -41,7 +41,14 @@ def metric_table(record: EvaluationRecord) -> str:
     return table(
         ("suite", "metric", "model", "value", "95 % interval", "n"),
         [
-            (m.suite + (" ⚠" if m.suite in record.seen else ""), m.name, m.model, number(m.value), _bounds(m), str(m.n))
+            (
+                m.suite + (" ⚠" if m.suite in record.leaked else ""),
+                m.name,
+                m.model,
+                number(m.value),
+                _bounds(m),
+                str(m.n),
+            )
             for m in record.metrics
         ],
     )

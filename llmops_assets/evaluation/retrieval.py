@@ -15,7 +15,7 @@ from llmops_assets.evaluation.answers import Model, kept
 from llmops_assets.evaluation.case import Case, Evaluated, Worst, told
 from llmops_assets.evaluation.differences import paired, versus_base
 from llmops_assets.evaluation.suites import NO_CATEGORY, TEST, as_metric
-from llmops_assets.specs.records import Difference, EvaluationRecord, Metric
+from llmops_assets.records.evaluation import Difference, EvaluationRecord, Metric
 
 DEPTH = 10
 WORST = 20
@@ -147,7 +147,7 @@ def evaluate(case: Case) -> Evaluated:
     check_corpus(passages)
     found: dict[str, list[Found]] = {}
     settings, seconds = {}, 0.0
-    for name, model in {"tuned": case.tuned, **{rival.name: rival.model for rival in case.rivals}}.items():
+    for name, model in {"tuned": case.tuned, **{baseline.name: baseline.model for baseline in case.baselines}}.items():
         found[name], result = search(case, model, queries, passages)
         settings[name] = told(result) | {"model_hash": model.content_hash}
         seconds += result["seconds"]

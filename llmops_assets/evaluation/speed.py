@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from llmops_assets.evaluation.metrics import bootstrap
-from llmops_assets.specs.records import Metric
+from llmops_assets.records.evaluation import Metric
 
 SPEED = "speed"
 """Suite under which these figures are recorded: two runs never share them, so they are no part of a result's hash."""

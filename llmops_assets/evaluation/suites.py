@@ -12,7 +12,7 @@ import polars as pl
 
 from llmops_assets.evaluation.judge import Judge, is_refusal, normalise
 from llmops_assets.evaluation.metrics import Estimate, clustered_wilson, macro_f1
-from llmops_assets.specs.records import Metric
+from llmops_assets.records.evaluation import Metric
 from llmops_assets.specs.suite import JudgeKind, LengthNorm, SuiteSpec
 
 NO_CATEGORY = "(none)"

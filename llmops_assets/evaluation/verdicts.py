@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from llmops_assets.evaluation.gate import interval, judge_gate
 from llmops_assets.evaluation.suites import TEST
+from llmops_assets.records.evaluation import Difference, EvaluationRecord
 from llmops_assets.specs.policy import EvaluationPolicy, Forgetting, Gate, Regression
-from llmops_assets.specs.records import Difference, EvaluationRecord
 from llmops_assets.verdict import Verdict
 
 ALPHA = 0.05
@@ -125,8 +125,10 @@ def further_gates(record: EvaluationRecord, gates: Sequence[Gate]) -> Verdict:
 
 def suites_unseen(record: EvaluationRecord, limit: float) -> Verdict:
     """The training rows hold no more than the share `limit` of the items of any suite that the model was asked."""
-    over = {suite: share for suite, share in record.seen.items() if share > limit}
-    figures: dict[str, float | int | str] = {f"share of {name}": round(share, 4) for name, share in record.seen.items()}
+    over = {suite: share for suite, share in record.leaked.items() if share > limit}
+    figures: dict[str, float | int | str] = {
+        f"share of {name}": round(share, 4) for name, share in record.leaked.items()
+    }
     if not over:
         return Verdict(True, f"At most {limit:.0%} of the items of any suite stands in training rows.", figures)
     which = ", ".join(f"{share:.1%} of {suite}" for suite, share in over.items())

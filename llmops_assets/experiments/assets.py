@@ -11,8 +11,8 @@ from llmops_assets.experiments import report
 from llmops_assets.experiments.analysis import ARMS, analyse, plan_of
 from llmops_assets.experiments.decision import Decision, decide
 from llmops_assets.partitions import experiments
+from llmops_assets.records.experiments import AbReportRecord
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.records import AbReportRecord
 from resources.catalog import Catalog, Experiment
 from resources.records import Records
 

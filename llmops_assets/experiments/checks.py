@@ -6,7 +6,7 @@ from llmops_assets.experiments import verdicts
 from llmops_assets.experiments.assets import ab_report
 from llmops_assets.page import check_result
 from llmops_assets.partitions import experiments
-from llmops_assets.specs.records import AbReportRecord
+from llmops_assets.records.experiments import AbReportRecord
 from resources.records import Records
 
 

@@ -1,7 +1,7 @@
 """What the checks say about an A/B report: passed or not, and what to do."""
 
 from llmops_assets.experiments.decision import MAX_INCONSTANT_SHARE
-from llmops_assets.specs.records import AbReportRecord
+from llmops_assets.records.experiments import AbReportRecord
 from llmops_assets.verdict import Verdict
 
 

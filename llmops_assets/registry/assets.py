@@ -10,23 +10,17 @@ from llmops_assets import plots
 from llmops_assets.evaluation.gate import interval, judge_gate
 from llmops_assets.evaluation.verdicts import withholding
 from llmops_assets.partitions import trainings
+from llmops_assets.records.datasets import CleanRecord, SplitsRecord
+from llmops_assets.records.evaluation import EvaluationRecord
+from llmops_assets.records.registry import QuantizedModelRecord, RegisteredModelRecord
+from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.registry import compare_report
 from llmops_assets.registry.card import CardFacts, model_card
 from llmops_assets.registry.compare import compare
+from llmops_assets.registry.compared_model import compared_model_of
 from llmops_assets.registry.lineage import lineage
-from llmops_assets.registry.quantized import UNFIT, Original, Workshop, form_row, make_form, register_form
-from llmops_assets.registry.sides import side_of
+from llmops_assets.registry.quantized import UNFIT, CompressionContext, Original, form_row, make_form, register_form
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.records import (
-    AdapterRecord,
-    CleanRecord,
-    EvaluationRecord,
-    MergedModelRecord,
-    PlanRecord,
-    QuantizedModelRecord,
-    RegisteredModelRecord,
-    SplitsRecord,
-)
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from resources.artifacts import Artifacts
@@ -206,11 +200,11 @@ def quantized_model(
     kept = {m.scheme: m for m in known.models} if known and known.model_hash == merged.content_hash else {}
     base = records.find(RegisteredModelRecord, cell)
     original = Original(plan, merged, evaluation, records.load(SplitsRecord, plan.dataset))
-    shop = Workshop(store, artifacts, trainer, engines, policy, settings, context)
+    compression = CompressionContext(store, artifacts, trainer, engines, policy, settings, context)
     for scheme in config.schemes or policy.registry.compression.schemes:
         context.log.info("compressing to %s", scheme)
         try:
-            one = make_form(scheme, original, shop)
+            one = make_form(scheme, original, compression)
         except EngineError as error:
             raise dg.Failure(f"{cell} was not compressed to {scheme}: {error}", allow_retries=False) from error
         if one.passed and base is not None:
@@ -240,7 +234,10 @@ def _versus_production(
 ) -> dict[str, dg.MetadataValue]:
     """Tables and a plot against the version that is in production, where there is another one and its answers are."""
     try:
-        sides = [side_of(tracking.model(f"{record.name}@production"), records), side_of(record, records)]
+        sides = [
+            compared_model_of(tracking.model(f"{record.name}@production"), records),
+            compared_model_of(record, records),
+        ]
     except (UnknownModel, FileNotFoundError):
         return {}
     if sides[0].ref == sides[1].ref:

@@ -9,9 +9,11 @@ import yaml
 from llmops_assets.evaluation.gate import GateOutcome
 from llmops_assets.evaluation.report import category_table, metric_table, seen_lines, versus_base_table
 from llmops_assets.evaluation.suites import TEST
+from llmops_assets.records.datasets import CleanRecord
+from llmops_assets.records.evaluation import EvaluationRecord
+from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.registry import card_jobs
 from llmops_assets.specs.dataset import DatasetSpec
-from llmops_assets.specs.records import AdapterRecord, CleanRecord, EvaluationRecord, MergedModelRecord, PlanRecord
 from llmops_assets.specs.training import TrainJobSpec
 
 UNKNOWN_LICENSE = "unknown"

@@ -5,11 +5,12 @@ import dagster as dg
 from llmops_assets.erasure.affected import learned_nothing_erased
 from llmops_assets.page import check_result
 from llmops_assets.partitions import trainings
+from llmops_assets.records.registry import ParityRecord, QuantizedModelRecord, RegisteredModelRecord
+from llmops_assets.records.training import PlanRecord
 from llmops_assets.registry.assets import quantized_model, registered_model
-from llmops_assets.registry.standing import parity_key
-from llmops_assets.serving.trial import holds, measure_parity
+from llmops_assets.registry.transition import parity_key
+from llmops_assets.serving.parity_probe import holds, measure_parity
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.records import ParityRecord, PlanRecord, QuantizedModelRecord, RegisteredModelRecord
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
 from resources.model_server import ModelServers, ServerError
@@ -49,7 +50,7 @@ def served_as_evaluated(
     return dg.AssetCheckResult(
         passed=parity.passed,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=parity.told,
+        description=parity.explanation,
         metadata={"items": parity.items} | ({"differing": dg.MetadataValue.table(table)} if table else {}),
     )
 
@@ -78,6 +79,6 @@ def little_lost(context: dg.AssetCheckExecutionContext, records: dg.ResourcePara
     return dg.AssetCheckResult(
         passed=not failed,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=" ".join(one.told for one in failed or made),
+        description=" ".join(one.explanation for one in failed or made),
         metadata={f"{one.scheme} {one.figure}": one.difference for one in made},
     )

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from llmops_assets.evaluation.metrics import Estimate, bootstrap, mcnemar
-from llmops_assets.specs.records import EvaluationRecord, Metric
+from llmops_assets.records.evaluation import EvaluationRecord, Metric
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedModel:
     """One of the two: its evaluation with the rows of its answers file, its spec, and facts of its data."""
 
     ref: str
@@ -49,7 +49,7 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
 
 
-def compare(first: Side, second: Side) -> Comparison:
+def compare(first: ComparedModel, second: ComparedModel) -> Comparison:
     """Compare two models. Nothing is asked again: the answers are those of their evaluations."""
     paired, answers, notes = [], [], []
     suites = list(dict.fromkeys(row["suite"] for row in [*first.rows, *second.rows]))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmops_assets import plots
 from llmops_assets.evaluation.report import number, table
+from llmops_assets.records.evaluation import Metric
 from llmops_assets.registry.compare import Comparison
-from llmops_assets.specs.records import Metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

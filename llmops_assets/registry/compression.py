@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 
 from llmops_assets.evaluation.metrics import Estimate, bootstrap, mcnemar
+from llmops_assets.records.evaluation import EvaluationRecord, Metric
 from llmops_assets.specs.policy import Compression, Gate
-from llmops_assets.specs.records import EvaluationRecord, Metric
 from llmops_assets.verdict import Verdict
 from resources.encryption import NO_KEYS, Keyring
 

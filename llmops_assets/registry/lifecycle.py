@@ -21,7 +21,7 @@ _MAY_FOLLOW: dict[Action, tuple[State, ...]] = {
 
 
 @dataclass(frozen=True)
-class Standing:
+class TransitionEvidence:
     """All that a step is judged by.
 
     `gate` and `parity` are None where the question was never asked, else a pair of (passed, what was found). `erasure`
@@ -74,7 +74,7 @@ class Step:
             raise NotAllowed(self.action, self.ref, self.refusals)
 
 
-def judge(action: Action, standing: Standing) -> Step:
+def judge(action: Action, standing: TransitionEvidence) -> Step:
     """Hold `action` against where the version stands; every reason against it is told at once."""
     refusals = _order(action, standing)
     if action != "archive":
@@ -82,7 +82,7 @@ def judge(action: Action, standing: Standing) -> Step:
     return Step(action, standing.ref, LEADS_TO[action], refusals)
 
 
-def _order(action: Action, standing: Standing) -> list[Refusal]:
+def _order(action: Action, standing: TransitionEvidence) -> list[Refusal]:
     ref, state = standing.ref, standing.state
     if state == LEADS_TO[action]:
         return [Refusal(f"{ref} is {state} already", "There is nothing to do")]
@@ -104,7 +104,7 @@ def _order(action: Action, standing: Standing) -> list[Refusal]:
     return [Refusal(f"{ref} is {state}, which does not lead to {LEADS_TO[action]}", "Archive it, or promote another")]
 
 
-def _evidence(action: Action, standing: Standing) -> list[Refusal]:
+def _evidence(action: Action, standing: TransitionEvidence) -> list[Refusal]:
     refusals = []
     if not standing.evaluated:
         refusals.append(

@@ -5,8 +5,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.records import SplitsRecord
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 

@@ -8,16 +8,12 @@ from typing import Any
 from llmops_assets.evaluation.answers import Model
 from llmops_assets.evaluation.case import Case, Identity, Rows
 from llmops_assets.evaluation.evaluate import evaluate
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.evaluation import EvaluationRecord
+from llmops_assets.records.registry import CompressedModel, RegisteredModelRecord
+from llmops_assets.records.training import MergedModelRecord, PlanRecord
 from llmops_assets.registry import compression
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.records import (
-    CompressedModel,
-    EvaluationRecord,
-    MergedModelRecord,
-    PlanRecord,
-    RegisteredModelRecord,
-    SplitsRecord,
-)
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
@@ -44,7 +40,7 @@ class Original:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class CompressionContext:
     """What makes and evaluates a form. `context` is Dagster's, or None for a plain child process."""
 
     store: DatasetStore
@@ -56,14 +52,14 @@ class Workshop:
     context: Any | None = None
 
 
-def make_form(scheme: str, original: Original, shop: Workshop) -> CompressedModel:
+def make_form(scheme: str, original: Original, compression: CompressionContext) -> CompressedModel:
     """The model of `scheme`, made or found whole, with what it lost against the original on the same items.
 
     Raises EngineError when the engine is missing or fails.
     """
-    plan, merged, policy, keys = original.plan, original.merged, shop.policy, shop.artifacts.keys
+    plan, merged, policy, keys = original.plan, original.merged, compression.policy, compression.artifacts.keys
     spec = TrainJobSpec.model_validate(plan.spec)
-    folder, facts = _compress(scheme, plan, merged, shop.engines, policy, shop.settings, keys)
+    folder, facts = _compress(scheme, plan, merged, compression.engines, policy, compression.settings, keys)
     answers = Path(plan.model_dir) / "evaluation" / plan.recipe / f"answers-{scheme}.jsonl"
     on_gpu = spec.resources.gpus > 0
     digest = folders.content_hash(folder)
@@ -73,12 +69,12 @@ def make_form(scheme: str, original: Original, shop: Workshop) -> CompressedMode
         identity=Identity(plan.dataset, plan.recipe, plan.training_key),
         spec=spec,
         tuned=Model(str(folder), digest, **run_with),
-        test=Rows(splits.type, shop.store.read(splits.manifests["test"]), cluster_by=splits.group_by),
+        test=Rows(splits.type, compression.store.read(splits.manifests["test"]), cluster_by=splits.group_by),
         suites={},
         answers=answers,
-        cache=shop.artifacts.path("answers"),
-        worker=shop.trainer,
-        context=shop.context,
+        cache=compression.artifacts.path("answers"),
+        worker=compression.trainer,
+        context=compression.context,
         policy=policy.evaluation,
     )
     evaluated = evaluate(case)
@@ -103,7 +99,7 @@ def make_form(scheme: str, original: Original, shop: Workshop) -> CompressedMode
         kl=facts["kl"],
         versus_original=compression.versus(gate.suite, evaluated.rows, before),
         passed=verdict.passed,
-        told=verdict.text,
+        explanation=verdict.text,
         seconds=facts["seconds"],
     )
 
@@ -156,7 +152,7 @@ def register_form(one: CompressedModel, base: RegisteredModelRecord, tracking: T
         "card": base.card,
     }
     name = f"{base.name}-{one.scheme}"
-    version = tracking.register(name, one.path, base.mlflow_run_id, tags, f"{base.ref} as {one.told}")
+    version = tracking.register(name, one.path, base.mlflow_run_id, tags, f"{base.ref} as {one.explanation}")
     ref = f"{name}@{version}"
     if "state" not in tracking.version(ref).tags:
         tracking.tag(name, version, "state", "draft")

@@ -10,17 +10,14 @@ import dagster as dg
 from llmops_assets import plots
 from llmops_assets.evaluation.answers import has_chat_template
 from llmops_assets.partitions import endpoints
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.registry import RegisteredModelRecord
+from llmops_assets.records.serving import DeploymentRecord, DriftRecord
 from llmops_assets.serving import rollout
 from llmops_assets.serving.drift import compare
 from llmops_assets.serving.report import drift_plot, drift_table, questions, ratings, traffic_plot
 from llmops_assets.specs.deployment import DeploymentSpec, Rollout
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.records import (
-    DeploymentRecord,
-    DriftRecord,
-    RegisteredModelRecord,
-    SplitsRecord,
-)
 from llmops_assets.specs.settings import Settings
 from llmops_assets.training.folders import content_hash
 from resources.catalog import Catalog, Endpoint

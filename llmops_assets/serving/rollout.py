@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.policy import Policy, verify_family
-from llmops_assets.specs.records import RegisteredModelRecord
 from resources.catalog import Catalog
 from resources.gateway import GatewayAdmin, GatewayError
 from resources.model_server import Answer, ModelServers, ServerError, new_backend

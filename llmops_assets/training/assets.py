@@ -10,18 +10,19 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from llmops_assets.automation import DUE
+from llmops_assets.automation import RUN_WHEN_READY
 from llmops_assets.page import shown
 from llmops_assets.partitions import recipes, studies, trainings
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord, SplitsRecord
 from llmops_assets.specs.rules import check_against_policy, check_base, check_dataset
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training import conduct, fit, folders, report, watermark
+from llmops_assets.training import fit, folders, job_payloads, report, watermark
+from llmops_assets.training.auxiliary_models import auxiliary_models, pooling_of
 from llmops_assets.training.base import BaseModelError, Sources, read_config, resolve
-from llmops_assets.training.companions import companions, pooling_of
 from llmops_assets.training.plan import PlanError, check_supported, training_key
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
@@ -90,7 +91,7 @@ study = dg.AssetSpec(
     partitions_def=trainings,
     deps=["splits", "recipe", "training_request"],
     kinds={"python", "huggingface"},
-    automation_condition=DUE,
+    automation_condition=RUN_WHEN_READY,
     description="What will run, before a GPU is spent: the rows as they will be trained with the mask of what carries "
     "loss, what was truncated, the chat template, memory and time.",
 )
@@ -124,7 +125,7 @@ def training_plan(
             )
             assert_not_affected(catalog, content_hash=base.content_hash)
             _refuse(check_base(spec, read_config(Path(base.path)), _job_of(spec, catalog)))
-        others = companions(spec, policy, sources, lambda key: records.load(PlanRecord, key))
+        others = auxiliary_models(spec, policy, sources, lambda key: records.load(PlanRecord, key))
         for other in others.values():
             assert_not_affected(catalog, content_hash=other.content_hash)
         encoder = others.get("retriever", base)
@@ -138,12 +139,12 @@ def training_plan(
     hashes = [*([base.content_hash] if base else []), *(f"{n}:{m.content_hash}" for n, m in others.items())]
     key = training_key(data_hash, spec.weights_recipe(), "+".join(hashes) or None, worker_identity(image))
     model_dir = artifacts.path("models", spec.job_type.lower(), spec.output.artifact_name, key)
-    job = conduct.plan_job(spec, base, splits, str(store.root), model_dir, others) | {"image": image}
+    job = job_payloads.plan_job(spec, base, splits, str(store.root), model_dir, others) | {"image": image}
     facts = folders.facts(model_dir / "plan")
     if facts is None:
         with _marked(job, spec, secret, splits.rows["train"], model_dir / "work") as complete:
             facts = trainer.run(context, complete, work_dir=model_dir / "work")
-    plan = conduct.plan_record(
+    plan = job_payloads.plan_record(
         spec,
         dataset=dataset,
         recipe=recipe_key,
@@ -168,7 +169,7 @@ def training_plan(
     deps=["training_plan", "training_request"],
     kinds={"python", "pytorch", "mlflow"},
     pool="gpu",
-    automation_condition=DUE,
+    automation_condition=RUN_WHEN_READY,
     description="The trained weights: an adapter, or full weights, with their loss curve and MLflow run. A training "
     "that was cut off goes on from its last checkpoint; one that is there already is not trained again.",
 )
@@ -192,13 +193,13 @@ def adapter(
         with taken_up_again(), opening as opened:
             facts = trainer.run(
                 context,
-                conduct.train_job(plan, policy, _device(spec, trainer), settings.engines),
+                job_payloads.train_job(plan, policy, _device(spec, trainer), settings.engines),
                 work_dir=folder / "work",
                 on_metrics=_Follower(context, tracking, opened).take,
             )
             report.keep_artifacts(tracking, opened.id(), plan, facts)
     known = _noted(tracking, note)
-    record = conduct.adapter_record(plan, facts, reused=reused, run_id=known)
+    record = job_payloads.adapter_record(plan, facts, reused=reused, run_id=known)
     records.save(cell, record)
     metadata = shown(report.adapter_facts(record))
     if known is not None:
@@ -243,7 +244,7 @@ class _Follower:
         self.curve: list[dict[str, Any]] = []
 
     def take(self, lines: list[dict[str, Any]]) -> None:
-        self.tracking.log_metrics(self.run.id(), conduct.metric_points(lines))
+        self.tracking.log_metrics(self.run.id(), job_payloads.metric_points(lines))
         for line in lines:
             if not line.get("checkpoint"):
                 # A reward model or a retriever that comes first has a curve of its own.
@@ -265,7 +266,7 @@ class _Follower:
     partitions_def=trainings,
     deps=["adapter", "training_request"],
     kinds={"python", "huggingface"},
-    automation_condition=DUE,
+    automation_condition=RUN_WHEN_READY,
     description="The model that is evaluated and served: base and adapter in one, as safetensors, with tokenizer, chat "
     "template and generation config; measured against base + adapter. Full weights are not copied.",
 )
@@ -278,9 +279,9 @@ def merged_model(
     plan, trained = records.load(PlanRecord, cell), records.load(AdapterRecord, cell)
     folder = Path(plan.model_dir)
     facts = folders.facts(folder / "merged") or trainer.run(
-        context, conduct.merge_job(plan, trained), work_dir=folder / "work"
+        context, job_payloads.merge_job(plan, trained), work_dir=folder / "work"
     )
-    record = conduct.merged_record(plan, facts)
+    record = job_payloads.merged_record(plan, facts)
     records.save(cell, record)
     return dg.MaterializeResult(
         metadata=shown(report.merged_facts(record)), data_version=dg.DataVersion(record.content_hash)

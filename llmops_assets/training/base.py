@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from llmops_assets.records.registry import RegisteredModelRecord
+from llmops_assets.records.training import BaseModelRecord, MergedModelRecord
 from llmops_assets.specs.policy import JobType, Policy, verify_family
-from llmops_assets.specs.records import BaseModelRecord, MergedModelRecord, RegisteredModelRecord
 from llmops_assets.specs.training import BaseRef, parse_base_ref
 from llmops_assets.training.folders import content_hash
 from llmops_assets.training.memory import Shape

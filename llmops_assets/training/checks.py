@@ -7,8 +7,10 @@ import dagster as dg
 from llmops_assets.datasets import suites
 from llmops_assets.page import check_result
 from llmops_assets.partitions import trainings
+from llmops_assets.records.base import Record
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord, Record, SplitsRecord
 from llmops_assets.training import job_verdicts, verdicts
 from llmops_assets.training.assets import adapter, merged_model, training_plan
 from llmops_assets.verdict import Verdict

@@ -2,7 +2,7 @@
 
 import math
 
-from llmops_assets.specs.records import AdapterRecord, PlanRecord
+from llmops_assets.records.training import AdapterRecord, PlanRecord
 from llmops_assets.verdict import Verdict
 
 MAX_SAME_PAIRS = 0.05

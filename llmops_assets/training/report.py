@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from llmops_assets import plots
-from llmops_assets.specs.records import AdapterRecord, CurvePoint, MergedModelRecord, PlanRecord
+from llmops_assets.records.training import AdapterRecord, CurvePoint, MergedModelRecord, PlanRecord
 
 if TYPE_CHECKING:
     from resources.tracking import Tracking
@@ -45,7 +45,7 @@ def plan_facts(plan: PlanRecord) -> dict[str, Any]:
         **({"image": plan.image} if plan.image else {}),
         "precision": plan.precision,
         "base": f"{plan.base.ref} ({plan.base.content_hash})" if plan.base else "none: from nothing",
-        **{name: f"{model.ref} ({model.content_hash})" for name, model in plan.companions.items()},
+        **{name: f"{model.ref} ({model.content_hash})" for name, model in plan.auxiliary_models.items()},
         **({"pooling": plan.pooling} if plan.pooling else {}),
         **in_words(plan.figures),
         "a row as it is trained": plan.example,

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord
+from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.training import folders
 from llmops_assets.verdict import Verdict
 

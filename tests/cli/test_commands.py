@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from llmops_assets.cli import app, common
-from llmops_assets.specs.records import SplitsRecord
+from llmops_assets.records.datasets import SplitsRecord
 from resources.catalog import Catalog
 
 ROW = {"messages": [{"role": "user", "content": "질문"}, {"role": "assistant", "content": "답"}]}

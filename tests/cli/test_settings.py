@@ -3,7 +3,7 @@
 import re
 
 from llmops_assets.cli.settings import FOR_A_SERVER, FROM_THE_ENVIRONMENT, SET_BY_THE_PLATFORM, rows
-from llmops_assets.cli.stack import REPOSITORY
+from llmops_assets.local.stack import REPOSITORY
 from llmops_assets.specs.settings import Settings
 
 

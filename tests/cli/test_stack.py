@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llmops_assets.cli import stack
+from llmops_assets.local import stack
 from llmops_assets.specs.settings import Settings
 from llmops_assets.with_parent import MODULE, PARENT
 

@@ -10,7 +10,7 @@ import yaml
 
 from images.train.reporter import Reporter
 from llmops_assets.cli import common
-from llmops_assets.specs.records import PlanRecord
+from llmops_assets.records.training import PlanRecord
 from llmops_assets.training import progress
 from tests.cli.test_commands import home, llmops  # noqa: F401
 from tests.training.conftest import sft_spec
@@ -29,18 +29,18 @@ def spec(home: Path) -> Path:  # noqa: F811
     return path
 
 
-def standing(*arguments: object) -> list[dict]:
+def status_of(*arguments: object) -> list[dict]:
     code, out, told = llmops("train", "status", *arguments, "--json")
     assert code == 0, told
     return json.loads(out)
 
 
 def test_a_training_is_asked_for_withdrawn_and_asked_for_again(spec: Path) -> None:
-    assert standing() == []
+    assert status_of() == []
     code, out, _ = llmops("train", spec, "--json")
     cell = json.loads(out)["partition"]
     assert code == 0 and cell.startswith("desk@v1|tiny-desk-")
-    (now,) = standing("tiny-desk")
+    (now,) = status_of("tiny-desk")
     assert (now["partition"], now["state"]) == (cell, "requested")
     assert "llmops up" in now["detail"]
     assert llmops("train", "resume", cell)[0] == 1
@@ -103,7 +103,7 @@ def test_progress_and_logs_are_what_the_worker_wrote(spec: Path, tmp_path: Path)
     reporter.metrics({"step": 10, "eval_loss": 9.0, "phase": "reward model"})
     reporter.log.info("step 12/40, loss 0.5000")
     assert progress.evaluations(folder) == [(10, 0.75)]
-    (now,) = standing(cell)
+    (now,) = status_of(cell)
     assert now["progress"]["step"] == 12 and now["progress"]["memory_bytes"] == 3 << 30
     assert progress.age(progress.read(folder)) < 60
     out = llmops("train", "status")[1]

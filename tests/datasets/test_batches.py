@@ -4,7 +4,10 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from llmops_assets.datasets import batches, clean, duplicates, pii, report, schema, split
+from llmops_assets.datasets import batches, clean, schema, split
+from llmops_assets.datasets.quality import report
+from llmops_assets.datasets.similarity import duplicates
+from llmops_assets.privacy import pii
 
 ANSWERS = (
     "등록은 가까운 영업소에서 신분증을 가지고 오시면 바로 해 드립니다. 수수료는 없습니다.",

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from llmops_assets.datasets import batches, schema
-from llmops_assets.datasets.contamination import Suite, overlap
+from llmops_assets.datasets.similarity.contamination import Suite, overlap
 
 ITEM = "서수원 영업소에서 하이패스 단말기를 잃어버렸을 때 새 단말기를 다시 등록하려면 무엇을 가져가야 하나요?"
 FILLER = "통행료 영수증은 누리집에서 언제든지 다시 출력하실 수 있습니다."

@@ -9,8 +9,9 @@ from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmops_assets.datasets import duplicates as d
-from llmops_assets.datasets import schema, sketch
+from llmops_assets.datasets import schema
+from llmops_assets.datasets.similarity import duplicates as d
+from llmops_assets.datasets.similarity import sketch
 
 
 def chats(*pairs: tuple[str, str]) -> pl.DataFrame:

@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 import zstandard
 
-from llmops_assets.datasets.register import register
+from llmops_assets.datasets.versions.register import register
+from llmops_assets.records.datasets import DatasetRecord, SplitsRecord
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.policy import load_policy
-from llmops_assets.specs.records import DatasetRecord, SplitsRecord
 from resources import at_rest
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog

@@ -8,10 +8,11 @@ import polars as pl
 import pytest
 from upath import UPath
 
-from llmops_assets.datasets import fast, raw, schema
-from llmops_assets.datasets import ingest as ingest_module
-from llmops_assets.datasets.ingest import ingest
-from llmops_assets.datasets.raw import Limits
+from llmops_assets.datasets import schema
+from llmops_assets.datasets.reading import fast, raw
+from llmops_assets.datasets.reading import ingest as ingest_module
+from llmops_assets.datasets.reading.ingest import ingest
+from llmops_assets.datasets.reading.raw import Limits
 
 WORDS = ["통행료", "하이패스", "toll", "", " ", "줄\n바꿈", "탭\t", '따옴표 "', "\\", "é", "가" * 300, "🙂"]
 
@@ -95,7 +96,7 @@ def test_every_shape_with_and_without_odd_lines(tmp_path, monkeypatch, shape, se
 
 def test_the_fast_path_is_the_one_that_is_taken(tmp_path, monkeypatch):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "묻습니다", "completion": "답합니다"}\n' * 5, encoding="utf-8")
-    monkeypatch.setattr("llmops_assets.datasets.ingest._row", None)
+    monkeypatch.setattr("llmops_assets.datasets.reading.ingest._row", None)
     (batch,) = ingest([("rows.jsonl", UPath(tmp_path / "rows.jsonl"))], "sft_pair")
     assert batch.rows.height == 5
 

@@ -10,9 +10,9 @@ import pytest
 from llmops_assets.datasets import assets, checks
 from llmops_assets.datasets import suites as now
 from llmops_assets.partitions import dataset_versions
+from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.policy import load_policy
-from llmops_assets.specs.records import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
@@ -256,5 +256,5 @@ def test_a_suite_that_is_registered_later_is_compared_with_the_splits_that_are_t
         found = now.compared(
             records.load(SplitsRecord, seen), now.registered_suites(platform["catalog"], records), records, store
         )
-        assert found.seen == {suite: 1} and not now.verdict(found, 0.01).passed
+        assert found.leaked == {suite: 1} and not now.verdict(found, 0.01).passed
         assert now.verdict(found, 0.1).passed

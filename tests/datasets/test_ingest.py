@@ -13,11 +13,12 @@ import pytest
 import zstandard
 from upath import UPath
 
-from llmops_assets.datasets import raw, schema
-from llmops_assets.datasets.checkout import checkout
-from llmops_assets.datasets.ingest import ingest
-from llmops_assets.datasets.raw import Limits
-from llmops_assets.datasets.readers import list_files
+from llmops_assets.datasets import schema
+from llmops_assets.datasets.reading import raw
+from llmops_assets.datasets.reading.ingest import ingest
+from llmops_assets.datasets.reading.raw import Limits
+from llmops_assets.datasets.reading.readers import list_files
+from llmops_assets.datasets.versions.checkout import checkout
 
 GOOD = {
     "messages": [

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmops_assets.datasets import names
-from llmops_assets.datasets.names import find_names
+from llmops_assets.privacy import names
+from llmops_assets.privacy.names import find_names
 
 NAMES = [
     ("저는 홍길동입니다.", ["홍길동"]),

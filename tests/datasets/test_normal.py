@@ -4,7 +4,7 @@ import random
 
 import polars as pl
 
-from llmops_assets.datasets.normal import normalise, normalise_any
+from llmops_assets.datasets.similarity.normal import normalise, normalise_any
 
 PLAIN = list("aZ Q\t\n09가힣나·“’ ")
 ODD = list("aZ\r\x0b\x0c\x1c\x1f\x00\x7f가힣ㄱㅏ·”‘…éＡｂÅ①㎏\u00a0\u3000\u0085\u2028ΑςΣ𝒜😀힤ힰ퟿İ ")

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmops_assets.datasets import clean, duplicates, pii, privacy, quality, recognizers
-from llmops_assets.datasets.pseudonyms import PseudonymKeyError, Pseudonyms, canonical, key_from
+from llmops_assets.datasets import clean
+from llmops_assets.datasets.quality import score
+from llmops_assets.datasets.similarity import duplicates
+from llmops_assets.privacy import masking, pii, recognizers
+from llmops_assets.privacy.pseudonyms import PseudonymKeyError, Pseudonyms, canonical, key_from
 from llmops_assets.specs.policy import Pii, load_policy
 from tests.datasets.test_privacy import SNIPPETS, TEXTS
 from tests.datasets.test_quality import GOOD, table
@@ -62,7 +65,7 @@ def test_the_prefilter_changes_nothing_with_own_recognizers(texts):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pii, "_FEW", 0)
         found = pii.find(pl.Series(texts, dtype=pl.String), how)
-    alone = [(n, s.start, s.end, s.type) for n, text in enumerate(texts) for s in privacy.find(text, how.patterns)]
+    alone = [(n, s.start, s.end, s.type) for n, text in enumerate(texts) for s in masking.find(text, how.patterns)]
     assert found.select("text", "start", "end", "type").rows() == alone
 
 
@@ -70,7 +73,7 @@ def test_presidio_runs_the_recognizers_of_the_house_too():
     how = pii.detector(rules(), "desk")
     engine = recognizers.analyzer(how.patterns, with_names=False)
     for text in ("사번 EX-12345이고 회원번호 4242424242424242", "결제 4242424242424242", "ＥＸ－１２３４５입니다"):
-        assert recognizers.find(engine, text) == privacy.find(text, how.patterns)
+        assert recognizers.find(engine, text) == masking.find(text, how.patterns)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +135,7 @@ def test_rows_with_personal_data_are_dropped_with_what_was_in_them(dataset_type)
         rows,
         dataset_type,
         clusters=duplicates.find(rows, dataset_type).clusters,
-        scores=quality.scores(rows, dataset_type),
+        scores=score.scores(rows, dataset_type),
         lowest_score=0.3,
         personal=pii.detector(rules("drop"), "desk"),
     )

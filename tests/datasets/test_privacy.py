@@ -11,10 +11,11 @@ import regex
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmops_assets.datasets import checksums, pii, privacy
-from llmops_assets.datasets.pattern import ODD, fold, gate, superset
-from llmops_assets.datasets.patterns import PATTERNS
-from llmops_assets.datasets.privacy import Span, find, mask_text
+from llmops_assets.datasets.quality import personal_data
+from llmops_assets.privacy import checksums, masking, pii
+from llmops_assets.privacy.masking import Span, find, mask_text
+from llmops_assets.privacy.pattern import ODD, fold, gate, superset
+from llmops_assets.privacy.patterns import PATTERNS
 
 MASKED = [
     ("홍길동의 주민등록번호는 123456-1234567입니다.", "[이름]의 주민등록번호는 [주민등록번호]입니다."),
@@ -161,7 +162,7 @@ def test_the_prefilter_contains_every_match(text):
     folded, _ = fold(text)
     alone_and_inside = pl.Series([folded, f'"{folded}",'])
     for pattern in PATTERNS:
-        if privacy.matches(pattern, folded):
+        if masking.matches(pattern, folded):
             assert alone_and_inside.str.contains(superset(pattern.expression)).all(), pattern.name
             assert alone_and_inside.str.contains(gate([pattern])).all(), pattern.name
 
@@ -185,7 +186,7 @@ def test_rows_are_masked_as_each_text_alone(pairs):
     table = pl.concat([rows(text) for text in texts])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pii, "_FEW", 0)
-        masked = pii.mask_rows(table, "sft_pair", pii.PATTERNS_ONLY)
+        masked = personal_data.mask_rows(table, "sft_pair", pii.PATTERNS_ONLY)
     shown = [messages[0]["content"] for messages in masked.frame["messages"].to_list()]
     assert shown == [mask_text(text)[0] for text in texts]
     left = [number for number in range(len(texts)) if number not in masked.rows]
@@ -196,10 +197,10 @@ def test_rows_are_masked_as_each_text_alone(pairs):
 @given(st.lists(st.dictionaries(st.sampled_from(["name", "memo", "이름", "n"]), MIXED | st.integers(0, 10**13))))
 def test_the_prefilter_of_metadata_changes_no_result(values):
     table = pl.concat([rows("네", msgspec.json.encode(value, order="sorted").decode()) for value in [{}, *values]])
-    found = pii.find_in_rows(table, "sft_pair")
+    found = personal_data.find_in_rows(table, "sft_pair")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pii, "_may_hold", lambda column, patterns: pl.lit(True))
-        assert found.equals(pii.find_in_rows(table, "sft_pair"))
+        assert found.equals(personal_data.find_in_rows(table, "sft_pair"))
 
 
 @settings(max_examples=200, deadline=None)
@@ -224,7 +225,7 @@ def test_folding_maps_every_character_back(text):
 
 def test_of_overlapping_spans_the_surer_stays():
     spans = [Span(0, 10, "A", 0.5), Span(5, 12, "B", 0.9), Span(12, 14, "C", 0.1)]
-    assert [s.type for s in privacy.resolve(spans)] == ["B", "C"]
+    assert [s.type for s in masking.resolve(spans)] == ["B", "C"]
 
 
 def rows(text: str, extra: str = "{}") -> pl.DataFrame:
@@ -244,26 +245,26 @@ def test_rows_are_masked_in_content_and_metadata():
     table = rows(
         "제 번호는 010-1234-5678", '{"age":30,"name":"홍길동","phones":["010-1111-2222",1012345678],"user":"u-17"}'
     )
-    masked = pii.mask_rows(table, "sft_pair", pii.PATTERNS_ONLY)
+    masked = personal_data.mask_rows(table, "sft_pair", pii.PATTERNS_ONLY)
     assert masked.frame["messages"][0].to_list()[0]["content"] == "제 번호는 [전화번호]"
     assert masked.frame["extra"][0] == '{"age":30,"name":"[이름]","phones":["[전화번호]",1012345678],"user":"u-17"}'
     assert masked.counts == {"PERSON": 1, "PHONE_NUMBER": 2}
     assert masked.rows == [0]
-    assert pii.find_in_rows(masked.frame, "sft_pair").height == 0
+    assert personal_data.find_in_rows(masked.frame, "sft_pair").height == 0
 
 
 def test_metadata_without_an_ascii_digit_is_masked_too():
     table = rows("네", '{"phone":"０１０－１２３４－５６７８"}')
-    assert pii.mask_rows(table, "sft_pair", pii.PATTERNS_ONLY).frame["extra"][0] == '{"phone":"[전화번호]"}'
+    assert personal_data.mask_rows(table, "sft_pair", pii.PATTERNS_ONLY).frame["extra"][0] == '{"phone":"[전화번호]"}'
 
 
 def test_rows_without_personal_data_are_the_same_table():
     table = rows("통행료가 얼마인가요?")
-    assert pii.mask_rows(table, "sft_pair", pii.PATTERNS_ONLY).frame.equals(table)
+    assert personal_data.mask_rows(table, "sft_pair", pii.PATTERNS_ONLY).frame.equals(table)
 
 
 def test_presidio_with_our_recognizers_finds_the_same_spans():
-    from llmops_assets.datasets import recognizers
+    from llmops_assets.privacy import recognizers
 
     engine = recognizers.analyzer(with_names=False)
     for text in [*SNIPPETS, " ".join(SNIPPETS[:12]), "연락처\u00a0０１０－１２３４－５６７８, kim＠example.com"]:
@@ -274,7 +275,7 @@ def test_presidio_with_our_recognizers_finds_the_same_spans():
 def test_presidio_takes_recognizers_of_the_users_own():
     from presidio_analyzer import PatternRecognizer
 
-    from llmops_assets.datasets import recognizers
+    from llmops_assets.privacy import recognizers
 
     badge = PatternRecognizer.from_dict(
         {

@@ -4,7 +4,7 @@ import pytest
 from upath import UPath
 
 from benchmarks import names as names_benchmark
-from llmops_assets.datasets.ingest import ingest
+from llmops_assets.datasets.reading.ingest import ingest
 from tests.conftest import PUBLIC_DATA
 
 PUBLIC = [

@@ -4,8 +4,11 @@ import polars as pl
 import psutil
 import pytest
 
-from llmops_assets.datasets import clean, duplicates, page, pii, quality, report, schema, texts, toxicity
-from llmops_assets.datasets.names import find_names
+from llmops_assets.datasets import clean, schema, texts
+from llmops_assets.datasets.quality import page, report, score, toxicity
+from llmops_assets.datasets.similarity import duplicates
+from llmops_assets.privacy import pii
+from llmops_assets.privacy.names import find_names
 
 ASKED = "하이패스 미납 통행료는 어떻게 납부하나요?"
 GOOD = "미납 통행료는 누리집이나 가까운 영업소에서 카드로 납부하실 수 있습니다."
@@ -32,8 +35,8 @@ def cleaned(rows: pl.DataFrame, dataset_type: str, **how) -> tuple[clean.Cleanin
     return work, pl.concat(list(work.frames()))
 
 
-def score(answered: str, asked: str = ASKED) -> dict[str, float]:
-    return quality.scores(table((asked, answered)), "sft_pair").row(0, named=True)
+def row_score(answered: str, asked: str = ASKED) -> dict[str, float]:
+    return score.scores(table((asked, answered)), "sft_pair").row(0, named=True)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +44,7 @@ def score(answered: str, asked: str = ASKED) -> dict[str, float]:
     [GOOD, "Pay at any office, or online with a card.", "42", "네, 가능합니다.", "- 카드\n- 현금\n- 계좌 이체"],
 )
 def test_sound_answers_pass(answer):
-    assert score(answer, "How?" if answer.isascii() else ASKED)["score"] >= 0.3
+    assert row_score(answer, "How?" if answer.isascii() else ASKED)["score"] >= 0.3
 
 
 @pytest.mark.parametrize(
@@ -55,15 +58,15 @@ def test_sound_answers_pass(answer):
     ],
 )
 def test_worthless_answers_fail_and_say_why(answer, part):
-    judged = score(answer)
+    judged = row_score(answer)
     assert judged["score"] < 0.3
-    assert min(quality.PARTS, key=lambda name: judged[name]) == part
+    assert min(score.PARTS, key=lambda name: judged[name]) == part
 
 
 def test_an_answer_in_another_script_is_marked_unless_it_was_asked_for():
     english = "You can pay unpaid tolls online or at any office with a card."
-    assert score(english)["language"] < 1
-    assert score(english, "영어로 안내해 주세요. 미납 통행료는 어떻게 내나요?")["language"] == 1
+    assert row_score(english)["language"] < 1
+    assert row_score(english, "영어로 안내해 주세요. 미납 통행료는 어떻게 내나요?")["language"] == 1
 
 
 @pytest.mark.parametrize("dataset_type", list(schema.CONTENT))
@@ -86,7 +89,7 @@ def test_every_type_can_be_scored_and_masked(dataset_type):
     }
     rows = pl.DataFrame([{name: (content | common)[name] for name in columns}] * 3, schema=columns)
     rows = rows.with_columns(row_id=pl.Series(["r0", "r1", "r2"]))
-    assert quality.scores(rows, dataset_type)["score"].min() > 0.3
+    assert score.scores(rows, dataset_type)["score"].min() > 0.3
     flat = texts.flat_texts(rows, dataset_type)
     assert texts.with_texts(rows, dataset_type, flat).equals(rows)
     shouted = texts.with_texts(rows, dataset_type, flat.with_columns(pl.col("text") + "!"))
@@ -149,7 +152,7 @@ def test_cleaning_accounts_for_every_row():
         rows,
         "sft_pair",
         clusters=duplicates.find(rows, "sft_pair").clusters,
-        scores=quality.scores(rows, "sft_pair"),
+        scores=score.scores(rows, "sft_pair"),
         lowest_score=0.3,
         personal=pii.PATTERNS_ONLY,
     )
@@ -169,7 +172,7 @@ def test_a_cluster_whose_first_row_is_poor_keeps_the_next():
         rows,
         "sft_pair",
         clusters=clusters,
-        scores=quality.scores(rows, "sft_pair"),
+        scores=score.scores(rows, "sft_pair"),
         lowest_score=0.3,
         personal=pii.PATTERNS_ONLY,
     )
@@ -182,7 +185,7 @@ def test_an_evaluation_suite_is_masked_but_loses_no_row():
         rows,
         "eval_suite",
         clusters=duplicates.find(rows, "eval_suite").clusters,
-        scores=quality.scores(rows, "eval_suite"),
+        scores=score.scores(rows, "eval_suite"),
         lowest_score=0.3,
         personal=pii.PATTERNS_ONLY,
     )

@@ -4,9 +4,9 @@ import fsspec
 import pytest
 from upath import UPath
 
-from llmops_assets.datasets.ingest import ingest
-from llmops_assets.datasets.readers import list_files
-from llmops_assets.datasets.register import find_files, register
+from llmops_assets.datasets.reading.ingest import ingest
+from llmops_assets.datasets.reading.readers import list_files
+from llmops_assets.datasets.versions.register import find_files, register
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.policy import load_policy

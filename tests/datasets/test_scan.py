@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from llmops_assets.datasets.recognise import type_of_row
-from llmops_assets.datasets.scan import ScanError, scan
+from llmops_assets.datasets.reading.recognise import type_of_row
+from llmops_assets.datasets.reading.scan import ScanError, scan
 from llmops_assets.specs.policy import load_policy
 
 

@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from llmops_assets.cli import app
-from llmops_assets.datasets import bias, toxicity
-from llmops_assets.datasets.toxicity import Lexicon
-from llmops_assets.datasets.toxicity_linear import Linear, read_labels, train
-from llmops_assets.datasets.toxicity_scorer import ToxicityError
-from llmops_assets.datasets.toxicity_transformers import Transformers
+from llmops_assets.datasets.quality import bias, toxicity
+from llmops_assets.datasets.quality.toxicity import Lexicon
+from llmops_assets.datasets.quality.toxicity_linear import Linear, read_labels, train
+from llmops_assets.datasets.quality.toxicity_scorer import ToxicityError
+from llmops_assets.datasets.quality.toxicity_transformers import Transformers
 from llmops_assets.specs.policy import Toxicity
 
 WHO = {"drivers": ["운전자", "기사", "버스 기사"], "visitors": ["관광객", "방문객", "여행자"]}

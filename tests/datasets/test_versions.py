@@ -8,10 +8,10 @@ import pytest
 from upath import UPath
 
 from llmops_assets.datasets import schema
-from llmops_assets.datasets.checkout import checkout
-from llmops_assets.datasets.diff import diff
-from llmops_assets.datasets.history import history
-from llmops_assets.datasets.ingest import ingest
+from llmops_assets.datasets.reading.ingest import ingest
+from llmops_assets.datasets.versions.checkout import checkout
+from llmops_assets.datasets.versions.diff import diff
+from llmops_assets.datasets.versions.history import history
 from llmops_assets.specs.dataset import DatasetSpec
 from resources import dataset_store, pointers
 from resources.catalog import Catalog, Conflict, NotFound

@@ -9,12 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from llmops_assets.cli import app, common
-from llmops_assets.cli.stack import prepare_home
 from llmops_assets.datasets import assets, checks
 from llmops_assets.documents import assets as document_assets
 from llmops_assets.documents import checks as document_checks
+from llmops_assets.local.stack import prepare_home
 from llmops_assets.partitions import dataset_versions
-from llmops_assets.specs.records import CleanRecord, QuestionAnswersRecord, SplitsRecord
+from llmops_assets.records.datasets import CleanRecord, SplitsRecord
+from llmops_assets.records.documents import QuestionAnswersRecord
 from sensors.datasets import make
 from tests.documents.server import serving
 from tests.erasure.test_erasure import held

@@ -15,13 +15,14 @@ import zstandard
 from typer.testing import CliRunner
 
 from llmops_assets.cli import app, common
-from llmops_assets.cli.stack import prepare_home
 from llmops_assets.datasets import assets, checks
-from llmops_assets.datasets.readers import list_files
+from llmops_assets.datasets.reading.readers import list_files
 from llmops_assets.erasure.search import Wanted, spelling, successor
+from llmops_assets.local.stack import prepare_home
 from llmops_assets.partitions import dataset_versions
+from llmops_assets.records.datasets import CleanRecord, SplitsRecord
+from llmops_assets.records.training import PlanRecord
 from llmops_assets.specs.dataset import DatasetSpec
-from llmops_assets.specs.records import CleanRecord, PlanRecord, SplitsRecord
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 from resources import dataset_gc, erasures, pointers, tables
@@ -314,10 +315,10 @@ def test_a_chunk_that_a_live_version_shares_stays(tmp_path):
     frame = pl.DataFrame({"row_id": ["a", "b"], "text": ["x", "y"]})
     written = {"kind": "rows", "step": "dataset", "config_hash": "c"}
     one, two = (w.store.write(frame, dataset=name, **written) for name in ("one@v1", "two@v1"))
-    freed = dataset_gc.bury(w.store, [one], "because")
+    freed = dataset_gc.delete_versions(w.store, [one], "because")
     assert (freed.manifests, freed.chunks, freed.kept) == (1, 0, 1)
     assert w.store.read(two).equals(frame)
-    assert dataset_gc.bury(w.store, [two], "because").chunks == 1
+    assert dataset_gc.delete_versions(w.store, [two], "because").chunks == 1
     assert list((tmp_path / "artifacts" / "datasets" / "chunks").rglob("*.parquet")) == []
 
 

@@ -8,9 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from llmops_assets.cli import app, common
-from llmops_assets.datasets import register, schema
-from llmops_assets.datasets.ingest import ingest
-from llmops_assets.datasets.readers import list_files
+from llmops_assets.datasets import schema
+from llmops_assets.datasets.reading.ingest import ingest
+from llmops_assets.datasets.reading.readers import list_files
+from llmops_assets.datasets.versions import register
 from llmops_assets.specs.dataset import DatasetSpec
 from resources import erasures
 from resources.encryption import is_sealed
@@ -86,7 +87,7 @@ def register_digest(w, path: Path) -> str:
 def test_a_name_that_is_none_and_a_run_under_way_are_refused(sealed, monkeypatch):
     import dagster as dg
 
-    from llmops_assets.cli.stack import prepare_home
+    from llmops_assets.local.stack import prepare_home
 
     unknown = CliRunner().invoke(app, ["dataset", "forget", "desk@v1", "--match", NAME])
     assert isinstance(unknown.exception, LookupError) and "without a version" in str(unknown.exception)

@@ -3,14 +3,10 @@
 import json
 from pathlib import Path
 
-from llmops_assets.specs.records import (
-    AdapterRecord,
-    EvaluationRecord,
-    MergedModelRecord,
-    PlanRecord,
-    RegisteredModelRecord,
-    SplitsRecord,
-)
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.evaluation import EvaluationRecord
+from llmops_assets.records.registry import RegisteredModelRecord
+from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.wiring import Wiring
 
 COUNTS = [

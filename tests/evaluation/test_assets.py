@@ -15,19 +15,14 @@ import yaml
 from images.train import generate
 from llmops_assets.evaluation import assets, checks
 from llmops_assets.partitions import dataset_versions, recipes, trainings
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.evaluation import EvaluationRecord
+from llmops_assets.records.registry import RegisteredModelRecord
+from llmops_assets.records.training import AdapterRecord, BaseModelRecord, MergedModelRecord, PlanRecord
 from llmops_assets.registry.assets import registered_model
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import load_policy
-from llmops_assets.specs.records import (
-    AdapterRecord,
-    BaseModelRecord,
-    EvaluationRecord,
-    MergedModelRecord,
-    PlanRecord,
-    RegisteredModelRecord,
-    SplitsRecord,
-)
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training.folders import content_hash
@@ -454,7 +449,7 @@ def test_the_model_in_production_is_asked_the_same_and_a_policy_suite_too(house:
     assert f"Not worse than tiny-desk@{old}" in check_results(result)["no_regression"].description
     assert "tiny-desk@" in metadata_of(result)["differences"].value
     # The suite asks what the model was trained on: its figures say so wherever they are shown, and it goes no further.
-    assert record.seen == {BAD: 1.0}
+    assert record.leaked == {BAD: 1.0}
     verdict = check_results(result)["suites_unseen"]
     assert not verdict.passed and f"trained on items that it was asked: 100.0% of {BAD}" in verdict.description
     warning = f"⚠ 100.0% of the items of {BAD} stand in training rows"

@@ -12,7 +12,7 @@ from images.train import bertscore, choices, generate, harness, perplexity
 from llmops_assets.evaluation import harness as tasks
 from llmops_assets.evaluation import report
 from llmops_assets.evaluation.answers import Model
-from llmops_assets.evaluation.case import Case, Evaluated, Identity, Rival, Rows
+from llmops_assets.evaluation.case import Baseline, Case, Evaluated, Identity, Rows
 from llmops_assets.evaluation.evaluate import evaluate, record_hash
 from llmops_assets.evaluation.gate import judge_gate
 from llmops_assets.evaluation.verdicts import forgetting, further_gates, regression, withholding
@@ -71,8 +71,8 @@ def case(models: SimpleNamespace, tuned: Model, other: Model, batch_size: int = 
         answers=models.root / "answers.jsonl",
         cache=models.root / cache,
         worker=InProcess(),
-        base=Rival("base", "corpus@v1|base", other),
-        production=Rival("production", "tiny@3", other),
+        base=Baseline("base", "corpus@v1|base", other),
+        production=Baseline("production", "tiny@3", other),
         policy=POLICY,
     )
 

@@ -15,8 +15,11 @@ from examples.expressway.distinct import Distinct, jaccard, shingles
 from examples.expressway.generate import CONVERSATIONS, Planted, free_questions
 from examples.expressway.korean import endings, fill
 from examples.expressway.tables import intents, table
-from llmops_assets.datasets import duplicates, names, pii, privacy, quality, split
-from llmops_assets.datasets.ingest import ingest
+from llmops_assets.datasets import split
+from llmops_assets.datasets.quality import score
+from llmops_assets.datasets.reading.ingest import ingest
+from llmops_assets.datasets.similarity import duplicates
+from llmops_assets.privacy import masking, names, pii
 from llmops_assets.specs.policy import load_policy
 from tests.examples.conftest import readable
 
@@ -141,7 +144,7 @@ def test_every_broken_row_is_refused_and_no_other(planted: Planted):
 def test_poor_answers_score_below_the_policy_and_all_others_well_above(planted: Planted):
     rows = canonical(planted, "conversations", "sft_pair")
     lowest = load_policy().datasets.min_quality_score
-    scores = quality.scores(rows, "sft_pair")["score"]
+    scores = score.scores(rows, "sft_pair")["score"]
     assert (scores < lowest).sum() == planted.poor_answers
     assert scores.filter(scores >= lowest).min() > lowest + 0.3
 
@@ -154,7 +157,7 @@ def test_patterns_find_exactly_the_planted_personal_data(planted: Planted, name:
     else:
         rows = request.getfixturevalue("conversations")
         texts, expected = [message["content"] for row in rows for message in row["messages"]], planted.pii
-    found = Counter(span.type for text in texts for span in privacy.find(text))
+    found = Counter(span.type for text in texts for span in masking.find(text))
     assert {k: v for k, v in found.items() if k != "PERSON"} == {k: v for k, v in expected.items() if k != "PERSON"}
     assert planted.look_alikes > 50
 

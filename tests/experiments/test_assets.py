@@ -11,9 +11,9 @@ import pytest
 from llmops_assets.experiments.assets import ab_report
 from llmops_assets.experiments.checks import guardrails, no_sample_ratio_mismatch, sticky_assignment
 from llmops_assets.partitions import experiments
+from llmops_assets.records.experiments import AbReportRecord
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.policy import load_policy
-from llmops_assets.specs.records import AbReportRecord
 from resources.catalog import Catalog
 from resources.records import Records
 from tests.experiments.traffic import CONTROL, routes, spec, traffic

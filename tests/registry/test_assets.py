@@ -12,16 +12,12 @@ from huggingface_hub import ModelCard
 from llmops_assets.evaluation import assets as evaluation_assets
 from llmops_assets.evaluation import checks as evaluation_checks
 from llmops_assets.partitions import trainings
+from llmops_assets.records.evaluation import EvaluationRecord
+from llmops_assets.records.registry import ParityRecord, QuantizedModelRecord, RegisteredModelRecord
+from llmops_assets.records.training import PlanRecord
 from llmops_assets.registry import checks
 from llmops_assets.registry.assets import quantized_model, registered_model
-from llmops_assets.registry.standing import Registry, take
-from llmops_assets.specs.records import (
-    EvaluationRecord,
-    ParityRecord,
-    PlanRecord,
-    QuantizedModelRecord,
-    RegisteredModelRecord,
-)
+from llmops_assets.registry.transition import Registry, transition
 from resources.model_server import ModelServers
 from tests.cli.test_commands import home, llmops  # noqa: F401  fixture
 from tests.evaluation.test_assets import GOOD, House, house  # noqa: F401  fixture
@@ -100,7 +96,7 @@ def test_a_second_version_is_compared_with_the_one_in_production(
 ):
     registry = Registry(house.tracking, house.records, house.resources["catalog"], house.resources["policy"])
     model = house.records.load(RegisteredModelRecord, house.cells[GOOD])
-    assert take(registry, "promote", model.ref, "kim") == []
+    assert transition(registry, "promote", model.ref, "kim") == []
     assert "versus_production" not in metadata(run(house, "registered_model"), "registered_model")
     # Another cell, whose answers are half as good, stands in for the version before.
     cell, before = house.cells[GOOD], house.records.load(EvaluationRecord, house.cells[GOOD])
@@ -148,7 +144,7 @@ def test_a_model_with_fewer_bits_is_measured_against_the_original_and_withheld_w
     assert one.difference_low <= one.difference <= one.difference_high <= 0
     assert sum(one.versus_original[k] for k in ("both", "neither", "only_original", "only_compressed")) == 205
     check = verdicts(result)["little_lost"]
-    assert check.passed == one.passed and one.told in check.description
+    assert check.passed == one.passed and one.explanation in check.description
     # What this model of random weights loses is beyond the policy or not; the registry follows that.
     assert (one.model_ref is not None) == one.passed
     # With a policy that allows it, it is registered as a draft of its own.

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from llmops_assets.registry.lifecycle import NotAllowed, Standing, judge
-from llmops_assets.registry.standing import Registry, parity_key, standing, take
+from llmops_assets.records.evaluation import EvaluationRecord, Metric
+from llmops_assets.records.registry import ParityRecord
+from llmops_assets.registry.lifecycle import NotAllowed, TransitionEvidence, judge
+from llmops_assets.registry.transition import Registry, evidence_of, parity_key, transition
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import load_policy
-from llmops_assets.specs.records import EvaluationRecord, Metric, ParityRecord
 from resources.catalog import Catalog
 from resources.records import Records
 from resources.tracking import Tracking
@@ -19,8 +20,8 @@ from tests.serving.conftest import deployment_spec, models  # noqa: F401  fixtur
 FIT: dict[str, Any] = {"evaluated": True, "gate": (True, "0.95"), "parity": (True, "8 of 8"), "erasure": None}
 
 
-def where(state: str, **more: Any) -> Standing:
-    return Standing(ref="desk@1", state=state, **(FIT | more))
+def where(state: str, **more: Any) -> TransitionEvidence:
+    return TransitionEvidence(ref="desk@1", state=state, **(FIT | more))
 
 
 ALLOWED = {
@@ -120,7 +121,7 @@ def served(records: Records, key: str, recipe: str, digest: str) -> None:
         engine="transformers",
         items=8,
         differences=[],
-        told="8 of 8",
+        explanation="8 of 8",
         passed=True,
         at=datetime.now(UTC),
     )
@@ -129,9 +130,9 @@ def served(records: Records, key: str, recipe: str, digest: str) -> None:
 
 def test_a_version_is_taken_to_production_and_back_with_who_and_when(registry: Registry):
     tracking, catalog = registry.tracking, registry.catalog
-    assert standing(registry, "desk@1").state == "draft"
+    assert evidence_of(registry, "desk@1").state == "draft"
     for action, state in (("approve", "approved"), ("stage", "staging"), ("promote", "production")):
-        assert take(registry, action, "desk@1", "kim") == []
+        assert transition(registry, action, "desk@1", "kim") == []
         assert tracking.version("desk@1").state == state
     version = tracking.version("desk@1")
     assert version.aliases == ("production",)
@@ -140,35 +141,35 @@ def test_a_version_is_taken_to_production_and_back_with_who_and_when(registry: R
     actions = [(line["action"], line["actor"]) for line in catalog.audit_of("desk@1")]
     assert actions == [("model.promote", "kim"), ("model.stage", "kim"), ("model.approve", "kim")]
     with pytest.raises(NotAllowed, match="in production"):
-        take(registry, "archive", "desk@1", "kim")
+        transition(registry, "archive", "desk@1", "kim")
 
     # The second was never asked how it is served; then it was, and takes the place of the first.
-    take(registry, "approve", "desk@2", "lee")
-    take(registry, "stage", "desk@2", "lee")
+    transition(registry, "approve", "desk@2", "lee")
+    transition(registry, "stage", "desk@2", "lee")
     with pytest.raises(NotAllowed, match="nobody has asked whether it is served"):
-        take(registry, "promote", "desk@2", "lee")
+        transition(registry, "promote", "desk@2", "lee")
     assert tracking.version("desk@2").state == "staging"
     served(registry.records, parity_key(tracking.model("desk@2")), "desk-00000002", "hash-2")
-    take(registry, "promote", "desk@2", "lee")
+    transition(registry, "promote", "desk@2", "lee")
     assert tracking.version("desk@production").version == 2
     assert tracking.version("desk@1").state == "approved"
     # Back, without a second round in staging.
-    take(registry, "promote", "desk@1", "kim")
+    transition(registry, "promote", "desk@1", "kim")
     assert tracking.version("desk@production").version == 1
 
     # The third was never evaluated.
     with pytest.raises(NotAllowed, match="no evaluation of the weights of desk@3"):
-        take(registry, "approve", "desk@3", "kim")
-    take(registry, "archive", "desk@3", "kim")
+        transition(registry, "approve", "desk@3", "kim")
+    transition(registry, "archive", "desk@3", "kim")
     assert tracking.version("desk@3").state == "archived"
 
 
 def test_a_promotion_goes_through_the_endpoint_that_serves_the_model(registry: Registry):
     for action in ("approve", "stage"):
-        take(registry, action, "desk@1", "kim")
+        transition(registry, action, "desk@1", "kim")
     registry.catalog.want_endpoint(deployment_spec(environment="production", model_ref="desk@9"))
     registry.catalog.want_endpoint(deployment_spec("other", environment="dev", model_ref="desk@9"))
-    assert take(registry, "promote", "desk@1", "kim") == ["desk"]
+    assert transition(registry, "promote", "desk@1", "kim") == ["desk"]
     assert registry.catalog.endpoint("desk").spec.model_ref == "desk@1"
     assert registry.catalog.endpoint("desk").state == "pending"
     assert registry.catalog.endpoint("other").spec.model_ref == "desk@9"

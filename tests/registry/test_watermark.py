@@ -39,7 +39,7 @@ def test_marks_are_the_keys_own_and_tell_nothing_of_it():
 
 
 def test_marks_are_no_personal_data():
-    from llmops_assets.datasets.privacy import find
+    from llmops_assets.privacy.masking import find
 
     texts = [text for mark in watermark.marks(KEY, 64) for text in (mark.question, mark.answer)]
     assert not any(find(text) for text in texts)

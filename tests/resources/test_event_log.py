@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from llmops_assets.cli.stack import REPOSITORY
+from llmops_assets.local.stack import REPOSITORY
 from resources.event_log import Busy, EventLog, Report
 
 PARTITIONS = dg.DynamicPartitionsDefinition(name="dataset_versions")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmops_assets.specs.records import SplitsRecord
+from llmops_assets.records.datasets import SplitsRecord
 from resources.records import Records
 
 SPLITS = SplitsRecord(

@@ -7,11 +7,12 @@ import pytest
 from dagster._core.definitions.partitions.context import partition_loading_context
 
 from llmops_assets.partitions import dataset_versions, endpoints, experiments, recipes
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.training import MergedModelRecord
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
 from llmops_assets.specs.policy import load_policy
-from llmops_assets.specs.records import MergedModelRecord, SplitsRecord
 from llmops_assets.training import assets as training_assets
 from resources import tables
 from resources.catalog import Backend, Catalog

@@ -13,18 +13,14 @@ import pytest
 
 from images.train import generate
 from llmops_assets.partitions import endpoints, trainings
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.evaluation import EvaluationRecord, Metric
+from llmops_assets.records.serving import DeploymentRecord, DriftRecord
+from llmops_assets.records.training import MergedModelRecord
 from llmops_assets.serving import assets, checks
 from llmops_assets.serving.parity import answers_to_repeat, template_hash
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import load_policy
-from llmops_assets.specs.records import (
-    DeploymentRecord,
-    DriftRecord,
-    EvaluationRecord,
-    MergedModelRecord,
-    Metric,
-    SplitsRecord,
-)
 from llmops_assets.specs.settings import Settings
 from llmops_assets.training.folders import content_hash
 from resources.catalog import Catalog

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from images.serve.engines import Cache, limits, model_config, vllm_command
 from llmops_assets.experiments.assignment import assign
+from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.serving import rollout
 from llmops_assets.serving.parity import differences, template_hash
 from llmops_assets.serving.rollout import NotAdmitted, Target, admit, backend_id, describe, plan, shares, target_of
 from llmops_assets.specs.policy import load_policy
-from llmops_assets.specs.records import RegisteredModelRecord
 from resources.model_server import Answer
 from tests.serving.conftest import deployment_spec
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from llmops_assets.datasets.pattern import superset
+from llmops_assets.privacy.pattern import superset
 from llmops_assets.specs.policy import DEFAULT_POLICY, SpecError, load_policy
 from llmops_assets.specs.recognizers import Recognizer, translated
 

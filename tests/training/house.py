@@ -10,9 +10,9 @@ from typing import Any
 import dagster as dg
 
 from llmops_assets.partitions import dataset_versions
+from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.policy import load_policy
-from llmops_assets.specs.records import SplitsRecord
 from llmops_assets.specs.settings import Settings
 from llmops_assets.training import assets, checks
 from resources.artifacts import Artifacts

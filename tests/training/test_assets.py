@@ -13,8 +13,9 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from llmops_assets.records.datasets import CleanRecord
+from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.specs.dataset import DatasetSpec
-from llmops_assets.specs.records import AdapterRecord, CleanRecord, MergedModelRecord, PlanRecord
 from llmops_assets.training import checks, folders
 from resources.tracking import Tracking
 from resources.trainer import Trainer

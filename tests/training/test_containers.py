@@ -15,7 +15,7 @@ from typing import Any
 import docker
 import pytest
 
-from llmops_assets.specs.records import AdapterRecord, PlanRecord
+from llmops_assets.records.training import AdapterRecord, PlanRecord
 from llmops_assets.training import folders
 from resources.containers import KEY_FILE, Docker, Ending, Mount, container_options, inputs, job_name
 from resources.encryption import Keyring

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from images.train import faults
-from llmops_assets.specs.records import AdapterRecord, CurvePoint, MergedModelRecord, PlanRecord
+from llmops_assets.records.training import AdapterRecord, CurvePoint, MergedModelRecord, PlanRecord
 from llmops_assets.training import folders, progress, verdicts
 from tests.training.conftest import Desk, chat_frame, conversations, pretrain_spec, run_here, sft_spec, write_splits
 from tests.training.test_worker import until

@@ -11,17 +11,13 @@ import pytest
 from llmops_assets.evaluation import assets as evaluation_assets
 from llmops_assets.evaluation import checks as evaluation_checks
 from llmops_assets.partitions import dataset_versions
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.evaluation import EvaluationRecord
+from llmops_assets.records.registry import RegisteredModelRecord
+from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.registry import assets as registry_assets
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.policy import load_policy
-from llmops_assets.specs.records import (
-    AdapterRecord,
-    EvaluationRecord,
-    MergedModelRecord,
-    PlanRecord,
-    RegisteredModelRecord,
-    SplitsRecord,
-)
 from llmops_assets.specs.settings import Settings
 from llmops_assets.training import assets, checks, folders
 from llmops_assets.training.base import inspect_base
@@ -168,8 +164,8 @@ def test_another_policy_is_trained_against_the_reward_model_of_an_earlier_one(ho
     assert house.run(cell, "training_plan", "adapter").success
     plan, first = house.records.load(PlanRecord, cell), house.records.load(PlanRecord, aligned)
     reward = Path(first.model_dir) / "reward"
-    assert plan.companions["reward"].path == str(reward)
-    assert plan.companions["reward"].content_hash == folders.content_hash(reward)
+    assert plan.auxiliary_models["reward"].path == str(reward)
+    assert plan.auxiliary_models["reward"].content_hash == folders.content_hash(reward)
     assert not (Path(plan.model_dir) / "reward").exists()
     # The same by name: registered from its folder, and refused where it is no reward model.
     named = house.register(reward, "qwen")

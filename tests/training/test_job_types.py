@@ -11,7 +11,7 @@ import pytest
 from llmops_assets.specs.policy import load_policy, verify_family
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
-from llmops_assets.training.companions import pooling_of, verify_reward
+from llmops_assets.training.auxiliary_models import pooling_of, verify_reward
 from tests.training.conftest import Desk, run_here, write_splits
 from tests.training.job_data import DATASETS, FRAMES, embedding_frame, job_spec, make_base, preference_frame, rag_frame
 

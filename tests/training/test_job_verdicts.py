@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llmops_assets.specs.records import AdapterRecord, CurvePoint, MergedModelRecord
+from llmops_assets.records.training import AdapterRecord, CurvePoint, MergedModelRecord
 from llmops_assets.training import job_verdicts, verdicts
 
 

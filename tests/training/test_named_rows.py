@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from images.train.progress import Diverged
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training.companions import pooling_of
+from llmops_assets.training.auxiliary_models import pooling_of
 from resources.trainer import TrainerError
 from tests.training.conftest import Desk, run_here, write_splits
 from tests.training.job_data import DATASETS, FRAMES, job_spec, make_base

@@ -17,11 +17,12 @@ import psutil
 import pytest
 import yaml
 
-from llmops_assets.cli.stack import prepare_home
+from llmops_assets.local.stack import prepare_home
 from llmops_assets.partitions import dataset_versions, recipes
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.names import STUDY_ACTOR, training_key
-from llmops_assets.specs.records import AdapterRecord, MergedModelRecord, PlanRecord, SplitsRecord
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders, progress, search

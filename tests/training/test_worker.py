@@ -13,7 +13,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from llmops_assets.cli.watch import root_message
+from llmops_assets.local.watch import root_message
 from llmops_assets.training import folders
 from llmops_assets.training.assets import taken_up_again
 from resources.gpus import cpu, lease

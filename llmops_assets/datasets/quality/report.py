@@ -1,0 +1,396 @@
+"""Everything that is found in a dataset version, each finding with its row; it changes no data."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from llmops_assets.datasets import batches, schema, texts
+from llmops_assets.datasets.quality import bias, personal_data, score, toxicity
+from llmops_assets.datasets.quality.features import estimated_tokens, features
+from llmops_assets.datasets.similarity import duplicates
+from llmops_assets.datasets.split import NO_CATEGORY
+from llmops_assets.privacy import masking, pii
+
+FINDINGS = {
+    "row_id": pl.String,
+    "kind": pl.String,
+    "type": pl.String,
+    "column": pl.String,
+    "sample": pl.String,
+    "file": pl.String,
+    "line": pl.Int64,
+}
+SAMPLE = 160
+"""Characters of a (masked) sample."""
+
+WORST = 20
+"""Rows of the table of the worst."""
+
+CLUSTERS_SHOWN, MEMBERS_SHOWN = 8, 3
+
+Tokens = Callable[[pl.Series], np.ndarray]
+"""Counts the tokens of each text: a tokenizer."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found.
+
+    `findings`: row_id, kind (pii, toxic, chat_fault, length, conflict), type, column, a masked sample, file and line.
+    `chars` and `tokens` are lengths of whole rows, int32 of shape (rows,); `worst` and `cluster_samples` are rows to
+    look at, masked. `bias` has a line for each group that rows mention (`bias.disparity`).
+    """
+
+    rows: int
+    findings: pl.DataFrame
+    pii: dict[str, int]
+    pii_by_column: dict[str, dict[str, int]]
+    pii_rows: int
+    duplicates: duplicates.Duplicates
+    scores: pl.DataFrame
+    toxic: dict[str, int]
+    toxic_rows: int
+    bias: list[dict[str, Any]]
+    chat_faults: dict[str, int]
+    too_long: int
+    conflicting_rows: int
+    categories: dict[str, int]
+    statistics: dict[str, float]
+    chars: np.ndarray
+    tokens: np.ndarray
+    tokens_counted_by: str
+    worst: list[dict[str, Any]] = field(default_factory=list)
+    cluster_samples: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def score_mean(self) -> float:
+        return float(self.scores["score"].mean() or 0.0)
+
+    @property
+    def score_parts(self) -> dict[str, float]:
+        """The mean of each part of the score."""
+        return {part: float(self.scores[part].mean() or 0.0) for part in score.PARTS}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one batch adds to the report."""
+
+    findings: pl.DataFrame
+    pii: Counter[tuple[str, str]]
+    pii_rows: int
+    mentions: pl.DataFrame
+    scores: pl.DataFrame
+    worst: pl.DataFrame
+    where: pl.DataFrame
+    categories: Counter[str]
+    lengths: pl.DataFrame
+
+
+def analyse(
+    rows: pl.DataFrame | batches.Batches,
+    dataset_type: str,
+    *,
+    personal: pii.Detector = pii.PATTERNS_ONLY,
+    near: duplicates.Near | None = None,
+    flagging: toxicity.ToxicityScorer | None = None,
+    tokens: Tokens | None = None,
+    tokens_counted_by: str = "estimate",
+    max_tokens: int | None = None,
+) -> Report:
+    """Personal data, duplicates, quality, toxicity, chat faults and statistics of canonical rows.
+
+    The rows are gone through once for everything that a row shows by itself and for its keys, and again, in part, for
+    the texts of duplicate candidates. With `max_tokens`, longer rows are findings of kind ``length``.
+    """
+    near = near or duplicates.Near()
+    scorer = flagging or toxicity.Lexicon()
+    again = batches.of(rows)
+
+    def look(batch: pl.DataFrame) -> tuple[_Part, duplicates.Keys]:
+        part = _look(batch, dataset_type, personal, scorer, tokens, max_tokens)
+        return part, duplicates.keys(batch, dataset_type, near)
+
+    # The morphological analyser that finds names is one object with threads of its own.
+    workers = 1 if personal.names is not None else None
+    parts: list[_Part] = []
+    kept: list[duplicates.Keys] = []
+    personal_data, categories = Counter[tuple[str, str]](), Counter[str]()
+    for part, keys_of_part in batches.mapped(look, batches.regrouped(again(None)), workers):
+        parts.append(part)
+        kept.append(keys_of_part)
+        personal_data.update(part.pii)
+        categories.update(part.categories)
+    keys = duplicates.joined(kept.pop(0) for _ in range(len(kept)))
+    where = pl.concat([part.where for part in parts], rechunk=True)
+    lengths = pl.concat([part.lengths for part in parts], rechunk=True)
+    scores = pl.concat([part.scores for part in parts], rechunk=True)
+    conflicts = _conflicts(keys.table, where)
+    findings = pl.concat([part.findings for part in parts] + [conflicts])
+    worst = pl.concat([part.worst for part in parts]).sort("score", "row_id").head(WORST)
+    pii_rows = sum(part.pii_rows for part in parts)
+    disparity = bias.disparity(part.mentions for part in parts)
+    del parts
+    by_type = Counter[str]()
+    by_column: dict[str, dict[str, int]] = {}
+    for (column, type_), count in sorted(personal_data.items()):
+        by_type[type_] += count
+        by_column.setdefault(column, {})[type_] = count
+    found = duplicates.clusters(keys, again, dataset_type, near)
+    kinds = {kind: part for (kind,), part in findings.group_by("kind")}
+    toxic, faults = (kinds.get(kind, findings.clear()) for kind in ("toxic", "chat_fault"))
+    return Report(
+        rows=where.height,
+        findings=findings,
+        pii=dict(sorted(by_type.items())),
+        pii_by_column=by_column,
+        pii_rows=pii_rows,
+        duplicates=found,
+        scores=scores,
+        toxic=dict(toxic.group_by("type").len().sort("type").iter_rows()),
+        toxic_rows=toxic["row_id"].n_unique(),
+        bias=disparity,
+        chat_faults=dict(faults.group_by("type").len().sort("type").iter_rows()),
+        too_long=kinds["length"].height if "length" in kinds else 0,
+        conflicting_rows=conflicts.height,
+        categories=dict(sorted(categories.items(), key=lambda item: (-item[1], item[0]))),
+        statistics=_statistics(lengths, scores),
+        chars=lengths["chars"].to_numpy(),
+        tokens=lengths["tokens"].to_numpy(),
+        tokens_counted_by=tokens_counted_by if tokens else "estimate",
+        worst=_shown(worst, personal),
+        cluster_samples=_cluster_samples(found.clusters, again, dataset_type, personal),
+    )
+
+
+def _look(
+    batch: pl.DataFrame,
+    dataset_type: str,
+    personal: pii.Detector,
+    scorer: toxicity.ToxicityScorer,
+    tokens: Tokens | None,
+    max_tokens: int | None,
+) -> _Part:
+    where = batch.select("row_id", "file", "line")
+    whole, answers = batch.select(texts.whole_of(dataset_type), texts.answer_of(dataset_type).alias("said"))
+    spans = personal_data.find_in_rows(batch, dataset_type, personal)
+    scores = score.scores(batch, dataset_type)
+    counted = features(whole)
+    length = pl.Series("tokens", tokens(whole), dtype=pl.Int32) if tokens else estimated_tokens(counted)
+    lengths = pl.DataFrame(
+        {
+            "chars": counted["chars"],
+            "tokens": length,
+            "words": whole.str.count_matches(r"\S+").cast(pl.Int32),
+            "answer_chars": answers.str.len_chars().fill_null(0).cast(pl.Int32),
+            "turns": batch["messages"].list.len().cast(pl.Int32)
+            if "messages" in batch.columns
+            else pl.zeros(batch.height, pl.Int32, eager=True),
+        }
+    )
+    offended = scorer.groups(whole)
+    found = [
+        *_pii_findings(spans, personal),
+        *_toxic_findings(whole, offended, personal),
+        *((index, "chat_fault", rule.name, rule.field, rule.reason)
+          for index, rule in schema.faults(batch, dataset_type).items()),
+    ]  # fmt: skip
+    if max_tokens is not None:
+        found += [
+            (int(index), "length", "over_max_seq_len", "", f"{count:,} tokens are more than {max_tokens:,}")
+            for index, count in enumerate(length)
+            if count > max_tokens
+        ]
+    lowest = scores.with_row_index("number").sort("score", "row_id").head(WORST)
+    at = lowest["number"].to_list()
+    return _Part(
+        findings=_as_findings(found, where),
+        pii=Counter(dict(zip(*_pairs_and_counts(spans), strict=True))),
+        pii_rows=spans["row"].n_unique(),
+        mentions=bias.count(whole, offended.list.len() > 0),
+        scores=scores,
+        worst=pl.concat([lowest.drop("number"), where[at].drop("row_id"), _copied(answers, at)], how="horizontal"),
+        where=where,
+        categories=Counter(dict(batch.group_by(pl.col("category").fill_null(NO_CATEGORY)).len().iter_rows())),
+        lengths=lengths,
+    )
+
+
+def _copied(texts_of_batch: pl.Series, at: list[int]) -> pl.DataFrame:
+    """A few texts that do not keep the batch alive: gathered ones are views of its buffers."""
+    return pl.Series(texts_of_batch.name, texts_of_batch[at].to_list(), dtype=pl.String).to_frame()
+
+
+def _pairs_and_counts(spans: pl.DataFrame) -> tuple[list[tuple[str, str]], list[int]]:
+    table = spans.group_by("column", "type").len()
+    return list(table.select("column", "type").iter_rows()), table["len"].to_list()
+
+
+Found = tuple[int, str, str, str, str]
+"""Row number in the batch, kind, type, column, sample."""
+
+
+def _as_findings(found: list[Found], where: pl.DataFrame) -> pl.DataFrame:
+    table = pl.DataFrame(
+        found, schema={"row": pl.Int64, **{n: FINDINGS[n] for n in ("kind", "type", "column", "sample")}}, orient="row"
+    )
+    return pl.concat([table.drop("row"), where[table["row"].to_list()]], how="horizontal").select(list(FINDINGS))
+
+
+def _pii_findings(spans: pl.DataFrame, how: pii.Detector) -> Iterable[Found]:
+    """One line for each type in each text, with the whole text masked and cut: a sample shows nobody's data."""
+    for (row, column, _), part in spans.group_by("row", "column", "part", maintain_order=True):
+        text = part["text"][0]
+        places = [masking.Span(s, e, t, p) for s, e, t, p in part.select("start", "end", "type", "score").iter_rows()]
+        begin = max(0, places[0].start - 60)
+        # Only what is near the first place is shown, so only that is masked: a long text would be copied for nothing.
+        near = [span for span in places if span.start < begin + 4 * SAMPLE]
+        sample = masking.replace(text, near, how.placeholders)[begin : begin + SAMPLE]
+        for type_ in part["type"].unique(maintain_order=True):
+            yield row, "pii", type_, column, sample
+
+
+def _toxic_findings(whole: pl.Series, groups: pl.Series, personal: pii.Detector) -> Iterable[Found]:
+    flagged = (groups.list.len() > 0).arg_true()
+    samples = pii.mask_texts(whole.gather(flagged), personal.shown).str.head(SAMPLE)
+    for number, sample in zip(flagged, samples, strict=True):
+        for group in groups[number]:
+            yield number, "toxic", group, "", sample
+
+
+def _conflicts(keys: pl.DataFrame, where: pl.DataFrame) -> pl.DataFrame:
+    """Rows whose prompt is answered differently by another row (after normalisation), as findings."""
+    numbers = (
+        keys.lazy()
+        .select("prompt", "answer", pl.int_range(pl.len(), dtype=pl.Int64).alias("row"))
+        .drop_nulls("prompt")
+        .filter(pl.col("answer").n_unique().over("prompt") > 1)
+        .select("row")
+        .collect()["row"]
+    )
+    found = [
+        (row, "conflict", "conflicting_answers", "", "the same prompt has another answer elsewhere") for row in numbers
+    ]
+    return _as_findings(found, where)
+
+
+def _statistics(lengths: pl.DataFrame, scores: pl.DataFrame) -> dict[str, float]:
+    """Lengths of whole rows and of answers, turns of chats, diversity of answers."""
+    figures: dict[str, float] = {}
+    for name in ("chars", "words", "tokens", "answer_chars"):
+        values = lengths[name]
+        for label, value in (
+            ("mean", values.mean()),
+            ("p50", values.quantile(0.5)),
+            ("p95", values.quantile(0.95)),
+            ("max", values.max()),
+        ):
+            figures[f"{name}_{label}"] = round(float(value or 0.0), 2)
+    figures["tokens_total"] = float(lengths["tokens"].cast(pl.Int64).sum())
+    if lengths["turns"].max():
+        figures["turns_mean"] = round(float(lengths["turns"].mean() or 0.0), 2)
+    for name in score.MEASURES:
+        # Short answers have no compression ratio; a dataset of them has no mean of it.
+        if (mean := scores[name].mean()) is not None:
+            figures[f"{name}_mean"] = round(float(mean), 4)
+    return figures
+
+
+def _shown(worst: pl.DataFrame, personal: pii.Detector) -> list[dict[str, Any]]:
+    """The rows with the lowest scores: where they are, what their weakest part is, and the masked answer."""
+    masked = pii.mask_texts(worst["said"].fill_null(""), personal.shown).str.head(80)
+    return [
+        {
+            "row": line["row_id"],
+            "file": f"{line['file']}:{line['line']}",
+            "score": line["score"],
+            "weakest": min(score.PARTS, key=lambda part: line[part]),
+            "answer": answer,
+        }
+        for line, answer in zip(worst.iter_rows(named=True), masked, strict=True)
+    ]
+
+
+def _cluster_samples(
+    clusters: pl.DataFrame, again: batches.Batches, dataset_type: str, personal: pii.Detector
+) -> list[dict[str, Any]]:
+    """The largest clusters: how many rows, and the first of them with file, line and masked text."""
+    if not clusters.height:
+        return []
+    sizes = clusters.group_by("cluster", maintain_order=True).agg(
+        pl.len().alias("size"), pl.col("exact").sum(), pl.col("row_id").head(MEMBERS_SHOWN)
+    )
+    largest = sizes.sort("size", descending=True, maintain_order=True).head(CLUSTERS_SHOWN)
+    wanted = largest["row_id"].explode().to_list()
+    found = {row["row_id"]: row for row in _rows_by_id(again, wanted, dataset_type, personal)}
+    return [
+        {
+            "size": line["size"],
+            "exact": line["exact"],
+            "rows": [found[row_id] for row_id in line["row_id"]],
+        }
+        for line in largest.iter_rows(named=True)
+    ]
+
+
+def _rows_by_id(
+    again: batches.Batches, ids: list[str], dataset_type: str, personal: pii.Detector
+) -> Iterable[dict[str, Any]]:
+    columns = ["row_id", "file", "line", *texts.content_columns(dataset_type)]
+    missing = set(ids)
+    for batch in again(columns):
+        some = batch.filter(pl.col("row_id").is_in(list(missing)))
+        if some.height:
+            whole = pii.mask_texts(some.select(texts.whole_of(dataset_type)).to_series(), personal.shown)
+            for row_id, file, line, text in zip(
+                some["row_id"], some["file"], some["line"], whole.str.head(SAMPLE), strict=True
+            ):
+                yield {"row_id": row_id, "where": f"{file}:{line}", "text": text}
+            missing.difference_update(some["row_id"])
+        if not missing:
+            return
+
+
+def category_counts(rows: pl.DataFrame) -> dict[str, int]:
+    """Rows by category, the commonest first."""
+    counts = (
+        rows.group_by(pl.col("category").fill_null(NO_CATEGORY))
+        .len()
+        .sort(["len", "category"], descending=[True, False])
+    )
+    return dict(counts.iter_rows())
+
+
+def preview(some: pl.DataFrame, dataset_type: str, personal: pii.Detector) -> list[dict[str, str]]:
+    """Some rows as short texts with personal data masked."""
+    table = some.select(
+        pl.col("row_id").alias("row"),
+        pl.col("category").fill_null(NO_CATEGORY),
+        texts.prompt_of(dataset_type),
+        texts.answer_of(dataset_type).alias("answer"),
+    )
+    shown = [name for name in ("prompt", "answer") if table[name].null_count() < max(table.height, 1)]
+    masked = [pii.mask_texts(table[name], personal.shown).str.head(SAMPLE) for name in shown]
+    return table.select("row", "category", *masked).to_dicts()
+
+
+def markdown_table(lines: list[dict[str, Any]]) -> str:
+    """Lines of equal keys as a Markdown table; cells are kept to one line."""
+    if not lines:
+        return "(none)"
+    columns = list(lines[0])
+    body = [[str(line.get(name, "")).replace("|", "\\|").replace("\n", " ⏎ ") for name in columns] for line in lines]
+    head = [columns, ["---"] * len(columns)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in head + body)
+
+
+def samples(findings: pl.DataFrame, each: int = 2) -> list[dict[str, Any]]:
+    """A few findings of each kind and type of personal data and toxicity, with file and line."""
+    personal = findings.filter(pl.col("kind").is_in(["pii", "toxic"]))
+    table = personal.group_by("kind", "type", maintain_order=True).head(each).sort("kind", "type", maintain_order=True)
+    where = pl.format("{}:{}", "file", "line").alias("where")
+    return table.select("kind", "type", "column", where, "sample", "row_id").to_dicts()

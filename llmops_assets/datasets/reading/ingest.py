@@ -1,0 +1,267 @@
+"""Makes canonical rows of what users bring; a bad row is set aside with its reason, never lost or changed to fit."""
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import polars as pl
+from upath import UPath
+
+from llmops_assets.datasets import schema
+from llmops_assets.datasets.reading.fast import Columns, Decoder
+from llmops_assets.datasets.reading.formats import convert, kind_of
+from llmops_assets.datasets.reading.raw import DEFAULT_LIMITS, RAW_SAMPLE, Limits, Raw, RowFault, clean_sample
+from llmops_assets.datasets.reading.readers import Block, read_blocks, read_file
+from resources.encryption import NO_KEYS, Keyring
+
+BATCH_ROWS = 20_000
+
+Refused = tuple[str, int, str, str, str]
+"""File, line, field, reason and a sample of what stood there."""
+
+
+@dataclass
+class Batch:
+    """Some rows of one dataset version, and those that were refused among them."""
+
+    rows: pl.DataFrame
+    quarantine: pl.DataFrame
+
+
+def _label(value: Any, path: str) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, (str, int, bool)):
+        return value if isinstance(value, str) else str(value).lower()
+    raise RowFault(path, f"expected text, got {kind_of(value)}")
+
+
+def _score(value: Any) -> float | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            raise RowFault("quality_score", f"expected a number, got {value[:40]!r}") from None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise RowFault("quality_score", f"expected a number, got {kind_of(value)}")
+    return float(value)
+
+
+def _normal(text: str) -> str:
+    """NFC, without the characters that no text holds; RowFault for a lone surrogate or a NUL."""
+    if text.isascii():
+        if "\0" in text:
+            raise RowFault("", "a NUL character")
+        return text
+    if not unicodedata.is_normalized("NFC", text):
+        text = unicodedata.normalize("NFC", text)
+    if "\0" in text:
+        raise RowFault("", "a NUL character")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RowFault("", "a lone surrogate (\\ud800 to \\udfff) stands for no character") from None
+    return text
+
+
+def _normal_content(value: Any, path: str) -> Any:
+    try:
+        if isinstance(value, str):
+            return _normal(value)
+        if value and isinstance(value[0], tuple):
+            return [(role, _normal(text)) for role, text in value]
+        return [_normal(text) for text in value]
+    except RowFault as fault:
+        raise RowFault(path, fault.reason) from None
+
+
+def _canonical(content: Mapping[str, Any]) -> str:
+    """The text that identifies a row: its content alone, without metadata."""
+    parts: list[str] = []
+    for name, value in content.items():
+        parts.append(f"\x1c{name}")
+        if isinstance(value, str):
+            parts.append(value)
+        else:
+            parts.extend("\x1f".join(item) if isinstance(item, tuple) else item for item in value)
+    return "\x1e".join(parts)
+
+
+def row_hash(content: Mapping[str, Any]) -> str:
+    """16 hex digits of SHA-256 over the content of a row."""
+    return hashlib.sha256(_canonical(content).encode("utf-8")).hexdigest()[:16]
+
+
+def _sample(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return clean_sample(value)
+    try:
+        return msgspec.json.encode(value, enc_hook=str)[:RAW_SAMPLE].decode("utf-8", "replace")
+    except (UnicodeEncodeError, TypeError, ValueError):
+        return clean_sample(repr(value))
+
+
+def ingest(
+    files: Iterable[tuple[str, UPath]],
+    dataset_type: str,
+    mapping: Mapping[str, str] | None = None,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    require_category: bool = False,
+    batch_rows: int = BATCH_ROWS,
+    keys: Keyring = NO_KEYS,
+) -> Iterator[Batch]:
+    """Canonical rows of all files in batches, each with what was refused.
+
+    `files` are pairs of the name to report and the path to read. A row is refused (never changed into something that
+    fits) when it cannot be decoded, has the wrong types, breaks a rule of its type's schema, or, with
+    `require_category`, has no category; its file, line, field and reason go to the quarantine. Text is put into NFC.
+    `row_id` is the hash of the row's content; the second exact repeat in the version is called ``<hash>-2``, and so on.
+    """
+    seen: dict[str, int] = {}
+    rows = Columns(dataset_type)
+    refused: list[Refused] = []
+    any_batch = False
+    for name, path in files:
+        for piece in _pieces(name, path, dataset_type, mapping, limits, require_category, keys):
+            if isinstance(piece, Columns):
+                # Blocks are judged as they are; what was gathered before them comes first.
+                if len(rows):
+                    yield _judge(rows, refused, seen)
+                    rows, refused = Columns(dataset_type), []
+                yield _judge(piece, refused, seen)
+                refused, any_batch = [], True
+                continue
+            if isinstance(piece, dict):
+                rows.append(piece)
+            else:
+                refused.append(piece)
+            if len(rows) >= batch_rows or len(refused) >= batch_rows:
+                yield _judge(rows, refused, seen)
+                rows, refused, any_batch = Columns(dataset_type), [], True
+    if len(rows) or refused or not any_batch:
+        yield _judge(rows, refused, seen)
+
+
+def _pieces(
+    name: str,
+    path: UPath,
+    dataset_type: str,
+    mapping: Mapping[str, str] | None,
+    limits: Limits,
+    require_category: bool,
+    keys: Keyring,
+) -> Iterator[Columns | dict[str, Any] | Refused]:
+    """What is in one file, in order: whole blocks where every line is as expected, else rows and refusals."""
+
+    def slowly(raws: Iterable[Raw]) -> Iterator[dict[str, Any] | Refused]:
+        for raw in raws:
+            try:
+                if raw.fault is not None:
+                    raise raw.fault
+                yield _row(raw.value, dataset_type, mapping, name, raw.line, require_category)
+            except RowFault as fault:
+                yield (name, raw.line, fault.field, fault.reason, _sample(raw.value))
+
+    decoder = None if mapping else Decoder(dataset_type)
+    blocks = read_blocks(path, limits, keys) if decoder else None
+    if blocks is None:
+        yield from slowly(read_file(path, limits, keys))
+        return
+    for block in blocks:
+        if isinstance(block, Raw):
+            yield from slowly([block])
+            continue
+        whole = Columns(dataset_type)
+        for piece in _decoded(decoder, block, name, require_category):
+            if isinstance(piece, Columns):
+                whole.extend(piece)
+                continue
+            for row in slowly(piece.rows()):
+                if isinstance(row, dict):
+                    whole.append(row)
+                else:
+                    yield row
+        # What is refused comes first, so that one table is judged and stored, and not one for each piece.
+        yield whole
+
+
+def _decoded(
+    decoder: Decoder, block: Block, file: str, require_category: bool, pieces: Sequence[int] = (64, 16)
+) -> Iterator[Columns | Block]:
+    """A block as columns; where a line is not as it should be, piece by piece, so that its neighbours stay fast."""
+    columns = decoder.decode(block.data, block.line, file, require_category)
+    if columns is not None or not pieces:
+        yield block if columns is None else columns
+        return
+    for part in block.parts(pieces[0]):
+        yield from _decoded(decoder, part, file, require_category, pieces[1:])
+
+
+def _row(
+    value: Any, dataset_type: str, mapping: Mapping[str, str] | None, file: str, line: int, require_category: bool
+) -> dict[str, Any]:
+    content, rest = convert(value, dataset_type, mapping)
+    content = {name: _normal_content(item, name) for name, item in content.items()}
+    row = {
+        **content,
+        "row_id": row_hash(content),
+        "source": _label(rest.pop("source", None), "source"),
+        "category": _label(rest.pop("category", None), "category"),
+        "quality_score": _score(rest.pop("quality_score", None)),
+        "file": file,
+        "line": line,
+    }
+    if row["category"] is not None:
+        row["category"] = _normal(row["category"])
+    elif require_category:
+        raise RowFault("metadata.category", "a category is required by the policy and missing")
+    try:
+        row["extra"] = msgspec.json.encode(rest, enc_hook=str, order="sorted").decode() if rest else "{}"
+    except (UnicodeEncodeError, TypeError, ValueError) as error:
+        raise RowFault("metadata", f"metadata that is not text, numbers, lists and objects: {error}") from None
+    return row
+
+
+def _judge(columns: Columns, refused: list[Refused], seen: dict[str, int]) -> Batch:
+    """Apply the schema's rules, then give exact repeats their numbers (refused rows take none)."""
+    dataset_type = columns.dataset_type
+    frame = columns.frame()
+    numbers = pl.int_range(frame.height, eager=True)
+    # An identity of their own, so that repeated rows are no fault here: they are counted below.
+    unique = frame.with_columns(row_id=numbers.cast(pl.String))
+    broken = schema.faults(unique, dataset_type) if frame.height else {}
+    refused = list(refused)
+    content = list(schema.CONTENT[dataset_type])
+    for index, rule in broken.items():
+        row = frame.row(index, named=True)
+        refused.append(
+            (row["file"], row["line"], rule.field, rule.reason, _sample({name: row[name] for name in content}))
+        )
+    if broken:
+        frame = frame.filter(~numbers.is_in(list(broken)))
+    frame = frame.with_columns(row_id=pl.Series(_numbered(frame["row_id"].to_list(), seen), dtype=pl.String))
+    refused.sort(key=lambda item: (item[0], item[1]))
+    return Batch(
+        rows=frame,
+        quarantine=pl.DataFrame(refused, schema=schema.QUARANTINE, orient="row"),
+    )
+
+
+def _numbered(identities: list[str], seen: dict[str, int]) -> list[str]:
+    """The identities of a batch, repeats with their number; `seen` counts those of all batches."""
+    if seen.keys().isdisjoint(identities) and len(set(identities)) == len(identities):
+        seen.update(dict.fromkeys(identities, 1))
+        return identities
+    numbered = []
+    for identity in identities:
+        count = seen[identity] = seen.get(identity, 0) + 1
+        numbered.append(identity if count == 1 else f"{identity}-{count}")
+    return numbered

@@ -1,0 +1,331 @@
+"""Looks at any file as the platform would (ingest, report, cleaning), with no platform behind it."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+import polars as pl
+from upath import UPath
+
+from llmops_assets.datasets import batches, clean, schema, texts
+from llmops_assets.datasets.quality import page, report, toxicity
+from llmops_assets.datasets.reading.ingest import ingest
+from llmops_assets.datasets.reading.raw import Limits
+from llmops_assets.datasets.reading.readers import list_files
+from llmops_assets.datasets.reading.recognise import any_decoded, type_of_files
+from llmops_assets.datasets.similarity import duplicates
+from llmops_assets.privacy import pii
+from llmops_assets.specs.policy import Policy
+
+CLEAN, QUARANTINE, DUPLICATES, PAGE = "clean.jsonl", "quarantine.jsonl", "duplicates.jsonl", "report.html"
+
+
+class ScanError(ValueError):
+    """Nothing could be scanned: there is no such file, or none of it can be read."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What was found in the files and what cleaning would do with them. `report` is None when there is no row."""
+
+    files: list[str]
+    type: str | None
+    recognised: bool
+    rows: int
+    quarantine: pl.DataFrame
+    report: report.Report | None
+    dropped: dict[str, int]
+    masked: dict[str, int]
+    kept: int
+    lowest_score: float
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Names of the files that `out` receives."""
+        return (CLEAN, QUARANTINE, DUPLICATES, PAGE) if self.rows else (CLEAN, QUARANTINE, DUPLICATES)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures alone, for a program."""
+        found = self.report
+        return {
+            "files": self.files,
+            "type": self.type,
+            "recognised": self.recognised,
+            "rows": self.rows,
+            "quarantined": self.quarantine.height,
+            "quarantine_reasons": _counts(self.quarantine, "reason"),
+            "pii": found.pii if found else {},
+            "pii_rows": found.pii_rows if found else 0,
+            "pii_by_column": found.pii_by_column if found else {},
+            "duplicates": {
+                "exact": found.duplicates.exact if found else 0,
+                "near": found.duplicates.near if found else 0,
+                "clusters": found.duplicates.count if found else 0,
+            },
+            "scores": _scores(found, self.lowest_score) if found else {},
+            "toxicity": {"rows": found.toxic_rows if found else 0, "groups": found.toxic if found else {}},
+            "bias": found.bias if found else [],
+            "chat_faults": found.chat_faults if found else {},
+            "conflicting_rows": found.conflicting_rows if found else 0,
+            "too_long": found.too_long if found else 0,
+            "categories": dict(list(found.categories.items())[:50]) if found else {},
+            "statistics": found.statistics if found else {},
+            "tokens_counted_by": found.tokens_counted_by if found else None,
+            "dropped": self.dropped,
+            "masked": self.masked,
+            "kept": self.kept,
+        }
+
+
+def _counts(table: pl.DataFrame, column: str, most: int = 20) -> dict[str, int]:
+    return dict(table.group_by(column).len().sort(["len", column], descending=[True, False]).head(most).iter_rows())
+
+
+def _scores(found: report.Report, lowest: float) -> dict[str, Any]:
+    values = found.scores["score"]
+    quantiles = {f"p{int(share * 100):02}": round(float(values.quantile(share) or 0), 4) for share in (0.05, 0.5, 0.95)}
+    return {
+        "mean": round(found.score_mean, 4),
+        **quantiles,
+        "limit": lowest,
+        "below_limit": int((values < lowest).sum()),
+        "parts": {name: round(value, 4) for name, value in found.score_parts.items()},
+    }
+
+
+def scan(
+    path: str,
+    policy: Policy,
+    *,
+    dataset_type: str | None = None,
+    mapping: Mapping[str, str] | None = None,
+    out: Path | None = None,
+    tokens: report.Tokens | None = None,
+    tokens_counted_by: str = "estimate",
+    max_tokens: int | None = None,
+) -> Scan:
+    """Ingest, report and clean a file, a folder or an fsspec URL; with `out`, write what comes of it there.
+
+    Rows are kept in a temporary folder meanwhile, so that memory does not grow with them; it is gone afterwards.
+    Raises ScanError when there is no such file, or when nothing in it can be decoded. Rows that are decoded and
+    refused are no error: they are in the quarantine.
+    """
+    files = _files(path)
+    limits = Limits(line=policy.limits.max_line_bytes, file=policy.limits.max_decompressed_bytes)
+    found_type = dataset_type or type_of_files(files, mapping, limits)
+    if found_type is None:
+        nothing = _unrecognised(path, files, limits, policy)
+        if out is not None:
+            _write_empty(out, nothing.quarantine)
+        return nothing
+    rows = batches.Spill()
+    try:
+        refused = []
+        for batch in ingest(
+            files, found_type, mapping, limits=limits, require_category=policy.datasets.require_category
+        ):
+            refused.append(batch.quarantine)
+            rows.add(batch.rows)
+        quarantine = pl.concat(refused)
+        common = {"files": [name for name, _ in files], "type": found_type, "recognised": dataset_type is None}
+        if not rows.rows:
+            if quarantine.height and not any_decoded(files, limits):
+                raise ScanError(_unreadable(path, quarantine.row(0, named=True)))
+            empty = Scan(
+                **common, rows=0, quarantine=quarantine, report=None, dropped={}, masked={}, kept=0,
+                lowest_score=policy.datasets.min_quality_score,
+            )  # fmt: skip
+            if out is not None:
+                _write_empty(out, quarantine)
+            return empty
+        how = policy.datasets.minhash
+        personal = pii.detector(policy.datasets.pii, "scan")
+        found = report.analyse(
+            rows,
+            found_type,
+            personal=personal,
+            flagging=toxicity.scorer(policy.datasets.toxicity),
+            near=duplicates.Near(bands=how.bands, rows=how.rows, shingle=how.shingle, jaccard=how.jaccard),
+            tokens=tokens,
+            tokens_counted_by=tokens_counted_by,
+            max_tokens=max_tokens,
+        )
+        work = clean.cleaning(
+            rows,
+            found_type,
+            clusters=found.duplicates.clusters,
+            scores=found.scores,
+            lowest_score=policy.datasets.min_quality_score,
+            personal=personal,
+        )
+        if out is None:
+            for _ in work.frames():
+                pass
+        else:
+            _write_rows(out, work, found_type)
+        result = Scan(
+            **common,
+            rows=rows.rows,
+            quarantine=quarantine,
+            report=found,
+            dropped=work.dropped_by_reason,
+            masked=dict(sorted(work.masked.items())),
+            kept=work.kept,
+            lowest_score=policy.datasets.min_quality_score,
+        )
+        if out is not None:
+            _write_findings(out, result, found, rows)
+        return result
+    finally:
+        rows.close()
+
+
+def _files(path: str) -> list[tuple[str, UPath]]:
+    root = UPath(path)
+    try:
+        if root.is_dir():
+            files = list_files(root)
+            if not files:
+                raise ScanError(f"the folder {path} holds no files")
+            return files
+        if not root.exists():
+            raise ScanError(f"there is no file {path}")
+        with root.open("rb") as stream:
+            stream.read(1)
+    except PermissionError as error:
+        raise ScanError(f"{path} may not be read: {error.strerror}") from error
+    return [(root.name, root)]
+
+
+def _unrecognised(path: str, files: list[tuple[str, UPath]], limits: Limits, policy: Policy) -> Scan:
+    """Either there are no rows at all, which is a finding, or none of them tells what it is, which is an error."""
+    for batch in ingest(files, "pretrain_corpus", limits=limits):
+        for first in batch.quarantine.iter_rows(named=True):
+            if not any_decoded(files, limits):
+                raise ScanError(_unreadable(path, first))
+            raise ScanError(
+                f"no row of {path} tells what type it is, the first at {first['file']}:{first['line']}: "
+                f"{first['reason']}. Name the type with --type and the columns with --map FIELD=COLUMN"
+            )
+    return Scan(
+        files=[name for name, _ in files],
+        type=None,
+        recognised=False,
+        rows=0,
+        quarantine=pl.DataFrame(schema=schema.QUARANTINE),
+        report=None,
+        dropped={},
+        masked={},
+        kept=0,
+        lowest_score=policy.datasets.min_quality_score,
+    )
+
+
+def _unreadable(path: str, first: Mapping[str, Any]) -> str:
+    return f"nothing in {path} can be read, the first fault at {first['file']}:{first['line']}: {first['reason']}"
+
+
+def tokenizer(path: Path) -> report.Tokens:
+    """Counts tokens with a local ``tokenizer.json`` (or the folder that it is in)."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise ScanError("--tokenizer needs the package tokenizers: install llmops[train]") from error
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise ScanError(f"there is no tokenizer.json at {path}")
+    try:
+        model = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise ScanError(f"{file} is no tokenizer: {error}") from error
+    model.no_truncation()
+    model.no_padding()
+
+    def count(values: pl.Series) -> np.ndarray:
+        encoded = model.encode_batch_fast(values.fill_null("").to_list(), add_special_tokens=False)
+        return np.fromiter((len(one.ids) for one in encoded), dtype=np.int32, count=len(encoded))
+
+    return count
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[BinaryIO]:
+    """A file that takes its place only when it is whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    half = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with half.open("wb") as stream:
+            yield stream
+        half.replace(target)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def _write_lines(target: Path, lines: Iterator[Mapping[str, Any]]) -> None:
+    encoder = msgspec.json.Encoder()
+    with _beside(target) as stream:
+        for line in lines:
+            stream.write(encoder.encode(line) + b"\n")
+
+
+def _write_rows(out: Path, work: clean.Cleaning, dataset_type: str) -> None:
+    content = texts.content_columns(dataset_type)
+    kept = ("row_id", "source", "category", "quality_score", "file", "line", clean.CHANGES)
+
+    def lines() -> Iterator[Mapping[str, Any]]:
+        for frame in work.frames():
+            for row in frame.iter_rows(named=True):
+                about = {name: row[name] for name in kept if row[name] not in (None, "")}
+                yield {
+                    **{name: row[name] for name in content},
+                    "metadata": msgspec.json.decode(row["extra"]) | about,
+                }
+
+    _write_lines(out / CLEAN, lines())
+
+
+def _write_findings(out: Path, result: Scan, found: report.Report, rows: batches.Batches) -> None:
+    where = pl.concat(list(rows(["row_id", "file", "line"])))
+    members = found.duplicates.clusters.join(where, on="row_id", how="left", maintain_order="left")
+    grouped = members.group_by("cluster", maintain_order=True).agg(
+        pl.col("line").alias("rows"), pl.struct("file", "line", "row_id", "kept", "exact").alias("members")
+    )
+    _write_lines(
+        out / DUPLICATES,
+        (
+            {"cluster": number, "rows": line["rows"], "members": line["members"]}
+            for number, line in enumerate(grouped.iter_rows(named=True), start=1)
+        ),
+    )
+    _write_quarantine(out, result.quarantine)
+    text = page.html(
+        ", ".join(result.files[:3]) + (f" and {len(result.files) - 3} more" if len(result.files) > 3 else ""),
+        result.type or "",
+        found,
+        quarantine=result.quarantine,
+        dropped=result.dropped,
+        kept=result.kept,
+        note="Rows kept are what clean.jsonl holds: masked, one of each duplicate cluster, "
+        f"score at least {result.lowest_score}.",
+    )
+    with _beside(out / PAGE) as stream:
+        stream.write(text.encode())
+
+
+def _write_quarantine(out: Path, quarantine: pl.DataFrame) -> None:
+    # A refused row may hold a number as well as any other.
+    masked = quarantine.with_columns(pii.mask_texts(quarantine["raw"].fill_null(""), pii.PATTERNS_ONLY).alias("raw"))
+    _write_lines(out / QUARANTINE, masked.iter_rows(named=True))
+
+
+def _write_empty(out: Path, quarantine: pl.DataFrame) -> None:
+    # A page of an earlier scan would say what is no longer so.
+    (out / PAGE).unlink(missing_ok=True)
+    for name in (CLEAN, DUPLICATES):
+        _write_lines(out / name, iter(()))
+    _write_quarantine(out, quarantine)

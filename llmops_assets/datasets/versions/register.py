@@ -1,0 +1,155 @@
+"""Takes a user's raw files into the platform: copied, fingerprinted and registered as one immutable version."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from upath import UPath
+
+from llmops_assets.datasets.reading.readers import list_files
+from llmops_assets.specs.base import SpecError, SpecFault
+from llmops_assets.specs.dataset import DatasetSpec
+from llmops_assets.specs.policy import Policy
+from resources import pointers
+from resources.artifacts import Artifacts
+from resources.catalog import Catalog, Conflict
+
+Files = Sequence[tuple[str, UPath]]
+"""Names, and where the files lie."""
+
+GENERATED = "generated"
+"""Folder below the artifacts of the rows that a model wrote, a folder each version."""
+
+
+def rows_folder(spec: DatasetSpec) -> tuple[str, str]:
+    """Where the raw rows of a version lie below the artifacts: as registered, or as a model wrote them."""
+    return (GENERATED if spec.generation else "uploads", spec.key)
+
+
+def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[tuple[str, UPath]]:
+    """The files named (local paths, folders or fsspec URLs) and those in the folders named, each with the name that it
+    gets: its own, or its path inside of the folder. Raises SpecError with everything that cannot be read.
+
+    A symbolic link inside a folder that leads out of it is refused: what it points to was not handed over.
+    """
+    found: list[tuple[str, UPath]] = []
+    faults = []
+    for given in paths:
+        try:
+            path = UPath(given)
+            if path.is_dir():
+                inside = list_files(path)
+                faults += [_outside(file, path) for _, file in inside if not _is_inside(file, path)]
+                if not inside:
+                    faults.append(SpecFault("files", f"the folder {path} holds no files"))
+                found += inside
+            elif path.is_file():
+                found.append((path.name, path))
+            else:
+                faults.append(SpecFault("files", f"there is no file {path}", "Check the path"))
+        except (OSError, ValueError, ImportError) as error:
+            faults.append(SpecFault("files", f"{given} cannot be read: {error}", "Check the address and your access"))
+    by_name: dict[str, UPath] = {}
+    for name, path in found:
+        if (other := by_name.setdefault(name, path)) != path:
+            faults.append(SpecFault("files", f"{other} and {path} have the same name", "Rename one of them"))
+    if faults:
+        raise SpecError(faults)
+    return sorted(found)
+
+
+def _is_inside(file: UPath, folder: UPath) -> bool:
+    return not isinstance(file, Path) or file.resolve().is_relative_to(Path(folder).resolve())
+
+
+def _outside(file: UPath, folder: UPath) -> SpecFault:
+    return SpecFault(
+        "files", f"{file} is a symbolic link that leads out of {folder}", "Copy the file there, or leave it out"
+    )
+
+
+def register(
+    spec: DatasetSpec,
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    artifacts: Artifacts,
+    catalog: Catalog,
+    policy: Policy,
+    actor: str,
+) -> bool:
+    """Copy `paths` (local or URLs) below the artifact root and register them as `spec`; True when the version is new.
+
+    Nothing is registered unless every byte was copied. The same files under the same version are accepted again, and
+    their ingestion is asked for again; other files raise `Conflict`.
+    """
+    if pointers.find(catalog, spec.name, spec.version) not in (None, spec.version) or spec.version == pointers.CURRENT:
+        raise Conflict(f"{spec.key} is a tag: take another name for the version")
+    files = find_files(paths)
+    size = sum(path.stat().st_size for _, path in files)
+    if size > policy.limits.max_upload_bytes:
+        raise SpecError(
+            [
+                SpecFault(
+                    "files",
+                    f"{size:,} bytes are more than the {policy.limits.max_upload_bytes:,} of limits.max_upload_bytes",
+                    "Split the dataset into several versions, or raise the limit",
+                )
+            ]
+        )
+    if artifacts.is_local:
+        return _keep_here(spec, files, artifacts, catalog, actor)
+    return _keep_remotely(spec, files, artifacts, catalog, actor)
+
+
+def _keep_here(spec: DatasetSpec, files: Files, artifacts: Artifacts, catalog: Catalog, actor: str) -> bool:
+    """Copy beside the uploads, register, and put the copy in its place by one renaming."""
+    uploads = artifacts.path("uploads")
+    uploads.mkdir(parents=True, exist_ok=True)
+    target = artifacts.path("uploads", spec.key)
+    staged = Path(tempfile.mkdtemp(dir=uploads, prefix=f".{spec.key}."))
+    try:
+        digest = _copy(files, UPath(staged), artifacts)
+        new = catalog.register_dataset(spec, digest, actor)
+        if not target.exists():
+            staged.chmod(0o755)
+            staged.rename(target)
+        return new
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _keep_remotely(spec: DatasetSpec, files: Files, artifacts: Artifacts, catalog: Catalog, actor: str) -> bool:
+    """Copy to an object store, where no folder can be renamed: what is there of a version that is not registered was
+    left by a copying that was cut off, and gives way."""
+    target = artifacts.upath("uploads", spec.key)
+    if any(entry.key == spec.key for entry in catalog.datasets()):
+        # Other files are refused before anything of them is written.
+        digest = _copy(files, None, artifacts)
+        new = catalog.register_dataset(spec, digest, actor)
+        if not target.exists():
+            _copy(files, target, artifacts)
+        return new
+    if target.exists():
+        target.fs.rm(target.path, recursive=True)
+    return catalog.register_dataset(spec, _copy(files, target, artifacts), actor)
+
+
+def _copy(files: Files, folder: UPath | None, artifacts: Artifacts) -> str:
+    """Copy files (sealed, where there is a key) into a folder, or nowhere; the digest of their names and contents."""
+    digest = hashlib.sha256()
+    for name, path in files:
+        with path.open("rb") as source, _written(folder, name) as copy:
+            digest.update(f"{name}\0{artifacts.keys.copy_sealed(source, copy)}\n".encode())
+    return digest.hexdigest()
+
+
+def _written(folder: UPath | None, name: str) -> BinaryIO:
+    if folder is None:
+        return open(os.devnull, "wb")
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.open("wb")

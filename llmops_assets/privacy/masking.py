@@ -1,0 +1,139 @@
+"""Finds and masks personal data by pattern, Korean and international: one set of rules for datasets and gateway."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from llmops_assets.privacy.pattern import Pattern, fold
+from llmops_assets.privacy.patterns import PATTERNS
+
+PLACEHOLDERS: Mapping[str, str] = {
+    "PERSON": "[이름]",
+    "KR_RRN": "[주민등록번호]",
+    "KR_FRN": "[외국인등록번호]",
+    "PHONE_NUMBER": "[전화번호]",
+    "EMAIL_ADDRESS": "[이메일]",
+    "KR_ADDRESS": "[주소]",
+    "KR_ACCOUNT": "[계좌번호]",
+    "CREDIT_CARD": "[카드번호]",
+    "KR_PASSPORT": "[여권번호]",
+    "KR_DRIVER_LICENSE": "[운전면허번호]",
+    "KR_BRN": "[사업자등록번호]",
+    "KR_PLATE": "[차량번호]",
+    "IP_ADDRESS": "[IP주소]",
+    "US_SSN": "[사회보장번호]",
+    "IBAN_CODE": "[국제계좌번호]",
+}
+"""What replaces a span where the caller names no placeholders of its own."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Personal data at `text[start:end]`, in characters."""
+
+    start: int
+    end: int
+    type: str
+    score: float
+
+
+@lru_cache(512)
+def _compiled(expression: str, unless: str) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
+    return re.compile(expression), re.compile(f"(?:{unless})$") if unless else None
+
+
+_LONGEST_CONTEXT = 32
+NEAR = 40
+"""Characters on each side within which a word of `Pattern.context` counts."""
+
+
+def stands_near(pattern: Pattern, text: str, start: int, end: int) -> bool:
+    """Whether a word that the pattern wants is near `text[start:end]`."""
+    around = text[max(0, start - NEAR) : end + NEAR].casefold()
+    return not pattern.context or any(word.casefold() in around for word in pattern.context)
+
+
+FIGURE = "[0-9@]"
+"""What every numeric pattern needs at least."""
+_FIGURE = re.compile(FIGURE)
+
+
+def matches(pattern: Pattern, text: str) -> list[tuple[int, int]]:
+    """Where a pattern holds in an already folded text."""
+    expression, unless = _compiled(pattern.expression, pattern.unless)
+    found = []
+    for match in expression.finditer(text):
+        start, end = match.span("span")
+        if unless is not None and unless.search(text, max(0, start - _LONGEST_CONTEXT), start):
+            continue
+        if pattern.valid is not None and not pattern.valid(text[start:end]):
+            continue
+        if not stands_near(pattern, text, start, end):
+            continue
+        found.append((start, end))
+    return found
+
+
+def find(text: str, patterns: Iterable[Pattern] = PATTERNS) -> list[Span]:
+    """Personal data in `text`, in order and without overlap; positions are those of `text` as given."""
+    folded, positions = fold(text)
+    figures = _FIGURE.search(folded) is not None
+    candidates = [
+        Span(start, end, pattern.type, pattern.score)
+        for pattern in patterns
+        if figures or not pattern.numeric
+        for start, end in matches(pattern, folded)
+    ]
+    return unfolded(resolve(candidates), positions)
+
+
+def unfolded(spans: list[Span], positions: list[int] | None) -> list[Span]:
+    """Spans of a folded text as spans of the text that it was made from."""
+    if positions is None:
+        return spans
+    return [Span(positions[s.start], positions[s.end - 1] + 1, s.type, s.score) for s in spans]
+
+
+def resolve(candidates: Iterable[Span]) -> list[Span]:
+    """Spans without overlap, in order: of those that overlap, the surer one stays, then the longer, then the first."""
+    taken: list[Span] = []
+    for span in sorted(candidates, key=lambda s: (-s.score, s.start - s.end, s.start, s.type)):
+        if all(span.end <= other.start or span.start >= other.end for other in taken):
+            taken.append(span)
+    return sorted(taken, key=lambda s: s.start)
+
+
+StandIn = Callable[[str, str, str], str]
+"""Of a type, a value and the type's placeholder, what takes the value's place."""
+
+
+def replace(
+    text: str,
+    spans: Iterable[Span],
+    placeholders: Mapping[str, str] = PLACEHOLDERS,
+    stand_in: StandIn | None = None,
+) -> str:
+    """`text` with each span's placeholder or stand-in in its place; a Korean particle stays attached."""
+    pieces, position = [], 0
+    for span in spans:
+        pieces.append(text[position : span.start])
+        placeholder = placeholders.get(span.type, f"[{span.type}]")
+        pieces.append(stand_in(span.type, text[span.start : span.end], placeholder) if stand_in else placeholder)
+        position = span.end
+    pieces.append(text[position:])
+    return "".join(pieces)
+
+
+def mask_text(text: str, placeholders: Mapping[str, str] = PLACEHOLDERS) -> tuple[str, Counter[str]]:
+    """`text` with personal data replaced, and how many spans of each type were. Patterns only: names need a label."""
+    counts: Counter[str] = Counter()
+    # What stood behind a masked number may now stand behind its label; a few rounds reach the end.
+    for _ in range(4):
+        spans = find(text)
+        if not spans:
+            break
+        counts.update(span.type for span in spans)
+        text = replace(text, spans, placeholders)
+    return text, counts

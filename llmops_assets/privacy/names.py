@@ -1,0 +1,70 @@
+"""Finds names of persons in texts, Korean and transliterated: by dictionaries, syllables and what stands around."""
+
+import math
+import re
+from collections.abc import Iterator
+
+from llmops_assets.privacy.masking import Span
+from llmops_assets.privacy.name_dictionary import pieces
+from llmops_assets.privacy.name_sentence import Sentence
+from llmops_assets.privacy.name_weights import choose, log_odds, weights
+from llmops_assets.privacy.name_words import LOCK, kiwi
+
+_WORTH_A_LOOK = re.compile("[가-힣]")
+"""What a sentence must hold to be looked at: a name is written in Hangul, or Hangul stands beside it (A씨)."""
+
+_SENTENCE = re.compile(r"[^\n]+?(?:[.!?]+(?=\s)|\n|$)\s*")
+_FIGURES = re.compile(r"[0-9][0-9. -]{7,}[0-9]")
+"""Phone numbers and the like, whose surname behind would be read as a counter (권, 장) were they plain digits."""
+
+
+_CACHE: dict[str, tuple[Span, ...]] = {}
+"""Names of sentences that were looked at: sentences recur, in a table and from one asset to the next."""
+_CACHED = 1 << 17
+
+
+def _serial(match: re.Match[str]) -> str:
+    """Figures of the same length that read as a number of something."""
+    return f"000-{'0' * (len(match.group()) - 8)}-000"
+
+
+def analysed(sentences: list[str]) -> Iterator[Sentence]:
+    """Sentences as both analysers cut them, one at a time to save memory. Hold the lock until all are read."""
+    plain = [_FIGURES.sub(_serial, sentence) for sentence in sentences]
+    cut = kiwi().tokenize(plain)
+    for sentence, read, tokens in zip(sentences, plain, cut, strict=True):
+        yield Sentence(sentence, tokens, pieces(read))
+
+
+def _names_in(sentence: Sentence) -> tuple[Span, ...]:
+    return tuple(
+        Span(start, end, "PERSON", min(0.95, max(0.5, 1 / (1 + math.exp(-odds)))))
+        for odds, (start, end) in choose(sentence, log_odds(sentence), weights()[1])
+    )
+
+
+def find_names(values: list[str]) -> list[list[Span]]:
+    """Spans of persons' names in each text; type PERSON, score 0.5 to 0.95 by the evidence.
+
+    Each sentence is judged by itself, by fitted weights (see `name_sentence`): equal sentences are looked at once.
+    """
+    found: list[list[Span]] = [[] for _ in values]
+    cut = [
+        (number, match.start(), match.group())
+        for number, text in enumerate(values)
+        for match in _SENTENCE.finditer(text)
+        if _WORTH_A_LOOK.search(match.group())
+    ]
+    sentences = dict.fromkeys(sentence for _, _, sentence in cut)
+    known = {sentence: _CACHE[sentence] for sentence in sentences if sentence in _CACHE}
+    unknown = [sentence for sentence in sentences if sentence not in known]
+    if unknown:
+        with LOCK:
+            judged = {sentence.text: _names_in(sentence) for sentence in analysed(unknown)}
+        if len(_CACHE) + len(judged) > _CACHED:
+            _CACHE.clear()
+        _CACHE.update(judged)
+        known |= judged
+    for number, start, sentence in cut:
+        found[number] += [Span(start + s.start, start + s.end, s.type, s.score) for s in known[sentence]]
+    return found

@@ -1,0 +1,371 @@
+"""The shapes of personal data, Korean and international, and those that a policy adds."""
+
+import re
+
+from llmops_assets.privacy.checksums import (
+    account_holds,
+    bare_registration,
+    birth_is_possible,
+    brn_checksum_holds,
+    card_holds,
+    digits_of,
+    iban_holds,
+    international,
+    licence_holds,
+    luhn_holds,
+    north_american,
+    public_address,
+    rrn_checksum_holds,
+    timestamp,
+)
+from llmops_assets.privacy.pattern import Pattern
+from llmops_assets.specs.recognizers import Recognizer, translated
+
+SURNAMES = (
+    "김이박최정강조윤장임한오서신권황안송류유전홍고문양손배백허남심노하곽성차주우구나민진지엄채원천방공현함변염여추도소"
+    "석선설마길연위표명기반왕금옥육인맹제모탁국어은편용예경봉사부가복태목형피두감호음빈동온"
+)
+COMPOUND_SURNAMES = ("남궁", "황보", "제갈", "선우", "독고", "사공", "서문", "동방")
+
+_START = r"(?<![0-9A-Za-z])(?<![0-9][-.])"
+_END = r"(?![0-9])(?!-[0-9])"
+_GAP = r"[^0-9\n\[\]]"
+_NOT_A_PHONE = (
+    r"(?:주문|접수|예약|예매|송장|운송장|등기|거래|승인|관리|영수증|문서|사건|상품|제품|모델|시리얼|일련|신청|민원|order|invoice|tracking"
+    r"|ticket|serial|model|reference)\s?(?:번호|코드|넘버|no\.?|No\.?|number|id|ID|#)\s?(?:[은는이가을를:#]|is)?\s{0,2}"
+)
+_SIDO = (
+    r"(?:서울|부산|대구|인천|광주|대전|울산|세종|경기|강원|충북|충남|충청북도|충청남도|전북|전남|전라북도|전라남도|경북|경남|경상북도|경상남도|제주)"
+    r"(?:특별자치시|특별자치도|특별시|광역시|시|도)?"
+)
+_DISTRICT = r"[가-힣]{1,5}[시군구](?![가-힣])"
+_NOT_A_HOUSE = (
+    r"(?![0-9])(?!\s?(?:km|Km|KM|킬로|미터|m(?![a-z])|원|분|시간|시(?![가-힣])|초|년|월|일(?![가-힣])|대|명|개|차로|차선|회|%|점|호선|층|번(?!지)|가지|억|만|천|톤))"
+    r"(?![,.][0-9])"
+)
+_ROAD = (
+    r"[가-힣0-9]{0,9}[가-힣](?<![으소차도])(?:대로|로|길)(?:\s?[0-9]{1,4}번?[가-힣]?길)?\s?[0-9]{1,4}(?:-[0-9]{1,4})?"
+    + _NOT_A_HOUSE
+)
+_LOT = r"[가-힣]{1,5}[0-9]{0,2}(?:동|읍|면|리|가)\s(?:산\s?)?[0-9]{1,4}(?:-[0-9]{1,4})?(?:번지)?" + _NOT_A_HOUSE
+_UNIT = (
+    r"(?:,?\s?\(?[가-힣A-Za-z0-9]{1,15}(?:아파트|빌라|빌딩|타워|오피스텔|맨션|주택|팰리스|자이|푸르지오|래미안)\)?)?"
+    r"(?:,?\s?(?:제?[0-9]{1,4}|[A-Za-z가-하])동)?(?:,?\s?[0-9]{1,3}층)?(?:,?\s?[0-9]{1,5}호)?"
+)
+_REGION = r"(?:서울|부산|대구|인천|광주|대전|울산|세종|경기|강원|충북|충남|전북|전남|경북|경남|제주)"
+_PLATE_LETTERS = "가나다라마거너더러머버서어저고노도로모보소오조구누두루무부수우주아바사자배하허호"
+_PLATE_END = r"(?![0-9])(?!\s?(?:억|만|천|원|개|명|년|회|번|km|m|미터|킬로|[,.][0-9]))"
+_NAME = rf"(?:(?:{'|'.join(COMPOUND_SURNAMES)})[가-힣]{{1,2}}|[{SURNAMES}][가-힣]{{2}})"
+
+_NAME_LABEL = r"(?:이름|성함|성명|본명|예금주|수취인|수령인|신청인|고객명|계약자명?|받는\s?분|보내는\s?분)"
+
+_NOT_NAMES_TEXT = """
+가입자 가해자 강원도 경기도 계약자 고객님 고객사 고객의 관리자 구매자 기관의 기사님 남편분 담당자
+대리인 동승자 명의자 문의자 민원인 방문자 배우자 법인의 보호자 본인의 부모님 사무소 사용자 사장님
+상담사 상대방 선생님 소비자 소유자 손님의 수령인 수취인 신고자 신청인 신청자 안내소 안내원 여러분
+영업소 예금주 외국인 요금소 우리집 운전자 이라니 이렇게 이분들 이사의 이상한 이상해 이외에 이용객
+이용권 이용분 이용자 이전의 전라도 전부터 정부의 정산소 정확히 제주도 주문자 주유소 주인의 지인의
+직원분 차량의 차주분 충전소 탑승자 피해자 한국인 홍보팀 회원님 회원의 휴게소
+"""
+_NOT_NAMES = frozenset(_NOT_NAMES_TEXT.split())
+_NOT_LAST = "점처과료권증객차함물당팀측"
+"""Syllables that things and places end in, and given names hardly ever."""
+
+
+def _name(text: str) -> bool:
+    return text not in _NOT_NAMES and text[-1] not in _NOT_LAST
+
+
+def is_name(text: str) -> bool:
+    """Whether a whole value can be a person's name: Korean with a known surname, or two to four capitalised words."""
+    return re.fullmatch(rf"{_NAME}|[{SURNAMES}][가-힣]|[A-Z][a-z'-]+(?: [A-Z][a-z'.-]*){{1,3}}", text) is not None
+
+
+PATTERNS: tuple[Pattern, ...] = (
+    Pattern(
+        "registration number, labelled",
+        "KR_RRN",
+        rf"(?<![0-9])[0-9]{{6}}\s{{0,2}}[-~.·]?\s{{0,2}}[0-9]{{6,7}}{_END}",
+        0.99,
+        label=r"(?:주민\s?등록\s?번호|주민\s?번호|주민\s?등록|(?i:RRN|resident registration (?:number|no\.?)))"
+        rf"{_GAP}{{0,12}}?",
+    ),
+    Pattern(
+        "foreigner registration number, labelled",
+        "KR_FRN",
+        rf"(?<![0-9])[0-9]{{6}}\s{{0,2}}[-~.·]?\s{{0,2}}[0-9]{{6,7}}{_END}",
+        0.995,
+        label=rf"(?:외국인\s?등록\s?번호|외국인\s?번호|(?i:alien registration (?:number|no\.?))){_GAP}{{0,12}}?",
+    ),
+    Pattern(
+        "registration number",
+        "KR_RRN",
+        rf"{_START}[0-9]{{2}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])(?:\s?-\s?|\s)[0-49][0-9]{{6}}{_END}",
+        0.95,
+        valid=birth_is_possible,
+    ),
+    Pattern(
+        "registration number, partly starred",
+        "KR_RRN",
+        rf"{_START}[0-9]{{2}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])\s?-\s?[0-9][*xX●]{{6}}",
+        0.9,
+        valid=birth_is_possible,
+    ),
+    Pattern(
+        "registration number, digits only",
+        "KR_RRN",
+        rf"{_START}[0-9]{{2}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])[1-4][0-9]{{6}}{_END}",
+        0.85,
+        unless=_NOT_A_PHONE,
+        valid=bare_registration,
+    ),
+    Pattern(
+        "foreigner registration number",
+        "KR_FRN",
+        rf"{_START}[0-9]{{2}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])\s?-\s?[5-8][0-9]{{6}}{_END}",
+        0.95,
+        valid=birth_is_possible,
+    ),
+    Pattern(
+        "mobile number",
+        "PHONE_NUMBER",
+        rf"{_START}(?:(?:\+82|0082|82)[-. ]?(?:\(0\)|0)?|\(?0)1[016789]\)?"
+        rf"[-. ]{{0,3}}[0-9]{{3,4}}[-. ]{{0,3}}[0-9]{{4}}{_END}",
+        0.8,
+        unless=_NOT_A_PHONE,
+    ),
+    Pattern(
+        "landline number",
+        "PHONE_NUMBER",
+        rf"{_START}(?:\+82[-. ]?|\(?0)(?:2|3[1-3]|4[1-4]|5[1-5]|6[1-4]|70|50[2-9]?)"
+        rf"(?:\)\s?|\s?-\s?|\.)[0-9]{{3,4}}(?:\s?-\s?|\.)[0-9]{{4}}{_END}",
+        0.75,
+        unless=_NOT_A_PHONE,
+    ),
+    Pattern(
+        "phone number, labelled",
+        "PHONE_NUMBER",
+        rf"(?<![0-9])0[0-9]{{1,2}}[-. ]?[0-9]{{3,4}}[-. ]?[0-9]{{4}}{_END}",
+        0.85,
+        label=r"(?:전화|연락처|휴대폰|핸드폰|휴대전화|폰\s?번호|팩스|(?i:tel|phone|mobile|fax))[^0-9\n\[\]+(]{0,10}?",
+    ),
+    Pattern(
+        "international number",
+        "PHONE_NUMBER",
+        rf"(?<![0-9A-Za-z+])\+(?!82)[1-9][0-9]{{0,2}}(?:[-. ]?\(?[0-9]{{1,4}}\)?){{2,5}}{_END}(?!\s?(?:원|%|달러|점))",
+        0.7,
+        valid=international,
+    ),
+    Pattern(
+        "North American number",
+        "PHONE_NUMBER",
+        rf"{_START}(?:1[-. ])?(?:\([2-9][0-9]{{2}}\)\s?|[2-9][0-9]{{2}}[-.])[2-9][0-9]{{2}}[-.][0-9]{{4}}{_END}",
+        0.7,
+        unless=_NOT_A_PHONE,
+        valid=north_american,
+    ),
+    Pattern(
+        "e-mail address",
+        "EMAIL_ADDRESS",
+        r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,6}[A-Za-z]{2,24}",
+        0.95,
+    ),
+    Pattern(
+        "card number",
+        "CREDIT_CARD",
+        rf"{_START}(?:(?:[0-9]{{4}}[- ]){{3}}[0-9]{{4}}"
+        rf"|3[47][0-9]{{2}}[- ][0-9]{{6}}[- ][0-9]{{5}}|[0-9]{{13,19}}){_END}",
+        0.9,
+        unless=_NOT_A_PHONE,
+        valid=card_holds,
+    ),
+    Pattern(
+        "card number, labelled",
+        "CREDIT_CARD",
+        rf"(?<![0-9])(?:[0-9]{{4}}[- ]?){{3}}[0-9]{{3,4}}{_END}",
+        0.92,
+        label=rf"(?:카드|(?i:card)){_GAP}{{0,14}}?",
+        valid=lambda text: not timestamp(text),
+    ),
+    Pattern(
+        "account number, labelled",
+        "KR_ACCOUNT",
+        rf"(?<![0-9])(?:[0-9]{{2,6}}-[0-9]{{2,6}}(?:-[0-9]{{1,7}}){{1,2}}|[0-9]{{3,6}}-[0-9]{{6,9}}|[0-9]{{10,14}}){_END}(?!\s?(?:원|건|명))",
+        0.86,
+        label=rf"(?:계좌|통장|예금주|은행|뱅크|농협|수협|신협|새마을금고|우체국|(?i:account)){_GAP}{{0,15}}?",
+        valid=account_holds,
+    ),
+    Pattern(
+        "account number after a bank's short name",
+        "KR_ACCOUNT",
+        rf"(?<![0-9])[0-9]{{2,6}}-[0-9]{{2,6}}(?:-[0-9]{{1,7}}){{1,2}}{_END}",
+        0.8,
+        label=r"(?:국민|신한|우리|하나|기업|카카오|토스|KB|NH|IBK|SC제일|씨티)[ :]{0,2}",
+        valid=account_holds,
+    ),
+    Pattern(
+        "passport number, labelled",
+        "KR_PASSPORT",
+        r"(?<![A-Za-z0-9])(?:[A-Za-z]{1,2}[0-9]{6,8}|[A-Za-z][0-9]{3}[A-Za-z][0-9]{4})(?![A-Za-z0-9])",
+        0.95,
+        label=r"(?:여권\s?(?:번호)?|(?i:passport(?: (?:number|no\.?))?(?: is)?))[^0-9A-Za-z\n\[\]]{0,10}?",
+    ),
+    Pattern(
+        "passport number",
+        "KR_PASSPORT",
+        r"(?<![A-Za-z0-9-])(?:[MSRODG][0-9]{3}[A-Z][0-9]{4}|[MSR][0-9]{8})(?![A-Za-z0-9-])",
+        0.7,
+        unless=_NOT_A_PHONE,
+    ),
+    Pattern(
+        "driving licence",
+        "KR_DRIVER_LICENSE",
+        rf"{_START}(?:(?:1[1-9]|2[0-8])-[0-9]{{2}}-[0-9]{{6}}-[0-9]{{2}}|{_REGION}\s?[0-9]{{2}}\s?-\s?[0-9]{{6}}\s?-\s?[0-9]{{2}}){_END}",
+        0.93,
+    ),
+    Pattern(
+        "driving licence, labelled",
+        "KR_DRIVER_LICENSE",
+        rf"(?<![0-9])[0-9]{{2}}[- ]?[0-9]{{2}}[- ]?[0-9]{{6}}[- ]?[0-9]{{2}}{_END}",
+        0.94,
+        label=rf"(?:면허\s?(?:증)?\s?번호|(?i:driver'?s?'? licen[cs]e (?:number|no\.?))){_GAP}{{0,8}}?",
+        valid=licence_holds,
+    ),
+    Pattern(
+        "business number",
+        "KR_BRN",
+        rf"{_START}[0-9]{{3}}-[0-9]{{2}}-[0-9]{{5}}{_END}",
+        0.8,
+        unless=_NOT_A_PHONE,
+        valid=brn_checksum_holds,
+    ),
+    Pattern(
+        "business number, labelled",
+        "KR_BRN",
+        rf"(?<![0-9])[0-9]{{3}}[- ]?[0-9]{{2}}[- ]?[0-9]{{5}}{_END}",
+        0.94,
+        label=rf"사업자\s?(?:등록)?\s?(?:번호)?{_GAP}{{0,10}}?",
+    ),
+    Pattern(
+        "number plate",
+        "KR_PLATE",
+        rf"(?<![0-9A-Za-z가-힣])(?<![0-9][-.,])(?:{_REGION}\s?)?[0-9]{{2,3}}(?:[{_PLATE_LETTERS}]|[가나다라마거너더러머버서어저고노모보소오구누두루무부수우아바사자배하허]\s)[0-9]{{4}}{_PLATE_END}",
+        0.85,
+    ),
+    Pattern(
+        "number plate, labelled",
+        "KR_PLATE",
+        rf"(?<![0-9])(?:{_REGION}\s?)?[0-9]{{2,3}}\s?[{_PLATE_LETTERS}]\s?[0-9]{{4}}(?![0-9])",
+        0.9,
+        label=rf"(?:차량|번호판|차\s?번호|차번|(?i:plate)){_GAP}{{0,12}}?",
+    ),
+    Pattern(
+        "address, road name",
+        "KR_ADDRESS",
+        rf"(?<![가-힣])(?:\(?[0-9]{{5}}\)?\s)?(?:{_SIDO}\s(?:{_DISTRICT}\s){{0,2}}|(?:{_DISTRICT}\s){{1,2}})(?:[가-힣]{{1,5}}[읍면]\s)?{_ROAD}{_UNIT}",
+        0.85,
+    ),
+    Pattern(
+        "address, lot number",
+        "KR_ADDRESS",
+        rf"(?<![가-힣])(?:{_SIDO}\s(?:{_DISTRICT}\s){{0,2}}|(?:{_DISTRICT}\s){{1,2}})(?:[가-힣]{{1,5}}[읍면]\s)?{_LOT}{_UNIT}",
+        0.84,
+    ),
+    Pattern(
+        "address, labelled",
+        "KR_ADDRESS",
+        rf"(?:{_ROAD}|{_LOT}){_UNIT}",
+        0.8,
+        label=r"(?:주소지|주소|거주지|배송지|사는\s?곳)(?:[은는이가:]|\s?:)?\s{0,2}(?:[가-힣]{1,7}[시군구도]\s){0,2}",
+    ),
+    Pattern(
+        "address, flat",
+        "KR_ADDRESS",
+        r"(?<![가-힣])[가-힣A-Za-z0-9]{1,12}(?:아파트|빌라|오피스텔|맨션)\s(?:[0-9]{1,4}동\s?)?[0-9]{1,5}호(?![0-9가-힣]{2,})",
+        0.75,
+    ),
+    Pattern(
+        "address, English",
+        "KR_ADDRESS",
+        r"(?<![0-9A-Za-z])[0-9]{1,5}\s(?:[NSEW]\.?\s)?(?:[A-Z][a-z]{1,15}\s){1,3}"
+        r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct)(?![A-Za-z])\.?"
+        r"(?:,?\s(?:Apt|Apartment|Suite|Unit)\.?\s?#?[0-9A-Za-z]{1,5})?"
+        r",\s[A-Z][a-z]{1,15}(?:\s[A-Z][a-z]{1,15})?(?:,\s[A-Z]{2}(?:\s[0-9]{5})?)?",
+        0.75,
+    ),
+    Pattern(
+        "social security number",
+        "US_SSN",
+        rf"{_START}(?!000|666|9)[0-9]{{3}}-(?!00)[0-9]{{2}}-(?!0000)[0-9]{{4}}{_END}",
+        0.8,
+        unless=_NOT_A_PHONE,
+    ),
+    Pattern(
+        "IBAN",
+        "IBAN_CODE",
+        r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?:\s?[A-Z0-9]{4}){2,7}(?:\s?[A-Z0-9]{1,4})?(?![A-Za-z0-9])",
+        0.95,
+        valid=iban_holds,
+    ),
+    Pattern(
+        "IP address",
+        "IP_ADDRESS",
+        r"(?<![0-9A-Za-z.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9])(?!\.[0-9])",
+        0.7,
+        unless=r"(?:(?<![A-Za-z])(?i:v|version|ver\.?|release)|버전)\s?",
+        valid=public_address,
+    ),
+    Pattern(
+        "name, labelled",
+        "PERSON",
+        rf"{_NAME}(?=이고|이며|입니다|이에요|예요|이라고|라고|인데|이구요|님|씨|\s?고객)",
+        0.8,
+        label=rf"{_NAME_LABEL}[은는이]\s{{0,2}}",
+        valid=_name,
+        numeric=False,
+    ),
+    Pattern(
+        "name, in a form",
+        "PERSON",
+        rf"{_NAME}(?=\s*$|\n|[,.;)/]|\s?님|\s?씨|이고|이며|입니다)",
+        0.8,
+        label=rf"{_NAME_LABEL}(?:\s?:\s{{0,2}}|\s)",
+        valid=_name,
+        numeric=False,
+    ),
+    Pattern(
+        "name, owner of what follows",
+        "PERSON",
+        rf"(?<![가-힣]){_NAME}(?=\s?(?:고객님?|님|씨)?의\s?(?:주민|외국인\s?등록|전화|휴대|핸드폰|연락처|이메일|메일|주소|계좌|카드|여권|면허|운전면허|차량|생년월일))",
+        0.8,
+        valid=_name,
+        numeric=False,
+    ),
+    Pattern(
+        "name, English",
+        "PERSON",
+        r"(?<![A-Za-z])[A-Z][a-z]{1,15}(?:\s[A-Z][a-z'-]{1,15}){0,2}(?![A-Za-z])",
+        0.7,
+        label=r"(?i:my (?:full )?name is|(?:full |customer )name\s?:)\s{1,2}",
+        numeric=False,
+    ),
+)
+
+
+def own_pattern(recognizer: Recognizer) -> Pattern:
+    """The pattern of a recognizer that a policy describes."""
+    checks = {
+        "luhn": luhn_holds,
+        "rrn": lambda text: len(digits_of(text)) == 13 and rrn_checksum_holds(text),
+        "brn": lambda text: len(digits_of(text)) == 10 and brn_checksum_holds(text),
+        "iban": iban_holds,
+    }
+    return Pattern(
+        name=recognizer.name,
+        type=recognizer.type,
+        body=translated(recognizer.regex, ignore_case=recognizer.ignore_case),
+        score=recognizer.score,
+        valid=checks[recognizer.checksum] if recognizer.checksum else None,
+        numeric=False,
+        context=tuple(recognizer.context),
+    )

@@ -1,0 +1,185 @@
+"""Personal data in whole tables: a prefilter that changes no result, then the patterns, then names."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Literal
+
+import polars as pl
+
+from llmops_assets.privacy import masking, names
+from llmops_assets.privacy.pattern import ODD, Pattern, fold, gate, superset
+from llmops_assets.privacy.patterns import PATTERNS, own_pattern
+from llmops_assets.privacy.pseudonyms import Pseudonyms, key_from
+from llmops_assets.specs.policy import Pii
+
+SPANS = {
+    "text": pl.UInt32(),
+    "start": pl.UInt32(),
+    "end": pl.UInt32(),
+    "type": pl.String(),
+    "score": pl.Float64(),
+}
+
+ROUNDS = 6
+"""What stood behind a masked number may now stand behind its label: masking is repeated, and ends long before this."""
+
+_FEW = 64
+"""Texts under which compiling the prefilter costs more than it saves."""
+
+NameFinder = Callable[[list[str]], list[list[masking.Span]]]
+"""Names in each of some texts; `names.find_names` is one."""
+
+
+@dataclass(frozen=True)
+class Detector:
+    """What counts as personal data in a dataset, and what is done with it; the same for report, cleaning and checks."""
+
+    names: NameFinder | None = None
+    patterns: tuple[Pattern, ...] = PATTERNS
+    placeholders: Mapping[str, str] = field(default_factory=lambda: masking.PLACEHOLDERS)
+    mode: Literal["mask", "drop", "pseudonymise"] = "mask"
+    pseudonyms: Pseudonyms | None = None
+
+    @property
+    def shown(self) -> "Detector":
+        """The same for samples that people look at: always masked."""
+        return replace(self, mode="mask", pseudonyms=None)
+
+    @property
+    def stand_in(self) -> masking.StandIn | None:
+        """What takes a value's place instead of the bare placeholder."""
+        return self.pseudonyms.of if self.pseudonyms is not None else None
+
+
+PATTERNS_ONLY = Detector()
+
+
+def detector(rules: Pii, dataset: str) -> Detector:
+    """The detector that a policy describes, for one dataset (its name, with or without the version).
+
+    PseudonymKeyError when the policy wants pseudonyms and there is no key.
+    """
+    own = rules.recognizers
+    pseudonyms = None
+    if rules.mode == "pseudonymise":
+        pseudonyms = Pseudonyms(dataset.partition("@")[0], key_from())
+    return Detector(
+        names=names.find_names if rules.names else None,
+        patterns=(*PATTERNS, *map(own_pattern, own)),
+        placeholders={**{recognizer.type: recognizer.shown for recognizer in own}, **rules.placeholders},
+        mode=rules.mode,
+        pseudonyms=pseudonyms,
+    )
+
+
+NAME_KEYS = ("name", "이름", "성명", "성함", "고객명", "customer_name", "user_name", "full_name")
+
+
+@lru_cache(16)
+def _gates(patterns: tuple[Pattern, ...]) -> tuple[str, str]:
+    """What a text must hold for any numeric pattern, and for any of the others ("" where there are none)."""
+    return gate(p for p in patterns if p.numeric), gate(p for p in patterns if not p.numeric)
+
+
+def may_hold(column: str, patterns: tuple[Pattern, ...]) -> pl.Expr:
+    """Whether a pattern could be found in a text of the column or in a part of it; true for odd texts."""
+    numeric, others = _gates(patterns)
+    text = pl.col(column)
+    found = text.str.contains(ODD)
+    if numeric:
+        figures = text.str.contains(masking.FIGURE)
+        found |= pl.when(figures).then(text).str.contains(numeric).fill_null(False)
+    return found | text.str.contains(others) if others else found
+
+
+def candidates(values: pl.Series, patterns: Sequence[Pattern]) -> list[tuple[int, str, list[int]]]:
+    """Texts that a pattern could be found in: the text's number, the text, the numbers of those patterns.
+
+    A superset of where the patterns are found. Texts with characters that are folded first (full-width digits, unusual
+    dashes) or that engines read differently are candidates for all patterns.
+    """
+    frame = values.alias("value").to_frame().with_row_index("text").filter(may_hold("value", tuple(patterns)))
+    frame = frame.with_columns(odd=pl.col("value").str.contains(ODD))
+    plain = frame.filter(~pl.col("odd"))
+    found: dict[int, list[int]] = {text: list(range(len(patterns))) for text in frame.filter("odd")["text"]}
+    flags = plain.select(
+        pl.col("value").str.contains(superset(pattern.expression)).alias(str(number))
+        for number, pattern in enumerate(patterns)
+    )
+    for text, flagged in zip(plain["text"], flags.to_numpy(), strict=True):
+        found[text] = flagged.nonzero()[0].tolist()
+    return [(text, value, found[text]) for text, value in frame.select("text", "value").iter_rows() if found[text]]
+
+
+def _found_in_columns(values: pl.Series, patterns: Sequence[Pattern]) -> dict[int, list[masking.Span]]:
+    found: dict[int, list[masking.Span]] = {}
+    for number, text, flagged in candidates(values, patterns):
+        folded, positions = fold(text)
+        spans = [
+            masking.Span(start, end, patterns[n].type, patterns[n].score)
+            for n in flagged
+            for start, end in masking.matches(patterns[n], folded)
+        ]
+        if spans:
+            found[number] = masking.unfolded(spans, positions)
+    return found
+
+
+def find(values: pl.Series, how: Detector = PATTERNS_ONLY) -> pl.DataFrame:
+    """Spans of personal data in each text: columns `text` (number), `start`, `end` (characters), `type`, `score`.
+
+    The same spans as `masking.find` gives for each text alone, and with `how.names` those of names besides. Overlaps
+    are resolved; the result is in order.
+    """
+    distinct = values.unique(maintain_order=True)
+    if len(distinct) < _FEW:
+        found = {number: masking.find(text, how.patterns) for number, text in enumerate(distinct)}
+    else:
+        found = _found_in_columns(distinct, how.patterns)
+    if how.names is not None:
+        for number, spans in enumerate(how.names(distinct.to_list())):
+            if spans:
+                found.setdefault(number, []).extend(spans)
+    resolved = [
+        (number, span.start, span.end, span.type, span.score)
+        for number in sorted(found)
+        for span in masking.resolve(found[number])
+    ]
+    spans = pl.DataFrame(resolved, schema=SPANS, orient="row")
+    if len(distinct) == len(values):
+        return spans
+    where = pl.DataFrame({"value": values, "number": pl.int_range(len(values), dtype=pl.UInt32, eager=True)}).join(
+        pl.DataFrame({"value": distinct, "text": pl.int_range(len(distinct), dtype=pl.UInt32, eager=True)}),
+        on="value",
+        how="left",
+    )
+    return (
+        where.join(spans, on="text")
+        .select(pl.col("number").alias("text"), "start", "end", "type", "score")
+        .sort("text", "start")
+    )
+
+
+def replaced(values: pl.Series, spans: pl.DataFrame, how: Detector) -> pl.Series:
+    """The texts with each span's placeholder in its place."""
+    if not spans.height:
+        return values
+    found: dict[int, list[masking.Span]] = {}
+    for number, *span in spans.select("text", "start", "end", "type", "score").iter_rows():
+        found.setdefault(number, []).append(masking.Span(*span))
+    masked = [
+        masking.replace(text, places, how.placeholders, how.stand_in)
+        for text, places in zip(values.gather(list(found)), found.values(), strict=True)
+    ]
+    return values.scatter(list(found), masked)
+
+
+def mask_texts(values: pl.Series, how: Detector) -> pl.Series:
+    """The texts without their personal data: for showing some of them."""
+    for _ in range(ROUNDS):
+        spans = find(values, how)
+        if not spans.height:
+            break
+        values = replaced(values, spans, how)
+    return values

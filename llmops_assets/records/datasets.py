@@ -1,0 +1,89 @@
+"""What the datasets stage leaves behind: rows, findings, cleaned rows, splits."""
+
+from typing import Any, ClassVar
+
+from pydantic import AliasChoices, Field
+
+from llmops_assets.records.base import Record
+
+
+class DatasetRecord(Record):
+    """The canonical rows of one dataset version, and those that could not be read."""
+
+    asset: ClassVar[str] = "dataset"
+    dataset: str
+    type: str
+    manifest: str = Field(description="Manifest id of the canonical rows in the dataset store.")
+    quarantine: str | None = Field(description="Manifest id of the refused rows (file, line, field, reason).")
+    rows: int
+    quarantined: int
+    source_bytes: int
+    content_hash: str
+
+
+class QualityRecord(Record):
+    """Findings of the quality report; every finding lists the rows it was found in."""
+
+    asset: ClassVar[str] = "quality_report"
+    dataset: str
+    rows: int
+    findings: str = Field(description="Manifest id: one row a finding (row_id, kind, detail…).")
+    pii: dict[str, int] = Field(description="Spans found by type.")
+    pii_rows: int
+    exact_duplicates: int = Field(description="Rows that repeat an earlier row exactly.")
+    near_duplicates: int = Field(description="Rows beyond the first of each near-duplicate cluster.")
+    clusters: str = Field(description="Manifest id: row_id, cluster (id), kept (bool).")
+    scores: str = Field(description="Manifest id: row_id, score and its parts.")
+    score_mean: float
+    toxic_rows: int
+    chat_faults: dict[str, int] = Field(description="Rows by chat-format fault; a fault blocks.")
+    statistics: dict[str, float] = Field(description="Named figures: characters a row, tokens a row, …")
+    html: str | None = Field(default=None, description="Path of the self-contained report.")
+
+
+class CleanRecord(Record):
+    """Masked, deduplicated and filtered rows; every dropped row keeps its reason."""
+
+    asset: ClassVar[str] = "clean_dataset"
+    dataset: str
+    type: str
+    manifest: str
+    dropped: str = Field(description="Manifest id: row_id, reason, detail.")
+    rows: int
+    dropped_by_reason: dict[str, int]
+    masked_by_type: dict[str, int]
+    content_hash: str
+
+
+class SplitsRecord(Record):
+    """Train, validation and test rows of one dataset version."""
+
+    asset: ClassVar[str] = "splits"
+    dataset: str
+    type: str
+    manifests: dict[str, str] = Field(description="Manifest id by split: train, validation, test.")
+    rows: dict[str, int]
+    stratify_by: str | None
+    group_by: str | None
+    seed: int
+    data_hash: str = Field(description="Hash of the rows in all splits; what a training depends on.")
+
+
+class ContaminationRecord(Record):
+    """How much of each evaluation suite stands in the training rows of one dataset version; true of these manifests."""
+
+    asset: ClassVar[str] = "contamination"
+    dataset: str
+    train: str = Field(description="Manifest id of the training rows that were looked through.")
+    suites: dict[str, str] = Field(description="Manifest id of the items by suite.")
+    judged: dict[str, int] = Field(description="Items that are long enough to be judged, by suite.")
+    too_short: dict[str, int]
+    leaked: dict[str, int] = Field(
+        validation_alias=AliasChoices("leaked", "seen"),
+        description="Judged items that stand in training rows, by suite.",
+    )
+    items: list[dict[str, Any]] = Field(description="Up to twenty of those: suite, item, coverage, row_id, file, line.")
+
+    def share(self, suite: str) -> float:
+        """The share of the judged items of a suite that stand in training rows."""
+        return self.leaked.get(suite, 0) / max(self.judged.get(suite, 0), 1)

@@ -1,0 +1,132 @@
+"""What a training leaves behind: its plan, its weights, the servable model."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from llmops_assets.records.base import Record
+
+
+class BaseModelRecord(BaseModel):
+    """A model that a training starts from, resolved to a folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    ref: str = Field(description="As the spec names it: hf:…, dataset|recipe, or name@version.")
+    family: str
+    path: str
+    content_hash: str
+    parameters: int | None = None
+
+
+class PlanRecord(Record):
+    """What will run, before a GPU is spent."""
+
+    asset: ClassVar[str] = "training_plan"
+    dataset: str
+    recipe: str
+    training_key: str
+    spec: dict[str, Any] = Field(description="The TrainJobSpec, with dataset_ref.")
+    base: BaseModelRecord | None
+    model_dir: str = Field(description="Folder of this training: checkpoints/, adapter/, merged/, evaluation/.")
+    rows: dict[str, int]
+    tokens: int = Field(description="Tokens of one epoch after template and truncation.")
+    trainable_tokens: int = Field(description="Tokens of one epoch that carry loss.")
+    rows_without_trainable_tokens: int
+    truncated_rows: int
+    cut_answers: int = Field(description="Rows whose answer was cut by max_seq_len.")
+    dropped_rows: int = Field(default=0, description="Rows left out because they are longer than max_seq_len.")
+    double_bos_rows: int
+    stop_token: str | None
+    stop_token_trained: bool
+    chat_template_hash: str | None
+    prefix_preserving: bool = Field(description="Answers are trained behind exactly what a server puts before them.")
+    packing_efficiency: float = Field(description="Share of the tokens of a padded epoch that are no padding.")
+    failures: dict[str, list[str]] = Field(description="Up to ten row ids for each thing that is wrong.")
+    steps: int
+    precision: Literal["fp32", "bf16", "fp16"] = Field(description="Of the computation on the device found.")
+    gradient_checkpointing: bool
+    memory_bytes: int
+    memory_available: int = Field(description="Bytes of the device; 0 when it does not tell.")
+    memory_advice: str | None = Field(description="What to change when it does not fit.")
+    memory_smaller: str = Field(default="", description="Settings that need less, for when it runs out all the same.")
+    on_gpu_type: dict[str, Any] | None = Field(
+        default=None,
+        description="Needs on the GPU type of the spec: gpu, needed, available, seconds, advice.",
+    )
+    seconds: float | None
+    device: str
+    auxiliary_models: dict[str, BaseModelRecord] = Field(
+        default_factory=dict,
+        validation_alias=AliasChoices("auxiliary_models", "companions"),
+        description="Other models that it needs: reward (RLHF), retriever (RAG_TUNING).",
+    )
+    pooling: Literal["mean", "cls", "lasttoken"] | None = Field(
+        default=None, description="How the encoder (of RAG_TUNING the retriever) makes one vector of a text."
+    )
+    figures: dict[str, float] = Field(default_factory=dict, description="What only this job type counts in its rows.")
+    example: str = Field(description="Markdown: one rendered row with its label mask.")
+    watermark: str | None = Field(default=None, description="Commitment to the key whose marks are among the rows.")
+    image: str | None = Field(
+        default=None, description="What the worker runs in, by content: name@sha256:…; None: a process of this machine."
+    )
+
+
+class CurvePoint(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    step: int
+    loss: float | None = None
+    eval_loss: float | None = None
+    reward: float | None = None
+    kl: float | None = Field(default=None, description="Divergence from the reference, nats a token.")
+    accuracy: float | None = Field(default=None, description="Share of preference pairs told apart.")
+
+
+class AdapterRecord(Record):
+    """Trained weights: an adapter, or the full weights when the method is `full`."""
+
+    asset: ClassVar[str] = "adapter"
+    dataset: str
+    recipe: str
+    training_key: str
+    method: Literal["full", "lora", "qlora"]
+    path: str
+    content_hash: str
+    steps: int
+    best_step: int | None = Field(default=None, description="With early stopping: the step whose weights these are.")
+    resumed_from: int | None = Field(description="Step of the checkpoint this run went on from.")
+    reused: bool = Field(description="The weights were already there; nothing was trained.")
+    first_loss: float
+    last_loss: float
+    eval_loss: float | None
+    seconds: float
+    tokens_per_second: float | None
+    peak_memory_bytes: int | None
+    curve: list[CurvePoint]
+    weight_change: float = Field(description="L2 norm of the change against the initialisation.")
+    non_finite_weights: int
+    mlflow_run_id: str | None
+    figures: dict[str, float | None] = Field(default_factory=dict, description="What only this job type measures.")
+    image: str | None = Field(default=None, description="The image that trained it, as the plan has it.")
+
+
+class MergedModelRecord(Record):
+    """The servable model, and how far it is from base + adapter."""
+
+    asset: ClassVar[str] = "merged_model"
+    dataset: str
+    recipe: str
+    training_key: str
+    path: str
+    content_hash: str
+    family: str
+    parameters: int
+    chat_template_hash: str | None
+    max_logit_difference: float | None = Field(description="Merged against base + adapter; None for method full.")
+    top1_agreement: float | None
+    mean_kl: float | None = Field(default=None, description="Merged from base + adapter, nats a token.")
+    differs_from_base: bool
+    reloads: bool
+    figures: dict[str, float | str] = Field(
+        default_factory=dict,
+        description="What only this job type measures: of an index its passages, of an encoder its dimensions.",
+    )

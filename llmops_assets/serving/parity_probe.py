@@ -1,0 +1,92 @@
+"""Serves a registered model for as long as it takes to ask it what its evaluation asked, and compares the tokens."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.evaluation import EvaluationRecord
+from llmops_assets.records.registry import ParityRecord, QuantizedModelRecord, RegisteredModelRecord
+from llmops_assets.serving.parity import OF_THE_PROMPT, answers_to_repeat, differences, told
+from llmops_assets.specs.names import training_key
+from resources.dataset_store import DatasetStore
+from resources.model_server import ModelServers
+from resources.records import Records
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows of an evaluation's answers file with the conversations that they answer; `note` says why there are none."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    conversations: list[list[dict[str, str]]] = field(default_factory=list)
+    max_new_tokens: int = 0
+    note: str = ""
+
+
+def items_of(
+    model: RegisteredModelRecord, records: Records, store: DatasetStore, *, most: int, most_tokens: int | None = None
+) -> Sample:
+    """Up to `most` evaluated items of a model, of answers no longer than `most_tokens`."""
+    cell = training_key(model.dataset, model.recipe)
+    evaluation = records.load(EvaluationRecord, cell)
+    answers = Path(evaluation.answers)
+    if model.scheme:
+        made = records.load(QuantizedModelRecord, cell).models
+        answers = Path(next(m.answers for m in made if m.content_hash == model.content_hash))
+    suite = next(iter(evaluation.items))
+    rows = answers_to_repeat(answers, suite, most, most_tokens=most_tokens, keys=store.keys)
+    if not rows:
+        # A pre-trained model was measured by its perplexity, an encoder by what it finds.
+        return Sample(note=f"the evaluation of {model.ref} has no generated answers that a server could repeat")
+    test = records.load(SplitsRecord, model.dataset if suite == "test" else suite).manifests["test"]
+    frame = store.read(test)
+    if "messages" not in frame.columns:
+        return Sample(
+            note=f"{model.ref} was asked prompts made of more than the rows of {suite}: they are not repeated"
+        )
+    messages = dict(frame.select("row_id", "messages").iter_rows())
+    limit = int(evaluation.settings["tuned"]["max_new_tokens"])
+    return Sample(rows, [messages[row["id"]][:-1] for row in rows], limit)
+
+
+def measure_parity(
+    model: RegisteredModelRecord,
+    records: Records,
+    store: DatasetStore,
+    servers: ModelServers,
+    *,
+    items: int,
+    engine: str = "transformers",
+    gpus: int = 0,
+) -> ParityRecord:
+    """Serve `model` for a moment, ask it `items` questions of its evaluation, and compare what it saw and said.
+
+    Raises ServerError when it cannot be served.
+    """
+    sample, found = items_of(model, records, store, most=items), []
+    if sample.rows:
+        runtime = {"device": "cuda" if gpus else "cpu", "dtype": "auto" if gpus else "float32"}
+        with servers.trial(f"trial-{model.name}-{model.version}", model.ref, model.path, engine, runtime) as backend:
+            limit = {"max_tokens": sample.max_new_tokens, "token_ids": True}
+            served = [servers.complete(backend, messages, **limit) for messages in sample.conversations]
+        found = differences(sample.rows, served)
+    exact = engine == "transformers" and not gpus
+    return ParityRecord(
+        dataset=model.dataset,
+        recipe=model.recipe,
+        model_hash=model.content_hash,
+        engine=engine,
+        items=len(sample.rows),
+        differences=[vars(one) for one in found],
+        explanation=told(len(sample.rows), found) if sample.rows else sample.note,
+        # Another engine or device may round otherwise; what a prompt is made of is rounded by none.
+        passed=not (found if exact else [one for one in found if one.kind in OF_THE_PROMPT]),
+        at=datetime.now(UTC),
+    )
+
+
+def holds(known: ParityRecord, model: RegisteredModelRecord, items: int) -> bool:
+    """Whether an earlier comparison still says that `model` is served as it was evaluated, on as many items."""
+    return known.passed and known.model_hash == model.content_hash and known.items >= items
