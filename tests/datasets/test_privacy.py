@@ -199,7 +199,7 @@ def test_the_prefilter_of_metadata_changes_no_result(values):
     table = pl.concat([rows("네", msgspec.json.encode(value, order="sorted").decode()) for value in [{}, *values]])
     found = personal_data.find_in_rows(table, "sft_pair")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pii, "_may_hold", lambda column, patterns: pl.lit(True))
+        patch.setattr(personal_data, "may_hold", lambda column, patterns: pl.lit(True))
         assert found.equals(personal_data.find_in_rows(table, "sft_pair"))
 
 
