@@ -166,6 +166,9 @@ class Progress(TrainerCallback):
             {**self.phase, "step": state.global_step, "epoch": state.epoch, **values, "tokens_per_second": self.rate}
             | {"memory_bytes": peak_memory(), "seconds": elapsed}
         )
+        if "eval_loss" in values:
+            # The step of this validation was shown before it; after the last one no other step follows.
+            self._show(state, time.monotonic())
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         distributed.together()

@@ -83,9 +83,9 @@ def status_of(cell: str, request: TrainingRequest, watch: "Watcher") -> Training
     records = wiring().records
     plan = records.find(PlanRecord, cell)
     folder = Path(plan.model_dir) if plan else None
-    live = read(folder) if folder else None
     runs = watch.runs(cell, "adapter")
     run = runs[-1].dagster_run if runs else None
+    live = read(folder, runs[-1].create_timestamp.timestamp() if runs else None) if folder else None
     # A run that went on to evaluate says nothing of how the training before it ended.
     state, detail = _state(cell, request, run, folder)
     if state == "failed" and not detail:

@@ -87,9 +87,15 @@ def damage(folder: Path) -> str | None:
 
 def facts(folder: Path) -> dict[str, Any] | None:
     """What was noted when `folder` was sealed; None when it is not there, unfinished or damaged."""
-    if not folder.is_dir() or damage(folder) is not None:
+    return None if damage(folder) is not None else noted(folder)
+
+
+def noted(folder: Path) -> dict[str, Any] | None:
+    """What was noted when `folder` was sealed, without a look at its files; None where it has no seal to read."""
+    try:
+        return json.loads((folder / SEAL).read_text(encoding="utf-8"))["facts"]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
         return None
-    return json.loads((folder / SEAL).read_text(encoding="utf-8"))["facts"]
 
 
 @contextmanager

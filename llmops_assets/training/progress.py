@@ -33,14 +33,23 @@ class Progress:
         return asdict(self)
 
 
-def read(model_dir: Path) -> Progress | None:
-    """The last progress in the folder of a training, None before its first step."""
+def read(model_dir: Path, since: float | None = None) -> Progress | None:
+    """The last progress in the folder of a training, None before its first step.
+
+    Of a training that has ended, the validation loss is that of the weights that were kept. `since` is when the current
+    attempt began, in seconds since the epoch: what an earlier one wrote says nothing of it, and is left out.
+    """
     try:
         found = json.loads((model_dir / "work" / LIVE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     known = {name: found.get(name) for name in Progress.__dataclass_fields__}
-    # Whether it is whole is looked at when it is used: hashing gigabytes is nothing for a glance.
+    # Whether a folder is whole is looked at when it is used: hashing gigabytes is nothing for a glance.
+    ended = folders.noted(model_dir / "adapter")
+    if ended is not None:
+        known["eval_loss"] = ended.get("eval_loss")
+    elif since is not None and known["at"] < since:
+        return None
     sealed = (step for step, path in folders.checkpoints(model_dir / "checkpoints") if (path / folders.SEAL).exists())
     return Progress(**{**known, "checkpoint": next(sealed, None)})
 

@@ -76,6 +76,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     assert (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes() == uninterrupted["weights"]
     assert facts["curve"] == uninterrupted["facts"]["curve"]
     assert facts["eval_loss"] == uninterrupted["facts"]["eval_loss"]
+    shown = json.loads((tmp_path / "work" / "train.live").read_text())
+    assert (shown["step"], shown["eval_loss"]) == (STEPS, facts["eval_loss"]), "the last validation is shown too"
 
 
 def test_an_orphan_saves_a_checkpoint_lets_its_gpu_go_and_ends(desk: Desk, tiny_base: Path, tmp_path: Path) -> None:
