@@ -1,6 +1,7 @@
 """From documents to passages, and from a model's answers to rows that are handed on or set aside with a reason."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from llmops_assets.documents.generate import Result, rows_of
 from llmops_assets.documents.passages import Passage, cut
 from llmops_assets.specs.dataset import GenerationSpec
 from resources.artifacts import Artifacts
+
+log = logging.getLogger("documents.work")
 
 PASSAGES = "passages"
 """Folder below the artifacts where answers are kept, for all versions: the same passage is asked about once."""
@@ -33,7 +36,16 @@ class KeptAnswers:
     def load(self, key: str) -> dict[str, Any] | None:
         if not self._artifacts.exists(*self._parts(key)):
             return None
-        return json.loads(self._artifacts.read_bytes(*self._parts(key)))
+        data = self._artifacts.read_bytes(*self._parts(key))
+        try:
+            answer = json.loads(data)
+        except ValueError as error:
+            log.warning("the answer kept as %s is no JSON (%s): its passage is asked about again", key, error)
+            return None
+        if not isinstance(answer, dict) or not isinstance(answer.get("rows"), list):
+            log.warning("the answer kept as %s holds no rows: its passage is asked about again", key)
+            return None
+        return answer
 
     def save(self, key: str, answer: dict[str, Any]) -> None:
         self._artifacts.write_bytes(json.dumps(answer, ensure_ascii=False).encode(), *self._parts(key))

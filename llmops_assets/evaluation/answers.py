@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from typing import Any, Protocol
 
 from llmops_assets.evaluation.suites import Answer, Document, Item, prompts_hash
 from resources.encryption import NO_KEYS, Keyring
+
+log = logging.getLogger("evaluation.answers")
 
 GENERATION_VERSION = "2"
 """Part of the key that answers are kept under: raise it when the worker may answer the same prompt differently."""
@@ -202,10 +205,17 @@ def _complete(output: Path, complete: Path, keys: Keyring) -> tuple[list[dict[st
     """The rows and result of an earlier call, when they are whole."""
     if not (output.exists() and complete.exists()):
         return None
-    data, told = keys.open(output.read_bytes(), output), json.loads(complete.read_text(encoding="utf-8"))
-    if hashlib.sha256(data).hexdigest() != told["sha256"]:
+    data = keys.open(output.read_bytes(), output)
+    try:
+        seal = json.loads(complete.read_text(encoding="utf-8"))
+        digest, result = seal["sha256"], seal["result"]
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s cannot be read (%s): the model is asked again", complete, error)
         return None
-    return [json.loads(line) for line in data.splitlines()], told["result"]
+    if hashlib.sha256(data).hexdigest() != digest:
+        log.warning("%s is not what %s was written for: the model is asked again", output, complete)
+        return None
+    return [json.loads(line) for line in data.splitlines()], result
 
 
 def _in_order(rows: list[dict[str, Any]], inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -206,6 +206,22 @@ def test_a_finished_passage_is_not_asked_again(tmp_path):
     assert len(files) == 2 and not any("환불".encode() in p.read_bytes() for p in files)
 
 
+def test_half_an_answer_on_disk_costs_that_passage_alone(tmp_path, caplog):
+    kept = work.KeptAnswers(Artifacts(tmp_path))
+    with serving("good") as (address, server):
+        how = spec(address, concurrency=1)
+        read = work.read_all([("manual.md", MANUAL.encode())], how)
+        first = generate(read.passages, how, model(how), kept, print)
+        for damage in (lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b'{"passage": "x"}'):
+            file = sorted(tmp_path.rglob("*.json"))[0]
+            file.write_bytes(damage(file.read_bytes()))
+            server.asked = []
+            again = generate(read.passages, how, model(how), kept, print)
+            assert [r.rows for r in again] == [r.rows for r in first]
+            assert len(server.asked) == 1 and [r.reused for r in again].count(False) == 1
+    assert caplog.text.count("is asked about again") == 3
+
+
 def test_another_prompt_model_or_passage_is_another_answer():
     passage, other = Passage("a", None, 0, 4, "", "text"), Passage("b", 3, 9, 13, "", "text")
     how = spec()

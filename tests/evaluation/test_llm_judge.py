@@ -96,3 +96,29 @@ def test_a_judge_that_is_away_is_named(tmp_path: Path) -> None:
 )
 def test_a_verdict_is_one_word(text: str, verdict: str) -> None:
     assert verdict_of(text) == verdict
+
+
+def test_a_line_that_was_cut_off_costs_its_own_verdict_and_none_that_came_after(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with server(by_content) as (endpoint, asked):
+        found = judge(endpoint, ITEMS, ANSWERS, tmp_path)
+        (file,) = tmp_path.glob("judge-*.jsonl")
+        whole = file.read_text()
+        lines = whole.splitlines(keepends=True)
+        assert len(lines) == 4
+        # A kill in the middle of a write, with and without the brace of a value inside; then lines from others.
+        for number, torn in enumerate((whole[:-9], whole[:-1], lines[0] + '{"pair": "x", "verdict": {}')):
+            file.write_text(torn)
+            assert judge(endpoint, ITEMS, ANSWERS, tmp_path) == found, number
+            assert judge(endpoint, ITEMS, ANSWERS, tmp_path) == found, number
+        before = len(asked)
+        # Glued lines, lines of something else, and bytes that are no text: in the middle of the file.
+        file.write_bytes(
+            b'{"pair": "1", "ver' + whole.encode() + b'[1]\n{"pair": 3, "verdict": "A"}\n\xff\n' + lines[1].encode()
+        )
+        caplog.clear()
+        assert judge(endpoint, ITEMS, ANSWERS, tmp_path) == found
+        assert len(asked) == before + 1, "only the verdict of the glued line is asked for again"
+    for words in ("line 1 is no JSON", "line 5: it holds no pair", "line 6: it holds no pair", "line 7 is no JSON"):
+        assert words in caplog.text

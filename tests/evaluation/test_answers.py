@@ -1,0 +1,63 @@
+"""What a model answered before: kept whole, and asked for again where what is kept cannot be read."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmops_assets.evaluation.answers import Model, ask
+from llmops_assets.evaluation.suites import items_of
+from tests.evaluation.test_suites import chat_frame
+
+ITEMS = items_of(chat_frame([(f"r{n}", None, f"질문 {n}", "답", {}) for n in range(3)]), "s@v1", "exact")
+
+
+class Echo:
+    """A worker that answers each question with itself, and counts how often it was started."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def run(self, context: Any | None, job: Mapping[str, Any], *, work_dir: Path) -> dict[str, Any]:
+        self.runs += 1
+        prompts = [json.loads(line) for line in Path(job["prompts_file"]).read_text().splitlines()]
+        rows = [
+            {
+                "id": p["id"],
+                "text": p["messages"][-1]["content"],
+                "tokens": 1,
+                "finish_reason": "stop",
+                "token_ids": [1],
+                "prompt_ids": [2],
+            }
+            for p in prompts
+        ]
+        Path(job["output_file"]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return {"items": len(rows), "settings": {}}
+
+
+@pytest.mark.parametrize(
+    ("file", "left"),
+    [
+        ("output.jsonl", b'{"id": "s@v1/r0", "te'),
+        ("output.jsonl", b""),
+        ("complete.json", b'{"depends_on": {"task": "gene'),
+        ("complete.json", b""),
+        ("complete.json", b'{"sha256": "0"}'),
+    ],
+)
+def test_half_a_file_is_asked_for_again(tmp_path: Path, file: str, left: bytes) -> None:
+    worker, model = Echo(), Model(str(tmp_path), "hash")
+
+    def answers() -> list[str]:
+        found, _ = ask(worker, None, model, ITEMS, tmp_path / "cache", max_new_tokens=4, batch_size=2)
+        return [answer.text for answer in found]
+
+    whole = answers()
+    assert answers() == whole and worker.runs == 1
+    (damaged,) = (tmp_path / "cache").rglob(file)
+    damaged.write_bytes(left)
+    assert answers() == whole and worker.runs == 2
+    assert answers() == whole and worker.runs == 2
