@@ -363,6 +363,10 @@ class Catalog:
         rows = self._rows(sa.select(t.endpoints).order_by(t.endpoints.c.created_at.desc()))
         return [_endpoint(r) for r in rows]
 
+    def endpoint_names(self) -> list[str]:
+        """The names of all endpoints, also of those whose entry cannot be read."""
+        return [r["name"] for r in self._rows(sa.select(t.endpoints.c.name).order_by(t.endpoints.c.name))]
+
     def update_endpoint(self, name: str, **values: Any) -> None:
         """Set state, message or observed_revision of an endpoint."""
         allowed = {"state", "message", "observed_revision"}
@@ -463,6 +467,14 @@ class Catalog:
         if state is not None:
             statement = statement.where(t.experiments.c.state == state)
         return [_experiment(r) for r in self._rows(statement)]
+
+    def running_experiments(self) -> dict[str, str]:
+        """The name of the running experiment by endpoint, without its design: the gateway asks twice a second."""
+        table = t.experiments
+        return {
+            r["endpoint"]: r["name"]
+            for r in self._rows(sa.select(table.c.endpoint, table.c.name).where(table.c.state == "running"))
+        }
 
     def decide_experiment(
         self, name: str, decision: str, reason: str, figures: dict[str, Any], actor: str = "ab_report"

@@ -21,6 +21,7 @@ from images.gateway import proxy
 from images.gateway.chat_request import (
     SESSION_COOKIE,
     Caller,
+    check_fields,
     check_messages,
     for_upstream,
     read_json,
@@ -58,7 +59,7 @@ class Gateway:
         self.on_backend: Counter[str] = Counter()
         self.failed_at: dict[str, float] = {}
         self.exposures: ExposureLog
-        self.session: aiohttp.ClientSession
+        self.connections: proxy.Connections
 
     @contextlib.asynccontextmanager
     async def running(self, _app: Starlette) -> AsyncIterator[None]:
@@ -66,10 +67,9 @@ class Gateway:
         await run_in_threadpool(self.table.refresh, self.catalog)
         self.exposures = ExposureLog(self.catalog, self.mask, self.metrics)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=self.read_seconds)
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3)
         refresher = asyncio.create_task(self._refresh())
         try:
-            async with aiohttp.ClientSession(timeout=timeout, connector=connector) as self.session:
+            async with proxy.Connections(timeout) as self.connections:
                 yield
         finally:
             refresher.cancel()
@@ -77,8 +77,12 @@ class Gateway:
 
     async def _refresh(self) -> None:
         while True:
+            self.metrics.routes_read(self.table.fault, self.table.faults)
             await asyncio.sleep(REFRESH_SECONDS)
-            await run_in_threadpool(self.table.refresh, self.catalog)
+            try:
+                await run_in_threadpool(self.table.refresh, self.catalog)
+            except Exception:  # a refresh that ended for good would serve old routes for ever
+                log.exception("the routes could not be renewed; trying again in %s s", REFRESH_SECONDS)
 
     # chat
 
@@ -92,6 +96,7 @@ class Gateway:
             body = await read_json(request)
             endpoint = self._endpoint(body.get("model"))
             caller = who_asks(request, body)
+            check_fields(body)
             query = check_messages(body)
             size = len(msgspec.json.encode(body["messages"]))
             sent = for_upstream(body, endpoint, size)
@@ -117,6 +122,10 @@ class Gateway:
         if not isinstance(name, str):
             raise ApiError(400, "`model` should be the name of an endpoint", param="model")
         endpoint = self.table.endpoints.get(name)
+        if endpoint is None and name in self.table.faults:
+            raise ApiError(
+                503, f"the routes of endpoint {name!r} cannot be read; the gateway's log says why", code="not_ready"
+            )
         if endpoint is None:
             known = ", ".join(sorted(self.table.endpoints)) or "none yet"
             raise ApiError(
@@ -172,11 +181,18 @@ class Gateway:
         )
 
     async def health(self, _request: Request) -> Response:
-        """GET /health: 503 until the catalog was read once; `degraded` while it cannot be read."""
+        """GET /health and /readyz: 503 until the catalog was read once.
+
+        `degraded` while it cannot be read, or while some endpoint's entry in it cannot (`faults`, by name).
+        """
         if self.table.loaded_at is None:
             return JSONResponse({"status": "starting", "fault": self.table.fault}, status_code=503)
         stale = time.monotonic() - self.table.loaded_at > _STALE_SECONDS
-        return JSONResponse({"status": "degraded" if stale else "ok", "endpoints": len(self.table.endpoints)})
+        is_degraded = stale or bool(self.table.faults)
+        state = {"status": "degraded" if is_degraded else "ok", "endpoints": len(self.table.endpoints)}
+        if self.table.faults:
+            state["faults"] = self.table.faults
+        return JSONResponse(state)
 
     async def metrics_page(self, _request: Request) -> Response:
         """GET /metrics, for Prometheus."""
@@ -196,7 +212,14 @@ class Gateway:
             for e in self.table.endpoints.values()
         }
         on_backend = {backend: count for backend, count in self.on_backend.items() if count}
-        return JSONResponse({"endpoints": endpoints, "in_flight": on_backend, "queued": self.exposures.queued})
+        return JSONResponse(
+            {
+                "endpoints": endpoints,
+                "in_flight": on_backend,
+                "queued": self.exposures.queued,
+                "faults": self.table.faults,
+            }
+        )
 
 
 class _Call:
@@ -270,12 +293,13 @@ class _Call:
 
     async def _ask(self, route: Route, payload: bytes) -> proxy.Whole | proxy.Stream:
         return await proxy.ask(
-            self.gateway.session,
+            self.gateway.connections,
             route,
             payload,
             request_id=self.exposure.request_id,
             name=proxy.renamed(self.endpoint.name),
             streamed=self.exposure.streamed,
+            on_reconnect=self.gateway.metrics.reconnects.labels(self.endpoint.name).inc,
         )
 
     def _to_avoid(self) -> set[str]:
@@ -377,6 +401,7 @@ def create_app(catalog: Catalog, mask: Callable[[str], str], *, read_seconds: fl
             Path("/v1/feedback", gateway.feedback, methods=["POST"]),
             Path("/v1/models", gateway.models),
             Path("/health", gateway.health),
+            Path("/readyz", gateway.health),
             Path("/metrics", gateway.metrics_page),
             Path("/admin/routes", gateway.state),
         ],

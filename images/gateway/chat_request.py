@@ -1,17 +1,21 @@
 """Reads a chat request: who asks, what of it goes to the model server, and what the limits of the endpoint say."""
 
+import json
+import math
 import re
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 
 from images.gateway.errors import ApiError
 from images.gateway.routes import Endpoint
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
+MAX_DEPTH = 64
+"""Levels of JSON below each other: a tool's schema has a dozen; a model server gives up at some hundred."""
 SESSION_COOKIE = "llmops_session"
 
 # No tokenizer in use packs more bytes into a token on average; what is longer by this measure is too long by any. The
@@ -24,6 +28,10 @@ _IGNORED_BY_TRANSFORMERS = (
     "temperature", "top_p", "seed", "stop", "logit_bias", "frequency_penalty", "presence_penalty", "tool_choice",
     "parallel_tool_calls", "reasoning_effort",
 )  # fmt: skip
+_LENGTHS = ("max_tokens", "max_completion_tokens")
+_JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"\s*:?|[\[\]{}]')
+_SEARCHED_BYTES = 64 * 1024
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _IDENTIFIER = re.compile(r"[\w.@:+-]{1,200}")
 
 
@@ -37,20 +45,82 @@ class Caller:
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """The request's body as a JSON object of limited size."""
+    """The request's body as a JSON object of limited size; a field that is null is as one that is not there.
+
+    Raises ApiError for what no model server reads: a key given twice, numbers without an end, nesting without an end.
+    """
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
         if size > MAX_BODY_BYTES:
             raise ApiError(413, f"the request is larger than {MAX_BODY_BYTES} bytes")
         parts.append(part)
+    data = b"".join(parts)
     try:
-        body = msgspec.json.decode(b"".join(parts))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # msgspec is faster, but takes the last of two equal keys in silence.
+        body = json.loads(data.decode("utf-8"), object_pairs_hook=_object)
+    except _TwiceGiven as error:
+        raise ApiError(400, f"`{error}` is given twice in one object of the request", param=str(error)) from error
+    except RecursionError as error:
+        raise _too_deep(_deep_field(data)) from error
+    except (ValueError, UnicodeDecodeError) as error:
         raise ApiError(400, f"the request's body is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise ApiError(400, "the request's body should be a JSON object")
+    body = {key: value for key, value in body.items() if value is not None}
+    _check_values(body)
     return body
+
+
+class _TwiceGiven(ValueError):
+    """A key that an object has twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _TwiceGiven(next(key for key in keys if keys.count(key) > 1))
+    return found
+
+
+def _too_deep(name: str | None) -> ApiError:
+    where = f"`{name}`" if name else "the request's body"
+    return ApiError(400, f"{where} is nested more than {MAX_DEPTH} levels deep", param=name)
+
+
+def _deep_field(data: bytes) -> str | None:
+    """The field of the outermost object whose value is nested too deep, where it is among the first bytes."""
+    depth, name = 0, None
+    for match in _JSON_TOKEN.finditer(data[:_SEARCHED_BYTES]):
+        token = match.group()
+        if token in (b"[", b"{"):
+            depth += 1
+        elif token in (b"]", b"}"):
+            depth -= 1
+        elif depth == 1:
+            name = token.rstrip(b" :")[1:-1].decode("utf-8", "replace")
+        if depth > MAX_DEPTH:
+            return name
+    return None
+
+
+def _check_values(body: dict[str, Any]) -> None:
+    """Raise ApiError where a value is nested too deep or is a number that JSON has no room for on its way further."""
+    for name, value in body.items():
+        todo = [(value, 2)]
+        while todo:
+            value, depth = todo.pop()
+            if isinstance(value, dict | list):
+                if depth > MAX_DEPTH:
+                    raise _too_deep(name)
+                todo.extend((v, depth + 1) for v in (value.values() if isinstance(value, dict) else value))
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise ApiError(400, f"`{name}` holds {value}, which is no number of JSON", param=name)
+            elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ApiError(400, f"`{name}` holds a whole number of more than 64 bits", param=name)
+            elif isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
+                raise ApiError(400, f"`{name}` holds half a character (a lone surrogate)", param=name)
 
 
 def who_asks(request: Request, body: dict[str, Any]) -> Caller:
@@ -86,6 +156,10 @@ def check_messages(body: dict[str, Any]) -> str:
         text = _text(message.get("content"))
         if text is None and message["role"] != "assistant":
             raise ApiError(400, f"the content of message {index} should be text", param=f"messages[{index}].content")
+        for name, kind, description in _MESSAGE_FIELDS:
+            if message.get(name) is not None and not kind(message[name]):
+                where = f"messages[{index}].{name}"
+                raise ApiError(400, f"`{where}` should be {description}", param=where)
         if message["role"] == "user" and text:
             query = text
     return query
@@ -103,6 +177,72 @@ def _text(content: Any) -> str | None:
     return " ".join(texts)
 
 
+def _number(low: float = -math.inf, high: float = math.inf) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _whole(low: float = -math.inf) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _is(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kind)
+
+
+def _objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(entry, str) for entry in value))
+
+
+# The fields of OpenAI's API and what each takes. Ranges only where every engine agrees; the engine knows its own, and
+# fields that OpenAI has not are the engine's.
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "temperature": (_number(0), "a number from 0 up"),
+    "top_p": (_number(0, 1), "a number from 0 to 1"),
+    "frequency_penalty": (_number(), "a number"),
+    "presence_penalty": (_number(), "a number"),
+    "max_tokens": (_whole(1), "a whole number above 0"),
+    "max_completion_tokens": (_whole(1), "a whole number above 0"),
+    "n": (_whole(1), "a whole number above 0"),
+    "seed": (_whole(), "a whole number"),
+    "top_logprobs": (_whole(0), "a whole number from 0 up"),
+    "logprobs": (_is(bool), "true or false"),
+    "stream": (_is(bool), "true or false"),
+    "parallel_tool_calls": (_is(bool), "true or false"),
+    "stop": (_texts, "a text or a list of texts"),
+    "stream_options": (_is(dict), "an object"),
+    "logit_bias": (_is(dict), "an object"),
+    "response_format": (_is(dict), "an object with a type"),
+    "tools": (_objects, "a list of objects"),
+    "tool_choice": (lambda value: isinstance(value, str | dict), "a text or an object"),
+    "reasoning_effort": (_is(str), "a text"),
+}
+
+
+_MESSAGE_FIELDS = (
+    ("name", _is(str), "a text"),
+    ("tool_call_id", _is(str), "a text"),
+    ("tool_calls", _objects, "a list of objects"),
+)
+
+
+def check_fields(body: dict[str, Any]) -> None:
+    """Raise ApiError, naming the field, where one of OpenAI's fields has another type than OpenAI's API takes."""
+    for name in body.keys() & _FIELDS.keys():
+        is_right, description = _FIELDS[name]
+        if not is_right(body[name]):
+            raise ApiError(400, f"`{name}` should be {description}", param=name)
+    usage = (body.get("stream_options") or {}).get("include_usage")
+    if usage is not None and not isinstance(usage, bool):
+        raise ApiError(400, "`stream_options.include_usage` should be true or false", param="stream_options")
+    form = body.get("response_format")
+    if form is not None and not isinstance(form.get("type"), str):
+        raise ApiError(400, "`response_format` should be an object with a type", param="response_format")
+
+
 def for_upstream(body: dict[str, Any], endpoint: Endpoint, size: int) -> dict[str, Any]:
     """What a model server is sent: one name for all models, and no longer an answer than the endpoint allows.
 
@@ -118,12 +258,9 @@ def for_upstream(body: dict[str, Any], endpoint: Endpoint, size: int) -> dict[st
         )
     sent = {key: value for key, value in body.items() if key not in _KEPT_BACK}
     sent["model"] = "model"
-    name = "max_completion_tokens" if "max_completion_tokens" in sent else "max_tokens"
-    wanted = sent.get(name)
-    if wanted is not None and (not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1):
-        raise ApiError(400, f"`{name}` should be a whole number above 0", param=name)
     if endpoint.max_output_tokens is not None:
-        sent[name] = min(wanted or endpoint.max_output_tokens, endpoint.max_output_tokens)
+        for name in [name for name in _LENGTHS if name in sent] or ["max_tokens"]:
+            sent[name] = min(sent.get(name, endpoint.max_output_tokens), endpoint.max_output_tokens)
     return sent
 
 

@@ -1,5 +1,7 @@
 """What the gateway counts, for Prometheus."""
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 # Seconds. Fine around the objective of two seconds, with room for a CPU's long answers.
@@ -40,11 +42,33 @@ class Metrics:
             ["endpoint"],
             registry=self.registry,
         )
+        self.route_faults = Gauge(
+            "llmops_gateway_route_faults",
+            "1 for an endpoint whose entry in the catalog cannot be read: it is served as it was before",
+            ["endpoint"],
+            registry=self.registry,
+        )
+        self.stale = Gauge(
+            "llmops_gateway_routes_stale", "1 while the catalog cannot be read at all", registry=self.registry
+        )
+        self.reconnects = Counter(
+            "llmops_gateway_reconnects",
+            "Chat requests sent again on a fresh connection, because the model server had closed the kept one",
+            ["endpoint"],
+            registry=self.registry,
+        )
         self.exposures = Counter("llmops_gateway_exposures", "Log rows written", registry=self.registry)
         self.dropped = Counter("llmops_gateway_exposures_dropped", "Log rows lost", ["reason"], registry=self.registry)
         for reason in ("queue full", "not written", "refused"):
             self.dropped.labels(reason)
         self.feedback = Counter("llmops_gateway_feedback", "Ratings received", ["rating"], registry=self.registry)
+
+    def routes_read(self, fault: str | None, faults: Iterable[str]) -> None:
+        """Note what the last reading of the catalog could not read: all of it, or single endpoints by name."""
+        self.stale.set(fault is not None)
+        self.route_faults.clear()
+        for endpoint in faults:
+            self.route_faults.labels(endpoint).set(1)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

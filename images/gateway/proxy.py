@@ -2,8 +2,9 @@
 
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import aiohttp
 import msgspec
@@ -68,6 +69,49 @@ class Stream:
         self._response.close()
 
 
+class Connections:
+    """The connections to all model servers: kept ones, and fresh ones for where a kept one turned out to be closed.
+
+    A model server ends a kept connection when it likes (after an error, after some idle seconds); what is sent on it
+    just then is lost, which says nothing about the server.
+    """
+
+    def __init__(self, timeout: aiohttp.ClientTimeout) -> None:
+        reuse = aiohttp.TraceConfig()
+        reuse.on_connection_reuseconn.append(_note_reuse)
+        self._kept = aiohttp.ClientSession(
+            timeout=timeout, connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3), trace_configs=[reuse]
+        )
+        self._fresh = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0, force_close=True))
+
+    async def __aenter__(self) -> "Connections":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._kept.close()
+        await self._fresh.close()
+
+    async def post(
+        self, url: str, data: bytes, headers: dict[str, str], on_reconnect: Callable[[], object]
+    ) -> aiohttp.ClientResponse:
+        """The beginning of the answer to a POST; sent once more, after `on_reconnect`, where a kept connection ended.
+
+        Only while nothing was sent back; a server that ends a fresh connection is not asked again.
+        """
+        is_kept: list[bool] = []
+        try:
+            return await self._kept.post(url, data=data, headers=headers, trace_request_ctx=is_kept)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
+            if not is_kept:
+                raise
+        on_reconnect()
+        return await self._fresh.post(url, data=data, headers=headers)
+
+
+async def _note_reuse(_session: aiohttp.ClientSession, context: SimpleNamespace, _parameters: object) -> None:
+    context.trace_request_ctx.append(True)
+
+
 def renamed(name: str) -> bytes:
     """The replacement for the model's name in an answer."""
     # A template of `re.sub`: a backslash in the JSON string is doubled.
@@ -80,7 +124,14 @@ def has_text(chunk: bytes) -> bool:
 
 
 async def ask(
-    session: aiohttp.ClientSession, route: Route, payload: bytes, *, request_id: str, name: bytes, streamed: bool
+    connections: Connections,
+    route: Route,
+    payload: bytes,
+    *,
+    request_id: str,
+    name: bytes,
+    streamed: bool,
+    on_reconnect: Callable[[], object],
 ) -> Whole | Stream:
     """Send a chat request to the backend of `route`.
 
@@ -92,10 +143,10 @@ async def ask(
     headers = {"Content-Type": "application/json", "x-request-id": request_id}
     response = None
     try:
-        response = await session.post(f"{route.url}/v1/chat/completions", data=payload, headers=headers)
+        response = await connections.post(f"{route.url}/v1/chat/completions", payload, headers, on_reconnect)
         if response.status >= 500:
-            told = (await response.content.read(500)).decode("utf-8", "replace")
-            raise BackendFailed(f"backend {route.backend} answered {response.status}: {told}")
+            start = (await response.content.read(500)).decode("utf-8", "replace")
+            raise BackendFailed(f"backend {route.backend} answered {response.status}: {start}")
         if response.status >= 400:
             raise _refusal(response.status, await response.read())
         if streamed and response.content_type == "text/event-stream":
@@ -116,14 +167,14 @@ async def ask(
 def _refusal(status: int, body: bytes) -> ApiError:
     """A model server's refusal in OpenAI's shape, whichever shape it had."""
     try:
-        told = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        told = {}
-    error = told.get("error") if isinstance(told, dict) else None
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        answer = {}
+    error = answer.get("error") if isinstance(answer, dict) else None
     if isinstance(error, dict):
         message, code, param = error.get("message"), error.get("code"), error.get("param")
         return ApiError(status, str(message), code=None if code is None else str(code), param=param)
-    detail = told.get("detail") if isinstance(told, dict) else None
+    detail = answer.get("detail") if isinstance(answer, dict) else None
     message = detail if isinstance(detail, str) else error if isinstance(error, str) else None
     # FastAPI says 422 where OpenAI's API says 400.
     return ApiError(400 if status == 422 else status, message or f"the model server refused the request ({status})")

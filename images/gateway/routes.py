@@ -1,12 +1,15 @@
 """Which backends an endpoint's users are sent to: a copy of the catalog's route tables, renewed twice a second."""
 
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from pydantic import ValidationError
+
 from llmops_assets.experiments.assignment import assign
-from resources.catalog import Catalog
+from resources.catalog import Catalog, NotFound
 from resources.catalog import Endpoint as CatalogEndpoint
 
 log = logging.getLogger("gateway.routes")
@@ -53,44 +56,84 @@ class Endpoint:
         return order[0] if order else None
 
 
+class UnusableRoutes(ValueError):
+    """An endpoint's entry in the catalog that nobody can be sent by; the message says what is wrong with it."""
+
+
 @dataclass
 class RouteTable:
-    """The endpoints by name; `loaded_at` is on the monotonic clock, None before the first success."""
+    """The endpoints by name; `loaded_at` is on the monotonic clock, None before the first success.
+
+    `fault` is why the catalog cannot be read, and `faults` what is wrong with single endpoints, by name: these stay as
+    they were last read rightly, while the others go on.
+    """
 
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     loaded_at: float | None = None
     fault: str | None = None
+    faults: dict[str, str] = field(default_factory=dict)
 
     def refresh(self, catalog: Catalog) -> None:
-        """Read the catalog once; when that fails the gateway goes on with what it knows."""
+        """Read the catalog once; what cannot be read of it stays as it was. Never raises."""
+        faults: dict[str, str] = {}
         try:
             # In this order: a backend is on record before a route table names it.
-            endpoints = catalog.endpoints()
+            entries = _entries(catalog, faults)
             backends = {b.id: b for b in catalog.backends()}
-            running = {e.endpoint: e.name for e in catalog.experiments(state="running")}
+            running = catalog.running_experiments()
         except Exception as error:  # noqa: BLE001  whatever the catalog's driver raises, answering goes on
             if self.fault is None:
                 log.error("the catalog cannot be read, the routes stay as they were: %s", error)
             self.fault = str(error)
             return
-        self.endpoints = {e.name: _endpoint(e, backends, running.get(e.name)) for e in endpoints}
+        endpoints: dict[str, Endpoint] = {}
+        for entry in entries:
+            try:
+                endpoints[entry.name] = _endpoint(entry, backends, running.get(entry.name))
+            except Exception as error:  # noqa: BLE001  one endpoint's entry, whatever it holds, stops no other's
+                faults[entry.name] = _reason(error)
+        for name, reason in faults.items():
+            if self.faults.get(name) != reason:
+                kept = "its last good routes are kept" if name in self.endpoints else "it is not served"
+                log.error("endpoint %s cannot be read, %s: %s", name, kept, reason)
+            if name in self.endpoints:
+                endpoints[name] = self.endpoints[name]
+        for name in self.faults.keys() - faults.keys():
+            log.info("endpoint %s can be read again", name)
+        self.endpoints, self.faults = endpoints, faults
         self.loaded_at, self.fault = time.monotonic(), None
 
 
+def _entries(catalog: Catalog, faults: dict[str, str]) -> list[CatalogEndpoint]:
+    """The endpoints in the catalog; those that cannot be read are named in `faults` instead."""
+    try:
+        return catalog.endpoints()
+    except (ValueError, TypeError, KeyError):
+        # Some entry is no endpoint. Which one, only reading one after another tells.
+        entries = []
+        for name in catalog.endpoint_names():
+            try:
+                entries.append(catalog.endpoint(name))
+            except NotFound:
+                continue
+            except (ValueError, TypeError, KeyError) as error:
+                faults[name] = _reason(error)
+        return entries
+
+
+def _reason(error: Exception) -> str:
+    """The error in one line. What pydantic adds of the input and its own web pages is left out."""
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'spec'}: {fault['msg']}" for fault in found[:3])
+    return str(error) if isinstance(error, UnusableRoutes) else f"{type(error).__name__}: {error}"
+
+
 def _endpoint(entry: CatalogEndpoint, backends: dict, experiment: str | None) -> Endpoint:
-    routes = []
-    for index, route in enumerate(entry.routes):
-        backend = backends.get(route["backend_id"])
-        routes.append(
-            Route(
-                index=index,
-                backend=route["backend_id"],
-                model_ref=route["model_ref"],
-                weight=float(route["weight"]),
-                url=backend.url if backend is not None and backend.url else None,
-                engine=backend.engine if backend is not None else "",
-            )
-        )
+    """The endpoint of a catalog entry; UnusableRoutes where its routes are not as `set_routes` writes them."""
+    if not isinstance(entry.routes, list):
+        raise UnusableRoutes(f"its routes should be a list, and are {type(entry.routes).__name__}")
+    routes = tuple(_route(index, route, backends) for index, route in enumerate(entry.routes))
     runtime = entry.spec.runtime
     # An experiment begins when its second model is routed; what was answered before is none of its exposures.
     compared = len({route.model_ref for route in routes if route.weight > 0}) > 1
@@ -98,11 +141,32 @@ def _endpoint(entry: CatalogEndpoint, backends: dict, experiment: str | None) ->
         name=entry.name,
         phase=entry.phase,
         salt=entry.salt,
-        routes=tuple(routes),
+        routes=routes,
         weights=tuple(route.weight for route in routes),
         experiment=experiment if compared else None,
         max_concurrent_requests=runtime.max_concurrent_requests,
         max_input_tokens=runtime.max_input_tokens,
         max_output_tokens=runtime.max_output_tokens,
         created_at=entry.created_at,
+    )
+
+
+def _route(index: int, route: object, backends: dict) -> Route:
+    if not isinstance(route, dict):
+        raise UnusableRoutes(f"route {index} should be an object with backend_id, model_ref and weight: {route!r}")
+    backend_id, model_ref, weight = route.get("backend_id"), route.get("model_ref"), route.get("weight")
+    for name, value in (("backend_id", backend_id), ("model_ref", model_ref)):
+        if not isinstance(value, str) or not value:
+            raise UnusableRoutes(f"{name} of route {index} should be a text: {value!r}")
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not is_number or not math.isfinite(weight) or weight < 0:
+        raise UnusableRoutes(f"weight of route {index} should be a number from 0 up: {weight!r}")
+    backend = backends.get(backend_id)
+    return Route(
+        index=index,
+        backend=backend_id,
+        model_ref=model_ref,
+        weight=float(weight),
+        url=backend.url if backend is not None and backend.url else None,
+        engine=backend.engine if backend is not None else "",
     )

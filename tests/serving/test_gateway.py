@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from images.gateway.exposures import read_answer
+from images.gateway.routes import RouteTable
 from llmops_assets.experiments.assignment import assign
 from llmops_assets.specs.experiment import ExperimentSpec
 from resources.catalog import Catalog
@@ -147,6 +148,13 @@ def user_of(catalog: Catalog, model: str, weights: tuple[float, float] = (75, 25
     salt = catalog.endpoint("desk").salt
     index = "ab".index(model)
     return next(u for u in (f"user-{i}" for i in range(1000)) if assign(salt, u, weights) == index)
+
+
+def user_of_split(catalog: Catalog, model: str) -> str:
+    """A user that falls to `model`, also while the endpoint's entry in the catalog cannot be read."""
+    with catalog.engine.connect() as connection:
+        salt = connection.exec_driver_sql("SELECT salt FROM endpoints WHERE name = 'desk'").scalar()
+    return next(u for u in (f"user-{i}" for i in range(1000)) if assign(salt, u, (75, 25)) == "ab".index(model))
 
 
 def written(catalog: Catalog, rows: int):
@@ -342,6 +350,197 @@ def test_faulty_requests_are_told_what_is_wrong_with_them(gateway: RunningGatewa
     assert headers["x-ignored-parameters"] == "temperature"
     assert written(catalog, 1)["query"].to_list() == ["one two"]
     assert [m.id for m in client.models.list()] == ["desk"]
+
+
+def test_whatever_json_holds_is_answered_400_with_the_field_and_never_500(gateway: RunningGateway, a: Model, b: Model):
+    url = f"{gateway.url}/v1/chat/completions"
+    start = b'{"model": "desk", "messages": [{"role": "user", "content": "hi"}], '
+    deep = b'{"x": ' * 10_000 + b"1" + b"}" * 10_000
+    fields: list[tuple[str, bytes]] = [
+        ("tools", b"[" * 10_000 + b"]" * 10_000),
+        ("metadata", deep),
+        ("anything", deep),
+        ("anything", b"[" * 70 + b"]" * 70),
+        ("anything", b"[[1e999]]"),
+        ("anything", b"123456789012345678901234567890"),
+        ("temperature", b"NaN"),
+        ("temperature", b"-1"),
+        ("temperature", b"Infinity"),
+        ("temperature", b"1e999"),
+        ("temperature", b'"0.5"'),
+        ("temperature", b"true"),
+        ("top_p", b"2"),
+        ("top_p", b"[]"),
+        ("max_tokens", b"1.5"),
+        ("max_completion_tokens", b"0"),
+        ("max_completion_tokens", b'{"a": 1}'),
+        ("n", b"0"),
+        ("n", b'"two"'),
+        ("seed", b"1.5"),
+        ("stop", b"3"),
+        ("stop", b"[3]"),
+        ("stream", b'"yes"'),
+        ("stream", b"1"),
+        ("stream_options", b"[]"),
+        ("stream_options", b'{"include_usage": 1}'),
+        ("tools", b"{}"),
+        ("tools", b'["x"]'),
+        ("tool_choice", b"5"),
+        ("response_format", b'"json"'),
+        ("response_format", b"{}"),
+        ("logit_bias", b"[]"),
+        ("logprobs", b"5"),
+        ("presence_penalty", b'"x"'),
+        ("user", b'"a \\ud800"'),
+    ]
+    for name, value in fields:
+        status, answer, _ = post(url, start + b'"%s": %s}' % (name.encode(), value))
+        assert (status, answer["error"]["param"]) == (400, name), (name, value[:40], answer)
+        assert f"`{name}" in answer["error"]["message"]
+    status, answer, _ = post(url, start + b'"model": "other"}')
+    assert (status, answer["error"]["param"]) == (400, "model") and "twice" in answer["error"]["message"]
+    for message, name in [
+        (b'{"role": "user", "role": "system", "content": "hi"}', "role"),
+        (b'{"role": "user", "content": "hi", "name": 3}', "messages[0].name"),
+        (b'{"role": "assistant", "tool_calls": "x"}', "messages[0].tool_calls"),
+        (b"[" * 10_000 + b"]" * 10_000, "messages"),
+    ]:
+        status, answer, _ = post(url, b'{"model": "desk", "messages": [%s]}' % message)
+        assert (status, answer["error"]["param"]) == (400, name), answer
+    assert post(f"{gateway.url}/v1/feedback", b'{"request_id": ' + deep + b"}")[0] == 400
+    assert not a.seen + b.seen
+
+
+def test_null_is_as_a_field_that_is_not_there(gateway: RunningGateway, a: Model, b: Model):
+    url = f"{gateway.url}/v1/chat/completions"
+    body = {"model": "desk", "messages": [{"role": "user", "content": "hi"}], "user": "u1"}
+    names = (
+        "temperature",
+        "stop",
+        "stream",
+        "n",
+        "tools",
+        "response_format",
+        "stream_options",
+        "max_completion_tokens",
+    )
+    status, _, headers = post(url, {**body, **dict.fromkeys(names), "max_tokens": 4})
+    sent = (a.seen + b.seen)[-1]
+    assert status == 200 and sent["max_tokens"] == 4 and not set(names) & sent.keys()
+    assert "x-ignored-parameters" not in headers
+    assert post(url, {**body, "max_tokens": 1000, "max_completion_tokens": 1000})[0] == 200
+    sent = (a.seen + b.seen)[-1]
+    assert sent["max_tokens"] == sent["max_completion_tokens"] == 50, "no name leads around the endpoint's limit"
+
+
+def test_an_endpoint_that_cannot_be_read_keeps_its_routes_and_stops_no_other(
+    gateway: RunningGateway, catalog: Catalog, b: Model
+):
+    client = client_of(gateway)
+    catalog.want_endpoint(deployment_spec("help"))
+    good = json.dumps([{"backend_id": "desk-b", "model_ref": "b@1", "weight": 1}])
+    for table, column, value in [
+        ("endpoints", "routes", json.dumps([{"backend_id": "desk-b"}])),
+        ("endpoints", "routes", json.dumps(["desk-b"])),
+        ("endpoints", "routes", json.dumps([{"backend_id": "desk-b", "model_ref": "b@1", "weight": "much"}])),
+        ("endpoints", "routes", '[{"backend_id": "de'),
+        ("endpoints", "spec", '{"model_ref": 3}'),
+    ]:
+        with catalog.engine.begin() as connection:
+            was = connection.exec_driver_sql(f"SELECT {column} FROM {table} WHERE name = 'desk'").scalar()
+            connection.exec_driver_sql(f"UPDATE {table} SET {column} = ? WHERE name = 'desk'", (value,))
+            connection.exec_driver_sql(
+                "UPDATE endpoints SET routes = ?, phase = phase + 1 WHERE name = 'help'", (good,)
+            )
+            phase = connection.exec_driver_sql("SELECT phase FROM endpoints WHERE name = 'help'").scalar()
+        until(lambda: set(get(f"{gateway.url}/readyz").get("faults", {})) == {"desk"}, 10)
+        until(lambda phase=phase: get(f"{gateway.url}/admin/routes")["endpoints"]["help"]["phase"] == phase, 10)
+        assert get(f"{gateway.url}/health")["status"] == "degraded"
+        metrics = urllib.request.urlopen(f"{gateway.url}/metrics").read().decode()
+        assert 'llmops_gateway_route_faults{endpoint="desk"} 1.0' in metrics
+        assert say(client, "hi", user_of_split(catalog, "a")) == "a: hi"
+        answer = client.chat.completions.create(model="help", messages=[{"role": "user", "content": "hi"}])
+        assert answer.choices[0].message.content == "b: hi"
+        with catalog.engine.begin() as connection:
+            connection.exec_driver_sql(f"UPDATE {table} SET {column} = ? WHERE name = 'desk'", (was,))
+        until(lambda: get(f"{gateway.url}/health")["status"] == "ok", 10)
+        assert "llmops_gateway_route_faults{" not in urllib.request.urlopen(f"{gateway.url}/metrics").read().decode()
+    text = gateway.log.read_text()
+    assert "endpoint desk cannot be read, its last good routes are kept" in text
+    assert "model_ref of route 0 should be a text" in text
+    # A gateway that starts while it stands so says why it does not serve that endpoint, and serves the others.
+    with catalog.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE endpoints SET routes = '[1]' WHERE name = 'desk'")
+    table = RouteTable()
+    table.refresh(catalog)
+    assert set(table.endpoints) == {"help"} and "route 0 should be an object" in table.faults["desk"]
+
+
+class Closing:
+    """A model server that keeps connections and closes them the moment the next request comes on one."""
+
+    def __init__(self, answers_on_a_connection: int) -> None:
+        self.answers = answers_on_a_connection
+        self.connections = 0
+        self.unanswered = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        for _ in range(self.answers):
+            if not await self._request(reader):
+                break
+            body = json.dumps({"choices": [{"message": {"role": "assistant", "content": "ok"}}]}).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body))
+            writer.write(body)
+            await writer.drain()
+        else:
+            if await self._request(reader):
+                self.unanswered += 1
+        writer.close()
+
+    async def _request(self, reader: asyncio.StreamReader) -> bool:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            return False
+        await reader.readexactly(int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE)[1]))
+        return True
+
+
+@pytest.mark.parametrize("answers", [1, 0])
+def test_a_kept_connection_that_the_server_closed_costs_no_request(
+    catalog: Catalog, start_gateway: Callable[[], RunningGateway], answers: int
+):
+    server, ready, stop = Closing(answers), threading.Event(), asyncio.Event()
+    port = free_port()
+
+    async def serve() -> None:
+        async with await asyncio.start_server(server.serve, "127.0.0.1", port):
+            ready.set()
+            await stop.wait()
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread.start()
+    assert ready.wait(10)
+    catalog.want_endpoint(deployment_spec())
+    catalog.add_backend(backend("desk-a", model_ref="a@1", url=f"http://127.0.0.1:{port}"))
+    catalog.set_routes("desk", split(1, 0)[:1])
+    gateway = start_gateway()
+    client = client_of(gateway)
+    if answers:
+        assert [say(client, f"hi {n}", "u1") for n in range(12)] == ["ok"] * 12
+        assert server.unanswered >= 6, "a kept connection was in fact closed under a request"
+        metrics = urllib.request.urlopen(f"{gateway.url}/metrics").read().decode()
+        assert f'llmops_gateway_reconnects_total{{endpoint="desk"}} {float(server.unanswered)}' in metrics
+    else:
+        # A server that closes a fresh connection too is broken: it is not asked again and again.
+        with pytest.raises(InternalServerError):
+            say(client, "hi", "u1")
+        assert server.unanswered == 1
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(10)
+    loop.close()
 
 
 def test_ratings_join_their_answers(gateway: RunningGateway, catalog: Catalog):
