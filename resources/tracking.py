@@ -18,6 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import sqlalchemy as sa
+
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.specs.names import split_versioned
 
@@ -33,6 +35,15 @@ _BATCH_METRICS = 1000
 _BATCH_PARAMS = 100
 _LOCK_DEADLINE_SECONDS = 60.0
 _LINEAGE = ("dataset", "recipe", "content_hash", "family", "job_type")
+
+# The tables of MLflow's registry, as far as they are read here without it (mlflow.store.model_registry.dbmodels).
+_VERSIONS = sa.table(
+    "model_versions",
+    *(sa.column(name) for name in ("name", "version", "creation_time", "last_updated_time", "description")),
+    *(sa.column(name) for name in ("current_stage", "source", "run_id")),
+)
+_VERSION_TAGS = sa.table("model_version_tags", *(sa.column(name) for name in ("name", "version", "key", "value")))
+_ALIASES = sa.table("registered_model_aliases", *(sa.column(name) for name in ("name", "alias", "version")))
 
 T = TypeVar("T")
 
@@ -369,10 +380,67 @@ class Tracking:
         raise UnknownModel(f"model {name!r} has no version or alias {wanted!r}; its newest versions are {known}")
 
     def models(self, name: str | None = None) -> list[ModelVersion]:
-        """All registered versions (of `name`), newest first by `created_at`."""
-        aliases = self._aliases(name)
-        entries = [self._entry(found, aliases) for found in self._versions(name)]
+        """All registered versions (of `name`), newest first by `created_at`.
+
+        Read from the store's tables where it is a database: a program that only lists models would else wait three
+        seconds for MLflow to be imported.
+        """
+        entries = self._call(lambda: self._read_versions(name))
+        if entries is None:
+            aliases = self._aliases(name)
+            entries = [self._entry(found, aliases) for found in self._versions(name)]
         return sorted(entries, key=lambda e: (e.created_at, e.name, e.version), reverse=True)
+
+    @cached_property
+    def _database(self) -> sa.Engine | None:
+        """The store's database for reading; None where the store is a server."""
+        if self.uri.startswith(("http://", "https://")):
+            return None
+        return sa.create_engine(self.uri, poolclass=sa.NullPool)
+
+    def _read_versions(self, name: str | None) -> list[ModelVersion] | None:
+        """The versions as the store's tables have them; None where they have to be asked for through MLflow."""
+        if self._database is None:
+            return None
+        if self._file is not None and not self._file.exists():
+            return []
+        chosen = sa.true() if name is None else _VERSIONS.c.name == name
+        # A deleted version keeps its row, and a prompt of the prompt registry has one of the same kind.
+        is_prompt = sa.exists().where(
+            _VERSION_TAGS.c.name == _VERSIONS.c.name,
+            _VERSION_TAGS.c.version == _VERSIONS.c.version,
+            _VERSION_TAGS.c.key == "mlflow.prompt.is_prompt",
+        )
+        is_there = sa.func.coalesce(_VERSIONS.c.current_stage, "") != "Deleted_Internal"
+        try:
+            with self._database.connect() as connection:
+                rows = connection.execute(sa.select(_VERSIONS).where(chosen, is_there, ~is_prompt)).mappings().all()
+                tags: dict[tuple[str, int], dict[str, str]] = {}
+                for row in connection.execute(_of_name(_VERSION_TAGS, name)):
+                    tags.setdefault((row.name, row.version), {})[row.key] = row.value
+                aliases: dict[tuple[str, int], tuple[str, ...]] = {}
+                for row in connection.execute(_of_name(_ALIASES, name).order_by(_ALIASES.c.alias)):
+                    key = (row.name, row.version)
+                    aliases[key] = (*aliases.get(key, ()), row.alias)
+        except (sa.exc.OperationalError, sa.exc.ProgrammingError) as error:
+            if "database is locked" in str(error):
+                raise
+            # A store that is new, or one of another MLflow: it knows how to make or read it.
+            return None
+        return [
+            _version(
+                row["name"],
+                row["version"],
+                row["creation_time"],
+                row["last_updated_time"],
+                row["source"],
+                row["description"],
+                row["run_id"],
+                aliases.get((row["name"], row["version"]), ()),
+                tags.get((row["name"], row["version"]), {}),
+            )
+            for row in rows
+        ]
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
         """Point `alias` (staging, production…) at a version; it leaves the version that had it."""
@@ -419,16 +487,16 @@ class Tracking:
 
     def _entry(self, found: "MlflowVersion", aliases: dict[tuple[str, int], tuple[str, ...]]) -> ModelVersion:
         version = int(found.version)
-        return ModelVersion(
-            name=found.name,
-            version=version,
-            created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
-            updated_at=datetime.fromtimestamp(found.last_updated_timestamp / 1000, UTC),
-            path=found.tags.get("path", found.source),
-            description=found.description or "",
-            run_id=found.run_id or None,
-            aliases=aliases.get((found.name, version), ()),
-            tags=dict(found.tags),
+        return _version(
+            found.name,
+            version,
+            found.creation_timestamp,
+            found.last_updated_timestamp,
+            found.source,
+            found.description,
+            found.run_id,
+            aliases.get((found.name, version), ()),
+            dict(found.tags),
         )
 
     def _record(self, entry: ModelVersion) -> RegisteredModelRecord:
@@ -450,3 +518,32 @@ class Tracking:
             card=entry.tags.get("card", ""),
             scheme=entry.tags.get("scheme") or None,
         )
+
+
+def _of_name(table: sa.TableClause, name: str | None) -> sa.Select:
+    return sa.select(table) if name is None else sa.select(table).where(table.c.name == name)
+
+
+def _version(
+    name: str,
+    version: int,
+    created: int,
+    updated: int | None,
+    source: str,
+    description: str | None,
+    run_id: str | None,
+    aliases: tuple[str, ...],
+    tags: dict[str, str],
+) -> ModelVersion:
+    """A version by what MLflow knows of it; times are given in milliseconds since the epoch."""
+    return ModelVersion(
+        name=name,
+        version=version,
+        created_at=datetime.fromtimestamp(created / 1000, UTC),
+        updated_at=datetime.fromtimestamp((updated or created) / 1000, UTC),
+        path=tags.get("path", source),
+        description=description or "",
+        run_id=run_id or None,
+        aliases=aliases,
+        tags=tags,
+    )

@@ -98,6 +98,32 @@ def test_the_same_content_is_the_same_version(tracking: Tracking, tmp_path: Path
         tracking.register("desk", tmp_path, None, {k: v for k, v in LINEAGE.items() if k != "recipe"})
 
 
+def test_models_are_listed_without_mlflow_just_as_it_lists_them(tracking: Tracking, tmp_path: Path) -> None:
+    one = tracking.register("listed", tmp_path, None, LINEAGE, "one")
+    two = tracking.register("listed", tmp_path, None, LINEAGE | {"content_hash": "h2"})
+    tracking.register("listed", tmp_path, None, LINEAGE | {"content_hash": "h3"})
+    tracking.set_alias("listed", "staging", two)
+    tracking.set_alias("listed", "production", two)
+    tracking.tag("listed", one, "state", "archived")
+    tracking._client.delete_model_version("listed", "3")
+    tracking._client.register_prompt("greeting", "Hello {{name}}")
+    for name in (None, "listed", "nobody"):
+        aliases = tracking._aliases(name)
+        by_mlflow = [tracking._entry(found, aliases) for found in tracking._versions(name)]
+        assert {v.ref: v for v in tracking.models(name)} == {v.ref: v for v in by_mlflow}
+    assert [(v.version, v.state) for v in tracking.models("listed")] == [(two, "production"), (one, "archived")]
+    script = f"""
+        import sys
+        from resources.tracking import Tracking
+        found = Tracking({tracking.uri!r}).models("listed")
+        print(len(found), "mlflow" in sys.modules)
+        print(len(Tracking("sqlite:///{tmp_path}/new.db").models()), "mlflow" in sys.modules)
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["2", "False", "0", "False"]
+    assert not (tmp_path / "new.db").exists(), "looking makes no store"
+
+
 def test_an_alias_moves_and_a_wrong_reference_names_what_there_is(tracking: Tracking, tmp_path: Path) -> None:
     one = tracking.register("aliased", tmp_path, None, LINEAGE)
     two = tracking.register("aliased", tmp_path, None, LINEAGE | {"content_hash": "h2"})
