@@ -57,7 +57,7 @@ def ours(path: Path, folder: Path) -> Callable[[], int]:
     spec = DatasetSpec.model_validate(
         {"name": "bench", "version": "v1", "type": "sft_pair", "files": [str(path)], "owner": "o", "description": "d"}
     )
-    _ = catalog.engine
+    catalog.open()
 
     def run() -> int:
         started = time.process_time()

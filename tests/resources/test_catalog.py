@@ -12,8 +12,7 @@ from alembic.migration import MigrationContext
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
-from resources import tables
-from resources.catalog import Backend, Catalog, Conflict, NotFound
+from resources.catalog import Backend, Catalog, Conflict, NotFound, tables
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -65,7 +64,7 @@ def exposure(request_id: str, **changes) -> dict:
 
 
 def test_the_migrations_make_the_tables_that_the_code_declares(catalog):
-    with catalog.engine.connect() as connection:
+    with catalog.database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, tables.metadata) == []
 
@@ -218,5 +217,5 @@ def test_the_audit_log_names_who_did_what_and_only_grows(catalog):
     line = catalog.audit_log()[0]
     assert (line["actor"], line["action"], line["target"]) == ("kim", "dataset.register", "desk@v1")
     for statement in ("UPDATE audit SET actor = 'lee'", "DELETE FROM audit"):
-        with pytest.raises(sa.exc.DatabaseError, match="append-only"), catalog.engine.begin() as connection:
+        with pytest.raises(sa.exc.DatabaseError, match="append-only"), catalog.database.engine.begin() as connection:
             connection.execute(sa.text(statement))

@@ -14,8 +14,7 @@ from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.training import assets as training_assets
-from resources import tables
-from resources.catalog import Backend, Catalog
+from resources.catalog import Backend, Catalog, tables
 from resources.model_server import ModelServers
 from resources.records import Records
 from sensors import datasets, deployments, servers, trainings

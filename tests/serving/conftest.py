@@ -179,7 +179,7 @@ def start_gateway(tmp_path: Path, catalog: Catalog) -> Iterator[Callable[..., Ru
     running: list[RunningGateway] = []
 
     def start(over: Catalog = catalog) -> RunningGateway:
-        _ = over.engine
+        over.open()
         port = free_port()
         environment = os.environ | {
             "LLMOPS_HOME": str(tmp_path),

@@ -56,7 +56,7 @@ def test_a_row_that_cannot_be_written_takes_no_other_with_it(catalog: Catalog):
 def test_what_the_catalog_cannot_take_now_is_written_later(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     path = tmp_path / "catalog.db"
     catalog, metrics = Catalog(f"sqlite:///{path}"), Metrics()
-    _ = catalog.engine
+    catalog.open()
     other = sqlite3.connect(path)
     other.execute("ALTER TABLE exposures RENAME TO away")
     log = ExposureLog(catalog, str, metrics)

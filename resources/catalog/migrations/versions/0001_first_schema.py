@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from resources.tables import UtcDateTime
+from resources.catalog.tables import UtcDateTime
 
 revision = "0001"
 down_revision = None

@@ -1,0 +1,49 @@
+"""The catalog: what users registered, asked for and deployed, and what the gateway saw."""
+
+from resources.catalog.audit import AuditLog
+from resources.catalog.database import HEAD, Database, Transaction
+from resources.catalog.datasets import Dataset, Datasets
+from resources.catalog.endpoints import Backend, Endpoint, Endpoints
+from resources.catalog.errors import Busy, CatalogTooNew, Conflict, NotFound
+from resources.catalog.experiments import Experiment, Experiments, Withheld
+from resources.catalog.intents import Intent, IntentKind, Intents, Outcome
+from resources.catalog.traffic import Traffic
+from resources.catalog.trainings import BaseModelEntry, TrainingRequest, Trainings
+
+__all__ = [
+    "HEAD",
+    "Backend",
+    "BaseModelEntry",
+    "Busy",
+    "Catalog",
+    "CatalogTooNew",
+    "Conflict",
+    "Database",
+    "Dataset",
+    "Endpoint",
+    "Experiment",
+    "Intent",
+    "IntentKind",
+    "Intents",
+    "NotFound",
+    "Outcome",
+    "TrainingRequest",
+    "Transaction",
+    "Withheld",
+]
+
+
+class Catalog(Datasets, Trainings, Endpoints, Experiments, Traffic, AuditLog):
+    """Reads and writes the catalog at an SQLAlchemy URL: a class a concern, all over one `database`."""
+
+    def __init__(self, url: str) -> None:
+        self.database = Database(url)
+        self.intents = Intents(self.database)
+
+    @property
+    def url(self) -> str:
+        return self.database.url
+
+    def open(self) -> None:
+        """Connect, and bring the schema up to date; the first reading or writing would do it as well."""
+        _ = self.database.engine

@@ -1,0 +1,36 @@
+"""The audit log: who did what to what, in lines that can only be added."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from resources.catalog import tables as t
+from resources.catalog.database import Database
+
+
+class AuditLog:
+    """The part of the catalog that is about the audit log."""
+
+    database: Database
+
+    def audit_log(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest lines of the audit log, newest first."""
+        return [dict(r) for r in self.database.rows(sa.select(t.audit).order_by(t.audit.c.id.desc()).limit(limit))]
+
+    def audit_of(self, target: str, *, exact: bool = True, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest lines about a target, or whose detail names it as the model, newest first.
+
+        Without `exact`, `target` is the name of a model, whose versions are all meant.
+        """
+        subjects = (t.audit.c.target, t.audit.c.detail["model_ref"].as_string())
+        if exact:
+            mine = sa.or_(*(subject == target for subject in subjects))
+        else:
+            mine = sa.or_(*(subject.startswith(f"{target}@", autoescape=True) for subject in subjects))
+        statement = sa.select(t.audit).where(mine).order_by(t.audit.c.id.desc()).limit(limit)
+        return [dict(r) for r in self.database.rows(statement)]
+
+    def log(self, actor: str, action: str, target: str, **detail: Any) -> None:
+        """Append a line about something that happened outside the catalog."""
+        with self.database.write(actor) as transaction:
+            transaction.audit(action, target, **detail)

@@ -1,0 +1,97 @@
+"""Dataset versions: what was registered, and that it is to be ingested."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from llmops_assets.specs.dataset import DatasetSpec
+from resources.catalog import tables as t
+from resources.catalog.database import Database, now
+from resources.catalog.errors import Conflict
+from resources.catalog.intents import want
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A registered dataset version; `requested_at` is the last time that somebody asked for its ingestion."""
+
+    key: str
+    spec: DatasetSpec
+    digest: str
+    status: str
+    created_at: datetime
+    requested_at: datetime
+
+
+class Datasets:
+    """The part of the catalog that is about dataset versions."""
+
+    database: Database
+
+    def register_dataset(self, spec: DatasetSpec, digest: str, actor: str = "cli") -> bool:
+        """Register a dataset version and want its ingestion; True when it is new.
+
+        Registering the same files again only wants the ingestion anew. Other files, or another type, under a known
+        version raise `Conflict`: a version never changes.
+        """
+        at = now()
+        values = {
+            "key": spec.key,
+            "name": spec.name,
+            "version": spec.version,
+            "type": spec.type,
+            "spec": spec.model_dump(mode="json"),
+            "digest": digest,
+            "status": spec.status,
+            "created_at": at,
+            "requested_at": at,
+        }
+        with self.database.write(actor) as transaction:
+            is_new = transaction.insert_missing(t.datasets, values)
+            if not is_new:
+                mine = t.datasets.c.key == spec.key
+                known = transaction.first(sa.select(t.datasets).where(mine), lock=True)
+                _assert_same(spec, digest, known)
+                transaction.execute(t.datasets.update().where(mine).values(requested_at=at))
+            revision = want(transaction, "ingest", spec.key, actor)
+            action = "dataset.register" if is_new else "dataset.ingest"
+            transaction.audit(action, spec.key, digest=digest, revision=revision)
+        return is_new
+
+    def dataset_entry(self, key: str) -> Dataset:
+        return _dataset(self.database.one(t.datasets, key, "dataset version"))
+
+    def dataset(self, key: str) -> DatasetSpec:
+        """The registration of one dataset version, ``name@version``."""
+        return self.dataset_entry(key).spec
+
+    def datasets(self) -> list[Dataset]:
+        """All dataset versions, newest first."""
+        statement = sa.select(t.datasets).order_by(t.datasets.c.created_at.desc())
+        return [_dataset(row) for row in self.database.rows(statement)]
+
+
+def _assert_same(spec: DatasetSpec, digest: str, known: sa.RowMapping) -> None:
+    if known["status"] == "erased":
+        raise Conflict(
+            f"{spec.key} was erased on a person's request, and its files are not to come back under its name. "
+            "Register what you have, without that person, as another version"
+        )
+    if known["digest"] != digest or known["type"] != spec.type:
+        raise Conflict(
+            f"{spec.key} is registered already, with other "
+            f"{'content' if known['digest'] != digest else 'type (' + known['type'] + ')'}. "
+            f"A version never changes: register the new files as another version, for example {spec.name}@next"
+        )
+
+
+def _dataset(row: sa.RowMapping) -> Dataset:
+    return Dataset(
+        key=row["key"],
+        spec=DatasetSpec.model_validate(row["spec"]),
+        digest=row["digest"],
+        status=row["status"],
+        created_at=row["created_at"],
+        requested_at=row["requested_at"],
+    )

@@ -1,0 +1,279 @@
+"""Endpoints: what each shall serve, what it serves, in which phases, and on which backends."""
+
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from llmops_assets.specs.deployment import DeploymentSpec
+from resources.catalog import tables as t
+from resources.catalog.database import Database, Transaction, now
+from resources.catalog.errors import Conflict, NotFound
+from resources.catalog.intents import Outcome, acknowledge, want, withdraw
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An endpoint: `spec` and `revision` are what is wanted; `observed_revision` and `routes` are what is."""
+
+    name: str
+    spec: DeploymentSpec
+    revision: int
+    observed_revision: int
+    state: str
+    message: str
+    routes: list[dict[str, Any]]
+    phase: int
+    salt: str
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A model server that an endpoint may route to."""
+
+    id: str
+    endpoint: str
+    model_ref: str
+    model_path: str
+    engine: str
+    runtime: dict[str, Any]
+    url: str
+    pid: int | None
+    pid_started: float | None
+    state: str
+    log_path: str | None
+    created_at: datetime
+
+
+class Endpoints:
+    """The part of the catalog that is about endpoints and their backends."""
+
+    database: Database
+
+    def want_endpoint(
+        self, spec: DeploymentSpec, actor: str = "cli", detail: Mapping[str, Any] | None = None
+    ) -> Endpoint:
+        """Say what an endpoint shall serve; its new revision is that of the `deploy` intent, which the graph acts on.
+
+        `detail` is what the run must know besides.
+        """
+        with self.database.write(actor) as transaction:
+            want_endpoint(transaction, spec, actor, detail)
+        return self.endpoint(spec.endpoint)
+
+    def endpoint(self, name: str) -> Endpoint:
+        return _endpoint(self.database.one(t.endpoints, name, "endpoint"))
+
+    def endpoints(self) -> list[Endpoint]:
+        """All endpoints, newest first."""
+        rows = self.database.rows(sa.select(t.endpoints).order_by(t.endpoints.c.created_at.desc()))
+        return [_endpoint(r) for r in rows]
+
+    def endpoint_names(self) -> list[str]:
+        """The names of all endpoints, also of those whose entry cannot be read."""
+        return [r["name"] for r in self.database.rows(sa.select(t.endpoints.c.name).order_by(t.endpoints.c.name))]
+
+    def update_endpoint(
+        self,
+        name: str,
+        *,
+        expected_revision: int | None = None,
+        expected_state: str | Collection[str] | None = None,
+        **values: Any,
+    ) -> bool:
+        """Set state, message or observed_revision of an endpoint; False when it is not as it was expected.
+
+        observed_revision never goes back. A state that is set with an expected revision holds for that one only.
+        """
+        if unknown := set(values) - {"state", "message", "observed_revision"}:
+            raise ValueError(f"an endpoint's {', '.join(sorted(unknown))} cannot be set here")
+        table = t.endpoints
+        statement = table.update().where(table.c.name == name)
+        if expected_revision is not None:
+            statement = statement.where(table.c.revision == expected_revision)
+        if expected_state is not None:
+            states = [expected_state] if isinstance(expected_state, str) else list(expected_state)
+            statement = statement.where(table.c.state.in_(states))
+        if "observed_revision" in values:
+            statement = statement.where(table.c.observed_revision <= values["observed_revision"])
+        with self.database.write("deployment") as transaction:
+            return transaction.changed(statement.values(updated_at=now(), **values)) == 1
+
+    def conclude_deployment(
+        self,
+        name: str,
+        revision: int,
+        *,
+        state: str,
+        message: str = "",
+        outcome: Outcome | None = "done",
+        actor: str = "deployment",
+    ) -> bool:
+        """Note in one transaction how acting on a revision ended; False when something newer is wanted by now.
+
+        `outcome` closes the `deploy` intent up to that revision, None leaves it open. What was wanted by an experiment
+        is then noted on it: as acted on when done, else as withheld with the message. An endpoint of which something
+        newer is wanted stays pending.
+        """
+        table = t.endpoints
+        with self.database.write(actor) as transaction:
+            row = transaction.first(sa.select(table.c.revision, table.c.state).where(table.c.name == name), lock=True)
+            if row is None:
+                raise NotFound(f"there is no endpoint {name!r}")
+            is_newest = row["revision"] <= revision
+            if row["state"] != "deleting":
+                values = {
+                    "state": state if is_newest else "pending",
+                    "message": message,
+                    "observed_revision": sa.case(
+                        (table.c.observed_revision > revision, table.c.observed_revision), else_=revision
+                    ),
+                    "updated_at": now(),
+                }
+                transaction.execute(table.update().where(table.c.name == name).values(values))
+            if outcome is not None:
+                intent = _open_deployment(transaction, name)
+                if acknowledge(transaction, "deploy", name, revision, outcome=outcome, reason=message or None):
+                    _conclude_experiment(transaction, intent, None if outcome == "done" else message or outcome)
+            return is_newest
+
+    def set_routes(self, name: str, routes: list[dict[str, Any]], actor: str = "deployment") -> int:
+        """Replace an endpoint's route table; the new phase. An equal table opens no new phase."""
+        table = t.endpoints
+        with self.database.write(actor) as transaction:
+            row = transaction.first(sa.select(table.c.routes, table.c.phase).where(table.c.name == name), lock=True)
+            if row is None:
+                raise NotFound(f"there is no endpoint {name!r}")
+            if row["routes"] == routes:
+                return row["phase"]
+            phase, at = row["phase"] + 1, now()
+            changes = {"routes": routes, "phase": phase, "updated_at": at}
+            transaction.execute(table.update().where(table.c.name == name).values(changes))
+            transaction.execute(t.phases.insert().values(endpoint=name, phase=phase, routes=routes, at=at))
+            transaction.audit("endpoint.routes", name, routes=routes)
+            return phase
+
+    def phases(self, endpoint: str) -> dict[int, list[dict[str, Any]]]:
+        """The route table of each phase that an endpoint has had: what an experiment's shares are judged by."""
+        statement = sa.select(t.phases).where(t.phases.c.endpoint == endpoint).order_by(t.phases.c.phase)
+        return {r["phase"]: r["routes"] for r in self.database.rows(statement)}
+
+    def remove_endpoint(self, name: str, actor: str = "cli") -> bool:
+        """Forget an endpoint and what is still wanted of it; False when it was gone.
+
+        Refused while a backend of it is on record: only what is really gone is forgotten.
+        """
+        with self.database.write(actor) as transaction:
+            transaction.first(sa.select(t.endpoints.c.name).where(t.endpoints.c.name == name), lock=True)
+            left = transaction.execute(sa.select(t.backends.c.id).where(t.backends.c.endpoint == name)).scalars().all()
+            if left:
+                raise Conflict(f"endpoint {name!r} still has backends: {', '.join(left)}; stop them first")
+            if not transaction.changed(t.endpoints.delete().where(t.endpoints.c.name == name)):
+                return False
+            reason = f"endpoint {name} was deleted"
+            _conclude_experiment(transaction, _open_deployment(transaction, name), reason)
+            withdraw(transaction, "deploy", name, reason=reason)
+            transaction.audit("endpoint.remove", name)
+            return True
+
+    def add_backend(self, backend: Backend, actor: str = "deployment") -> None:
+        values = {c.name: getattr(backend, c.name) for c in t.backends.columns}
+        with self.database.write(actor) as transaction:
+            transaction.execute(t.backends.insert().values(values))
+            transaction.audit("backend.add", backend.id, model_ref=backend.model_ref)
+
+    def update_backend(self, id: str, *, expected_state: str | Collection[str] | None = None, **values: Any) -> bool:
+        """Set columns of a backend; False when it is gone, or not in the state that was expected."""
+        table = t.backends
+        statement = table.update().where(table.c.id == id)
+        if expected_state is not None:
+            states = [expected_state] if isinstance(expected_state, str) else list(expected_state)
+            statement = statement.where(table.c.state.in_(states))
+        with self.database.write("deployment") as transaction:
+            return transaction.changed(statement.values(**values)) == 1
+
+    def backend(self, id: str) -> Backend:
+        return Backend(**self.database.one(t.backends, id, "backend"))
+
+    def backends(self, endpoint: str | None = None) -> list[Backend]:
+        """Backends on record, oldest first."""
+        statement = sa.select(t.backends).order_by(t.backends.c.created_at)
+        if endpoint is not None:
+            statement = statement.where(t.backends.c.endpoint == endpoint)
+        return [Backend(**r) for r in self.database.rows(statement)]
+
+    def remove_backend(self, id: str, actor: str = "deployment") -> bool:
+        """Forget a backend; False when it was gone."""
+        with self.database.write(actor) as transaction:
+            if not transaction.changed(t.backends.delete().where(t.backends.c.id == id)):
+                return False
+            transaction.audit("backend.remove", id)
+            return True
+
+
+def want_endpoint(
+    transaction: Transaction, spec: DeploymentSpec, actor: str, detail: Mapping[str, Any] | None = None
+) -> int:
+    """Want another spec of an endpoint, or a new endpoint, within a transaction; the new revision."""
+    table, name, at = t.endpoints, spec.endpoint, now()
+    # The row is locked before the intent is, by the insertion or by the select.
+    last_phase = transaction.execute(sa.select(sa.func.max(t.phases.c.phase)).where(t.phases.c.endpoint == name))
+    values = {
+        "name": name,
+        "spec": spec.model_dump(mode="json"),
+        "revision": 0,
+        "observed_revision": 0,
+        "state": "pending",
+        "message": "",
+        "routes": [],
+        # An endpoint of this name may have been there before; its phases stay on record, so count on.
+        "phase": last_phase.scalar() or 0,
+        "salt": secrets.token_hex(8),
+        "created_at": at,
+        "updated_at": at,
+    }
+    if not transaction.insert_missing(table, values):
+        known = transaction.first(sa.select(table.c.state).where(table.c.name == name), lock=True)
+        if known is None or known["state"] == "deleting":
+            raise Conflict(f"endpoint {name!r} is being deleted; wait until `llmops endpoint list` no longer has it")
+    _conclude_experiment(
+        transaction, _open_deployment(transaction, name), f"{actor} wanted {spec.model_ref} before it ran"
+    )
+    revision = want(transaction, "deploy", name, actor, detail)
+    changes = {"spec": values["spec"], "revision": revision, "state": "pending", "updated_at": at}
+    transaction.execute(table.update().where(table.c.name == name).values(changes))
+    transaction.audit("endpoint.want", name, model_ref=spec.model_ref, revision=revision)
+    return revision
+
+
+def endpoint_of(transaction: Transaction, name: str) -> Endpoint | None:
+    """An endpoint, locked until the transaction ends; None when there is none."""
+    row = transaction.first(sa.select(t.endpoints).where(t.endpoints.c.name == name), lock=True)
+    return None if row is None else _endpoint(row)
+
+
+def _open_deployment(transaction: Transaction, name: str) -> sa.RowMapping | None:
+    mine = t.intents.c.kind == "deploy", t.intents.c.key == name, t.intents.c.closed_at.is_(None)
+    return transaction.first(sa.select(t.intents.c.detail).where(*mine))
+
+
+def _conclude_experiment(transaction: Transaction, intent: sa.RowMapping | None, withheld: str | None) -> None:
+    """Note on the experiment whose decision an intent was to carry out that it was, or why it was not."""
+    experiment = intent and intent["detail"].get("experiment")
+    if experiment is None:
+        return
+    table = t.experiments
+    open_one = table.c.name == experiment, table.c.acted_at.is_(None), table.c.withheld.is_(None)
+    values = {"acted_at": now()} if withheld is None else {"withheld": withheld}
+    if transaction.changed(table.update().where(*open_one).values(values)):
+        reason = {} if withheld is None else {"reason": withheld}
+        transaction.audit("experiment.act" if withheld is None else "experiment.withheld", experiment, **reason)
+
+
+def _endpoint(row: sa.RowMapping) -> Endpoint:
+    return Endpoint(**{**row, "spec": DeploymentSpec.model_validate(row["spec"])})

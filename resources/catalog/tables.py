@@ -1,0 +1,268 @@
+"""The catalog's tables."""
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.types import TypeDecorator
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UtcDateTime(TypeDecorator):
+    """An aware UTC datetime; SQLite drops the zone, so it is put back on reading."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"a naive datetime cannot be stored: {value!r}")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+datasets = sa.Table(
+    "datasets",
+    metadata,
+    sa.Column("key", sa.String, primary_key=True, comment="name@version"),
+    sa.Column("name", sa.String, nullable=False, index=True),
+    sa.Column("version", sa.String, nullable=False),
+    sa.Column("type", sa.String, nullable=False),
+    sa.Column("spec", sa.JSON, nullable=False, comment="DatasetSpec"),
+    sa.Column("digest", sa.String, nullable=False, comment="SHA-256 over the registered files"),
+    sa.Column("status", sa.String, nullable=False, default="active"),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("requested_at", UtcDateTime, nullable=False, comment="last time someone asked for its ingestion"),
+)
+
+recipes = sa.Table(
+    "recipes",
+    metadata,
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("spec", sa.JSON, nullable=False, comment="TrainJobSpec less dataset_ref"),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+training_requests = sa.Table(
+    "training_requests",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("dataset", sa.String, nullable=False),
+    sa.Column("recipe", sa.String, nullable=False),
+    sa.Column("requested_by", sa.String, nullable=False),
+    sa.Column("requested_at", UtcDateTime, nullable=False),
+    sa.Column("reported_at", UtcDateTime, comment="when the request became an event in the asset graph"),
+)
+
+base_models = sa.Table(
+    "base_models",
+    metadata,
+    sa.Column("ref", sa.String, primary_key=True, comment="as a spec names it: hf:… or a plain name"),
+    sa.Column("family", sa.String, nullable=False),
+    sa.Column("path", sa.String, nullable=False, comment="local folder or hub id"),
+    sa.Column("content_hash", sa.String),
+    sa.Column("license", sa.String),
+    sa.Column("state", sa.String, nullable=False, comment="draft, approved or archived"),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("approved_at", UtcDateTime),
+    sa.Column("approved_by", sa.String),
+)
+
+endpoints = sa.Table(
+    "endpoints",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("spec", sa.JSON, nullable=False, comment="DeploymentSpec that is wanted"),
+    sa.Column("revision", sa.Integer, nullable=False, comment="counts the wanted specs"),
+    sa.Column("observed_revision", sa.Integer, nullable=False, comment="the revision that was last acted on"),
+    sa.Column("state", sa.String, nullable=False, comment="pending, deploying, live, failed or deleting"),
+    sa.Column("message", sa.String, nullable=False, default=""),
+    sa.Column("routes", sa.JSON, nullable=False, comment="list of backend_id, model_ref, weight"),
+    sa.Column("phase", sa.Integer, nullable=False, comment="counts the route tables"),
+    sa.Column("salt", sa.String, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+)
+
+phases = sa.Table(
+    "phases",
+    metadata,
+    sa.Column("endpoint", sa.String, primary_key=True),
+    sa.Column("phase", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("routes", sa.JSON, nullable=False, comment="the route table of this phase"),
+    sa.Column("at", UtcDateTime, nullable=False),
+)
+
+backends = sa.Table(
+    "backends",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("endpoint", sa.String, nullable=False, index=True),
+    sa.Column("model_ref", sa.String, nullable=False),
+    sa.Column("model_path", sa.String, nullable=False),
+    sa.Column("engine", sa.String, nullable=False),
+    sa.Column("runtime", sa.JSON, nullable=False),
+    sa.Column("url", sa.String, nullable=False),
+    sa.Column("pid", sa.Integer),
+    sa.Column("pid_started", sa.Float, comment="start time of the process, so that a reused pid is not taken for it"),
+    sa.Column("state", sa.String, nullable=False, comment="starting, healthy, unhealthy, stopping or stopped"),
+    sa.Column("log_path", sa.String),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+experiments = sa.Table(
+    "experiments",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("endpoint", sa.String, nullable=False, index=True),
+    sa.Column("spec", sa.JSON, nullable=False, comment="ExperimentSpec"),
+    sa.Column("state", sa.String, nullable=False, comment="running or concluded"),
+    sa.Column("decision", sa.String, comment="promote, rollback, inconclusive or invalid; written once"),
+    sa.Column("reason", sa.String),
+    sa.Column("figures", sa.JSON, comment="what the decision was made on"),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("decided_at", UtcDateTime),
+    sa.Column("acted_at", UtcDateTime, comment="when the endpoint was switched accordingly"),
+    sa.Column("withheld", sa.String, comment="why nobody acts on the decision"),
+    sa.Index(
+        "uq_experiments_running",
+        "endpoint",
+        unique=True,
+        sqlite_where=sa.text("state = 'running'"),
+        postgresql_where=sa.text("state = 'running'"),
+    ),
+)
+
+exposures = sa.Table(
+    "exposures",
+    metadata,
+    sa.Column("request_id", sa.String, primary_key=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("endpoint", sa.String, nullable=False),
+    sa.Column("experiment", sa.String),
+    sa.Column("phase", sa.Integer, nullable=False),
+    sa.Column("variant", sa.Integer, nullable=False, comment="index into the phase's routes"),
+    sa.Column("backend", sa.String, nullable=False),
+    sa.Column("model_ref", sa.String, nullable=False),
+    sa.Column("user", sa.String, nullable=False),
+    sa.Column("session", sa.String),
+    sa.Column("query", sa.Text, comment="last user message, personal data masked"),
+    sa.Column("response", sa.Text, comment="the answer, personal data masked"),
+    sa.Column("status", sa.Integer, nullable=False, comment="HTTP status"),
+    sa.Column("error", sa.String),
+    sa.Column("latency_ms", sa.Float, nullable=False),
+    sa.Column("ttft_ms", sa.Float, comment="time to the first token, streamed requests only"),
+    sa.Column("prompt_tokens", sa.Integer),
+    sa.Column("completion_tokens", sa.Integer),
+    sa.Column("finish_reason", sa.String),
+    sa.Index("ix_exposures_endpoint_at", "endpoint", "at"),
+    sa.Index("ix_exposures_experiment", "experiment"),
+)
+
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("request_id", sa.String, nullable=False, index=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("user", sa.String),
+    sa.Column("rating", sa.Integer, nullable=False),
+    sa.Column("comment", sa.Text),
+    sa.CheckConstraint("rating BETWEEN 1 AND 5", name="rating_range"),
+)
+
+dataset_pointers = sa.Table(
+    "dataset_pointers",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, index=True, comment="of the dataset"),
+    sa.Column("tag", sa.String, nullable=False),
+    sa.Column("version", sa.String, nullable=False, comment="what it points to from here on"),
+    sa.Column("action", sa.String, nullable=False, comment="tag or rollback"),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("by", sa.String, nullable=False),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("actor", sa.String, nullable=False),
+    sa.Column("action", sa.String, nullable=False),
+    sa.Column("target", sa.String, nullable=False),
+    sa.Column("detail", sa.JSON, nullable=False),
+)
+
+erasures = sa.Table(
+    "erasures",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, index=True, comment="the dataset that it started from"),
+    sa.Column("request", sa.String, nullable=False, comment="keyed hash of what was looked for; never the text"),
+    sa.Column("looked_for", sa.JSON, nullable=False, comment="how many texts, patterns, fields and rows"),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("requested_by", sa.String, nullable=False),
+    sa.Column("state", sa.String, nullable=False, comment="running or done"),
+    sa.Column("versions", sa.JSON, nullable=False, comment="the version that follows each erased one, or null"),
+    sa.Column("figures", sa.JSON, nullable=False, comment="what was found and removed, in numbers"),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("finished_at", UtcDateTime),
+    sa.Index(
+        "uq_erasures_running",
+        "name",
+        "request",
+        unique=True,
+        sqlite_where=sa.text("state = 'running'"),
+        postgresql_where=sa.text("state = 'running'"),
+    ),
+)
+
+affected_models = sa.Table(
+    "affected_models",
+    metadata,
+    sa.Column("erasure", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("cell", sa.String, primary_key=True, comment="dataset|recipe of the training"),
+    sa.Column("content_hash", sa.String, index=True, comment="of the merged model, where there is one"),
+    sa.Column("model_ref", sa.String, comment="in the registry, where it is there"),
+    sa.Column("why", sa.String, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+)
+
+intents = sa.Table(
+    "intents",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.String, nullable=False, comment="ingest, train, trial, deploy, …"),
+    sa.Column("key", sa.String, nullable=False, comment="the partition that it is about"),
+    sa.Column("revision", sa.Integer, nullable=False, comment="counts what was wanted of one kind and key"),
+    sa.Column("requested_by", sa.String, nullable=False),
+    sa.Column("requested_at", UtcDateTime, nullable=False),
+    sa.Column("detail", sa.JSON, nullable=False, comment="what the run must know"),
+    sa.Column("closed_at", UtcDateTime, comment="null while it is open"),
+    sa.Column("outcome", sa.String, comment="done, failed, withdrawn or superseded"),
+    sa.Column("reason", sa.String),
+    sa.UniqueConstraint("kind", "key", "revision"),
+    sa.Index(
+        "uq_intents_open",
+        "kind",
+        "key",
+        unique=True,
+        sqlite_where=sa.text("closed_at IS NULL"),
+        postgresql_where=sa.text("closed_at IS NULL"),
+    ),
+)
