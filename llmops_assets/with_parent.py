@@ -23,7 +23,19 @@ GRACE_SECONDS = 5
 """How long an orphan may take to end in order."""
 
 
+def heed_signals() -> None:
+    """Give SIGINT and SIGTERM their default handlers where whoever started this process had them ignored.
+
+    A shell without job control ignores SIGINT for what it runs with `&`. Dagster then gives SIGTERM the handler of
+    SIGINT, so its processes, and all that they start, would be deaf to both and could only be killed.
+    """
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
 def main() -> None:
+    heed_signals()
     parent, alone = os.environ.pop(PARENT, None), ALONE in sys.argv[1:2]
     if parent is not None:
         threading.Thread(target=_outlive, args=(int(parent), alone), daemon=True).start()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from llmops_assets.with_parent import heed_signals
+
 PUBLIC_DATA = Path(os.environ.get("LLMOPS_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 # Public data may not be redistributed with this repository. Where it is not at hand the tests that read it stay out,
 # and the head of the report says so; in CI it must be there.
@@ -34,6 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.as_posix().endswith(LAST) - item.path.as_posix().endswith(FIRST))
 
 
+# Tests that run beside a shell's other work (`make test &`) start processes too, which have to end when they are asked.
+heed_signals()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

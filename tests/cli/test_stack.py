@@ -94,6 +94,30 @@ def test_what_does_not_end_in_order_is_killed_with_what_it_started(tmp_path: Pat
     assert not alive
 
 
+DEAF_AS_DAGSTER = """
+import time
+from dagster._utils.interrupts import setup_interrupt_handlers
+setup_interrupt_handlers()
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_component_started_where_interrupts_are_ignored_still_ends_when_it_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "daemon_like.py").write_text(DEAF_AS_DAGSTER)
+    environment = {**os.environ, "PYTHONPATH": f"{stack.REPOSITORY}:{tmp_path}"}
+    # What a shell without job control does for `llmops demo &`.
+    command = f"trap '' INT; exec {sys.executable} -m {MODULE} daemon_like"
+    component = subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert component.stdout.readline() == "ready\n"
+        component.terminate()
+        assert component.wait(timeout=60) is not None
+    finally:
+        component.kill()
+        component.wait()
+
+
 RUNS = """
 import multiprocessing, time
 from llmops_assets.with_parent import end_a_run_with_its_code_server
