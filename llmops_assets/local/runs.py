@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 180.0
 """How long a stopped training may take to save its checkpoint and end."""
+UNATTENDED_SECONDS = 10.0
+"""How long to look for runs that no platform of this home has started."""
 
 
 @dataclass(frozen=True)
@@ -155,29 +157,36 @@ def stop(cell: str, *, wait: bool = True) -> TrainingStatus:
     A request that no run has taken up yet is withdrawn. Raises Conflict when there is nothing to stop, StackError when
     the platform cannot be reached or the training does not end.
     """
+    from llmops_assets.local.cancellation import REACH_SECONDS, cancel
+
     catalog, request = wiring().catalog, cells()[cell]
-    if request.reported_at is None:
+    watch = watcher()
+
+    def active() -> "list[dg.DagsterRun]":
+        runs = [record.dagster_run for record in watch.runs(cell, "adapter")]
+        return [run for run in runs if not run.is_finished]
+
+    withdrawn = request.reported_at is None
+    if withdrawn:
+        # Asked for again while it was at work: the run of the earlier request is still to be stopped.
         catalog.mark_reported([request.id])
         catalog.log(actor(), "training.withdraw", cell)
+    if withdrawn and not active():
         return TrainingStatus(
             cell, "stopped", "the request was withdrawn before a run took it up", request.requested_by
         )
-    watch = watcher()
-    active = [record.dagster_run for record in watch.runs(cell, "adapter") if not record.dagster_run.is_finished]
-    if not active:
+    if not (runs := active()):
         now = status_of(cell, request, watch)
         raise Conflict(f"nothing to stop: {cell} is {now.state}")
-    catalog.log(actor(), "training.stop", cell, runs=[run.run_id for run in active])
-    for run in active:
-        if not watch.instance.run_coordinator.cancel_run(run.run_id):
-            fresh = watch.instance.get_run_by_id(run.run_id)
-            if fresh is not None and not fresh.is_finished:
-                raise StackError(f"run {run.run_id} cannot be reached: is the platform that started it still there?")
+    catalog.log(actor(), "training.stop", cell, runs=[run.run_id for run in runs])
+    reach = REACH_SECONDS if running(wiring().settings) is not None else UNATTENDED_SECONDS
     deadline = time.monotonic() + STOP_SECONDS
+    cancel(watch.instance, active, reach_seconds=reach)
     while wait and watch.busy(cell, "adapter"):
         if time.monotonic() > deadline:
             raise StackError(f"{cell} did not end within {STOP_SECONDS:.0f} s: see `llmops train logs '{cell}'`")
         time.sleep(0.2)
+        cancel(watch.instance, active, reach_seconds=reach)
     return status_of(cell, request, watch)
 
 
