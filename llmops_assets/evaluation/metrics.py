@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmops_assets import intervals
+
 Z95 = 1.959963984540054  # the 97.5th percentile of the normal distribution
 
 
@@ -28,7 +30,7 @@ def wilson(right: int, n: int) -> Estimate:
     if n < 1 or not 0 <= right <= n:
         raise ValueError(f"{right} right of {n} is no share: there must be at least one item")
     share = right / n
-    return Estimate(share, *_wilson_bounds(share, n), n)
+    return Estimate(share, *intervals.wilson(right, n), n)
 
 
 def clustered_wilson(right: Sequence[bool], clusters: Sequence[str]) -> Estimate:
@@ -50,15 +52,8 @@ def clustered_wilson(right: Sequence[bool], clusters: Sequence[str]) -> Estimate
         residual = np.bincount(which, weights=np.asarray(right, dtype=float) - share)
         variance = float(np.sum(residual**2)) / n**2 * m / (m - 1)
         effective = n / max(1.0, variance / (share * (1 - share) / n))
-    bounds = _wilson_bounds(share, effective)
-    return Estimate(share, *bounds, n)
-
-
-def _wilson_bounds(share: float, n: float) -> tuple[float, float]:
-    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 / (1 + Z95**2 / n) * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
-    # At 0 and 1 the bound is exactly 0 or 1, but the arithmetic misses it by an ulp.
-    return (0.0 if share == 0 else max(0.0, centre - half)), (1.0 if share == 1 else min(1.0, centre + half))
+    # Multiplied by 1 or 0 at the ends, so that these stay exact.
+    return Estimate(share, *intervals.wilson(share * effective, effective), n)
 
 
 def bootstrap(statistic: Callable[[np.ndarray], float], n: int, *, resamples: int = 500, seed: int = 0) -> Estimate:

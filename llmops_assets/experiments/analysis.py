@@ -10,6 +10,7 @@ import polars as pl
 
 from llmops_assets.experiments import inference
 from llmops_assets.experiments.inference import Interval, Stratified, UserTotals
+from llmops_assets.intervals import wilson
 from llmops_assets.specs.experiment import ExperimentSpec
 from llmops_assets.specs.policy import ExperimentPolicy
 
@@ -120,7 +121,7 @@ class Arm:
 
     @property
     def response_interval(self) -> tuple[float, float]:
-        return inference.wilson(self.rated_users, self.closed_users)
+        return wilson(self.rated_users, self.closed_users)
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,7 @@ def path(analysis: Analysis, points: int = 60) -> list[Interval]:
 
 
 def _by_arm(exposures: pl.DataFrame, phases: Mapping[int, Routes], plan: Plan) -> pl.DataFrame:
-    """Exposures of both arms, oldest first, with arm (0, 1), failed, and slow (None where no time can be told)."""
+    """Exposures of both arms, oldest first, with arm (0, 1), failed and slow; both None where the request tells neither."""
     if unknown := sorted(set(exposures["phase"].unique()) - set(phases)):
         raise ValueError(
             f"experiment {plan.experiment!r} has exposures of phase {unknown[0]}, whose route table is not on record; "
@@ -279,14 +280,18 @@ def _by_arm(exposures: pl.DataFrame, phases: Mapping[int, Routes], plan: Plan) -
         orient="row",
     )
     status, late = pl.col("status"), pl.col("latency_ms") > plan.slow_ms
-    # An error beside a good status: the answer broke off, or another backend had to give it. What the caller did wrong
-    # (400, 404) is nobody's failure.
+    # An error beside a good status: the answer broke off, or another backend had to give it.
     failed = (status >= 500) | status.is_in(_BUSY_STATUS) | (pl.col("error").is_not_null() & (status < 400))
+    # What the caller did wrong (400, 404) is nobody's failure, and no success either.
+    is_callers_fault = (status >= 400) & (status < _CLIENT_LEFT) & ~status.is_in(_BUSY_STATUS)
     # A caller who left before the answer was slow to come tells nothing; one who left after that was too slow for.
     timed = ~failed & ((status < 400) | ((status == _CLIENT_LEFT) & late))
     return (
         exposures.join(arms, on=["phase", "variant"], how="inner")
-        .with_columns(failed.alias("failed"), pl.when(timed).then(late).otherwise(None).alias("slow"))
+        .with_columns(
+            pl.when(~is_callers_fault).then(failed).alias("failed"),
+            pl.when(timed).then(late).otherwise(None).alias("slow"),
+        )
         .sort("at", "request_id")
     )
 
@@ -391,7 +396,7 @@ def _tests(totals: UserTotals, effect: Stratified | None) -> dict[str, Any]:
 
 def _arm(rows: pl.DataFrame, rated: pl.DataFrame, index: int, plan: Plan, now: datetime) -> Arm:
     own, ratings = rows.filter(pl.col("arm") == index), rated.filter(pl.col("arm") == index)
-    recent = own.tail(RECENT_REQUESTS)["failed"]
+    recent = own["failed"].drop_nulls().tail(RECENT_REQUESTS)
     answered = own.filter(pl.col("slow").is_not_null())["latency_ms"]
     counts = dict(ratings["rating"].value_counts().iter_rows())
     return Arm(

@@ -319,14 +319,6 @@ def capped(values: ArrayLike, cap: float) -> NDArray[np.float64]:
     return np.minimum(np.asarray(values, dtype=float), cap)
 
 
-def wilson(successes: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
-    """Wilson's 1 − α interval of a share (JASA 1927); (0, 1) when n is 0."""
-    if n == 0:
-        return 0.0, 1.0
-    low, high = scipy.stats.binomtest(successes, n).proportion_ci(1 - alpha, method="wilson")
-    return float(low), float(high)
-
-
 def _z(difference: float, se: float) -> float:
     if difference == 0:
         return 0.0

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
+from llmops_assets import intervals
 from llmops_assets.cli import app
 from llmops_assets.datasets.quality import bias, toxicity
 from llmops_assets.datasets.quality.toxicity import Lexicon
@@ -188,6 +189,6 @@ def test_counts_add_up_over_batches():
 
 
 def test_the_interval_of_a_share_is_wilsons():
-    low, high = bias.wilson(8, 10)
+    low, high = intervals.wilson(8, 10)
     assert (round(low, 4), round(high, 4)) == (0.4902, 0.9433)
-    assert bias.wilson(0, 0) == (0.0, 1.0)
+    assert intervals.wilson(0, 0) == (0.0, 1.0)

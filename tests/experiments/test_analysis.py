@@ -184,6 +184,27 @@ def test_a_caller_who_left_is_slow_only_when_he_waited_too_long() -> None:
     assert [a.slow_share for a in late.arms] == [1, 1]
 
 
+@pytest.mark.parametrize("status", [400, 403, 404, 413, 422])
+def test_what_a_caller_did_wrong_is_nobodys_failure(status: int) -> None:
+    exposures, feedback = traffic(200, failed=(0.02, 0.02))
+    of_callers = exposures.with_columns(
+        pl.lit(status, pl.Int64).alias("status"),
+        pl.lit("too long for this model").alias("error"),
+        pl.concat_str(pl.lit("bad-"), "request_id").alias("request_id"),
+    ).filter(pl.col("variant") == 1)
+    plain, beside = look(exposures, feedback), look(pl.concat([exposures, of_callers]), feedback)
+    assert beside.guardrails == plain.guardrails
+    for before, after in zip(plain.arms, beside.arms, strict=True):
+        assert after.failed_share == before.failed_share
+        assert (after.recent_failed_share, after.recent_requests) == (
+            before.recent_failed_share,
+            before.recent_requests,
+        )
+    alone = look(exposures.filter(pl.col("variant") == 0).vstack(of_callers), feedback)
+    assert alone.arms[1].failed_share is None and alone.arms[1].requests == of_callers.height
+    assert not alone.arms[1].last_failed
+
+
 def test_response_rates_are_told_per_arm() -> None:
     analysis = look(*traffic(300, requests=1, response_rate=0.3))
     for arm in analysis.arms:

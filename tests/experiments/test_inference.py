@@ -8,6 +8,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmops_assets import intervals
 from llmops_assets.experiments import inference as inf
 
 
@@ -214,7 +215,7 @@ def test_a_cap_is_fixed_and_finite() -> None:
 
 
 def test_the_share_of_nothing_is_unknown() -> None:
-    assert inf.wilson(0, 0) == (0, 1)
-    low, high = inf.wilson(281, 300)
+    assert intervals.wilson(0, 0) == (0, 1)
+    low, high = intervals.wilson(281, 300)
     assert low == pytest.approx(0.903, abs=0.001)
     assert high < 1

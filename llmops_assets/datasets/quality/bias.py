@@ -5,18 +5,17 @@ mention one, and for those that mention none, are counted: toxic ones, and ones 
 is counted adds up over batches.
 """
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 import polars as pl
 
 from llmops_assets.datasets.quality.lexicon import mentions, sentiments
+from llmops_assets.intervals import wilson
 
 COUNTS = {"group": pl.String, "rows": pl.Int64, "toxic": pl.Int64, "praise": pl.Int64, "blame": pl.Int64}
 NOBODY = "(no group)"
 """Rows that mention none: what the others are compared with."""
-_Z = 1.96
 
 
 def count(whole: pl.Series, toxic: pl.Series) -> pl.DataFrame:
@@ -94,13 +93,3 @@ def disparity(counts: Iterable[pl.DataFrame]) -> list[dict[str, Any]]:
 
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
-
-
-def wilson(part: int, whole: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson, 1927)."""
-    if not whole:
-        return 0.0, 1.0
-    share, z2 = part / whole, _Z * _Z
-    middle = (share + z2 / (2 * whole)) / (1 + z2 / whole)
-    half = _Z * math.sqrt(share * (1 - share) / whole + z2 / (4 * whole * whole)) / (1 + z2 / whole)
-    return max(0.0, middle - half), min(1.0, middle + half)
