@@ -211,22 +211,26 @@ def analyse(
     Raises ValueError when an exposure is of a phase that is not in `phases`.
     """
     in_time = exposures.filter(pl.col("at") <= plan.ends_at)
-    seen = _by_arm(in_time, phases, plan)
+    exposed = _by_arm(in_time, phases, plan)
     shares = shares_by_phase(phases, plan)
-    first = seen.group_by("user", maintain_order=True).agg(
+    first = exposed.group_by("user", maintain_order=True).agg(
         pl.col("at").first().alias("first_at"), pl.col("phase").first(), pl.col("arm").first()
     )
     srm_p = inference.sequential_srm(first["arm"].to_numpy(), first["phase"].to_numpy(), shares)
 
     inconstant = (
-        seen.group_by("user", "phase").agg(pl.col("arm").n_unique()).filter(pl.col("arm") > 1).select("user").unique()
+        exposed.group_by("user", "phase")
+        .agg(pl.col("arm").n_unique())
+        .filter(pl.col("arm") > 1)
+        .select("user")
+        .unique()
     )
     users = (
         first.join(inconstant, on="user", how="anti", maintain_order="left")
         .with_row_index("code")
         .with_columns((pl.col("first_at") + plan.rating_window).alias("closes_at"))
     )
-    rows = seen.join(users.select("user", "code", "closes_at"), on="user", how="inner", maintain_order="left")
+    rows = exposed.join(users.select("user", "code", "closes_at"), on="user", how="inner", maintain_order="left")
     rated, foreign = _ratings(rows, feedback, now)
     totals = _totals(rated.group_by("code", "phase", "arm").agg(pl.col("rating").sum(), pl.len().alias("count")))
     effect = inference.stratified_difference(totals, LEAST_USERS)
@@ -242,7 +246,7 @@ def analyse(
         tests=_tests(totals, effect),
         rating_totals=totals,
         inconstant_users=inconstant.height,
-        other_requests=in_time.height - seen.height,
+        other_requests=in_time.height - exposed.height,
         foreign_ratings=foreign,
     )
 
@@ -263,7 +267,7 @@ def path(analysis: Analysis, points: int = 60) -> list[Interval]:
 
 
 def _by_arm(exposures: pl.DataFrame, phases: Mapping[int, Routes], plan: Plan) -> pl.DataFrame:
-    """Exposures of both arms, oldest first, with arm (0, 1), failed and slow; both None where the request tells neither."""
+    """Exposures of both arms, oldest first, with arm (0, 1), failed and slow, None where the request tells neither."""
     if unknown := sorted(set(exposures["phase"].unique()) - set(phases)):
         raise ValueError(
             f"experiment {plan.experiment!r} has exposures of phase {unknown[0]}, whose route table is not on record; "
