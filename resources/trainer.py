@@ -17,7 +17,6 @@ from upath import UPath
 from resources.artifacts import write_bytes_atomically
 from resources.encryption import NO_KEYS, Keyring
 from resources.gpus import Device, discover
-from resources.worker_code import worker_code
 
 PASSED_ON = (
     "PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
@@ -215,11 +214,6 @@ def _failure(job: Mapping[str, Any], files: Mapping[str, Path], error: Exception
             message += f"; what would take less: {memory['advice']}" if memory.get("advice") else ""
     lines = files["log"].read_text(encoding="utf-8").splitlines()[-15:] if files["log"].exists() else []
     return "\n".join([f"task {task!r} failed: {message}", f"log: {files['log']}", *lines])
-
-
-def worker_identity(image: str | None) -> str:
-    """What of the worker decides the weights it makes: what its image holds, or the code that runs here."""
-    return worker_code() if image is None else image.rsplit("@", 1)[-1]
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from images.train import child, faults, pairs, rows, session
 from images.train.reporter import Reporter, Stopped
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
-from llmops_assets.training.plan import total_steps
+from llmops_assets.training.steps import total_steps
 
 PLUGIN = "images.train.axolotl_plugin.Plugin"
 DPO_TRAINER = "images.train.axolotl_dpo.Trainer"

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from llmops_assets.training import folders
 _PROBES = 16
 """Rows on which the models are compared."""
 _PROBE_TOKENS = 256
+
+SHARD_BYTES = {"hf": 5 * 10**9, "safetensors": 1 << 62}
+"""The largest file of weights, by `output.save_format`: one file of whatever size, or the Hugging Face layout."""
 
 Logits = list[torch.Tensor]
 
@@ -45,8 +49,10 @@ def _run(
     trained: Logits | None = None
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    if spec.method == "full":
+    if spec.method == "full" and _laid_out(adapter, SHARD_BYTES[spec.output.save_format]):
         _link(adapter, output)
+    elif spec.method == "full":
+        _save_again(adapter, output, SHARD_BYTES[spec.output.save_format])
     else:
         trained = _merge(spec, job, adapter, output, plan_dir, probes)
     reporter.log.info("loading the merged model again")
@@ -126,6 +132,25 @@ def _link(source: Path, target: Path) -> None:
             shutil.copy2(path, target / path.name)
 
 
+def _laid_out(folder: Path, most: int) -> bool:
+    """Whether the weights in `folder` are in files of at most `most` bytes, and in one where that many fit into one."""
+    sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
+    return max(sizes) <= most and (len(sizes) == 1 or sum(sizes) > most)
+
+
+def _save_again(source: Path, target: Path, most: int) -> None:
+    """Write full weights in files of at most `most` bytes, with everything beside them as it is."""
+    _link(source, target)
+    for path in [*target.glob("*.safetensors"), *target.glob("*.safetensors.index.json")]:
+        path.unlink()
+    # As they are stored: no precision is lost or made up.
+    model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", trust_remote_code=False, use_safetensors=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        model.save_pretrained(folder, max_shard_size=most)
+        for path in Path(folder).glob("*.safetensors*"):
+            shutil.move(path, target / path.name)
+
+
 def _merge(
     spec: TrainJobSpec, job: dict[str, Any], adapter: Path, output: Path, plan_dir: Path, probes: list[torch.Tensor]
 ) -> Logits:
@@ -139,7 +164,7 @@ def _merge(
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
     stop_at(merged, tokenizer, job.get("stop_token"))
     merged.config.use_cache = True
-    merged.save_pretrained(output)
+    merged.save_pretrained(output, max_shard_size=SHARD_BYTES[spec.output.save_format])
     tokenizer.save_pretrained(output)
     return trained
 

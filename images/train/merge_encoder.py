@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from images.train import encoder, sealed, weights
+from images.train.merge import SHARD_BYTES
 from images.train.plan_encoder import PROBES
 from images.train.reporter import Reporter
 from llmops_assets.specs.jobs import Pooling
@@ -82,6 +83,9 @@ def _save(spec: TrainJobSpec, folder: str, length: int, pooling: Pooling, output
     prompts = {"query": spec.embedding.query_prompt, "document": spec.embedding.passage_prompt}
     model = SentenceTransformer(modules=modules, prompts=prompts, device="cpu", similarity_fn_name="cosine")
     model.save_pretrained(str(output), create_model_card=False, safe_serialization=True)
+    body.model.save_pretrained(output, max_shard_size=SHARD_BYTES[spec.output.save_format])
+    if (output / "model.safetensors.index.json").exists():
+        (output / "model.safetensors").unlink(missing_ok=True)
 
 
 def build_index(spec: TrainJobSpec, retriever: Path, passages: Path, output: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from images.train.progress import Named, Progress, Snapshot, StopWithCheckpoint,
 from images.train.reporter import Reporter, Stopped
 from llmops_assets.specs.training import EarlyStopping, TrainJobSpec
 from llmops_assets.training import folders
-from llmops_assets.training.plan import total_steps
+from llmops_assets.training.steps import total_steps
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,9 @@ from transformers.utils import logging as transformers_logging
 
 from images.train import distributed
 from images.train.reporter import Reporter
+from llmops_assets.records.jobs import AXOLOTL, TRAINER
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
-
-_TRAINER = {"PRETRAIN": "sft", "SFT": "sft", "RLHF": "rlhf", "EMBEDDING": "encoder", "RAG_TUNING": "rag"}
-"""The module of this package that trains a job type."""
 
 
 def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
@@ -31,7 +29,8 @@ def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
             reporter.log.info("another process has trained these weights meanwhile: nothing is left to do")
             return facts
         # What was merged of earlier weights is no longer what it says.
-        shutil.rmtree(output.parent / "merged", ignore_errors=True)
+        for merged in output.parent.glob("merged*"):
+            shutil.rmtree(merged, ignore_errors=True)
         # The trainer collects garbage before it starts; a million objects of the imports need not be looked at for it.
         gc.freeze()
         datasets.disable_progress_bars()
@@ -39,6 +38,6 @@ def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         spec = TrainJobSpec.model_validate(job["spec"])
         if distributed.sharding(job) is not None:
             return distributed.launch(spec, job, reporter)
-        name = "axolotl" if spec.trainer == "axolotl" else _TRAINER[spec.job_type]
-        module = importlib.import_module(f"images.train.{name}")
+        name = AXOLOTL[0] if spec.trainer == "axolotl" else TRAINER[spec.job_type]
+        module = importlib.import_module(name)
         return module.train(spec, job, reporter)

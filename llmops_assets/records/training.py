@@ -25,6 +25,9 @@ class PlanRecord(Record):
     dataset: str
     recipe: str
     training_key: str
+    identity: dict[str, str] = Field(
+        default_factory=dict, description="All that the key is made of, by part; empty in plans of earlier releases."
+    )
     spec: dict[str, Any] = Field(description="The TrainJobSpec, with dataset_ref.")
     base: BaseModelRecord | None
     model_dir: str = Field(description="Folder of this training: checkpoints/, adapter/, merged/, evaluation/.")
@@ -126,6 +129,7 @@ class MergedModelRecord(Record):
     mean_kl: float | None = Field(default=None, description="Merged from base + adapter, nats a token.")
     differs_from_base: bool
     reloads: bool
+    merge_key: str | None = Field(default=None, description="Names weights, code and libraries that it was made by.")
     figures: dict[str, float | str] = Field(
         default_factory=dict,
         description="What only this job type measures: of an index its passages, of an encoder its dimensions.",

@@ -151,7 +151,9 @@ class TrainResources(Part):
 class Output(Part):
     artifact_name: Name = Field(description="Name of the model in the artifact store and in the registry.")
     save_format: Literal["hf", "safetensors"] = Field(
-        default="safetensors", description="Of the merged model: safetensors, or hf (whatever the library writes)."
+        default="safetensors",
+        description="Of the merged model's weights: one file model.safetensors, or hf: the Hugging Face layout of "
+        "safetensors files of at most 5 GB with their index.",
     )
 
 
@@ -249,9 +251,15 @@ class TrainJobSpec(Spec):
         return f"{self.output.artifact_name}-{digest[:8]}"
 
     def weights_recipe(self) -> dict[str, Any]:
-        """The part of the recipe that decides the weights: two recipes that differ elsewhere share one training."""
+        """The part of the recipe that decides the weights: two recipes that differ elsewhere share one training.
+
+        Without the names of other models: what decides is their content, whatever they are called and wherever they
+        lie.
+        """
         recipe = self.recipe()
-        del recipe["evaluation"]
+        del recipe["evaluation"], recipe["output"]["save_format"]
+        for part, name in ((recipe, "base_model_ref"), ("rlhf", "reward_model_ref"), ("rag", "retriever_model_ref")):
+            (recipe.get(part) or {} if isinstance(part, str) else part).pop(name, None)
         return recipe
 
     @classmethod

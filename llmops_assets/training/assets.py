@@ -20,10 +20,10 @@ from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.rules import check_against_policy, check_base, check_dataset
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training import fit, folders, job_payloads, report, watermark
+from llmops_assets.training import fit, folders, identity, job_payloads, report, watermark
 from llmops_assets.training.auxiliary_models import auxiliary_models, pooling_of
 from llmops_assets.training.base import BaseModelError, Sources, read_config, resolve
-from llmops_assets.training.plan import PlanError, check_supported, training_key
+from llmops_assets.training.plan import PlanError, check_supported, effective_precision, shared_by
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
@@ -31,7 +31,7 @@ from resources.erasures import ModelAffected, assert_not_affected
 from resources.gpus import Device, cpu
 from resources.records import Records
 from resources.tracking import OpenedBeside, Tracking
-from resources.trainer import Trainer, TrainerError, TrainerKilled, worker_identity
+from resources.trainer import Trainer, TrainerError, TrainerKilled
 
 COMMON: dict[str, Any] = {"group_name": "training", "owners": ["team:ml"], "code_version": "1"}
 
@@ -136,8 +136,22 @@ def training_plan(
     secret = _watermark_key(spec, settings)
     mark = watermark.commitment(secret) if secret else None
     data_hash = f"{splits.data_hash}+{mark}" if mark else splits.data_hash
-    hashes = [*([base.content_hash] if base else []), *(f"{n}:{m.content_hash}" for n, m in others.items())]
-    key = training_key(data_hash, spec.weights_recipe(), "+".join(hashes) or None, worker_identity(image))
+    parts = identity.training_identity(
+        spec,
+        rows=data_hash,
+        models={name: model.content_hash for name, model in {"base": base, **others}.items() if model is not None},
+        precision=effective_precision(spec.hyperparams.precision or "fp32", device.kind),
+        processes=shared_by(spec, device.kind),
+        pooling=pooling,
+        image=image,
+        engines=settings.engines,
+    )
+    key = identity.key_of(parts)
+    before = records.find(PlanRecord, context.partition_key)
+    renamed = before is not None and before.training_key != key
+    changed = identity.what_changed(before.identity, parts) if before is not None and renamed else ""
+    if changed:
+        context.log.warning("this training is another one than %s, and trains anew: %s", before.training_key, changed)
     model_dir = artifacts.path("models", spec.job_type.lower(), spec.output.artifact_name, key)
     job = job_payloads.plan_job(spec, base, splits, str(store.root), model_dir, others) | {"image": image}
     facts = folders.facts(model_dir / "plan")
@@ -156,9 +170,10 @@ def training_plan(
         others=others,
         pooling=pooling,
     )
-    plan = plan.model_copy(update={"watermark": mark, "image": image})
+    plan = plan.model_copy(update={"watermark": mark, "image": image, "identity": parts})
     records.save(context.partition_key, plan)
     facts_shown = report.plan_facts(plan) | {"watermarked": "yes" if mark else "no"}
+    facts_shown |= {"trains anew because": changed} if changed else {}
     return dg.MaterializeResult(metadata=shown(facts_shown), data_version=dg.DataVersion(key))
 
 
@@ -268,7 +283,8 @@ class _Follower:
     kinds={"python", "huggingface"},
     automation_condition=RUN_WHEN_READY,
     description="The model that is evaluated and served: base and adapter in one, as safetensors, with tokenizer, chat "
-    "template and generation config; measured against base + adapter. Full weights are not copied.",
+    "template and generation config; measured against base + adapter. Full weights are not copied. Where the code or "
+    "the libraries that merge have changed it is made again, and nothing is trained.",
 )
 def merged_model(
     context: dg.AssetExecutionContext,
@@ -277,11 +293,14 @@ def merged_model(
 ) -> dg.MaterializeResult:
     cell = context.partition_key
     plan, trained = records.load(PlanRecord, cell), records.load(AdapterRecord, cell)
-    folder = Path(plan.model_dir)
-    facts = folders.facts(folder / "merged") or trainer.run(
-        context, job_payloads.merge_job(plan, trained), work_dir=folder / "work"
-    )
-    record = job_payloads.merged_record(plan, facts)
+    spec, folder = TrainJobSpec.model_validate(plan.spec), Path(plan.model_dir)
+    parts = identity.merge_identity(spec, weights=trained.content_hash, precision=plan.precision, image=plan.image)
+    key = identity.key_of(parts)
+    job = job_payloads.merge_job(plan, trained, key)
+    facts = folders.facts(job_payloads.merged_folder(plan, key))
+    if facts is None:
+        facts = trainer.run(context, job, work_dir=folder / "work")
+    record = job_payloads.merged_record(plan, facts, key)
     records.save(cell, record)
     return dg.MaterializeResult(
         metadata=shown(report.merged_facts(record)), data_version=dg.DataVersion(record.content_hash)

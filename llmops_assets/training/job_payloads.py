@@ -19,9 +19,10 @@ from llmops_assets.training.plan import (
     achieved_flops,
     effective_precision,
     plan_memory,
-    total_steps,
+    shared_by,
     training_seconds,
 )
+from llmops_assets.training.steps import total_steps
 from resources.gpus import Device
 
 
@@ -73,7 +74,7 @@ def plan_record(
         available=device.memory_bytes,
         length=longest,
     )
-    processes = _processes(spec, device)
+    processes = shared_by(spec, device.kind)
     sampled = spec.rlhf is not None and spec.rlhf.algorithm != "dpo"
     hyper = spec.hyperparams
     # Pairs of two equal answers teach nothing and are left out.
@@ -162,10 +163,6 @@ def _shape(spec: TrainJobSpec, base: BaseModelRecord | None, vocabulary: int) ->
     )
 
 
-def _processes(spec: TrainJobSpec, device: Device) -> int:
-    return max(1, spec.resources.gpus) * spec.resources.nodes if device.kind == "cuda" else 1
-
-
 def train_job(plan: PlanRecord, policy: Policy, device: Device, engines: Path) -> dict:
     """The worker's task `train`; `engines` is the folder of the environments of trainers with pins of their own."""
     spec, folder = TrainJobSpec.model_validate(plan.spec), Path(plan.model_dir)
@@ -196,7 +193,6 @@ def train_job(plan: PlanRecord, policy: Policy, device: Device, engines: Path) -
 def adapter_record(plan: PlanRecord, facts: Mapping[str, Any], *, reused: bool, run_id: str | None) -> AdapterRecord:
     """What came of the worker's task `train`."""
     names = (
-        "path",
         "content_hash",
         "steps",
         "resumed_from",
@@ -214,6 +210,8 @@ def adapter_record(plan: PlanRecord, facts: Mapping[str, Any], *, reused: bool, 
         recipe=plan.recipe,
         training_key=plan.training_key,
         method=plan.spec["method"],
+        # Of the folder, not of the seal: it may have been moved since it was sealed.
+        path=str(Path(plan.model_dir) / "adapter"),
         **{name: facts[name] for name in names},
         best_step=facts.get("best_step"),
         curve=[CurvePoint(**point) for point in facts["curve"]],
@@ -224,8 +222,13 @@ def adapter_record(plan: PlanRecord, facts: Mapping[str, Any], *, reused: bool, 
     )
 
 
-def merge_job(plan: PlanRecord, adapter: AdapterRecord) -> dict:
-    """The worker's task `merge`."""
+def merged_folder(plan: PlanRecord, key: str) -> Path:
+    """Where the servable model of that merge key lies: one of another key keeps its place, since it may be served."""
+    return Path(plan.model_dir) / f"merged-{key[:8]}"
+
+
+def merge_job(plan: PlanRecord, adapter: AdapterRecord, key: str) -> dict:
+    """The worker's task `merge`, for the model of that merge key."""
     folder = Path(plan.model_dir)
     return {
         "task": "merge",
@@ -234,7 +237,7 @@ def merge_job(plan: PlanRecord, adapter: AdapterRecord) -> dict:
         "base": plan.base.model_dump() if plan.base else None,
         "adapter": adapter.path,
         "plan_dir": str(folder / "plan"),
-        "output": str(folder / "merged"),
+        "output": str(merged_folder(plan, key)),
         "precision": plan.precision,
         "stop_token": plan.stop_token,
         "pooling": plan.pooling,
@@ -243,14 +246,16 @@ def merge_job(plan: PlanRecord, adapter: AdapterRecord) -> dict:
     }
 
 
-def merged_record(plan: PlanRecord, facts: Mapping[str, Any]) -> MergedModelRecord:
-    """What came of the worker's task `merge`."""
+def merged_record(plan: PlanRecord, facts: Mapping[str, Any], key: str) -> MergedModelRecord:
+    """What came of the worker's task `merge` for the model of that merge key."""
     return MergedModelRecord(
         dataset=plan.dataset,
         recipe=plan.recipe,
         training_key=plan.training_key,
         family=plan.spec["model_family"],
-        **facts,
+        merge_key=key,
+        # Of the folder, not of the seal: it may have been moved since it was sealed.
+        **{**facts, "path": str(merged_folder(plan, key))},
     )
 
 

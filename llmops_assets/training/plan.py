@@ -1,15 +1,11 @@
 """Decides, from a spec and what is known of rows and base, what exactly a training will do."""
 
 import dataclasses
-import hashlib
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from llmops_assets.specs.training import Hyperparams, TrainJobSpec, canonical_json
+from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training.memory import Estimate, Shape, estimate
 from resources.gpus import GPU_TYPES, Device
 
@@ -73,30 +69,14 @@ def _by_dpo(spec: TrainJobSpec) -> bool:
     return spec.rlhf is not None and spec.rlhf.algorithm == "dpo"
 
 
-def training_key(data_hash: str, weights_recipe: Mapping[str, Any], base_hash: str | None, worker: str) -> str:
-    """12 hex digits of all that decides the weights: rows, recipe, base model and worker. Equal key, equal model.
-
-    `worker` names the worker's code or the content of its image: see `resources.trainer.worker_identity`.
-    """
-    text = canonical_json([data_hash, dict(weights_recipe), base_hash, worker])
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def effective_precision(asked: str, device: str) -> str:
     """The precision of the computation: half precision is emulated, slowly, where there is no GPU that has it."""
     return asked if device == "cuda" else "fp32"
 
 
-def steps_per_epoch(rows: int, hyper: Hyperparams, processes: int = 1) -> int:
-    """Optimizer steps of one pass over `rows` rows (or packed blocks) that `processes` share."""
-    batches = math.ceil(rows / (hyper.batch_size * processes))
-    return max(1, math.ceil(batches / hyper.gradient_accumulation_steps))
-
-
-def total_steps(rows: int, hyper: Hyperparams, processes: int = 1) -> int:
-    """Optimizer steps of the whole training: `num_epochs` passes, or `max_steps` if that is less."""
-    steps = math.ceil(hyper.num_epochs * steps_per_epoch(rows, hyper, processes))
-    return min(steps, hyper.max_steps) if hyper.max_steps else steps
+def shared_by(spec: TrainJobSpec, device: str) -> int:
+    """How many processes share the training of a spec on a device of that kind: one, where there is no GPU."""
+    return max(1, spec.resources.gpus) * spec.resources.nodes if device == "cuda" else 1
 
 
 def plan_memory(

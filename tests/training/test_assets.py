@@ -16,7 +16,7 @@ import pytest
 from llmops_assets.records.datasets import CleanRecord
 from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.specs.dataset import DatasetSpec
-from llmops_assets.training import checks, folders
+from llmops_assets.training import checks, folders, identity
 from resources.tracking import Tracking
 from resources.trainer import Trainer
 from tests.training.conftest import Desk, pretrain_spec, sft_spec
@@ -95,6 +95,36 @@ def test_a_training_starts_from_an_earlier_one_and_is_not_done_twice(house: Hous
     house.run(other)
     assert other != cell
     assert house.records.load(AdapterRecord, other).reused, "how a model is evaluated does not change its weights"
+
+
+def test_a_changed_merge_merges_again_without_training(
+    house: House, base_cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, trained = house.records.load(MergedModelRecord, base_cell), house.records.load(AdapterRecord, base_cell)
+    assert house.run(base_cell, "merged_model").success
+    assert house.records.load(MergedModelRecord, base_cell) == before, "what is there is not made twice"
+    monkeypatch.setattr(identity, "merging_modules", lambda spec: ["images.train.merge"])
+    assert house.run(base_cell, "merged_model").success
+    after = house.records.load(MergedModelRecord, base_cell)
+    assert after.merge_key != before.merge_key and after.path != before.path
+    assert after.content_hash == before.content_hash, "the same weights, by way of other code"
+    assert folders.content_hash(Path(before.path)) == before.content_hash, "what may be served still is there"
+    assert house.records.load(AdapterRecord, base_cell) == trained
+
+
+def test_a_plan_says_why_the_training_is_another_one_than_before(house: House, base_cell: str) -> None:
+    plan = house.records.load(PlanRecord, base_cell)
+    assert plan.identity and plan.training_key == identity.key_of(plan.identity)
+    another = {**plan.identity, "libraries": plan.identity["libraries"].replace("torch 2.13.0", "torch 2.12.0")}
+    for old, reason in (({}, "earlier release"), (another, "libraries: torch 2.12.0 became torch 2.13.0")):
+        old_plan = plan.model_copy(update={"training_key": "0" * 12, "identity": old})
+        house.records.save(base_cell, old_plan)
+        result = house.run(base_cell, "training_plan")
+        metadata = result.asset_materializations_for_node("training_plan")[0].metadata
+        assert reason in metadata["trains anew because"].value
+        assert house.records.load(PlanRecord, base_cell) == plan
+    metadata = house.run(base_cell, "training_plan").asset_materializations_for_node("training_plan")[0].metadata
+    assert "trains anew because" not in metadata
 
 
 def test_answers_that_are_cut_stop_the_training_before_it_starts(house: House, base_cell: str) -> None:

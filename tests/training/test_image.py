@@ -1,15 +1,12 @@
 """The train image holds what the worker imports, and the worker imports nothing that orchestrates."""
 
-import ast
 import re
 import tomllib
 from pathlib import Path
 
-from resources.trainer import worker_identity
-from resources.worker_code import FOLDER, OTHER_TASKS, worker_code
+from resources.worker_code import OURS, imports_of
 
 ROOT = Path(__file__).parents[2]
-OURS = ("images", "resources", "llmops_assets")
 DISTRIBUTION = {
     "dagster_pipes": "dagster-pipes",
     "upath": "universal-pathlib",
@@ -23,31 +20,6 @@ DISTRIBUTION = {
 }
 
 
-def imported(module: str) -> set[str]:
-    """Every module that `module` may import, at its top or inside its functions."""
-    path = ROOT / Path(*module.split("."))
-    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    found: set[str] = set()
-    tree = ast.parse(source.read_text(encoding="utf-8"))
-    typing_only = {
-        node
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
-        for node in ast.walk(block)
-    }
-    for node in ast.walk(tree):
-        if node in typing_only:
-            continue
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            # `from package import module` imports the module too.
-            within = {f"{node.module}.{alias.name}" for alias in node.names}
-            modules = {name for name in within if (ROOT / Path(*name.split("."))).with_suffix(".py").exists()}
-            found |= modules or {node.module}
-    return found
-
-
 def reached() -> set[str]:
     todo = [f"images.train.{path.stem}" for path in (ROOT / "images" / "train").glob("*.py")]
     seen: set[str] = set()
@@ -56,7 +28,7 @@ def reached() -> set[str]:
         if module not in seen:
             seen.add(module)
             if module.split(".")[0] in OURS:
-                todo += imported(module)
+                todo += imports_of(module)
     return seen
 
 
@@ -97,37 +69,3 @@ def test_every_source_that_the_images_copy_is_there_and_the_build_context_holds_
         assert {name.split("/")[0] for name in copied} <= set(OURS)
     ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     assert ignored == ["**", *(f"!{name}" for name in OURS), "**/__pycache__"]
-
-
-def test_the_worker_is_named_by_what_its_image_holds_or_by_the_code_that_decides_weights(tmp_path: Path) -> None:
-    assert worker_identity("registry/llm-train-sft:1@sha256:ab") == worker_identity("other/name:2@sha256:ab")
-    assert worker_identity(None) == worker_code()
-    (tmp_path / "sft.py").write_text('"""Trains."""\nRATE = 2\n"""Of learning."""\n\ndef f():\n    """F."""\n')
-    (tmp_path / "generate.py").write_text("LENGTH = 1\n")
-    known = code_of(tmp_path)
-    (tmp_path / "sft.py").write_text("# Another comment.\nRATE   = 2\n\n\ndef f():\n    pass\n")
-    (tmp_path / "generate.py").write_text("LENGTH = 2\n")
-    assert code_of(tmp_path) == known
-    (tmp_path / "sft.py").write_text("RATE = 3\n\ndef f():\n    pass\n")
-    assert code_of(tmp_path) != known
-
-
-def test_what_is_left_out_of_the_workers_code_is_reached_by_no_training() -> None:
-    trainers = set(
-        ast.literal_eval(re.search(r"^_TRAINER = ({.*})$", (FOLDER / "train.py").read_text(), re.M)[1]).values()
-    )
-    todo = {"train", "plan", "axolotl", "axolotl_plugin", *trainers}
-    seen: set[str] = set()
-    while todo:
-        name = todo.pop()
-        seen.add(name)
-        for module in imported(f"images.train.{name}"):
-            if module.startswith("images.train."):
-                todo |= {module.removeprefix("images.train.")} - seen
-    # What speaks for a training decides nothing of it.
-    assert seen & set(OTHER_TASKS) <= {"reporter", "child"}
-
-
-def code_of(folder: Path) -> str:
-    worker_code.cache_clear()
-    return worker_code(folder)

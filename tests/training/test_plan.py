@@ -23,9 +23,8 @@ from llmops_assets.training.plan import (
     achieved_flops,
     check_supported,
     plan_memory,
-    total_steps,
-    training_key,
 )
+from llmops_assets.training.steps import total_steps
 from resources.gpus import cpu, parse_nvidia_smi
 from tests.training.conftest import sft_spec
 
@@ -120,19 +119,6 @@ def test_a_gpu_type_is_reckoned_with_wherever_it_is_planned() -> None:
 )
 def test_steps_follow_from_rows_and_batch(rows: int, change: dict, steps: int) -> None:
     assert total_steps(rows, spec(sft_spec("hf:x", **change)).hyperparams) == steps
-
-
-def test_the_key_changes_with_all_that_changes_the_weights() -> None:
-    recipe = spec(sft_spec("hf:x")).weights_recipe()
-    key = training_key("data", recipe, "base", "worker")
-    assert key == training_key("data", json.loads(json.dumps(recipe)), "base", "worker") and len(key) == 12
-    others = {
-        training_key("other", recipe, "base", "worker"),
-        training_key("data", recipe, "other", "worker"),
-        training_key("data", recipe, "base", "other"),
-        training_key("data", spec(sft_spec("hf:x", seed=1)).weights_recipe(), "base", "worker"),
-    }
-    assert len(others) == 4 and key not in others
 
 
 @pytest.mark.parametrize(

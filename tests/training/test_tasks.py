@@ -63,6 +63,30 @@ def test_every_method_trains_what_merges_into_an_equal_model(
         assert not any(p.suffix in (".bin", ".pt") for p in (tmp_path / "merged").iterdir())
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_servable_model_is_one_file_or_laid_out_as_the_hub_has_it(
+    desk: Desk, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    from images.train import merge
+
+    jobs, results = trained(desk, tmp_path, tiny_base, method)
+    one = {path.name for path in (tmp_path / "merged").glob("*.safetensors*")}
+    assert one == {"model.safetensors"}
+    # Of a size that this model has many times over.
+    monkeypatch.setitem(merge.SHARD_BYTES, "hf", 40_000)
+    spec = {**jobs["merge"]["spec"], "output": {"artifact_name": "tiny-desk", "save_format": "hf"}}
+    laid_out = tmp_path / "laid-out"
+    facts = run_here({**jobs["merge"], "spec": spec, "output": str(laid_out)}, tmp_path)
+    names = {path.name for path in laid_out.glob("*.safetensors*")}
+    assert "model.safetensors.index.json" in names and "model.safetensors" not in names and len(names) > 3
+    assert facts["reloads"] and facts["parameters"] == results["merge"]["parameters"]
+    served = [
+        merge._logits(merge._load(folder, torch.float32), [torch.arange(9)[None]])
+        for folder in (tmp_path / "merged", laid_out)
+    ]
+    assert merge.compare(*served)[0] == 0.0
+
+
 @pytest.mark.parametrize(("family", "tied"), [("mistral", True), ("gemma", False), ("qwen", True)])
 def test_every_family_trains_from_nothing_and_on(desk: Desk, tmp_path: Path, family: str, tied: bool) -> None:
     recipe = {**pretrain_spec(max_steps=4), "model_family": family}
