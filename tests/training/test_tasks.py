@@ -67,6 +67,8 @@ def test_every_method_trains_what_merges_into_an_equal_model(
 def test_the_servable_model_is_one_file_or_laid_out_as_the_hub_has_it(
     desk: Desk, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
+    import torch
+
     from images.train import merge
 
     jobs, results = trained(desk, tmp_path, tiny_base, method)
