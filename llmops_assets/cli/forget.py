@@ -114,9 +114,10 @@ def forget(
 def _carry_out(
     platform: "Platform", plan: "Plan", wanted: "Wanted", name: str, request: str, reason: str
 ) -> dict[str, Any]:
-    from llmops_assets.erasure.affected import learned_nothing_erased, served_affected
     from llmops_assets.erasure.carry_out import carry_out
     from llmops_assets.partitions import dataset_versions
+    from llmops_assets.serving.erased_rows import served_affected
+    from llmops_assets.training.erased_rows import learned_nothing_erased
     from resources import erasures
     from resources.event_log import EventLog
 

@@ -157,7 +157,7 @@ def stop(cell: str, *, wait: bool = True) -> TrainingStatus:
     A request that no run has taken up yet is withdrawn. Raises Conflict when there is nothing to stop, StackError when
     the platform cannot be reached or the training does not end.
     """
-    from llmops_assets.local.cancellation import REACH_SECONDS, cancel
+    from resources.cancellation import REACH_SECONDS, RunUnreachable, cancel
 
     catalog, request = wiring().catalog, cells()[cell]
     watch = watcher()
@@ -181,12 +181,15 @@ def stop(cell: str, *, wait: bool = True) -> TrainingStatus:
     catalog.log(actor(), "training.stop", cell, runs=[run.run_id for run in runs])
     reach = REACH_SECONDS if running(wiring().settings) is not None else UNATTENDED_SECONDS
     deadline = time.monotonic() + STOP_SECONDS
-    cancel(watch.instance, active, reach_seconds=reach)
-    while wait and watch.busy(cell, "adapter"):
-        if time.monotonic() > deadline:
-            raise StackError(f"{cell} did not end within {STOP_SECONDS:.0f} s: see `llmops train logs '{cell}'`")
-        time.sleep(0.2)
+    try:
         cancel(watch.instance, active, reach_seconds=reach)
+        while wait and watch.busy(cell, "adapter"):
+            if time.monotonic() > deadline:
+                raise StackError(f"{cell} did not end within {STOP_SECONDS:.0f} s: see `llmops train logs '{cell}'`")
+            time.sleep(0.2)
+            cancel(watch.instance, active, reach_seconds=reach)
+    except RunUnreachable as error:
+        raise StackError(str(error)) from None
     return status_of(cell, request, watch)
 
 

@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from llmops_assets.erasure.affected import learned_nothing_erased
 from llmops_assets.page import check_result
 from llmops_assets.partitions import trainings
 from llmops_assets.records.registry import ParityRecord, QuantizedModelRecord, RegisteredModelRecord
@@ -11,6 +10,7 @@ from llmops_assets.registry.assets import quantized_model, registered_model
 from llmops_assets.registry.transition import parity_key
 from llmops_assets.serving.parity_probe import holds, measure_parity
 from llmops_assets.specs.policy import Policy
+from llmops_assets.training.erased_rows import learned_nothing_erased
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
 from resources.model_server import ModelServers, ServerError

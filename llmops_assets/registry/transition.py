@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from llmops_assets.erasure.affected import learned_nothing_erased
 from llmops_assets.evaluation.gate import judge_gate
 from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.registry import ParityRecord, QuantizedModelRecord, RegisteredModelRecord
 from llmops_assets.registry.lifecycle import Action, TransitionEvidence, judge
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import Policy
+from llmops_assets.training.erased_rows import learned_nothing_erased
 from resources.catalog import Catalog
 from resources.erasures import ModelAffected, assert_not_affected
 from resources.records import Records

@@ -2,12 +2,12 @@
 
 import dagster as dg
 
-from llmops_assets.erasure.affected import served_affected
 from llmops_assets.page import check_result
 from llmops_assets.partitions import endpoints
 from llmops_assets.records.serving import DeploymentRecord, DriftRecord
 from llmops_assets.records.training import MergedModelRecord
 from llmops_assets.serving.assets import deployment, drift_report
+from llmops_assets.serving.erased_rows import served_affected
 from llmops_assets.serving.parity import OF_THE_PROMPT, Difference, differences, template_hash, told
 from llmops_assets.serving.parity_probe import items_of
 from llmops_assets.specs.names import training_key

@@ -5,14 +5,16 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from llmops_assets.local.stack import StackError
-
 if TYPE_CHECKING:
     import dagster as dg
 
 LOOK_SECONDS = 0.2
 REACH_SECONDS = 120.0
 """How long a run may be out of reach: one that starts beside a busy machine is, until its process is there."""
+
+
+class RunUnreachable(RuntimeError):
+    """A run that is on record as going on could not be told to end; the message names it and its state."""
 
 
 def cancel(
@@ -25,7 +27,7 @@ def cancel(
 
     Those in the queue go first: the end of one at work makes room for the next. A run that is being started is waited
     for. Dagster would note that it is to be cancelled and still start it, or lose it and let the daemon take it up
-    again. Returns the ids of the runs that were reached; raises StackError for one that is not reached within
+    again. Returns the ids of the runs that were reached; raises RunUnreachable for one that is not reached within
     `reach_seconds`.
     """
     import dagster as dg
@@ -50,7 +52,7 @@ def cancel(
                 if instance.run_coordinator.cancel_run(run.run_id):
                     reached[run.run_id] = None
         if time.monotonic() > deadline:
-            raise StackError(
+            raise RunUnreachable(
                 f"run {open_runs[0].run_id} cannot be reached ({open_runs[0].status.value.lower()} for "
                 f"{reach_seconds:.0f} s): is the platform that started it still there?"
             )

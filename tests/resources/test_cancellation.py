@@ -15,8 +15,8 @@ from dagster._core.test_utils import create_run_for_test
 from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from llmops_assets.local.cancellation import cancel
-from llmops_assets.local.stack import Component, StackError, free_port
+from llmops_assets.local.stack import Component, free_port
+from resources.cancellation import RunUnreachable, cancel
 
 JOBS = """
 import time
@@ -117,6 +117,6 @@ def test_a_run_at_work_is_interrupted(server: CodeServer) -> None:
 
 def test_a_run_that_nobody_starts_is_named_with_its_state(server: CodeServer) -> None:
     run = server.run(dg.DagsterRunStatus.STARTING)
-    with pytest.raises(StackError, match=rf"run {run.run_id} cannot be reached \(starting for 1 s\)"):
+    with pytest.raises(RunUnreachable, match=rf"run {run.run_id} cannot be reached \(starting for 1 s\)"):
         cancel(server.instance, server.active, reach_seconds=0.6)
     assert server.status(run) is dg.DagsterRunStatus.STARTING
