@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from resources.gpus import Device
     from resources.model_server import ModelServers
     from resources.records import Records
+    from resources.run_log import RunLog
     from resources.tracking import Tracking
     from resources.trainer import Launcher, PipesClient, Trainer
 
@@ -73,6 +74,12 @@ class Wiring:
         from resources.tracking import Tracking
 
         return Tracking(self.settings.mlflow, str(Path(self.settings.root / "mlflow-artifacts")))
+
+    @cached_property
+    def run_log(self) -> "RunLog":
+        from resources.run_log import RunLog
+
+        return RunLog(self.settings.dagster_home)
 
     @cached_property
     def servers(self) -> "ModelServers":

@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 
 from llmops_assets.cli.common import Json, actor, load_checked, out, print_json, show, wiring
-from llmops_assets.cli.deploy import refuse_affected
-from llmops_assets.records.experiments import AbReportRecord
 
 app = typer.Typer(help="A/B tests: create, report.", no_args_is_help=True)
 
@@ -18,21 +16,11 @@ def create(file: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="An Ex
 
     Example: `llmops ab create examples/specs/experiment.yaml`
     """
+    from llmops_assets.operations.experiments import start_experiment
     from llmops_assets.specs.experiment import ExperimentSpec
 
-    w = wiring()
-    spec = load_checked(file, ExperimentSpec)
-    # An alias may move while the test runs; the two models that it compares may not.
-    refs = {arm: w.tracking.version(getattr(spec, arm)).ref for arm in ("control", "treatment")}
-    refuse_affected(refs["treatment"])
-    spec = spec.model_copy(update=refs)
-    served = {route["model_ref"] for route in w.catalog.endpoint(spec.endpoint).routes}
-    if missing := [ref for ref in refs.values() if ref not in served]:
-        raise ValueError(
-            f"endpoint {spec.endpoint!r} does not serve {' and '.join(missing)}: deploy it as a canary beside the other"
-        )
-    new = w.catalog.create_experiment(spec, actor())
-    out.print(f"{'running' if new else 'running already'}: experiment {spec.name} on endpoint {spec.endpoint}")
+    done = start_experiment(wiring(), actor(), load_checked(file, ExperimentSpec))
+    out.print(f"{'running' if done.new else 'running already'}: experiment {done.name} on endpoint {done.endpoint}")
 
 
 @app.command()
@@ -41,9 +29,10 @@ def report(name: str, json: Json = False) -> None:
 
     Example: `llmops ab report base-or-tuned`
     """
-    w = wiring()
-    experiment = w.catalog.experiment(name)
-    record = w.records.find(AbReportRecord, name)
+    from llmops_assets.operations.experiments import experiment_report
+
+    found = experiment_report(wiring(), name)
+    experiment, record = found.experiment, found.analysis
     if json:
         print_json(
             {

@@ -16,12 +16,13 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from llmops_assets.specs.base import Spec, SpecError, SpecFault, faults_of
+from llmops_assets.specs.base import Spec, SpecError, faults_of
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 
 if TYPE_CHECKING:
     from llmops_assets.local.watch import Outcome
+    from llmops_assets.specs.base import SpecFault
     from llmops_assets.specs.training import TrainJobSpec
 
 S = TypeVar("S", bound=Spec)
@@ -35,7 +36,11 @@ Wait = Annotated[bool, typer.Option("--wait", help="Show progress and return whe
 
 
 class Exit(IntEnum):
-    """What the exit code of `llmops` says; 2 is a wrong command line."""
+    """What the exit code of `llmops` says; 2 is a wrong command line.
+
+    INVALID: what was asked for is refused, and asking again changes nothing. WITHHELD: a gate or a missing approval.
+    FAILED: it was begun and did not succeed. UNAVAILABLE: what it needs is busy or away, and may be there later.
+    """
 
     OK = 0
     INVALID = 1
@@ -86,9 +91,18 @@ def when(moment: datetime | None) -> str:
 
 
 def follow(
-    partition: str, target: str, *, since: datetime, gate: tuple[str, str] | None = None, timeout: float = 24 * 3600
+    partition: str,
+    target: str,
+    *,
+    since: datetime,
+    gate: tuple[str, str] | None = None,
+    timeout: float = 24 * 3600,
+    explain: Callable[[], str] = lambda: "",
 ) -> "Outcome":
-    """Wait for an asset's partition with progress; without a running platform, one runs for as long as this takes."""
+    """Wait for an asset's partition with progress; without a running platform, one runs for as long as this takes.
+
+    `explain` says what is waited for while nothing runs.
+    """
     from llmops_assets.local.stack import platform
     from llmops_assets.local.watch import Watcher
 
@@ -96,9 +110,14 @@ def follow(
     with platform(settings) as stack:
         if stack is not None:
             say("no platform is running here: this command runs one until it is done (`llmops up` keeps one)")
-        watcher = Watcher(settings, say)
-        return watcher.wait(
-            partition, target, since=since, gate=gate, timeout=timeout, alive=stack.check if stack else lambda: None
+        return Watcher(settings, say).wait(
+            partition,
+            target,
+            since=since,
+            gate=gate,
+            timeout=timeout,
+            alive=stack.check if stack else lambda: None,
+            explain=explain,
         )
 
 
@@ -120,22 +139,19 @@ def now() -> datetime:
 
 def load_checked(file: Path, kind: type[S]) -> S:
     """The spec in a file, valid and within the policy; raises SpecError with every fault."""
-    from llmops_assets.specs.files import load_spec
+    from llmops_assets.operations import specs
 
-    spec = load_spec(file, wiring().policy)
-    if not isinstance(spec, kind):
-        raise SpecError([SpecFault("", f"this is a spec of kind {spec.kind}, not {kind.kind}", file=str(file))])
-    return spec
+    return specs.load_checked(wiring(), file, kind)
 
 
 def pinned(spec: "TrainJobSpec") -> "TrainJobSpec":
-    """The spec with the version that its dataset's tag points to now, so that a moved tag changes no training."""
-    from resources.pointers import resolve
+    """The spec with the version that its dataset's tag points to now; a tag that was resolved is printed."""
+    from llmops_assets.operations import specs
 
-    key = resolve(wiring().catalog, spec.dataset_ref)
-    if key != spec.dataset_ref:
-        say(f"{spec.dataset_ref} is {key}")
-    return spec.model_copy(update={"dataset_ref": key})
+    found = specs.pinned(wiring(), spec)
+    if found.dataset_ref != spec.dataset_ref:
+        say(f"{spec.dataset_ref} is {found.dataset_ref}")
+    return found
 
 
 def parse_spec(kind: type[S], data: dict[str, Any]) -> S:
@@ -147,7 +163,7 @@ def parse_spec(kind: type[S], data: dict[str, Any]) -> S:
 
 
 def guard(call: Callable[[], None]) -> int:
-    """Run the command; an error that is a user's to mend is told in one line, without a traceback."""
+    """Run the command; an error that is a user's to mend is printed in one line, without a traceback."""
     try:
         call()
     except SpecError as error:
@@ -166,17 +182,23 @@ def _code_of(error: Exception) -> Exit | None:
     """The exit code of an error that is a user's to mend; None for any other."""
     # Imported once something went wrong: commands that need no catalog start without it.
     from llmops_assets.local.stack import StackError
+    from llmops_assets.operations.errors import Failed, Refused, Unavailable, Withheld
     from resources.catalog import Conflict, NotFound
     from resources.dataset_store import DatasetStoreError
     from resources.encryption import EncryptionError
+    from resources.event_log import Busy
     from resources.tracking import UnknownModel
 
-    if isinstance(error, StackError):
-        return Exit.UNAVAILABLE
-    mended = (Conflict, NotFound, UnknownModel, DatasetStoreError, EncryptionError, FileNotFoundError, ValueError)
-    return Exit.INVALID if isinstance(error, mended) else None
+    refused = (Refused, Conflict, NotFound, UnknownModel, DatasetStoreError, EncryptionError, FileNotFoundError)
+    codes: list[tuple[type[Exception] | tuple[type[Exception], ...], Exit]] = [
+        (Withheld, Exit.WITHHELD),
+        (Failed, Exit.FAILED),
+        ((Unavailable, StackError, Busy), Exit.UNAVAILABLE),
+        ((*refused, ValueError), Exit.INVALID),
+    ]
+    return next((code for kinds, code in codes if isinstance(error, kinds)), None)
 
 
-def print_faults(faults: Sequence[SpecFault]) -> None:
+def print_faults(faults: "Sequence[SpecFault]") -> None:
     for fault in faults:
         err.print(f"[bold red]error:[/] {_escape(str(fault))}")

@@ -47,7 +47,7 @@ def add(
 
     Example: `llmops dataset add desk@v1 desk.jsonl --type sft_pair --wait`
     """
-    from llmops_assets.datasets.versions.register import register
+    from llmops_assets.operations.datasets import register_dataset
 
     name, tag = split_versioned(version)
     mapping = dict(pair.split("=", 1) for pair in map or []) or None
@@ -65,11 +65,10 @@ def add(
             "split": {"stratify_by": stratify_by, "group_by": group_by, "seed": seed},
         },
     )
-    w = wiring()
     since = now()
-    new = register(spec, files, artifacts=w.artifacts, catalog=w.catalog, policy=w.policy, actor=actor())
-    out.print(f"{'registered' if new else 'registered already'}: {spec.key} ({type})")
-    if not new and w.records.find(SplitsRecord, spec.key) is not None:
+    done = register_dataset(wiring(), actor(), spec, files)
+    out.print(f"{'registered' if done.new else 'registered already'}: {spec.key} ({type})")
+    if done.split:
         out.print("its splits are there; nothing to do")
         return
     if wait:

@@ -1,394 +1,14 @@
-"""`llmops demo`: the whole loop on example data, through the platform."""
+"""`llmops demo`: the whole loop on example data."""
 
-import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmops_assets.cli.common import (
-    Exit,
-    actor,
-    err,
-    fail,
-    load_checked,
-    now,
-    out,
-    print_json,
-    say,
-    show,
-    wiring,
-)
-from llmops_assets.cli.train import GATE, request
-from llmops_assets.local.stack import REPOSITORY, platform
-from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
-from llmops_assets.records.evaluation import EvaluationRecord, Metric
-from llmops_assets.records.experiments import AbReportRecord
-from llmops_assets.records.registry import RegisteredModelRecord
-from llmops_assets.records.serving import DeploymentRecord
-from llmops_assets.records.training import AdapterRecord
-from llmops_assets.specs.dataset import DatasetSpec, SplitSpec
-from llmops_assets.specs.deployment import DeploymentSpec
-from llmops_assets.specs.experiment import ExperimentSpec
-from llmops_assets.specs.names import training_key
-from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.cli.common import Exit, actor, err, fail, out, print_json, say, show, wiring
 
 if TYPE_CHECKING:
-    from llmops_assets.local.watch import Outcome, Watcher
-
-SPECS = REPOSITORY / "examples" / "expressway" / "specs"
-CORPUS, DESK, FREE = "expressway-corpus@v1", "expressway-desk@v1", "expressway-free@v1"
-MORE_USERS = 120
-
-
-class DemoError(RuntimeError):
-    """A step of the demo did not end as it must."""
-
-
-@dataclass
-class Line:
-    """One line of the closing table: what, how much, and where to look at it."""
-
-    what: str
-    value: str
-    asset: str
-    partition: str
-
-
-@dataclass
-class Demo:
-    """The steps, each of which does only what is not done yet."""
-
-    watcher: "Watcher"
-    alive: Callable[[], None]
-    users: int
-    started: float = field(default_factory=time.monotonic)
-
-    def step(self, text: str) -> None:
-        err.print(f"[bold]\\[{time.monotonic() - self.started:5.0f} s] {text}[/]")
-
-    def run(self) -> list[Line]:
-        planted = self.write_data()
-        self.step("registering three dataset versions: a corpus, the desk's conversations, thirty free questions")
-        since = self.register()
-        self.await_all([(key, "splits", None) for key in (CORPUS, DESK, FREE)], since)
-        specs = {name: load_checked(SPECS / f"{name}.yaml", TrainJobSpec) for name in ("base", "tuned", "undertrained")}
-        self.step("training: a small Llama from nothing, on the corpus")
-        (base,) = self.train([specs["base"]])
-        self.step("training: two fine-tunings of it, one long enough, one far too short")
-        tuned, undertrained = self.train([specs["tuned"], specs["undertrained"]])
-        if tuned.state != "done":
-            raise DemoError(f"the tuned model missed its gate: {tuned.error} (partition {tuned.partition})")
-        if undertrained.state != "withheld":
-            raise DemoError(f"the undertrained model was not withheld (partition {undertrained.partition})")
-        experiment = load_checked(SPECS / "experiment.yaml", ExperimentSpec)
-        self.serve(base, tuned, experiment)
-        self.converse(experiment)
-        self.compare(experiment)
-        return self.table(planted, base, tuned, undertrained, experiment)
-
-    def write_data(self) -> dict[str, Any]:
-        from examples.expressway.generate import write
-
-        folder = self.folder
-        known = folder / "planted.json"
-        if not known.exists():
-            self.step(f"writing example data to {folder}")
-            folder.mkdir(parents=True, exist_ok=True)
-            planted = write(folder).as_dict()
-            known.write_text(json.dumps(planted, ensure_ascii=False, indent=1), encoding="utf-8")
-        return json.loads(known.read_text(encoding="utf-8"))
-
-    @property
-    def folder(self) -> Path:
-        return wiring().settings.root / "demo"
-
-    def register(self) -> datetime:
-        from llmops_assets.datasets.versions.register import register
-
-        w, since = wiring(), now()
-        split = SplitSpec(stratify_by="category", group_by="phrasing")
-        versions = [
-            (
-                CORPUS,
-                "pretrain_corpus",
-                "corpus.jsonl",
-                "Manuals, notices and logs of an invented operator",
-                SplitSpec(),
-            ),
-            (DESK, "sft_pair", "conversations.jsonl", "Questions to its service desk, with the desk's answers", split),
-            (FREE, "eval_suite", "free_questions.jsonl", "Thirty questions written freely, by hand", SplitSpec()),
-        ]
-        for key, type_, file, description, split_spec in versions:
-            if w.records.find(SplitsRecord, key) is not None:
-                continue
-            name, version = key.split("@")
-            spec = DatasetSpec(
-                name=name,
-                version=version,
-                type=type_,
-                files=[file],
-                owner="team:demo",
-                description=description,
-                license="Apache-2.0",
-                split=split_spec,
-            )
-            register(
-                spec, [self.folder / file], artifacts=w.artifacts, catalog=w.catalog, policy=w.policy, actor=actor()
-            )
-        return since
-
-    def await_all(self, targets: Sequence[tuple[str, str, tuple[str, str] | None]], since: datetime) -> "list[Outcome]":
-        """Wait for (partition, asset, gate); raise DemoError with the asset, partition and check that failed."""
-        from llmops_assets.local.watch import Outcome
-
-        outcomes = []
-        for partition, asset, gate in targets:
-            if self.watcher.finished(partition, asset):
-                outcomes.append(Outcome(partition, "done", asset))
-                continue
-            outcome = self.watcher.wait(partition, asset, since=since, gate=gate, timeout=1800, alive=self.alive)
-            if outcome.state == "failed":
-                where = f"asset {outcome.asset}, " if outcome.asset else ""
-                raise DemoError(f"{where}partition {partition}: {outcome.error} (run {outcome.run_id})")
-            outcomes.append(outcome)
-        return outcomes
-
-    def train(self, specs: Sequence[TrainJobSpec]) -> "list[Outcome]":
-        """Ask for the trainings that are not there yet, and wait for all."""
-        from llmops_assets.local.watch import Outcome
-
-        since, outcomes, waiting = now(), {}, []
-        for spec in specs:
-            partition = training_key(spec.dataset_ref, spec.recipe_key())
-            verdict = self.watcher.check(*GATE, partition)
-            if self.watcher.finished(partition, "registered_model"):
-                outcomes[partition] = Outcome(partition, "done", "registered_model")
-            elif verdict is not None and not verdict.passed and not self.watcher.busy(partition, "evaluation"):
-                outcomes[partition] = Outcome(partition, "withheld", "evaluation", [verdict], verdict.description)
-            else:
-                if not self.watcher.busy(partition, "evaluation"):
-                    request(spec)
-                waiting.append(partition)
-        for outcome in self.await_all([(partition, "registered_model", GATE) for partition in waiting], since):
-            outcomes[outcome.partition] = outcome
-        return [outcomes[training_key(spec.dataset_ref, spec.recipe_key())] for spec in specs]
-
-    def serve(self, base: "Outcome", tuned: "Outcome", experiment: ExperimentSpec) -> None:
-        """Bring the endpoint to the base model, then to both, unless the experiment has already decided."""
-        w = wiring()
-        known = {e.name: e for e in w.catalog.endpoints()}.get(experiment.endpoint)
-        models = {route["model_ref"] for route in known.routes} if known else set()
-        if known and known.state == "live" and {experiment.control, experiment.treatment} == models:
-            return
-        if any(e.name == experiment.name for e in w.catalog.experiments("concluded")):
-            return
-        for name, outcome in (("deploy-base", base), ("deploy-tuned", tuned)):
-            spec = load_checked(SPECS / f"{name}.yaml", DeploymentSpec)
-            record = w.records.load(RegisteredModelRecord, outcome.partition)
-            if record.ref != spec.model_ref:
-                raise DemoError(
-                    f"{SPECS / name}.yaml deploys {spec.model_ref}, but the demo registered {record.ref}: "
-                    "this home holds other models of these names; run the demo on a home of its own (LLMOPS_HOME)"
-                )
-            if spec.model_ref in models:
-                continue
-            self.step(f"deploying {spec.model_ref} on endpoint {spec.endpoint}")
-            self.deploy(spec)
-
-    def deploy(self, spec: DeploymentSpec) -> None:
-        since = now()
-        wiring().catalog.want_endpoint(spec, actor())
-        outcome = self.watcher.wait(spec.endpoint, "deployment", since=since, timeout=600, alive=self.alive)
-        if outcome.state != "done":
-            raise DemoError(f"asset deployment, partition {spec.endpoint}: {outcome.error} (run {outcome.run_id})")
-
-    def converse(self, experiment: ExperimentSpec) -> None:
-        """Ask each model that the endpoint serves one question of the test split, through the OpenAI client."""
-        from openai import OpenAI, OpenAIError
-
-        from llmops_assets.experiments.assignment import assign
-
-        self.step("a chat through the gateway, by the OpenAI client")
-        question, expected = self.questions()[0]
-        say(f"  user      {question}\n  expected  {expected}")
-        client = OpenAI(base_url=f"{wiring().settings.gateway_url}/v1", api_key="unused", max_retries=2)
-        endpoint = wiring().catalog.endpoint(experiment.endpoint)
-        weights = [route["weight"] for route in endpoint.routes]
-        for variant, route in enumerate(endpoint.routes):
-            user = next(u for u in (f"demo-{i}" for i in range(1000)) if assign(endpoint.salt, u, weights) == variant)
-            try:
-                answer = client.chat.completions.create(
-                    model=endpoint.name, messages=[{"role": "user", "content": question}], user=user
-                )
-            except OpenAIError as error:
-                raise DemoError(f"endpoint {endpoint.name} does not answer through the gateway: {error}") from error
-            say(f"  {route['model_ref']:<10}{answer.choices[0].message.content}")
-
-    def questions(self) -> list[tuple[str, str]]:
-        """(question, right answer) of every test row of the desk."""
-        w = wiring()
-        manifest = w.records.load(SplitsRecord, DESK).manifests["test"]
-        rows = w.store.read(manifest, columns=["messages"])["messages"].to_list()
-        return [(messages[-2]["content"], messages[-1]["content"]) for messages in rows]
-
-    def compare(self, experiment: ExperimentSpec) -> None:
-        """Run the A/B test with simulated users until it decides, and wait until the endpoint follows."""
-        w = wiring()
-        w.catalog.create_experiment(experiment, actor())
-        users, since = self.users, now()
-        while w.catalog.experiment(experiment.name).decision is None:
-            done = w.catalog.exposures(experiment=experiment.name)["user"].n_unique()
-            if done >= self.users + 5 * MORE_USERS:
-                raise DemoError(
-                    f"asset ab_report, partition {experiment.name}: no decision after {done} users; see its page"
-                )
-            batch = max(users - done, MORE_USERS)
-            self.step(f"A/B test: {batch} simulated users ask and rate, after {done} before them")
-            self.simulate(experiment, first_user=done, users=batch)
-            self.await_decision(experiment, now())
-        decided = w.catalog.experiment(experiment.name)
-        self.step(f"the A/B test decided: {decided.decision} ({decided.reason})")
-        if decided.decision != "promote":
-            raise DemoError(f"asset ab_report, partition {experiment.name}: {decided.decision}: {decided.reason}")
-        self.await_switch(experiment, since)
-
-    def simulate(self, experiment: ExperimentSpec, *, first_user: int, users: int) -> None:
-        from examples.expressway.users import simulate
-
-        told = 0.0
-
-        def progress(done: int, total: int) -> None:
-            nonlocal told
-            if time.monotonic() - told > 5 or done == total:
-                told = time.monotonic()
-                say(f"  {done}/{total} answers")
-
-        summary = simulate(
-            wiring().settings.gateway_url,
-            experiment.endpoint,
-            self.questions(),
-            users=users,
-            questions_per_user=2,
-            # The servers batch what they are asked at once; the longest right answer has 65 tokens.
-            concurrency=8,
-            max_tokens=80,
-            first_user=first_user,
-            progress=progress,
-        )
-        if summary.failed == summary.requests:
-            raise DemoError(f"endpoint {experiment.endpoint} answered no request: {summary.first_error}")
-
-    def await_decision(self, experiment: ExperimentSpec, asked_until: datetime) -> None:
-        """Wait until there is a decision, or a report that was made once every user's rating window was closed."""
-        w, deadline = wiring(), time.monotonic() + 180
-        closed = asked_until + timedelta(hours=experiment.rating_window_hours)
-        while time.monotonic() < deadline:
-            self.alive()
-            if w.catalog.experiment(experiment.name).decision is not None:
-                return
-            record = w.records.find(AbReportRecord, experiment.name)
-            if record is not None and datetime.fromisoformat(record.figures["at"]) >= closed:
-                return
-            time.sleep(0.5)
-
-    def await_switch(self, experiment: ExperimentSpec, since: datetime) -> None:
-        """Wait until the endpoint serves the winner alone."""
-        w, deadline = wiring(), time.monotonic() + 300
-        while time.monotonic() < deadline:
-            self.alive()
-            endpoint = w.catalog.endpoint(experiment.endpoint)
-            models = [route["model_ref"] for route in endpoint.routes]
-            if endpoint.state == "live" and models == [experiment.treatment]:
-                return
-            if endpoint.state == "failed":
-                raise DemoError(f"asset deployment, partition {endpoint.name}: {endpoint.message}")
-            time.sleep(0.5)
-        raise DemoError(f"asset deployment, partition {experiment.endpoint}: not switched to {experiment.treatment}")
-
-    def table(
-        self,
-        planted: dict[str, Any],
-        base: "Outcome",
-        tuned: "Outcome",
-        undertrained: "Outcome",
-        experiment: ExperimentSpec,
-    ) -> list[Line]:
-        r, w = wiring().records, wiring()
-        lines = []
-        for key in (CORPUS, DESK, FREE):
-            data, report = r.load(DatasetRecord, key), r.load(QualityRecord, key)
-            clean, splits = r.load(CleanRecord, key), r.load(SplitsRecord, key)
-            lines += [
-                Line("rows in", f"{data.rows:,}", "dataset", key),
-                Line("quarantined", f"{data.quarantined:,}", "dataset", key),
-                Line(
-                    "duplicates",
-                    f"{report.exact_duplicates} exact, {report.near_duplicates} near",
-                    "quality_report",
-                    key,
-                ),
-                Line("masked", _counts(clean.masked_by_type), "clean_dataset", key),
-                Line("dropped", _counts(clean.dropped_by_reason), "clean_dataset", key),
-                Line("train / validation / test", _sizes(splits.rows), "splits", key),
-            ]
-        for outcome in (base, tuned, undertrained):
-            cell = outcome.partition
-            adapter, evaluation = r.load(AdapterRecord, cell), r.load(EvaluationRecord, cell)
-            lines.append(Line("loss", f"{adapter.first_loss:.3f} → {adapter.last_loss:.3f}", "adapter", cell))
-            lines += [
-                Line(_metric_name(metric), _interval(metric), "evaluation", cell)
-                for metric in evaluation.metrics
-                if metric.name in ("accuracy", "perplexity")
-            ]
-            gate = self.watcher.check(*GATE, cell)
-            verdict = "opened" if gate and gate.passed else "withheld"
-            lines.append(
-                Line("gate", f"{verdict}: {gate.description.split('. ')[0] if gate else ''}", "evaluation", cell)
-            )
-            registered = r.find(RegisteredModelRecord, cell)
-            lines.append(Line("registered", registered.ref if registered else "no: withheld", "registered_model", cell))
-        stages = [(key, "splits") for key in (CORPUS, DESK, FREE)]
-        stages += [(outcome.partition, "evaluation") for outcome in (base, tuned, undertrained)]
-        stages += [(experiment.endpoint, "deployment"), (experiment.name, "ab_report")]
-        for partition, asset in stages:
-            checks = self.watcher.checks(partition, asset)
-            missed = [f"{c.asset}.{c.name}" for c in checks if not c.passed]
-            text = f"{len(checks) - len(missed)} of {len(checks)} passed" + (f"; {', '.join(missed)}" if missed else "")
-            lines.append(Line("checks", text, "(all)", partition))
-        deployment = r.load(DeploymentRecord, experiment.endpoint)
-        routes = ", ".join(f"{route['model_ref']} {route['weight']:g}" for route in deployment.routes)
-        lines.append(Line("serves", routes, "deployment", experiment.endpoint))
-        report = r.load(AbReportRecord, experiment.name)
-        lines.append(Line("A/B users", _counts(report.users), "ab_report", experiment.name))
-        lines.append(Line("A/B decision", f"{report.decision}: {report.reason}", "ab_report", experiment.name))
-        aliases = ", ".join(w.tracking.version(experiment.treatment).aliases) or "none"
-        lines.append(Line("MLflow alias", f"{experiment.treatment}: {aliases}", "deployment", experiment.endpoint))
-        return lines
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items(), key=lambda item: -item[1]) if n) or "none"
-
-
-def _sizes(rows: dict[str, int]) -> str:
-    return " / ".join(f"{rows.get(name, 0):,}" for name in ("train", "validation", "test"))
-
-
-def _metric_name(metric: Metric) -> str:
-    owner = "its base's " if metric.model == "base" else ""
-    return f"{owner}{metric.name}, {'test split' if metric.suite == 'test' else metric.suite}"
-
-
-def _interval(metric: Metric) -> str:
-    text = f"{metric.value:.3f}"
-    if metric.low is not None and metric.high is not None:
-        text += f" (95 %: {metric.low:.3f} to {metric.high:.3f})"
-    return f"{text}, n = {metric.n}"
+    from llmops_assets.local.demo import Example
 
 
 def demo(
@@ -399,19 +19,22 @@ def demo(
 
     Example: `llmops demo`
     """
+    from llmops_assets.local.demo import Demo, DemoError
+    from llmops_assets.local.stack import platform
     from llmops_assets.local.watch import Watcher
 
-    settings = wiring().settings
-    started = time.monotonic()
+    w, started = wiring(), time.monotonic()
+    settings = w.settings
     with platform(settings) as stack:
-        watcher = Watcher(settings, say)
-        work = Demo(watcher, stack.check if stack else lambda: None, users)
+        alive = stack.check if stack else lambda: None
+        work = Demo(w, actor(), Watcher(settings, say), alive, users, say, _headline)
         try:
             lines = work.run()
         except DemoError as error:
             fail(f"{error}. Run the same command again to go on from here", Exit.FAILED)
         except KeyboardInterrupt:
             fail("interrupted; run the same command again to go on from here", Exit.FAILED)
+        examples = work.examples_of_tuned()
     if json_:
         print_json([vars(line) for line in lines])
     else:
@@ -422,7 +45,18 @@ def demo(
         "pipeline, it is no assistant.\n"
         "Next:\n"
         f"  llmops up                              look at the graph: {settings.dagster_url}\n"
-        '  llmops chat desk "하이패스 잔액은 어디서 확인하나요?"   (while `llmops up` runs)\n'
-        "  llmops dataset add mine@v1 FILE.jsonl --type sft_pair --wait   your own data; see README, «Your own data»",
+        + "".join(f"{_hint(example)}\n" for example in examples)
+        + "  llmops dataset add mine@v1 FILE.jsonl --type sft_pair --wait   your own data; see README, «Your own data»",
         markup=False,
     )
+
+
+def _headline(text: str) -> None:
+    err.print(text, style="bold", markup=False)
+
+
+def _hint(example: "Example") -> str:
+    """How to ask the question oneself, while `llmops up` runs, and what to expect."""
+    expectation = "it knows this one" if example.known else "and not this one"
+    question = example.question.replace("\\", "\\\\").replace('"', '\\"')
+    return f'  llmops chat desk "{question}"   ({expectation}; while `llmops up` runs)'

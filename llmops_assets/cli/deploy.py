@@ -15,30 +15,11 @@ def deploy(
 
     Example: `llmops deploy examples/specs/deployment.yaml --wait`
     """
+    from llmops_assets.operations.endpoints import want_endpoint
     from llmops_assets.specs.deployment import DeploymentSpec
 
-    w = wiring()
-    spec = load_checked(file, DeploymentSpec)
-    refuse_affected(spec.model_ref)
-    since = now()
-    endpoint = w.catalog.want_endpoint(spec, actor())
-    out.print(f"wanted: endpoint {endpoint.name}, revision {endpoint.revision}, model {spec.model_ref}")
+    spec, since = load_checked(file, DeploymentSpec), now()
+    wanted = want_endpoint(wiring(), actor(), spec)
+    out.print(f"wanted: endpoint {wanted.endpoint}, revision {wanted.revision}, model {wanted.model_ref}")
     if wait:
-        conclude(follow(endpoint.name, "deployment", since=since, timeout=3600))
-
-
-def refuse_affected(*refs: str) -> None:
-    """Raise ModelAffected for a model that has learned from rows that were erased since.
-
-    A model that is not there yet is for the graph to judge.
-    """
-    from resources.erasures import assert_not_affected
-    from resources.tracking import UnknownModel
-
-    w = wiring()
-    for ref in refs:
-        try:
-            version = w.tracking.version(ref)
-        except (UnknownModel, ValueError):
-            continue
-        assert_not_affected(w.catalog, ref=version.ref, content_hash=version.tags.get("content_hash"))
+        conclude(follow(wanted.endpoint, "deployment", since=since, timeout=3600))

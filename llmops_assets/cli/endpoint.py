@@ -2,7 +2,7 @@
 
 import typer
 
-from llmops_assets.cli.common import Exit, Json, actor, fail, out, print_json, show, when, wiring
+from llmops_assets.cli.common import Json, actor, out, print_json, show, when, wiring
 
 app = typer.Typer(help="Endpoints: list, show, delete.", no_args_is_help=True)
 
@@ -79,23 +79,7 @@ def delete(name: str) -> None:
 
     Example: `llmops endpoint delete desk`
     """
-    from resources.model_server import ServerError
+    from llmops_assets.operations.endpoints import delete_endpoint
 
-    w = wiring()
-    w.catalog.endpoint(name)
-    left = []
-    # A deployment that is under way ends first, or it would bring back what is stopped here.
-    with w.servers.exclusively(name):
-        w.catalog.update_endpoint(name, state="deleting", message="")
-        w.catalog.set_routes(name, [], actor())
-        for backend in w.catalog.backends(name):
-            try:
-                w.servers.stop(backend.id)
-            except ServerError as error:
-                left.append(f"{backend.id}: {error}")
-    if left:
-        message = f"not stopped: {'; '.join(left)}. The record stays; run the same command again"
-        w.catalog.update_endpoint(name, state="deleting", message=message)
-        fail(message, Exit.FAILED)
-    w.catalog.remove_endpoint(name, actor())
+    delete_endpoint(wiring(), actor(), name)
     out.print(f"deleted: {name}")

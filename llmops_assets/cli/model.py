@@ -11,15 +11,6 @@ from llmops_assets.cli.common import Json, actor, out, print_json, show, when, w
 app = typer.Typer(help="Models: versions and their way to production; base models.", no_args_is_help=True)
 
 
-SORT_KEYS = {
-    "created_at": lambda v: (v.created_at, v.name, v.version),
-    "updated_at": lambda v: (v.updated_at, v.name, v.version),
-    "name": lambda v: (v.name, v.version),
-    "version": lambda v: (v.version, v.name),
-    "state": lambda v: (v.state, v.created_at),
-}
-
-
 @app.command("list")
 def list_(
     name: Annotated[str | None, typer.Argument(help="Only versions of this model.")] = None,
@@ -33,11 +24,10 @@ def list_(
 
     Example: `llmops model list desk-tuned --state staging --json`
     """
-    if sort not in SORT_KEYS:
-        raise ValueError(f"--sort {sort}: choose one of {', '.join(SORT_KEYS)}")
+    from llmops_assets.operations.models import list_versions
+
     w = wiring()
-    versions = sorted(w.tracking.models(name), key=SORT_KEYS[sort], reverse=not ascending)
-    versions = [v for v in versions if state in (None, v.state)][:limit]
+    versions = list_versions(w, name, sort=sort, ascending=ascending, state=state, limit=limit)
     bases = w.catalog.base_models() if name is None else []
     if json:
         print_json({"versions": [_plain(v) for v in versions], "base_models": [vars(b) for b in bases]})
@@ -81,13 +71,9 @@ def register(
 
     Example: `llmops model register hf:/models/Qwen3-0.6B --family qwen --license apache-2.0`
     """
-    from llmops_assets.training.base import inspect_base
+    from llmops_assets.operations.models import register_base
 
-    w = wiring()
-    found = inspect_base(ref, family, w.policy)
-    entry = w.catalog.register_base(
-        ref, family=family, path=found.path, content_hash=found.content_hash, license=license, actor=actor()
-    )
+    entry = register_base(wiring(), actor(), ref, family=family, license=license)
     out.print(f"{entry.ref}: {entry.state}. Approve it with: llmops model approve {entry.ref}")
 
 

@@ -1,8 +1,7 @@
 """`llmops model approve|promote|archive|history|download`: a version's way to production, and who took it there."""
 
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,7 +11,6 @@ from llmops_assets.cli.common import (
     Wait,
     actor,
     conclude,
-    fail,
     follow,
     now,
     out,
@@ -22,32 +20,8 @@ from llmops_assets.cli.common import (
     wiring,
 )
 
-if TYPE_CHECKING:
-    from llmops_assets.registry.transition import Registry
-
 Ref = Annotated[str, typer.Argument(metavar="NAME@VERSION|NAME@ALIAS")]
 AnyRef = Annotated[str, typer.Argument(metavar="NAME@VERSION|hf:PATH", help="A version, or a base model.")]
-
-
-def registry() -> "Registry":
-    from llmops_assets.registry.transition import Registry
-
-    w = wiring()
-    return Registry(w.tracking, w.records, w.catalog, w.policy)
-
-
-def _take(action: str, ref: str) -> list[str]:
-    from llmops_assets.registry.lifecycle import NotAllowed
-    from llmops_assets.registry.transition import transition
-
-    try:
-        return transition(registry(), action, ref, actor())
-    except NotAllowed as error:
-        fail(str(error), Exit.WITHHELD)
-
-
-def _is_base(ref: str) -> bool:
-    return ref.startswith("hf:") or "@" not in ref
 
 
 def approve(ref: AnyRef) -> None:
@@ -55,12 +29,13 @@ def approve(ref: AnyRef) -> None:
 
     Example: `llmops model approve hf:/models/Qwen3-0.6B`, `llmops model approve desk-tuned@3`
     """
-    if _is_base(ref):
-        entry = wiring().catalog.approve_base(ref, actor())
-        out.print(f"{entry.ref}: {entry.state} by {entry.approved_by}")
-        return
-    _take("approve", ref)
-    out.print(f"{ref}: approved. Try it with: llmops model promote {ref} staging")
+    from llmops_assets.operations import models
+
+    done = models.approve(wiring(), actor(), ref)
+    if models.is_base(ref):
+        out.print(f"{done.ref}: {done.state} by {done.by}")
+    else:
+        out.print(f"{ref}: approved. Try it with: llmops model promote {ref} staging")
 
 
 def promote(
@@ -75,10 +50,10 @@ def promote(
 
     Example: `llmops model promote desk-tuned@3 production --wait`
     """
-    if to not in ("staging", "production"):
-        raise ValueError(f"{to!r}: a version is promoted to staging or to production")
+    from llmops_assets.operations import models
+
     since = now()
-    through = _take("stage" if to == "staging" else "promote", ref)
+    through = models.promote(wiring(), actor(), ref, to).through
     if not through:
         out.print(f"{ref}: {to}")
         return
@@ -100,23 +75,13 @@ def parity(
 
     Example: `llmops model parity desk-tuned@3 --items 50`
     """
-    from llmops_assets.registry.transition import parity_key
-    from llmops_assets.serving.parity_probe import measure_parity
-    from resources.model_server import ServerError
+    from llmops_assets.operations import models
 
-    w = wiring()
-    model = w.tracking.model(ref)
-    wanted = items or w.policy.registry.parity_items
-    try:
-        record = measure_parity(model, w.records, w.store, w.servers, items=wanted, engine=engine)
-    except ServerError as error:
-        fail(str(error), Exit.FAILED)
-    w.records.save(parity_key(model), record)
-    w.catalog.log(actor(), "model.parity", model.ref, passed=record.passed, items=record.items, engine=engine)
+    version, record = models.measure_parity(wiring(), actor(), ref, items=items, engine=engine)
     if json:
         print_json(record.model_dump(mode="json"))
     else:
-        out.print(f"{model.ref}: {record.explanation}", markup=False)
+        out.print(f"{version}: {record.explanation}", markup=False)
         if record.differences:
             columns = ["question", "kind", "evaluated", "served"]
             show("", columns, [[one[name] for name in columns] for one in record.differences])
@@ -129,12 +94,10 @@ def archive(ref: AnyRef) -> None:
 
     Example: `llmops model archive desk-tuned@1`
     """
-    if _is_base(ref):
-        entry = wiring().catalog.archive_base(ref, actor())
-        out.print(f"{entry.ref}: {entry.state}")
-        return
-    _take("archive", ref)
-    out.print(f"{ref}: archived")
+    from llmops_assets.operations import models
+
+    done = models.archive(wiring(), actor(), ref)
+    out.print(f"{done.ref}: {done.state}")
 
 
 def history(
@@ -146,16 +109,17 @@ def history(
 
     Example: `llmops model history desk-tuned`
     """
-    exact = "@" in ref or ref.startswith("hf:")
-    lines = wiring().catalog.audit_of(ref, exact=exact, limit=limit)
+    from llmops_assets.operations import models
+
+    lines = models.history(wiring(), ref, limit)
     if json:
         print_json(lines)
         return
-    rows = [[when(x["at"]), x["actor"], x["action"], x["target"], _told(x["detail"])] for x in lines]
+    rows = [[when(x["at"]), x["actor"], x["action"], x["target"], _detail(x["detail"])] for x in lines]
     show(f"History of {ref}", ["at", "who", "did", "with", "detail"], rows)
 
 
-def _told(detail: dict) -> str:
+def _detail(detail: dict) -> str:
     return ", ".join(f"{key}: {value}" for key, value in detail.items())
 
 
@@ -167,26 +131,10 @@ def download(
 
     Example: `llmops model download desk-tuned@3 ./desk-tuned-3`
     """
-    from llmops_assets.training.folders import SEAL, content_hash
+    from llmops_assets.operations import models
 
-    w = wiring()
-    model = w.tracking.model(ref)
-    if folder.exists():
-        raise ValueError(f"{folder} is there already: name a folder that is not")
-    found = content_hash(Path(model.path))
-    if found != model.content_hash:
-        raise ValueError(
-            f"the files in {model.path} are not what was registered as {model.ref} (content {found}, registered "
-            f"{model.content_hash}): they are not handed out"
-        )
-    w.catalog.log(actor(), "model.download", model.ref, content_hash=found, to=str(folder.absolute()))
-    temporary = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(model.path, temporary, ignore=shutil.ignore_patterns(SEAL))
-    if model.card and Path(model.card).is_file():
-        shutil.copy2(model.card, temporary / "README.md")
-    temporary.replace(folder)
-    out.print(f"{model.ref}: {folder} ({found})")
+    version, content_hash = models.download(wiring(), actor(), ref, folder)
+    out.print(f"{version}: {folder} ({content_hash})")
 
 
 def add_to(app: typer.Typer) -> None:

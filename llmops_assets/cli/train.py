@@ -1,8 +1,9 @@
 """`llmops train`: ask for a training, and look at, stop and resume those that were asked for."""
 
 import time
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -22,12 +23,11 @@ from llmops_assets.cli.common import (
     show,
     wiring,
 )
-from llmops_assets.specs.base import SpecError
-from llmops_assets.specs.names import training_key
-from llmops_assets.specs.rules import check_dataset
 from llmops_assets.specs.training import TrainJobSpec
 
-GATE = ("evaluation", "accuracy_gate")
+if TYPE_CHECKING:
+    from llmops_assets.operations.training_status import TrainingStatus
+
 LOOK_SECONDS = 0.2
 HELP = """Ask for a training (`llmops train SPEC.yaml`), and look at, stop and resume those that were asked for.
 
@@ -62,18 +62,29 @@ def start(
 
     Example: `llmops train examples/specs/sft-lora.yaml --wait`
     """
+    from llmops_assets.operations.trainings import request_training
+
     spec = load_checked(file, TrainJobSpec)
     since = now()
     spec = pinned(spec)
     if spec.search is not None:
         say("the ranges in `search` are for `llmops tune`: this trains the values in hyperparams")
-    partition = request(spec)
+    done = request_training(wiring(), actor(), spec)
     if json:
-        print_json({"partition": partition, "dataset": spec.dataset_ref, "recipe": spec.recipe_key()})
+        print_json(vars(done))
     else:
-        out.print(f"requested: {partition}", markup=False)
+        out.print(f"requested: {done.partition}", markup=False)
     if wait:
-        conclude(follow(partition, "registered_model", since=since, gate=GATE))
+        _await(done.partition, since)
+
+
+def _await(partition: str, since: datetime) -> None:
+    """Follow a training to its end, and exit accordingly."""
+    from llmops_assets.local.runs import explainer
+    from llmops_assets.operations.trainings import GATE
+
+    explain = explainer(wiring(), partition)
+    conclude(follow(partition, "registered_model", since=since, gate=GATE, explain=explain))
 
 
 @app.command()
@@ -88,13 +99,15 @@ def status(
 
     Example: `llmops train status`
     """
-    from llmops_assets.local import runs
+    from llmops_assets.local.runs import with_idle_platform
+    from llmops_assets.operations import training_status
 
+    w = wiring()
     if training is None:
-        found = list(runs.statuses(limit))
+        found = training_status.training_statuses(w, limit)
     else:
-        cell = runs.cell_of(training)
-        found = [runs.status_of(cell, runs.cells()[cell], runs.watcher())]
+        found = [training_status.training_status(w, training_status.find_training(w, training))]
+    found = [with_idle_platform(w, status) for status in found]
     if json:
         print_json([entry.as_dict() for entry in found])
         return
@@ -105,7 +118,7 @@ def status(
     )
 
 
-def _row(entry: Any) -> list[str]:
+def _row(entry: "TrainingStatus") -> list[str]:
     from llmops_assets.training.report import size
 
     live = entry.progress
@@ -146,28 +159,37 @@ def logs(
 
     Example: `llmops train logs sft.yaml -f`
     """
-    from llmops_assets.local import runs
+    from llmops_assets.local.runs import busy
+    from llmops_assets.operations.training_status import find_training, training_status
     from llmops_assets.records.training import PlanRecord
     from llmops_assets.training.progress import Tail
 
-    cell = runs.cell_of(training)
-    records, tail, watch, looked = wiring().records, None, None, 0.0
+    w = wiring()
+    cell = find_training(w, training)
+    tail, looked = None, 0.0
     while True:
-        if tail is None and (plan := records.find(PlanRecord, cell)):
+        if tail is None and (plan := w.records.find(PlanRecord, cell)):
             tail = Tail(Path(plan.model_dir))
         # Asked before the last lines are read, so that none is missed.
         over = not following
         if following and time.monotonic() - looked > 10 * LOOK_SECONDS:
-            watch, looked = watch or runs.watcher(), time.monotonic()
-            waiting = runs.cells()[cell].reported_at is None
-            over = not waiting and bool(watch.runs(cell, "adapter")) and not watch.busy(cell, "adapter")
+            looked = time.monotonic()
+            over = not busy(w, cell) and training_status(w, cell).state not in ("requested", "queued")
         for line in tail.lines() if tail else ():
             out.print(line, markup=False)
         if over:
-            if tail is None:
-                say(f"{cell} has no log yet: it is not planned")
+            _explain_end(training_status(w, cell), logged=tail is not None)
             return
         time.sleep(LOOK_SECONDS)
+
+
+def _explain_end(status: "TrainingStatus", *, logged: bool) -> None:
+    """What the worker's log does not say: that it has none yet, or why the training ended all the same."""
+    reason = f": {status.detail}" if status.detail else ""
+    if status.state in ("failed", "held", "stopped"):
+        say(f"{status.partition} is {status.state}{reason}")
+    elif not logged:
+        say(f"{status.partition} has no log yet: it is {status.state}{reason}")
 
 
 @app.command()
@@ -176,9 +198,14 @@ def stop(training: Training, json: Json = False) -> None:
 
     Example: `llmops train stop sft.yaml`
     """
-    from llmops_assets.local import runs
+    from llmops_assets.local.runs import await_end
+    from llmops_assets.operations.training_status import find_training
+    from llmops_assets.operations.trainings import stop_training
 
-    found = runs.stop(runs.cell_of(training))
+    w = wiring()
+    partition = find_training(w, training)
+    stop_training(w, actor(), partition)
+    found = await_end(w, partition)
     if json:
         print_json(found.as_dict())
     else:
@@ -191,26 +218,16 @@ def resume(training: Training, wait: Wait = False, json: Json = False) -> None:
 
     Example: `llmops train resume sft.yaml --wait`
     """
-    from llmops_assets.local import runs
+    from llmops_assets.operations.training_status import find_training
+    from llmops_assets.operations.trainings import resume_training
 
-    cell = runs.cell_of(training)
+    w = wiring()
+    cell = find_training(w, training)
     since = now()
-    runs.resume(cell)
+    resume_training(w, actor(), cell)
     if json:
         print_json({"partition": cell})
     else:
         out.print(f"requested: {cell}", markup=False)
     if wait:
-        conclude(follow(cell, "registered_model", since=since, gate=GATE))
-
-
-def request(spec: TrainJobSpec) -> str:
-    """Put a training on record as wanted; its partition key. Raises SpecError when its dataset does not fit it."""
-    catalog = wiring().catalog
-    entry = catalog.dataset_entry(spec.dataset_ref)
-    if faults := check_dataset(spec, entry.spec.type, entry.status):
-        raise SpecError(faults)
-    key = spec.recipe_key()
-    catalog.add_recipe(key, spec.recipe(), actor())
-    catalog.request_training(spec.dataset_ref, key, actor())
-    return training_key(spec.dataset_ref, key)
+        _await(cell, since)

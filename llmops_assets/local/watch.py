@@ -1,40 +1,24 @@
 """Follows what the platform does with one partition, and tells how it ended."""
 
 import logging
-import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from llmops_assets.operations.graph import stage_of
 from llmops_assets.specs.settings import Settings
+from resources.run_log import Check, Run, RunLog, root_message
 
 if TYPE_CHECKING:
     import dagster as dg
 
-
 LOOK_SECONDS = 0.7
-
-STAGES = (
-    {"question_answers", "dataset", "quality_report", "clean_dataset", "splits"},
-    {"training_plan", "adapter", "merged_model", "evaluation", "registered_model"},
-    {"deployment"},
-    {"ab_report"},
-    {"drift_report"},
-)
-"""Assets whose runs on a partition belong together; an endpoint's name may be an experiment's too."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """The last evaluation of one asset check on one partition."""
-
-    asset: str
-    name: str
-    passed: bool
-    blocking: bool
-    description: str
+WAITING_SECONDS = 15.0
+"""How often a person is told what is waited for while nothing happens."""
+_NOT_EXECUTED = re.compile(r"Dependencies for step .* (were not executed|failed)")
 
 
 @dataclass
@@ -49,15 +33,30 @@ class Outcome:
     run_id: str | None = None
 
 
+@dataclass
+class _Followed:
+    """What was read of the runs that are followed: how far in each log, check results, and the first error."""
+
+    cursors: dict[str, str] = field(default_factory=dict)
+    checks: dict[tuple[str, str], Check] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def blocked_by(self) -> Check | None:
+        """A blocking check that failed and was not asked again since."""
+        return next((check for check in self.checks.values() if check.blocking and not check.passed), None)
+
+
 class Watcher:
     """Reads the event log of the instance; `say` gets a line for everything a person would want to see."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
-        os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
-        import dagster as dg
-
-        self.instance: dg.DagsterInstance = dg.DagsterInstance.get()
+        self.log = RunLog(settings.dagster_home)
         self.say = say
+
+    @property
+    def instance(self) -> "dg.DagsterInstance":
+        return self.log.instance
 
     def materialized_at(self, asset: str, partition: str) -> datetime | None:
         """When an asset's partition was last materialised."""
@@ -78,21 +77,13 @@ class Watcher:
 
     def busy(self, partition: str, asset: str) -> bool:
         """Whether a run of the asset's stage works on a partition, waits to, or will be taken up by the daemon."""
-        runs = [record.dagster_run for record in self.runs(partition, asset)]
-        retried = {run.parent_run_id for run in runs}
-        return any(not run.is_finished or (_will_retry(run) and run.run_id not in retried) for run in runs)
+        runs = self.runs(partition, asset)
+        retried = {run.parent for run in runs}
+        return any(not run.is_finished or (run.will_retry and run.id not in retried) for run in runs)
 
-    def runs(self, partition: str, asset: str) -> "list[dg.RunRecord]":
+    def runs(self, partition: str, asset: str) -> list[Run]:
         """Runs on a partition that touch the stage of an asset, oldest first."""
-        import dagster as dg
-
-        stage = next(names for names in STAGES if asset in names)
-        found = self.instance.get_run_records(dg.RunsFilter(tags={"dagster/partition": partition}), ascending=True)
-        return [
-            record
-            for record in found
-            if stage & {key.to_user_string() for key in record.dagster_run.asset_selection or ()}
-        ]
+        return self.log.runs([partition], stage_of(asset))[partition]
 
     def wait(
         self,
@@ -104,77 +95,81 @@ class Watcher:
         timeout: float = 24 * 3600,
         alive: Callable[[], None] = lambda: None,
         grace: float = 20,
+        explain: Callable[[], str] = lambda: "",
     ) -> Outcome:
         """Wait until asset `target` of `partition` was materialised after `since`, a gate withheld it, or a run failed.
 
-        `gate` is the (asset, check) that may withhold the target while its run stays green. `alive` is called at every
-        look and may raise. A run that died with its process is taken up again by the daemon, hence `grace` (seconds).
+        It has failed, too, when it was materialised and a blocking check of its run failed. `gate` is the (asset,
+        check) that may withhold the target while its run stays green. `alive` is called at every look and may raise.
+        `explain` says what is waited for while nothing runs. A run that died with its process is taken up again by the
+        daemon, hence `grace` (seconds).
         """
         deadline = time.monotonic() + timeout
         old = {
-            record.dagster_run.run_id
-            for record in self.runs(partition, target)
+            run.id
+            for run in self.runs(partition, target)
             # One that was queued before, and ran since, is what is waited for.
-            if record.dagster_run.is_finished and (record.end_time or 0.0) < since.timestamp()
+            if run.is_finished and (run.ended_at or 0.0) < since.timestamp()
         }
-        cursors: dict[str, str] = {}
-        checks: dict[tuple[str, str], Check] = {}
+        read = _Followed()
+        explained_at, explanation = time.monotonic(), ""
         failed_since: float | None = None
-        error = ""
         while time.monotonic() < deadline:
             alive()
-            records = [r for r in self.runs(partition, target) if r.dagster_run.run_id not in old]
-            for record in records:
-                error = self._tell(record.dagster_run.run_id, cursors, checks) or error
+            runs = [run for run in self.runs(partition, target) if run.id not in old]
+            for run in runs:
+                self._follow(run.id, read)
             last = self._last(target, partition)
-            busy = any(not r.dagster_run.is_finished for r in records)
+            busy = any(not run.is_finished for run in runs)
+            checks, blocked = list(read.checks.values()), read.blocked_by
             if last is not None and last.timestamp >= since.timestamp() and not busy:
-                return Outcome(partition, "done", target, list(checks.values()), run_id=last.run_id)
-            if records and not busy:
-                newest = records[-1].dagster_run
-                verdict = checks.get(gate) if gate else None
-                if verdict is not None and not verdict.passed and newest.is_success:
-                    return Outcome(partition, "withheld", gate[0], list(checks.values()), verdict.description)
-                if newest.is_failure_or_canceled:
+                if blocked is not None:
+                    return _failed_check(partition, blocked, checks, last.run_id)
+                return Outcome(partition, "done", target, checks, run_id=last.run_id)
+            if runs and not busy:
+                newest = runs[-1]
+                verdict = read.checks.get(gate) if gate else None
+                if gate and verdict is not None and not verdict.passed and newest.is_success:
+                    return Outcome(partition, "withheld", gate[0], checks, verdict.description)
+                if newest.is_failure or newest.is_canceled:
                     failed_since = failed_since or time.monotonic()
-                    if not _will_retry(newest) and (error or time.monotonic() - failed_since > grace):
-                        blocked = next((c for c in checks.values() if not c.passed and c.blocking), None)
+                    if not newest.will_retry and (read.error or time.monotonic() - failed_since > grace):
+                        if blocked is not None:
+                            return _failed_check(partition, blocked, checks, newest.id)
                         return Outcome(
-                            partition,
-                            "failed",
-                            blocked.asset if blocked else None,
-                            list(checks.values()),
-                            f"{blocked.name}: {blocked.description}" if blocked else error or "the run was stopped",
-                            newest.run_id,
+                            partition, "failed", None, checks, read.error or "the run was stopped", newest.id
                         )
             else:
                 failed_since = None
+            if not any(run.status == "STARTED" for run in runs):
+                known, explanation = explanation, explain()
+                if explanation and (explanation != known or time.monotonic() - explained_at > WAITING_SECONDS):
+                    explained_at = time.monotonic()
+                    self.say(f"  {explanation}")
             time.sleep(LOOK_SECONDS)
-        return Outcome(partition, "failed", target, list(checks.values()), f"not done within {timeout:,.0f} s")
+        return Outcome(partition, "failed", target, list(read.checks.values()), f"not done within {timeout:,.0f} s")
 
-    def _tell(self, run_id: str, cursors: dict[str, str], checks: dict[tuple[str, str], Check]) -> str:
-        """Say what is new in a run's log; the error of a step that failed, if any."""
+    def _follow(self, run_id: str, read: _Followed) -> None:
+        """Say what is new in a run's log, and keep its check results and the error of the first step that failed."""
         import dagster as dg
 
-        page = self.instance.get_records_for_run(run_id, cursor=cursors.get(run_id))
-        cursors[run_id] = page.cursor
-        error = ""
+        page = self.instance.get_records_for_run(run_id, cursor=read.cursors.get(run_id))
+        read.cursors[run_id] = page.cursor
         for record in page.records:
             entry = record.event_log_entry
             event = entry.dagster_event
             if event is None:
-                if entry.level >= logging.INFO and entry.user_message and not entry.user_message.startswith("[pipes]"):
+                if _worth_saying(entry.level, entry.user_message):
                     self.say(f"  {entry.step_key or ''}: {entry.user_message.splitlines()[0]}")
             elif event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
                 self.say(f"  asset {event.asset_key.to_user_string()} [{event.partition}]")
             elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-                check = _check(event)
-                checks[(check.asset, check.name)] = check
+                check = _check(event, run_id)
+                read.checks[(check.asset, check.name)] = check
                 if not check.passed:
                     self.say(f"  check {check.asset}.{check.name} FAILED: {check.description}")
             elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
-                error = error or root_message(event.step_failure_data.error)
-        return error
+                read.error = read.error or root_message(event.step_failure_data.error)
 
     def check(self, asset: str, name: str, partition: str) -> Check | None:
         """The last evaluation of one check on a partition."""
@@ -182,24 +177,21 @@ class Watcher:
 
     def checks(self, partition: str, asset: str) -> list[Check]:
         """The last evaluation of every check in the stage of an asset, on a partition."""
-        import dagster as dg
-
-        checks: dict[tuple[str, str], Check] = {}
-        for run in self.runs(partition, asset):
-            page = self.instance.get_records_for_run(
-                run.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
-            )
-            for record in page.records:
-                check = _check(record.event_log_entry.dagster_event)
-                checks[(check.asset, check.name)] = check
-        return list(checks.values())
+        return self.log.checks(partition, stage_of(asset))
 
 
-def _will_retry(run: "dg.DagsterRun") -> bool:
-    return run.is_failure and run.tags.get("dagster/will_retry") == "true"
+def _worth_saying(level: int, message: str) -> bool:
+    """Whether a line of a run's log is for a person: what the steps behind one that failed did not do is not."""
+    if level < logging.INFO or not message or message.startswith("[pipes]"):
+        return False
+    return not _NOT_EXECUTED.match(message)
 
 
-def _check(event: "dg.DagsterEvent") -> Check:
+def _failed_check(partition: str, check: Check, checks: list[Check], run_id: str) -> Outcome:
+    return Outcome(partition, "failed", check.asset, checks, f"{check.name}: {check.description}", run_id)
+
+
+def _check(event: "dg.DagsterEvent", run_id: str) -> Check:
     evaluation = event.asset_check_evaluation_data
     return Check(
         evaluation.asset_key.to_user_string(),
@@ -207,11 +199,5 @@ def _check(event: "dg.DagsterEvent") -> Check:
         evaluation.passed,
         bool(evaluation.blocking),
         evaluation.description or "",
+        run_id,
     )
-
-
-def root_message(error: object) -> str:
-    """The message of the first cause of a serialised error."""
-    while getattr(error, "cause", None) is not None:
-        error = error.cause
-    return str(getattr(error, "message", error)).strip()

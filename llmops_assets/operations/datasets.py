@@ -1,0 +1,32 @@
+"""Registering dataset versions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llmops_assets.operations.access import authorise
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.specs.dataset import DatasetSpec
+from llmops_assets.wiring import Wiring
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A registered version: whether this call made it, and whether its splits are there already."""
+
+    key: str
+    new: bool
+    split: bool
+
+
+def register_dataset(wiring: Wiring, actor: str, spec: DatasetSpec, files: Sequence[str]) -> Registered:
+    """Register files as a dataset version and ask for its ingestion; the same files again only ask again.
+
+    Raises Conflict for other files under a known version, SpecError for a spec that the policy refuses.
+    """
+    from llmops_assets.datasets.versions.register import register
+
+    authorise(wiring, actor, "dataset.register")
+    new = register(
+        spec, list(files), artifacts=wiring.artifacts, catalog=wiring.catalog, policy=wiring.policy, actor=actor
+    )
+    return Registered(spec.key, new, not new and wiring.records.find(SplitsRecord, spec.key) is not None)

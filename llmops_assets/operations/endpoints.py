@@ -1,0 +1,70 @@
+"""What endpoints shall serve."""
+
+from dataclasses import dataclass
+
+from llmops_assets.operations.access import authorise
+from llmops_assets.operations.errors import Failed
+from llmops_assets.specs.deployment import DeploymentSpec
+from llmops_assets.wiring import Wiring
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an endpoint shall serve from here on, under the revision that the graph acknowledges."""
+
+    endpoint: str
+    revision: int
+    model_ref: str
+
+
+def want_endpoint(wiring: Wiring, actor: str, spec: DeploymentSpec) -> Wanted:
+    """Say what an endpoint shall serve.
+
+    Raises ModelAffected for a model that learned from erased rows, Conflict for an endpoint that is being deleted.
+    """
+    authorise(wiring, actor, "endpoint.want")
+    refuse_affected(wiring, spec.model_ref)
+    endpoint = wiring.catalog.want_endpoint(spec, actor)
+    return Wanted(endpoint.name, endpoint.revision, spec.model_ref)
+
+
+def delete_endpoint(wiring: Wiring, actor: str, name: str) -> None:
+    """Stop an endpoint's model servers and forget it.
+
+    Raises NotFound, or Failed naming what could not be stopped: that stays on record, and the same call goes on.
+    """
+    from resources.model_server import ServerError
+
+    authorise(wiring, actor, "endpoint.delete")
+    wiring.catalog.endpoint(name)
+    left = []
+    # A deployment that is under way ends first, or it would bring back what is stopped here.
+    with wiring.servers.exclusively(name):
+        wiring.catalog.update_endpoint(name, state="deleting", message="")
+        wiring.catalog.set_routes(name, [], actor)
+        for backend in wiring.catalog.backends(name):
+            try:
+                wiring.servers.stop(backend.id)
+            except ServerError as error:
+                left.append(f"{backend.id}: {error}")
+    if left:
+        message = f"not stopped: {'; '.join(left)}. The record stays; run the same command again"
+        wiring.catalog.update_endpoint(name, state="deleting", message=message)
+        raise Failed(message)
+    wiring.catalog.remove_endpoint(name, actor)
+
+
+def refuse_affected(wiring: Wiring, *refs: str) -> None:
+    """Raise ModelAffected for a model that has learned from rows that were erased since.
+
+    A model that is not there yet is for the graph to judge.
+    """
+    from resources.erasures import assert_not_affected
+    from resources.tracking import UnknownModel
+
+    for ref in refs:
+        try:
+            version = wiring.tracking.version(ref)
+        except (UnknownModel, ValueError):
+            continue
+        assert_not_affected(wiring.catalog, ref=version.ref, content_hash=version.tags.get("content_hash"))

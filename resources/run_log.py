@@ -1,0 +1,272 @@
+"""Reads what Dagster has on record of runs and asset checks, in milliseconds and without importing Dagster.
+
+Importing Dagster takes two seconds of CPU, which is most of what a command that only looks would take. The tables are
+those of the pinned Dagster (1.13); only an instance with a storage of its own (PostgreSQL) is asked through Dagster,
+for its connections.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+import yaml
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+PARTITION = "dagster/partition"
+_FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
+_OWN_ERROR = re.compile(r"^(?:(?:dagster|llmops_assets|resources|images)\.[\w.]*): ?")
+_RUNS = sa.table(
+    "runs", *(sa.column(c) for c in ("id", "run_id", "status", "run_body", "create_timestamp", "end_time"))
+)
+_TAGS = sa.table("run_tags", *(sa.column(c) for c in ("run_id", "key", "value")))
+_EVENTS = sa.table("event_logs", *(sa.column(c) for c in ("id", "run_id", "event", "dagster_event_type")))
+_CHECKS = sa.table(
+    "asset_check_executions",
+    *(sa.column(c) for c in ("id", "run_id", "asset_key", "partition", "execution_status", "evaluation_event")),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: `status` is Dagster's own word, times are in seconds since the epoch, `assets` what it was asked for."""
+
+    id: str
+    status: str
+    assets: frozenset[str]
+    tags: Mapping[str, str]
+    parent: str | None
+    created_at: float
+    ended_at: float | None
+
+    @property
+    def partition(self) -> str | None:
+        return self.tags.get(PARTITION)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in _FINISHED
+
+    @property
+    def is_success(self) -> bool:
+        return self.status == "SUCCESS"
+
+    @property
+    def is_failure(self) -> bool:
+        return self.status == "FAILURE"
+
+    @property
+    def is_canceled(self) -> bool:
+        return self.status == "CANCELED"
+
+    @property
+    def will_retry(self) -> bool:
+        """Whether the daemon takes the work up in another run."""
+        return self.is_failure and self.tags.get("dagster/will_retry") == "true"
+
+
+@dataclass(frozen=True)
+class Check:
+    """The last evaluation of one asset check on one partition."""
+
+    asset: str
+    name: str
+    passed: bool
+    blocking: bool
+    description: str
+    run_id: str = ""
+
+
+class RunLog:
+    """The runs of the Dagster instance in a home folder; a folder without one has none."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def runs(self, partitions: Iterable[str], assets: Iterable[str]) -> dict[str, list[Run]]:
+        """Runs that touch one of `assets`, by partition, oldest first; every partition is a key of the answer."""
+        wanted, touched = list(dict.fromkeys(partitions)), set(assets)
+        found: dict[str, list[Run]] = {partition: [] for partition in wanted}
+        with self._connect_runs() as connection:
+            # SQLite takes a few hundred values in one statement.
+            for start in range(0, len(wanted) if connection is not None else 0, 500):
+                for run in self._of(connection, wanted[start : start + 500]):
+                    if run.partition is not None and touched & run.assets:
+                        found[run.partition].append(run)
+        return found
+
+    @staticmethod
+    def _of(connection: sa.Connection, partitions: list[str]) -> list[Run]:
+        ids = sa.select(_TAGS.c.run_id).where(_TAGS.c.key == PARTITION, _TAGS.c.value.in_(partitions))
+        rows = connection.execute(sa.select(_RUNS).where(_RUNS.c.run_id.in_(ids)).order_by(_RUNS.c.id))
+        return [_run(row._mapping) for row in rows]
+
+    def run(self, id: str) -> Run | None:
+        """One run by its id, None when there is none."""
+        with self._connect_runs() as connection:
+            if connection is None:
+                return None
+            row = connection.execute(sa.select(_RUNS).where(_RUNS.c.run_id == id)).mappings().first()
+            return _run(row) if row is not None else None
+
+    def failure(self, run_id: str) -> str | None:
+        """What the first step that failed raised, or what the run itself ended with; None where it did not fail."""
+        kinds = ("STEP_FAILURE", "PIPELINE_FAILURE", "PIPELINE_CANCELED")
+        with self._connect_events(run_id) as connection:
+            if connection is None:
+                return None
+            statement = (
+                sa.select(_EVENTS.c.event)
+                .where(_EVENTS.c.run_id == run_id, _EVENTS.c.dagster_event_type.in_(kinds))
+                .order_by(_EVENTS.c.id)
+                .limit(1)
+            )
+            text = connection.execute(statement).scalar()
+        if text is None:
+            return None
+        event = json.loads(text)["dagster_event"]
+        error = (event.get("event_specific_data") or {}).get("error")
+        return root_message(error) if error else event.get("message") or None
+
+    def checks(self, partition: str, assets: Iterable[str]) -> list[Check]:
+        """The last evaluation of every check of `assets` on a partition."""
+        keys = [json.dumps([asset]) for asset in assets]
+        with self._connect_index() as connection:
+            if connection is None:
+                return []
+            statement = (
+                sa.select(_CHECKS.c.run_id, _CHECKS.c.evaluation_event)
+                .where(
+                    _CHECKS.c.partition == partition,
+                    _CHECKS.c.asset_key.in_(keys),
+                    _CHECKS.c.execution_status.in_(("SUCCEEDED", "FAILED")),
+                )
+                .order_by(_CHECKS.c.id)
+            )
+            rows = connection.execute(statement).all()
+        found = [_check(json.loads(text)["dagster_event"]["event_specific_data"], run or "") for run, text in rows]
+        return list({(check.asset, check.name): check for check in found}.values())
+
+    def failed_check(self, partition: str, assets: Iterable[str], run_id: str | None = None) -> Check | None:
+        """The blocking check that holds up a partition (as a certain run found it); None when none does."""
+        failed = [check for check in self.checks(partition, assets) if check.blocking and not check.passed]
+        return next((check for check in reversed(failed) if run_id in (None, check.run_id)), None)
+
+    @cached_property
+    def instance(self) -> "dg.DagsterInstance":
+        """Dagster's own view of the same storage, for what changes something."""
+        os.environ["DAGSTER_HOME"] = str(self.home)
+        import dagster as dg
+
+        return dg.DagsterInstance.get()
+
+    def cancel(self, run_id: str) -> bool:
+        """Ask a run to end; False when it could not be asked, and goes on."""
+        if self.instance.run_coordinator.cancel_run(run_id):
+            return True
+        # It may have ended in the meantime.
+        run = self.instance.get_run_by_id(run_id)
+        return run is None or run.is_finished
+
+    @cached_property
+    def _in_files(self) -> bool:
+        """Whether the instance keeps its records in SQLite files below its home, which is Dagster's default."""
+        try:
+            config = yaml.safe_load((self.home / "dagster.yaml").read_text(encoding="utf-8")) or {}
+        except FileNotFoundError:
+            return True
+        return not {"storage", "run_storage", "event_log_storage"} & set(config)
+
+    @contextmanager
+    def _connect_runs(self) -> Iterator[sa.Connection | None]:
+        if self._in_files:
+            with _file(self.home / "history" / "runs.db") as connection:
+                yield connection
+        else:
+            with self.instance.run_storage.connect() as connection:  # type: ignore[attr-defined]
+                yield connection
+
+    @contextmanager
+    def _connect_index(self) -> Iterator[sa.Connection | None]:
+        if self._in_files:
+            with _file(self.home / "history" / "runs" / "index.db") as connection:
+                yield connection
+        else:
+            with self.instance.event_log_storage.index_connection() as connection:  # type: ignore[attr-defined]
+                yield connection
+
+    @contextmanager
+    def _connect_events(self, run_id: str) -> Iterator[sa.Connection | None]:
+        if self._in_files:
+            with _file(self.home / "history" / "runs" / f"{run_id}.db") as connection:
+                yield connection
+        else:
+            with self.instance.event_log_storage.run_connection(run_id) as connection:  # type: ignore[attr-defined]
+                yield connection
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[sa.Connection | None]:
+    """A connection that only reads an SQLite file; None where the file, or its tables, are not there yet."""
+    if not path.exists():
+        yield None
+        return
+    engine = sa.create_engine(
+        f"sqlite:///file:{path}?mode=ro&uri=true", poolclass=sa.NullPool, connect_args={"timeout": 30}
+    )
+    with engine.connect() as connection:
+        yield connection if sa.inspect(connection).has_table("alembic_version") else None
+
+
+def _run(row: Mapping[str, Any]) -> Run:
+    body = json.loads(row["run_body"])
+    selected = body.get("asset_selection") or {}
+    keys = selected.get("__frozenset__", ()) if isinstance(selected, dict) else selected
+    return Run(
+        id=row["run_id"],
+        # The column is what changes; the body repeats it.
+        status=row["status"],
+        assets=frozenset("/".join(key["path"]) for key in keys),
+        tags=body.get("tags") or {},
+        parent=body.get("parent_run_id"),
+        created_at=_seconds(row["create_timestamp"]),
+        ended_at=row["end_time"],
+    )
+
+
+def _seconds(moment: datetime | str) -> float:
+    """Seconds since the epoch of a timestamp that Dagster stores in UTC without saying so."""
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp()
+
+
+def _check(data: Mapping[str, Any], run_id: str) -> Check:
+    return Check(
+        asset="/".join(data["asset_key"]["path"]),
+        name=data["check_name"],
+        passed=bool(data.get("success", data.get("passed"))),
+        blocking=bool(data.get("blocking")),
+        description=data.get("description") or "",
+        run_id=run_id,
+    )
+
+
+def root_message(error: Any) -> str:
+    """The message of the first cause of a serialised error, Dagster's object or its JSON, without our class names."""
+
+    def part(name: str) -> Any:
+        return error.get(name) if isinstance(error, Mapping) else getattr(error, name, None)
+
+    while part("cause") is not None:
+        error = part("cause")
+    return _OWN_ERROR.sub("", str(part("message") or error).strip()).strip()
