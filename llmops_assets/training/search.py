@@ -72,7 +72,7 @@ def propose(trial: "optuna.Trial", search: Mapping[str, SearchRange]) -> dict[st
 
 def _value(trial: "optuna.Trial", name: str, part: SearchRange) -> Any:
     if part.choices is not None:
-        # Lists are no categories to Optuna, so all of them are told to it as text.
+        # Lists are no categories to Optuna, so all of them are given to it as text.
         texts = [json.dumps(choice, ensure_ascii=False) for choice in part.choices]
         return json.loads(trial.suggest_categorical(name, texts))
     if name in WHOLE:
@@ -124,18 +124,22 @@ def best(found: list[TrialOutcome]) -> TrialOutcome | None:
     return min(complete, key=lambda t: (t.value, t.number)) if complete else None
 
 
-def importances(study: "optuna.Study") -> dict[str, float]:
-    """Share of each hyperparameter in what made trials good (PED-ANOVA, Watanabe 2023); {} while too few ended."""
+def importances(study: "optuna.Study") -> tuple[dict[str, float], str]:
+    """Share of each hyperparameter in what made trials good (PED-ANOVA, Watanabe 2023), or why there are none."""
     import optuna
 
     complete = [t for t in study.get_trials(deepcopy=False) if t.state is optuna.trial.TrialState.COMPLETE]
-    if len(complete) < STARTUP_TRIALS or len({t.value for t in complete}) < 2:
-        return {}
-    return {name: float(share) for name, share in optuna.importance.get_param_importances(study).items()}
+    if len(complete) < STARTUP_TRIALS:
+        return {}, f"{len(complete)} of the {STARTUP_TRIALS} trials that it takes have come to their end"
+    if len({t.value for t in complete}) < 2:
+        return {}, "all trials have the same validation loss"
+    return {name: float(share) for name, share in optuna.importance.get_param_importances(study).items()}, ""
 
 
-def facts(spec: TrainJobSpec, found: list[TrialOutcome], shares: Mapping[str, float]) -> dict[str, Any]:
-    """What is worth seeing of a study, by name; pictures and tables are Markdown."""
+def facts(
+    spec: TrainJobSpec, found: list[TrialOutcome], shares: Mapping[str, float], no_shares: str = ""
+) -> dict[str, Any]:
+    """What is worth seeing of a study, by name, as Markdown. Without `shares`, `no_shares` says why."""
     top = best(found)
     counts = {state: sum(t.state == state for t in found) for state in ("complete", "pruned", "failed", "running")}
     shown: dict[str, Any] = {
@@ -149,6 +153,8 @@ def facts(spec: TrainJobSpec, found: list[TrialOutcome], shares: Mapping[str, fl
     shown["history"] = plots.png_markdown(_history(found), "validation loss by trial")
     if shares:
         shown["importance"] = plots.png_markdown(_importance(shares), "importance of each hyperparameter")
+    elif no_shares:
+        shown["importance"] = f"not known yet: {no_shares}"
     shown["trials by number"] = table(found)
     return shown
 

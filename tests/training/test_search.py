@@ -87,6 +87,9 @@ def test_a_study_goes_on_where_it_was_left(tmp_path: Path) -> None:
     job = spec(RANGES)
     first = search.open_study(job, f"sqlite:///{tmp_path / 'a.db'}")
     quadratic(first, job, 4)
+    shares, reason = search.importances(first)
+    assert shares == {} and reason == "4 of the 5 trials that it takes have come to their end"
+    assert search.facts(job, search.outcomes(first), shares, reason)["importance"] == f"not known yet: {reason}"
     again = search.open_study(job, f"sqlite:///{tmp_path / 'a.db'}")
     assert again.study_name == first.study_name and len(again.trials) == 4
     quadratic(again, job, 8)
@@ -99,7 +102,8 @@ def test_a_study_goes_on_where_it_was_left(tmp_path: Path) -> None:
     other = search.open_study(spec({"lr": {"choices": [1e-3, 1e-4]}}), f"sqlite:///{tmp_path / 'a.db'}")
     assert other.study_name != first.study_name
 
-    shares = search.importances(again)
+    shares, reason = search.importances(again)
+    assert reason == ""
     assert max(shares, key=shares.get) == "lr" and sum(shares.values()) == pytest.approx(1.0)
     shown = search.facts(job, found, shares)
     assert shown["best training"] == top.partition and shown["trials"] == 12
