@@ -110,6 +110,12 @@ class RunLog:
         rows = connection.execute(sa.select(_RUNS).where(_RUNS.c.run_id.in_(ids)).order_by(_RUNS.c.id))
         return [_run(row._mapping) for row in rows]
 
+    def busy(self, partition: str, assets: Iterable[str]) -> bool:
+        """Whether a run that touches `assets` works on a partition, waits to, or will be taken up by the daemon."""
+        runs = self.runs([partition], assets)[partition]
+        retried = {run.parent for run in runs}
+        return any(not run.is_finished or (run.will_retry and run.id not in retried) for run in runs)
+
     def run(self, id: str) -> Run | None:
         """One run by its id, None when there is none."""
         with self._connect_runs() as connection:
@@ -169,13 +175,19 @@ class RunLog:
 
         return dg.DagsterInstance.get()
 
-    def cancel(self, run_id: str) -> bool:
-        """Ask a run to end; False when it could not be asked, and goes on."""
-        if self.instance.run_coordinator.cancel_run(run_id):
-            return True
-        # It may have ended in the meantime.
-        run = self.instance.get_run_by_id(run_id)
-        return run is None or run.is_finished
+    def cancel(self, partition: str, assets: Iterable[str], *, reach_seconds: float) -> list[str]:
+        """End every run that touches one of `assets` on a partition; the ids of those that were reached.
+
+        Raises RunUnreachable for one that is not reached within `reach_seconds`.
+        """
+        from resources.cancellation import cancel
+
+        def active() -> "list[dg.DagsterRun]":
+            ids = [run.id for run in self.runs([partition], assets)[partition] if not run.is_finished]
+            found = (self.instance.get_run_by_id(id) for id in ids)
+            return [run for run in found if run is not None]
+
+        return cancel(self.instance, active, reach_seconds=reach_seconds)
 
     @cached_property
     def _in_files(self) -> bool:

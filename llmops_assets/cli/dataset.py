@@ -133,7 +133,7 @@ def show_(version: Annotated[str, typer.Argument(metavar="NAME@VERSION")], json:
 
 
 def show_version(version: str, json: bool = False) -> None:
-    from resources.pointers import resolve, tags
+    from resources.catalog.pointers import resolve, tags
 
     w = wiring()
     version = resolve(w.catalog, version)

@@ -159,8 +159,8 @@ def logs(
 
     Example: `llmops train logs sft.yaml -f`
     """
-    from llmops_assets.local.runs import busy
     from llmops_assets.operations.training_status import find_training, training_status
+    from llmops_assets.operations.trainings import UNDER_WAY
     from llmops_assets.records.training import PlanRecord
     from llmops_assets.training.progress import Tail
 
@@ -174,7 +174,7 @@ def logs(
         over = not following
         if following and time.monotonic() - looked > 10 * LOOK_SECONDS:
             looked = time.monotonic()
-            over = not busy(w, cell) and training_status(w, cell).state not in ("requested", "queued")
+            over = training_status(w, cell).state not in UNDER_WAY
         for line in tail.lines() if tail else ():
             out.print(line, markup=False)
         if over:
@@ -198,14 +198,11 @@ def stop(training: Training, json: Json = False) -> None:
 
     Example: `llmops train stop sft.yaml`
     """
-    from llmops_assets.local.runs import await_end
+    from llmops_assets.local import runs
     from llmops_assets.operations.training_status import find_training
-    from llmops_assets.operations.trainings import stop_training
 
     w = wiring()
-    partition = find_training(w, training)
-    stop_training(w, actor(), partition)
-    found = await_end(w, partition)
+    found = runs.stop(w, actor(), find_training(w, training))
     if json:
         print_json(found.as_dict())
     else:

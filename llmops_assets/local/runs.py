@@ -7,11 +7,15 @@ from dataclasses import replace
 from llmops_assets.local.stack import StackError, running
 from llmops_assets.operations.graph import TRAINING
 from llmops_assets.operations.training_status import TrainingStatus, training_status
+from llmops_assets.operations.trainings import stop_training
 from llmops_assets.wiring import Wiring
+from resources.cancellation import REACH_SECONDS
 from resources.catalog import NotFound
 
 STOP_SECONDS = 180.0
 """How long a stopped training may take to save its checkpoint and end."""
+UNATTENDED_SECONDS = 10.0
+"""How long to look for runs that no platform of this home has started."""
 IDLE = "no platform is running here: `llmops up` starts one"
 
 
@@ -22,15 +26,12 @@ def with_idle_platform(wiring: Wiring, status: TrainingStatus) -> TrainingStatus
     return replace(status, detail=f"{IDLE}; {status.detail}" if status.detail else IDLE)
 
 
-def busy(wiring: Wiring, partition: str) -> bool:
-    """Whether a run works on a training, or waits to."""
-    return any(not run.is_finished for run in wiring.run_log.runs([partition], TRAINING)[partition])
-
-
-def await_end(wiring: Wiring, partition: str) -> TrainingStatus:
-    """Wait until a training that was asked to stop has ended; raises StackError when it does not."""
+def stop(wiring: Wiring, actor: str, partition: str) -> TrainingStatus:
+    """Stop a training and wait until it has ended; raises StackError when it does not within `STOP_SECONDS`."""
+    reach = REACH_SECONDS if running(wiring.settings) is not None else UNATTENDED_SECONDS
     deadline = time.monotonic() + STOP_SECONDS
-    while busy(wiring, partition):
+    stop_training(wiring, actor, partition, reach_seconds=reach)
+    while wiring.run_log.busy(partition, TRAINING):
         if time.monotonic() > deadline:
             raise StackError(
                 f"{partition} did not end within {STOP_SECONDS:.0f} s: see `llmops train logs '{partition}'`"

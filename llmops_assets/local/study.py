@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmops_assets.local.runs import await_end
+from llmops_assets.local.runs import stop
 from llmops_assets.operations.training_status import why_failed
-from llmops_assets.operations.trainings import request_trial, stop_training
+from llmops_assets.operations.trainings import request_trial
 from llmops_assets.records.training import AdapterRecord, PlanRecord
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import progress, search
@@ -120,8 +120,7 @@ class StudyDriver:
 
     def _stop(self, cell: str, number: int) -> None:
         try:
-            stop_training(self.wiring, self.actor, cell)
-            await_end(self.wiring, cell)
+            stop(self.wiring, self.actor, cell)
         except Conflict:
             self.say(f"trial {number}: it had ended before it was cut off")
 

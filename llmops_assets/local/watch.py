@@ -77,9 +77,7 @@ class Watcher:
 
     def busy(self, partition: str, asset: str) -> bool:
         """Whether a run of the asset's stage works on a partition, waits to, or will be taken up by the daemon."""
-        runs = self.runs(partition, asset)
-        retried = {run.parent for run in runs}
-        return any(not run.is_finished or (run.will_retry and run.id not in retried) for run in runs)
+        return self.log.busy(partition, stage_of(asset))
 
     def runs(self, partition: str, asset: str) -> list[Run]:
         """Runs on a partition that touch the stage of an asset, oldest first."""

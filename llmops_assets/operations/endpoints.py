@@ -59,7 +59,7 @@ def refuse_affected(wiring: Wiring, *refs: str) -> None:
 
     A model that is not there yet is for the graph to judge.
     """
-    from resources.erasures import assert_not_affected
+    from resources.catalog.erasures import assert_not_affected
     from resources.tracking import UnknownModel
 
     for ref in refs:

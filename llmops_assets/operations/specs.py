@@ -21,6 +21,6 @@ def load_checked(wiring: Wiring, file: Path, kind: type[S]) -> S:
 
 def pinned(wiring: Wiring, spec: TrainJobSpec) -> TrainJobSpec:
     """The spec with the version that its dataset's tag points to now, so that a moved tag changes no training."""
-    from resources.pointers import resolve
+    from resources.catalog.pointers import resolve
 
     return spec.model_copy(update={"dataset_ref": resolve(wiring.catalog, spec.dataset_ref)})

@@ -11,13 +11,15 @@ from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
-from llmops_assets.specs.names import training_key
+from llmops_assets.specs.names import STUDY_ACTOR, training_key
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training.progress import Progress, failure, read
 from llmops_assets.wiring import Wiring
 from resources.catalog import Conflict, NotFound, TrainingRequest
 
 if TYPE_CHECKING:
+    from resources.catalog import Intent
+    from resources.records import Records
     from resources.run_log import Run
 
 
@@ -145,11 +147,16 @@ def _state(wiring: Wiring, request: TrainingRequest, run: "Run | None", folder: 
         return "stopped", (failure(folder) if folder else None) or "it was stopped before it began"
     if run.is_failure:
         return "failed", why_failed(wiring, run, folder)
-    if records.find(RegisteredModelRecord, cell):
-        return "registered", records.load(RegisteredModelRecord, cell).ref
+    return _from_records(records, cell) or ("planning", "")
+
+
+def _from_records(records: "Records", cell: str) -> tuple[str, str] | None:
+    """How far a training came that nothing works on any more; None when it left nothing."""
+    if model := records.find(RegisteredModelRecord, cell):
+        return "registered", model.ref
     if records.find(EvaluationRecord, cell):
         return "withheld", "it missed its gate"
-    return ("trained", "") if records.find(AdapterRecord, cell) else ("planning", "")
+    return ("trained", "") if records.find(AdapterRecord, cell) else None
 
 
 def why_failed(wiring: Wiring, run: "Run", folder: Path | None = None) -> str:
@@ -162,16 +169,19 @@ def why_failed(wiring: Wiring, run: "Run", folder: Path | None = None) -> str:
 
 def _before_a_run(wiring: Wiring, request: TrainingRequest) -> tuple[str, str]:
     """The state of a training that no run has taken up: what it waits for, or why it waits in vain."""
-    if request.reported_at is not None and (line := _withdrawn(wiring, request)):
-        return "stopped", line
+    intent = intent_of(wiring, request)
+    if intent is not None and intent.outcome == "withdrawn":
+        return "stopped", intent.reason or "the request was withdrawn before a run took it up"
+    if intent is not None and intent.outcome == "done" and (found := _from_records(wiring.records, _cell(request))):
+        # Its runs were forgotten, as an erasure or the retention of the event log does.
+        return found
     return _dataset_holds(wiring, request.dataset) or _base_holds(wiring, request) or ("requested", "")
 
 
-def _withdrawn(wiring: Wiring, request: TrainingRequest) -> str:
-    for line in wiring.catalog.audit_of(_cell(request), limit=20):
-        if line["action"] == "training.withdraw" and line["at"] >= request.requested_at:
-            return f"the request was withdrawn before a run took it up, by {line['actor']}"
-    return ""
+def intent_of(wiring: Wiring, request: TrainingRequest) -> "Intent | None":
+    """The newest intent of a training: a study's trials have a kind of their own."""
+    kind = "trial" if request.requested_by.startswith(STUDY_ACTOR) else "train"
+    return wiring.catalog.intents.newest(kind, _cell(request))
 
 
 def _dataset_holds(wiring: Wiring, dataset: str) -> tuple[str, str] | None:
@@ -203,7 +213,7 @@ def _dataset_holds(wiring: Wiring, dataset: str) -> tuple[str, str] | None:
 
 def _follower(wiring: Wiring, dataset: str) -> str | None:
     """The version that follows an erased one."""
-    from resources.erasures import erasures
+    from resources.catalog.erasures import erasures
 
     versions: list[Mapping[str, str | None]] = [one.versions for one in erasures(wiring.catalog)]
     return next((found[dataset] for found in versions if found.get(dataset)), None)

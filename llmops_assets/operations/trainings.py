@@ -1,18 +1,23 @@
 """Trainings: asking for one, stopping it, taking it up again."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.errors import Unavailable
 from llmops_assets.operations.graph import TRAINING
-from llmops_assets.operations.training_status import TrainingStatus, request_of, status_of, training_status
+from llmops_assets.operations.training_status import TrainingStatus, intent_of, request_of, status_of
 from llmops_assets.records.training import AdapterRecord
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.names import STUDY_ACTOR, training_key
 from llmops_assets.specs.rules import check_dataset
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.wiring import Wiring
-from resources.catalog import Conflict
+from resources.cancellation import REACH_SECONDS, RunUnreachable
+from resources.catalog import Conflict, TrainingRequest
+
+if TYPE_CHECKING:
+    from resources.run_log import Run
 
 GATE = ("evaluation", "accuracy_gate")
 """The (asset, check) that withholds a model while its run stays green."""
@@ -56,37 +61,40 @@ def request_trial(wiring: Wiring, actor: str, study: str, spec: TrainJobSpec) ->
     return partition
 
 
-def stop_training(wiring: Wiring, actor: str, partition: str) -> TrainingStatus:
+def stop_training(
+    wiring: Wiring, actor: str, partition: str, *, reach_seconds: float = REACH_SECONDS
+) -> TrainingStatus:
     """Withdraw the request for a training, and ask its runs to save a checkpoint and end; where it stands then.
 
-    Returns at once: a run takes a moment to end. Raises Conflict when there is nothing to stop, Unavailable when a run
-    cannot be reached.
+    A run that is being started is waited for; one that was reached takes a moment to end. Raises Conflict when there
+    is nothing to stop, Unavailable when a run is not reached within `reach_seconds`.
     """
     authorise(wiring, actor, "training.stop")
-    runs = wiring.run_log.runs([partition], TRAINING)[partition]
-    active = [run for run in runs if not run.is_finished]
-    # Withdrawn first: a run that ends while its request stands would be asked for again.
-    withdrawn = _withdraw(wiring, actor, partition)
-    if not active:
-        status = training_status(wiring, partition)
-        if not withdrawn:
-            raise Conflict(f"nothing to stop: {partition} is {status.state}")
-        return status
-    wiring.catalog.log(actor, "training.stop", partition, runs=[run.id for run in active])
-    for run in active:
-        if not wiring.run_log.cancel(run.id):
-            raise Unavailable(f"run {run.id} cannot be reached: is the platform that started it still there?")
-    return training_status(wiring, partition)
-
-
-def _withdraw(wiring: Wiring, actor: str, partition: str) -> bool:
-    """Take back the open request for a training; whether there was one."""
     request = request_of(wiring, partition)
-    if request.reported_at is not None:
-        return False
-    wiring.catalog.mark_reported([request.id])
-    wiring.catalog.log(actor, "training.withdraw", partition)
-    return True
+    if not _active(wiring, partition) and (status := status_of(wiring, request)).state not in ("requested", "held"):
+        raise Conflict(f"nothing to stop: {partition} is {status.state}")
+    # Withdrawn first: a run that ends while its request stands would be asked for again.
+    _withdraw(wiring, actor, request)
+    if active := _active(wiring, partition):
+        wiring.catalog.log(actor, "training.stop", partition, runs=[run.id for run in active])
+        try:
+            wiring.run_log.cancel(partition, TRAINING, reach_seconds=reach_seconds)
+        except RunUnreachable as error:
+            raise Unavailable(str(error)) from error
+    return status_of(wiring, request)
+
+
+def _active(wiring: Wiring, partition: str) -> "list[Run]":
+    runs = wiring.run_log.runs([partition], TRAINING)[partition]
+    return [run for run in runs if not run.is_finished]
+
+
+def _withdraw(wiring: Wiring, actor: str, request: TrainingRequest) -> None:
+    """Take back the open request for a training, if it is still open."""
+    intent = intent_of(wiring, request)
+    if intent is not None:
+        wiring.catalog.intents.withdraw(intent.kind, intent.key, actor, f"the request was withdrawn by {actor}")
+    wiring.catalog.mark_reported([request.id], actor)
 
 
 def resume_training(wiring: Wiring, actor: str, partition: str) -> None:
