@@ -9,12 +9,6 @@ if TYPE_CHECKING:
     import dagster as dg
 
 LOOK_SECONDS = 0.2
-
-
-class RunUnreachable(RuntimeError):
-    """A run that is to be cancelled could not be reached, and may go on."""
-
-
 REACH_SECONDS = 120.0
 """How long a run may be out of reach: one that starts beside a busy machine is, until its process is there."""
 

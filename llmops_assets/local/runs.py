@@ -7,7 +7,7 @@ from dataclasses import replace
 from llmops_assets.local.stack import StackError, running
 from llmops_assets.operations.graph import TRAINING
 from llmops_assets.operations.training_status import TrainingStatus, training_status
-from llmops_assets.operations.trainings import stop_training
+from llmops_assets.operations.trainings import cancel_runs, stop_training
 from llmops_assets.wiring import Wiring
 from resources.cancellation import REACH_SECONDS
 from resources.catalog import NotFound
@@ -37,6 +37,8 @@ def stop(wiring: Wiring, actor: str, partition: str) -> TrainingStatus:
                 f"{partition} did not end within {STOP_SECONDS:.0f} s: see `llmops train logs '{partition}'`"
             )
         time.sleep(0.2)
+        # The daemon takes a run up again that died meanwhile; that one was not asked for either.
+        cancel_runs(wiring, partition, reach_seconds=reach)
     return training_status(wiring, partition)
 
 

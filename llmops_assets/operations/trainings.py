@@ -77,11 +77,16 @@ def stop_training(
     _withdraw(wiring, actor, request)
     if active := _active(wiring, partition):
         wiring.catalog.log(actor, "training.stop", partition, runs=[run.id for run in active])
-        try:
-            wiring.run_log.cancel(partition, TRAINING, reach_seconds=reach_seconds)
-        except RunUnreachable as error:
-            raise Unavailable(str(error)) from error
+        cancel_runs(wiring, partition, reach_seconds=reach_seconds)
     return status_of(wiring, request)
+
+
+def cancel_runs(wiring: Wiring, partition: str, *, reach_seconds: float) -> None:
+    """End the runs of a training; raises Unavailable when one is not reached within `reach_seconds`."""
+    try:
+        wiring.run_log.cancel(partition, TRAINING, reach_seconds=reach_seconds)
+    except RunUnreachable as error:
+        raise Unavailable(str(error)) from error
 
 
 def _active(wiring: Wiring, partition: str) -> "list[Run]":
