@@ -57,12 +57,12 @@ class Artifacts:
         """
         segments: list[str] = []
         for part in parts:
-            pure = PurePosixPath(str(part))
-            if not str(part) or pure.is_absolute() or ".." in pure.parts or "\0" in str(part) or "\\" in str(part):
+            pure = PurePosixPath(part)
+            if not part or pure.is_absolute() or ".." in pure.parts or "\0" in part or "\\" in part:
                 raise ValueError(f"{part!r} is not a path inside the artifact root {self.root}: use a relative name")
             segments.extend(pure.parts)
         target = self.root.joinpath(*segments) if segments else self.root
-        if self.is_local and not Path(target).resolve().is_relative_to(Path(self.root).resolve()):
+        if self.is_local and not target.resolve().is_relative_to(self.root.resolve()):
             raise ValueError(f"{'/'.join(segments)!r} leads out of the artifact root {self.root} by a symbolic link")
         return target
 

@@ -46,14 +46,15 @@ def holds_rows(name: PurePosixPath) -> bool:
 
 def files(artifacts: Artifacts, records: Records) -> Iterator[UPath]:
     """Every file that belongs sealed, in a stable order."""
-    for root, wanted in (
-        (artifacts.root, holds_rows),
-        (UPath(records.root), lambda name: not name.name.startswith(".")),
-    ):
+    for root, wanted in ((artifacts.root, holds_rows), (UPath(records.root), _is_record)):
         if root.exists():
             # Symbolic links may lead anywhere: what they point to is not ours to change.
             found = [path for path in root.rglob("*") if path.is_file() and not _is_link(path)]
             yield from sorted(path for path in found if wanted(PurePosixPath(path.relative_to(root).as_posix())))
+
+
+def _is_record(name: PurePosixPath) -> bool:
+    return not name.name.startswith(".")
 
 
 def status(artifacts: Artifacts, records: Records) -> dict[str, int]:

@@ -7,7 +7,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import NotRequired, TypedDict, Unpack
+from typing import Any, NotRequired, TypedDict, Unpack
 
 import numpy as np
 import polars as pl
@@ -299,7 +299,7 @@ class Writer:
         if self._rest.height or not chunks:
             chunks.append(self._store._write_chunk(self._rest))
         content = [self._schema, [chunk.sha256 for chunk in chunks]]
-        body = {
+        body: dict[str, Any] = {
             "parent": None,
             **identity,
             "columns": self._schema,

@@ -7,7 +7,6 @@ that was cut off, or whose frames were put in another order, does not open. Goog
 """
 
 import base64
-import binascii
 import hashlib
 import io
 import os
@@ -15,12 +14,15 @@ import secrets
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 MAGIC = b"\x93LLMOPS\x01"
 KEY_BYTES = 32
@@ -172,7 +174,7 @@ def _decode(word: str, number: int) -> bytes:
     """A key given as text. The error names its place only: what was given may be nearly the key."""
     try:
         key = bytes.fromhex(word) if len(word) == 2 * KEY_BYTES else base64.b64decode(word, validate=True)
-    except (ValueError, binascii.Error):
+    except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
         raise EncryptionError(
@@ -231,12 +233,13 @@ class _Unsealed(io.RawIOBase):
         self._position = max(0, offset)
         return self._position
 
-    def readinto(self, buffer: "bytearray | memoryview") -> int:
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        target = memoryview(buffer).cast("B")
         number, inside = divmod(self._position, FRAME)
         if number != self._number and not self._load(number):
             return 0
-        data = self._frame[inside : inside + len(buffer)]
-        buffer[: len(data)] = data
+        data = self._frame[inside : inside + len(target)]
+        target[: len(data)] = data
         self._position += len(data)
         if not data and self._following and len(self._frame) == FRAME:
             return self.readinto(buffer)

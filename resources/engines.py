@@ -74,7 +74,7 @@ class Engines:
 
     def run(
         self, name: str, module: str, job: Mapping[str, Any], *, work_dir: Path, threads: int | None = None
-    ) -> dict:
+    ) -> dict[str, Any]:
         """Run `python -m module JOB.json` in an engine's environment and return the result that it writes.
 
         Job, log and result are kept in `work_dir`. The child sees none of our secrets. Raises EngineError with the end

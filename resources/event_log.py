@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -133,7 +133,7 @@ def _runs(instance: "dg.DagsterInstance", partitions: Iterable[str]) -> "list[dg
     return list(found.values())
 
 
-def _forget_index(storage: "object", run_ids: list[str], partitions: list[str]) -> None:
+def _forget_index(storage: Any, run_ids: list[str], partitions: list[str]) -> None:
     """Delete the index's copies of the events, and let every asset show the newest one that is left."""
     import sqlalchemy as sa
     from dagster._core.events import DagsterEventType
@@ -158,7 +158,7 @@ def _forget_index(storage: "object", run_ids: list[str], partitions: list[str]) 
             last = connection.execute(
                 sa.select(events.event, events.run_id).where(mine).order_by(events.id.desc()).limit(1)
             ).first()
-            values = {"cached_status_data": None, "last_materialization": None, "last_run_id": None}
+            values: dict[str, Any] = {"cached_status_data": None, "last_materialization": None, "last_run_id": None}
             if last is not None:
                 values |= {"last_materialization": last.event, "last_run_id": last.run_id}
             connection.execute(AssetKeyTable.update().where(assets.asset_key == asset).values(values))

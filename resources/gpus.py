@@ -89,7 +89,7 @@ def visible(devices: Sequence[Device], allowed: str | None) -> list[Device]:
     """`devices` that CUDA_VISIBLE_DEVICES (indices, UUIDs or UUID prefixes) leaves visible; None allows all."""
     if allowed is None:
         return list(devices)
-    chosen = []
+    chosen: list[Device] = []
     for entry in filter(None, map(str.strip, allowed.split(","))):
         if entry.isdigit():
             chosen += [devices[int(entry)]] if int(entry) < len(devices) else []

@@ -4,13 +4,16 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmops_assets.specs.kubernetes import Kubernetes, Toleration
 from resources.containers import GRACE_SECONDS, container_environment, gpus_of, inputs, job_name
 from resources.encryption import VARIABLE
 from resources.gpus import Device
-from resources.trainer import PipesClient, TrainerError
+from resources.trainer import TrainerError
+
+if TYPE_CHECKING:
+    from dagster_k8s import PipesK8sClient
 
 JOB_LABEL = "llmops/job"
 
@@ -26,7 +29,7 @@ class Pods:
 
     def __init__(
         self,
-        client: PipesClient | None,
+        client: "PipesK8sClient | None",
         *,
         image_of: Callable[[Mapping[str, Any]], str],
         rules: Kubernetes,
@@ -60,17 +63,20 @@ class Pods:
         from kubernetes import client
 
         # Loads the configuration as Dagster's client is about to.
-        self.client._load_k8s_config()  # ty: ignore[unresolved-attribute]
+        self.client._load_k8s_config()
         pods, selector = client.CoreV1Api(), f"{JOB_LABEL}={job_name(job_file)}"
         deadline = time.monotonic() + GRACE_SECONDS + 60
         deleted: set[str] = set()
-        while found := pods.list_namespaced_pod(self.rules.namespace, label_selector=selector).items:
+        while found := self._listed(pods, selector):
             for name in {pod.metadata.name for pod in found} - deleted:
                 pods.delete_namespaced_pod(name, self.rules.namespace)
                 deleted.add(name)
             if time.monotonic() > deadline:
                 raise TrainerError(f"the pod {found[0].metadata.name} of an earlier attempt does not end: delete it")
             time.sleep(1.0)
+
+    def _listed(self, pods: Any, selector: str) -> list[Any]:
+        return pods.list_namespaced_pod(self.rules.namespace, label_selector=selector).items
 
     def launch(self, context: Any | None, job: Mapping[str, Any], job_file: Path, environment: dict[str, str]) -> None:
         """Run the worker on `job_file` in a pod, which is deleted afterwards; raises when it fails."""

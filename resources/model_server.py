@@ -123,7 +123,7 @@ class ModelServers:
         self.host = host
         self.threads = threads
         self.python = python
-        self._children: dict[int, subprocess.Popen] = {}
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     @contextmanager
     def exclusively(self, endpoint: str, *, wait: bool = True) -> Iterator[bool]:
@@ -474,7 +474,8 @@ class ModelServers:
 
     def _marked(self, id: str) -> list[psutil.Process]:
         """The processes that carry the backend's mark in their environment: the server and all that it started."""
-        mark, found = self._mark(id), []
+        mark = self._mark(id)
+        found: list[psutil.Process] = []
         for process in psutil.process_iter():
             try:
                 if process.environ().get(_MARK) == mark and _runs(process):

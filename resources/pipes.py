@@ -39,10 +39,10 @@ class MessageFiles(dg.PipesMessageReader):
 class DockerClient(PipesDockerClient):
     """Dagster's client, whose containers have time to save a checkpoint and are gone afterwards."""
 
-    def _create_container(self, client: Any, **kwargs: Any) -> Ending:
+    def _create_container(self, client: Any, *args: Any, **kwargs: Any) -> Ending:
         # It gives the engine a minute for everything.
         client.api.timeout = ENGINE_SECONDS
-        return Ending(super()._create_container(client, **kwargs))
+        return Ending(super()._create_container(client, *args, **kwargs))
 
 
 def subprocess_client() -> dg.PipesSubprocessClient:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import sqlalchemy as sa
+import sqlalchemy.exc
 
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.specs.names import split_versioned
@@ -241,7 +242,7 @@ class Tracking:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        entries = [Metric(key, float(value), now, int(step)) for key, value, step in metrics]
+        entries = [Metric(key, float(value), now, step) for key, value, step in metrics]
         for start in range(0, len(entries), _BATCH_METRICS):
             batch = entries[start : start + _BATCH_METRICS]
             self._call(lambda batch=batch: self._client.log_batch(run_id, metrics=batch))
@@ -492,7 +493,7 @@ class Tracking:
             version,
             found.creation_timestamp,
             found.last_updated_timestamp,
-            found.source,
+            found.source or "",
             found.description,
             found.run_id,
             aliases.get((found.name, version), ()),
@@ -520,7 +521,7 @@ class Tracking:
         )
 
 
-def _of_name(table: sa.TableClause, name: str | None) -> sa.Select:
+def _of_name(table: sa.TableClause, name: str | None) -> "sa.Select[Any]":
     return sa.select(table) if name is None else sa.select(table).where(table.c.name == name)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 OURS = ("images", "resources", "llmops_assets")
@@ -111,11 +112,13 @@ def _source(module: str, root: Path) -> Path:
 def _statements_of(path: Path, changed: int) -> str:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
+        # Of an expression (lambda, x if y else z) it is one node.
         body = getattr(node, "body", None)
         if isinstance(body, list):
             # A text that stands by itself does nothing: docstrings, and those below a constant.
             kept = [statement for statement in body if not _is_text(statement)]
-            node.body = kept or [ast.Pass()]
+            parent: Any = node
+            parent.body = kept or [ast.Pass()]
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
