@@ -167,16 +167,18 @@ class Gateway:
         return JSONResponse({"request_id": request_id, "rating": rating}, status_code=201)
 
     def _keep_feedback(self, request_id: str, rating: int, user: str | None, comment: str | None) -> None:
-        endpoint = None
-        if not self.exposures.is_pending(request_id):
+        # Who rates must get the very name that the answer's exposure has: a rating by another user does not count.
+        salt = self.exposures.pending_salt(request_id)
+        if salt is None:
             endpoint = self.catalog.exposed_by(request_id)
             if endpoint is None:
                 raise ApiError(404, f"there was no answer {request_id!r} to rate", code="unknown_request")
-        known = self.table.endpoints.get(endpoint) if endpoint else None
+            known = self.table.endpoints.get(endpoint)
+            salt = known.salt if known else ""
         self.catalog.add_feedback(
             request_id,
             rating,
-            user=None if user is None else self.exposures.pseudonym(user, known.salt if known else ""),
+            user=None if user is None else self.exposures.pseudonym(user, salt),
             comment=None if comment is None else self.mask(comment),
         )
 
@@ -246,7 +248,7 @@ class _Call:
         gateway.on_backend[route.backend] += 1
         gateway.metrics.in_flight.labels(endpoint.name).inc()
         if is_logged:
-            gateway.exposures.expect(exposure.request_id)
+            gateway.exposures.expect(exposure)
 
     async def answer(self, payload: bytes, headers: dict[str, str]) -> Response:
         try:

@@ -65,7 +65,8 @@ class ExposureLog:
         self._metrics = metrics
         self._capacity = capacity
         self._queue: deque[Exposure] = deque()
-        self._pending: set[str] = set()
+        # Announced or queued, and not written yet: the salt that the user's pseudonym is made with.
+        self._pending: dict[str, str] = {}
         # A user comes again and again; looking for personal data in the same name each time would cost the most.
         self.pseudonym = lru_cache(maxsize=20_000)(self._pseudonym)
         self._closing = threading.Event()
@@ -73,21 +74,25 @@ class ExposureLog:
         self._thread = threading.Thread(target=self._write_all, name="exposures", daemon=True)
         self._thread.start()
 
-    def expect(self, request_id: str) -> None:
+    def expect(self, exposure: Exposure) -> None:
         """Announce an exposure that is to come, so that its answer can be rated as soon as it is read."""
-        self._pending.add(request_id)
+        self._pending[exposure.request_id] = exposure.salt
 
     def put(self, exposure: Exposure) -> None:
         if len(self._queue) >= self._capacity:
-            self._pending.discard(exposure.request_id)
+            self._pending.pop(exposure.request_id, None)
             self._metrics.dropped.labels("queue full").inc()
             return
-        self._pending.add(exposure.request_id)
+        self.expect(exposure)
         self._queue.append(exposure)
 
     def is_pending(self, request_id: str) -> bool:
         """Whether an exposure is announced or queued, and not written yet."""
         return request_id in self._pending
+
+    def pending_salt(self, request_id: str) -> str | None:
+        """The salt that an exposure not written yet will name its user with, or None where none is pending."""
+        return self._pending.get(request_id)
 
     @property
     def queued(self) -> int:
@@ -110,7 +115,8 @@ class ExposureLog:
                 rows = [row for exposure in batch if (row := self._row_or_none(exposure)) is not None]
                 if rows:
                     self._write(rows)
-                self._pending.difference_update(exposure.request_id for exposure in batch)
+                for exposure in batch:
+                    self._pending.pop(exposure.request_id, None)
             if is_last:
                 return
 

@@ -152,7 +152,7 @@ def user_of(catalog: Catalog, model: str, weights: tuple[float, float] = (75, 25
 
 def user_of_split(catalog: Catalog, model: str) -> str:
     """A user that falls to `model`, also while the endpoint's entry in the catalog cannot be read."""
-    with catalog.engine.connect() as connection:
+    with catalog.database.engine.connect() as connection:
         salt = connection.exec_driver_sql("SELECT salt FROM endpoints WHERE name = 'desk'").scalar()
     return next(u for u in (f"user-{i}" for i in range(1000)) if assign(salt, u, (75, 25)) == "ab".index(model))
 
@@ -446,7 +446,7 @@ def test_an_endpoint_that_cannot_be_read_keeps_its_routes_and_stops_no_other(
         ("endpoints", "routes", '[{"backend_id": "de'),
         ("endpoints", "spec", '{"model_ref": 3}'),
     ]:
-        with catalog.engine.begin() as connection:
+        with catalog.database.engine.begin() as connection:
             was = connection.exec_driver_sql(f"SELECT {column} FROM {table} WHERE name = 'desk'").scalar()
             connection.exec_driver_sql(f"UPDATE {table} SET {column} = ? WHERE name = 'desk'", (value,))
             connection.exec_driver_sql(
@@ -461,7 +461,7 @@ def test_an_endpoint_that_cannot_be_read_keeps_its_routes_and_stops_no_other(
         assert say(client, "hi", user_of_split(catalog, "a")) == "a: hi"
         answer = client.chat.completions.create(model="help", messages=[{"role": "user", "content": "hi"}])
         assert answer.choices[0].message.content == "b: hi"
-        with catalog.engine.begin() as connection:
+        with catalog.database.engine.begin() as connection:
             connection.exec_driver_sql(f"UPDATE {table} SET {column} = ? WHERE name = 'desk'", (was,))
         until(lambda: get(f"{gateway.url}/health")["status"] == "ok", 10)
         assert "llmops_gateway_route_faults{" not in urllib.request.urlopen(f"{gateway.url}/metrics").read().decode()
@@ -469,7 +469,7 @@ def test_an_endpoint_that_cannot_be_read_keeps_its_routes_and_stops_no_other(
     assert "endpoint desk cannot be read, its last good routes are kept" in text
     assert "model_ref of route 0 should be a text" in text
     # A gateway that starts while it stands so says why it does not serve that endpoint, and serves the others.
-    with catalog.engine.begin() as connection:
+    with catalog.database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE endpoints SET routes = '[1]' WHERE name = 'desk'")
     table = RouteTable()
     table.refresh(catalog)
@@ -565,6 +565,21 @@ def test_ratings_join_their_answers(gateway: RunningGateway, catalog: Catalog):
     rows = catalog.feedback(endpoint="desk").rows(named=True)
     assert [(r["request_id"], r["rating"], r["user"]) for r in rows] == [(request_id, 5, None), (request_id, 2, "lee")]
     assert "010-1234-5678" not in rows[0]["comment"]
+
+
+def test_a_rating_given_before_its_exposure_is_written_is_the_same_users(gateway: RunningGateway, catalog: Catalog):
+    url, user = f"{gateway.url}/v1/feedback", "kim@example.com"
+    create = client_of(gateway).chat.completions.with_raw_response.create
+    # The answer goes on for ever, so its exposure is not even queued when the first rating comes.
+    endless = create(model="desk", messages=[{"role": "user", "content": "endless"}], stream=True, user=user)
+    request_id = endless.headers["x-request-id"]
+    assert post(url, {"request_id": request_id, "rating": 5, "user": user})[0] == 201
+    assert post(url, {"request_id": request_id, "rating": 1, "user": "lee@example.com"})[0] == 201
+    endless.parse().close()
+    asker = written(catalog, 1).row(0, named=True)["user"]
+    assert post(url, {"request_id": request_id, "rating": 4, "user": user})[0] == 201
+    raters = {r["rating"]: r["user"] for r in catalog.feedback(endpoint="desk").rows(named=True)}
+    assert asker.startswith("id-") and raters[5] == raters[4] == asker != raters[1]
 
 
 def test_exposures_name_the_experiment_once_both_models_are_routed(gateway: RunningGateway, catalog: Catalog):
