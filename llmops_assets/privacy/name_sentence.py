@@ -226,7 +226,9 @@ class Sentence:
         following = _RUN.match(text, end + 1) if text[end : end + 1] == " " else None
         if following is not None:
             begin, stop = following.span()
-            found["after: part of a name"] = max(self._likely(begin, at) for at in self._ends(begin, stop))
+            # A word longer than any name ends nowhere in it, unless the analysers cut it.
+            likely = (self._likely(begin, at) for at in self._ends(begin, stop))
+            found["after: part of a name"] = max(likely, default=0.0)
             entry = listed(following.group())
             found["after: a person"] = float(entry.person < UNLISTED and entry.person < entry.thing)
         return found

@@ -14,6 +14,8 @@ _WORTH_A_LOOK = re.compile("[가-힣]")
 """What a sentence must hold to be looked at: a name is written in Hangul, or Hangul stands beside it (A씨)."""
 
 _SENTENCE = re.compile(r"[^\n]+?(?:[.!?]+(?=\s)|\n|$)\s*")
+_LONGEST = 2_000
+"""Characters that are judged together: what the candidates cost grows with their square, and no sentence is longer."""
 _FIGURES = re.compile(r"[0-9][0-9. -]{7,}[0-9]")
 """Phone numbers and the like, whose surname behind would be read as a counter (권, 장) were they plain digits."""
 
@@ -43,6 +45,18 @@ def _names_in(sentence: Sentence) -> tuple[Span, ...]:
     )
 
 
+def sentences(text: str) -> Iterator[tuple[int, str]]:
+    """Where each sentence of a text begins, and the sentence; one beyond all measure in parts, cut between words."""
+    for match in _SENTENCE.finditer(text):
+        start, end = match.span()
+        while end - start > _LONGEST:
+            space = text.rfind(" ", start + _LONGEST // 2, start + _LONGEST)
+            stop = start + _LONGEST if space < 0 else space + 1
+            yield start, text[start:stop]
+            start = stop
+        yield start, text[start:end]
+
+
 def find_names(values: list[str]) -> list[list[Span]]:
     """Spans of persons' names in each text; type PERSON, score 0.5 to 0.95 by the evidence.
 
@@ -50,14 +64,14 @@ def find_names(values: list[str]) -> list[list[Span]]:
     """
     found: list[list[Span]] = [[] for _ in values]
     cut = [
-        (number, match.start(), match.group())
+        (number, start, sentence)
         for number, text in enumerate(values)
-        for match in _SENTENCE.finditer(text)
-        if _WORTH_A_LOOK.search(match.group())
+        for start, sentence in sentences(text)
+        if _WORTH_A_LOOK.search(sentence)
     ]
-    sentences = dict.fromkeys(sentence for _, _, sentence in cut)
-    known = {sentence: _CACHE[sentence] for sentence in sentences if sentence in _CACHE}
-    unknown = [sentence for sentence in sentences if sentence not in known]
+    distinct = dict.fromkeys(sentence for _, _, sentence in cut)
+    known = {sentence: _CACHE[sentence] for sentence in distinct if sentence in _CACHE}
+    unknown = [sentence for sentence in distinct if sentence not in known]
     if unknown:
         with LOCK:
             judged = {sentence.text: _names_in(sentence) for sentence in analysed(unknown)}
