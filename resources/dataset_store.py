@@ -4,9 +4,11 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import zlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NotRequired, TypedDict, Unpack
 
 import numpy as np
@@ -14,6 +16,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
+from resources import process
 from resources.artifacts import write_bytes_atomically
 from resources.encryption import NO_KEYS, Keyring
 
@@ -119,6 +122,9 @@ def _cuts(hashes: np.ndarray) -> list[int]:
     return ends
 
 
+LEASES = "leases"
+"""Folder of what writers hold that no manifest names yet."""
+
 ZSTD_LEVEL = 2
 """Level 3 takes half as long again and saves up to 5 %."""
 
@@ -127,6 +133,35 @@ def _to_parquet(frame: pl.DataFrame) -> bytes:
     buffer = io.BytesIO()
     frame.rechunk().write_parquet(buffer, compression="zstd", compression_level=ZSTD_LEVEL, statistics=False)
     return buffer.getvalue()
+
+
+class Lease:
+    """What one writer relies on that no manifest names yet: an empty file a chunk, so that no collector deletes it.
+
+    It says which process holds it. One whose process is gone, or which was not added to for the collector's grace
+    period where that cannot be told (another machine's), counts no more.
+    """
+
+    def __init__(self, root: UPath) -> None:
+        self._folder = root / LEASES / f"{process.identity()}.{secrets.token_hex(8)}"
+        self._held: set[str] = set()
+
+    def hold(self, sha256: str) -> None:
+        """Keep a chunk from being deleted until `release`."""
+        if sha256 in self._held:
+            return
+        if not self._held:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / sha256).write_bytes(b"")
+        self._held.add(sha256)
+
+    def release(self) -> None:
+        """Give up all, once a manifest names them."""
+        for sha256 in self._held:
+            (self._folder / sha256).unlink(missing_ok=True)
+        if self._held and isinstance(self._folder, Path):
+            self._folder.rmdir()
+        self._held = set()
 
 
 class Identity(TypedDict):
@@ -196,10 +231,7 @@ class DatasetStore:
     def chunk(self, chunk: Chunk, columns: list[str] | None = None) -> pl.DataFrame:
         """The rows of one chunk, verified; DatasetStoreError when it is missing or damaged."""
         path = self._chunk_path(chunk.sha256)
-        try:
-            data = self.keys.open(path.read_bytes(), f"chunk {path}")
-        except FileNotFoundError:
-            raise DatasetStoreError(f"chunk {path} is missing: restore it from a backup") from None
+        data = self.keys.open(self._chunk_bytes(chunk.sha256), f"chunk {path}")
         if hashlib.sha256(data).hexdigest() != chunk.sha256:
             raise DatasetStoreError(f"chunk {path} is damaged: restore it from a backup")
         frame = pl.read_parquet(io.BytesIO(data), columns=columns)
@@ -208,6 +240,16 @@ class DatasetStore:
         if chunk.file is not None and "file" in frame.columns:
             frame = frame.with_columns(file=pl.lit(chunk.file, pl.String))
         return frame
+
+    def _chunk_bytes(self, sha256: str) -> bytes:
+        # A collector may hold it for a moment, until it sees that it is wanted (see `dataset_gc.collect`).
+        path = self._chunk_path(sha256)
+        for place in (path, self.removed_path(sha256), path):
+            try:
+                return place.read_bytes()
+            except FileNotFoundError:
+                continue
+        raise DatasetStoreError(f"chunk {path} is missing: restore it from a backup")
 
     def keep_config(self, config: object) -> str:
         """Keep what a step was configured with, for the history to show; its `config_hash`."""
@@ -233,7 +275,7 @@ class DatasetStore:
             return self.read(manifest_id).gather_every(max(1, sum(c.rows for c in chunks) // count)).head(count)
         return pl.concat([self.chunk(chunks[place * len(chunks) // count]).head(1) for place in range(count)])
 
-    def _write_chunk(self, frame: pl.DataFrame) -> Chunk:
+    def _write_chunk(self, frame: pl.DataFrame, lease: "Lease") -> Chunk:
         first_line, file = _place(frame)
         if first_line:
             frame = frame.with_columns(pl.col("line") - first_line)
@@ -242,6 +284,8 @@ class DatasetStore:
         data = _to_parquet(frame)
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._chunk_path(sha256)
+        # Leased before it is looked for: from here on no collector takes it away for good.
+        lease.hold(sha256)
         if not path.exists():
             write_bytes_atomically(path, self.keys.seal(data))
         return Chunk(sha256=sha256, rows=frame.height, bytes=len(data), first_line=first_line, file=file)
@@ -249,14 +293,28 @@ class DatasetStore:
     def _chunk_path(self, sha256: str) -> UPath:
         return self.root / "chunks" / sha256[:2] / f"{sha256}.parquet"
 
+    def removed_path(self, sha256: str) -> UPath:
+        """Where a collector puts a chunk before it deletes it for good."""
+        return self.root / "removed" / f"{sha256}.parquet"
+
+    def put_back(self, sha256: str) -> bool:
+        """Undo the removal of a chunk that is wanted after all; whether it is in its place now."""
+        path = self._chunk_path(sha256)
+        if not path.exists():
+            try:
+                move(self.removed_path(sha256), path)
+            except FileNotFoundError:
+                # Whoever took it away has put it back meanwhile, or it is gone for good.
+                return path.exists()
+        return True
+
     def _refuse_erased(self, manifest_id: str) -> None:
         """Say what happened to a version that was erased (see `dataset_gc`)."""
         tombstone_file = self.root / "manifests" / f"{manifest_id}.erased.json"
         if tombstone_file.exists():
-            told = json.loads(tombstone_file.read_text(encoding="utf-8"))
-            raise DatasetStoreError(
-                f"version {manifest_id} of {told['dataset']} was erased on {told['erased_at'][:10]}: {told['reason']}"
-            )
+            stone = json.loads(tombstone_file.read_text(encoding="utf-8"))
+            erased = f"version {manifest_id} of {stone['dataset']} was erased on {stone['erased_at'][:10]}"
+            raise DatasetStoreError(f"{erased}: {stone['reason']}")
 
     def _manifest_path(self, manifest_id: str) -> UPath:
         if not manifest_id.isalnum():
@@ -273,6 +331,7 @@ class Writer:
 
     def __init__(self, store: DatasetStore, identity: Identity) -> None:
         self._store, self._identity = store, identity
+        self._lease = Lease(store.root)
         self._chunks: list[Chunk] = []
         self._schema: dict[str, str] = {}
         self._rest: pl.DataFrame | None = None
@@ -287,7 +346,7 @@ class Writer:
         hashes = np.concatenate((self._hashes, _row_hashes(batch)))
         start = 0
         for end in _cuts(hashes):
-            self._chunks.append(self._store._write_chunk(rest[start:end]))
+            self._chunks.append(self._store._write_chunk(rest[start:end], self._lease))
             start = end
         self._rest, self._hashes = rest[start:], hashes[start:]
 
@@ -297,7 +356,7 @@ class Writer:
         if self._rest is None:
             raise ValueError(f"{identity['dataset']}: nothing to write for {identity['kind']}: give at least one table")
         if self._rest.height or not chunks:
-            chunks.append(self._store._write_chunk(self._rest))
+            chunks.append(self._store._write_chunk(self._rest, self._lease))
         content = [self._schema, [chunk.sha256 for chunk in chunks]]
         body: dict[str, Any] = {
             "parent": None,
@@ -311,7 +370,25 @@ class Writer:
         target = self._store._manifest_path(manifest.id)
         if not target.exists():
             write_bytes_atomically(target, manifest.model_dump_json(indent=1).encode())
+        # Named now, so no collector that looks from here on takes the chunks; one that looked before puts them back.
+        missing = [sha256 for sha256 in {chunk.sha256 for chunk in chunks} if not self._store.put_back(sha256)]
+        if missing:
+            raise DatasetStoreError(
+                f"{len(missing)} chunks of {identity['dataset']} ({identity['kind']}) were deleted while it was "
+                f"written, the first {missing[0][:16]}: materialise {identity['step']} again"
+            )
+        self._lease.release()
         return manifest.id
+
+
+def move(source: UPath, target: UPath) -> None:
+    """Rename a file of the store, by copying where an object store cannot; FileNotFoundError when it is not there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(source, Path) and isinstance(target, Path):
+        os.replace(source, target)
+        return
+    target.write_bytes(source.read_bytes())
+    source.unlink(missing_ok=True)
 
 
 def _place(frame: pl.DataFrame) -> tuple[int, str | None]:

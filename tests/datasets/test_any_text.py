@@ -29,14 +29,9 @@ JAMO = st.one_of(
 MARKS = st.sampled_from("\u200d\ufe0f\u20e3\u0301\u3099\ufeff\u00ad\u202e\u2028\x85\x1c\u0130ı")
 EMOJI = st.one_of(st.characters(min_codepoint=0x1F300, max_codepoint=0x1FAFF), st.sampled_from("🇰🇷👨‍👩‍👧🏽"))
 CONTROLS = st.characters(max_codepoint=0x9F, exclude_categories=("L", "P", "S", "N"))
-PIECES = st.sampled_from(
-    [
-        *f"{TOO_LONG_FOR_A_NAME}|홍길동 씨|김철수|웨스턴오스트레일리아주|배우 에밀리 왓슨|洪吉童|(洪吉童)|A씨|모 씨".split(
-            "|"
-        ),
-        *"010-1234-5678|kim@example.com|주민번호 |900101-1234567|서울시 강남구 역삼동 1| |\n|. |(".split("|"),
-    ]
-)
+NAMES = [TOO_LONG_FOR_A_NAME, "홍길동 씨", "김철수", "배우 에밀리 왓슨", "洪吉童", "(洪吉童)", "A씨", "모 씨"]
+NUMBERS = ["010-1234-5678", "kim@example.com", "주민번호 ", "900101-1234567", "서울시 강남구 역삼동 1"]
+PIECES = st.sampled_from([*NAMES, *NUMBERS, " ", "\n", ". ", "("])
 CHARACTERS = st.one_of(HANGUL, JAMO, MARKS, EMOJI, CONTROLS, st.characters(exclude_categories=("Cs",)))
 TEXTS = st.lists(st.one_of(CHARACTERS, PIECES, st.text(HANGUL, max_size=14)), max_size=14).map("".join)
 ANY_STR = st.lists(st.one_of(CHARACTERS, PIECES, st.characters(categories=("Cs",))), max_size=14).map("".join)
@@ -91,9 +86,9 @@ def test_every_line_of_real_data_is_examined():
 
 
 def test_names_are_looked_for_in_real_data():
-    """In every unusual sentence, and in every eighth of the others: all of them take two minutes and a half."""
+    """In every unusual sentence, and in every fortieth of the others: all of them take two minutes and a half."""
     sentences = {sentence for line in lines() for _, sentence in names.sentences(line)}
-    chosen = sorted(s for s in sentences if UNUSUAL.search(s) or zlib.crc32(s.encode()) % 8 == 0)
+    chosen = sorted(s for s in sentences if UNUSUAL.search(s) or zlib.crc32(s.encode()) % 40 == 0)
     for start in range(0, len(chosen), 500):
         names.find_names(chosen[start : start + 500])
 
