@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
+from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql, sqlite
 
 from resources.catalog import tables as t
@@ -21,6 +22,10 @@ HEAD = "0004"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 30
 _BEGIN = "llmops_begin"
+
+Query = sa.Select[*tuple[Any, ...]]
+Row = dict[str, Any]
+"""A row by the names of its columns."""
 
 
 def now() -> datetime:
@@ -39,12 +44,20 @@ class Transaction:
         self.connection = connection
         self.actor = actor
 
-    def execute(self, statement: sa.Executable, *parameters: Any) -> sa.CursorResult:
+    def execute(self, statement: sa.Executable, *parameters: Any) -> sa.CursorResult[Any]:
         return self.connection.execute(statement, *parameters)
 
-    def first(self, statement: sa.Select, *, lock: bool = False) -> sa.RowMapping | None:
+    def first(self, statement: Query, *, lock: bool = False) -> Row | None:
         """The first row, or None; with `lock` nobody else changes it until this transaction ends."""
-        return self.connection.execute(statement.with_for_update() if lock else statement).mappings().first()
+        found = self.connection.execute(statement.with_for_update() if lock else statement).mappings().first()
+        return None if found is None else _row(found)
+
+    def only(self, statement: Query, *, lock: bool = False) -> Row:
+        """The first row of what is known to have one."""
+        found = self.first(statement, lock=lock)
+        if found is None:
+            raise LookupError(f"a row that was there a moment ago is gone: {statement}")
+        return found
 
     def changed(self, statement: sa.Update | sa.Delete) -> int:
         """How many rows a statement changed: with a condition on what was read, whether the comparison held."""
@@ -91,8 +104,8 @@ class Database:
             self.url, connect_args={"timeout": _BUSY_SECONDS} if is_sqlite else {}, pool_pre_ping=not is_sqlite
         )
         if is_sqlite:
-            sa.event.listen(engine, "connect", _configure)
-            sa.event.listen(engine, "begin", _begin)
+            event.listen(engine, "connect", _configure)
+            event.listen(engine, "begin", _begin)
         return engine
 
     def migrate(self, revision: str = "head") -> None:
@@ -138,21 +151,21 @@ class Database:
         with connection, connection.begin():
             yield connection
 
-    def rows(self, statement: sa.Select) -> list[sa.RowMapping]:
+    def rows(self, statement: Query) -> list[Row]:
         with self.read() as connection:
-            return list(connection.execute(statement).mappings())
+            return [_row(found) for found in connection.execute(statement).mappings()]
 
-    def scalar(self, statement: sa.Select) -> Any:
+    def scalar(self, statement: Query) -> Any:
         with self.read() as connection:
             return connection.execute(statement).scalar()
 
-    def one(self, table: sa.Table, key: Any, what: str) -> sa.RowMapping:
+    def one(self, table: sa.Table, key: Any, what: str) -> Row:
         """The row with a primary key; NotFound names `what` is missing and what there is."""
         column = next(iter(table.primary_key.columns))
         with self.read() as connection:
             row = connection.execute(sa.select(table).where(column == key)).mappings().first()
             if row is not None:
-                return row
+                return _row(row)
             known = [str(k) for k in connection.execute(sa.select(column).order_by(column).limit(10)).scalars()]
         raise NotFound(f"there is no {what} {key!r}; known are: {', '.join(known) or 'none yet'}")
 
@@ -193,6 +206,10 @@ class Database:
                         raise Busy(f"another process has been migrating {engine.url!r} for a minute") from None
                     time.sleep(0.05)
             yield
+
+
+def _row(found: sa.RowMapping) -> Row:
+    return cast(Row, dict(found))
 
 
 def _configure(connection: Any, _record: Any) -> None:
@@ -241,7 +258,7 @@ def _advisory_lock(engine: sa.Engine, name: str, timeout: float) -> Iterator[Non
         finally:
             try:
                 connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), key)
-            except sa.exc.DBAPIError:
+            except exc.DBAPIError:
                 # The lock went with the connection; a broken one must not go back into the pool.
                 connection.invalidate()
 

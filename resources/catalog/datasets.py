@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from llmops_assets.specs.dataset import DatasetSpec
 from resources.catalog import tables as t
-from resources.catalog.database import Database, now
+from resources.catalog.database import Database, Row, now
 from resources.catalog.errors import Conflict
 from resources.catalog.intents import want
 
@@ -51,7 +51,7 @@ class Datasets:
             is_new = transaction.insert_missing(t.datasets, values)
             if not is_new:
                 mine = t.datasets.c.key == spec.key
-                known = transaction.first(sa.select(t.datasets).where(mine), lock=True)
+                known = transaction.only(sa.select(t.datasets).where(mine), lock=True)
                 _assert_same(spec, digest, known)
                 transaction.execute(t.datasets.update().where(mine).values(requested_at=at))
             revision = want(transaction, "ingest", spec.key, actor)
@@ -72,7 +72,7 @@ class Datasets:
         return [_dataset(row) for row in self.database.rows(statement)]
 
 
-def _assert_same(spec: DatasetSpec, digest: str, known: sa.RowMapping) -> None:
+def _assert_same(spec: DatasetSpec, digest: str, known: Row) -> None:
     if known["status"] == "erased":
         raise Conflict(
             f"{spec.key} was erased on a person's request, and its files are not to come back under its name. "
@@ -86,7 +86,7 @@ def _assert_same(spec: DatasetSpec, digest: str, known: sa.RowMapping) -> None:
         )
 
 
-def _dataset(row: sa.RowMapping) -> Dataset:
+def _dataset(row: Row) -> Dataset:
     return Dataset(
         key=row["key"],
         spec=DatasetSpec.model_validate(row["spec"]),

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from llmops_assets.specs.deployment import DeploymentSpec
 from resources.catalog import tables as t
-from resources.catalog.database import Database, Transaction, now
+from resources.catalog.database import Database, Row, Transaction, now
 from resources.catalog.errors import Conflict, NotFound
 from resources.catalog.intents import Outcome, acknowledge, want, withdraw
 
@@ -223,7 +223,7 @@ def want_endpoint(
     table, name, at = t.endpoints, spec.endpoint, now()
     # The row is locked before the intent is, by the insertion or by the select.
     last_phase = transaction.execute(sa.select(sa.func.max(t.phases.c.phase)).where(t.phases.c.endpoint == name))
-    values = {
+    values: Row = {
         "name": name,
         "spec": spec.model_dump(mode="json"),
         "revision": 0,
@@ -257,14 +257,14 @@ def endpoint_of(transaction: Transaction, name: str) -> Endpoint | None:
     return None if row is None else _endpoint(row)
 
 
-def _open_deployment(transaction: Transaction, name: str) -> sa.RowMapping | None:
+def _open_deployment(transaction: Transaction, name: str) -> Row | None:
     mine = t.intents.c.kind == "deploy", t.intents.c.key == name, t.intents.c.closed_at.is_(None)
     return transaction.first(sa.select(t.intents.c.detail).where(*mine))
 
 
-def _conclude_experiment(transaction: Transaction, intent: sa.RowMapping | None, withheld: str | None) -> None:
+def _conclude_experiment(transaction: Transaction, intent: Row | None, withheld: str | None) -> None:
     """Note on the experiment whose decision an intent was to carry out that it was, or why it was not."""
-    experiment = intent and intent["detail"].get("experiment")
+    experiment = None if intent is None else intent["detail"].get("experiment")
     if experiment is None:
         return
     table = t.experiments
@@ -275,5 +275,6 @@ def _conclude_experiment(transaction: Transaction, intent: sa.RowMapping | None,
         transaction.audit("experiment.act" if withheld is None else "experiment.withheld", experiment, **reason)
 
 
-def _endpoint(row: sa.RowMapping) -> Endpoint:
-    return Endpoint(**{**row, "spec": DeploymentSpec.model_validate(row["spec"])})
+def _endpoint(row: Row) -> Endpoint:
+    values: Row = {**row, "spec": DeploymentSpec.model_validate(row["spec"])}
+    return Endpoint(**values)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from resources.catalog import tables as t
-from resources.catalog.database import now
+from resources.catalog.database import Row, now
 from resources.catalog.errors import NotFound
 from resources.catalog.intents import withdraw
 
@@ -57,7 +57,7 @@ def begin(
 ) -> Erasure:
     """Note that an erasure begins, or take up the one of the same request that was cut off."""
     table = t.erasures
-    values = {
+    values: Row = {
         "name": name,
         "request": request,
         "looked_for": dict(looked_for),
@@ -71,7 +71,7 @@ def begin(
     with catalog.database.write(actor) as transaction:
         is_new = transaction.insert_missing(table, values)
         running = table.c.name == name, table.c.request == request, table.c.state == "running"
-        row = transaction.first(sa.select(table).where(*running))
+        row = transaction.only(sa.select(table).where(*running))
         if is_new:
             detail = {"erasure": row["id"], "request": request, "looked_for": dict(looked_for), "reason": reason}
             transaction.audit("dataset.forget", name, **detail)
@@ -130,8 +130,8 @@ def mark_erased(catalog: "Catalog", key: str, actor: str = "erasure") -> bool:
             sa.and_(wanted.c.kind.in_(("train", "trial")), wanted.c.key.startswith(f"{key}|", autoescape=True)),
         )
         statement = sa.select(wanted.c.kind, wanted.c.key).where(about_it, wanted.c.closed_at.is_(None))
-        for kind, partition in transaction.execute(statement).all():
-            withdraw(transaction, kind, partition, reason=f"{key} was erased on a person's request")
+        for intent in transaction.execute(statement).mappings().all():
+            withdraw(transaction, intent["kind"], intent["key"], reason=f"{key} was erased on a person's request")
     return is_changed
 
 

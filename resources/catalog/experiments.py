@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
 from resources.catalog import tables as t
-from resources.catalog.database import Database, Transaction, now
+from resources.catalog.database import Database, Row, Transaction, now
 from resources.catalog.endpoints import Endpoint, endpoint_of, want_endpoint
 from resources.catalog.errors import Conflict
 
@@ -137,7 +137,7 @@ def _carry_out(
     decision: str,
     carry_out: Callable[[Endpoint], DeploymentSpec | Withheld | None],
 ) -> None:
-    experiment = transaction.first(sa.select(t.experiments.c.endpoint).where(t.experiments.c.name == name))
+    experiment = transaction.only(sa.select(t.experiments.c.endpoint).where(t.experiments.c.name == name))
     endpoint = endpoint_of(transaction, experiment["endpoint"])
     if endpoint is None or endpoint.state == "deleting":
         action = Withheld(f"endpoint {experiment['endpoint']!r} is gone, so there is nothing to switch")
@@ -169,5 +169,6 @@ def _mark_acted(transaction: Transaction, name: str) -> bool:
     return True
 
 
-def _experiment(row: sa.RowMapping) -> Experiment:
-    return Experiment(**{**row, "spec": ExperimentSpec.model_validate(row["spec"])})
+def _experiment(row: Row) -> Experiment:
+    values: Row = {**row, "spec": ExperimentSpec.model_validate(row["spec"])}
+    return Experiment(**values)

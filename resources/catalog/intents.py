@@ -8,7 +8,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from resources.catalog import tables as t
-from resources.catalog.database import Database, Transaction, now
+from resources.catalog.database import Database, Row, Transaction, now
 
 IntentKind = Literal["ingest", "train", "trial", "deploy", "compare_suites"]
 Outcome = Literal["done", "failed", "withdrawn", "superseded"]
@@ -153,5 +153,5 @@ def _of(statement: Any, kind: str, key: str) -> Any:
     return statement.where(t.intents.c.kind == kind, t.intents.c.key == key)
 
 
-def _intent(row: sa.RowMapping) -> Intent:
+def _intent(row: Row) -> Intent:
     return Intent(**{name: value for name, value in row.items() if name != "id"})

@@ -16,7 +16,7 @@ metadata = sa.MetaData(
 )
 
 
-class UtcDateTime(TypeDecorator):
+class UtcDateTime(TypeDecorator[datetime]):
     """An aware UTC datetime; SQLite drops the zone, so it is put back on reading."""
 
     impl = sa.DateTime(timezone=True)

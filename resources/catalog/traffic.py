@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from resources.catalog import tables as t
-from resources.catalog.database import Database, now
+from resources.catalog.database import Database, Query, now
 
 if TYPE_CHECKING:
     import polars as pl
@@ -83,14 +83,14 @@ class Traffic:
             sa.select(sa.func.count()).select_from(first).where(first.c.at <= first_seen_before),
         )
         with self.database.read() as connection:
-            requests, ratings, users = (int(connection.execute(count).scalar_one()) for count in counts)
+            requests, ratings, users = (connection.execute(count).scalar_one() for count in counts)
         return requests, ratings, users
 
-    def _frame(self, table: sa.Table, statement: sa.Select) -> "pl.DataFrame":
+    def _frame(self, table: sa.Table, statement: Query) -> "pl.DataFrame":
         # Few commands ask for frames, and this import would be a quarter of what asking for a training takes.
         import polars as pl
 
-        dtypes = {sa.String: pl.String, sa.Text: pl.String, sa.Integer: pl.Int64, sa.Float: pl.Float64}
+        dtypes: dict[type, Any] = {sa.String: pl.String, sa.Text: pl.String, sa.Integer: pl.Int64, sa.Float: pl.Float64}
         schema = {
             c.name: pl.Datetime("us", "UTC") if isinstance(c.type, t.UtcDateTime) else dtypes[type(c.type)]
             for c in table.columns

@@ -70,8 +70,8 @@ class Trainings:
         key = training_key(dataset, recipe)
         with self.database.write(actor) as transaction:
             values = {"dataset": dataset, "recipe": recipe, "requested_by": actor, "requested_at": now()}
-            result = transaction.execute(t.training_requests.insert().values(values))
-            request = int(result.inserted_primary_key[0])
+            insert = t.training_requests.insert().values(values).returning(t.training_requests.c.id)
+            request = transaction.execute(insert).scalar_one()
             kind = "trial" if actor.startswith(STUDY_ACTOR) else "train"
             want(transaction, kind, key, actor, {"request": request})
             transaction.audit("training.request", key, request=request)

@@ -1,6 +1,7 @@
 """Intents, and indices that allow one of what there may be one of: a running experiment, a running erasure."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -57,7 +58,7 @@ _INDICES = (
 _metadata = sa.MetaData()
 
 
-def _table(table: str, /, **types: sa.types.TypeEngine | type[sa.types.TypeEngine]) -> sa.Table:
+def _table(table: str, /, **types: sa.types.TypeEngine[Any] | type[sa.types.TypeEngine[Any]]) -> sa.Table:
     return sa.Table(table, _metadata, *(sa.Column(column, kind) for column, kind in types.items()))
 
 
@@ -167,7 +168,7 @@ def _deployments(connection: sa.Connection) -> None:
     wanted: dict[str, int] = {}
     gone = set()
     for row in connection.execute(sa.select(_endpoints)).mappings():
-        closed = {}
+        closed: dict[str, str] = {}
         if row["state"] == "deleting":
             gone.add(row["name"])
             closed = {"outcome": "withdrawn", "reason": f"endpoint {row['name']} is being deleted"}
@@ -190,8 +191,8 @@ def _deployments(connection: sa.Connection) -> None:
         model = spec["treatment"] if row["decision"] == "promote" else spec["control"]
         wanted[endpoint] += 1
         superseded = _intents.c.kind == "deploy", _intents.c.key == endpoint, _intents.c.closed_at.is_(None)
-        closed = {"closed_at": datetime.now(UTC), "outcome": "superseded", "reason": f"decided by {name}"}
-        connection.execute(_intents.update().where(*superseded).values(closed))
+        end = {"closed_at": datetime.now(UTC), "outcome": "superseded", "reason": f"decided by {name}"}
+        connection.execute(_intents.update().where(*superseded).values(end))
         detail = {"experiment": name, "decision": row["decision"], "model_ref": model}
         _want(connection, "deploy", endpoint, wanted[endpoint], "ab_report", at, detail)
         values = {"revision": wanted[endpoint], "state": "pending"}
@@ -205,7 +206,7 @@ def _want(
     number: int,
     actor: str,
     at: datetime,
-    detail: dict,
+    detail: dict[str, Any],
     **closed: str,
 ) -> None:
     values = {"kind": kind, "key": key, "revision": number, "requested_by": actor, "requested_at": at, "detail": detail}
