@@ -184,3 +184,22 @@ def test_a_decision_that_cannot_be_carried_out_says_why_and_stops_nobody_else(ca
     assert catalog.endpoint("desk").revision == 1
     withheld = {line["target"]: line["detail"]["reason"] for line in audited(catalog, "experiment.withheld")}
     assert withheld == {name: catalog.experiment(name).withheld for name in ("gone", "withdrawn")}
+
+
+def test_a_writer_that_is_killed_leaves_nothing_and_holds_nobody_up(url):
+    catalog = Catalog(url)
+    catalog.want_endpoint(deployment())
+    code = (
+        "import sys, time; from resources.catalog import Catalog, tables\n"
+        "with Catalog(sys.argv[1]).database.write('killed') as transaction:\n"
+        "    transaction.changed(tables.endpoints.update().values(state='live'))\n"
+        "    transaction.audit('endpoint.serve', 'desk'); print('written', flush=True); time.sleep(600)"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code, url], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout.readline() == "written\n"
+    # Who reads does not wait for it, and does not get what is not committed.
+    assert catalog.endpoint("desk").state == "pending"
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    assert catalog.want_endpoint(deployment("desk@2")).revision == 2
+    assert audited(catalog, "endpoint.serve") == []
