@@ -118,7 +118,7 @@ def _carry_out(
     from llmops_assets.partitions import dataset_versions
     from llmops_assets.serving.erased_rows import served_affected
     from llmops_assets.training.erased_rows import learned_nothing_erased
-    from resources import erasures
+    from resources.catalog import erasures
     from resources.event_log import EventLog
 
     w = wiring()
@@ -202,7 +202,7 @@ def _platform() -> "Platform":
 
 
 def _unfinished(name: str, request: str) -> int | None:
-    from resources import erasures
+    from resources.catalog import erasures
 
     found = [e.id for e in erasures.erasures(wiring().catalog, name) if e.request == request and e.state == "running"]
     return found[0] if found else None
@@ -297,7 +297,7 @@ def list_erasures(json: Json = False) -> None:
 
     Example: `llmops dataset erasures`
     """
-    from resources import erasures
+    from resources.catalog import erasures
 
     catalog = wiring().catalog
     found, marked = erasures.erasures(catalog), erasures.affected(catalog)

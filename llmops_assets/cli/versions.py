@@ -29,7 +29,7 @@ def history(
     Example: `llmops dataset history desk`
     """
     from llmops_assets.datasets.versions import history as made
-    from resources import pointers
+    from resources.catalog import pointers
 
     w = wiring()
     if "@" in dataset:
@@ -93,7 +93,7 @@ def diff(
     """
     from llmops_assets.datasets.versions import diff as compare
     from llmops_assets.datasets.versions.history import manifest_of
-    from resources import pointers
+    from resources.catalog import pointers
 
     w = wiring()
     keys = [pointers.resolve(w.catalog, ref) for ref in (before, after)]
@@ -128,7 +128,7 @@ def tag(
 
     Example: `llmops dataset tag desk@v2 prod`
     """
-    from resources import pointers
+    from resources.catalog import pointers
 
     w = wiring()
     key = pointers.resolve(w.catalog, version)
@@ -159,7 +159,7 @@ def checkout(
     """
     from llmops_assets.datasets.versions.checkout import checkout as write
     from llmops_assets.datasets.versions.history import manifest_of
-    from resources import pointers
+    from resources.catalog import pointers
 
     w = wiring()
     key = pointers.resolve(w.catalog, dataset)
@@ -183,7 +183,7 @@ def rollback(
     Example: `llmops dataset rollback desk --to v1`
     """
     from llmops_assets.datasets.versions.history import uses
-    from resources import pointers
+    from resources.catalog import pointers
 
     w = wiring()
     if "@" in dataset:

@@ -24,8 +24,9 @@ from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.training import AdapterRecord, PlanRecord
 from llmops_assets.specs.dataset import GenerationSpec
 from llmops_assets.specs.names import split_versioned
-from resources import dataset_gc, erasures, pointers
+from resources import dataset_gc
 from resources.artifacts import write_bytes_atomically
+from resources.catalog import erasures, pointers
 from resources.encryption import Keyring, is_sealed
 
 GONE = "The example was removed by an erasure."

@@ -23,9 +23,8 @@ from llmops_assets.records.training import MergedModelRecord, PlanRecord
 from llmops_assets.specs.dataset import GenerationSpec
 from llmops_assets.specs.names import split_versioned, training_key
 from llmops_assets.specs.policy import Policy
-from resources import erasures
 from resources.artifacts import Artifacts
-from resources.catalog import Catalog, Dataset, NotFound
+from resources.catalog import Catalog, Dataset, NotFound, erasures
 from resources.dataset_store import DatasetStore, Manifest
 from resources.encryption import Keyring
 from resources.records import Records

@@ -11,7 +11,7 @@ from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import Policy
 from llmops_assets.training.erased_rows import learned_nothing_erased
 from resources.catalog import Catalog
-from resources.erasures import ModelAffected, assert_not_affected
+from resources.catalog.erasures import ModelAffected, assert_not_affected
 from resources.records import Records
 from resources.tracking import ModelVersion, Tracking
 

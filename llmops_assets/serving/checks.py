@@ -12,8 +12,8 @@ from llmops_assets.serving.parity import OF_THE_PROMPT, Difference, differences,
 from llmops_assets.serving.parity_probe import items_of
 from llmops_assets.specs.names import training_key
 from resources.catalog import Catalog
+from resources.catalog.erasures import affected
 from resources.dataset_store import DatasetStore
-from resources.erasures import affected
 from resources.gateway import GatewayAdmin, GatewayError
 from resources.model_server import ModelServers, ServerError
 from resources.records import Records

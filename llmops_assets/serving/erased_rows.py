@@ -2,7 +2,7 @@
 
 from llmops_assets.verdict import Verdict
 from resources.catalog import Catalog
-from resources.erasures import ModelAffected, assert_not_affected
+from resources.catalog.erasures import ModelAffected, assert_not_affected
 
 
 def served_affected(catalog: Catalog, endpoint: str) -> Verdict:

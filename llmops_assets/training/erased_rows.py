@@ -2,7 +2,7 @@
 
 from llmops_assets.verdict import Verdict
 from resources.catalog import Catalog
-from resources.erasures import ModelAffected, assert_not_affected
+from resources.catalog.erasures import ModelAffected, assert_not_affected
 
 
 def learned_nothing_erased(catalog: Catalog, cell: str) -> Verdict:

@@ -10,9 +10,8 @@ from llmops_assets.datasets.versions.register import find_files, register
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.policy import load_policy
-from resources import pointers
 from resources.artifacts import Artifacts
-from resources.catalog import Catalog, Conflict
+from resources.catalog import Catalog, Conflict, pointers
 from resources.encryption import Keyring, new_key
 
 ROW = '{"prompt": "묻습니다", "completion": "답합니다"}\n'

@@ -13,8 +13,8 @@ from llmops_assets.datasets.versions.checkout import checkout
 from llmops_assets.datasets.versions.diff import diff
 from llmops_assets.datasets.versions.history import history
 from llmops_assets.specs.dataset import DatasetSpec
-from resources import dataset_store, pointers
-from resources.catalog import Catalog, Conflict, NotFound
+from resources import dataset_store
+from resources.catalog import Catalog, Conflict, NotFound, pointers
 from resources.dataset_store import DatasetStore
 from resources.records import Records
 

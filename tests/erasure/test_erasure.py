@@ -25,7 +25,8 @@ from llmops_assets.records.training import PlanRecord
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
-from resources import dataset_gc, erasures, pointers, tables
+from resources import dataset_gc
+from resources.catalog import erasures, pointers, tables
 from resources.dataset_store import DatasetStoreError
 from tests.datasets.test_graph import rows
 from tests.erasure.trained import leave_training

@@ -13,7 +13,7 @@ from llmops_assets.datasets.reading.ingest import ingest
 from llmops_assets.datasets.reading.readers import list_files
 from llmops_assets.datasets.versions import register
 from llmops_assets.specs.dataset import DatasetSpec
-from resources import erasures
+from resources.catalog import erasures
 from resources.encryption import is_sealed
 from tests.erasure.test_erasure import MAIL, NAME, THEIRS, lines, matches, planted
 

@@ -14,9 +14,8 @@ from llmops_assets.datasets.reading.readers import list_files
 from llmops_assets.specs.base import SpecError, SpecFault
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.policy import Policy
-from resources import pointers
 from resources.artifacts import Artifacts
-from resources.catalog import Catalog, Conflict
+from resources.catalog import Catalog, Conflict, pointers
 
 Files = Sequence[tuple[str, UPath]]
 """Names, and where the files lie."""
