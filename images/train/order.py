@@ -1,9 +1,11 @@
 """The order in which rows are trained: batches of like length, the same whenever the training was started."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from transformers import TrainerCallback
 
 
 class LengthGroups(torch.utils.data.Sampler[int]):
@@ -36,3 +38,23 @@ class LengthGroups(torch.utils.data.Sampler[int]):
         rest = [b for b in batches if len(b) < self.batch]
         random.shuffle(whole)
         return iter(np.concatenate([*whole, *rest]).tolist())
+
+
+class OrderByEpoch(TrainerCallback):
+    """Tells the sampler of the training rows which epoch begins.
+
+    A trainer does so too, but not through what accelerate wraps a sampler in where several processes share a training
+    that goes on within an epoch: the rest of that epoch would be trained in the order of the first.
+    """
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        set_epoch(kwargs["train_dataloader"], int(state.epoch or 0))
+
+
+def set_epoch(loader: Any, epoch: int) -> None:
+    """Set the epoch, from 0, of every sampler within a data loader that has one, however deep it lies."""
+    sampler = loader.batch_sampler
+    while sampler is not None:
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+        sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)

@@ -14,6 +14,7 @@ import torch
 from transformers.trainer_callback import PrinterCallback
 
 from images.train import distributed, faults
+from images.train.order import OrderByEpoch
 from images.train.progress import Named, Progress, Snapshot, StopWithCheckpoint, Watch, loss_curve, peak_memory
 from images.train.reporter import Reporter, Stopped
 from llmops_assets.specs.training import EarlyStopping, TrainJobSpec
@@ -153,6 +154,7 @@ def _train(
     trainer.remove_callback(PrinterCallback)
     progress = Progress(reporter, Watch(trainer, session.named), ours, phase)
     trainer.add_callback(progress)
+    trainer.add_callback(OrderByEpoch())
     if session.stopping is not None:
         from transformers import EarlyStoppingCallback
 
