@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
-from sqlalchemy.dialects import postgresql, sqlite
 
 from resources.catalog import tables as t
 from resources.catalog.errors import Busy, CatalogTooNew, NotFound
@@ -65,8 +64,12 @@ class Transaction:
 
     def insert_missing(self, table: sa.Table, values: Mapping[str, Any]) -> bool:
         """Insert a row unless a unique index knows one like it; True when it was inserted."""
-        dialect = postgresql if self.connection.dialect.name == "postgresql" else sqlite
-        statement = dialect.insert(table).values(dict(values)).on_conflict_do_nothing()
+        # Each costs a command more to import than it has for it; only the one in use is.
+        if self.connection.dialect.name == "postgresql":
+            from sqlalchemy.dialects.postgresql import insert
+        else:
+            from sqlalchemy.dialects.sqlite import insert
+        statement = insert(table).values(dict(values)).on_conflict_do_nothing()
         return self.connection.execute(statement.returning(*table.primary_key.columns)).first() is not None
 
     def serialize(self, name: str) -> None:
