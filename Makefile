@@ -29,6 +29,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/pyrefly check --output-format min-text
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .grimp_cache

@@ -97,8 +97,10 @@ class RunLog:
         wanted, touched = list(dict.fromkeys(partitions)), set(assets)
         found: dict[str, list[Run]] = {partition: [] for partition in wanted}
         with self._connect_runs() as connection:
+            if connection is None:
+                return found
             # SQLite takes a few hundred values in one statement.
-            for start in range(0, len(wanted) if connection is not None else 0, 500):
+            for start in range(0, len(wanted), 500):
                 for run in self._of(connection, wanted[start : start + 500]):
                     if run.partition is not None and touched & run.assets:
                         found[run.partition].append(run)
@@ -239,7 +241,7 @@ def _file(path: Path) -> Iterator[sa.Connection | None]:
         yield connection if sa.inspect(connection).has_table("alembic_version") else None
 
 
-def _run(row: Mapping[str, Any]) -> Run:
+def _run(row: sa.RowMapping) -> Run:
     body = json.loads(row["run_body"])
     selected = body.get("asset_selection") or {}
     keys = selected.get("__frozenset__", ()) if isinstance(selected, dict) else selected
