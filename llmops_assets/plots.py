@@ -71,6 +71,7 @@ def png(fig: "Figure", dpi: int = 110) -> bytes:
 
 
 def data_uri(fig: "Figure") -> str:
+    """A figure as a PNG in a data URI."""
     return "data:image/png;base64," + base64.b64encode(png(fig)).decode()
 
 

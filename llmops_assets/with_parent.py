@@ -35,6 +35,7 @@ def heed_signals() -> None:
 
 
 def main() -> None:
+    """Run the module that the command line names, and end it when the caller is gone."""
     heed_signals()
     parent, alone = os.environ.pop(PARENT, None), ALONE in sys.argv[1:2]
     if parent is not None:

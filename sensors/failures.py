@@ -11,6 +11,7 @@ from resources.catalog import Catalog
     description="A failed run leaves a line in the audit log: its assets, its partition and the first error.",
 )
 def failed_runs(context: dg.RunFailureSensorContext, catalog: dg.ResourceParam[Catalog]) -> None:
+    """Note in the audit log which run failed on which partition, and the first error."""
     run = context.dagster_run
     steps = [e for e in context.get_step_failure_events() if e.event_specific_data and e.event_specific_data.error]
     first = steps[0].event_specific_data.error.message if steps else context.failure_event.message or ""

@@ -14,6 +14,7 @@ SECONDS = 15
     description="A model server that died is started again, one that no endpoint routes to is stopped.",
 )
 def model_servers(context: dg.SensorEvaluationContext, servers: dg.ResourceParam[ModelServers]) -> dg.SkipReason:
+    """Start, stop and restart model servers until they are as their endpoints want them."""
     # A process is started and not waited for: the next look sees whether it answers.
     told = servers.reconcile(wait=False)
     for line in told:

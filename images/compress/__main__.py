@@ -20,6 +20,7 @@ _GROUPS = (128, 64, 32, 16)
 
 
 def main(job_files: list[str]) -> None:
+    """Run the jobs in those files one after the other, and write the result of each where it says."""
     for job_file in job_files:
         job = json.loads(Path(job_file).read_text(encoding="utf-8"))
         result = run(job)
@@ -29,6 +30,10 @@ def main(job_files: list[str]) -> None:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Write the model of a job with fewer bits, in its scheme; what it took, by name.
+
+    Raises ValueError for an unknown scheme.
+    """
     import torch
     from llmcompressor import oneshot
     from transformers import AutoTokenizer

@@ -13,6 +13,7 @@ from resources.catalog import Catalog
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Serve the gateway until it is stopped."""
     settings = Settings()
     parser = argparse.ArgumentParser(prog="python -m images.gateway", description=__doc__)
     parser.add_argument("--host", default=settings.host)

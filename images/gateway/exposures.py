@@ -241,4 +241,5 @@ def _reason(error: Exception) -> str:
 
 
 def now() -> datetime:
+    """The time, with its zone."""
     return datetime.now(UTC)

@@ -8,6 +8,7 @@ from images.serve import engines
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Become a server of one model, by the engine that is asked for."""
     parser = argparse.ArgumentParser(prog="python -m images.serve", description=__doc__)
     parser.add_argument("--engine", choices=["transformers", "vllm"], default="transformers")
     parser.add_argument("--model", required=True, help="model folder: safetensors, tokenizer, chat template")

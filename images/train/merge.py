@@ -33,6 +33,7 @@ Logits = list[torch.Tensor]
 
 
 def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """The task's facts; one process at a time works in the folder of a training."""
     spec = TrainJobSpec.model_validate(job["spec"])
     adapter, output, plan_dir = Path(job["adapter"]), Path(job["output"]), Path(job["plan_dir"])
     transformers_logging.disable_progress_bar()

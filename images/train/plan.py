@@ -28,6 +28,7 @@ CONTENT: dict[str, tuple[str, ...]] = {
 
 
 def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """The facts of a plan; the one that is there is kept, where it is whole."""
     spec = TrainJobSpec.model_validate(job["spec"])
     store = DatasetStore(job["store"], Keyring.from_environment())
     folder = Path(job["plan_dir"])

@@ -17,6 +17,7 @@ def keys() -> Keyring:
 
 
 def read_bytes(path: Path | str) -> bytes:
+    """What a file holds, unsealed where it is sealed."""
     return keys().open(Path(path).read_bytes(), path)
 
 
@@ -28,10 +29,12 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 
 
 def read_parquet(path: Path | str) -> pl.DataFrame:
+    """The table in a Parquet file, unsealed where it is sealed."""
     return pl.read_parquet(io.BytesIO(read_bytes(path)))
 
 
 def write_parquet(frame: pl.DataFrame, path: Path | str) -> None:
+    """Write a table as one Parquet file, sealed where there are keys, so that it is whole or not there."""
     buffer = io.BytesIO()
     frame.write_parquet(buffer, compression="zstd")
     write_bytes(path, buffer.getvalue())

@@ -22,6 +22,7 @@ from llmops_assets.training import folders
 
 
 def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """Train what the job asks for, unless it is trained already; the facts that its folder is sealed with."""
     output = Path(job["output"])
     with folders.only_one(output.parent, reporter.log.info):
         facts = folders.facts(output)

@@ -33,6 +33,7 @@ def quantisation(dtype: torch.dtype) -> Any:
 
 
 def new_model(spec: TrainJobSpec, vocabulary: int, tokenizer: Any, job: dict[str, Any]) -> Any:
+    """A model with random weights, of the shape that the spec gives, for a tokenizer of `vocabulary` entries."""
     shape = spec.architecture
     config = AutoConfig.for_model(
         _MODEL_TYPE[spec.model_family],

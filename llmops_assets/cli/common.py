@@ -51,6 +51,7 @@ class Exit(IntEnum):
 
 @cache
 def wiring() -> Wiring:
+    """The resources of this home, as the environment sets it."""
     return Wiring(Settings())
 
 
@@ -60,6 +61,7 @@ def actor() -> str:
 
 
 def fail(message: str, code: Exit = Exit.INVALID) -> NoReturn:
+    """Print why the command failed and end it with that code."""
     err.print(f"[bold red]error:[/] {_escape(message)}")
     raise typer.Exit(int(code))
 
@@ -74,10 +76,12 @@ def say(line: str) -> None:
 
 
 def print_json(value: Any) -> None:
+    """Write a value to stdout as JSON, for programs."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows as a table; cells that are None are empty."""
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for name in columns:
         table.add_column(name, overflow="fold")
@@ -87,6 +91,7 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
 
 
 def when(moment: datetime | None) -> str:
+    """A moment in local time, to the minute; nothing for None."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M") if moment else ""
 
 
@@ -134,6 +139,7 @@ def conclude(outcome: "Outcome") -> None:
 
 
 def now() -> datetime:
+    """The time, with its zone."""
     return datetime.now(UTC)
 
 
@@ -200,5 +206,6 @@ def _code_of(error: Exception) -> Exit | None:
 
 
 def print_faults(faults: "Sequence[SpecFault]") -> None:
+    """Print every fault of a spec, each with the field that it is in."""
     for fault in faults:
         err.print(f"[bold red]error:[/] {_escape(str(fault))}")

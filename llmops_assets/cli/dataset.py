@@ -133,6 +133,7 @@ def show_(version: Annotated[str, typer.Argument(metavar="NAME@VERSION")], json:
 
 
 def show_version(version: str, json: bool = False) -> None:
+    """Print what is known of a dataset version: its entry, its rows by step, its reports and its pointers."""
     from resources.catalog.pointers import resolve, tags
 
     w = wiring()

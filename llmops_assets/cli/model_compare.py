@@ -64,5 +64,6 @@ def card(
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to `llmops model`."""
     for command in (compare, card):
         app.command()(command)

@@ -138,5 +138,6 @@ def download(
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to `llmops model`."""
     for command in (approve, parity, promote, archive, history, download):
         app.command()(command)

@@ -141,4 +141,5 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def add_to(app: typer.Typer) -> None:
+    """Add `scan` to `llmops dataset`."""
     app.command("scan", epilog=EPILOG)(scan)

@@ -59,6 +59,7 @@ def columns_of(dataset_type: str) -> dict[str, pl.DataType]:
 
 
 def empty_frame(dataset_type: str) -> pl.DataFrame:
+    """A table without rows that has the columns of a dataset type."""
     return pl.DataFrame(schema=columns_of(dataset_type))
 
 

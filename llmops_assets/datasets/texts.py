@@ -70,6 +70,7 @@ def content_columns(dataset_type: str) -> list[str]:
 
 
 def has_prompt(dataset_type: str) -> bool:
+    """Whether rows of a dataset type ask something, which plain text does not."""
     return dataset_type != "pretrain_corpus"
 
 

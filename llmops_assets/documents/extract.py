@@ -35,6 +35,8 @@ class Page:
 
 @dataclass
 class Document:
+    """A document's text by page, and the name that it was registered by."""
+
     name: str
     pages: list[Page] = field(default_factory=list)
 

@@ -294,6 +294,7 @@ def _contents(platform: Platform, manifests: list[Manifest]) -> Iterator[pl.Data
 
 
 def raw_files(platform: Platform, key: str) -> list[tuple[str, Any]]:
+    """(name, path) of the files of a version as they were uploaded; none where they were not kept."""
     folder = platform.artifacts.upath("uploads", key)
     return list_files(folder) if folder.exists() else []
 

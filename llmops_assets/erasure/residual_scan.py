@@ -23,6 +23,8 @@ WEIGHTS = (".safetensors",)
 
 @dataclass(frozen=True)
 class Leftover:
+    """A file that still holds what was to be erased, or that could not be read, and why it is named."""
+
     path: str
     reason: str
 

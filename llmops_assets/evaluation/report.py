@@ -38,6 +38,7 @@ def seen_lines(record: EvaluationRecord) -> list[str]:
 
 
 def metric_table(record: EvaluationRecord) -> str:
+    """The figures of every suite with their intervals; ⚠ marks a suite whose items are in the training rows."""
     return table(
         ("suite", "metric", "model", "value", "95 % interval", "n"),
         [
@@ -55,6 +56,7 @@ def metric_table(record: EvaluationRecord) -> str:
 
 
 def category_table(record: EvaluationRecord) -> str:
+    """The headline figure by category, with its interval."""
     metric = next((m.name for m in record.by_category.values()), "accuracy")
     return table(
         ("category", metric, "95 % interval", "n"),
@@ -63,6 +65,7 @@ def category_table(record: EvaluationRecord) -> str:
 
 
 def versus_base_table(record: EvaluationRecord) -> str:
+    """Items that only the model or only its base got right, by suite, and the exact McNemar test of the two."""
     return table(
         ("suite", "only this model right", "only the base right", "both", "neither", "p (exact McNemar)"),
         [
@@ -103,10 +106,12 @@ def differences_table(record: EvaluationRecord) -> str:
 
 
 def worst_table(worst: Worst) -> str:
+    """The answers that were furthest from right."""
     return table(worst.columns, [tuple(_short(cell) for cell in row) for row in worst.rows])
 
 
 def confusion_table(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    """How often each label was answered by which; `other` counts answers that are no label."""
     rows = [(label, *map(str, row)) for label, row in zip(labels, counts, strict=True)]
     return table(("expected", *labels, "other"), rows)
 
@@ -119,6 +124,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float | None) -> str:
+    """A figure in four digits or so; a dash for None."""
     if value is None:
         return "–"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"

@@ -283,6 +283,7 @@ def confusion_matrix(scored: Sequence[Scored], most: int = 12) -> tuple[list[str
 
 
 def as_metric(estimate: Estimate, suite: str, name: str, model: str = "tuned") -> Metric:
+    """An estimate as a metric of the record: of which suite, by what name, of which model."""
     return Metric(
         suite=suite,
         name=name,

@@ -253,6 +253,8 @@ class TestResult:
 
 @dataclass(frozen=True)
 class WelchResult(TestResult):
+    """Welch's t test: the difference of the means, treatment less control, with its interval."""
+
     difference: float
     low: float
     high: float

@@ -69,6 +69,7 @@ class Component:
 
 
 def free_port(host: str) -> int:
+    """A TCP port of `host` that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return probe.getsockname()[1]

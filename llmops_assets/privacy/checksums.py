@@ -6,6 +6,7 @@ import re
 
 
 def digits_of(text: str) -> str:
+    """The ASCII digits of a text, and nothing between them."""
     return re.sub(r"[^0-9]", "", text)
 
 
@@ -67,6 +68,7 @@ _BARE_CARD = re.compile(r"(?:4|5[1-5]|22[2-9]|2[3-6]|27[01]|2720|6011|65|64[4-9]
 
 
 def card_holds(number: str) -> bool:
+    """Whether a number may be a payment card: Luhn's check, and, of digits in a row, length and issuer."""
     digits = digits_of(number)
     if not luhn_holds(digits):
         return False
@@ -99,6 +101,7 @@ _PHONE_LIKE = re.compile(r"\(?0(?:1[016789]|2|[3-6][1-5]|70|50[2-9]?)\)?[-. ]?[0
 
 
 def account_holds(number: str) -> bool:
+    """Whether a number may be a bank account: 10 to 16 digits that are no timestamp and no telephone number."""
     digits = digits_of(number)
     if not 10 <= len(digits) <= 16 or len(set(digits)) == 1:
         return False
@@ -106,10 +109,14 @@ def account_holds(number: str) -> bool:
 
 
 def licence_holds(number: str) -> bool:
+    """Whether a number may be a driving licence: written with hyphens, or at least no timestamp."""
     return "-" in number or not timestamp(digits_of(number))
 
 
 def international(number: str) -> bool:
+    """Whether a number has as many digits as an international telephone number (E.164); more are wanted of digits in a
+    row.
+    """
     digits = digits_of(number)
     separated = re.search(r"[0-9][-. (]", number) is not None
     return (8 if separated else 10) <= len(digits) <= 15
@@ -119,10 +126,12 @@ _TOLL_FREE = ("800", "833", "844", "855", "866", "877", "888")
 
 
 def north_american(number: str) -> bool:
+    """Whether a North American number belongs to somebody: toll-free ones do not."""
     return not digits_of(number).removeprefix("1").startswith(_TOLL_FREE)
 
 
 def public_address(number: str) -> bool:
+    """Whether an IP address is routed in the internet: private and reserved ones name nobody."""
     try:
         return ipaddress.ip_address(number).is_global
     except ValueError:

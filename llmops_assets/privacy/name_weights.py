@@ -83,6 +83,7 @@ def _either(logs: list[float]) -> float:
 
 
 def logit(likely: float) -> float:
+    """The logarithm of the odds of a probability, which is kept off 0 and 1."""
     return math.log(max(likely, 1e-12) / max(1 - likely, 1e-12))
 
 

@@ -135,6 +135,7 @@ def _odds(counts: pl.DataFrame, more: float) -> dict[str, float]:
 
 
 def clipped(value: float, low: float, high: float) -> float:
+    """`value`, or the bound that it is beyond."""
     return max(low, min(high, value))
 
 

@@ -75,6 +75,8 @@ class PlanRecord(Record):
 
 
 class CurvePoint(BaseModel):
+    """What was measured at one step of a training."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     step: int
     loss: float | None = None

@@ -11,17 +11,23 @@ from llmops_assets.specs.policy import Environment, JobType, ServeTarget
 
 
 class ServeResources(Part):
+    """What every replica of a model server gets."""
+
     gpus: Int = Field(ge=0, description="GPUs a replica; 0 serves on the CPU.")
     gpu_memory_gb: Int | None = Field(default=None, ge=1, description="Memory that each GPU must have.")
 
 
 class Runtime(Part):
+    """What a model server accepts at most."""
+
     max_concurrent_requests: Int = Field(default=256, ge=1)
     max_input_tokens: Int | None = Field(default=None, ge=1, description="Left out: what the model allows.")
     max_output_tokens: Int | None = Field(default=None, ge=1, description="Left out: what the model allows.")
 
 
 class Replicas(Part):
+    """How many servers of a model run."""
+
     min: Int = Field(default=1, ge=1)
     max: Int = Field(default=1, ge=1)
 

@@ -17,6 +17,8 @@ CONTEXT_TEMPLATE = "다음 문서를 읽고 질문에 답하세요.\n\n{context}
 
 
 class RagBlock(Part):
+    """What RAG_TUNING needs: the retriever, and how a reader is asked from its passages."""
+
     retriever_type: Literal["dense"]
     retriever_model_ref: Text = Field(description="The encoder that is trained to retrieve; as base_model_ref.")
     passages: Int = Field(default=3, ge=1, description="Passages that the reader is given with a question.")
@@ -27,6 +29,8 @@ class RagBlock(Part):
 
 
 class RlhfBlock(Part):
+    """What RLHF needs: the reward, and how far the policy may go from where it began."""
+
     reward_model_ref: Text | None = Field(
         description="A reward model; null trains one from the same pairs first. As base_model_ref; of an earlier RLHF "
         "training its reward model is taken."

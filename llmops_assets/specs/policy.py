@@ -31,6 +31,8 @@ class VersionSign(Part):
 
 
 class Family(Part):
+    """A family of base models: how it is recognised, and what may be trained of it."""
+
     architectures: list[Text] = Field(min_length=1)
     encoder_architectures: list[Text] = Field(
         default_factory=list, description="Without a language head; for EMBEDDING only."
@@ -135,6 +137,8 @@ class EvaluationPolicy(Part):
 
 
 class Limits(Part):
+    """The largest that is accepted of each."""
+
     max_seq_len: dict[JobType, Int] = Field(default_factory=dict)
     max_samples: Int = Field(ge=1)
     max_upload_bytes: Int = Field(ge=1)
@@ -156,6 +160,8 @@ class MinHash(Part):
 
 
 class Pii(Part):
+    """What counts as personal data here, and what becomes of it."""
+
     mode: Literal["mask", "drop", "pseudonymise"] = Field(
         description="What clean_dataset does with personal data: a placeholder, no row, or a stand-in by a secret key."
     )
@@ -192,6 +198,8 @@ class Toxicity(Part):
 
 
 class DatasetPolicy(Part):
+    """What a dataset version is held to."""
+
     max_quarantined_share: Float = Field(ge=0, le=1)
     require_category: Bool
     min_quality_score: Float = Field(ge=0, le=1)
@@ -205,20 +213,28 @@ class DatasetPolicy(Part):
 
 
 class RatingScale(Part):
+    """The lowest and the highest rating that a user may give."""
+
     low: Int
     high: Int
 
 
 class Guardrail(Part):
+    """How much worse than the control a treatment may be."""
+
     margin: Float = Field(ge=0, le=1, description="How much worse the treatment may be, as a share of requests.")
 
 
 class Guardrails(Part):
+    """What no experiment may worsen beyond its margin."""
+
     slow_requests: Guardrail
     failed_requests: Guardrail
 
 
 class ExperimentPolicy(Part):
+    """What every experiment is held to."""
+
     alpha: Float = Field(gt=0, lt=0.5)
     users_per_arm: Int = Field(ge=2)
     srm_p: Float = Field(gt=0, lt=1)
@@ -229,6 +245,8 @@ class ExperimentPolicy(Part):
 
 
 class ServingPolicy(Part):
+    """What may be served how, and the bounds of a model server."""
+
     targets: dict[ServeTarget, list[JobType]]
     adapter_environments: list[Environment]
     cb_num_blocks: Int = Field(ge=1)
@@ -250,6 +268,8 @@ class Compression(Part):
 
 
 class RegistryPolicy(Part):
+    """How a model becomes a version, and what it has to show."""
+
     new_version: Literal["draft", "staging"] = Field(
         default="staging", description="draft: a person approves it; staging: the gate is enough."
     )

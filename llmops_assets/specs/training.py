@@ -100,6 +100,8 @@ class EarlyStopping(Part):
 
 
 class Hyperparams(Part):
+    """How the weights are trained."""
+
     lr: Float = Field(gt=0, le=1, description="Peak learning rate.")
     batch_size: Int = Field(ge=1, description="Rows a device and step, before accumulation.")
     num_epochs: Float = Field(gt=0, description="Passes over the training split; 0.5 is half of one.")
@@ -138,6 +140,8 @@ class Hyperparams(Part):
 
 
 class TrainResources(Part):
+    """What a training runs on."""
+
     gpus: Int = Field(ge=0, description="GPUs a node; 0 trains on the CPU.")
     gpu_type: Text | None = None
     nodes: Int = Field(default=1, ge=1)
@@ -149,6 +153,8 @@ class TrainResources(Part):
 
 
 class Output(Part):
+    """What becomes of the trained weights."""
+
     artifact_name: Name = Field(description="Name of the model in the artifact store and in the registry.")
     save_format: Literal["hf", "safetensors"] = Field(
         default="safetensors",

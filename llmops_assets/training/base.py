@@ -121,6 +121,7 @@ def inspect_base(ref: str, family: str, policy: Policy) -> BaseModelRecord:
 
 
 def record_of(ref: str, family: str, folder: Path, config: dict[str, Any], digest: str) -> BaseModelRecord:
+    """The record of a base model in `folder`, whose content has the hash `digest`."""
     parameters = Shape.from_config(config).parameters if "intermediate_size" in config else None
     return BaseModelRecord(ref=ref, family=family, path=str(folder), content_hash=digest, parameters=parameters)
 

@@ -25,6 +25,7 @@ NOTHING_WRITTEN = Verdict(True, "an encoder writes nothing, so this does not app
 
 
 def every_row_trains(plan: PlanRecord) -> Verdict:
+    """Whether every training row has a token that carries loss."""
     empty, rows = plan.rows_without_trainable_tokens, plan.rows.get("train", 0)
     if plan.trainable_tokens == 0 or empty:
         return Verdict(
@@ -53,6 +54,7 @@ def answers_whole(plan: PlanRecord, allowed: float) -> Verdict:
 
 
 def stop_token_trained(plan: PlanRecord) -> Verdict:
+    """Whether the token that ends an answer carries loss: else the model would never stop."""
     if not writes(plan):
         return NOTHING_WRITTEN
     if plan.stop_token_trained:
@@ -66,6 +68,7 @@ def stop_token_trained(plan: PlanRecord) -> Verdict:
 
 
 def template_keeps_prefix(plan: PlanRecord) -> Verdict:
+    """Whether the chat template renders a conversation's beginning alike when the conversation goes on."""
     if not writes(plan):
         return NOTHING_WRITTEN
     if plan.prefix_preserving:
@@ -79,6 +82,7 @@ def template_keeps_prefix(plan: PlanRecord) -> Verdict:
 
 
 def one_bos(plan: PlanRecord) -> Verdict:
+    """Whether no row begins with two beginning-of-sequence tokens."""
     if plan.double_bos_rows == 0:
         return Verdict(True, "no row begins with two beginning-of-sequence tokens")
     return Verdict(
@@ -90,6 +94,7 @@ def one_bos(plan: PlanRecord) -> Verdict:
 
 
 def memory_fits(plan: PlanRecord) -> Verdict:
+    """Whether the training fits the device here, and the type of GPU that the spec names."""
     figures = {"needed_bytes": plan.memory_bytes, "available_bytes": plan.memory_available}
     if plan.memory_advice is not None:
         return Verdict(False, f"it would not fit {plan.device}: {plan.memory_advice}", figures)
@@ -100,6 +105,7 @@ def memory_fits(plan: PlanRecord) -> Verdict:
 
 
 def weights_finite(record: AdapterRecord) -> Verdict:
+    """Whether all trained weights and logged losses are numbers."""
     losses = [p.loss for p in record.curve if p.loss is not None]
     broken = sum(not math.isfinite(loss) for loss in losses)
     passed = record.non_finite_weights == 0 and broken == 0
@@ -108,12 +114,14 @@ def weights_finite(record: AdapterRecord) -> Verdict:
 
 
 def weights_moved(record: AdapterRecord) -> Verdict:
+    """Whether training changed the weights (L2 norm of the change)."""
     passed = math.isfinite(record.weight_change) and record.weight_change > LEAST_CHANGE
     text = f"the trained weights moved by {record.weight_change:.4g} (L2) from their initialisation"
     return Verdict(passed, text if passed else f"{text}: nothing was learnt. Look at lr and target_modules")
 
 
 def checkpoint_kept(record: AdapterRecord, plan: PlanRecord) -> Verdict:
+    """Whether a whole checkpoint is there, that of the best step where training stopped early."""
     folder = Path(plan.model_dir) / "checkpoints"
     step, path, _warnings = folders.last_checkpoint(folder)
     best = record.best_step
@@ -133,6 +141,7 @@ def checkpoint_kept(record: AdapterRecord, plan: PlanRecord) -> Verdict:
 
 
 def loss_fell(record: AdapterRecord) -> Verdict:
+    """Whether the training loss ended below where it began."""
     text = f"training loss {record.first_loss:.4f} → {record.last_loss:.4f}"
     if "policy_last_reward" in record.figures:
         return Verdict(True, "the loss of policy optimisation is near zero at all times; `learned` looks at its reward")
@@ -142,6 +151,7 @@ def loss_fell(record: AdapterRecord) -> Verdict:
 
 
 def same_as_trained(record: MergedModelRecord, precision: str) -> Verdict:
+    """Whether the merged model computes what base and adapter do, as closely as `precision` allows."""
     if record.figures.get("retriever_top1_agreement", 1.0) < MIN_AGREEMENT:
         return _same_vectors(record, "retriever_")
     if record.max_logit_difference is None or record.top1_agreement is None:
@@ -174,17 +184,20 @@ def _same_vectors(record: MergedModelRecord, prefix: str = "") -> Verdict:
 
 
 def differs_from_base(record: MergedModelRecord) -> Verdict:
+    """Whether the merged model answers otherwise than its base."""
     if record.differs_from_base:
         return Verdict(True, "the merged model answers otherwise than its base")
     return Verdict(False, "the merged model gives the very logits of its base: the adapter is not in it")
 
 
 def reloads(record: MergedModelRecord) -> Verdict:
+    """Whether the merged model, loaded again from its folder, gives finite logits."""
     text = f"loaded again from {record.path}, it gives finite logits"
     return Verdict(record.reloads, text if record.reloads else f"loaded again from {record.path}, it gives no numbers")
 
 
 def same_template(record: MergedModelRecord, plan: PlanRecord) -> Verdict:
+    """Whether the merged model carries the chat template that it was trained with."""
     trained, saved = plan.chat_template_hash, record.chat_template_hash
     if trained == saved:
         return Verdict(True, f"it carries the chat template that it was trained with ({saved})")

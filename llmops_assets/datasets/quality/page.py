@@ -52,6 +52,8 @@ def histogram(values: np.ndarray, *, low: float | None = None, high: float | Non
 
 @dataclass(frozen=True)
 class Bar:
+    """One bar of a chart: its count, its share of the total, and the text beside it."""
+
     name: str
     count: float
     share: float

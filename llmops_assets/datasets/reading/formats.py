@@ -22,6 +22,7 @@ ROLE_NAMES = {
 
 
 def kind_of(value: Any) -> str:
+    """What a person calls a JSON value of that type, for messages."""
     names = {str: "text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
     return names.get(type(value), "an object" if isinstance(value, dict) else "a list")
 

@@ -57,6 +57,7 @@ def gather(stream: BinaryIO, size: int) -> tuple[bytes, RowFault | None]:
 
 
 def clean_sample(text: str) -> str:
+    """The beginning of a text, without what UTF-8 cannot write."""
     return text[:RAW_SAMPLE].encode("utf-8", "replace").decode("utf-8", "replace")
 
 
@@ -82,6 +83,7 @@ def _is_json(text: str) -> bool:
 
 
 def encoding_reason(data: bytes) -> str:
+    """Why bytes are no UTF-8 text, and how to convert them where they look like CP949."""
     try:
         data.decode("cp949")
     except UnicodeDecodeError:
@@ -90,6 +92,7 @@ def encoding_reason(data: bytes) -> str:
 
 
 def decode(line: int, data: bytes) -> Raw:
+    """The JSON value in a line; where there is none, the beginning of the line and why."""
     try:
         return Raw(line, msgspec.json.decode(data))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
