@@ -66,9 +66,11 @@ class Datasets:
         """The registration of one dataset version, ``name@version``."""
         return self.dataset_entry(key).spec
 
-    def datasets(self) -> list[Dataset]:
-        """All dataset versions, newest first."""
+    def datasets(self, name: str | None = None) -> list[Dataset]:
+        """All dataset versions, or those of one dataset, newest first."""
         statement = sa.select(t.datasets).order_by(t.datasets.c.created_at.desc())
+        if name is not None:
+            statement = statement.where(t.datasets.c.name == name)
         return [_dataset(row) for row in self.database.rows(statement)]
 
 

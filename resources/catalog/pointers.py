@@ -110,4 +110,4 @@ def resolve(catalog: "Catalog", ref: str) -> str:
 
 def _versions(catalog: "Catalog", name: str) -> list[Dataset]:
     """The versions of a dataset, newest first."""
-    return [entry for entry in catalog.datasets() if entry.spec.name == name]
+    return catalog.datasets(name)
