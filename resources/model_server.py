@@ -197,7 +197,7 @@ class ModelServers:
     def _command(self, backend: Backend, port: int) -> list[str]:
         command = [self.python, "-m", "images.serve", "--engine", backend.engine, "--model", "model"]
         command += ["--host", self.host, "--port", str(port)]
-        for name in ("max_input_tokens", "max_output_tokens", "device", "dtype"):
+        for name in ("max_input_tokens", "max_output_tokens", "device", "dtype", "gpus"):
             if backend.runtime.get(name) is not None:
                 command += [f"--{name.replace('_', '-')}", str(backend.runtime[name])]
         policy = self.policy

@@ -8,6 +8,7 @@ import uvicorn
 
 from images.gateway.app import create_app
 from llmops_assets.privacy.masking import mask_text
+from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
 
@@ -22,7 +23,8 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # The thread that masks and writes the log gives way to the event loop after this long, instead of 5 ms.
     sys.setswitchinterval(0.0005)
-    app = create_app(Catalog(settings.catalog), lambda text: mask_text(text)[0])
+    rating = load_policy(settings.policy_file).experiments.rating
+    app = create_app(Catalog(settings.catalog), lambda text: mask_text(text)[0], scale=(rating.low, rating.high))
     # On SIGTERM new connections are refused and what is in flight is answered, then the log is written out.
     uvicorn.run(app, host=a.host, port=a.port, access_log=False, server_header=False, timeout_graceful_shutdown=30)
 

@@ -49,8 +49,16 @@ class Gateway:
     One process serves all requests: limits and counters are its own, so a second process would double them.
     """
 
-    def __init__(self, catalog: Catalog, mask: Callable[[str], str], *, read_seconds: float = 300.0) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        mask: Callable[[str], str],
+        *,
+        read_seconds: float = 300.0,
+        scale: tuple[int, int] = (1, 5),
+    ) -> None:
         self.catalog = catalog
+        self.scale = scale
         self.mask = mask
         self.read_seconds = read_seconds
         self.table = RouteTable()
@@ -145,14 +153,15 @@ class Gateway:
         return JSONResponse({"object": "list", "data": data})
 
     async def feedback(self, request: Request) -> Response:
-        """POST /v1/feedback: {request_id, rating 1..5, comment?, user?} on an answer."""
+        """POST /v1/feedback: {request_id, rating, comment?, user?} on an answer."""
         try:
             body = await read_json(request)
             request_id, rating, comment = body.get("request_id"), body.get("rating"), body.get("comment")
             if not isinstance(request_id, str) or not request_id:
                 raise ApiError(400, "`request_id` should be that of an answer's x-request-id", param="request_id")
-            if not isinstance(rating, int) or isinstance(rating, bool) or not 1 <= rating <= 5:
-                raise ApiError(400, "`rating` should be a whole number from 1 to 5", param="rating")
+            low, high = self.scale
+            if not isinstance(rating, int) or isinstance(rating, bool) or not low <= rating <= high:
+                raise ApiError(400, f"`rating` should be a whole number from {low} to {high}", param="rating")
             if comment is not None and not (isinstance(comment, str) and len(comment) <= 4000):
                 raise ApiError(400, "`comment` should be a text of at most 4000 characters", param="comment")
             user = body.get("user")
@@ -394,9 +403,14 @@ def _exposure(
     )
 
 
-def create_app(catalog: Catalog, mask: Callable[[str], str], *, read_seconds: float = 300.0) -> Starlette:
-    """The gateway as an ASGI application over a catalog; `mask` replaces personal data in what is logged."""
-    gateway = Gateway(catalog, mask, read_seconds=read_seconds)
+def create_app(
+    catalog: Catalog, mask: Callable[[str], str], *, read_seconds: float = 300.0, scale: tuple[int, int] = (1, 5)
+) -> Starlette:
+    """The gateway as an ASGI application over a catalog.
+
+    `mask` replaces personal data in what is logged; `scale` is the lowest and the highest rating that is taken.
+    """
+    gateway = Gateway(catalog, mask, read_seconds=read_seconds, scale=scale)
     return Starlette(
         routes=[
             Path("/v1/chat/completions", gateway.chat, methods=["POST"]),

@@ -15,6 +15,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--device", default="cpu", help="cpu, or what torch calls a device")
+    parser.add_argument("--gpus", type=int, default=1, help="that vLLM spreads the model over")
     parser.add_argument("--dtype", default="auto", help="auto: that of the weights")
     parser.add_argument("--max-input-tokens", type=int, help="of a prompt; left out: what fits")
     parser.add_argument("--max-output-tokens", type=int, help="of an answer; left out: what fits")
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
             limits,
             device=a.device,
             dtype=a.dtype,
+            gpus=a.gpus,
             drain_seconds=a.drain_seconds,
         )
         # The same process goes on as vLLM: its pid and its session stay what was recorded.

@@ -54,7 +54,16 @@ def model_config(folder: Path) -> dict:
 
 
 def vllm_command(
-    python: str, model: str, host: str, port: int, limits: Limits, *, device: str, dtype: str, drain_seconds: int
+    python: str,
+    model: str,
+    host: str,
+    port: int,
+    limits: Limits,
+    *,
+    device: str,
+    dtype: str,
+    drain_seconds: int,
+    gpus: int = 1,
 ) -> list[str]:
     """The command line of vLLM's OpenAI-compatible server, run by the Python of vLLM's own environment.
 
@@ -67,6 +76,8 @@ def vllm_command(
     command += ["--override-generation-config", '{"temperature": 0.0}']
     # By default vLLM aborts what is in flight when it is told to stop.
     command += ["--shutdown-timeout", str(drain_seconds), "--disable-uvicorn-access-log"]
+    if gpus > 1:
+        command += ["--tensor-parallel-size", str(gpus)]
     if device == "cpu":
         command += ["--dtype", "float32" if dtype == "auto" else dtype, "--enforce-eager"]
     elif dtype != "auto":

@@ -19,6 +19,8 @@ def deploy(
     from llmops_assets.specs.deployment import DeploymentSpec
 
     spec, since = load_checked(file, DeploymentSpec), now()
+    for note in spec.notes():
+        out.print(f"note: {note}")
     wanted = want_endpoint(wiring(), actor(), spec)
     out.print(f"wanted: endpoint {wanted.endpoint}, revision {wanted.revision}, model {wanted.model_ref}")
     if wait:

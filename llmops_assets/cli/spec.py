@@ -16,14 +16,16 @@ def validate(files: Annotated[list[Path], typer.Argument(metavar="FILE…")], js
 
     Example: `llmops spec validate examples/specs/*.yaml`
     """
-    from llmops_assets.specs.files import validate_file
+    from llmops_assets.specs.files import read_checked
 
     policy = wiring().policy
-    faults = {str(path): validate_file(path, policy) for path in files}
+    read = {str(path): read_checked(path, policy) for path in files}
+    faults = {file: found for file, (_, found) in read.items()}
+    notes = {file: spec.notes() if spec and not found else [] for file, (spec, found) in read.items()}
     if json:
         print_json(
             [
-                {"file": file, "valid": not found, "faults": [fault.as_dict() for fault in found]}
+                {"file": file, "valid": not found, "faults": [fault.as_dict() for fault in found], "notes": notes[file]}
                 for file, found in faults.items()
             ]
         )
@@ -33,5 +35,7 @@ def validate(files: Annotated[list[Path], typer.Argument(metavar="FILE…")], js
                 print_faults(found)
             else:
                 out.print(f"{file}: valid")
+                for note in notes[file]:
+                    out.print(f"  note: {note}")
     if any(faults.values()):
         raise typer.Exit(int(Exit.INVALID))

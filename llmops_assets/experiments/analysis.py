@@ -43,6 +43,8 @@ class Plan:
     srm_p: float
     slow_ms: float
     margins: Mapping[str, float]
+    scale: tuple[int, int] = (1, 5)
+    success_metric: str = "user_rating"
 
     @property
     def closes_at(self) -> datetime:
@@ -78,6 +80,8 @@ def plan_of(spec: ExperimentSpec, policy: ExperimentPolicy, started_at: datetime
         srm_p=policy.srm_p,
         slow_ms=policy.latency_threshold_ms,
         margins=margins,
+        scale=(policy.rating.low, policy.rating.high),
+        success_metric=spec.success_metric,
     )
 
 
@@ -96,7 +100,8 @@ class Arm:
     """What happened on one arm.
 
     users: distinct users exposed; closed_users: those whose rating window is over; rated_users: those of them who
-    rated; ratings: how often each rating 1…5 was given; shares are of requests, times in milliseconds.
+    rated; ratings: how often each rating of the scale was given, the lowest first; shares are of requests, times in
+    milliseconds.
     """
 
     model: str
@@ -168,6 +173,7 @@ class Analysis:
     inconstant_users: int
     other_requests: int
     foreign_ratings: int
+    ratings_off_scale: int = 0
 
     @property
     def rated_users(self) -> int:
@@ -202,8 +208,8 @@ def analyse(
     exposures: columns request_id, at, phase, variant, user, status, error, latency_ms; feedback: request_id, at, user,
     rating; phases: the route table of each phase. The arm is the model that the user was assigned, also where another
     one had to answer: leaving out what a model failed to answer would flatter it. Not counted, but reported: requests
-    assigned to other models, ratings by another user than the one who asked, and users who were assigned both models
-    within one phase. Exposures after the end of the plan do not count at all.
+    assigned to other models, ratings by another user than the one who asked or off the policy's scale, and users who
+    were assigned both models within one phase. Exposures after the end of the plan do not count at all.
 
     The user is the unit. A user's ratings count once the window after the first exposure is over, and only those given
     within it; of several ratings of one answer the last counts.
@@ -231,7 +237,8 @@ def analyse(
         .with_columns((pl.col("first_at") + plan.rating_window).alias("closes_at"))
     )
     rows = exposed.join(users.select("user", "code", "closes_at"), on="user", how="inner", maintain_order="left")
-    rated, foreign = _ratings(rows, feedback, now)
+    in_scale = feedback.filter(pl.col("rating").is_between(*plan.scale))
+    rated, foreign = _ratings(rows, in_scale, now)
     totals = _totals(rated.group_by("code", "phase", "arm").agg(pl.col("rating").sum(), pl.len().alias("count")))
     effect = inference.stratified_difference(totals, LEAST_USERS)
     return Analysis(
@@ -248,6 +255,7 @@ def analyse(
         inconstant_users=inconstant.height,
         other_requests=in_time.height - exposed.height,
         foreign_ratings=foreign,
+        ratings_off_scale=feedback.height - in_scale.height,
     )
 
 
@@ -409,7 +417,7 @@ def _arm(rows: pl.DataFrame, rated: pl.DataFrame, index: int, plan: Plan, now: d
         closed_users=own.filter(pl.col("closes_at") <= now)["code"].n_unique(),
         rated_users=ratings["code"].n_unique(),
         requests=own.height,
-        ratings=tuple(int(counts.get(r, 0)) for r in range(1, 6)),
+        ratings=tuple(int(counts.get(r, 0)) for r in range(plan.scale[0], plan.scale[1] + 1)),
         mean_rating=ratings["rating"].mean(),
         slow_share=own["slow"].cast(pl.Float64).mean(),
         failed_share=own["failed"].cast(pl.Float64).mean(),

@@ -35,6 +35,8 @@ def figures(analysis: Analysis) -> dict[str, Any]:
             "alpha": plan.alpha,
             "srm_p": plan.srm_p,
             "slow_ms": plan.slow_ms,
+            "success_metric": plan.success_metric,
+            "scale": list(plan.scale),
         },
         "arms": {
             name: {
@@ -78,6 +80,7 @@ def figures(analysis: Analysis) -> dict[str, Any]:
             "users_with_both_models": analysis.inconstant_users,
             "requests_to_other_models": analysis.other_requests,
             "ratings_by_other_users": analysis.foreign_ratings,
+            "ratings_off_the_scale": analysis.ratings_off_scale,
         },
     }
 
@@ -155,17 +158,19 @@ def sequence_plot(analysis: Analysis) -> "Figure":
 def ratings_plot(analysis: Analysis) -> "Figure":
     """How often each rating was given on each arm, as shares."""
     fig, ax = plots.figure()
+    low, high = analysis.plan.scale
+    scale = np.arange(low, high + 1)
     for index, (name, arm) in enumerate(zip(ARMS, analysis.arms, strict=True)):
         counts = np.array(arm.ratings, dtype=float)
         shares = counts / counts.sum() if counts.sum() else counts
         ax.bar(
-            np.arange(1, 6) + (index - 0.5) * 0.38,
+            scale + (index - 0.5) * 0.38,
             shares,
             width=0.36,
             color=plots.PALETTE[index],
             label=f"{name}: {plots.label(arm.model)} ({int(counts.sum()):,} ratings)",
         )
-    ax.set_xticks(range(1, 6))
+    ax.set_xticks(scale)
     # Room for the legend above the highest bar.
     ax.set_ylim(0, 1.35 * max(ax.dataLim.y1, 0.1))
     ax.legend(frameon=False, loc="upper left")

@@ -15,6 +15,7 @@ from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.registry import QuantizedModelRecord, RegisteredModelRecord
 from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.registry import compare_report
+from llmops_assets.registry.capacity import RegistryFull, capacity
 from llmops_assets.registry.card import CardFacts, model_card
 from llmops_assets.registry.compare import compare
 from llmops_assets.registry.compared_model import compared_model_of
@@ -80,6 +81,16 @@ def registered_model(
         assert_not_affected(catalog, cell=cell, content_hash=merged.content_hash)
     except ModelAffected as error:
         raise dg.Failure(f"{cell} is not registered: {error}", allow_retries=False) from error
+    room = capacity(
+        spec.output.artifact_name,
+        tracking.models(spec.output.artifact_name),
+        merged.content_hash,
+        policy.limits.model_versions,
+    )
+    if not room.passed:
+        raise dg.Failure(f"{cell} is not registered: {room.text}.", allow_retries=False)
+    if room.text:
+        context.log.warning(room.text)
     splits = records.load(SplitsRecord, plan.dataset)
     name, card = spec.output.artifact_name, Path(plan.model_dir) / "evaluation" / plan.recipe / "README.md"
     tags = {
@@ -143,6 +154,7 @@ def registered_model(
         metadata={
             "model": record.ref,
             "version": version,
+            "versions of this model": len(tracking.models(name)),
             "state": entry.state,
             "aliases": ", ".join(entry.aliases) or "none",
             "gate": gate.text,
@@ -200,15 +212,19 @@ def quantized_model(
     kept = {m.scheme: m for m in known.models} if known and known.model_hash == merged.content_hash else {}
     base = records.find(RegisteredModelRecord, cell)
     original = Original(plan, merged, evaluation, records.load(SplitsRecord, plan.dataset))
-    compression = CompressionContext(store, artifacts, trainer, engines, policy, settings, context)
+    forms = CompressionContext(store, artifacts, trainer, engines, policy, settings, context)
     for scheme in config.schemes or policy.registry.compression.schemes:
         context.log.info("compressing to %s", scheme)
         try:
-            one = make_form(scheme, original, compression)
+            one = make_form(scheme, original, forms)
         except EngineError as error:
             raise dg.Failure(f"{cell} was not compressed to {scheme}: {error}", allow_retries=False) from error
         if one.passed and base is not None:
-            one = one.model_copy(update={"model_ref": register_form(one, base, tracking, catalog)})
+            try:
+                ref = register_form(one, base, tracking, catalog, policy.limits.model_versions)
+            except RegistryFull as error:
+                raise dg.Failure(f"{cell} as {scheme} is not registered: {error}", allow_retries=False) from error
+            one = one.model_copy(update={"model_ref": ref})
         kept[scheme] = one
         # Kept at once: another scheme may fail, and this one was made.
         record = QuantizedModelRecord(

@@ -13,6 +13,7 @@ from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.registry import CompressedModel, RegisteredModelRecord
 from llmops_assets.records.training import MergedModelRecord, PlanRecord
 from llmops_assets.registry import compression
+from llmops_assets.registry.capacity import RegistryFull, capacity
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
@@ -41,7 +42,7 @@ class Original:
 
 @dataclass(frozen=True)
 class CompressionContext:
-    """What makes and evaluates a form. `context` is Dagster's, or None for a plain child process."""
+    """What makes and evaluates a form. `dagster` is Dagster's context, or None for a plain child process."""
 
     store: DatasetStore
     artifacts: Artifacts
@@ -49,17 +50,17 @@ class CompressionContext:
     engines: Engines
     policy: Policy
     settings: Settings
-    context: Any | None = None
+    dagster: Any | None = None
 
 
-def make_form(scheme: str, original: Original, compression: CompressionContext) -> CompressedModel:
+def make_form(scheme: str, original: Original, context: CompressionContext) -> CompressedModel:
     """The model of `scheme`, made or found whole, with what it lost against the original on the same items.
 
     Raises EngineError when the engine is missing or fails.
     """
-    plan, merged, policy, keys = original.plan, original.merged, compression.policy, compression.artifacts.keys
+    plan, merged, policy, keys = original.plan, original.merged, context.policy, context.artifacts.keys
     spec = TrainJobSpec.model_validate(plan.spec)
-    folder, facts = _compress(scheme, plan, merged, compression.engines, policy, compression.settings, keys)
+    folder, facts = _compress(scheme, plan, merged, context.engines, policy, context.settings, keys)
     answers = Path(plan.model_dir) / "evaluation" / plan.recipe / f"answers-{scheme}.jsonl"
     on_gpu = spec.resources.gpus > 0
     digest = folders.content_hash(folder)
@@ -69,12 +70,12 @@ def make_form(scheme: str, original: Original, compression: CompressionContext) 
         identity=Identity(plan.dataset, plan.recipe, plan.training_key),
         spec=spec,
         tuned=Model(str(folder), digest, **run_with),
-        test=Rows(splits.type, compression.store.read(splits.manifests["test"]), cluster_by=splits.group_by),
+        test=Rows(splits.type, context.store.read(splits.manifests["test"]), cluster_by=splits.group_by),
         suites={},
         answers=answers,
-        cache=compression.artifacts.path("answers"),
-        worker=compression.trainer,
-        context=compression.context,
+        cache=context.artifacts.path("answers"),
+        worker=context.trainer,
+        context=context.dagster,
         policy=policy.evaluation,
     )
     evaluated = evaluate(case)
@@ -139,8 +140,13 @@ def _compress(
     return folder, facts
 
 
-def register_form(one: CompressedModel, base: RegisteredModelRecord, tracking: Tracking, catalog: Catalog) -> str:
-    """A version of `<name>-<scheme>`, as a draft: a person decides whether less memory is worth what was lost."""
+def register_form(
+    one: CompressedModel, base: RegisteredModelRecord, tracking: Tracking, catalog: Catalog, most_versions: int
+) -> str:
+    """A version of `<name>-<scheme>`, as a draft: a person decides whether less memory is worth what was lost.
+
+    Raises RegistryFull where there are `most_versions` already.
+    """
     tags = {
         "dataset": base.dataset,
         "recipe": base.recipe,
@@ -152,6 +158,9 @@ def register_form(one: CompressedModel, base: RegisteredModelRecord, tracking: T
         "card": base.card,
     }
     name = f"{base.name}-{one.scheme}"
+    room = capacity(name, tracking.models(name), one.content_hash, most_versions)
+    if not room.passed:
+        raise RegistryFull(room.text)
     version = tracking.register(name, one.path, base.mlflow_run_id, tags, f"{base.ref} as {one.explanation}")
     ref = f"{name}@{version}"
     if "state" not in tracking.version(ref).tags:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.policy import Policy, verify_family
 from resources.catalog import Catalog
 from resources.gateway import GatewayAdmin, GatewayError
+from resources.gpus import Device, discover
 from resources.model_server import Answer, ModelServers, ServerError, new_backend
 
 _DRAIN_SECONDS = 30.0
@@ -63,7 +64,32 @@ class Outcome:
     left: list[str] = field(default_factory=list)
 
 
-def admit(model: RegisteredModelRecord, state: str, spec: DeploymentSpec, policy: Policy) -> None:
+def device_reasons(spec: DeploymentSpec, devices: Sequence[Device]) -> list[str]:
+    """Why `devices` are not enough for one replica of `spec`; none for an endpoint on the CPU.
+
+    A GPU whose memory is not known is not refused for it.
+    """
+    wanted, least = spec.resources.gpus, spec.resources.gpu_memory_gb
+    if wanted == 0:
+        return []
+    gpus = [device for device in devices if device.kind == "cuda"]
+    if len(gpus) < wanted:
+        return [f"resources.gpus asks for {wanted}, and this machine has {len(gpus)}: lower it, or 0 for the CPU"]
+    known = [device for device in gpus if device.memory_bytes]
+    small = [device for device in known if least is not None and device.memory_bytes < least * 10**9]
+    if len(gpus) - len(small) >= wanted:
+        return []
+    found = ", ".join(f"{device.name} with {device.memory_bytes / 10**9:.0f} GB" for device in small)
+    return [f"resources.gpu_memory_gb asks for {least} GB on each of {wanted} GPUs, and here are: {found}"]
+
+
+def admit(
+    model: RegisteredModelRecord,
+    state: str,
+    spec: DeploymentSpec,
+    policy: Policy,
+    find_devices: Callable[[], Sequence[Device]] = discover,
+) -> None:
     """Check that a registered model may be served as `spec` wants; raise NotAdmitted with every reason why not.
 
     `state` is the model's in the registry: draft, approved, staging, production or archived. A model that its gate
@@ -84,6 +110,8 @@ def admit(model: RegisteredModelRecord, state: str, spec: DeploymentSpec, policy
         reasons.append("serve_target RAG needs a vector database, which this installation does not serve yet")
     if spec.load_mode != "merged":
         reasons.append("load_mode base+adapter cannot be served: the registry holds merged models")
+    if spec.resources.gpus:
+        reasons += device_reasons(spec, find_devices())
     config = Path(model.path) / "config.json"
     if not config.is_file():
         reasons.append(f"the registry says that {model.ref} lies in {model.path}, but there is no model")
@@ -111,6 +139,8 @@ def target_of(spec: DeploymentSpec, model: RegisteredModelRecord) -> Target:
             "device": "cpu" if spec.resources.gpus == 0 else "cuda",
             # As the evaluation loads it: on the CPU in full precision, whatever the weights were saved in.
             "dtype": "float32" if spec.resources.gpus == 0 else "auto",
+            # Left out where it is one: the ids of backends are made of what stands here.
+            **({"gpus": spec.resources.gpus} if spec.resources.gpus > 1 and spec.engine == "vllm" else {}),
         },
         replicas=spec.replicas.min,
         share=split.new if spec.rollout.strategy == "canary" and split is not None else 100,

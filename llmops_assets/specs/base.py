@@ -127,6 +127,10 @@ class Spec(Part):
         """Yield (field path, message, hint) for each rule across fields that `view` breaks."""
         yield from ()
 
+    def notes(self) -> list[str]:
+        """What of this valid spec is set aside, field by field: it is said wherever the spec is taken."""
+        return []
+
     @classmethod
     def readable(cls, data: Mapping[str, Any], error: ValidationError) -> View:
         """What of `data` can be read although validating it raised `error`."""

@@ -14,7 +14,9 @@ class ServeResources(Part):
     """What every replica of a model server gets."""
 
     gpus: Int = Field(ge=0, description="GPUs a replica; 0 serves on the CPU.")
-    gpu_memory_gb: Int | None = Field(default=None, ge=1, description="Memory that each GPU must have.")
+    gpu_memory_gb: Int | None = Field(
+        default=None, ge=1, description="Memory that each GPU must have, in 10⁹ bytes; ignored where gpus is 0."
+    )
 
 
 class Runtime(Part):
@@ -26,10 +28,10 @@ class Runtime(Part):
 
 
 class Replicas(Part):
-    """How many servers of a model run."""
+    """Servers of the same model beside each other."""
 
-    min: Int = Field(default=1, ge=1)
-    max: Int = Field(default=1, ge=1)
+    min: Int = Field(default=1, ge=1, description="Started with the endpoint.")
+    max: Int = Field(default=1, ge=1, description="For an autoscaler; without one it is noted and ignored.")
 
 
 class TrafficSplit(Part):
@@ -74,6 +76,21 @@ class DeploymentSpec(Spec):
         """The version or the alias after the ``@``."""
         return self.model_ref.partition("@")[2]
 
+    def notes(self) -> list[str]:
+        """What of this spec is set aside."""
+        found = []
+        gpus, replicas = self.resources.gpus, self.replicas
+        if gpus == 0 and self.resources.gpu_memory_gb is not None:
+            found.append("resources.gpu_memory_gb is ignored: gpus is 0, so the CPU serves")
+        if gpus > 1 and self.engine == "transformers":
+            found.append(f"resources.gpus: transformers serves on one GPU of the {gpus}; engine: vllm uses them all")
+        if replicas.max > replicas.min:
+            found.append(
+                f"replicas.max is ignored: nothing here adds replicas under load, {replicas.min} (replicas.min) are "
+                "started"
+            )
+        return found
+
     @classmethod
     def complete(cls, data: dict[str, Any]) -> None:
         if data.get("endpoint") is None:
@@ -91,8 +108,6 @@ class DeploymentSpec(Spec):
             yield "load_mode", "production serves merged models only", "Write load_mode: merged"
         if mode == "base+adapter" and view.get("engine", str) == "transformers":
             yield "engine", "transformers serves no adapters beside their base", "Write engine: vllm, or load merged"
-        if view.get("resources.gpus", int) == 0 and view.get("resources.gpu_memory_gb") is not None:
-            yield "resources.gpu_memory_gb", "has no effect where gpus is 0", "Remove it, or ask for GPUs"
         low, high = view.get("replicas.min", int) or 1, view.get("replicas.max", int) or 1
         if low > high:
             yield "replicas.max", f"{high} is less than replicas.min {low}", "Make it at least replicas.min"

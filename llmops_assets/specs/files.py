@@ -39,7 +39,12 @@ def load_spec(path: Path | str, policy: Policy | None = None, role: str | None =
 
 def validate_file(path: Path | str, policy: Policy, role: str | None = None) -> list[SpecFault]:
     """Every fault of the spec in a file, with its field path and, where it can be told, its line; empty when valid."""
-    return _read_spec(Path(path), policy, role)[1]
+    return read_checked(path, policy, role)[1]
+
+
+def read_checked(path: Path | str, policy: Policy, role: str | None = None) -> tuple[Spec | None, list[SpecFault]]:
+    """The spec in a file, None where it cannot be read at all, and every fault of it."""
+    return _read_spec(Path(path), policy, role)
 
 
 def _read_spec(path: Path, policy: Policy | None, role: str | None) -> tuple[Spec | None, list[SpecFault]]:

@@ -213,10 +213,16 @@ class DatasetPolicy(Part):
 
 
 class RatingScale(Part):
-    """The lowest and the highest rating that a user may give."""
+    """The ratings that users may give: the gateway takes no other, and an A/B test counts no other."""
 
-    low: Int
-    high: Int
+    low: Int = Field(default=1, ge=1, le=5)
+    high: Int = Field(default=5, ge=1, le=5)
+
+    @model_validator(mode="after")
+    def _has_two(self) -> "RatingScale":
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} should be less than high {self.high}: one rating alone says nothing")
+        return self
 
 
 class Guardrail(Part):

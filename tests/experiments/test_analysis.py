@@ -1,5 +1,6 @@
 """What counts for an A/B test, and for whom: windows, late and foreign ratings, phases, failovers, guardrails."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import polars as pl
@@ -7,6 +8,7 @@ import pytest
 
 from llmops_assets.experiments.analysis import FAILED, SLOW, Analysis, analyse, path
 from llmops_assets.experiments.inference import ratio
+from llmops_assets.experiments.report import ratings_plot
 from tests.experiments.traffic import CONTROL, START, TREATMENT, plan, routes, traffic
 
 LATER = START + timedelta(hours=40)
@@ -203,6 +205,16 @@ def test_what_a_caller_did_wrong_is_nobodys_failure(status: int) -> None:
     alone = look(exposures.filter(pl.col("variant") == 0).vstack(of_callers), feedback)
     assert alone.arms[1].failed_share is None and alone.arms[1].requests == of_callers.height
     assert not alone.arms[1].last_failed
+
+
+def test_a_rating_off_the_policys_scale_is_reported_and_not_counted() -> None:
+    exposures, feedback = traffic(80, response_rate=1.0)
+    off = feedback.filter(pl.col("rating") > 3).height
+    analysis = analyse(exposures, feedback, replace(plan(), scale=(1, 3)), {1: routes()}, LATER)
+    assert off and analysis.ratings_off_scale == off
+    assert [len(arm.ratings) for arm in analysis.arms] == [3, 3]
+    assert sum(sum(arm.ratings) for arm in analysis.arms) == feedback.height - off
+    assert ratings_plot(analysis).axes[0].get_xticks().tolist() == [1, 2, 3]
 
 
 def test_response_rates_are_told_per_arm() -> None:

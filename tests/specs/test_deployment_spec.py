@@ -90,7 +90,7 @@ def test_replicas_are_a_range():
 
 def test_no_gpu_means_the_cpu():
     assert deployment_faults(resources={"gpus": 0}) == []
-    assert deployment_faults(resources={"gpus": 0, "gpu_memory_gb": 80}) == ["resources.gpu_memory_gb"]
+    assert deployment_faults(resources={"gpus": 0, "gpu_memory_gb": 80}) == []
     assert deployment_faults(resources={"gpus": -1}) == ["resources.gpus"]
 
 
