@@ -5,7 +5,7 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -248,6 +248,9 @@ def _lock_key(name: str) -> int:
 @contextmanager
 def _advisory_lock(engine: sa.Engine, name: str, timeout: float) -> Iterator[None]:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        # Its own, closed for good at the end: no other is waited for while this one is held, and whatever happens in
+        # between, the lock goes with the connection.
+        connection.detach()
         key = {"key": _lock_key(name)}
         deadline = time.monotonic() + timeout
         pause = 0.01
@@ -259,11 +262,9 @@ def _advisory_lock(engine: sa.Engine, name: str, timeout: float) -> Iterator[Non
         try:
             yield
         finally:
-            try:
+            # The server is slow to notice that a connection ended. One that broke has lost the lock already.
+            with suppress(exc.DBAPIError):
                 connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), key)
-            except exc.DBAPIError:
-                # The lock went with the connection; a broken one must not go back into the pool.
-                connection.invalidate()
 
 
 @contextmanager
