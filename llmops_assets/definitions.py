@@ -1,5 +1,7 @@
 """Where assets, checks, resources and sensors meet."""
 
+from typing import Any
+
 import dagster as dg
 
 from llmops_assets.datasets import assets as dataset_assets
@@ -51,19 +53,21 @@ def build(settings: Settings) -> dg.Definitions:
                 experiment_checks,
             ]
         ),
-        resources={
-            "settings": settings,
-            "policy": w.policy,
-            "catalog": w.catalog,
-            "records": w.records,
-            "artifacts": w.artifacts,
-            "store": w.store,
-            "tracking": w.tracking,
-            "trainer": w.trainer(pipes_client(settings)),
-            "servers": w.servers,
-            "gateway": w.gateway,
-            "engines": w.engines,
-        },
+        resources=described(
+            {
+                "settings": settings,
+                "policy": w.policy,
+                "catalog": w.catalog,
+                "records": w.records,
+                "artifacts": w.artifacts,
+                "store": w.store,
+                "tracking": w.tracking,
+                "trainer": w.trainer(pipes_client(settings)),
+                "servers": w.servers,
+                "gateway": w.gateway,
+                "engines": w.engines,
+            }
+        ),
         sensors=[
             datasets.make(interval),
             suites.make(interval),
@@ -80,6 +84,27 @@ def build(settings: Settings) -> dg.Definitions:
         # Heavy work is in child processes already; a spawned step would cost seconds of imports.
         executor=dg.in_process_executor,
     )
+
+
+RESOURCES = {
+    "settings": "Where this installation keeps things and listens: the variables LLMOPS_… (docs/settings.md).",
+    "policy": "What is allowed: model families, images, gates, limits. LLMOPS_POLICY_FILE names another one.",
+    "catalog": "The database of datasets, wanted trainings and endpoints, experiments, traffic and the audit log.",
+    "records": "What each asset left behind for those after it: one JSON document a partition.",
+    "artifacts": "The root of all files that assets write; encrypted at rest where a key is set.",
+    "store": "Dataset versions: immutable manifests over content-addressed Parquet chunks.",
+    "tracking": "MLflow: training runs with their figures, and the model registry.",
+    "trainer": "Runs the worker (images/train) in a child process, a container or a pod, and leases it a GPU.",
+    "servers": "Starts, watches and stops the model servers behind the endpoints.",
+    "gateway": "Changes what the gateway routes, waits until it does, and asks it.",
+    "engines": "Environments of their own for what does not fit into ours: vLLM, Axolotl, llm-compressor.",
+}
+"""What each resource is, for Dagster's page of resources."""
+
+
+def described(values: dict[str, Any]) -> dict[str, dg.ResourceDefinition]:
+    """Plain objects as resources that Dagster shows with their description; KeyError for one without."""
+    return {name: dg.ResourceDefinition.hardcoded_resource(value, RESOURCES[name]) for name, value in values.items()}
 
 
 def pipes_client(settings: Settings) -> dg.PipesClient:

@@ -54,12 +54,40 @@ def due(instance: dg.DagsterInstance, cursor=None) -> tuple[dict[str, set[str]],
     return found, result.cursor
 
 
+GROUPS = {
+    "datasets": {"question_answers", "dataset", "quality_report", "clean_dataset", "splits"},
+    "training": {"recipe", "training_request", "training_plan", "adapter", "merged_model", "study"},
+    "evaluation": {"evaluation", "registered_model", "quantized_model"},
+    "serving": {"deployment", "drift_report", "ab_report"},
+}
+
+
+def test_assets_stand_in_the_groups_of_the_design():
+    graph = defs.resolve_asset_graph()
+    found: dict[str, set[str]] = {}
+    for key in graph.get_all_asset_keys():
+        found.setdefault(graph.get(key).group_name, set()).add(key.to_user_string())
+    assert found == GROUPS
+
+
+def test_reports_that_somebody_waits_for_say_when_they_are_stale():
+    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+    assert {name for name, spec in specs.items() if spec.freshness_policy} == {"drift_report", "ab_report"}
+
+
+def test_every_resource_says_what_it_is():
+    resources = defs.get_repository_def().get_top_level_resources()
+    assert resources
+    for name, resource in resources.items():
+        assert resource.description and len(resource.description) > 30, name
+
+
 def test_every_asset_says_what_it_is():
     graph = defs.resolve_asset_graph()
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
         assert node.description and node.owners and node.kinds, key
-        assert node.group_name in {"datasets", "training", "serving"}, key
+        assert node.group_name in GROUPS, key
         assert node.partitions_def is not None, key
 
 

@@ -34,7 +34,7 @@ from resources.trainer import Trainer
 
 
 @dg.asset(
-    group_name="training",
+    group_name="evaluation",
     partitions_def=trainings,
     deps=["merged_model"],
     kinds={"python", "pytorch", "mlflow"},

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -24,6 +24,8 @@ from resources.records import Records
     kinds={"polars", "scipy"},
     owners=["team:ml"],
     code_version="1",
+    # Whoever runs a test waits for its decision; a report that nobody renewed for a day is no decision's ground.
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=3), warn_window=timedelta(days=1)),
     description="An A/B test as far as it is: users, ratings and guardrails of both models, a confidence sequence that "
     "may be looked at at any time, and the decision. A decision is final: it is written into the catalog once, with "
     "the figures it was made on, and later data never take it back.",

@@ -37,7 +37,7 @@ RELEASE_CHECKS_IGNORED = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("
 
 
 @dg.asset(
-    group_name="training",
+    group_name="evaluation",
     partitions_def=trainings,
     deps=["evaluation"],
     kinds={"mlflow"},
@@ -177,7 +177,7 @@ class QuantizationConfig(dg.Config):
 
 
 @dg.asset(
-    group_name="training",
+    group_name="evaluation",
     partitions_def=trainings,
     deps=["merged_model", "evaluation"],
     kinds={"python", "pytorch", "mlflow"},

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,8 @@ def _deployment_metadata(
     kinds={"polars", "scipy"},
     owners=["team:ml"],
     code_version="1",
+    # It is asked for every 500 requests. An endpoint that users still talk to and nobody looked at for a week is odd.
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=14), warn_window=timedelta(days=7)),
     description="The last questions to an endpoint against the training questions of the model that most users get: "
     "length, Hangul, new 3-grams, each with its PSI and Kolmogorov-Smirnov distance; and the mean rating.",
 )
