@@ -3,9 +3,9 @@
 Run `python -m examples.expressway.generate FOLDER` to look at it.
 """
 
+import argparse
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,14 @@ def write(folder: Path, seed: int = 7) -> Planted:
     )
 
 
+def folder_named(module: str, description: str | None) -> Path:
+    """The folder on the command line of `python -m module`; prints help and errors as any command does."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="Made where it is not there yet.")
+    return parser.parse_args().folder
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m examples.expressway.generate FOLDER")
-    print(write(Path(sys.argv[1])).model_dump_json(indent=2))
+    print(write(folder_named("examples.expressway.generate", __doc__)).model_dump_json(indent=2))

@@ -6,12 +6,11 @@ preferences are learned by what the spec `sft` makes of one: it shows the way th
 
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
 from examples.expressway import conversations, documents
-from examples.expressway.generate import CONVERSATIONS
+from examples.expressway.generate import CONVERSATIONS, folder_named
 from examples.expressway.tables import intents
 from llmops_assets.specs.training import TrainJobSpec
 
@@ -156,7 +155,5 @@ def _bases(folder: Path, texts: list[str]) -> dict[str, Path]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m examples.expressway.jobs FOLDER")
-    for name, path in write(Path(sys.argv[1])).items():
+    for name, path in write(folder_named("examples.expressway.jobs", __doc__)).items():
         print(f"{name:12} {path}")

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 
+from llmops_assets.evaluation.figures import FREE_TEXT
 from llmops_assets.evaluation.gate import interval, judge_gate
 from llmops_assets.evaluation.suites import TEST
-from llmops_assets.records.evaluation import Difference, EvaluationRecord
+from llmops_assets.records.evaluation import Difference, EvaluationRecord, Metric
 from llmops_assets.specs.policy import EvaluationPolicy, Forgetting, Gate, Regression
 from llmops_assets.verdict import Verdict
 
@@ -56,19 +57,66 @@ def compare_with_base(record: EvaluationRecord, alpha: float = ALPHA) -> Verdict
         return Verdict(True, f"Nothing to compare with. {record.baseline}.")
     suite = TEST if TEST in record.versus_base else next(iter(record.versus_base))
     test = record.versus_base[suite]
+    others = [pair for name in FREE_TEXT if (pair := _both(record, suite, name)) is not None]
+    figures = dict(test) | {
+        f"{metric.name}, {model}": metric.value
+        for pair in others
+        for model, metric in zip(("tuned", "base"), pair, strict=True)
+    }
+    if others and not (test["only_tuned"] or test["only_base"] or test.get("both", 0)):
+        return _by_free_text(suite, others, figures)
     better = test["only_tuned"] > test["only_base"]
-    told = (
-        f"Of suite {suite}, {test['only_tuned']:.0f} items are right only with this model and {test['only_base']:.0f} "
-        f"only with its base (exact McNemar test, p = {test['p']:.2g})."
+    judge = record.judges.get(suite, "exact")
+    text = (
+        f"Accuracy (judge: {judge}) decides: of suite {suite}, {test['only_tuned']:.0f} items are right only with this "
+        f"model and {test['only_base']:.0f} only with its base (exact McNemar test, p = {test['p']:.2g})."
     )
+    if others:
+        text += f" Beside it, against the base: {_listed(others)}."
     if better and test["p"] < alpha:
-        return Verdict(True, told, dict(test))
+        return Verdict(True, text, figures)
     advice = (
         "More items would tell: the difference may be chance."
         if better
-        else "Training made it no better: look at the loss curve, and at what the base answers already."
+        else "By accuracy, training made it no better: look at the loss curve, and at what the base answers already."
     )
-    return Verdict(False, f"{told} {advice}", dict(test))
+    return Verdict(False, f"{text} {advice}", figures)
+
+
+def _both(record: EvaluationRecord, suite: str, name: str) -> tuple[Metric, Metric] | None:
+    """One figure of the model and of its base; None where it was not measured of both."""
+    tuned, base = record.metric(suite, name), record.metric(suite, name, "base")
+    return (tuned, base) if tuned is not None and base is not None else None
+
+
+def _by_free_text(suite: str, pairs: Sequence[tuple[Metric, Metric]], figures: dict[str, float]) -> Verdict:
+    """Where no answer of either model is right word by word: by the first figure of free texts, and its intervals."""
+    tuned, base = pairs[0]
+    text = (
+        f"No answer to suite {suite} is right word by word, of this model or its base, so {tuned.name} decides: "
+        f"{interval(tuned, _digits(tuned))} against the base's {interval(base, _digits(base))}."
+    )
+    if len(pairs) > 1:
+        text += f" Beside it: {_listed(pairs[1:])}."
+    if tuned.low is not None and base.high is not None and tuned.low > base.high:
+        return Verdict(True, text, figures)
+    advice = (
+        "More items would tell: the difference may be chance."
+        if tuned.value > base.value
+        else f"By {tuned.name}, training made it no better: look at the loss curve, and at the answers of the base."
+    )
+    return Verdict(False, f"{text} {advice}", figures)
+
+
+def _listed(pairs: Sequence[tuple[Metric, Metric]]) -> str:
+    return ", ".join(
+        f"{tuned.name} {tuned.value:.{_digits(tuned)}f} to {base.value:.{_digits(base)}f}" for tuned, base in pairs
+    )
+
+
+def _digits(metric: Metric) -> int:
+    """Decimals of a figure: BLEU and chrF are of 100, the others of 1."""
+    return 1 if metric.name in ("bleu", "chrf") else 3
 
 
 def forgetting(record: EvaluationRecord, policy: Forgetting) -> Verdict:
@@ -81,12 +129,12 @@ def forgetting(record: EvaluationRecord, policy: Forgetting) -> Verdict:
     if not falls:
         return Verdict(True, f"The base was not asked the suites of general ability. {record.baseline}.", figures)
     beyond = [d for d in falls if -(d.high if policy.decided_by == "interval" else d.difference) > policy.max_fall]
-    told = "; ".join(_told(d) for d in beyond or falls)
+    changes = "; ".join(_change(d) for d in beyond or falls)
     if not beyond:
-        return Verdict(True, f"Nothing fell by more than {policy.max_fall:g}. {told}.", figures)
+        return Verdict(True, f"Nothing fell by more than {policy.max_fall:g}. {changes}.", figures)
     return Verdict(
         False,
-        f"General ability fell by more than {policy.max_fall:g}: {told}. The model is not registered. Train less "
+        f"General ability fell by more than {policy.max_fall:g}: {changes}. The model is not registered. Train less "
         "(fewer steps, a lower learning rate, LoRA instead of full weights), or mix general rows into the data.",
         figures,
     )
@@ -100,10 +148,12 @@ def regression(record: EvaluationRecord, policy: Regression) -> Verdict:
     figures: dict[str, float | int | str] = {"production": compared[0].ref, "alpha": policy.alpha}
     figures |= {f"p on {d.suite}": round(d.p, 6) for d in compared}
     worse = [d for d in compared if d.p < policy.alpha and d.only_other > d.only_tuned]
-    told = "; ".join(f"{_told(d)}, McNemar's p = {d.p:.2g} ({d.test})" for d in worse or compared)
+    changes = "; ".join(f"{_change(d)}, McNemar's p = {d.p:.2g} ({d.test})" for d in worse or compared)
     if not worse:
-        return Verdict(True, f"Not worse than {compared[0].ref} beyond chance. {told}.", figures)
-    text = f"Worse than {compared[0].ref}, which is in production: {told}. The report lists the answers that changed."
+        return Verdict(True, f"Not worse than {compared[0].ref} beyond chance. {changes}.", figures)
+    text = (
+        f"Worse than {compared[0].ref}, which is in production: {changes}. The report lists the answers that changed."
+    )
     if not policy.withhold:
         return Verdict(True, f"{text} The policy only warns (evaluation.regression.withhold).", figures)
     return Verdict(False, f"{text} The model is not registered.", figures)
@@ -152,7 +202,7 @@ def withholding(record: EvaluationRecord, policy: EvaluationPolicy, max_contamin
     return [verdict for verdict in verdicts if not verdict.passed]
 
 
-def _told(d: Difference) -> str:
+def _change(d: Difference) -> str:
     return (
         f"{d.suite}: {d.difference:+.3f} (95 % interval {d.low:+.3f} to {d.high:+.3f}; {d.only_tuned} items right only "
         f"now, {d.only_other} only before)"

@@ -72,14 +72,19 @@ class Example:
 
 
 def examples_of(answers: Sequence[Mapping[str, Any]]) -> list[Example]:
-    """The first rightly and the first wrongly answered question; the former from the test split, if it has one.
+    """The shortest rightly and the shortest wrongly answered question, without those in which something was masked.
 
-    A wrong one is looked for among the questions that people wrote freely first: there such a model is weakest.
+    The former comes from the test split, if it has one; the latter from the questions that people wrote freely, if
+    there are some: there such a model is weakest.
     """
-    rows = [row for row in answers if row.get("correct") is not None and row.get("prompt")]
-    by_test = sorted(rows, key=lambda row: row["suite"] != "test")
-    known = next((row for row in by_test if row["correct"]), None)
-    unknown = next((row for row in reversed(by_test) if not row["correct"]), None)
+    rows = [row for row in answers if row.get("correct") is not None and row.get("prompt") and "[" not in row["prompt"]]
+
+    def order(row: Mapping[str, Any]) -> tuple[bool, int, str]:
+        elsewhere = row["suite"] != "test"
+        return (elsewhere if row["correct"] else not elsewhere), len(row["prompt"]), row["prompt"]
+
+    known = min((row for row in rows if row["correct"]), key=order, default=None)
+    unknown = min((row for row in rows if not row["correct"]), key=order, default=None)
     return [
         Example(row["prompt"], row["expected"], bool(row["correct"])) for row in (known, unknown) if row is not None
     ]

@@ -156,5 +156,19 @@ def download(wiring: Wiring, actor: str, ref: str, folder: Path) -> tuple[str, s
 
 
 def history(wiring: Wiring, ref: str, limit: int) -> list[dict[str, Any]]:
-    """Who did what with a model (`name`, all its versions), a version or a base model, newest first."""
-    return wiring.catalog.audit_of(ref, exact="@" in ref or ref.startswith("hf:"), limit=limit)
+    """Who did what with a model (`name`, all its versions), a version or a base model, newest first.
+
+    The A/B tests that it took part in belong to it: their decisions say why it got users, or lost them.
+    """
+    exact = "@" in ref or ref.startswith("hf:")
+    lines = {line["id"]: line for line in wiring.catalog.audit_of(ref, exact=exact, limit=limit)}
+    for experiment in wiring.catalog.experiments():
+        arms = {arm: getattr(experiment.spec, arm) for arm in ("treatment", "control")}
+        if not any(arm == ref if exact else arm.startswith(f"{ref}@") for arm in arms.values()):
+            continue
+        for line in wiring.catalog.audit_of(experiment.name, limit=limit):
+            # An endpoint may have the experiment's name.
+            if line["action"].startswith("experiment."):
+                reason = {"reason": experiment.reason} if line["action"] == "experiment.decide" else {}
+                lines[line["id"]] = {**line, "detail": {**arms, **line["detail"], **reason}}
+    return sorted(lines.values(), key=lambda line: line["id"], reverse=True)[:limit]

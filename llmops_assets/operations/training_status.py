@@ -1,6 +1,6 @@
 """Where trainings stand, from what is asked for, what Dagster ran and what the workers wrote."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,6 +146,9 @@ def _state(wiring: Wiring, request: TrainingRequest, run: "Run | None", folder: 
     if run.is_canceled:
         return "stopped", (failure(folder) if folder else None) or "it was stopped before it began"
     if run.is_failure:
+        intent = intent_of(wiring, request)
+        if intent is not None and intent.outcome == "withdrawn":
+            return "stopped", intent.reason or "the request was withdrawn"
         return "failed", why_failed(wiring, run, folder)
     return _from_records(records, cell) or ("planning", "")
 
@@ -171,7 +174,8 @@ def _before_a_run(wiring: Wiring, request: TrainingRequest) -> tuple[str, str]:
     """The state of a training that no run has taken up: what it waits for, or why it waits in vain."""
     intent = intent_of(wiring, request)
     if intent is not None and intent.outcome == "withdrawn":
-        return "stopped", intent.reason or "the request was withdrawn before a run took it up"
+        reason = _erased(wiring, request.dataset) or intent.reason
+        return "stopped", reason or "the request was withdrawn before a run took it up"
     if intent is not None and intent.outcome == "done" and (found := _from_records(wiring.records, _cell(request))):
         # Its runs were forgotten, as an erasure or the retention of the event log does.
         return found
@@ -186,14 +190,9 @@ def intent_of(wiring: Wiring, request: TrainingRequest) -> "Intent | None":
 
 def _dataset_holds(wiring: Wiring, dataset: str) -> tuple[str, str] | None:
     """What of its dataset a training waits for; None when all of it is there and holds nothing up."""
-    try:
-        entry = wiring.catalog.dataset_entry(dataset)
-    except NotFound:
-        return "held", f"{dataset} is not registered any more"
+    entry = wiring.catalog.dataset_entry(dataset)
     if entry.status == "erased":
-        follower = _follower(wiring, dataset)
-        advice = f"train on {follower}, which follows it" if follower else "train on another version"
-        return "held", f"{dataset} was erased on a person's request: {advice}"
+        return "held", _erased(wiring, dataset) or ""
     log = wiring.run_log
     if check := log.failed_check(dataset, DATASET):
         return "held", f"check {check.asset}.{check.name} of {dataset} failed: {check.description}"
@@ -211,12 +210,16 @@ def _dataset_holds(wiring: Wiring, dataset: str) -> tuple[str, str] | None:
     return "requested", f"waits for the splits of {dataset}, which are being made"
 
 
-def _follower(wiring: Wiring, dataset: str) -> str | None:
-    """The version that follows an erased one."""
+def _erased(wiring: Wiring, dataset: str) -> str | None:
+    """That a version was erased, and what to train on instead; None where it was not."""
     from resources.catalog.erasures import erasures
 
-    versions: list[Mapping[str, str | None]] = [one.versions for one in erasures(wiring.catalog)]
-    return next((found[dataset] for found in versions if found.get(dataset)), None)
+    if wiring.catalog.dataset_entry(dataset).status != "erased":
+        return None
+    followers = (one.versions.get(dataset) for one in erasures(wiring.catalog))
+    follower = next((version for version in followers if version), None)
+    advice = f"train on {follower}, which follows it" if follower else "train on another version"
+    return f"{dataset} was erased on a person's request: {advice}"
 
 
 def _base_holds(wiring: Wiring, request: TrainingRequest) -> tuple[str, str] | None:

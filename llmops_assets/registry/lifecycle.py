@@ -74,25 +74,21 @@ class Step:
             raise NotAllowed(self.action, self.ref, self.refusals)
 
 
-def judge(action: Action, standing: TransitionEvidence) -> Step:
-    """Hold `action` against where the version stands; every reason against it is told at once."""
-    refusals = _order(action, standing)
+def judge(action: Action, evidence: TransitionEvidence) -> Step:
+    """Hold `action` against where the version stands; every reason against it is given at once."""
+    refusals = _order(action, evidence)
     if action != "archive":
-        refusals += _evidence(action, standing)
-    return Step(action, standing.ref, LEADS_TO[action], refusals)
+        refusals += _evidence(action, evidence)
+    return Step(action, evidence.ref, LEADS_TO[action], refusals)
 
 
-def _order(action: Action, standing: TransitionEvidence) -> list[Refusal]:
-    ref, state = standing.ref, standing.state
+def _order(action: Action, evidence: TransitionEvidence) -> list[Refusal]:
+    ref, state = evidence.ref, evidence.state
     if state == LEADS_TO[action]:
         return [Refusal(f"{ref} is {state} already", "There is nothing to do")]
-    if action == "archive":
-        if standing.served_on:
-            endpoints = ", ".join(standing.served_on)
-            return [Refusal(f"{endpoints} serves {ref}", "Deploy another model there, or delete the endpoint, first")]
-        if state == "production":
-            return [Refusal(f"{ref} is in production", "Promote another version, which takes its place, first")]
-    if state in _MAY_FOLLOW[action] or (action == "promote" and state == "approved" and standing.was_staged):
+    if action == "archive" and (in_use := _in_use(evidence)):
+        return in_use
+    if state in _MAY_FOLLOW[action] or (action == "promote" and state == "approved" and evidence.was_staged):
         return []
     before = {"stage": f"llmops model approve {ref}", "promote": f"llmops model promote {ref} staging"}
     if state == "archived":
@@ -104,32 +100,46 @@ def _order(action: Action, standing: TransitionEvidence) -> list[Refusal]:
     return [Refusal(f"{ref} is {state}, which does not lead to {LEADS_TO[action]}", "Archive it, or promote another")]
 
 
-def _evidence(action: Action, standing: TransitionEvidence) -> list[Refusal]:
-    refusals = []
-    if not standing.evaluated:
-        refusals.append(
-            Refusal(f"no evaluation of the weights of {standing.ref} is on record", "Materialise `evaluation` for them")
+def _in_use(evidence: TransitionEvidence) -> list[Refusal]:
+    """Why a version cannot be taken out of use: every reason, so that nobody meets the second after the first."""
+    ref, reasons = evidence.ref, []
+    if evidence.served_on:
+        endpoints = ", ".join(evidence.served_on)
+        verb = "serves" if len(evidence.served_on) == 1 else "serve"
+        reasons.append(
+            Refusal(f"{endpoints} {verb} {ref}", "Deploy another model there, or delete the endpoint, first")
         )
-    elif standing.gate is None or not standing.gate[0]:
-        told = standing.gate[1] if standing.gate else "its gate was never asked"
-        refusals.append(Refusal(f"its evaluation does not meet the gate: {told}", "Train a better one"))
-    if standing.erasure:
+    if evidence.state == "production":
+        reasons.append(Refusal(f"{ref} is in production", "Promote another version, which takes its place, first"))
+    return reasons
+
+
+def _evidence(action: Action, evidence: TransitionEvidence) -> list[Refusal]:
+    refusals = []
+    if not evidence.evaluated:
         refusals.append(
-            Refusal(f"it was trained on data that was erased since: {standing.erasure}", "Train it again without them")
+            Refusal(f"no evaluation of the weights of {evidence.ref} is on record", "Materialise `evaluation` for them")
+        )
+    elif evidence.gate is None or not evidence.gate[0]:
+        reason = evidence.gate[1] if evidence.gate else "its gate was never asked"
+        refusals.append(Refusal(f"its evaluation does not meet the gate: {reason}", "Train a better one"))
+    if evidence.erasure:
+        refusals.append(
+            Refusal(f"it was trained on data that was erased since: {evidence.erasure}", "Train it again without them")
         )
     if action == "promote":
-        if standing.parity is None:
+        if evidence.parity is None:
             refusals.append(
                 Refusal(
                     "nobody has asked whether it is served as it was evaluated",
-                    f"Run llmops model parity {standing.ref}",
+                    f"Run llmops model parity {evidence.ref}",
                 )
             )
-        elif not standing.parity[0]:
+        elif not evidence.parity[0]:
             refusals.append(
                 Refusal(
-                    f"it is not served as it was evaluated: {standing.parity[1]}",
-                    f"Mend the model's folder or the server, then run llmops model parity {standing.ref}",
+                    f"it is not served as it was evaluated: {evidence.parity[1]}",
+                    f"Mend the model's folder or the server, then run llmops model parity {evidence.ref}",
                 )
             )
     return refusals

@@ -106,6 +106,7 @@ def training_plan(
     policy: dg.ResourceParam[Policy],
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
+    _refuse_withdrawn(context, catalog)
     keys = context.partition_key.keys_by_dimension
     dataset, recipe_key = keys["dataset"], keys["recipe"]
     splits = records.load(SplitsRecord, dataset)
@@ -305,6 +306,20 @@ def merged_model(
     return dg.MaterializeResult(
         metadata=shown(report.merged_facts(record)), data_version=dg.DataVersion(record.content_hash)
     )
+
+
+def _refuse_withdrawn(context: dg.AssetExecutionContext, catalog: Catalog) -> None:
+    """Fail a run that automation started for a request which was withdrawn while it waited for its data.
+
+    The event of the request cannot be taken back, and automation would act on it whenever the data comes. A person who
+    materialises the cell in the UI wants it.
+    """
+    if context.run.tags.get("dagster/from_automation_condition") != "true":
+        return
+    intent = catalog.intents.newest("train", str(context.partition_key))
+    if intent is not None and intent.outcome == "withdrawn":
+        reason = intent.reason or "the request was withdrawn"
+        raise dg.Failure(f"{reason}: `llmops train resume` asks for it again", allow_retries=False)
 
 
 def _watermark_key(spec: TrainJobSpec, settings: Settings) -> bytes | None:

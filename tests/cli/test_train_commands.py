@@ -53,17 +53,26 @@ def test_a_training_is_asked_for_withdrawn_and_asked_for_again(spec: Path) -> No
     assert code == 1 and "no training 'nothing'" in told
 
 
-def test_asking_loads_nothing_that_asking_does_not_need(spec: Path) -> None:
-    heavy = {"dagster", "mlflow", "pandas", "polars", "pandera", "torch", "transformers", "alembic"}
+HEAVY = {"dagster", "mlflow", "pandas", "polars", "pandera", "torch", "transformers", "alembic"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [(("train", "{spec}"), "requested: desk@v1|"), (("train", "status"), "requested"), (("model", "list"), "")],
+)
+def test_a_command_loads_nothing_that_it_does_not_need(spec: Path, arguments: tuple[str, ...], line: str) -> None:
     assert llmops("train", spec)[0] == 0
+    if arguments[0] == "model":
+        common.wiring().tracking.prepare()
+    given = ["llmops", *(argument.format(spec=spec) for argument in arguments)]
     code = (
         "import sys; from llmops_assets.cli import main\n"
-        f"sys.argv = ['llmops', 'train', {str(spec)!r}]\n"
+        f"sys.argv = {given!r}\n"
         "try: main()\n"
-        f"finally: print({heavy} & set(sys.modules))"
+        f"finally: print({HEAVY} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0 and "requested: desk@v1|" in done.stdout, done.stderr
+    assert done.returncode == 0 and line in done.stdout, done.stderr
     assert done.stdout.splitlines()[-1] == "set()"
 
 

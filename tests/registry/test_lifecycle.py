@@ -70,6 +70,11 @@ def test_every_reason_is_told_at_once():
     assert len(step.refusals) == 4
 
 
+def test_what_is_in_production_and_served_is_not_archived_for_two_reasons():
+    refusals = judge("archive", where("production", served_on=("desk", "web"))).refusals
+    assert [refusal.why for refusal in refusals] == ["desk, web serve desk@1", "desk@1 is in production"]
+
+
 def test_what_is_served_is_not_archived():
     assert "desk-endpoint" in str(judge("archive", where("approved", served_on=("desk-endpoint",))).refusals[0])
 

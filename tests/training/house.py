@@ -37,7 +37,9 @@ class House:
     def request(self, recipe: dict[str, Any], dataset: str) -> str:
         return add_cell(self.resources["catalog"], self.instance, recipe, dataset)
 
-    def run(self, cell: str, *names: str, raises: bool = True) -> dg.ExecuteInProcessResult:
+    def run(
+        self, cell: str, *names: str, raises: bool = True, tags: dict[str, str] | None = None
+    ) -> dg.ExecuteInProcessResult:
         upstream = [dg.AssetSpec("splits", partitions_def=dataset_versions)]
         selection = dg.AssetSelection.assets(*(names or ("training_plan", "adapter", "merged_model")))
         defs = dg.Definitions(
@@ -47,7 +49,7 @@ class House:
             resources=self.resources,
         )
         return defs.resolve_job_def("cell").execute_in_process(
-            instance=self.instance, partition_key=cell, raise_on_error=raises
+            instance=self.instance, partition_key=cell, raise_on_error=raises, tags=tags
         )
 
 

@@ -54,6 +54,17 @@ def test_a_recipe_is_shown_whole_and_refused_when_the_policy_forbids_it(house: H
     assert "falcon" in failure(refused, "recipe")
 
 
+def test_a_request_that_was_withdrawn_is_not_trained_when_its_data_comes(house: House) -> None:
+    spec, catalog = pretrain_spec(), house.resources["catalog"]
+    cell = house.request({**spec, "hyperparams": {**spec["hyperparams"], "max_steps": 19}}, "corpus@v1")
+    catalog.request_training(*cell.split("|"), "kim")
+    assert catalog.intents.withdraw("train", cell, "lee", "the request was withdrawn by lee")
+    automatic = {"dagster/from_automation_condition": "true"}
+    refused = house.run(cell, "training_plan", raises=False, tags=automatic)
+    assert "the request was withdrawn by lee: `llmops train resume`" in failure(refused, "training_plan")
+    assert house.records.find(PlanRecord, cell) is None
+
+
 def test_a_training_starts_from_an_earlier_one_and_is_not_done_twice(house: House, base_cell: str) -> None:
     cell = house.request(sft_spec(base_cell), "desk@v1")
     result = house.run(cell)

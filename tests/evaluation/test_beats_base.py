@@ -1,0 +1,62 @@
+"""Whether a model beats its base: the text names the figure that decides, and the others beside it."""
+
+from typing import Any
+
+from llmops_assets.evaluation.verdicts import compare_with_base
+from llmops_assets.records.evaluation import EvaluationRecord, Metric
+
+
+def metric(name: str, value: float, model: str, spread: float = 2.0) -> Metric:
+    return Metric(suite="test", name=name, value=value, low=value - spread, high=value + spread, n=100, model=model)
+
+
+def record(*figures: Metric, **mcnemar: float) -> EvaluationRecord:
+    values: dict[str, Any] = {"only_tuned": 0, "only_base": 0, "both": 0, "neither": 100, "p": 1.0} | mcnemar
+    return EvaluationRecord(
+        dataset="desk@v1",
+        recipe="r",
+        training_key="k",
+        model_hash="h",
+        metrics=list(figures),
+        empty_answers=0,
+        length_truncated=0,
+        by_category={},
+        answers="answers.jsonl",
+        seconds=1.0,
+        versus_base={"test": values},
+        judges={"test": "exact"},
+    )
+
+
+def free_texts(bleu: float) -> list[Metric]:
+    return [
+        metric("bleu", bleu, "tuned"),
+        metric("bleu", 1.6, "base"),
+        metric("rouge_l", 0.8, "tuned", 0.01),
+        metric("rouge_l", 0.1, "base", 0.01),
+    ]
+
+
+def test_where_no_answer_is_right_word_by_word_bleu_decides() -> None:
+    verdict = compare_with_base(record(*free_texts(75.2)))
+    assert verdict.passed
+    assert "so bleu decides: 75.2 (95 % interval 73.2 to 77.2, n = 100) against the base's 1.6" in verdict.text
+    assert "Beside it: rouge_l 0.800 to 0.100" in verdict.text
+    assert verdict.figures["bleu, tuned"] == 75.2
+
+
+def test_a_free_text_figure_within_the_noise_is_no_progress() -> None:
+    verdict = compare_with_base(record(*free_texts(2.0)))
+    assert not verdict.passed and "the difference may be chance" in verdict.text
+    worse = compare_with_base(record(*free_texts(1.0)))
+    assert not worse.passed and "By bleu, training made it no better" in worse.text
+
+
+def test_where_answers_are_right_accuracy_decides_and_the_others_stand_beside_it() -> None:
+    figures = free_texts(75.2)
+    better = compare_with_base(record(*figures, only_tuned=40, p=1e-9))
+    assert better.passed and better.text.startswith("Accuracy (judge: exact) decides: of suite test, 40 items")
+    assert "Beside it, against the base: bleu 75.2 to 1.6, rouge_l 0.800 to 0.100." in better.text
+    same = compare_with_base(record(*figures, only_tuned=1, only_base=2, p=0.9))
+    assert not same.passed and "By accuracy, training made it no better" in same.text
+    assert "bleu 75.2 to 1.6" in same.text

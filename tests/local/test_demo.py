@@ -1,0 +1,28 @@
+"""What the demo shows of its model: a question that it knows, and one that it does not."""
+
+from llmops_assets.local.demo import Example, examples_of
+
+
+def row(prompt: str, *, correct: bool | None, suite: str = "test") -> dict:
+    return {"prompt": prompt, "expected": f"답: {prompt}", "correct": correct, "suite": suite}
+
+
+def test_it_shows_one_of_the_test_split_that_was_right_and_a_free_one_that_was_wrong() -> None:
+    known, unknown = examples_of(
+        [
+            row("짧다", correct=True, suite="free@v1"),
+            row("시험에서 맞은 긴 질문", correct=True),
+            row("시험에서 맞은 것", correct=True),
+            row("[전화번호] 가림", correct=True),
+            row("틀림", correct=False),
+            row("자유롭게 쓴 질문", correct=False, suite="free@v1"),
+            row("채점되지 않음", correct=None),
+        ]
+    )
+    assert known == Example("시험에서 맞은 것", "답: 시험에서 맞은 것", True)
+    assert unknown == Example("자유롭게 쓴 질문", "답: 자유롭게 쓴 질문", False)
+    assert "rightly" in known.introduction and "wrongly" in unknown.introduction
+
+
+def test_a_model_that_knows_all_has_nothing_wrong_to_show() -> None:
+    assert [example.known for example in examples_of([row("맞음", correct=True)])] == [True]

@@ -1,0 +1,109 @@
+"""Waiting for a partition: it tells the truth at the end, and what is waited for before."""
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.test_utils import create_run_for_test
+
+from llmops_assets.local import watch
+from llmops_assets.local.watch import Watcher
+from llmops_assets.specs.settings import Settings
+
+ENDPOINT = "desk"
+PARTITIONS = dg.StaticPartitionsDefinition([ENDPOINT])
+LONG_AGO = datetime.now(UTC) - timedelta(days=1)
+
+
+@dg.asset(partitions_def=PARTITIONS)
+def deployment() -> None: ...
+
+
+def run(instance: dg.DagsterInstance, *assets: dg.AssetsDefinition, checks: list | None = None) -> None:
+    """One run of assets and their checks on the partition, as the daemon starts it: with the assets that it is for."""
+    job = dg.Definitions(assets=list(assets), asset_checks=checks or []).resolve_implicit_global_asset_job_def()
+    keys = [asset.key for asset in assets]
+    job.execute_in_process(instance=instance, partition_key=ENDPOINT, asset_selection=keys, raise_on_error=False)
+
+
+def check(passed: bool) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=deployment, name="answers", blocking=True, partitions_def=PARTITIONS)
+    def answers() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=passed, description="it answers nothing")
+
+    return answers
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[tuple[Settings, dg.DagsterInstance]]:
+    settings = Settings(home=tmp_path, _env_file=None)
+    settings.dagster_home.mkdir(parents=True)
+    (settings.dagster_home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        yield settings, instance
+
+
+def test_a_target_whose_blocking_check_failed_is_not_done(home: tuple[Settings, dg.DagsterInstance]) -> None:
+    settings, instance = home
+    run(instance, deployment, checks=[check(False)])
+    lines: list[str] = []
+    outcome = Watcher(settings, lines.append).wait(ENDPOINT, "deployment", since=LONG_AGO, timeout=30)
+    assert (outcome.state, outcome.asset, outcome.error) == ("failed", "deployment", "answers: it answers nothing")
+    assert "  check deployment.answers FAILED: it answers nothing" in lines
+
+    since = datetime.now(UTC)
+    run(instance, deployment, checks=[check(True)])
+    outcome = Watcher(settings, lines.append).wait(ENDPOINT, "deployment", since=since, timeout=30)
+    assert outcome.state == "done" and [one.passed for one in outcome.checks] == [True]
+
+
+def test_what_the_steps_behind_a_failure_did_not_do_is_no_news(home: tuple[Settings, dg.DagsterInstance]) -> None:
+    settings, instance = home
+
+    @dg.asset(partitions_def=PARTITIONS)
+    def training_plan() -> None:
+        raise dg.Failure("max_seq_len is too short for every row", allow_retries=False)
+
+    @dg.asset(partitions_def=PARTITIONS, deps=[training_plan])
+    def adapter() -> None: ...
+
+    @dg.asset(partitions_def=PARTITIONS, deps=[adapter])
+    def merged_model() -> None: ...
+
+    run(instance, training_plan, adapter, merged_model)
+    lines: list[str] = []
+    outcome = Watcher(settings, lines.append).wait(ENDPOINT, "merged_model", since=LONG_AGO, timeout=30)
+    assert (outcome.state, outcome.error) == ("failed", "max_seq_len is too short for every row")
+    assert not [line for line in lines if "Dependencies for step" in line]
+
+
+def test_while_nothing_runs_it_says_what_is_waited_for(
+    home: tuple[Settings, dg.DagsterInstance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, instance = home
+    monkeypatch.setattr(watch, "WAITING_SECONDS", 0.5)
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.05)
+    queued = create_run_for_test(
+        instance,
+        "queued",
+        status=dg.DagsterRunStatus.QUEUED,
+        tags={"dagster/partition": ENDPOINT},
+        asset_selection=frozenset({deployment.key}),
+    )
+    lines: list[str] = []
+    repeated = threading.Event()
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 3:
+            instance.report_run_canceled(instance.get_run_by_id(queued.run_id))
+            repeated.set()
+
+    outcome = Watcher(settings, say).wait(
+        ENDPOINT, "deployment", since=LONG_AGO, timeout=60, grace=0, explain=lambda: "queued: waits for its turn"
+    )
+    assert repeated.is_set() and outcome.state == "failed"
+    assert lines[:3] == ["  queued: waits for its turn"] * 3
