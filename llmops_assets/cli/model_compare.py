@@ -27,8 +27,8 @@ def compare(
     from llmops_assets.registry.compared_model import compared_model_of
 
     w = wiring()
-    sides = [compared_model_of(w.tracking.model(ref), w.records) for ref in (first, second)]
-    found = compared(*sides)
+    models = [compared_model_of(w.tracking.model(ref), w.records) for ref in (first, second)]
+    found = compared(*models)
     if html is not None:
         html.write_text(compare_report.page(found, plots.data_uri(compare_report.plot(found))), encoding="utf-8")
     if json:

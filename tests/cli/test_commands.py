@@ -33,7 +33,7 @@ def data(home) -> Path:
 
 
 def llmops(*arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of one call, with the errors told as the command tells them."""
+    """Exit code, stdout and stderr of one call, with the errors as the command prints them."""
     result = None
     runner = CliRunner()
 
@@ -43,9 +43,9 @@ def llmops(*arguments: object) -> tuple[int, str, str]:
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
 
-    with common.err.capture() as told:
+    with common.err.capture() as errors:
         code = common.guard(call)
-    return code or result.exit_code, result.stdout, result.stderr + told.get()
+    return code or result.exit_code, result.stdout, result.stderr + errors.get()
 
 
 def commands(group: typer.Typer = app, prefix: str = "") -> list[str]:
@@ -79,9 +79,9 @@ def test_other_content_under_a_known_version_is_refused_and_nothing_is_lost(home
     llmops("dataset", "add", "desk@v1", data, "--type", "sft_pair")
     before = data.read_bytes()
     data.write_bytes(before * 2)
-    code, _, told = llmops("dataset", "add", "desk@v1", data, "--type", "sft_pair")
+    code, _, errors = llmops("dataset", "add", "desk@v1", data, "--type", "sft_pair")
     assert code == 1
-    assert "A version never changes" in told
+    assert "A version never changes" in errors
     assert (home / "home" / "artifacts" / "uploads" / "desk@v1" / "desk.jsonl").read_bytes() == before
     assert [p.name for p in (home / "home" / "artifacts" / "uploads").iterdir()] == ["desk@v1"]
 
@@ -95,32 +95,32 @@ def test_the_same_files_again_are_accepted(home, data):
 
 @pytest.mark.parametrize("version", ["desk|x@v1", "desk@v|1", "desk", "@v1", "../desk@v1", "desk@v1@v2"])
 def test_a_name_that_cannot_be_a_partition_is_refused(home, data, version):
-    code, _, told = llmops("dataset", "add", version, data, "--type", "sft_pair")
+    code, _, errors = llmops("dataset", "add", version, data, "--type", "sft_pair")
     assert code == 1
-    assert "NAME@VERSION" in told
+    assert "NAME@VERSION" in errors
     assert Catalog(common.wiring().settings.catalog).datasets() == []
 
 
 def test_all_that_is_wrong_with_a_registration_is_told_at_once(home, data):
-    code, _, told = llmops("dataset", "add", "desk@v1", data, "--type", "sft_pear", "--owner", " ")
+    code, _, errors = llmops("dataset", "add", "desk@v1", data, "--type", "sft_pear", "--owner", " ")
     assert code == 1
-    assert "type:" in told
-    assert "owner:" in told
+    assert "type:" in errors
+    assert "owner:" in errors
 
 
 def test_a_missing_file_is_named(home):
-    code, _, told = llmops("dataset", "add", "desk@v1", "nowhere.jsonl", "--type", "sft_pair")
+    code, _, errors = llmops("dataset", "add", "desk@v1", "nowhere.jsonl", "--type", "sft_pair")
     assert code == 1
-    assert "nowhere.jsonl" in told
+    assert "nowhere.jsonl" in errors
 
 
 def test_every_fault_of_a_spec_is_told_with_its_field(home):
     spec = home / "job.yaml"
     spec.write_text("job_type: SFT\nmodel_family: lama\ndataset_ref: desk@v1\nmethod: lora\nhyperparams: {lr: 3}\n")
-    code, _, told = llmops("spec", "validate", spec)
+    code, _, errors = llmops("spec", "validate", spec)
     assert code == 1
     for field in ("hyperparams.lr", "hyperparams.batch_size", "hyperparams.num_epochs", "base_model_ref", "output"):
-        assert field in told, field
+        assert field in errors, field
     code, out, _ = llmops("spec", "validate", spec, "--json")
     assert code == 1
     (report,) = json.loads(out)
@@ -130,17 +130,17 @@ def test_every_fault_of_a_spec_is_told_with_its_field(home):
 
 def test_a_training_on_an_unknown_dataset_is_refused(home):
     examples = Path(__file__).parents[2] / "examples" / "specs"
-    code, _, told = llmops("train", examples / "sft-lora.yaml")
+    code, _, errors = llmops("train", examples / "sft-lora.yaml")
     assert code == 1
-    assert "there is no dataset 'support-desk'" in told
+    assert "there is no dataset 'support-desk'" in errors
 
 
 def test_a_training_on_a_dataset_of_another_type_is_refused(home, data):
     examples = Path(__file__).parents[2] / "examples" / "specs"
     llmops("dataset", "add", "support-desk@v1", data, "--type", "eval_suite")
-    code, _, told = llmops("train", examples / "sft-lora.yaml")
+    code, _, errors = llmops("train", examples / "sft-lora.yaml")
     assert code == 1
-    assert "SFT trains on sft_pair" in told
+    assert "SFT trains on sft_pair" in errors
 
 
 def test_a_training_is_accepted_once_its_recipe_is_content_addressed(home, data):
@@ -159,9 +159,9 @@ def test_a_base_model_is_verified_then_approved(home):
     config = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 8, "num_attention_heads": 1}
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1, "vocab_size": 10}))
     (folder / "model.safetensors").write_bytes(b"weights")
-    code, _, told = llmops("model", "register", f"hf:{folder}", "--family", "mistral")
+    code, _, errors = llmops("model", "register", f"hf:{folder}", "--family", "mistral")
     assert code == 1
-    assert "MistralForCausalLM" in told
+    assert "MistralForCausalLM" in errors
     assert llmops("model", "register", f"hf:{folder}", "--family", "qwen")[0] == 0
     assert common.wiring().catalog.base_model(f"hf:{folder}").state == "draft"
     assert llmops("model", "approve", f"hf:{folder}")[0] == 0
@@ -170,17 +170,17 @@ def test_a_base_model_is_verified_then_approved(home):
 
 def test_what_is_not_there_is_told(home):
     for arguments in (("endpoint", "show", "desk"), ("ab", "report", "test"), ("dataset", "show", "desk@v1")):
-        code, _, told = llmops(*arguments)
+        code, _, errors = llmops(*arguments)
         assert code == 1, arguments
-        assert "there is no" in told
+        assert "there is no" in errors
 
 
 def test_chatting_without_a_platform_says_how_to_start_one(home, monkeypatch):
     monkeypatch.setenv("LLMOPS_GATEWAY_PORT", "1")
     common.wiring.cache_clear()
-    code, _, told = llmops("chat", "desk", "안녕하세요")
+    code, _, errors = llmops("chat", "desk", "안녕하세요")
     assert code == 5
-    assert "llmops up" in told
+    assert "llmops up" in errors
 
 
 def test_a_version_that_is_split_needs_nothing(home, data):

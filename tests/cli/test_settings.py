@@ -35,8 +35,8 @@ def test_every_variable_that_the_code_names_is_on_the_page():
         for name in re.findall(r"\bLLMOPS_[A-Z0-9_]*[A-Z0-9]\b", path.read_text(encoding="utf-8", errors="replace"))
     }
     assert len(named) > 20
-    told = set(re.findall(r"`(LLMOPS_[A-Z0-9_]+)`", page()))
-    assert named - told == set()
+    documented = set(re.findall(r"`(LLMOPS_[A-Z0-9_]+)`", page()))
+    assert named - documented == set()
 
 
 def test_every_setting_has_a_meaning():

@@ -30,8 +30,8 @@ def spec(home: Path) -> Path:  # noqa: F811
 
 
 def status_of(*arguments: object) -> list[dict]:
-    code, out, told = llmops("train", "status", *arguments, "--json")
-    assert code == 0, told
+    code, out, errors = llmops("train", "status", *arguments, "--json")
+    assert code == 0, errors
     return json.loads(out)
 
 
@@ -49,8 +49,8 @@ def test_a_training_is_asked_for_withdrawn_and_asked_for_again(spec: Path) -> No
     assert common.wiring().catalog.open_training_requests() == []
     assert llmops("train", "start", spec)[0] == 0
     assert len(common.wiring().catalog.open_training_requests()) == 1
-    code, _, told = llmops("train", "stop", "nothing")
-    assert code == 1 and "no training 'nothing'" in told
+    code, _, errors = llmops("train", "stop", "nothing")
+    assert code == 1 and "no training 'nothing'" in errors
 
 
 HEAVY = {"dagster", "mlflow", "pandas", "polars", "pandera", "torch", "transformers", "alembic"}

@@ -89,7 +89,7 @@ def test_while_nothing_runs_it_says_what_is_waited_for(
     queued = create_run_for_test(
         instance,
         "queued",
-        status=dg.DagsterRunStatus.QUEUED,
+        status=dg.DagsterRunStatus.NOT_STARTED,
         tags={"dagster/partition": ENDPOINT},
         asset_selection=frozenset({deployment.key}),
     )

@@ -159,7 +159,7 @@ def test_a_training_in_the_queue_is_told_apart_from_one_at_work(
     queued = create_run_for_test(
         instance,
         "train",
-        status=dg.DagsterRunStatus.QUEUED,
+        status=dg.DagsterRunStatus.NOT_STARTED,
         tags={"dagster/partition": cell},
         asset_selection=frozenset({dg.AssetKey("training_plan"), dg.AssetKey("adapter")}),
     )
