@@ -110,7 +110,7 @@ class RunLog:
     def _of(connection: sa.Connection, partitions: list[str]) -> list[Run]:
         ids = sa.select(_TAGS.c.run_id).where(_TAGS.c.key == PARTITION, _TAGS.c.value.in_(partitions))
         rows = connection.execute(sa.select(_RUNS).where(_RUNS.c.run_id.in_(ids)).order_by(_RUNS.c.id))
-        return [_run(row._mapping) for row in rows]
+        return [_run(row) for row in rows.mappings()]
 
     def busy(self, partition: str, assets: Iterable[str]) -> bool:
         """Whether a run that touches `assets` works on a partition, waits to, or will be taken up by the daemon."""

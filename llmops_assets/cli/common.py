@@ -102,11 +102,11 @@ def follow(
     since: datetime,
     gate: tuple[str, str] | None = None,
     timeout: float = 24 * 3600,
-    explain: Callable[[], str] = lambda: "",
+    explain: Callable[[], str] | None = None,
 ) -> "Outcome":
     """Wait for an asset's partition with progress; without a running platform, one runs for as long as this takes.
 
-    `explain` says what is waited for while nothing runs.
+    `explain` says what is waited for while nothing runs; left out, how far the runs are.
     """
     from llmops_assets.local.stack import platform
     from llmops_assets.local.watch import Watcher

@@ -196,7 +196,7 @@ class Demo:
                 gate=gate,
                 timeout=1800,
                 alive=self.alive,
-                explain=explainer(self.wiring, partition),
+                explain=explainer(self.wiring, partition) if "|" in partition else None,
             )
             if outcome.state == "failed":
                 where = f"asset {outcome.asset}, " if outcome.asset else ""

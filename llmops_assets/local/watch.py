@@ -93,14 +93,14 @@ class Watcher:
         timeout: float = 24 * 3600,
         alive: Callable[[], None] = lambda: None,
         grace: float = 20,
-        explain: Callable[[], str] = lambda: "",
+        explain: Callable[[], str] | None = None,
     ) -> Outcome:
         """Wait until asset `target` of `partition` was materialised after `since`, a gate withheld it, or a run failed.
 
         It has failed, too, when it was materialised and a blocking check of its run failed. `gate` is the (asset,
         check) that may withhold the target while its run stays green. `alive` is called at every look and may raise.
-        `explain` says what is waited for while nothing runs. A run that died with its process is taken up again by the
-        daemon, hence `grace` (seconds).
+        `explain` says what is waited for while nothing runs; left out, how far the runs are. A run that died with its
+        process is taken up again by the daemon, hence `grace` (seconds).
         """
         deadline = time.monotonic() + timeout
         old = {
@@ -140,8 +140,10 @@ class Watcher:
             else:
                 failed_since = None
             if not any(run.status == "STARTED" for run in runs):
-                known, explanation = explanation, explain()
-                if explanation and (explanation != known or time.monotonic() - explained_at > WAITING_SECONDS):
+                known, explanation = explanation, explain() if explain else _what_waits(runs)
+                # What is asked for is usually taken up within seconds: that nothing is known of it is no news yet.
+                is_news = explanation != known and (explain is not None or known != "")
+                if explanation and (is_news or time.monotonic() - explained_at > WAITING_SECONDS):
                     explained_at = time.monotonic()
                     self.say(f"  {explanation}")
             time.sleep(LOOK_SECONDS)
@@ -176,6 +178,13 @@ class Watcher:
     def checks(self, partition: str, asset: str) -> list[Check]:
         """The last evaluation of every check in the stage of an asset, on a partition."""
         return self.log.checks(partition, stage_of(asset))
+
+
+def _what_waits(runs: list[Run]) -> str:
+    """What is known of what is waited for while no run is at work."""
+    if not runs:
+        return "waits: no run was started for it yet"
+    return f"waits: run {runs[-1].id[:8]} is {runs[-1].status.lower().replace('_', ' ')}"
 
 
 def _worth_saying(level: int, message: str) -> bool:
