@@ -1,6 +1,7 @@
 """The assets `dataset`, `quality_report`, `clean_dataset` and `splits`: from raw files to what a model trains on."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
@@ -55,6 +56,31 @@ def near_of(policy: Policy) -> duplicates.Near:
     """What counts as a near duplicate, as the policy has it."""
     how = policy.datasets.minhash
     return duplicates.Near(bands=how.bands, rows=how.rows, shingle=how.shingle, jaccard=how.jaccard)
+
+
+def _kept(store: DatasetStore, near: duplicates.Near) -> str:
+    return store.keep_config(asdict(near))
+
+
+def recorded_spans(
+    store: DatasetStore, source: DatasetRecord, found: QualityRecord, personal: pii.Detector
+) -> pl.DataFrame | None:
+    """The personal data that the quality report found in the rows as they were brought.
+
+    None when it was found in other rows or by another detector, or recorded by a version that kept no spans.
+    """
+    if found.spans is None or found.detector != personal.identity:
+        return None
+    return store.read(found.spans) if store.manifest(found.spans).parent == source.manifest else None
+
+
+def clusters_of(store: DatasetStore, clean: CleanRecord, near: duplicates.Near) -> pl.DataFrame:
+    """The near duplicates among the clean rows: recorded, or looked for where the record is of other rules or none."""
+    if clean.clusters is not None:
+        manifest = store.manifest(clean.clusters)
+        if manifest.parent == clean.manifest and manifest.config_hash == _kept(store, near):
+            return store.read(clean.clusters)
+    return duplicates.find(rows_of(store, clean.manifest), clean.type, near).clusters
 
 
 def _lowest_score(policy: Policy, spec: DatasetSpec) -> float:
@@ -176,6 +202,8 @@ def quality_report(
         findings=store.write(found.findings, kind="findings", config_hash=settings, **written),
         pii=found.pii,
         pii_rows=found.pii_rows,
+        spans=store.write(found.spans, kind="spans", config_hash=settings, **written),
+        detector=personal.identity,
         exact_duplicates=found.duplicates.exact,
         near_duplicates=found.duplicates.near,
         clusters=store.write(found.duplicates.clusters, kind="clusters", config_hash=settings, **written),
@@ -239,11 +267,21 @@ def clean_dataset(
         scores=store.read(found.scores),
         lowest_score=_lowest_score(policy, catalog.dataset(key)),
         personal=personal,
+        spans=recorded_spans(store, source, found, personal),
+        near=near_of(policy),
     )
     settings = store.keep_config(policy.datasets.model_dump(mode="json"))
     written = {"dataset": key, "step": "clean_dataset", "config_hash": settings, "parent": source.manifest}
     manifest_id = store.write(result.frames(), kind="rows", **written)
     manifest = store.manifest(manifest_id)
+    clusters = store.write(
+        result.clusters_left(rows_of(store, manifest_id)),
+        kind="clusters",
+        dataset=key,
+        step="clean_dataset",
+        config_hash=_kept(store, near_of(policy)),
+        parent=manifest_id,
+    )
     records.save(
         key,
         CleanRecord(
@@ -254,6 +292,7 @@ def clean_dataset(
             rows=result.kept,
             dropped_by_reason=result.dropped_by_reason,
             masked_by_type=dict(sorted(result.masked.items())),
+            clusters=clusters,
             content_hash=manifest.content_hash,
         ),
     )
@@ -297,7 +336,7 @@ def splits(
     source = records.load(CleanRecord, key)
     rows = rows_of(store, source.manifest)
     traits = split.traits(rows, source.type, stratify_by=how.stratify_by, group_by=how.group_by)
-    clusters = duplicates.find(rows, source.type, near_of(policy)).clusters
+    clusters = clusters_of(store, source, near_of(policy))
     assigned = split.divide(traits, source.type, ratios=how.ratios, clusters=clusters, seed=how.seed)
     settings = store.keep_config(how.model_dump(mode="json"))
     written = {"dataset": key, "step": "splits", "config_hash": settings, "parent": source.manifest}

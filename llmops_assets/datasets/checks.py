@@ -7,7 +7,16 @@ import dagster as dg
 import polars as pl
 
 from llmops_assets.datasets import schema, split, suites
-from llmops_assets.datasets.assets import clean_dataset, dataset, near_of, quality_report, rows_of, splits
+from llmops_assets.datasets.assets import (
+    clean_dataset,
+    clusters_of,
+    dataset,
+    near_of,
+    quality_report,
+    recorded_spans,
+    rows_of,
+    splits,
+)
 from llmops_assets.datasets.batches import Batches, regrouped
 from llmops_assets.datasets.quality import personal_data, report
 from llmops_assets.datasets.similarity import duplicates
@@ -146,11 +155,20 @@ def no_personal_data(
     store: dg.ResourceParam[DatasetStore],
     policy: dg.ResourceParam[Policy],
 ) -> dg.AssetCheckResult:
-    record = records.load(CleanRecord, context.partition_key)
-    personal = pii.detector(policy.datasets.pii, context.partition_key)
+    key = context.partition_key
+    record, personal = records.load(CleanRecord, key), pii.detector(policy.datasets.pii, key)
+    source, quality = records.find(DatasetRecord, key), records.find(QualityRecord, key)
+    clean = rows_of(store, record.manifest)
+    recorded = recorded_spans(store, source, quality, personal) if source and quality else None
+    if source is None or recorded is None:
+        searched = (
+            (batch, personal_data.find_in_rows(batch, record.type, personal)) for batch in regrouped(clean(None))
+        )
+    else:
+        brought = rows_of(store, source.manifest)
+        searched = personal_data.find_left(clean, record.type, personal, brought, recorded)
     left, examples = 0, []
-    for batch in regrouped(store.batches(record.manifest)):
-        spans = personal_data.find_in_rows(batch, record.type, personal)
+    for batch, spans in searched:
         left += spans.height
         examples += [
             {"row": batch["row_id"][row], "column": column, "type": type_}
@@ -194,7 +212,12 @@ def no_cluster_across_splits(
 ) -> dg.AssetCheckResult:
     record = records.load(SplitsRecord, context.partition_key)
     rows, names = _together(record, store)
-    clusters = duplicates.find(rows, record.type, near_of(policy)).clusters
+    clean, near = records.find(CleanRecord, context.partition_key), near_of(policy)
+    made_of = store.manifest(record.manifests["train"]).parent
+    if clean is not None and clean.manifest == made_of:
+        clusters = clusters_of(store, clean, near)
+    else:
+        clusters = duplicates.find(rows, record.type, near).clusters
     ids = pl.concat(list(rows(["row_id"])))
     torn = split.across(ids.join(clusters, on="row_id", how="left", maintain_order="left")["cluster"], names)
     return result(

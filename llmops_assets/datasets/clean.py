@@ -28,10 +28,15 @@ class Cleaning:
     decided: pl.DataFrame
     scores: pl.DataFrame
     personal: pii.Detector
+    clusters: pl.DataFrame
+    spans: pl.DataFrame | None = None
+    near: duplicates.Near | None = None
     kept: int = 0
     masked: Counter[str] = field(default_factory=Counter)
     masked_rows: int = 0
     _alike: list[pl.DataFrame] = field(default_factory=list)
+    _keys: list[duplicates.Keys] = field(default_factory=list)
+    _ids: list[pl.Series] = field(default_factory=list)
 
     @property
     def dropped(self) -> pl.DataFrame:
@@ -41,28 +46,54 @@ class Cleaning:
     def dropped_by_reason(self) -> dict[str, int]:
         return dict(sorted(self.dropped.group_by("reason").len().iter_rows()))
 
+    @property
+    def _changes_texts(self) -> bool:
+        """Whether masking changes a text of a row that stays."""
+        return self.spans is None or self.spans.join(self.decided, on="row_id", how="anti").height > 0
+
+    def _batches(self) -> Iterator[tuple[pl.DataFrame, pl.DataFrame | None]]:
+        if self.spans is None:
+            return ((batch, None) for batch in batches.regrouped(self.rows(None)))
+        return personal_data.with_spans(self.rows, self.spans)
+
+    def clusters_left(self, again: batches.Batches) -> pl.DataFrame:
+        """The clusters of near duplicates among the rows that `frames` gave; `again` gives those once more.
+
+        Where no text was changed, two rows that stay are as alike as they were when they were brought: their clusters
+        are the recorded ones without the rows that went. Masking makes rows more alike that differed in a name or a
+        number, with others that were not masked too, and a placeholder may part two that were just alike enough. So
+        where it changed any text the clusters are those of the texts as they are now; their sketches were taken in the
+        pass that masks.
+        """
+        if self.near is None or not self._keys:
+            return duplicates.restricted(self.clusters, pl.concat(self._ids))
+        keys = duplicates.joined(self._keys.pop(0) for _ in range(len(self._keys)))
+        return duplicates.clusters(keys, again, self.dataset_type, self.near).clusters
+
     def frames(self) -> Iterator[pl.DataFrame]:
         """The rows that are kept, masked, in order."""
         scores = self.scores.select("row_id", "score")
         # By a 128-bit hash of the normalised text; which row it was first seen in.
         seen: dict[int, str] = {}
 
-        def work(batch: pl.DataFrame) -> tuple[personal_data.Masked, pl.DataFrame]:
+        def work(given: tuple[pl.DataFrame, pl.DataFrame | None]) -> tuple[personal_data.Masked, duplicates.Keys]:
+            batch, found = given
             left = batch.join(self.decided, on="row_id", how="anti", maintain_order="left")
             left = left.join(scores, on="row_id", how="left", maintain_order="left")
             left = left.with_columns(pl.coalesce("quality_score", "score").alias("quality_score")).drop("score")
-            result = personal_data.mask_rows(left, self.dataset_type, self.personal)
-            whole = duplicates.normalised(result.frame, self.dataset_type)["whole"]
-            return result, pl.DataFrame({"row_id": result.frame["row_id"], "a": whole.hash(1), "b": whole.hash(2)})
+            spans = None if found is None else personal_data.in_rows(found, left)
+            result = personal_data.mask_rows(left, self.dataset_type, self.personal, spans)
+            return result, duplicates.keys(result.frame, self.dataset_type, how)
 
         # An evaluation suite loses no row: with `drop` it is masked all the same.
         drops = self.personal.mode == "drop" and self.dataset_type != "eval_suite"
+        how = self.near if self._changes_texts and not drops else None
         workers = 1 if self.personal.names is not None else None
-        for result, hashes in batches.mapped(work, batches.regrouped(self.rows(None)), workers):
+        for result, keys in batches.mapped(work, self._batches(), workers):
             frame = result.frame.with_columns(_changes(result).alias(CHANGES))
             if self.dataset_type != "eval_suite":
                 again = []
-                for row_id, a, b in hashes.iter_rows():
+                for row_id, a, b in keys.table.select("row_id", "whole", "whole2").iter_rows():
                     stays = seen.setdefault(a << 64 | b, row_id)
                     if stays != row_id:
                         again.append((row_id, "duplicate after masking", f"of {stays}"))
@@ -76,6 +107,9 @@ class Cleaning:
                     touched.select("row_id", pl.lit("personal data").alias("reason"), pl.col(CHANGES).alias("detail"))
                 )
                 frame = frame.filter(pl.col(CHANGES) == "")
+            if how is not None:
+                self._keys.append(duplicates.some_keys(keys, keys.table["row_id"].is_in(frame["row_id"].implode())))
+            self._ids.append(frame["row_id"])
             self.kept += frame.height
             self.masked.update(result.counts)
             self.masked_rows += len(result.rows)
@@ -104,6 +138,8 @@ def cleaning(
     scores: pl.DataFrame,
     lowest_score: float,
     personal: pii.Detector,
+    spans: pl.DataFrame | None = None,
+    near: duplicates.Near | None = None,
 ) -> Cleaning:
     """What is worth learning from, without personal data.
 
@@ -112,13 +148,16 @@ def cleaning(
     An evaluation suite is only masked: its rows are what it is. `quality_score` is filled in where a row came
     without one; `row_id`, `file` and `line` stay those of the row as it was brought, and `changes` says what was
     masked in it.
+
+    `spans` are those of the report, of the same detector; without, personal data is looked for anew. With `near`,
+    `clusters_left` can be asked for.
     """
     again = batches.of(rows)
     decided = pl.DataFrame(schema=DROPPED)
     if dataset_type != "eval_suite":
         brought = pl.concat(list(again(["row_id", "quality_score"])))
         decided = decide(brought, clusters, scores, lowest_score)
-    return Cleaning(again, dataset_type, decided, scores, personal)
+    return Cleaning(again, dataset_type, decided, scores, personal, clusters, spans, near)
 
 
 def decide(brought: pl.DataFrame, clusters: pl.DataFrame, scores: pl.DataFrame, lowest_score: float) -> pl.DataFrame:

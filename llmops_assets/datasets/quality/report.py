@@ -41,12 +41,14 @@ class Report:
     """What was found.
 
     `findings`: row_id, kind (pii, toxic, chat_fault, length, conflict), type, column, a masked sample, file and line.
+    `spans`: where personal data is (`personal_data.SPANS`), for all who mask it or must know of it.
     `chars` and `tokens` are lengths of whole rows, int32 of shape (rows,); `worst` and `cluster_samples` are rows to
     look at, masked. `bias` has a line for each group that rows mention (`bias.disparity`).
     """
 
     rows: int
     findings: pl.DataFrame
+    spans: pl.DataFrame
     pii: dict[str, int]
     pii_by_column: dict[str, dict[str, int]]
     pii_rows: int
@@ -81,6 +83,7 @@ class _Part:
     """What one batch adds to the report."""
 
     findings: pl.DataFrame
+    spans: pl.DataFrame
     pii: Counter[tuple[str, str]]
     pii_rows: int
     mentions: pl.DataFrame
@@ -131,6 +134,7 @@ def analyse(
     scores = pl.concat([part.scores for part in parts], rechunk=True)
     conflicts = _conflicts(keys.table, where)
     findings = pl.concat([part.findings for part in parts] + [conflicts])
+    spans = pl.concat([part.spans for part in parts], rechunk=True)
     worst = pl.concat([part.worst for part in parts]).sort("score", "row_id").head(WORST)
     pii_rows = sum(part.pii_rows for part in parts)
     disparity = bias.disparity(part.mentions for part in parts)
@@ -146,6 +150,7 @@ def analyse(
     return Report(
         rows=where.height,
         findings=findings,
+        spans=spans,
         pii=dict(sorted(by_type.items())),
         pii_by_column=by_column,
         pii_rows=pii_rows,
@@ -209,6 +214,7 @@ def _look(
     at = lowest["number"].to_list()
     return _Part(
         findings=_as_findings(found, where),
+        spans=personal_data.recorded(spans, batch),
         pii=Counter(dict(zip(*_pairs_and_counts(spans), strict=True))),
         pii_rows=spans["row"].n_unique(),
         mentions=bias.count(whole, offended.list.len() > 0),

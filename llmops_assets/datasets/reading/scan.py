@@ -162,6 +162,7 @@ def scan(
             scores=found.scores,
             lowest_score=policy.datasets.min_quality_score,
             personal=personal,
+            spans=found.spans,
         )
         if out is None:
             for _ in work.frames():

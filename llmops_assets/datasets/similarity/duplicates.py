@@ -80,8 +80,8 @@ class Keys:
     asked_low: np.ndarray
 
 
-def keys(rows: pl.DataFrame, dataset_type: str, how: Near) -> Keys:
-    """The keys of one batch (row_id and content columns)."""
+def keys(rows: pl.DataFrame, dataset_type: str, how: Near | None) -> Keys:
+    """The keys of one batch (row_id and content columns); without `how` only the table of hashes."""
     text = normalised(rows, dataset_type)
     table = text.select(
         rows["row_id"],
@@ -92,12 +92,35 @@ def keys(rows: pl.DataFrame, dataset_type: str, how: Near) -> Keys:
         pl.col("whole").str.len_bytes().alias("whole_bytes"),
         pl.col("prompt").str.len_bytes().fill_null(0).alias("prompt_bytes"),
     )
+    nothing = np.empty((0, rows.height), np.uint32), np.empty((rows.height, 0), np.uint8)
+    if how is None:
+        return Keys(table, *nothing, *nothing)
     bands, low = sketch.sketches(text["whole"], how.shingle, how.bands, how.rows, how.seed)
     if texts.has_prompt(dataset_type):
         asked, asked_low = sketch.sketches(text["prompt"], how.shingle, PROMPT_BANDS, PROMPT_ROWS, how.seed)
     else:
-        asked, asked_low = np.empty((0, rows.height), np.uint32), np.empty((rows.height, 0), np.uint8)
+        asked, asked_low = nothing
     return Keys(table, bands, low, asked, asked_low)
+
+
+def some_keys(found: Keys, wanted: pl.Series) -> Keys:
+    """The keys of the rows that `wanted` (booleans) says."""
+    mask = wanted.to_numpy()
+    return Keys(
+        table=found.table.filter(wanted),
+        bands=found.bands[:, mask],
+        low=found.low[mask],
+        asked=found.asked[:, mask],
+        asked_low=found.asked_low[mask],
+    )
+
+
+def restricted(clusters: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
+    """The clusters among some of the rows, given in their order: without the others, and of two rows at least."""
+    left = ids.to_frame("row_id").join(clusters, on="row_id", maintain_order="left")
+    left = left.filter(pl.len().over("cluster") > 1)
+    first = pl.col("row_id").first().over("cluster")
+    return left.select("row_id", first.alias("cluster"), (pl.col("row_id") == first).alias("kept"), "exact")
 
 
 def joined(parts: Iterable[Keys]) -> Keys:
