@@ -19,7 +19,7 @@ class Intent:
     """A wish that the graph carries out.
 
     kind, key: what is to be done with which partition; revision: 1, 2, … of one (kind, key); detail: what the run must
-    know; closed_at, outcome and reason are None while it is open.
+    know; closed_at and outcome are None while it is open. reason: why it was closed so, or why it failed so far.
     """
 
     kind: str
@@ -80,6 +80,15 @@ class Intents:
         """Close the open intent of (kind, key) up to `revision`; False when it was closed, or a newer one is wanted."""
         with self.database.write(actor) as transaction:
             return acknowledge(transaction, kind, key, revision, outcome=outcome, reason=reason)
+
+    def note_failure(self, kind: str, key: str, reason: str, actor: str) -> bool:
+        """Note on the open intent of (kind, key) why what was tried last failed; False when none is open.
+
+        The intent stays open: it is tried again, or held until somebody wants it anew, which forgets the reason.
+        """
+        with self.database.write(actor) as transaction:
+            statement = _of(t.intents.update(), kind, key).where(t.intents.c.closed_at.is_(None))
+            return transaction.changed(statement.values(reason=reason)) == 1
 
     def withdraw(self, kind: str, key: str, actor: str, reason: str | None = None) -> bool:
         """Close the open intent of (kind, key), whichever revision it has, as no longer wanted."""

@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from resources.catalog import Catalog
 
 CURRENT = "current"
-"""The pointer that every dataset has: its newest version, until it is rolled back or moved by hand."""
+"""The pointer that every dataset has: its newest version, until it is rolled back or moved by hand.
+
+A version that could not be ingested has no rows, and the pointer stays at the one before, where there is one.
+"""
 
 
 @dataclass(frozen=True)
 class Move:
-    """One time that a pointer was set; `action` is tag, rollback, or register for a version that came after."""
+    """One time that a pointer was set; `action` is tag, rollback, or register for a version that came after.
+
+    For a version that came after and could not be ingested it is `failed`, and the pointer was not set.
+    """
 
     tag: str
     version: str
@@ -60,18 +66,22 @@ def moves(catalog: "Catalog", name: str, tag: str | None = None) -> list[Move]:
     statement = sa.select(table.c.tag, table.c.version, table.c.action, table.c.at, table.c.by)
     statement = statement.where(table.c.name == name).order_by(table.c.id)
     found = [Move(**row) for row in catalog.database.rows(statement)]
+    versions, failed = _versions(catalog, name)[::-1], _failed(catalog, name)
+    if all(entry.key in failed for entry in versions):
+        # There is no better one to stay at.
+        failed = set()
     found += [
-        Move(CURRENT, entry.spec.version, "register", entry.created_at, "")
-        for entry in reversed(_versions(catalog, name))
+        Move(CURRENT, entry.spec.version, "failed" if entry.key in failed else "register", entry.created_at, "")
+        for entry in versions
     ]
     # Sorting is stable: what was moved by hand at the very moment of a registration came after it.
-    found.sort(key=lambda m: (m.at, m.action != "register"))
+    found.sort(key=lambda m: (m.at, m.action not in ("register", "failed")))
     return [m for m in found if tag is None or m.tag == tag]
 
 
 def tags(catalog: "Catalog", name: str) -> dict[str, str]:
     """Version by tag of a dataset, `current` included."""
-    return {m.tag: m.version for m in moves(catalog, name)}
+    return {m.tag: m.version for m in moves(catalog, name) if m.action != "failed"}
 
 
 def find(catalog: "Catalog", name: str, tag: str) -> str | None:
@@ -83,6 +93,8 @@ def previous(catalog: "Catalog", name: str, tag: str) -> str | None:
     """Where a pointer stood before, as a rollback would put it: moves that were rolled back count no more."""
     stack: list[str] = []
     for one in moves(catalog, name, tag):
+        if one.action == "failed":
+            continue
         if one.action == "rollback" and one.version in stack:
             while stack[-1] != one.version:
                 stack.pop()
@@ -111,3 +123,17 @@ def resolve(catalog: "Catalog", ref: str) -> str:
 def _versions(catalog: "Catalog", name: str) -> list[Dataset]:
     """The versions of a dataset, newest first."""
     return catalog.datasets(name)
+
+
+def _failed(catalog: "Catalog", name: str) -> set[str]:
+    """The versions of a dataset whose ingestion failed, and that were never ingested."""
+    table = t.intents
+    mine = table.c.kind == "ingest", table.c.key.startswith(f"{name}@", autoescape=True)
+    failed: set[str] = set()
+    ingested: set[str] = set()
+    for row in catalog.database.rows(sa.select(table).where(*mine).order_by(table.c.key, table.c.revision)):
+        if row["outcome"] == "done":
+            ingested.add(row["key"])
+        has_failed = row["outcome"] == "failed" or (row["closed_at"] is None and row["reason"] is not None)
+        (failed.add if has_failed else failed.discard)(row["key"])
+    return failed - ingested
