@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from llmops_assets.records.jobs import ModelFolder, PlanJob, TrainJob
 from llmops_assets.specs.training import TrainJobSpec
 from resources.dataset_store import DatasetStore
 from resources.trainer import Trainer
@@ -129,29 +130,24 @@ def write_rows(folder: Path, rows: list[list[dict[str, str]]]) -> tuple[DatasetS
 
 def run_ours(
     folder: Path, spec: TrainJobSpec, base: Path, device: str, data: tuple[DatasetStore, Mapping[str, str]]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Facts of planning and of training by our worker, in processes of its own."""
+) -> tuple[dict[str, Any], TrainJob, Trainer]:
+    """Facts of planning by our worker, the job that trains what was planned, and what runs it in a process."""
     store, manifests = data
     trainer = Trainer(locks=folder / "locks")
-    common = {"spec": spec.model_dump(mode="json"), "base": {"path": str(base)}, "plan_dir": str(folder / "plan")}
-    planned = trainer.run(
-        None,
-        {**common, "task": "plan", "store": str(store.root), "manifests": dict(manifests)},
-        work_dir=folder / "work",
-    )
-    job = {
+    common: dict[str, Any] = {"spec": spec, "base": ModelFolder(path=str(base)), "plan_dir": str(folder / "plan")}
+    plan = PlanJob(**common, store=str(store.root), manifests=dict(manifests))
+    planned = trainer.run(None, plan, work_dir=folder / "work")
+    job = TrainJob(
         **common,
-        "task": "train",
-        "checkpoints": str(folder / "checkpoints"),
-        "output": str(folder / "adapter"),
-        "precision": spec.hyperparams.precision,
-        "device": device,
-        "gpus": spec.resources.gpus,
-        "gradient_checkpointing": False,
-        "family_version": "3.1",
-        "stop_token": planned["stop_token"],
-    }
-    return planned, {**job, "trainer": trainer}
+        checkpoints=str(folder / "checkpoints"),
+        output=str(folder / "adapter"),
+        precision=spec.hyperparams.precision or "fp32",
+        device=device,
+        gpus=spec.resources.gpus,
+        family_version="3.1",
+        stop_token=planned["stop_token"],
+    )
+    return planned, job, trainer
 
 
 def run_plain(

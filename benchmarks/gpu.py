@@ -42,14 +42,13 @@ def measure(size: str, method: str, device: Device, folder: Path, arguments: arg
         "lora_rank": 16,
     }
     spec = sft_spec(method, device.kind, precision, **hyper)
-    planned, job = run_ours(inside, spec, base, device.kind, data)
+    planned, job, trainer = run_ours(inside, spec, base, device.kind, data)
     shape = Shape.from_config(json.loads((base / "config.json").read_text(encoding="utf-8")))
     longest = min(planned["longest_row"], spec.hyperparams.max_seq_len)
     memory = plan_memory(
         shape, spec, precision=precision, device=device.kind, available=device.memory_bytes, length=longest
     )
-    job["gradient_checkpointing"] = memory.checkpointing
-    trainer = job.pop("trainer")
+    job = job.model_copy(update={"gradient_checkpointing": memory.checkpointing})
     line: dict[str, Any] = {
         "model": size,
         "method": method,

@@ -149,8 +149,7 @@ def ours(stage: Stage, folder: Path, packing: bool = False) -> tuple[Figures, Pa
     clock, python = folder / "clock.json", folder / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -m benchmarks.clock {clock} {stage.tokens} "$@"\n')
     python.chmod(0o755)
-    _, job = run_ours(folder, spec, stage.base, "cpu", write_rows(folder, stage.rows))
-    job.pop("trainer")
+    _, job, _ = run_ours(folder, spec, stage.base, "cpu", write_rows(folder, stage.rows))
     facts = Trainer(locks=folder / "locks", threads=1, python=str(python)).run(None, job, work_dir=folder / "work")
     return json.loads(clock.read_text(encoding="utf-8")), Path(facts["path"])
 

@@ -1,4 +1,4 @@
-"""Runs the train worker in the image of its job, in a Docker container with its own files, user and environment."""
+"""Runs the worker in the image of its job, in a Docker container with its own files, user and environment."""
 
 import hashlib
 import os
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmops_assets.records.jobs import module_of
 from resources.encryption import VARIABLE
 from resources.gpus import DECLARED, Device
 from resources.trainer import PipesClient, TrainerError
@@ -122,7 +123,7 @@ class Docker:
                 devices=self.devices(),
                 image=image,
             )
-            command = ["python", "-m", "images.train", str(job_file)]
+            command = ["python", "-m", module_of(job["task"]), str(job_file)]
             env = container_environment(environment, key_file=self.key_file, gpus=bool(options["device_requests"]))
             content = image.rsplit("@", 1)[-1]
             if context is not None and self.client is not None:

@@ -7,10 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel
 
 from resources.trainer import PASSED_ON
 
@@ -73,7 +74,7 @@ class Engines:
         return True
 
     def run(
-        self, name: str, module: str, job: Mapping[str, Any], *, work_dir: Path, threads: int | None = None
+        self, name: str, module: str, job: BaseModel, *, work_dir: Path, threads: int | None = None
     ) -> dict[str, Any]:
         """Run `python -m module JOB.json` in an engine's environment and return the result that it writes.
 
@@ -84,7 +85,8 @@ class Engines:
         work_dir.mkdir(parents=True, exist_ok=True)
         files = {kind: work_dir / f"{module.rpartition('.')[2]}.{kind}" for kind in ("json", "log", "result")}
         files["result"].unlink(missing_ok=True)
-        files["json"].write_text(json.dumps({**job, "result": str(files["result"])}, indent=1), encoding="utf-8")
+        written = {**job.model_dump(mode="json"), "result": str(files["result"])}
+        files["json"].write_text(json.dumps(written, indent=1), encoding="utf-8")
         environment = {key: value for key, value in os.environ.items() if key in PASSED_ON or key.startswith("LC_")}
         environment |= {
             "PYTHONPATH": str(REQUIREMENTS.parents[1]),

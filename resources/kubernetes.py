@@ -1,4 +1,4 @@
-"""Runs the train worker in the image of its job as a pod of a Kubernetes cluster; the home folder is a shared claim."""
+"""Runs the worker in the image of its job as a pod of a Kubernetes cluster; the home folder is a shared claim."""
 
 import os
 import time
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmops_assets.records.jobs import module_of
 from llmops_assets.specs.kubernetes import Kubernetes, Toleration
 from resources.containers import GRACE_SECONDS, container_environment, gpus_of, inputs, job_name
 from resources.encryption import VARIABLE
@@ -99,7 +100,7 @@ class Pods:
         self.client.run(
             context=context,
             image=job.get("image") or self.image(job),
-            command=["python", "-m", "images.train", str(job_file)],
+            command=["python", "-m", module_of(job["task"]), str(job_file)],
             namespace=self.rules.namespace,
             env=env,
             base_pod_meta={"labels": {JOB_LABEL: job_name(job_file)}},

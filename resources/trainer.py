@@ -1,4 +1,4 @@
-"""Runs the train worker (`python -m images.train JOB.json`) as a child process or in an image, for its result."""
+"""Runs the worker (`python -m images.train` or `images.ask`, with a job file) as a child process or in an image."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from upath import UPath
 
+from llmops_assets.records.jobs import Job
 from resources.artifacts import write_bytes_atomically
 from resources.encryption import NO_KEYS, Keyring
 from resources.gpus import Device, discover
@@ -46,7 +47,7 @@ class Launcher(Protocol):
         ...
 
     def image(self, job: Mapping[str, Any]) -> str:
-        """The image of a job (its `job_type`, or `task`), by what it holds where that is known: `name@sha256:…`."""
+        """The image of a job (as it is written: its `job_type`, or `task`), by content where that is known."""
         ...
 
     def clear(self, job_file: Path) -> None:
@@ -103,12 +104,12 @@ class Trainer:
     def run(
         self,
         context: Any | None,
-        job: Mapping[str, Any],
+        job: Job,
         *,
         work_dir: Path | str,
         on_metrics: MetricsSink | None = None,
     ) -> dict[str, Any]:
-        """Run `job` (its `task` says what) and return the worker's result.
+        """Run `job` and return the worker's result.
 
         `work_dir` keeps the job, its log, live metrics and result, each named by the task. `on_metrics` gets the lines
         of the live metrics, in order, within about a second of their being written, from a thread of its own.
@@ -116,21 +117,21 @@ class Trainer:
         """
         folder = Path(work_dir).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        files = {name: folder / f"{job['task']}.{name}" for name in FILES}
+        files = {name: folder / f"{job.task}.{name}" for name in FILES}
         if self.launcher is not None:
             # Before its files are taken away, to which it still writes.
             self.launcher.clear(files["json"])
         for name in ("result", "error", "metrics", "live"):
             files[name].unlink(missing_ok=True)
-        full = {**job, **{name: str(files[name]) for name in FILES[1:]}}
-        full["locks"] = str(self.locks)
+        added: dict[str, Any] = {name: str(files[name]) for name in FILES[1:]} | {"locks": str(self.locks)}
         beat = None
         if self.launcher is not None:
-            for old in folder.glob(f"{job['task']}.*.alive"):
+            for old in folder.glob(f"{job.task}.*.alive"):
                 old.unlink(missing_ok=True)
-            beat = folder / f"{job['task']}.{uuid.uuid4().hex[:8]}.alive"
-            full |= {"alive": str(beat), "alive_seconds": self.launcher.patience}
-        write_bytes_atomically(UPath(files["json"]), json.dumps(full, ensure_ascii=False, indent=1).encode())
+            beat = folder / f"{job.task}.{uuid.uuid4().hex[:8]}.alive"
+            added |= {"alive": str(beat), "alive_seconds": self.launcher.patience}
+        full = job.model_copy(update=added)
+        write_bytes_atomically(UPath(files["json"]), full.model_dump_json(indent=1).encode())
         with _beating(beat), _following(files["metrics"], on_metrics):
             try:
                 self._launch(context, full, files["json"])
@@ -166,11 +167,11 @@ class Trainer:
             settings["LLMOPS_PARENT_PID"] = str(os.getpid())
         return settings
 
-    def _launch(self, context: Any | None, job: Mapping[str, Any], job_file: Path) -> None:
+    def _launch(self, context: Any | None, job: Job, job_file: Path) -> None:
         if self.launcher is not None:
-            self.launcher.launch(context, job, job_file, self.environment())
+            self.launcher.launch(context, job.model_dump(mode="json"), job_file, self.environment())
             return
-        worker = ["-m", "images.train", str(job_file)]
+        worker = ["-m", job.module, str(job_file)]
         if context is not None and self.client is not None:
             # The client passes our whole environment on, so env(1) takes out what is none of the worker's business;
             # it replaces itself by the worker, so signals still reach it.
@@ -199,21 +200,20 @@ def _passed(name: str) -> bool:
     return name in PASSED_ON or name.startswith(("LC_", "DAGSTER_PIPES_"))
 
 
-def _failure(job: Mapping[str, Any], files: Mapping[str, Path], error: Exception | None) -> str:
+def _failure(job: Job, files: Mapping[str, Path], error: Exception | None) -> str:
     """What to tell of a failed task: the worker's own error, or how it ended, and the end of its log."""
-    task, memory = job["task"], job.get("memory") or {}
+    memory = getattr(job, "memory", None)
     if files["error"].exists():
-        told = json.loads(files["error"].read_text(encoding="utf-8"))
-        message = told["message"]
+        message = json.loads(files["error"].read_text(encoding="utf-8"))["message"]
     else:
         ended = str(error) if error is not None else "it ended without a result"
         message = f"the worker ended without saying why ({ended}); a killed process is often one out of memory"
-        if memory.get("needed"):
-            message += f". The plan reckoned with {memory['needed'] / 2**30:.2f} GiB"
-            message += f" of {memory['available'] / 2**30:.2f} GiB" if memory.get("available") else ""
-            message += f"; what would take less: {memory['advice']}" if memory.get("advice") else ""
+        if memory is not None:
+            message += f". The plan reckoned with {memory.needed / 2**30:.2f} GiB"
+            message += f" of {memory.available / 2**30:.2f} GiB" if memory.available else ""
+            message += f"; what would take less: {memory.advice}" if memory.advice else ""
     lines = files["log"].read_text(encoding="utf-8").splitlines()[-15:] if files["log"].exists() else []
-    return "\n".join([f"task {task!r} failed: {message}", f"log: {files['log']}", *lines])
+    return "\n".join([f"task {job.task!r} failed: {message}", f"log: {files['log']}", *lines])
 
 
 @contextmanager

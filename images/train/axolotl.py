@@ -11,7 +11,6 @@ import math
 import os
 import shutil
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import yaml
 
 from images.train import child, faults, pairs, rows, session
 from images.train.reporter import Reporter, Stopped
+from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from llmops_assets.training.steps import total_steps
@@ -34,7 +34,7 @@ class AxolotlError(RuntimeError):
     """Axolotl is not there, or failed; the message says which and what to do."""
 
 
-def render(spec: TrainJobSpec, job: Mapping[str, Any], work: Path, count: int, evaluated: bool) -> dict[str, Any]:
+def render(spec: TrainJobSpec, job: TrainJob, work: Path, count: int, evaluated: bool) -> dict[str, Any]:
     """Axolotl's configuration of a job over `count` planned rows, whose files are in `work`.
 
     What Axolotl would choose otherwise is written out where its default is another than ours: it warms up over 3 % of
@@ -42,11 +42,11 @@ def render(spec: TrainJobSpec, job: Mapping[str, Any], work: Path, count: int, e
     """
     hyper = spec.hyperparams
     packing = hyper.packing and spec.job_type != "PRETRAIN"
-    checkpoint = folders.last_checkpoint(Path(job["checkpoints"]))[1]
-    base = str(work / "initial") if job["base"] is None else job["base"]["path"]
+    checkpoint = folders.last_checkpoint(Path(job.checkpoints))[1]
+    base = str(work / "initial") if job.base is None else job.base.path
     config: dict[str, Any] = {
         "base_model": base,
-        "tokenizer_config": str(Path(job["plan_dir"]) / "tokenizer"),
+        "tokenizer_config": str(Path(job.plan_dir) / "tokenizer"),
         "type_of_model": "AutoModelForCausalLM",
         "trust_remote_code": False,
         "datasets": [_rows_of(work / "train.parquet")],
@@ -54,7 +54,7 @@ def render(spec: TrainJobSpec, job: Mapping[str, Any], work: Path, count: int, e
         "dataset_num_proc": 1,
         "dataset_exact_deduplication": False,
         "val_set_size": 0,
-        "output_dir": job["checkpoints"],
+        "output_dir": job.checkpoints,
         "sequence_len": hyper.max_seq_len,
         "sample_packing": packing,
         "eval_sample_packing": False,
@@ -69,7 +69,7 @@ def render(spec: TrainJobSpec, job: Mapping[str, Any], work: Path, count: int, e
         "weight_decay": hyper.weight_decay,
         "optimizer": "adamw_torch",
         "seed": hyper.seed,
-        "gradient_checkpointing": bool(job["gradient_checkpointing"]),
+        "gradient_checkpointing": bool(job.gradient_checkpointing),
         "save_strategy": "steps",
         "save_steps": hyper.save_steps,
         "save_total_limit": 2,
@@ -123,16 +123,16 @@ def _steps(spec: TrainJobSpec, count: int, packing: bool) -> dict[str, Any]:
     return {"max_steps": steps, "warmup_steps": warmup}
 
 
-def _precision(job: Mapping[str, Any]) -> dict[str, Any]:
-    half = {name: job["precision"] == name for name in ("bf16", "fp16")}
-    if job["device"] == "cuda":
+def _precision(job: TrainJob) -> dict[str, Any]:
+    half = {name: job.precision == name for name in ("bf16", "fp16")}
+    if job.device == "cuda":
         return {**half, "tf32": False, "attn_implementation": "sdpa"}
     # Kernels that need Triton, off one by one: left out, Axolotl switches them on.
     kernels = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
     return {"bf16": False, "fp16": False, "tf32": False, "attn_implementation": "sdpa", **dict.fromkeys(kernels, False)}
 
 
-def _adapter(spec: TrainJobSpec, job: Mapping[str, Any]) -> dict[str, Any]:
+def _adapter(spec: TrainJobSpec, job: TrainJob) -> dict[str, Any]:
     if spec.method == "full":
         return {}
     hyper = spec.hyperparams
@@ -151,7 +151,7 @@ def _adapter(spec: TrainJobSpec, job: Mapping[str, Any]) -> dict[str, Any]:
     else:
         config["lora_target_modules"] = hyper.target_modules
     if hyper.train_embeddings:
-        tied = _tied(Path(job["base"]["path"]))
+        tied = _tied(Path(job.base.path))
         config["lora_modules_to_save"] = ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
         config["peft_ensure_weight_tying"] = tied
     return config
@@ -187,10 +187,13 @@ def _evaluation(spec: TrainJobSpec, work: Path, evaluated: bool) -> dict[str, An
     return config
 
 
-def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+def train(spec: TrainJobSpec, job: TrainJob, reporter: Reporter) -> dict[str, Any]:
     """Train as `images.train.train` does, and leave the same folder: weights in `output`, sealed with their facts."""
     # An image holds its own; elsewhere it is one of this machine.
-    engine = Path(os.environ.get("LLMOPS_IMAGE_ENGINES") or job["engines"]) / "axolotl" / "bin" / "python"
+    engines = os.environ.get("LLMOPS_IMAGE_ENGINES") or job.engines
+    if engines is None:
+        raise AxolotlError("engines: the folder of the trainers' environments is not named in the job")
+    engine = Path(engines) / "axolotl" / "bin" / "python"
     if not engine.exists():
         raise AxolotlError(f"no environment of axolotl at {engine.parents[1]}: run `make engines`, or trainer: trl")
     faults.check_inputs(job)
@@ -198,22 +201,22 @@ def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[s
         return _train(engine, spec, job, reporter)
 
 
-def _train(engine: Path, spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
-    output, plan_dir = Path(job["output"]), Path(job["plan_dir"])
+def _train(engine: Path, spec: TrainJobSpec, job: TrainJob, reporter: Reporter) -> dict[str, Any]:
+    output, plan_dir = Path(job.output), Path(job.plan_dir)
     work = output.parent / "work" / "axolotl"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    step, _ = session.last_checkpoint(Path(job["checkpoints"]), faults.identity(spec, job), reporter)
+    step, _ = session.last_checkpoint(Path(job.checkpoints), faults.identity(spec, job), reporter)
     write = _write_rows if spec.rlhf is None else _write_pairs
     count = write(plan_dir / "train.parquet", work / "train.parquet")
     evaluated = (plan_dir / "validation.parquet").exists()
     if evaluated:
         evaluated = write(plan_dir / "validation.parquet", work / "validation.parquet", _EVALUATED_ROWS) > 0
-    if job["base"] is None:
+    if job.base is None:
         _write_initial(spec, job, work / "initial")
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    (work / "job.json").write_text(json.dumps({**job, "resumed_from": step}, ensure_ascii=False), encoding="utf-8")
+    (work / "job.json").write_text(job.model_copy(update={"resumed_from": step}).model_dump_json(), encoding="utf-8")
     config = work / "config.yaml"
     config.write_text(yaml.safe_dump(render(spec, job, work, count, evaluated), sort_keys=False), encoding="utf-8")
     try:
@@ -268,14 +271,14 @@ def _write_ids(target: Path, ids: list[str]) -> None:
     target.with_suffix(".ids.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
 
 
-def _write_initial(spec: TrainJobSpec, job: dict[str, Any], folder: Path) -> None:
+def _write_initial(spec: TrainJobSpec, job: TrainJob, folder: Path) -> None:
     """A model that nothing was trained of yet, for a training that starts from nothing."""
     import torch
     from transformers import AutoTokenizer
 
     from images.train import weights
 
-    tokenizer = AutoTokenizer.from_pretrained(Path(job["plan_dir"]) / "tokenizer", trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(Path(job.plan_dir) / "tokenizer", trust_remote_code=False)
     torch.manual_seed(spec.hyperparams.seed)
     model = weights.new_model(spec, len(tokenizer), tokenizer, job)
     model.save_pretrained(folder)
@@ -298,10 +301,10 @@ def environment(engine: Path, device: str) -> dict[str, str]:
     return found
 
 
-def _run(engine: Path, config: Path, job: Mapping[str, Any], work: Path, reporter: Reporter) -> int:
+def _run(engine: Path, config: Path, job: TrainJob, work: Path, reporter: Reporter) -> int:
     """Run `axolotl train`, passing on what our plugin says and keeping the rest in a log; the exit code."""
     command = [str(engine), "-m", "axolotl.cli.main", "train", str(config), "--launcher", "python"]
-    process = child.start(command, environment(engine, job["device"]))
+    process = child.start(command, environment(engine, job.device))
     told = False
     with process, open(work / "axolotl.log", "a", encoding="utf-8") as log:
         assert process.stdout is not None

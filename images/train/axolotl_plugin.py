@@ -55,16 +55,17 @@ class Plugin(BasePlugin):
         from images.train import faults
         from images.train.progress import Progress, Snapshot, StopWithCheckpoint, Watch
         from images.train.reporter import Reporter
-        from llmops_assets.specs.training import TrainJobSpec
+        from llmops_assets.records.jobs import TrainJob, read_job
 
         if cfg.warmup_steps is not None:
             # Axolotl makes two of one.
             trainer.args.warmup_steps = cfg.warmup_steps
-        job = json.loads(Path(cfg.llmops_job).read_text(encoding="utf-8"))
-        reporter = Reporter({"metrics": job.get("metrics")})
+        job = read_job(Path(cfg.llmops_job).read_text(encoding="utf-8"))
+        assert isinstance(job, TrainJob)
+        reporter = Reporter({"metrics": job.metrics})
         reporter.speak_to_worker()
         self._job, self._trainer, self._reporter = job, trainer, reporter
-        self._spec = TrainJobSpec.model_validate(job["spec"])
+        self._spec = job.spec
         self._start = Snapshot(trainer.model)
         rows = Path(cfg.llmops_job).with_name("train.parquet")
         self._progress = Progress(
@@ -119,7 +120,7 @@ class Plugin(BasePlugin):
             return implicit_rewards(trainer, pad, sides, spec.rlhf.kl_coeff)
 
         def write(output: Path) -> str:
-            stop_token = job.get("stop_token")
+            stop_token = job.stop_token
             return save(trainer.model, trainer.processing_class, output, stop_token, full=spec.method == "full")
 
         session = Session(
@@ -130,7 +131,7 @@ class Plugin(BasePlugin):
             figures=figures,
         )
         seconds = time.monotonic() - self._began
-        return outcome(session, self._progress, self._start, seconds, job["resumed_from"], Path(job["output"]))
+        return outcome(session, self._progress, self._start, seconds, job.resumed_from, Path(job.output))
 
 
 def _named(batch: Any, path: Path) -> list[str]:

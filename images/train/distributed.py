@@ -4,7 +4,6 @@ On GPUs accelerate shards by itself. On CPUs it would only average the gradients
 hand, which is how a machine without a GPU can prove it.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 from images.train import child
 from images.train.reporter import Reporter, Stopped
+from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 
@@ -29,14 +29,14 @@ class LaunchError(RuntimeError):
     """The processes of a training did not start, or one of them failed; the message says which log to read."""
 
 
-def processes(job: Mapping[str, Any]) -> int:
+def processes(job: TrainJob) -> int:
     """How many processes share the training of a job, on all its nodes together."""
-    return max(1, int(job.get("gpus") or 1)) * int(job["spec"]["resources"].get("nodes") or 1)
+    return max(1, job.gpus) * job.spec.resources.nodes
 
 
-def sharding(job: Mapping[str, Any]) -> str | None:
+def sharding(job: TrainJob) -> str | None:
     """How the processes share a training: fsdp, zero2, zero3 or ddp; None where it is one."""
-    return (job["spec"]["resources"].get("sharding") or "fsdp") if processes(job) > 1 else None
+    return (job.spec.resources.sharding or "fsdp") if processes(job) > 1 else None
 
 
 def command(job_file: Path | str, *, gpus: int, nodes: int, environ: Mapping[str, str]) -> list[str]:
@@ -55,12 +55,12 @@ def command(job_file: Path | str, *, gpus: int, nodes: int, environ: Mapping[str
     return [*torchrun, "-m", "images.train.rank", str(job_file)]
 
 
-def arguments(job: Mapping[str, Any]) -> dict[str, Any]:
+def arguments(job: TrainJob) -> dict[str, Any]:
     """What transformers' TrainingArguments are told beyond those of one process."""
     how = sharding(job)
     if how is None:
         return {}
-    backend = {"ddp_backend": "gloo"} if job["device"] == "cpu" else {}
+    backend = {"ddp_backend": "gloo"} if job.device == "cpu" else {}
     if how == "ddp":
         return {**backend, "ddp_find_unused_parameters": False}
     if how == "fsdp":
@@ -142,16 +142,16 @@ def together() -> None:
         dist.barrier()
 
 
-def launch(spec: TrainJobSpec, job: Mapping[str, Any], reporter: Reporter) -> dict[str, Any]:
+def launch(spec: TrainJobSpec, job: TrainJob, reporter: Reporter) -> dict[str, Any]:
     """Run the processes of this node to their end; the facts that the first of them sealed."""
-    output = Path(job["output"])
+    output = Path(job.output)
     folder = output.parent / "work"
     folder.mkdir(parents=True, exist_ok=True)
     job_file, stop, failed, log = (folder / f"ranks.{name}" for name in ("json", "stop", "error", "log"))
     for left in (stop, failed):
         left.unlink(missing_ok=True)
-    job_file.write_text(json.dumps({**job, "stop": str(stop)}, ensure_ascii=False), encoding="utf-8")
-    started = command(job_file, gpus=job["gpus"], nodes=spec.resources.nodes, environ=os.environ)
+    job_file.write_text(job.model_copy(update={"stop": str(stop)}).model_dump_json(), encoding="utf-8")
+    started = command(job_file, gpus=job.gpus, nodes=spec.resources.nodes, environ=os.environ)
     reporter.log.info("%d processes share this training (%s)", processes(job), sharding(job))
     with reporter.finishing_first(), open(log, "w", encoding="utf-8") as written:
         process = child.start(started, {**os.environ, "LLMOPS_WORKER_PID": str(os.getpid())})

@@ -20,6 +20,7 @@ from images.train.order import LengthGroups
 from images.train.progress import finite
 from images.train.reporter import Reporter
 from images.train.session import Session, common_arguments
+from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.jobs import Pooling
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
@@ -28,11 +29,11 @@ _MEASURED = 256
 _EVALUATED_ROWS = 512
 
 
-def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+def train(spec: TrainJobSpec, job: TrainJob, reporter: Reporter) -> dict[str, Any]:
     """The worker's training of an EMBEDDING job."""
-    plan_dir = Path(job["plan_dir"])
+    plan_dir = Path(job.plan_dir)
     return session.train(
-        lambda: build(spec, job, plan_dir, job["base"]["path"], job["pooling"]),
+        lambda: build(spec, job, plan_dir, job.base.path, job.pooling),
         spec,
         job,
         reporter,
@@ -40,14 +41,14 @@ def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[s
 
 
 def build(
-    spec: TrainJobSpec, job: dict[str, Any], plan_dir: Path, base: str, pooling: Pooling, lr: float | None = None
+    spec: TrainJobSpec, job: TrainJob, plan_dir: Path, base: str, pooling: Pooling, lr: float | None = None
 ) -> Session:
     """The trainer of the encoder in folder `base` on the anchors and passages planned in `plan_dir`."""
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
     train = sealed.read_parquet(plan_dir / "train.parquet")
     path = plan_dir / "validation.parquet"
     validation = sealed.read_parquet(path).head(_EVALUATED_ROWS) if path.exists() else None
-    model = backbone(spec, base, job["precision"])
+    model = backbone(spec, base, job.precision)
     if spec.method != "full":
         from peft import get_peft_model
 
@@ -56,7 +57,7 @@ def build(
     evaluated = validation is not None and validation.height > 1
     arguments = common_arguments(spec, job, train.height, evaluated) | {
         "learning_rate": lr or spec.hyperparams.lr,
-        "gradient_checkpointing": job["gradient_checkpointing"],
+        "gradient_checkpointing": job.gradient_checkpointing,
         "remove_unused_columns": False,
         # The last batch of a pass may hold one row, which has nothing to be told apart from.
         "dataloader_drop_last": train.height > spec.hyperparams.batch_size,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import TrainJobSpec, canonical_json
 from llmops_assets.training import folders
 
@@ -40,32 +41,32 @@ def gib(count: float) -> str:
     return f"{count / 2**30:,.2f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
 
 
-def identity(spec: TrainJobSpec, job: Mapping[str, Any]) -> dict[str, str]:
+def identity(spec: TrainJobSpec, job: TrainJob) -> dict[str, str]:
     """What decides the weights, by part: a checkpoint goes on only with what it began with."""
-    seal = Path(job["plan_dir"]) / folders.SEAL
+    seal = Path(job.plan_dir) / folders.SEAL
     files = json.loads(seal.read_text(encoding="utf-8"))["files"] if seal.exists() else {}
-    base = job.get("base") or {}
+    base = (job.base.content_hash if job.base else None) or ""
     parts = {
         "rows": canonical_json(files),
-        "base model": str(base.get("content_hash") or ""),
+        "base model": base,
         "recipe": canonical_json(spec.weights_recipe()),
     }
     return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
 
 
-def check_inputs(job: Mapping[str, Any]) -> None:
+def check_inputs(job: TrainJob) -> None:
     """Raise InputsChanged when the planned rows or the base model are not there, or not what they were."""
-    plan_dir = Path(job["plan_dir"])
+    plan_dir = Path(job.plan_dir)
     fault = folders.damage(plan_dir)
     if fault is not None:
         raise InputsChanged(f"the planned rows in {plan_dir} cannot be used: {fault}. Materialise training_plan again")
-    base = job.get("base")
-    if not base:
+    base = job.base
+    if base is None:
         return
-    folder = Path(base["path"])
+    folder = Path(base.path)
     if not (folder / "config.json").exists():
         raise InputsChanged(f"the base model is gone: no {folder / 'config.json'}. Restore it, or train it again")
-    wanted = base.get("content_hash")
+    wanted = base.content_hash
     if wanted and (found := folders.content_hash(folder)) != wanted:
         raise InputsChanged(
             f"the base model at {folder} was changed after this training was planned ({wanted} became {found}): "
@@ -106,7 +107,7 @@ def check_disk(folder: Path, needed: int) -> None:
 
 
 @contextmanager
-def explained(job: Mapping[str, Any], needed: Mapping[str, int]) -> Iterator[None]:
+def explained(job: TrainJob, needed: Mapping[str, int]) -> Iterator[None]:
     """Say of an error for want of memory or disk what was needed; half-written checkpoints go.
 
     `needed` may be filled in by the body: the bytes of a `checkpoint`.
@@ -136,8 +137,8 @@ def _disk_fault(error: BaseException) -> int | None:
     return errno.ENOSPC if found is None and any(words in text for words in _TORCH_WRITER) else found
 
 
-def _disk_full(number: int, job: Mapping[str, Any], needed: Mapping[str, int]) -> DiskFull:
-    folder = Path(job["checkpoints"])
+def _disk_full(number: int, job: TrainJob, needed: Mapping[str, int]) -> DiskFull:
+    folder = Path(job.checkpoints)
     for _step, path in folders.checkpoints(folder):
         if not (path / folders.SEAL).exists():
             # It would never count, and what it takes is what is lacking.
@@ -153,12 +154,11 @@ def _disk_full(number: int, job: Mapping[str, Any], needed: Mapping[str, int]) -
     )
 
 
-def _memory_words(job: Mapping[str, Any], error: BaseException) -> str:
-    memory = job.get("memory") or {}
-    plan = ""
-    if memory.get("needed"):
-        there = f" of the {gib(memory['available'])} that it may fill" if memory.get("available") else ""
-        plan = f" The plan reckoned with {gib(memory['needed'])}{there}."
+def _memory_words(job: TrainJob, error: BaseException) -> str:
+    memory, plan = job.memory, ""
+    if memory is not None:
+        there = f" of the {gib(memory.available)} that it may fill" if memory.available else ""
+        plan = f" The plan reckoned with {gib(memory.needed)}{there}."
     first = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-    advice = memory.get("advice") or "lower batch_size, or max_seq_len"
+    advice = (memory.advice if memory is not None else "") or "lower batch_size, or max_seq_len"
     return f"out of memory.{plan} What would take less: {advice}. It was told: {first}"

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from images.train import rows, weights
 from images.train.chat import stop_at, template_hash
 from images.train.reporter import Reporter
+from llmops_assets.records.jobs import MergeJob
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 
@@ -32,17 +33,17 @@ SHARD_BYTES = {"hf": 5 * 10**9, "safetensors": 1 << 62}
 Logits = list[torch.Tensor]
 
 
-def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+def run(job: MergeJob, reporter: Reporter) -> dict[str, Any]:
     """The task's facts; one process at a time works in the folder of a training."""
-    spec = TrainJobSpec.model_validate(job["spec"])
-    adapter, output, plan_dir = Path(job["adapter"]), Path(job["output"]), Path(job["plan_dir"])
+    spec = job.spec
+    adapter, output, plan_dir = Path(job.adapter), Path(job.output), Path(job.plan_dir)
     transformers_logging.disable_progress_bar()
     with folders.only_one(output.parent, reporter.log.info):
         return _run(spec, job, adapter, output, plan_dir, reporter)
 
 
 def _run(
-    spec: TrainJobSpec, job: dict[str, Any], adapter: Path, output: Path, plan_dir: Path, reporter: Reporter
+    spec: TrainJobSpec, job: MergeJob, adapter: Path, output: Path, plan_dir: Path, reporter: Reporter
 ) -> dict[str, Any]:
     if spec.job_type == "EMBEDDING":
         return _run_encoder(spec, job, adapter, output, plan_dir, reporter)
@@ -57,13 +58,13 @@ def _run(
     else:
         trained = _merge(spec, job, adapter, output, plan_dir, probes)
     reporter.log.info("loading the merged model again")
-    model = _load(output, torch.float32 if job["precision"] == "fp32" else torch.bfloat16)
+    model = _load(output, torch.float32 if job.precision == "fp32" else torch.bfloat16)
     served = _logits(model, probes)
     tokenizer = AutoTokenizer.from_pretrained(output, trust_remote_code=False)
     difference, agreement = compare(trained, served) if trained is not None else (None, None)
     base = None
-    if job["base"] is not None:
-        base = _logits(_load(Path(job["base"]["path"]), model.dtype), probes)
+    if job.base is not None:
+        base = _logits(_load(Path(job.base.path), model.dtype), probes)
     facts = {
         "path": str(output),
         "content_hash": folders.content_hash(output),
@@ -82,24 +83,24 @@ def _run(
 
 
 def _run_encoder(
-    spec: TrainJobSpec, job: dict[str, Any], trained: Path, output: Path, plan_dir: Path, reporter: Reporter
+    spec: TrainJobSpec, job: MergeJob, trained: Path, output: Path, plan_dir: Path, reporter: Reporter
 ) -> dict[str, Any]:
     from images.train.merge_encoder import merge_encoder
 
     shutil.rmtree(output, ignore_errors=True)
-    found = merge_encoder(spec, job, job["base"]["path"], trained, plan_dir, output, reporter)
+    found = merge_encoder(spec, job, job.base.path, trained, plan_dir, output, reporter)
     facts = {"path": str(output), "content_hash": folders.content_hash(output), "chat_template_hash": None, **found}
     folders.seal(output, facts)
     return facts
 
 
 def _with_retriever(
-    spec: TrainJobSpec, job: dict[str, Any], facts: dict[str, Any], output: Path, plan_dir: Path, reporter: Reporter
+    spec: TrainJobSpec, job: MergeJob, facts: dict[str, Any], output: Path, plan_dir: Path, reporter: Reporter
 ) -> dict[str, Any]:
     """Put the retriever and the index of its passages beside the generator, and say in rag.json how they are used."""
     from images.train.merge_encoder import build_index, merge_encoder
 
-    base, trained, searched = job["retriever"]["path"], output.parent / "retriever", plan_dir / "retriever"
+    base, trained, searched = job.retriever.path, output.parent / "retriever", plan_dir / "retriever"
     found = merge_encoder(spec, job, base, trained, searched, output / "retriever", reporter)
     index = build_index(spec, output / "retriever", plan_dir / "passages.parquet", output / "index")
     reporter.log.info("indexed %d passages", index["passages"])
@@ -153,17 +154,17 @@ def _save_again(source: Path, target: Path, most: int) -> None:
 
 
 def _merge(
-    spec: TrainJobSpec, job: dict[str, Any], adapter: Path, output: Path, plan_dir: Path, probes: list[torch.Tensor]
+    spec: TrainJobSpec, job: MergeJob, adapter: Path, output: Path, plan_dir: Path, probes: list[torch.Tensor]
 ) -> Logits:
     """Write base + adapter as one model to `output`; the logits of the two before they became one."""
     from peft import PeftModel
 
-    precision = torch.float32 if job["precision"] == "fp32" else torch.bfloat16
-    model = PeftModel.from_pretrained(weights.trained_base(spec.method, job["base"]["path"], precision), adapter)
+    precision = torch.float32 if job.precision == "fp32" else torch.bfloat16
+    model = PeftModel.from_pretrained(weights.trained_base(spec.method, job.base.path, precision), adapter)
     trained = _logits(model, probes)
     merged = model.merge_and_unload(safe_merge=True)
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
-    stop_at(merged, tokenizer, job.get("stop_token"))
+    stop_at(merged, tokenizer, job.stop_token)
     merged.config.use_cache = True
     merged.save_pretrained(output, max_shard_size=SHARD_BYTES[spec.output.save_format])
     tokenizer.save_pretrained(output)

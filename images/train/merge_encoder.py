@@ -17,6 +17,7 @@ from images.train import encoder, sealed, weights
 from images.train.merge import SHARD_BYTES
 from images.train.plan_encoder import PROBES
 from images.train.reporter import Reporter
+from llmops_assets.records.jobs import MergeJob
 from llmops_assets.specs.jobs import Pooling
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
@@ -26,13 +27,13 @@ SAME_COSINE = 0.999
 
 
 def merge_encoder(
-    spec: TrainJobSpec, job: dict[str, Any], base: str, trained: Path, plan_dir: Path, output: Path, reporter: Reporter
+    spec: TrainJobSpec, job: MergeJob, base: str, trained: Path, plan_dir: Path, output: Path, reporter: Reporter
 ) -> dict[str, Any]:
     """Write the encoder trained from `base` to `output` as sentence-transformers reads it; how near it is to it."""
-    pooling: Pooling = job["pooling"]
+    pooling: Pooling = job.pooling
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
     texts = json.loads(sealed.read_bytes(plan_dir / PROBES))
-    dtype = torch.float32 if job["precision"] == "fp32" else torch.bfloat16
+    dtype = torch.float32 if job.precision == "fp32" else torch.bfloat16
     model = _trained(spec, base, trained, dtype)
     before = _embed(model, tokenizer, texts, pooling)
     with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from images.train.reporter import Reporter
+from llmops_assets.records.jobs import PlanJob
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from resources.dataset_store import DatasetStore
@@ -27,11 +28,11 @@ CONTENT: dict[str, tuple[str, ...]] = {
 """The columns that a job type trains on."""
 
 
-def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+def run(job: PlanJob, reporter: Reporter) -> dict[str, Any]:
     """The facts of a plan; the one that is there is kept, where it is whole."""
-    spec = TrainJobSpec.model_validate(job["spec"])
-    store = DatasetStore(job["store"], Keyring.from_environment())
-    folder = Path(job["plan_dir"])
+    spec = job.spec
+    store = DatasetStore(job.store, Keyring.from_environment())
+    folder = Path(job.plan_dir)
     with folders.only_one(folder.parent, reporter.log.info):
         facts = folders.facts(folder)
         if facts is None:
@@ -42,20 +43,18 @@ def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     return facts
 
 
-def _plan(
-    job: dict[str, Any], spec: TrainJobSpec, store: DatasetStore, folder: Path, reporter: Reporter
-) -> dict[str, Any]:
+def _plan(job: PlanJob, spec: TrainJobSpec, store: DatasetStore, folder: Path, reporter: Reporter) -> dict[str, Any]:
     columns = ["row_id", *CONTENT[spec.job_type]]
-    frames = {split: store.read(job["manifests"][split], columns) for split in ("train", "validation")}
-    if job.get("extra_rows"):
-        frames["train"] = pl.concat([frames["train"], pl.read_parquet(job["extra_rows"])], how="vertical_relaxed")
+    frames = {split: store.read(job.manifests[split], columns) for split in ("train", "validation")}
+    if job.extra_rows:
+        frames["train"] = pl.concat([frames["train"], pl.read_parquet(job.extra_rows)], how="vertical_relaxed")
     if not frames["train"].height:
         raise ValueError("the train split has no rows: look at clean_dataset for what was dropped and why")
     if spec.job_type == "PRETRAIN":
         from images.train.plan_corpus import plan_corpus
 
         return plan_corpus(spec, frames, folder, reporter)
-    base = Path(job["base"]["path"])
+    base = Path(job.base.path)
     if spec.job_type == "RLHF":
         from images.train.plan_pairs import plan_pairs
 
@@ -67,9 +66,9 @@ def _plan(
     if spec.job_type == "RAG_TUNING":
         from images.train.plan_rag import plan_rag, save_passages
 
-        every = [store.read(manifest, ["positives", "negatives"]) for manifest in job["manifests"].values()]
+        every = [store.read(manifest, ["positives", "negatives"]) for manifest in job.manifests.values()]
         save_passages(folder / "passages.parquet", every)
-        return plan_rag(spec, frames, base, Path(job["retriever"]["path"]), folder, reporter)
+        return plan_rag(spec, frames, base, Path(job.retriever.path), folder, reporter)
     from images.train.plan_chat import plan_chat
 
     return plan_chat(spec, frames, base, folder, reporter)

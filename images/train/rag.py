@@ -6,18 +6,19 @@ from typing import Any
 
 from images.train import encoder, session, sft
 from images.train.reporter import Reporter
+from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import TrainJobSpec
 
 
-def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+def train(spec: TrainJobSpec, job: TrainJob, reporter: Reporter) -> dict[str, Any]:
     """The worker's training of a RAG_TUNING job; the facts are the reader's, with the retriever's figures."""
-    planned, base = Path(job["plan_dir"]) / "retriever", job["retriever"]["path"]
+    planned, base = Path(job.plan_dir) / "retriever", job.retriever.path
 
-    def retriever(first: dict[str, Any]) -> session.Session:
-        return encoder.build(spec, first, planned, base, job["pooling"], spec.rag.retriever_lr)
+    def retriever(first: TrainJob) -> session.Session:
+        return encoder.build(spec, first, planned, base, job.pooling, spec.rag.retriever_lr)
 
     found = session.train_first(retriever, "retriever", spec, job, reporter, "retriever")
-    told = {
+    retriever_figures = {
         **found["figures"],
         "retriever_first_loss": found["first_loss"],
         "retriever_last_loss": found["last_loss"],
@@ -25,6 +26,6 @@ def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[s
     }
 
     def reader() -> session.Session:
-        return dataclasses.replace(sft.build(spec, job), figures=lambda: told)
+        return dataclasses.replace(sft.build(spec, job), figures=lambda: retriever_figures)
 
     return session.train(reader, spec, job, reporter)

@@ -1,7 +1,6 @@
 """`python -m images.train.rank JOB.json`: one of the processes that share a training, started by torchrun."""
 
 import importlib
-import json
 import logging
 import os
 import sys
@@ -15,19 +14,21 @@ import psutil
 
 from images.train.distributed import rank
 from images.train.reporter import Reporter, Stopped
-from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.records.jobs import JobError, TrainJob, read_job
 
 
 def main(job_file: str) -> int:
     """Train in this process with the others; the first of them speaks for all."""
-    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    job = read_job(Path(job_file).read_text(encoding="utf-8"))
+    if not isinstance(job, TrainJob) or job.stop is None:
+        raise JobError("a process of a shared training takes a job of the task train that names its `stop` file")
     first = rank() == 0
-    reporter = Reporter({"metrics": job.get("metrics") if first else None})
+    reporter = Reporter({"metrics": job.metrics if first else None})
     reporter.speak_to_worker()
     if not first:
         reporter.log.setLevel(logging.ERROR)
-    threading.Thread(target=_watch, args=(reporter, Path(job["stop"])), daemon=True).start()
-    spec = TrainJobSpec.model_validate(job["spec"])
+    threading.Thread(target=_watch, args=(reporter, Path(job.stop)), daemon=True).start()
+    spec = job.spec
     try:
         importlib.import_module("images.train.sft").train(spec, job, reporter)
     except Stopped as stop:

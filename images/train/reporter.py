@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
+from llmops_assets.records.jobs import Job
+
 STOPPED = 130
 """Exit code of a worker that was asked to stop."""
 
@@ -28,19 +30,20 @@ class Stopped(Exception):
 class Reporter:
     """Log, live metrics and stop requests of one task.
 
-    `log` is a standard logger; its lines go to the file that the job names, and to Dagster where the worker runs under
-    Pipes or to stdout where it does not. `devices` are the leased devices.
+    It writes the files `log`, `metrics` and `live`, those of them that are named. `log` is a standard logger; its lines
+    go to its file, and to Dagster where the worker runs under Pipes or to stdout where it does not. `devices` are the
+    leased devices.
     """
 
-    def __init__(self, job: Mapping[str, Any], pipes_log: logging.Logger | None = None) -> None:
+    def __init__(self, files: Mapping[str, str | None], pipes_log: logging.Logger | None = None) -> None:
         self.log = logging.Logger("llmops.train", logging.INFO)
         self.devices: list[Any] = []
         self.stop_reason: str | None = None
         self._graceful = False
-        self._metrics = Path(job["metrics"]) if job.get("metrics") else None
-        self._live = Path(job["live"]) if job.get("live") else None
-        if job.get("log"):
-            file = logging.FileHandler(job["log"], encoding="utf-8")
+        self._metrics = Path(metrics) if (metrics := files.get("metrics")) else None
+        self._live = Path(live) if (live := files.get("live")) else None
+        if log := files.get("log"):
+            file = logging.FileHandler(log, encoding="utf-8")
             file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             self.log.addHandler(file)
         if pipes_log is not None:
@@ -89,7 +92,7 @@ class Reporter:
         finally:
             self._graceful = False
 
-    def listen(self, job: Mapping[str, Any]) -> None:
+    def listen(self, job: Job) -> None:
         """Heed SIGINT and SIGTERM, and end when the process that started us is gone.
 
         After a kill nobody is left to stop this process, which would keep its GPU. In a container the one that started
@@ -101,10 +104,10 @@ class Reporter:
         wait: Callable[[], None] | None = None
         if parent := os.environ.get("LLMOPS_PARENT_PID"):
             wait = partial(_until_orphaned, int(parent))
-        elif job.get("alive"):
-            wait = partial(_until_silent, Path(job["alive"]), float(job["alive_seconds"]))
+        elif job.alive is not None and job.alive_seconds is not None:
+            wait = partial(_until_silent, Path(job.alive), job.alive_seconds)
         if wait is not None:
-            threading.Thread(target=self._watch, args=(wait, job.get("grace_seconds", 120.0)), daemon=True).start()
+            threading.Thread(target=self._watch, args=(wait, job.grace_seconds), daemon=True).start()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         second = self.stop_reason is not None

@@ -17,6 +17,7 @@ from images.train.likelihood import MEASURED
 from images.train.order import LengthGroups
 from images.train.progress import finite
 from images.train.session import Session, common_arguments
+from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 
@@ -44,16 +45,16 @@ class _Trainer(PairOrder, RewardTrainer):
     pass
 
 
-def build(spec: TrainJobSpec, job: dict[str, Any]) -> Session:
+def build(spec: TrainJobSpec, job: TrainJob) -> Session:
     """The trainer of the reward model of a job: from the policy's own base, on the planned pairs."""
-    plan_dir, base = Path(job["plan_dir"]), job["base"]["path"]
+    plan_dir, base = Path(job.plan_dir), job.base.path
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
     train, validation = pairs.load(plan_dir / "train.parquet"), pairs.validation(plan_dir)
-    model = weights.base_model(spec, base, job["precision"], AutoModelForSequenceClassification, num_labels=1)
+    model = weights.base_model(spec, base, job.precision, AutoModelForSequenceClassification, num_labels=1)
     arguments = common_arguments(spec, job, train.height, validation is not None) | {
         "learning_rate": spec.rlhf.reward_lr or spec.hyperparams.lr,
         "max_length": spec.hyperparams.max_seq_len,
-        "gradient_checkpointing": job["gradient_checkpointing"],
+        "gradient_checkpointing": job.gradient_checkpointing,
         "load_best_model_at_end": False,
         "metric_for_best_model": None,
     }
@@ -69,7 +70,7 @@ def build(spec: TrainJobSpec, job: dict[str, Any]) -> Session:
     if spec.method == "qlora":
         weights.keep_trained_in_fp32(trainer.model)
     measured = (validation if validation is not None else train).head(MEASURED)
-    dtype = weights.DTYPES[job["precision"]]
+    dtype = weights.DTYPES[job.precision]
 
     def save(output: Path) -> str:
         whole = weights.merged(

@@ -17,38 +17,41 @@ from images.train.likelihood import MEASURED, implicit_rewards
 from images.train.progress import Diverged, diverged, finite
 from images.train.reporter import Reporter
 from images.train.session import Session, common_arguments
+from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import TrainJobSpec
 
 
-def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+def train(spec: TrainJobSpec, job: TrainJob, reporter: Reporter) -> dict[str, Any]:
     """Train the policy, and before it its reward model where it needs one and none is given."""
     if spec.rlhf.algorithm == "dpo":
         return session.train(lambda: _dpo(spec, job), spec, job, reporter)
-    judge, told = job.get("reward"), {}
-    if judge is None:
+    reward_figures: dict[str, Any] = {}
+    if job.reward is not None:
+        judge = job.reward.path
+    else:
         found = session.train_first(
             lambda first: reward.build(spec, first), "reward", spec, job, reporter, "reward model"
         )
-        judge = {"path": str(Path(job["output"]).with_name("reward"))}
+        judge = str(Path(job.output).with_name("reward"))
         ends = {"reward_first_loss": found["first_loss"], "reward_last_loss": found["last_loss"]}
-        told = {**found["figures"], **ends}
-    return session.train(lambda: _policy(spec, job, judge["path"], told), spec, job, reporter)
+        reward_figures = {**found["figures"], **ends}
+    return session.train(lambda: _policy(spec, job, judge, reward_figures), spec, job, reporter)
 
 
 class _Dpo(reward.PairOrder, DPOTrainer):
     pass
 
 
-def _dpo(spec: TrainJobSpec, job: dict[str, Any]) -> Session:
-    plan_dir = Path(job["plan_dir"])
+def _dpo(spec: TrainJobSpec, job: TrainJob) -> Session:
+    plan_dir = Path(job.plan_dir)
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
     train, validation = pairs.load(plan_dir / "train.parquet"), pairs.validation(plan_dir)
-    model = weights.base_model(spec, job["base"]["path"], job["precision"])
+    model = weights.base_model(spec, job.base.path, job.precision)
     _small_head(model)
     arguments = common_arguments(spec, job, train.height, validation is not None) | {
         "beta": spec.rlhf.kl_coeff,
         "max_length": spec.hyperparams.max_seq_len,
-        "gradient_checkpointing": job["gradient_checkpointing"],
+        "gradient_checkpointing": job.gradient_checkpointing,
     }
     columns = [None if frame is None else pairs.preference_columns(frame) for frame in (train, validation)]
     rows = [None if part is None else datasets.Dataset.from_dict(part) for part in columns]
@@ -68,7 +71,7 @@ def _dpo(spec: TrainJobSpec, job: dict[str, Any]) -> Session:
     return Session(
         trainer=trainer,
         evaluated=validation is not None,
-        save=lambda output: sft.save(trainer.model, tokenizer, spec, output, job.get("stop_token")),
+        save=lambda output: sft.save(trainer.model, tokenizer, spec, output, job.stop_token),
         stopping=spec.hyperparams.early_stopping if trainer.args.load_best_model_at_end else None,
         figures=lambda: implicit_rewards(
             trainer, tokenizer.pad_token_id or 0, measured.to_dict(as_series=False), spec.rlhf.kl_coeff
@@ -105,9 +108,9 @@ class _Grpo(_Finite, GRPOTrainer):
 _TRAINERS = {"rloo": (_Rloo, RLOOConfig), "grpo": (_Grpo, GRPOConfig)}
 
 
-def _policy(spec: TrainJobSpec, job: dict[str, Any], judge: str, told: dict[str, Any]) -> Session:
-    """Policy optimisation against the reward model in folder `judge`; `told` is what is known of that."""
-    plan_dir, rlhf = Path(job["plan_dir"]), spec.rlhf
+def _policy(spec: TrainJobSpec, job: TrainJob, judge: str, reward_figures: dict[str, Any]) -> Session:
+    """Policy optimisation against the reward model in folder `judge`; `reward_figures` is what is known of that."""
+    plan_dir, rlhf = Path(job.plan_dir), spec.rlhf
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
     frame = pairs.load(plan_dir / "train.parquet")
     room = spec.hyperparams.max_seq_len - rlhf.max_new_tokens
@@ -117,7 +120,7 @@ def _policy(spec: TrainJobSpec, job: dict[str, Any], judge: str, told: dict[str,
             f"no prompt leaves room for {rlhf.max_new_tokens} tokens in max_seq_len {spec.hyperparams.max_seq_len}: "
             "raise hyperparams.max_seq_len or lower rlhf.max_new_tokens"
         )
-    model = weights.base_model(spec, job["base"]["path"], job["precision"])
+    model = weights.base_model(spec, job.base.path, job.precision)
     _small_head(model)
     kind, config = _TRAINERS[rlhf.algorithm]
     arguments = common_arguments(spec, job, frame.height, False, steps=rlhf.ppo_steps) | {
@@ -125,11 +128,11 @@ def _policy(spec: TrainJobSpec, job: dict[str, Any], judge: str, told: dict[str,
         "num_generations": rlhf.num_generations,
         "max_completion_length": rlhf.max_new_tokens,
         "temperature": rlhf.temperature,
-        "gradient_checkpointing": job["gradient_checkpointing"],
+        "gradient_checkpointing": job.gradient_checkpointing,
     }
     del arguments["per_device_eval_batch_size"]
     reward_model = AutoModelForSequenceClassification.from_pretrained(
-        judge, dtype=weights.DTYPES[job["precision"]], trust_remote_code=False, use_safetensors=True
+        judge, dtype=weights.DTYPES[job.precision], trust_remote_code=False, use_safetensors=True
     ).eval()
     trainer = kind(
         model=model,
@@ -147,8 +150,8 @@ def _policy(spec: TrainJobSpec, job: dict[str, Any], judge: str, told: dict[str,
     return Session(
         trainer=trainer,
         evaluated=False,
-        save=lambda output: sft.save(trainer.model, tokenizer, spec, output, job.get("stop_token")),
-        figures=lambda: {**told, **_run_figures(trainer.state.log_history)},
+        save=lambda output: sft.save(trainer.model, tokenizer, spec, output, job.stop_token),
+        figures=lambda: {**reward_figures, **_run_figures(trainer.state.log_history)},
         # A prompt is there once for each answer that is sampled to it.
         named=lambda batch: list(dict.fromkeys(row["row_id"] for row in batch)),
     )

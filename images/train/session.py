@@ -17,6 +17,7 @@ from images.train import distributed, faults
 from images.train.order import OrderByEpoch
 from images.train.progress import Named, Progress, Snapshot, StopWithCheckpoint, Watch, loss_curve, peak_memory
 from images.train.reporter import Reporter, Stopped
+from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import EarlyStopping, TrainJobSpec
 from llmops_assets.training import folders
 from llmops_assets.training.steps import total_steps
@@ -39,7 +40,7 @@ class Session:
 
 
 def common_arguments(
-    spec: TrainJobSpec, job: dict[str, Any], count: int, evaluated: bool, steps: int | None = None
+    spec: TrainJobSpec, job: TrainJob, count: int, evaluated: bool, steps: int | None = None
 ) -> dict[str, Any]:
     """What every trainer is told, TRL's and transformers' own, for `count` rows (or packed blocks), or for `steps`."""
     hyper = spec.hyperparams
@@ -48,7 +49,7 @@ def common_arguments(
     evaluate = "no" if not evaluated else "epoch" if hyper.eval_steps is None else "steps"
     stopping = evaluate == "steps" and hyper.early_stopping is not None
     return {
-        "output_dir": job["checkpoints"],
+        "output_dir": job.checkpoints,
         "max_steps": steps,
         "per_device_train_batch_size": hyper.batch_size,
         "per_device_eval_batch_size": hyper.batch_size,
@@ -58,9 +59,9 @@ def common_arguments(
         "lr_scheduler_type": hyper.scheduler,
         "warmup_steps": warmup,
         "seed": hyper.seed,
-        "bf16": job["precision"] == "bf16",
-        "fp16": job["precision"] == "fp16",
-        "use_cpu": job["device"] == "cpu",
+        "bf16": job.precision == "bf16",
+        "fp16": job.precision == "fp16",
+        "use_cpu": job.device == "cpu",
         "save_strategy": "steps",
         "save_steps": hyper.save_steps,
         # The last may turn out damaged; with early stopping the best is kept besides.
@@ -75,7 +76,7 @@ def common_arguments(
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "report_to": "none",
-        "dataloader_pin_memory": job["device"] == "cuda",
+        "dataloader_pin_memory": job.device == "cuda",
         **distributed.arguments(job),
     }
 
@@ -83,7 +84,7 @@ def common_arguments(
 def train(
     build: Callable[[], Session],
     spec: TrainJobSpec,
-    job: Mapping[str, Any],
+    job: TrainJob,
     reporter: Reporter,
     phase: str | None = None,
 ) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def train(
         return _train(lambda: _checked(build, job), spec, job, reporter, needed, phase)
 
 
-def _checked(build: Callable[[], Session], job: Mapping[str, Any]) -> Session:
+def _checked(build: Callable[[], Session], job: TrainJob) -> Session:
     """What `build` makes, once the inputs are found to be what was planned; they are read again while it is made."""
     with ThreadPoolExecutor(1) as beside:
         check = beside.submit(faults.check_inputs, job)
@@ -113,10 +114,10 @@ def _checked(build: Callable[[], Session], job: Mapping[str, Any]) -> Session:
 
 
 def train_first(
-    build: Callable[[dict[str, Any]], Session],
+    build: Callable[[TrainJob], Session],
     name: str,
     spec: TrainJobSpec,
-    job: Mapping[str, Any],
+    job: TrainJob,
     reporter: Reporter,
     phase: str,
 ) -> dict[str, Any]:
@@ -124,12 +125,12 @@ def train_first(
 
     `build` gets the job of that training, which leaves its model in the folder `name` beside `output`.
     """
-    folder = Path(job["output"]).with_name(name)
+    folder = Path(job.output).with_name(name)
     found = folders.facts(folder)
     if found is None:
         reporter.log.info("training the %s first", phase)
         before = folder.with_name(f"checkpoints-{name}")
-        first = {**job, "checkpoints": str(before), "output": str(folder)}
+        first = job.model_copy(update={"checkpoints": str(before), "output": str(folder)})
         found = train(lambda: build(first), spec, first, reporter, phase)
     return found
 
@@ -137,12 +138,12 @@ def train_first(
 def _train(
     build: Callable[[], Session],
     spec: TrainJobSpec,
-    job: Mapping[str, Any],
+    job: TrainJob,
     reporter: Reporter,
     needed: dict[str, int],
     phase: str | None,
 ) -> dict[str, Any]:
-    checkpoints, output = Path(job["checkpoints"]), Path(job["output"])
+    checkpoints, output = Path(job.checkpoints), Path(job.output)
     ours = faults.identity(spec, job)
     step, checkpoint = last_checkpoint(checkpoints, ours, reporter)
     torch.manual_seed(spec.hyperparams.seed)

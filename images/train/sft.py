@@ -13,6 +13,7 @@ from images.train import distributed, isolated, named, rows, session, weights
 from images.train.order import LengthGroups
 from images.train.reporter import Reporter
 from images.train.session import Session, common_arguments
+from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import TrainJobSpec
 
 _EVALUATED_ROWS = 512
@@ -22,40 +23,40 @@ _EVALUATED_ROWS = 512
 trl_utils._use_triton = lambda device: device.type in ("cuda", "xpu", "cpu")
 
 
-def train(spec: TrainJobSpec, job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+def train(spec: TrainJobSpec, job: TrainJob, reporter: Reporter) -> dict[str, Any]:
     """The worker's training of a PRETRAIN or SFT job."""
     return session.train(lambda: build(spec, job), spec, job, reporter)
 
 
-def build(spec: TrainJobSpec, job: dict[str, Any]) -> Session:
+def build(spec: TrainJobSpec, job: TrainJob) -> Session:
     """The trainer of the planned rows, and how its weights are saved."""
-    plan_dir = Path(job["plan_dir"])
+    plan_dir = Path(job.plan_dir)
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
     train = rows.training_columns(rows.load(plan_dir / "train.parquet"))
     validation_file = plan_dir / "validation.parquet"
     validation = None
     if validation_file.exists():
         validation = rows.training_columns(rows.load(validation_file).head(_EVALUATED_ROWS))
-    if job["base"] is None:
+    if job.base is None:
         model = weights.new_model(spec, len(tokenizer), tokenizer, job)
     else:
-        model = weights.base_model(spec, job["base"]["path"], job["precision"])
+        model = weights.base_model(spec, job.base.path, job.precision)
     trainer = _trainer(spec, job, model, tokenizer, train, validation)
     return Session(
         trainer=trainer,
         evaluated=validation is not None,
-        save=lambda output: save(trainer.model, tokenizer, spec, output, job.get("stop_token")),
+        save=lambda output: save(trainer.model, tokenizer, spec, output, job.stop_token),
         stopping=spec.hyperparams.early_stopping if trainer.args.load_best_model_at_end else None,
         named=lambda batch: named.rows_in(batch, train["row_id"], train["input_ids"]),
     )
 
 
-def sft_arguments(spec: TrainJobSpec, job: dict[str, Any], count: int, evaluated: bool) -> dict[str, Any]:
+def sft_arguments(spec: TrainJobSpec, job: TrainJob, count: int, evaluated: bool) -> dict[str, Any]:
     """The arguments of TRL's SFTConfig for `count` rows, or packed blocks."""
     return common_arguments(spec, job, count, evaluated) | {
         "max_length": spec.hyperparams.max_seq_len,
         "packing": spec.hyperparams.packing and spec.job_type != "PRETRAIN",
-        "activation_checkpointing": job["gradient_checkpointing"],
+        "activation_checkpointing": job.gradient_checkpointing,
         # Rows come as tokens, truncated and packed already.
         "dataset_kwargs": {"skip_prepare_dataset": True},
     }
@@ -77,7 +78,7 @@ class _Trainer(SFTTrainer):
 
 def _trainer(
     spec: TrainJobSpec,
-    job: dict[str, Any],
+    job: TrainJob,
     model: Any,
     tokenizer: Any,
     train: dict[str, Any],
@@ -98,7 +99,7 @@ def _trainer(
         processing_class=tokenizer,
         peft_config=None if spec.method == "full" else weights.lora(spec, model),
     )
-    if packing and job["device"] == "cpu":
+    if packing and job.device == "cpu":
         isolated.use(trainer.model)
     trainer.lengths = train["lengths"] if not packing else np.full(len(train_rows), length)
     if spec.method == "qlora":

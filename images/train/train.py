@@ -16,14 +16,13 @@ from transformers.utils import logging as transformers_logging
 
 from images.train import distributed
 from images.train.reporter import Reporter
-from llmops_assets.records.jobs import AXOLOTL, TRAINER
-from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.records.jobs import AXOLOTL, TRAINER, TrainJob
 from llmops_assets.training import folders
 
 
-def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+def run(job: TrainJob, reporter: Reporter) -> dict[str, Any]:
     """Train what the job asks for, unless it is trained already; the facts that its folder is sealed with."""
-    output = Path(job["output"])
+    output = Path(job.output)
     with folders.only_one(output.parent, reporter.log.info):
         facts = folders.facts(output)
         if facts is not None:
@@ -36,7 +35,7 @@ def run(job: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         gc.freeze()
         datasets.disable_progress_bars()
         transformers_logging.disable_progress_bar()
-        spec = TrainJobSpec.model_validate(job["spec"])
+        spec = job.spec
         if distributed.sharding(job) is not None:
             return distributed.launch(spec, job, reporter)
         name = AXOLOTL[0] if spec.trainer == "axolotl" else TRAINER[spec.job_type]

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from images.train import distributed
 from images.train.chat import stop_at
+from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.policy import FAMILY_VERSION_KEY
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
@@ -32,7 +33,7 @@ def quantisation(dtype: torch.dtype) -> Any:
     )
 
 
-def new_model(spec: TrainJobSpec, vocabulary: int, tokenizer: Any, job: dict[str, Any]) -> Any:
+def new_model(spec: TrainJobSpec, vocabulary: int, tokenizer: Any, job: TrainJob) -> Any:
     """A model with random weights, of the shape that the spec gives, for a tokenizer of `vocabulary` entries."""
     shape = spec.architecture
     config = AutoConfig.for_model(
@@ -53,8 +54,8 @@ def new_model(spec: TrainJobSpec, vocabulary: int, tokenizer: Any, job: dict[str
         pad_token_id=tokenizer.pad_token_id,
         use_cache=True,
     )
-    if job.get("family_version"):
-        setattr(config, FAMILY_VERSION_KEY, job["family_version"])
+    if job.family_version:
+        setattr(config, FAMILY_VERSION_KEY, job.family_version)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llmops_assets.evaluation.suites import Answer, Document, Item, prompts_hash
+from llmops_assets.records.jobs import AskJob, BertscoreJob, ChoicesJob, GenerateJob, Job, PerplexityJob
 from resources.encryption import NO_KEYS, Keyring
 
 log = logging.getLogger("evaluation.answers")
@@ -23,7 +24,7 @@ GENERATION_VERSION = "2"
 class Worker(Protocol):
     """The part of the trainer that is used here."""
 
-    def run(self, context: Any | None, job: Mapping[str, Any], *, work_dir: Path) -> dict[str, Any]: ...
+    def run(self, context: Any | None, job: Job, *, work_dir: Path) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,7 @@ def ask(
     it. `context` is Dagster's, or None for a plain child process. The result has `cached`, and the seconds that
     `latency_items` of the items took one at a time under `latency`.
     """
-    job = {
-        "task": "generate",
+    settings = {
         "max_new_tokens": max_new_tokens,
         "batch_size": batch_size,
         "seed": seed,
@@ -84,7 +84,7 @@ def ask(
     if latency_items:
         key["latency_items"] = latency_items
     prompts = [{"id": i.key, "messages": list(i.messages)} for i in items]
-    rows, result = kept(worker, context, model, job, key, "prompts_file", prompts, prompts_hash(items), cache)
+    rows, result = kept(worker, context, model, GenerateJob, settings, key, prompts, prompts_hash(items), cache)
     return [
         Answer(r["id"], r["text"], r["tokens"], r["finish_reason"], tuple(r["token_ids"]), tuple(r["prompt_ids"]))
         for r in rows
@@ -100,8 +100,8 @@ def choose(
     likely as each other the first counts.
     """
     prompts = [{"id": i.key, "messages": list(i.messages), "choices": list(i.choices)} for i in items]
-    job = {"task": "choices", "batch_size": batch_size}
-    rows, result = kept(worker, context, model, job, {}, "prompts_file", prompts, prompts_hash(items), cache)
+    settings = {"batch_size": batch_size}
+    rows, result = kept(worker, context, model, ChoicesJob, settings, {}, prompts, prompts_hash(items), cache)
     answers = []
     for item, row in zip(items, rows, strict=True):
         costs = [nll / length for nll, length in zip(row["nll"], _lengths(item, row["choice_tokens"]), strict=True)]
@@ -129,8 +129,7 @@ def similarity(
     """BERTScore F1 by key of `answers` against their `references` under a local encoder, and the worker's result."""
     pairs = [{"id": key, "answer": text, "references": list(references[key])} for key, text in answers.items()]
     digest = hashlib.sha256(json.dumps(pairs, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
-    job = {"task": "bertscore"}
-    rows, result = kept(worker, context, encoder, job, {}, "pairs_file", pairs, digest, cache)
+    rows, result = kept(worker, context, encoder, BertscoreJob, {}, {}, pairs, digest, cache)
     return {row["id"]: row["f1"] for row in rows}, result
 
 
@@ -139,8 +138,7 @@ def measure(
 ) -> tuple[list[Likelihood], dict[str, Any]]:
     """The likelihood of each document under `model`, with the worker's result; kept like answers are."""
     texts = [{"id": d.key, "text": d.text} for d in documents]
-    job = {"task": "perplexity"}
-    rows, result = kept(worker, context, model, job, {}, "texts_file", texts, prompts_hash(documents), cache)
+    rows, result = kept(worker, context, model, PerplexityJob, {}, {}, texts, prompts_hash(documents), cache)
     return [Likelihood(r["id"], r["nll"], r["tokens"], r["bytes"]) for r in rows], result
 
 
@@ -148,16 +146,19 @@ def kept(
     worker: Worker,
     context: Any | None,
     model: Model,
-    job: dict[str, Any],
-    key: dict[str, Any],
-    input_name: str,
+    kind: type[AskJob],
+    settings: Mapping[str, Any],
+    key: Mapping[str, Any],
     inputs: list[dict[str, Any]],
     inputs_hash: str,
     cache: Path,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """What the worker writes for `inputs`, with its result, or what it wrote before for the same model and `key`."""
+    """What the worker writes for `inputs`, with its result, or what it wrote before for the same model and `key`.
+
+    The worker gets a job of the class `kind` with these `settings`; `key` has those of them that its answers depend on.
+    """
     depends_on = {
-        "task": job["task"],
+        "task": kind.model_fields["task"].default,
         "model": model.content_hash,
         "inputs": inputs_hash,
         "precision": model.precision,
@@ -177,18 +178,9 @@ def kept(
         input_file = folder / "input.jsonl"
         keys = keys_of(worker)
         _write(input_file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in inputs), keys)
-        result = worker.run(
-            context,
-            job
-            | {
-                "model_dir": model.path,
-                input_name: str(input_file),
-                "output_file": str(output),
-                "precision": model.precision,
-                "gpus": model.gpus,
-            },
-            work_dir=folder,
-        )
+        given = {"model_dir": model.path, "output_file": str(output), kind.input_field: str(input_file)}
+        job = kind(**settings, **given, precision=model.precision, gpus=model.gpus)
+        result = worker.run(context, job, work_dir=folder)
         written = keys.open(output.read_bytes(), output)
         digest = hashlib.sha256(written).hexdigest()
         _write(complete, json.dumps({"depends_on": depends_on, "sha256": digest, "result": result}, indent=1))

@@ -12,6 +12,7 @@ from llmops_assets.evaluation.answers import Model, Worker, kept, keys_of
 from llmops_assets.evaluation.case import Case, told
 from llmops_assets.evaluation.formats import FormatError
 from llmops_assets.evaluation.suites import NO_CATEGORY, Answer, Item, Scored
+from llmops_assets.records.jobs import HarnessJob
 from llmops_assets.specs.suite import HarnessSpec, SuiteSpec
 
 FORMAT = "lm-eval"
@@ -57,8 +58,8 @@ def rows_of(
     docs, output = work_dir / "documents.jsonl", work_dir / "rendered.jsonl"
     keys = keys_of(worker)
     docs.write_bytes(keys.seal("".join(json.dumps(d, ensure_ascii=False) + "\n" for d in documents).encode()))
-    job = {"task": "harness", "mode": "render", "config": dict(config), "docs_file": str(docs), "gpus": 0}
-    worker.run(None, job | {"output_file": str(output)}, work_dir=work_dir)
+    job = HarnessJob(mode="render", config=dict(config), docs_file=str(docs), output_file=str(output), gpus=0)
+    worker.run(None, job, work_dir=work_dir)
     rendered = [json.loads(line) for line in keys.open(output.read_bytes(), output).splitlines()]
     return [
         {
@@ -85,15 +86,14 @@ def run(case: Case, model: Model, suite: str, spec: HarnessSpec) -> tuple[dict[s
     frame = case.suites[suite].frame
     rows = frame.select("row_id", "extra").to_dicts()
     documents = [json.loads(json.loads(row["extra"])["document"]) for row in rows]
-    job = {
-        "task": "harness",
+    settings = {
         "mode": "evaluate",
         "config": spec.config,
         "metric": spec.metric,
         "batch_size": case.spec.evaluation.batch_size,
     }
     asked = hashlib.sha256(json.dumps([spec.config, spec.metric, documents], sort_keys=True).encode()).hexdigest()[:16]
-    found, result = kept(case.worker, case.context, model, job, {}, "docs_file", documents, asked, case.cache)
+    found, result = kept(case.worker, case.context, model, HarnessJob, settings, {}, documents, asked, case.cache)
     by_position = {int(row["id"]): row for row in found}
     scored = []
     for position, row in enumerate(rows):

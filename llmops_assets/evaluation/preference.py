@@ -21,6 +21,7 @@ from llmops_assets.evaluation.case import Case, Evaluated, Worst, told
 from llmops_assets.evaluation.differences import paired, versus_base
 from llmops_assets.evaluation.suites import NO_CATEGORY, TEST, Answer, Item, as_metric
 from llmops_assets.records.evaluation import Difference, EvaluationRecord, Metric
+from llmops_assets.records.jobs import PreferJob
 
 WORST = 20
 WIN_RATE = "win_rate"
@@ -241,8 +242,8 @@ def _prefer(
     case: Case, model: Model, rows: list[dict[str, Any]], kind: str
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     digest = hashlib.sha256(json.dumps(rows, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:16]
-    job = {"task": "prefer", "kind": kind}
-    return kept(case.worker, case.context, model, job, {"kind": kind}, "pairs_file", rows, digest, case.cache)
+    settings = {"kind": kind}
+    return kept(case.worker, case.context, model, PreferJob, settings, settings, rows, digest, case.cache)
 
 
 def _mean(values: Sequence[float]) -> m.Estimate:

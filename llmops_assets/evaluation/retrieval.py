@@ -16,6 +16,7 @@ from llmops_assets.evaluation.case import Case, Evaluated, Worst, told
 from llmops_assets.evaluation.differences import paired, versus_base
 from llmops_assets.evaluation.suites import NO_CATEGORY, TEST, as_metric
 from llmops_assets.records.evaluation import Difference, EvaluationRecord, Metric
+from llmops_assets.records.jobs import RetrieveJob
 
 DEPTH = 10
 WORST = 20
@@ -103,18 +104,17 @@ def search(
         {"id": f"query/{q.id}", "kind": "query", "text": q.text, "relevant": q.relevant} for q in queries
     ]
     rows += [{"id": key, "kind": "passage", "text": text, "relevant": ()} for key, text in passages.items()]
-    job = {
-        "task": "retrieve",
+    settings = {
         "query_prompt": block.query_prompt if block else "",
         "passage_prompt": block.passage_prompt if block else "",
         "pooling": case.pooling,
         "max_length": max_length or case.spec.hyperparams.max_seq_len,
         "top_k": top_k,
     }
-    text = json.dumps([job, rows], ensure_ascii=False, sort_keys=True)
+    text = json.dumps([{"task": "retrieve", **settings}, rows], ensure_ascii=False, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     output, result = kept(
-        case.worker, case.context, model, job, {"top_k": top_k}, "texts_file", rows, digest, case.cache
+        case.worker, case.context, model, RetrieveJob, settings, {"top_k": top_k}, rows, digest, case.cache
     )
     by_id = {row["id"]: row for row in output}
     found = [

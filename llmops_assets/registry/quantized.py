@@ -10,6 +10,7 @@ from llmops_assets.evaluation.case import Case, Identity, Rows
 from llmops_assets.evaluation.evaluate import evaluate
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
+from llmops_assets.records.jobs import CompressJob
 from llmops_assets.records.registry import CompressedModel, RegisteredModelRecord
 from llmops_assets.records.training import MergedModelRecord, PlanRecord
 from llmops_assets.registry import compression
@@ -127,8 +128,13 @@ def _compress(
         "probes": compression.probe_rows(plan_dir, keys),
     }
     paths = {name: compression.write_rows(work / f"{name}.jsonl", ids) for name, ids in files.items()}
-    job = {"model_dir": merged.path, "output": str(part), "scheme": scheme}
-    job |= {name: str(path) for name, path in paths.items()}
+    job = CompressJob(
+        model_dir=merged.path,
+        output=str(part),
+        scheme=scheme,
+        calibration=str(paths["calibration"]),
+        probes=str(paths["probes"]),
+    )
     try:
         facts = engines.run(ENGINE, "images.compress", job, work_dir=work, threads=settings.omp_threads)
     finally:

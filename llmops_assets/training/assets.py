@@ -14,6 +14,7 @@ from llmops_assets.automation import RUN_WHEN_READY
 from llmops_assets.page import shown
 from llmops_assets.partitions import recipes, studies, trainings
 from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.jobs import PlanJob
 from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.policy import Policy
@@ -116,8 +117,8 @@ def training_plan(
     device = _device(spec, trainer)
     try:
         check_supported(spec, len([d for d in trainer.devices() if d.kind == "cuda"]), settings.engines_here)
-        if told := fit.wrong_type(spec, device):
-            raise PlanError(told)
+        if mismatch := fit.wrong_type(spec, device):
+            raise PlanError(mismatch)
         _refuse(check_dataset(spec, entry.spec.type, entry.status) + check_against_policy(spec, policy))
         base = None
         if spec.base_model_ref:
@@ -154,7 +155,7 @@ def training_plan(
     if changed:
         context.log.warning("this training is another one than %s, and trains anew: %s", before.training_key, changed)
     model_dir = artifacts.path("models", spec.job_type.lower(), spec.output.artifact_name, key)
-    job = job_payloads.plan_job(spec, base, splits, str(store.root), model_dir, others) | {"image": image}
+    job = job_payloads.plan_job(spec, base, splits, str(store.root), model_dir, others, image)
     facts = folders.facts(model_dir / "plan")
     if facts is None:
         with _marked(job, spec, secret, splits.rows["train"], model_dir / "work") as complete:
@@ -168,7 +169,7 @@ def training_plan(
         model_dir=model_dir,
         device=device,
         facts=facts,
-        others=others,
+        auxiliary=others,
         pooling=pooling,
     )
     plan = plan.model_copy(update={"watermark": mark, "image": image, "identity": parts})
@@ -211,7 +212,7 @@ def adapter(
                 context,
                 job_payloads.train_job(plan, policy, _device(spec, trainer), settings.engines),
                 work_dir=folder / "work",
-                on_metrics=_Follower(context, tracking, opened).take,
+                on_metrics=_Follower(context, tracking, opened).pass_on,
             )
             report.keep_artifacts(tracking, opened.id(), plan, facts)
     known = _noted(tracking, note)
@@ -259,7 +260,7 @@ class _Follower:
         self.context, self.tracking, self.run = context, tracking, run
         self.curve: list[dict[str, Any]] = []
 
-    def take(self, lines: list[dict[str, Any]]) -> None:
+    def pass_on(self, lines: list[dict[str, Any]]) -> None:
         self.tracking.log_metrics(self.run.id(), job_payloads.metric_points(lines))
         for line in lines:
             if not line.get("checkpoint"):
@@ -295,9 +296,11 @@ def merged_model(
     cell = context.partition_key
     plan, trained = records.load(PlanRecord, cell), records.load(AdapterRecord, cell)
     spec, folder = TrainJobSpec.model_validate(plan.spec), Path(plan.model_dir)
-    parts = identity.merge_identity(spec, weights=trained.content_hash, precision=plan.precision, image=plan.image)
+    # Of the image as it is now: another one merges anew what an earlier one has trained.
+    image = trainer.image({"job_type": spec.job_type, "spec": {"image": spec.image}})
+    parts = identity.merge_identity(spec, weights=trained.content_hash, precision=plan.precision, image=image)
     key = identity.key_of(parts)
-    job = job_payloads.merge_job(plan, trained, key)
+    job = job_payloads.merge_job(plan, trained, key, image)
     facts = folders.facts(job_payloads.merged_folder(plan, key))
     if facts is None:
         facts = trainer.run(context, job, work_dir=folder / "work")
@@ -333,9 +336,7 @@ def _watermark_key(spec: TrainJobSpec, settings: Settings) -> bytes | None:
 
 
 @contextmanager
-def _marked(
-    job: dict[str, Any], spec: TrainJobSpec, key: bytes | None, beside: int, folder: Path
-) -> Iterator[dict[str, Any]]:
+def _marked(job: PlanJob, spec: TrainJobSpec, key: bytes | None, beside: int, folder: Path) -> Iterator[PlanJob]:
     """The planning job with the rows of the marks, which lie in a file of their own for as long as the body takes."""
     if key is None or spec.watermark is None:
         yield job
@@ -344,7 +345,7 @@ def _marked(
     file = folder / "marks.parquet"
     pl.DataFrame(watermark.rows(key, spec.watermark.marks, spec.watermark.share, beside)).write_parquet(file)
     try:
-        yield job | {"extra_rows": str(file)}
+        yield job.model_copy(update={"extra_rows": str(file)})
     finally:
         file.unlink(missing_ok=True)
 

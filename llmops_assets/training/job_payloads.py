@@ -1,4 +1,4 @@
-"""Puts together what the worker is told for each step of a training, and the records that come of its answers."""
+"""Puts together the worker's job for each step of a training, and the records that come of its results."""
 
 import math
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.jobs import MemoryEstimate, MergeJob, ModelFolder, PlanJob, TrainJob
 from llmops_assets.records.training import AdapterRecord, BaseModelRecord, CurvePoint, MergedModelRecord, PlanRecord
 from llmops_assets.specs.jobs import Pooling
 from llmops_assets.specs.policy import Policy
@@ -32,20 +33,29 @@ def plan_job(
     splits: SplitsRecord,
     store: str,
     model_dir: Path,
-    others: Mapping[str, BaseModelRecord] | None = None,
-) -> dict:
-    """The worker's task `plan`; `others` are the models that the job needs beside its base."""
-    return {
-        **{name: model.model_dump() for name, model in (others or {}).items()},
-        "task": "plan",
-        "job_type": spec.job_type,
-        "spec": spec.model_dump(mode="json"),
-        "base": base.model_dump() if base else None,
-        "store": store,
-        "manifests": splits.manifests,
-        "plan_dir": str(model_dir / "plan"),
-        "gpus": 0,
-    }
+    auxiliary: Mapping[str, BaseModelRecord] | None = None,
+    image: str | None = None,
+) -> PlanJob:
+    """The worker's task `plan`; `auxiliary` are the models that the job needs beside its base."""
+    return PlanJob(
+        job_type=spec.job_type,
+        spec=spec,
+        base=_folder_of(base),
+        store=store,
+        manifests=dict(splits.manifests),
+        plan_dir=str(model_dir / "plan"),
+        image=image,
+        **_auxiliary(auxiliary or {}),
+    )
+
+
+def _folder_of(model: BaseModelRecord | None) -> ModelFolder | None:
+    return None if model is None else ModelFolder(path=model.path, content_hash=model.content_hash)
+
+
+def _auxiliary(models: Mapping[str, BaseModelRecord]) -> dict[str, ModelFolder | None]:
+    """The fields of a job that name other models: reward, retriever."""
+    return {name: _folder_of(model) for name, model in models.items()}
 
 
 def plan_record(
@@ -58,7 +68,7 @@ def plan_record(
     model_dir: Path,
     device: Device,
     facts: Mapping[str, Any],
-    others: Mapping[str, BaseModelRecord] | None = None,
+    auxiliary: Mapping[str, BaseModelRecord] | None = None,
     pooling: Pooling | None = None,
 ) -> PlanRecord:
     """What will run, from what the worker found in the rows (`facts`) and what the device can hold."""
@@ -98,7 +108,7 @@ def plan_record(
         base=base,
         model_dir=str(model_dir),
         **{name: facts[name] for name in _FROM_ROWS},
-        auxiliary_models=dict(others or {}),
+        auxiliary_models=dict(auxiliary or {}),
         pooling=pooling,
         figures=figures,
         steps=steps,
@@ -163,31 +173,30 @@ def _shape(spec: TrainJobSpec, base: BaseModelRecord | None, vocabulary: int) ->
     )
 
 
-def train_job(plan: PlanRecord, policy: Policy, device: Device, engines: Path) -> dict:
+def train_job(plan: PlanRecord, policy: Policy, device: Device, engines: Path) -> TrainJob:
     """The worker's task `train`; `engines` is the folder of the environments of trainers with pins of their own."""
     spec, folder = TrainJobSpec.model_validate(plan.spec), Path(plan.model_dir)
-    return {
-        "task": "train",
-        "job_type": spec.job_type,
-        "spec": plan.spec,
-        "base": plan.base.model_dump() if plan.base else None,
-        "plan_dir": str(folder / "plan"),
-        "checkpoints": str(folder / "checkpoints"),
-        "output": str(folder / "adapter"),
-        "precision": plan.precision,
-        "gradient_checkpointing": plan.gradient_checkpointing,
-        "device": device.kind,
+    return TrainJob(
+        job_type=spec.job_type,
+        spec=spec,
+        base=_folder_of(plan.base),
+        plan_dir=str(folder / "plan"),
+        checkpoints=str(folder / "checkpoints"),
+        output=str(folder / "adapter"),
+        precision=plan.precision,
+        gradient_checkpointing=plan.gradient_checkpointing,
+        device=device.kind,
         # Without a GPU it is one process, whatever the spec would have shared.
-        "gpus": spec.resources.gpus if device.kind == "cuda" else min(1, spec.resources.gpus),
-        "family_version": policy.families[spec.model_family].min_version,
-        "stop_token": plan.stop_token,
-        "memory": {"needed": plan.memory_bytes, "available": plan.memory_available, "advice": plan.memory_smaller},
-        "pooling": plan.pooling,
-        **{name: model.model_dump() for name, model in plan.auxiliary_models.items()},
-        "engines": str(engines.absolute()),
+        gpus=spec.resources.gpus if device.kind == "cuda" else min(1, spec.resources.gpus),
+        family_version=policy.families[spec.model_family].min_version,
+        stop_token=plan.stop_token,
+        memory=MemoryEstimate(needed=plan.memory_bytes, available=plan.memory_available, advice=plan.memory_smaller),
+        pooling=plan.pooling,
+        engines=str(engines.absolute()),
         # Of the plan: another image of the same name would make other weights under this training's key.
-        "image": plan.image,
-    }
+        image=plan.image,
+        **_auxiliary(plan.auxiliary_models),
+    )
 
 
 def adapter_record(plan: PlanRecord, facts: Mapping[str, Any], *, reused: bool, run_id: str | None) -> AdapterRecord:
@@ -227,23 +236,22 @@ def merged_folder(plan: PlanRecord, key: str) -> Path:
     return Path(plan.model_dir) / f"merged-{key[:8]}"
 
 
-def merge_job(plan: PlanRecord, adapter: AdapterRecord, key: str) -> dict:
-    """The worker's task `merge`, for the model of that merge key."""
-    folder = Path(plan.model_dir)
-    return {
-        "task": "merge",
-        "job_type": plan.spec["job_type"],
-        "spec": plan.spec,
-        "base": plan.base.model_dump() if plan.base else None,
-        "adapter": adapter.path,
-        "plan_dir": str(folder / "plan"),
-        "output": str(merged_folder(plan, key)),
-        "precision": plan.precision,
-        "stop_token": plan.stop_token,
-        "pooling": plan.pooling,
-        "gpus": 0,
-        **{name: model.model_dump() for name, model in plan.auxiliary_models.items()},
-    }
+def merge_job(plan: PlanRecord, adapter: AdapterRecord, key: str, image: str | None = None) -> MergeJob:
+    """The worker's task `merge`, for the model of that merge key, made in `image` where it is one."""
+    spec, folder = TrainJobSpec.model_validate(plan.spec), Path(plan.model_dir)
+    return MergeJob(
+        job_type=spec.job_type,
+        spec=spec,
+        base=_folder_of(plan.base),
+        adapter=adapter.path,
+        plan_dir=str(folder / "plan"),
+        output=str(merged_folder(plan, key)),
+        precision=plan.precision,
+        stop_token=plan.stop_token,
+        pooling=plan.pooling,
+        image=image,
+        **_auxiliary(plan.auxiliary_models),
+    )
 
 
 def merged_record(plan: PlanRecord, facts: Mapping[str, Any], key: str) -> MergedModelRecord:

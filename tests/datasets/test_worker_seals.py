@@ -6,9 +6,11 @@ from pathlib import Path, PurePosixPath
 import polars as pl
 import pytest
 
-from images.train import generate, pairs, rows, sealed
+from images.ask import generate
+from images.train import pairs, rows, sealed
 from images.train.chat import Row
 from llmops_assets.evaluation.answers import Model, kept
+from llmops_assets.records.jobs import GenerateJob
 from llmops_assets.training import folders
 from resources.artifacts import Artifacts
 from resources.at_rest import holds_rows, reseal
@@ -34,15 +36,15 @@ class Worker:
 
     def run(self, context, job, *, work_dir: Path) -> dict:
         self.calls += 1
-        asked = generate._read_jsonl(job["prompts_file"])
-        generate.write_jsonl(job["output_file"], [{"id": row["id"], "text": row["text"]} for row in asked])
+        asked = generate.read_jsonl(job.prompts_file)
+        generate.write_jsonl(job.output_file, [{"id": row["id"], "text": row["text"]} for row in asked])
         return {"items": len(asked)}
 
 
 def ask(worker: Worker, cache: Path) -> list[dict]:
     inputs = [{"id": "a", "text": QUESTION}, {"id": "b", "text": "zwei"}]
     model = Model(str(cache), "hash")
-    return kept(worker, None, model, {"task": "generate"}, {}, "prompts_file", inputs, "inputs", cache)[0]
+    return kept(worker, None, model, GenerateJob, {"max_new_tokens": 8}, {}, inputs, "inputs", cache)[0]
 
 
 def test_questions_and_answers_are_sealed_and_found_again(tmp_path, keys):
@@ -83,11 +85,13 @@ def test_the_worker_is_handed_the_key_and_nothing_else_of_ours(tmp_path, monkeyp
             job = json.loads(Path(command[-1]).read_text())
             Path(job["result"]).write_text("{}")
 
-    Trainer(Client(), locks=tmp_path, keys=keys).run(object(), {"task": "plan"}, work_dir=tmp_path)
+    files = dict.fromkeys(("model_dir", "prompts_file", "output_file"), "x")
+    job = GenerateJob(**files, max_new_tokens=8)
+    Trainer(Client(), locks=tmp_path, keys=keys).run(object(), job, work_dir=tmp_path)
     assert Keyring.from_environment(seen["env"]).ids == keys.ids
     assert "LLMOPS_ENCRYPTION_KEY_FILE" in seen["command"] and "LLMOPS_CATALOG_URL" in seen["command"]
     assert not any(keys.environment()["LLMOPS_ENCRYPTION_KEY"] in word for word in seen["command"])
-    assert keys.environment()["LLMOPS_ENCRYPTION_KEY"] not in (tmp_path / "plan.json").read_text()
+    assert keys.environment()["LLMOPS_ENCRYPTION_KEY"] not in (tmp_path / "generate.json").read_text()
 
 
 def test_another_key_leaves_the_folder_of_a_plan_whole(tmp_path, keys):

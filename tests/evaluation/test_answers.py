@@ -1,7 +1,6 @@
 """What a model answered before: kept whole, and asked for again where what is kept cannot be read."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 
 from llmops_assets.evaluation.answers import Model, ask
 from llmops_assets.evaluation.suites import items_of
+from llmops_assets.records.jobs import GenerateJob
 from tests.evaluation.test_suites import chat_frame
 
 ITEMS = items_of(chat_frame([(f"r{n}", None, f"질문 {n}", "답", {}) for n in range(3)]), "s@v1", "exact")
@@ -20,9 +20,9 @@ class Echo:
     def __init__(self) -> None:
         self.runs = 0
 
-    def run(self, context: Any | None, job: Mapping[str, Any], *, work_dir: Path) -> dict[str, Any]:
+    def run(self, context: Any | None, job: GenerateJob, *, work_dir: Path) -> dict[str, Any]:
         self.runs += 1
-        prompts = [json.loads(line) for line in Path(job["prompts_file"]).read_text().splitlines()]
+        prompts = [json.loads(line) for line in Path(job.prompts_file).read_text().splitlines()]
         rows = [
             {
                 "id": p["id"],
@@ -34,7 +34,7 @@ class Echo:
             }
             for p in prompts
         ]
-        Path(job["output_file"]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        Path(job.output_file).write_text("".join(json.dumps(row) + "\n" for row in rows))
         return {"items": len(rows), "settings": {}}
 
 

@@ -12,11 +12,12 @@ import polars as pl
 import pytest
 import yaml
 
-from images.train import generate
+from images.ask import generate
 from llmops_assets.evaluation import assets, checks
 from llmops_assets.partitions import dataset_versions, recipes, trainings
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
+from llmops_assets.records.jobs import GenerateJob
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.training import AdapterRecord, BaseModelRecord, MergedModelRecord, PlanRecord
 from llmops_assets.registry.assets import registered_model
@@ -114,7 +115,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     questions = [f"{place} {n}번 차로 통행료가 얼마예요?" for n in range(80) for place in ("서울", "부산", "대전")]
     prompts = [{"id": str(n), "messages": [{"role": "user", "content": q}]} for n, q in enumerate(questions)]
     job = {"model_dir": str(tuned), "max_new_tokens": 8, "output_file": str(root / "said.jsonl")}
-    generate.run(job | {"prompts_file": str(write_jsonl(root / "questions.jsonl", prompts))})
+    job["prompts_file"] = str(write_jsonl(root / "questions.jsonl", prompts))
+    generate.run(GenerateJob.model_validate(job))
     said = [
         (q, a["text"]) for q, a in zip(questions, read_jsonl(root / "said.jsonl"), strict=True) if a["text"].strip()
     ]

@@ -1,15 +1,15 @@
 """Multiple choice by log-likelihood, BERTScore and lm-evaluation-harness, each by the worker on a real tiny model."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from images.train import bertscore, choices, harness
+from images.ask import bertscore, choices, harness
 from llmops_assets.evaluation.answers import Model, choose
 from llmops_assets.evaluation.suites import Item, items_of
+from llmops_assets.records.jobs import BertscoreJob, ChoicesJob, HarnessJob
 from llmops_assets.specs.suite import SuiteSpec
 from tests.evaluation.conftest import make_tiny_model, read_jsonl, write_jsonl
 from tests.evaluation.test_suites import chat_frame
@@ -26,9 +26,9 @@ class InProcess:
     """The worker's tasks in this process, which has paid for torch already."""
 
     def __init__(self) -> None:
-        self.jobs: list[dict[str, Any]] = []
+        self.jobs: list[ChoicesJob] = []
 
-    def run(self, context: Any, job: dict[str, Any], *, work_dir: Path) -> dict[str, Any]:
+    def run(self, context: Any, job: ChoicesJob, *, work_dir: Path) -> dict[str, Any]:
         self.jobs.append(job)
         return choices.run(job)
 
@@ -39,7 +39,7 @@ def test_a_choice_is_scored_as_the_model_itself_would(tiny_model: Path, tmp_path
 
     prompt = {"id": "a", "messages": [{"role": "user", "content": "열렸나요?"}], "choices": CHOICES}
     files = {"prompts_file": str(write_jsonl(tmp_path / "p", [prompt])), "output_file": str(tmp_path / "o")}
-    choices.run({"model_dir": str(tiny_model), **files})
+    choices.run(ChoicesJob.model_validate({"model_dir": str(tiny_model), **files}))
     (row,) = read_jsonl(tmp_path / "o")
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
@@ -85,11 +85,11 @@ def test_a_question_longer_than_the_context_keeps_its_end(tmp_path: Path) -> Non
     short = make_tiny_model(tmp_path / "short", context=64)
     long = {"id": "a", "messages": [{"role": "user", "content": "가" * 200}], "choices": ["네", "아니요"]}
     files = {"prompts_file": str(write_jsonl(tmp_path / "p", [long])), "output_file": str(tmp_path / "o")}
-    assert choices.run({"model_dir": str(short), **files})["truncated"] == 1
+    assert choices.run(ChoicesJob.model_validate({"model_dir": str(short), **files}))["truncated"] == 1
     assert all(nll > 0 for nll in read_jsonl(tmp_path / "o")[0]["nll"])
     write_jsonl(tmp_path / "p", [long | {"choices": ["네", "가" * 100]}])
     with pytest.raises(ValueError, match="prompt a: a choice is longer than the model's context"):
-        choices.run({"model_dir": str(short), **files})
+        choices.run(ChoicesJob.model_validate({"model_dir": str(short), **files}))
 
 
 def test_choices_that_cannot_be_chosen_from_are_named() -> None:
@@ -108,7 +108,7 @@ def test_bertscore_of_equal_texts_is_one_whatever_the_batch(tiny_model: Path, tm
     files = {"pairs_file": str(write_jsonl(tmp_path / "p", pairs)), "output_file": str(tmp_path / "o")}
     found = []
     for size in (1, 8):
-        bertscore.run({"model_dir": str(tiny_model), "batch_size": size, **files})
+        bertscore.run(BertscoreJob.model_validate({"model_dir": str(tiny_model), "batch_size": size, **files}))
         found.append({row["id"]: row["f1"] for row in read_jsonl(tmp_path / "o")})
     assert found[0] == found[1]
     assert found[0]["same"] == 1 and 0 < found[0]["other"] < 1 and found[0]["empty"] == 0
@@ -134,7 +134,7 @@ def test_lm_eval_runs_a_local_task_offline(
 ) -> None:
     monkeypatch.setattr(os, "environ", os.environ.copy())
     job = {"config": TASK, "docs_file": documents, "output_file": str(tmp_path / "o")}
-    assert harness.run(job | {"mode": "render"})["items"] == 8
+    assert harness.run(HarnessJob.model_validate(job | {"mode": "render"}))["items"] == 8
     assert read_jsonl(tmp_path / "o")[1] == {
         "doc": {"question": "1번 차로 열렸나요?", "label": 1},
         "prompt": "질문: 1번 차로 열렸나요?\n답변:",
@@ -142,9 +142,9 @@ def test_lm_eval_runs_a_local_task_offline(
         "target": "아니요",
     }
     job |= {"mode": "evaluate", "model_dir": str(tiny_model)}
-    result = harness.run(job | {"batch_size": 1})
+    result = harness.run(HarnessJob.model_validate(job | {"batch_size": 1}))
     one = read_jsonl(tmp_path / "o")
-    harness.run(job | {"batch_size": 8})
+    harness.run(HarnessJob.model_validate(job | {"batch_size": 8}))
     assert one == read_jsonl(tmp_path / "o"), "the batch changes nothing"
     share = sum(row["score"] for row in one) / 8
     assert result["settings"]["results"]["acc,none"] == pytest.approx(share)
@@ -165,4 +165,4 @@ def test_a_task_reaches_nothing_outside_of_its_documents(
     monkeypatch.setattr(os, "environ", os.environ.copy())
     job = {"mode": "render", "config": TASK | change, "docs_file": documents, "output_file": str(tmp_path / "o")}
     with pytest.raises(ValueError, match=message):
-        harness.run(json.loads(json.dumps(job)))
+        harness.run(HarnessJob.model_validate(job))

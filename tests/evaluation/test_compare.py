@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from images.train import bertscore, choices, generate, harness, perplexity
+from images.ask import bertscore, choices, generate, harness, perplexity
 from llmops_assets.evaluation import harness as tasks
 from llmops_assets.evaluation import report
 from llmops_assets.evaluation.answers import Model
@@ -16,6 +16,7 @@ from llmops_assets.evaluation.case import Baseline, Case, Evaluated, Identity, R
 from llmops_assets.evaluation.evaluate import evaluate, record_hash
 from llmops_assets.evaluation.gate import judge_gate
 from llmops_assets.evaluation.verdicts import forgetting, further_gates, regression, withholding
+from llmops_assets.records.jobs import ChoicesJob, GenerateJob, Job
 from llmops_assets.specs.policy import EvaluationPolicy, Forgetting, Gate, Regression
 from llmops_assets.specs.suite import SuiteSpec
 from tests.evaluation.conftest import make_tiny_model, read_jsonl, write_jsonl
@@ -30,10 +31,10 @@ POLICY = EvaluationPolicy(latency_items=3)
 class InProcess:
     """The worker's tasks in this process."""
 
-    def run(self, context: Any, job: dict[str, Any], *, work_dir: Path) -> dict[str, Any]:
+    def run(self, context: Any, job: Job, *, work_dir: Path) -> dict[str, Any]:
         tasks = {"generate": generate, "choices": choices, "harness": harness, "bertscore": bertscore}
         tasks["perplexity"] = perplexity
-        return tasks[job["task"]].run(job)
+        return tasks[job.task].run(job)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +47,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         {"id": str(n), "messages": [{"role": "user", "content": q}], "choices": LABELS} for n, q in enumerate(questions)
     ]
     files = {"prompts_file": str(write_jsonl(root / "p", prompts)), "output_file": str(root / "o")}
-    generate.run({"model_dir": str(one), "max_new_tokens": 6, **files})
+    generate.run(GenerateJob.model_validate({"model_dir": str(one), "max_new_tokens": 6, **files}))
     said = [row["text"] for row in read_jsonl(root / "o")]
-    choices.run({"model_dir": str(one), **files})
+    choices.run(ChoicesJob.model_validate({"model_dir": str(one), **files}))
     chosen = [LABELS[row["nll"].index(min(row["nll"]))] for row in read_jsonl(root / "o")]
     return SimpleNamespace(
         one=Model(str(one), "one"), two=Model(str(two), "two"), questions=questions, said=said, chosen=chosen, root=root

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from images.train import generate, perplexity
+from images.ask import generate, perplexity
+from llmops_assets.records.jobs import GenerateJob, PerplexityJob
 from tests.evaluation.conftest import make_tiny_model, read_jsonl, write_jsonl
 
 PROMPTS = [
@@ -27,9 +28,8 @@ PROMPTS = [
 def answer(model: Path, folder: Path, **job: object) -> tuple[dict, list[dict]]:
     prompts = write_jsonl(folder / "prompts.jsonl", job.pop("prompts", PROMPTS))
     output = folder / "answers.jsonl"
-    result = generate.run(
-        {"model_dir": str(model), "prompts_file": str(prompts), "output_file": str(output), "max_new_tokens": 24} | job
-    )
+    files = {"model_dir": str(model), "prompts_file": str(prompts), "output_file": str(output)}
+    result = generate.run(GenerateJob.model_validate({**files, "max_new_tokens": 24, **job}))
     return result, read_jsonl(output)
 
 
@@ -116,7 +116,7 @@ def test_perplexity_is_the_likelihood_of_the_whole_document(tiny_model: Path, tm
     texts = ["영업소에서 통행권을 받으세요.", "short", "", "하이패스 차로는 파란색 선을 따라 가시면 됩니다. " * 4]
     source = write_jsonl(tmp_path / "texts.jsonl", [{"id": str(n), "text": t} for n, t in enumerate(texts)])
     job = {"model_dir": str(tiny_model), "texts_file": str(source), "output_file": str(tmp_path / "nll.jsonl")}
-    result = perplexity.run(job)
+    result = perplexity.run(PerplexityJob.model_validate(job))
     rows = read_jsonl(tmp_path / "nll.jsonl")
     model, tokenizer, _ = generate.load_model(str(tiny_model), "fp32")
     for row, text in zip(rows, texts, strict=True):
@@ -128,6 +128,6 @@ def test_perplexity_is_the_likelihood_of_the_whole_document(tiny_model: Path, tm
         assert row["nll"] == pytest.approx(expected, rel=1e-4)
         assert row["tokens"] == len(ids) and row["bytes"] == len(text.encode())
     assert result["nll"] == pytest.approx(sum(row["nll"] for row in rows))
-    short = perplexity.run(job | {"max_length": 32})
+    short = perplexity.run(PerplexityJob.model_validate(job | {"max_length": 32}))
     assert short["tokens"] == result["tokens"]
     assert math.isfinite(short["nll"]) and short["nll"] != pytest.approx(result["nll"], rel=1e-6)

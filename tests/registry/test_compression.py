@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from images.train import generate
+from images.ask import generate
 from llmops_assets.evaluation.metrics import Estimate
+from llmops_assets.records.jobs import CompressJob, GenerateJob
 from llmops_assets.registry import compression
 from llmops_assets.specs.policy import Compression, load_policy
 from llmops_assets.specs.settings import Settings
@@ -70,18 +71,22 @@ def test_what_was_compressed_answers_in_our_own_environment(made: dict[str, dict
     )
     for scheme, result in made.items():
         job = {"model_dir": str(result["folder"]), "prompts_file": str(prompts), "max_new_tokens": 4}
-        told = generate.run(job | {"output_file": str(tmp_path / f"{scheme}.jsonl")})
+        told = generate.run(GenerateJob.model_validate(job | {"output_file": str(tmp_path / f"{scheme}.jsonl")}))
         assert told["tokens"] > 0, scheme
         assert json.loads((result["folder"] / "config.json").read_text())["llmops_family_version"] == "3.1"
 
 
 def test_what_needs_a_gpu_says_so(models: dict[str, Path], engines: Engines, tmp_path: Path):  # noqa: F811
     rows = compression.write_rows(tmp_path / "rows.jsonl", [[5, 6, 7]])
-    job = {"model_dir": str(models["old"]), "output": str(tmp_path / "awq"), "scheme": "awq"}
+    job = CompressJob(
+        model_dir=str(models["old"]),
+        output=str(tmp_path / "awq"),
+        scheme="awq",
+        calibration=str(rows),
+        probes=str(rows),
+    )
     with pytest.raises(EngineError, match="awq needs a GPU"):
-        engines.run(
-            "compression", "images.compress", job | {"calibration": str(rows), "probes": str(rows)}, work_dir=tmp_path
-        )
+        engines.run("compression", "images.compress", job, work_dir=tmp_path)
     assert not (tmp_path / "awq").exists()
 
 

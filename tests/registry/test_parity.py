@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from images.train import generate
+from images.ask import generate
+from llmops_assets.records.jobs import GenerateJob
 from llmops_assets.serving.parity import Difference, difference, differences, told
 from resources.catalog import Catalog
 from resources.model_server import Answer, ModelServers
@@ -44,7 +45,7 @@ def evaluated(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
     prompts, output = root / "prompts.jsonl", root / "answers.jsonl"
     prompts.write_text("".join(json.dumps(row) + "\n" for row in asked))
     job = {"model_dir": str(models["old"]), "prompts_file": str(prompts), "output_file": str(output)}
-    generate.run(job | {"max_new_tokens": 24})
+    generate.run(GenerateJob.model_validate(job | {"max_new_tokens": 24}))
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     STOP["id"] = rows[0]["token_ids"][2]
     return [row | {"prompt": q, "got": row["text"]} for row, q in zip(rows, QUESTIONS, strict=True)]

@@ -11,10 +11,11 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from images.train import generate
+from images.ask import generate
 from llmops_assets.partitions import endpoints, trainings
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord, Metric
+from llmops_assets.records.jobs import GenerateJob
 from llmops_assets.records.serving import DeploymentRecord, DriftRecord
 from llmops_assets.records.training import MergedModelRecord
 from llmops_assets.serving import assets, checks
@@ -143,7 +144,7 @@ def register(
     rows = [{"id": f"row-{n}", "messages": [{"role": "user", "content": q}]} for n, q in enumerate(questions[:12])]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
     job = {"model_dir": str(model), "prompts_file": str(prompts), "output_file": str(said), "max_new_tokens": 24}
-    told = generate.run(job)
+    told = generate.run(GenerateJob.model_validate(job))
     answers = folder / f"{name}-answers.jsonl"
     with open(answers, "w") as file:
         for line, row in zip(said.read_text().splitlines(), rows, strict=True):

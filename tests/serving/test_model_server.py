@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from images.train import generate
+from images.ask import generate
+from llmops_assets.records.jobs import GenerateJob
 from resources import model_server
 from resources.catalog import Catalog
 from resources.model_server import EngineMissing, ModelServers, ServerError
@@ -44,7 +45,7 @@ def evaluated(model: Path, questions: list[str], folder: Path, tokens: int) -> l
     rows = [{"id": str(i), "messages": [{"role": "user", "content": q}]} for i, q in enumerate(questions)]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
     job = {"model_dir": str(model), "prompts_file": str(prompts), "output_file": str(output), "max_new_tokens": tokens}
-    generate.run(job)
+    generate.run(GenerateJob.model_validate(job))
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 

@@ -3,15 +3,16 @@
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
 import polars as pl
 import pytest
 
 from llmops_assets.partitions import recipes
+from llmops_assets.records.jobs import JOBS, Job, MemoryEstimate, read_job
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.training import TrainJobSpec
 from resources.catalog import Catalog
@@ -176,8 +177,27 @@ def tiny_base(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "adapter"
 
 
-def run_here(job: dict[str, Any], folder: Path, log: Callable[[str], None] | None = None) -> dict[str, Any]:
+class StandIn(Job):
+    """A job that the worker does not know."""
+
+    module: ClassVar[str] = "images.train"
+    kills: int = 0
+    memory: MemoryEstimate | None = None
+
+
+def typed(job: Mapping[str, Any] | Job) -> Job:
+    """A job as the worker reads it: what it does not know is refused."""
+    return job if isinstance(job, Job) else read_job(json.dumps(job))
+
+
+def of_task(task: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The job of another task on the same things: those of `values` that it has."""
+    return {name: value for name, value in values.items() if name in JOBS[task].model_fields} | {"task": task}
+
+
+def run_here(job: Mapping[str, Any] | Job, folder: Path, log: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Run a worker task in this process, which has paid for its imports already."""
+    job = typed(job)
     import importlib
 
     import torch
@@ -185,12 +205,12 @@ def run_here(job: dict[str, Any], folder: Path, log: Callable[[str], None] | Non
     from images.train.reporter import Reporter
 
     torch.set_num_threads(1)
-    reporter = Reporter({"metrics": str(folder / f"{job['task']}.metrics")})
+    reporter = Reporter({"metrics": str(folder / f"{job.task}.metrics")})
     if log is not None:
         handler = logging.Handler()
         handler.emit = lambda record: log(record.getMessage())
         reporter.log.addHandler(handler)
-    return importlib.import_module(f"images.train.{job['task']}").run(json.loads(json.dumps(job)), reporter)
+    return importlib.import_module(f"{job.module}.{job.task}").run(job, reporter)
 
 
 def add_cell(catalog: Catalog, instance: dg.DagsterInstance, recipe: dict[str, Any], dataset: str) -> str:

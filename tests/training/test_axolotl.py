@@ -21,7 +21,7 @@ from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from resources.engines import Engines
 from resources.trainer import Trainer, TrainerError
-from tests.training.conftest import Desk, run_here, sft_spec
+from tests.training.conftest import Desk, run_here, sft_spec, typed
 
 ROOT = Path(__file__).parents[2]
 
@@ -222,7 +222,7 @@ def test_a_failure_of_it_is_told(desk: Desk, tiny_base: Path, plan: Path, tmp_pa
     job = job_of(desk, plan, tmp_path / "no-model", tmp_path, environments, hyperparams={"train_embeddings": False})
     trainer = Trainer(locks=tmp_path / "locks", threads=1)
     with pytest.raises(TrainerError, match=r"axolotl ended with code 1; its log: .*axolotl\.log"):
-        trainer.run(None, job, work_dir=tmp_path / "work")
+        trainer.run(None, typed(job), work_dir=tmp_path / "work")
 
 
 def load(config: dict[str, Any], folder: Path, environments: Path) -> subprocess.CompletedProcess:
@@ -281,7 +281,7 @@ DECIDED_BEFORE = {
 def rendered(desk: Desk, model: Path, folder: Path, hyperparams: dict[str, Any], **job: Any) -> dict[str, Any]:
     jobs = desk.jobs(sft_spec("hf:base", **{**BASE_FIELDS, **hyperparams}), folder, model)
     spec = TrainJobSpec.model_validate(jobs["train"]["spec"])
-    return render(spec, {**jobs["train"], **job}, folder / "work", 60, evaluated=True)
+    return render(spec, typed({**jobs["train"], **job}), folder / "work", 60, evaluated=True)
 
 
 @pytest.mark.parametrize("field", CHANGES)

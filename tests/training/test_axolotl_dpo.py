@@ -11,7 +11,7 @@ from images.train.axolotl import AxolotlError, render
 from llmops_assets.specs.jobs import SAMPLING_DEFAULTS, RlhfBlock
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training.plan import PlanError, check_supported
-from tests.training.conftest import Desk, run_here, write_splits
+from tests.training.conftest import Desk, of_task, run_here, typed, write_splits
 from tests.training.job_data import DATASETS, job_spec, preference_frame
 from tests.training.test_axolotl import BASE_FIELDS, CHANGES, environments, load  # noqa: F401  a fixture
 from tests.training.test_named_rows import DPO, blamed, planned  # noqa: F401  a fixture
@@ -48,7 +48,7 @@ def plan(desk: Desk, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) 
     splits = {"train": preference_frame(48), "validation": preference_frame(8, 1)}
     job = job_of(folder, tiny_base, folder / "plan", spec())
     manifests = write_splits(desk.store, DATASETS["RLHF"], splits)
-    run_here({**job, "task": "plan", "store": str(desk.store.root), "manifests": manifests}, folder)
+    run_here(of_task("plan", {**job, "store": str(desk.store.root), "manifests": manifests}), folder)
     return folder / "plan"
 
 
@@ -90,7 +90,7 @@ def test_the_rows_of_a_broken_batch_are_named_there_too(planned: Callable, envir
 def rendered(folder: Path, model: Path, change: dict[str, Any], rlhf: dict[str, Any] | None = None) -> dict[str, Any]:
     settings = {**BASE_FIELDS, "lora_rank": 4, "save_steps": 4, **change}
     job = job_of(folder, model, folder / "plan", spec(**settings, rlhf=rlhf or {}))
-    return render(TrainJobSpec.model_validate(job["spec"]), job, folder / "work", 48, evaluated=True)
+    return render(TrainJobSpec.model_validate(job["spec"]), typed(job), folder / "work", 48, evaluated=True)
 
 
 WITHOUT_PAIRS = {"packing"}

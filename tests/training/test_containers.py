@@ -15,7 +15,9 @@ from typing import Any
 import docker
 import pytest
 
+from llmops_assets.records.jobs import PlanJob
 from llmops_assets.records.training import AdapterRecord, PlanRecord
+from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from resources.containers import KEY_FILE, Docker, Ending, Mount, container_options, inputs, job_name
 from resources.encryption import Keyring
@@ -23,7 +25,7 @@ from resources.gpus import Device, cpu, declared, parse_nvidia_smi
 from resources.pipes import docker_client
 from resources.tracking import Tracking
 from resources.trainer import Trainer, TrainerError
-from tests.training.conftest import Desk, sft_spec
+from tests.training.conftest import Desk, sft_spec, typed
 from tests.training.house import House, opened
 from tests.training.podman import Engine, engine, host_python
 
@@ -155,7 +157,7 @@ def test_a_training_is_stopped_and_goes_on_in_containers_and_makes_the_weights_o
     job = json.loads((folder / "work" / "train.json").read_text())
     alone = Trainer(locks=tmp_path / "locks", threads=1, keys=Keyring.parse(KEY))
     moved = {"checkpoints": str(tmp_path / "checkpoints"), "output": str(tmp_path / "adapter"), "alive": None}
-    alone.run(None, job | moved, work_dir=tmp_path / "work")
+    alone.run(None, typed(job | moved), work_dir=tmp_path / "work")
     name = "adapter_model.safetensors"
     assert (tmp_path / "adapter" / name).read_bytes() == (Path(record.path) / name).read_bytes()
 
@@ -163,6 +165,7 @@ def test_a_training_is_stopped_and_goes_on_in_containers_and_makes_the_weights_o
 STEP = """
 import json, sys
 from pathlib import Path
+from llmops_assets.records.jobs import read_job
 from resources.containers import Docker, Mount
 from resources.encryption import Keyring
 from resources.trainer import Trainer
@@ -170,7 +173,7 @@ told = json.loads(sys.argv[1])
 docker = Docker(None, image_of=lambda job: told["image"], mounts=[Mount(*m) for m in told["mounts"]],
                 patience=told["patience"])
 Trainer(locks=told["locks"], threads=1, keys=Keyring.parse(told["key"]), launcher=docker).run(
-    None, told["job"], work_dir=told["work"])
+    None, read_job(json.dumps(told["job"])), work_dir=told["work"])
 """
 
 
@@ -224,7 +227,7 @@ def test_a_container_whose_step_was_killed_ends_by_itself_and_the_next_attempt_s
         patch.setattr("resources.containers.Ending", Stopping)
         with pytest.raises(TrainerError, match="SIGTERM"):
             Trainer(locks=tmp_path / "locks", threads=1, keys=Keyring.parse(KEY), launcher=third).run(
-                None, job, work_dir=work
+                None, typed(job), work_dir=work
             )
     log = (work / "train.log").read_text()
     resumed = [int(line.split("step ")[1]) for line in log.splitlines() if "resuming from the checkpoint" in line]
@@ -233,10 +236,16 @@ def test_a_container_whose_step_was_killed_ends_by_itself_and_the_next_attempt_s
     assert of_job(client, work / "train.json") == []
 
 
+def planned_job(job_type: str, folder: Path, **more: Any) -> PlanJob:
+    """A job to plan, of which only the door is seen."""
+    one = TrainJobSpec.model_validate({**sft_spec("hf:x"), "dataset_ref": "desk@v1"})
+    return PlanJob(job_type=job_type, spec=one, store=str(folder), manifests={}, plan_dir=str(folder / "plan"), **more)
+
+
 def test_an_image_refuses_the_jobs_of_another_type(podman: Engine, tmp_path: Path) -> None:
     trainer = Trainer(locks=tmp_path / "locks", launcher=launcher(tmp_path))
     with pytest.raises(TrainerError, match="this image is built for SFT, but the job is of type RLHF"):
-        trainer.run(None, {"task": "plan", "job_type": "RLHF"}, work_dir=tmp_path / "work")
+        trainer.run(None, planned_job("RLHF", tmp_path), work_dir=tmp_path / "work")
 
 
 def test_another_image_under_the_same_name_is_another_training(
@@ -259,7 +268,7 @@ def test_an_image_that_is_gone_is_named(podman: Engine, tmp_path: Path) -> None:
     trainer = Trainer(locks=tmp_path / "locks", launcher=launcher(tmp_path))
     planned = f"{IMAGE}@sha256:{'0' * 64}"
     with pytest.raises(TrainerError, match=f"the image {planned}, with which this training was planned"):
-        trainer.run(None, {"task": "plan", "job_type": "SFT", "image": planned}, work_dir=tmp_path / "work")
+        trainer.run(None, planned_job("SFT", tmp_path, image=planned), work_dir=tmp_path / "work")
 
 
 def test_a_container_sees_the_gpus_of_the_machine_where_its_job_takes_one() -> None:
@@ -294,4 +303,4 @@ def test_what_lies_outside_of_a_named_volume_cannot_be_seen(podman: Engine, tmp_
     in_volume = Docker(None, image_of=lambda job: IMAGE, mounts=[home], volume=True)
     trainer = Trainer(locks=tmp_path / "locks", launcher=in_volume)
     with pytest.raises(TrainerError, match="lies outside of the volume that LLMOPS_VOLUME names"):
-        trainer.run(None, {"task": "plan"}, work_dir=tmp_path / "work")
+        trainer.run(None, planned_job("SFT", tmp_path), work_dir=tmp_path / "work")

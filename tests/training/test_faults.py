@@ -23,12 +23,12 @@ STEPS = 24
 
 def work(job_file: str, limits: dict[int, int], environment: dict[str, str]) -> None:
     """The worker as a process of its own; the imports are those of the server that it is forked from."""
-    from images.train.__main__ import main
+    from images.job_process import main
 
     os.environ.update(environment)
     for number, limit in limits.items():
         resource.setrlimit(number, (limit, resource.getrlimit(number)[1]))
-    sys.exit(main(job_file))
+    sys.exit(main(job_file, "images.train"))
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ DISTRIBUTION = {
 
 
 def reached() -> set[str]:
-    todo = [f"images.train.{path.stem}" for path in (ROOT / "images" / "train").glob("*.py")]
+    todo = [f"images.{of}.{path.stem}" for of in ("train", "ask") for path in (ROOT / "images" / of).glob("*.py")]
     seen: set[str] = set()
     while todo:
         module = todo.pop()
@@ -38,6 +38,8 @@ def names_of(lines: list[str]) -> dict[str, str]:
 
 def test_the_worker_imports_specs_and_pure_modules_only() -> None:
     modules = reached()
+    copied = re.findall(r"^COPY images/(\w+)(?:\.py)? ", (ROOT / "images/train/Dockerfile").read_text(), re.MULTILINE)
+    assert {m.split(".")[1] for m in modules if m.startswith("images.")} <= set(copied)
     assert "images.train.train" in modules and "llmops_assets.specs.training" in modules
     assert not {m for m in modules if m.split(".")[0] in ("dagster", "mlflow")}
     assert not {m for m in modules if m.endswith((".assets", ".checks"))}

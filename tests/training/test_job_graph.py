@@ -41,7 +41,7 @@ class Here(Trainer):
     def run(self, context: Any, job: Any, *, work_dir: Path | str, on_metrics: Any = None) -> dict[str, Any]:
         work_dir = Path(work_dir)
         work_dir.mkdir(parents=True, exist_ok=True)
-        return run_here(dict(job), work_dir)
+        return run_here(job, work_dir)
 
 
 class House:

@@ -12,7 +12,7 @@ from llmops_assets.specs.policy import load_policy, verify_family
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from llmops_assets.training.auxiliary_models import pooling_of, verify_reward
-from tests.training.conftest import Desk, run_here, write_splits
+from tests.training.conftest import Desk, of_task, run_here, write_splits
 from tests.training.job_data import DATASETS, FRAMES, embedding_frame, job_spec, make_base, preference_frame, rag_frame
 
 SIZES = {"train": 48, "validation": 12, "test": 24}
@@ -55,9 +55,9 @@ class Shop:
         merge = {"adapter": str(folder / "adapter"), "output": str(folder / "merged")}
         plan = {"store": str(self.desk.store.root), "manifests": self.manifests[kind]}
         return {
-            "plan": {**common, "task": "plan", **plan, **more},
-            "train": {**common, "task": "train", **train},
-            "merge": {**common, "task": "merge", **merge},
+            "plan": of_task("plan", {**common, **plan, **more}),
+            "train": of_task("train", {**common, **train}),
+            "merge": of_task("merge", {**common, **merge}),
         }
 
     def run(self, spec: dict[str, Any], folder: Path, **more: Any) -> dict[str, dict[str, Any]]:
@@ -215,7 +215,7 @@ def test_prompts_that_are_cut_are_told_before_a_reader_is_trained(shop: Shop, tm
 
 
 def test_equal_vectors_find_nothing() -> None:
-    from images.train.retrieve import ranks
+    from images.ask.retrieve import ranks
 
     assert ranks(np.array([0.9, 0.5, 0.7, 0.1]), [0, 1]) == [1, 3]
     assert ranks(np.array([0.5, 0.5, 0.5, 0.5]), [2]) == [4]

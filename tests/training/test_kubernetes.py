@@ -26,7 +26,7 @@ from resources.kubernetes import JOB_LABEL, Pods, pod_spec
 from resources.pipes import kubernetes_client
 from resources.trainer import Trainer, TrainerError
 from tests.training.cluster import Cluster, serving
-from tests.training.conftest import Desk, pretrain_spec
+from tests.training.conftest import Desk, StandIn, pretrain_spec, typed
 
 RULES = Kubernetes.model_validate(
     {
@@ -165,10 +165,10 @@ def test_a_job_runs_through_dagsters_client_and_what_was_left_of_an_earlier_atte
 
         @dg.asset
         def plan(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-            facts.update(trainer.run(context, job, work_dir=tmp_path / "work"))
+            facts.update(trainer.run(context, typed(job), work_dir=tmp_path / "work"))
             assert left.poll() == -signal.SIGTERM
             with pytest.raises(TrainerError, match="unknown task 'nothing'"):
-                trainer.run(context, {"task": "nothing"}, work_dir=tmp_path / "work")
+                trainer.run(context, StandIn(task="nothing"), work_dir=tmp_path / "work")
             return dg.MaterializeResult()
 
         with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:

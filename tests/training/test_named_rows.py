@@ -14,7 +14,7 @@ from images.train.progress import Diverged
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training.auxiliary_models import pooling_of
 from resources.trainer import TrainerError
-from tests.training.conftest import Desk, run_here, write_splits
+from tests.training.conftest import Desk, of_task, run_here, typed, write_splits
 from tests.training.job_data import DATASETS, FRAMES, job_spec, make_base
 
 ROWS = 15
@@ -84,7 +84,8 @@ def planned(desk: Desk, tiny_base: Path, tmp_path_factory: pytest.TempPathFactor
             "gradient_checkpointing": False,
         }
         folder.mkdir()
-        run_here({**common, "task": "plan", "store": str(desk.store.root), "manifests": manifests}, folder)
+        planned = {**common, "store": str(desk.store.root), "manifests": manifests}
+        run_here(of_task("plan", planned), folder)
         return {**common, "task": "train"}, folder
 
     return plan
@@ -119,5 +120,5 @@ def test_the_rows_of_the_batch_that_broke_are_named(
 def test_a_run_on_pairs_ends_with_the_rows_in_its_message(planned: Callable, desk: Desk) -> None:
     job, folder = planned("dpo")
     with pytest.raises(TrainerError, match=r"Diverged: the loss became nan in step \d+") as caught:
-        desk.trainer.run(None, job, work_dir=folder / "work")
+        desk.trainer.run(None, typed(job), work_dir=folder / "work")
     assert "odd-one" in blamed(str(caught.value)) and len(blamed(str(caught.value))) <= 8

@@ -14,11 +14,12 @@ import dagster as dg
 import pytest
 
 from llmops_assets.local.watch import root_message
+from llmops_assets.records.jobs import MemoryEstimate
 from llmops_assets.training import folders
 from llmops_assets.training.assets import taken_up_again
 from resources.gpus import cpu, lease
 from resources.trainer import Trainer, TrainerError
-from tests.training.conftest import Desk, run_here, sft_spec
+from tests.training.conftest import Desk, StandIn, run_here, sft_spec, typed
 
 DEADLINE = 180.0
 
@@ -71,7 +72,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     step = folders.last_checkpoint(tmp_path / "checkpoints")[0]
     assert 0 < step < STEPS
 
-    facts = desk.trainer.run(None, jobs["train"], work_dir=tmp_path / "work")
+    facts = desk.trainer.run(None, typed(jobs["train"]), work_dir=tmp_path / "work")
     assert facts["resumed_from"] == step
     assert (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes() == uninterrupted["weights"]
     assert facts["curve"] == uninterrupted["facts"]["curve"]
@@ -85,9 +86,9 @@ def test_an_orphan_saves_a_checkpoint_lets_its_gpu_go_and_ends(desk: Desk, tiny_
     run_here(jobs["plan"], tmp_path)
     script = textwrap.dedent(
         f"""
-        import json, sys
+        from llmops_assets.records.jobs import read_job
         from resources.trainer import Trainer
-        job = json.loads(open({str(tmp_path / "given.json")!r}).read())
+        job = read_job(open({str(tmp_path / "given.json")!r}).read())
         Trainer(locks={str(tmp_path / "locks")!r}, threads=1).run(None, job, work_dir={str(tmp_path / "work")!r})
         """
     )
@@ -111,7 +112,7 @@ def test_an_orphan_saves_a_checkpoint_lets_its_gpu_go_and_ends(desk: Desk, tiny_
 
 def test_a_failure_is_told_in_the_words_of_the_worker(desk: Desk, tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="unknown task 'fly'") as caught:
-        desk.trainer.run(None, {"task": "fly"}, work_dir=tmp_path)
+        desk.trainer.run(None, StandIn(task="fly"), work_dir=tmp_path)
     assert "log:" in str(caught.value)
     assert (tmp_path / "fly.json").exists()
 
@@ -128,7 +129,7 @@ def test_the_worker_does_not_see_our_secrets(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("LLMOPS_CATALOG_URL", "postgresql://user:secret@host/db")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     python = stand_in(tmp_path, "json.dump(dict(os.environ), open(job['result'], 'w'))")
-    seen = Trainer(locks=tmp_path / "locks", python=python).run(None, {"task": "look"}, work_dir=tmp_path)
+    seen = Trainer(locks=tmp_path / "locks", python=python).run(None, StandIn(task="look"), work_dir=tmp_path)
     assert "secret" not in json.dumps(seen)
     assert seen["HF_HUB_OFFLINE"] == "1"
     assert seen["LLMOPS_PARENT_PID"] == str(os.getpid())
@@ -137,7 +138,7 @@ def test_the_worker_does_not_see_our_secrets(tmp_path: Path, monkeypatch: pytest
 def test_a_worker_killed_for_memory_is_told_as_such(tmp_path: Path) -> None:
     python = stand_in(tmp_path, "os.kill(os.getpid(), 9)")
     with pytest.raises(TrainerError, match="out of memory"):
-        Trainer(locks=tmp_path / "locks", python=python).run(None, {"task": "die"}, work_dir=tmp_path)
+        Trainer(locks=tmp_path / "locks", python=python).run(None, StandIn(task="die"), work_dir=tmp_path)
 
 
 def test_a_killed_worker_is_begun_once_more_and_the_second_kill_is_told_with_the_estimate(tmp_path: Path) -> None:
@@ -151,7 +152,8 @@ def test_a_killed_worker_is_begun_once_more_and_the_second_kill_is_told_with_the
 
     def outcome(kills: int) -> dg.ExecuteInProcessResult:
         work = tmp_path / f"work-{kills}"
-        job = {"task": "try", "kills": kills, "memory": {"needed": 9 << 30, "available": 4 << 30, "advice": "less"}}
+        memory = MemoryEstimate(needed=9 << 30, available=4 << 30, advice="less")
+        job = StandIn(task="try", kills=kills, memory=memory)
 
         @dg.asset
         def weights(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -187,7 +189,7 @@ def test_live_metrics_arrive_in_order_though_the_sink_fails_at_first(tmp_path: P
         got.extend(line["step"] for line in lines)
 
     trainer = Trainer(locks=tmp_path / "locks", python=stand_in(tmp_path, body))
-    trainer.run(None, {"task": "tell"}, work_dir=tmp_path, on_metrics=sink)
+    trainer.run(None, StandIn(task="tell"), work_dir=tmp_path, on_metrics=sink)
     assert got == list(range(30))
     assert calls > 2
 

@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from images.train.generate import _read_jsonl, context_length, load_model, write_jsonl
+from images.ask.generate import context_length, load_model, read_jsonl, write_jsonl
+from images.train.reporter import Reporter
+from llmops_assets.records.jobs import PerplexityJob
 
 _TOKENS_PER_BATCH = 4096
 
 
-def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
+def run(job: PerplexityJob, reporter: Reporter | None = None) -> dict[str, Any]:
     """Score every document of `texts_file` (JSONL of {id, text}) and write {id, nll, tokens, bytes} to `output_file`.
 
     `job`: model_dir, texts_file, output_file; optionally precision (fp32) and max_length (tokens of a window, default
@@ -24,12 +26,12 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
     import torch
     import transformers
 
-    model, tokenizer, device = load_model(job["model_dir"], job.get("precision", "fp32"))
+    model, tokenizer, device = load_model(job.model_dir, job.precision)
     prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if prefix is None:
-        raise ValueError(f"{job['model_dir']}: its tokenizer has no BOS and no end token to begin a document with")
-    window = min(int(job.get("max_length") or 2048), context_length(model) or 2048)
-    documents = _read_jsonl(job["texts_file"])
+        raise ValueError(f"{job.model_dir}: its tokenizer has no BOS and no end token to begin a document with")
+    window = min(job.max_length or 2048, context_length(model) or 2048)
+    documents = read_jsonl(job.texts_file)
     pieces: list[tuple[int, list[int], int]] = []
     rows = []
     for index, document in enumerate(documents):
@@ -39,10 +41,10 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
     pieces.sort(key=lambda piece: len(piece[1]))
 
     started = time.monotonic()
-    for index, nll in score_pieces(model, device, pieces, prefix, _TOKENS_PER_BATCH, pipes):
+    for index, nll in score_pieces(model, device, pieces, prefix, _TOKENS_PER_BATCH, reporter):
         rows[index]["nll"] += nll
     seconds = time.monotonic() - started
-    write_jsonl(job["output_file"], rows)
+    write_jsonl(job.output_file, rows)
     tokens = sum(row["tokens"] for row in rows)
     return {
         "items": len(rows),
@@ -53,7 +55,7 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
         "tokens_per_second": tokens / seconds if seconds > 0 else 0.0,
         "settings": {
             "engine": f"transformers {transformers.__version__}, torch {torch.__version__}",
-            "precision": job.get("precision", "fp32"),
+            "precision": job.precision,
             "device": str(device),
             "window": window,
             "prefix_id": prefix,
@@ -82,7 +84,12 @@ def windows(ids: list[int], size: int) -> list[tuple[list[int], int]]:
 
 
 def score_pieces(
-    model: Any, device: Any, pieces: list[tuple[Any, list[int], int]], pad: int, budget: int, pipes: Any = None
+    model: Any,
+    device: Any,
+    pieces: list[tuple[Any, list[int], int]],
+    pad: int,
+    budget: int,
+    reporter: Reporter | None = None,
 ) -> Iterator[tuple[Any, float]]:
     """(key, nats of the last tokens) for every piece (key, tokens, how many of the last are scored).
 
@@ -98,9 +105,9 @@ def score_pieces(
         batch = pieces[position:end]
         yield from zip((key for key, _, _ in batch), _score(model, device, batch, pad), strict=True)
         position = end
-        if time.monotonic() - reported > 5 and pipes is not None:
+        if time.monotonic() - reported > 5 and reporter is not None:
             reported = time.monotonic()
-            pipes.log.info(f"scored {position} of {len(pieces)} pieces")
+            reporter.log.info(f"scored {position} of {len(pieces)} pieces")
 
 
 def _score(model: Any, device: Any, batch: list[tuple[Any, list[int], int]], pad: int) -> list[float]:

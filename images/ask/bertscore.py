@@ -8,10 +8,12 @@ over the reference's, and F1 their harmonic mean.
 import time
 from typing import Any
 
-from images.train.generate import _read_jsonl, write_jsonl
+from images.ask.generate import read_jsonl, write_jsonl
+from images.train.reporter import Reporter
+from llmops_assets.records.jobs import BertscoreJob
 
 
-def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
+def run(job: BertscoreJob, reporter: Reporter | None = None) -> dict[str, Any]:
     """Score every line of `pairs_file` (JSONL of {id, answer, references}) and write {id, f1} to `output_file`.
 
     `job`: model_dir (an encoder such as a BERT, or any model with hidden states), pairs_file, output_file; optionally
@@ -21,12 +23,12 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
     import torch
     import transformers
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(job["model_dir"], local_files_only=True)
-    model = transformers.AutoModel.from_pretrained(job["model_dir"], local_files_only=True).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(job.model_dir, local_files_only=True)
+    model = transformers.AutoModel.from_pretrained(job.model_dir, local_files_only=True).eval()
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     model.to(device)
-    layer, size = int(job.get("layer", -1)), int(job.get("batch_size", 16))
-    pairs = _read_jsonl(job["pairs_file"])
+    layer, size = job.layer, job.batch_size
+    pairs = read_jsonl(job.pairs_file)
     started = time.monotonic()
     texts = sorted({t for p in pairs for t in (p["answer"], *p["references"]) if t.strip()}, key=lambda t: (len(t), t))
     vectors: dict[str, Any] = {}
@@ -40,7 +42,7 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
         # Rounded: the last digits of a floating-point sum differ with the batch.
         rows.append({"id": pair["id"], "f1": round(max(scores), 4)})
     seconds = time.monotonic() - started
-    write_jsonl(job["output_file"], rows)
+    write_jsonl(job.output_file, rows)
     return {
         "items": len(rows),
         "seconds": seconds,

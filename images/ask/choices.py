@@ -9,15 +9,17 @@ import hashlib
 import time
 from typing import Any
 
-from images.train.generate import _encode, _read_jsonl, context_length, load_model, write_jsonl
-from images.train.perplexity import score_pieces
+from images.ask.generate import context_length, encode, load_model, read_jsonl, write_jsonl
+from images.ask.perplexity import score_pieces
+from images.train.reporter import Reporter
+from llmops_assets.records.jobs import ChoicesJob
 
 _TOKENS_PER_ITEM = 256
 DIGITS = 4
 """Log-likelihoods are rounded to 0.1 millinats: below, the order of floating-point sums differs with the batch."""
 
 
-def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
+def run(job: ChoicesJob, reporter: Reporter | None = None) -> dict[str, Any]:
     """Score every choice of `prompts_file` (JSONL of {id, messages, choices}) and write to `output_file`, in order.
 
     `job`: model_dir, prompts_file, output_file; optionally precision (fp32) and batch_size (16 sequences of up to 256
@@ -27,8 +29,8 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
     import torch
     import transformers
 
-    model, tokenizer, device = load_model(job["model_dir"], job.get("precision", "fp32"))
-    prompts = _read_jsonl(job["prompts_file"])
+    model, tokenizer, device = load_model(job.model_dir, job.precision)
+    prompts = read_jsonl(job.prompts_file)
     context = context_length(model) or 2048
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
     pieces: list[tuple[tuple[int, int], list[int], int]] = []
@@ -51,11 +53,11 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
         )
     pieces.sort(key=lambda piece: (len(piece[1]), piece[0]))
     started = time.monotonic()
-    budget = _TOKENS_PER_ITEM * int(job.get("batch_size", 16))
-    for (index, number), nll in score_pieces(model, device, pieces, pad, budget, pipes):
+    budget = _TOKENS_PER_ITEM * job.batch_size
+    for (index, number), nll in score_pieces(model, device, pieces, pad, budget, reporter):
         rows[index]["nll"][number] = round(nll, DIGITS)
     seconds = time.monotonic() - started
-    write_jsonl(job["output_file"], rows)
+    write_jsonl(job.output_file, rows)
     tokens = sum(len(ids) for _, ids, _ in pieces)
     template = str(tokenizer.chat_template) if tokenizer.chat_template else None
     return {
@@ -66,7 +68,7 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
         "truncated": sum(row["truncated"] for row in rows),
         "settings": {
             "engine": f"transformers {transformers.__version__}, torch {torch.__version__}",
-            "precision": job.get("precision", "fp32"),
+            "precision": job.precision,
             "device": str(device),
             "context": context,
             "choices": "log-likelihood as an answer" if template else "log-likelihood as a continuation",
@@ -78,7 +80,7 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
 def _pair(tokenizer: Any, prompt: dict[str, Any], choice: str) -> tuple[list[int], list[int]]:
     """Tokens of what stands before a choice, and of the choice."""
     if tokenizer.chat_template:
-        return _encode(tokenizer, prompt), tokenizer(choice, add_special_tokens=False)["input_ids"]
+        return encode(tokenizer, prompt), tokenizer(choice, add_special_tokens=False)["input_ids"]
     text = "\n".join(message["content"] for message in prompt["messages"]).rstrip()
     before = tokenizer(text, add_special_tokens=False)["input_ids"]
     whole = tokenizer(f"{text} {choice}", add_special_tokens=False)["input_ids"]

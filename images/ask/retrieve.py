@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from images.train.generate import _read_jsonl, write_jsonl
+from images.ask.generate import read_jsonl, write_jsonl
+from images.train.reporter import Reporter
+from llmops_assets.records.jobs import RetrieveJob
 
 _TIE = 1e-7
 
 
-def run(job: dict[str, Any], reporter: Any = None) -> dict[str, Any]:
+def run(job: RetrieveJob, reporter: Reporter | None = None) -> dict[str, Any]:
     """Rank all passages of `texts_file` for each query in it, and write {id, ranks, found, scores} to `output_file`.
 
     `texts_file`: JSONL of {id, kind: query | passage, text, relevant: ids of passages}. `job`: model_dir; and for a
@@ -24,15 +26,15 @@ def run(job: dict[str, Any], reporter: Any = None) -> dict[str, Any]:
     """
     import transformers
 
-    rows = _read_jsonl(job["texts_file"])
+    rows = read_jsonl(job.texts_file)
     queries = [row for row in rows if row["kind"] == "query"]
     passages = [row for row in rows if row["kind"] == "passage"]
     number = {row["id"]: at for at, row in enumerate(passages)}
     began = time.monotonic()
     encode, told = _encoder(job)
-    asked = encode([row["text"] for row in queries], job.get("query_prompt", ""))
-    corpus = encode([row["text"] for row in passages], job.get("passage_prompt", ""))
-    top = min(int(job.get("top_k", 10)), len(passages))
+    asked = encode([row["text"] for row in queries], job.query_prompt)
+    corpus = encode([row["text"] for row in passages], job.passage_prompt)
+    top = min(job.top_k, len(passages))
     output = []
     for start in range(0, len(queries), 1024):
         cosines = asked[start : start + 1024] @ corpus.T
@@ -48,7 +50,7 @@ def run(job: dict[str, Any], reporter: Any = None) -> dict[str, Any]:
                 }
             )
     seconds = time.monotonic() - began
-    write_jsonl(job["output_file"], output)
+    write_jsonl(job.output_file, output)
     return {
         "items": len(output),
         "passages": len(passages),
@@ -56,7 +58,7 @@ def run(job: dict[str, Any], reporter: Any = None) -> dict[str, Any]:
         "tokens_per_second": 0.0,
         "settings": {
             "engine": f"transformers {transformers.__version__}",
-            "precision": job.get("precision", "fp32"),
+            "precision": job.precision,
             "passages": len(passages),
             "dimensions": int(corpus.shape[1]),
             **told,
@@ -72,8 +74,8 @@ def ranks(scores: np.ndarray, relevant: list[int]) -> list[int]:
     return [others + place for place, others in enumerate(before, 1)]
 
 
-def _encoder(job: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    folder = Path(job["model_dir"])
+def _encoder(job: RetrieveJob) -> tuple[Any, dict[str, Any]]:
+    folder = Path(job.model_dir)
     if (folder / "modules.json").exists():
         from images.train.merge_encoder import encode, load
 
@@ -91,7 +93,7 @@ def _encoder(job: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
 
     def plain(texts: list[str], prompt: str) -> np.ndarray:
-        ids = [tokenizer(prompt + text)["input_ids"][: int(job["max_length"])] for text in texts]
-        return embed(model, ids, pad, job["pooling"])
+        ids = [tokenizer(prompt + text)["input_ids"][: job.max_length] for text in texts]
+        return embed(model, ids, pad, job.pooling)
 
-    return plain, {"loaded_by": "transformers", "pooling": job["pooling"]}
+    return plain, {"loaded_by": "transformers", "pooling": job.pooling}

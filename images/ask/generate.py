@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from images.train import sealed
+from images.train.reporter import Reporter
+from llmops_assets.records.jobs import GenerateJob
 
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
-def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
+def run(job: GenerateJob, reporter: Reporter | None = None) -> dict[str, Any]:
     """Answer every prompt in `prompts_file` and write them to `output_file`, in the order of the prompts.
 
     `job`: model_dir; prompts_file, JSONL of {id, messages}; output_file; max_new_tokens; and optionally batch_size
@@ -33,23 +35,23 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
     import transformers
     from transformers import GenerationConfig
 
-    model, tokenizer, device = load_model(job["model_dir"], job.get("precision", "fp32"))
+    model, tokenizer, device = load_model(job.model_dir, job.precision)
     if not tokenizer.chat_template:
         raise ValueError(
-            f"{job['model_dir']}: its tokenizer has no chat template, so a conversation cannot be rendered. "
+            f"{job.model_dir}: its tokenizer has no chat template, so a conversation cannot be rendered. "
             "Fine-tune it on conversations first, or put a chat_template.jinja beside the tokenizer"
         )
-    stop_ids = stop_token_ids(model, tokenizer, job["model_dir"])
+    stop_ids = stop_token_ids(model, tokenizer, job.model_dir)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids[0]
     # The folder's own sampling settings (temperature, repetition penalty…) would leak into greedy decoding.
     model.generation_config = GenerationConfig(eos_token_id=stop_ids, pad_token_id=pad_id)
-    torch.manual_seed(int(job.get("seed", 0)))
+    torch.manual_seed(job.seed)
 
-    prompts = _read_jsonl(job["prompts_file"])
-    encoded = [_encode(tokenizer, prompt) for prompt in prompts]
+    prompts = read_jsonl(job.prompts_file)
+    encoded = [encode(tokenizer, prompt) for prompt in prompts]
     context = context_length(model)
-    limit = int(job["max_new_tokens"])
-    batches = make_batches([len(ids) for ids in encoded], int(job.get("batch_size", 16)), limit, context)
+    limit = job.max_new_tokens
+    batches = make_batches([len(ids) for ids in encoded], job.batch_size, limit, context)
 
     answers: list[dict[str, Any] | None] = [None] * len(prompts)
     for index, ids in enumerate(encoded):
@@ -70,16 +72,16 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
             ids, reason = cut_at_stop(output[row, width:].tolist(), stop_ids)
             answers[index] = _answer(prompts[index]["id"], tokenizer, ids, encoded[index], reason)
         done += len(batch)
-        if time.monotonic() - reported > 5 and pipes is not None:
+        if time.monotonic() - reported > 5 and reporter is not None:
             reported = time.monotonic()
-            pipes.log.info(f"answered {done} of {len(prompts)} prompts")
+            reporter.log.info(f"answered {done} of {len(prompts)} prompts")
     seconds = time.monotonic() - started
-    latency = _latency(model, device, prompts, encoded, batches, stop_ids, int(job.get("latency_items", 0)))
+    latency = _latency(model, device, prompts, encoded, batches, stop_ids, job.latency_items)
 
     complete = [answer for answer in answers if answer is not None]
     if len(complete) != len(prompts):
         raise RuntimeError(f"{len(prompts) - len(complete)} of {len(prompts)} prompts got no answer")
-    write_jsonl(job["output_file"], complete)
+    write_jsonl(job.output_file, complete)
     tokens = sum(answer["tokens"] for answer in complete)
     return {
         "items": len(complete),
@@ -92,8 +94,8 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
             "engine": f"transformers {transformers.__version__}, torch {torch.__version__}",
             "decoding": "greedy",
             "max_new_tokens": limit,
-            "precision": job.get("precision", "fp32"),
-            "seed": int(job.get("seed", 0)),
+            "precision": job.precision,
+            "seed": job.seed,
             "device": str(device),
             "stop_ids": stop_ids,
             "context": context,
@@ -218,7 +220,7 @@ def cut_at_stop(ids: list[int], stop_ids: list[int]) -> tuple[list[int], str]:
     return ids, "length"
 
 
-def _encode(tokenizer: Any, prompt: dict[str, Any]) -> list[int]:
+def encode(tokenizer: Any, prompt: dict[str, Any]) -> list[int]:
     # The template writes the special tokens itself: adding them again would double the BOS.
     text = tokenizer.apply_chat_template(prompt["messages"], tokenize=False, add_generation_prompt=True)
     return tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -237,7 +239,7 @@ def _answer(item: str, tokenizer: Any, ids: list[int], prompt_ids: list[int], re
     }
 
 
-def _read_jsonl(path: str) -> list[dict[str, Any]]:
+def read_jsonl(path: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in sealed.read_bytes(path).splitlines()]
 
 

@@ -11,13 +11,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from images.ask.generate import write_jsonl
 from images.train import sealed
-from images.train.generate import write_jsonl
+from images.train.reporter import Reporter
+from llmops_assets.records.jobs import HarnessJob
 
 _SET_BY_US = ("dataset_path", "dataset_name", "dataset_kwargs", "test_split", "validation_split", "training_split")
 
 
-def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
+def run(job: HarnessJob, reporter: Reporter | None = None) -> dict[str, Any]:
     """Render or evaluate the documents of `docs_file` (JSONL) by the task `config` and write to `output_file`.
 
     `job`: mode (render | evaluate), config (the task's YAML as a mapping), docs_file, output_file; to evaluate also
@@ -26,17 +28,17 @@ def run(job: dict[str, Any], pipes: Any = None) -> dict[str, Any]:
     A rendered line is {doc, prompt, choices, target}. An evaluated one is {id, prompt, target, answer, score}: what the
     metric says of this document. The result has lm-eval's own figures under settings.results.
     """
-    folder = Path(job["output_file"]).absolute().parent
+    folder = Path(job.output_file).absolute().parent
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     # lm-eval reads plain files only: they, and what `datasets` makes of them, are there for as long as this takes.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".plain-", ignore_cleanup_errors=True) as scratch:
         documents = Path(scratch) / "documents.jsonl"
-        documents.write_bytes(sealed.read_bytes(job["docs_file"]))
+        documents.write_bytes(sealed.read_bytes(job.docs_file))
         # Before `datasets` is imported.
         os.environ["HF_DATASETS_CACHE"] = str(Path(scratch) / "datasets")
-        name, tasks = _task(job["config"], str(documents), folder)
-        if job["mode"] == "render":
-            return _render(tasks.load([name])["tasks"][name], job["output_file"])
+        name, tasks = _task(job.config, str(documents), folder)
+        if job.mode == "render":
+            return _render(tasks.load([name])["tasks"][name], job.output_file)
         return _evaluate(name, tasks, job)
 
 
@@ -97,11 +99,11 @@ def _render(task: Any, output: str) -> dict[str, Any]:
     return {"items": len(rows)}
 
 
-def _evaluate(name: str, tasks: Any, job: dict[str, Any]) -> dict[str, Any]:
+def _evaluate(name: str, tasks: Any, job: HarnessJob) -> dict[str, Any]:
     import lm_eval
     import torch
 
-    model_dir = Path(job["model_dir"])
+    model_dir = Path(job.model_dir)
     chat = (model_dir / "chat_template.jinja").exists() or "chat_template" in json.loads(
         (model_dir / "tokenizer_config.json").read_text(encoding="utf-8")
     )
@@ -110,23 +112,23 @@ def _evaluate(name: str, tasks: Any, job: dict[str, Any]) -> dict[str, Any]:
         model="hf",
         model_args={
             "pretrained": str(model_dir),
-            "dtype": {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[job.get("precision", "fp32")],
+            "dtype": {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[job.precision],
             "trust_remote_code": False,
         },
         tasks=[name],
         task_manager=tasks,
-        batch_size=int(job.get("batch_size", 16)),
+        batch_size=job.batch_size,
         device="cuda:0" if torch.cuda.is_available() else "cpu",
         apply_chat_template=chat,
         log_samples=True,
         bootstrap_iters=0,
     )
     samples = found["samples"][name]
-    metric = job.get("metric") or samples[0]["metrics"][0]
+    metric = job.metric or samples[0]["metrics"][0]
     # A task with several filters has a sample of every document for each: the first one counts.
     first = {sample["doc_id"]: sample for sample in reversed(samples)}
     rows = [_row(sample, metric, name) for _, sample in sorted(first.items())]
-    write_jsonl(job["output_file"], rows)
+    write_jsonl(job.output_file, rows)
     seconds = time.monotonic() - started
     results = {key: value for key, value in found["results"][name].items() if isinstance(value, int | float)}
     return {

@@ -3,10 +3,12 @@
 import time
 from typing import Any
 
-from images.train.generate import _read_jsonl, context_length, load_model, write_jsonl
+from images.ask.generate import context_length, load_model, read_jsonl, write_jsonl
+from images.train.reporter import Reporter
+from llmops_assets.records.jobs import PreferJob
 
 
-def run(job: dict[str, Any], reporter: Any = None) -> dict[str, Any]:
+def run(job: PreferJob, reporter: Reporter | None = None) -> dict[str, Any]:
     """Score both answers of every row in `pairs_file` and write {id, chosen, rejected, …} to `output_file`.
 
     `pairs_file`: JSONL of {id, prompt, chosen, rejected} (messages), and optionally `ended`: whether each of the two
@@ -16,24 +18,24 @@ def run(job: dict[str, Any], reporter: Any = None) -> dict[str, Any]:
     """
     import transformers
 
-    rows = _read_jsonl(job["pairs_file"])
+    rows = read_jsonl(job.pairs_file)
     began = time.monotonic()
-    score = {"reward": _rewards, "likelihood": _likelihoods}[job["kind"]]
+    score = {"reward": _rewards, "likelihood": _likelihoods}[job.kind]
     output = score(job, rows)
-    write_jsonl(job["output_file"], output)
+    write_jsonl(job.output_file, output)
     return {
         "items": len(output),
         "seconds": time.monotonic() - began,
         "tokens_per_second": 0.0,
         "settings": {
             "engine": f"transformers {transformers.__version__}",
-            "precision": job.get("precision", "fp32"),
-            "kind": job["kind"],
+            "precision": job.precision,
+            "kind": job.kind,
         },
     }
 
 
-def _rewards(job: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _rewards(job: PreferJob, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -42,9 +44,9 @@ def _rewards(job: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, 
     from images.train.rlhf import rendered
     from images.train.weights import DTYPES
 
-    tokenizer = AutoTokenizer.from_pretrained(job["model_dir"], local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(job.model_dir, local_files_only=True, trust_remote_code=False)
     model = AutoModelForSequenceClassification.from_pretrained(
-        job["model_dir"], dtype=DTYPES[job.get("precision", "fp32")], trust_remote_code=False, use_safetensors=True
+        job.model_dir, dtype=DTYPES[job.precision], trust_remote_code=False, use_safetensors=True
     ).eval()
     if torch.cuda.is_available():
         model = model.to("cuda")
@@ -59,14 +61,14 @@ def _rewards(job: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, 
     return [{"id": row["id"], "chosen": float(one), "rejected": float(other)} for row, one, other in pairs]
 
 
-def _likelihoods(job: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _likelihoods(job: PreferJob, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     import polars as pl
 
     from images.train.chat import choose_template
     from images.train.likelihood import answer_likelihoods
     from images.train.pairs import pairs
 
-    model, tokenizer, device = load_model(job["model_dir"], job.get("precision", "fp32"))
+    model, tokenizer, device = load_model(job.model_dir, job.precision)
     template = choose_template(tokenizer)
     frame = pl.DataFrame({name: [row[name] for row in rows] for name in ("prompt", "chosen", "rejected")})
     found = pairs(tokenizer, template, frame, context_length(model) or 1 << 30)
