@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 
 from images.train import distributed
 from images.train.distributed import LaunchError
+from llmops_assets.records.jobs import TrainJob
+from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from resources.trainer import Trainer
 from tests.training.conftest import Desk, run_here, sft_spec
@@ -117,6 +119,12 @@ def test_several_nodes_without_an_address_are_told_what_is_missing():
         distributed.command("job.json", gpus=8, nodes=3, environ={})
 
 
+def on_gpus(gpus: int, sharding: str | None = None) -> TrainJob:
+    spec = TrainJobSpec.from_recipe({**sft_spec("hf:x"), "resources": {"gpus": gpus, "sharding": sharding}}, "desk@v1")
+    folders_of = dict.fromkeys(("plan_dir", "checkpoints", "output"), "x")
+    return TrainJob(spec=spec, gpus=gpus, device="cuda", precision="fp32", **folders_of)
+
+
 @pytest.mark.parametrize(
     ("sharding", "expected"),
     [
@@ -128,11 +136,10 @@ def test_several_nodes_without_an_address_are_told_what_is_missing():
     ],
 )
 def test_each_way_to_share_is_told_to_the_trainer(sharding: str | None, expected: dict[str, Any]):
-    job = {"gpus": 2, "device": "cuda", "spec": {"resources": {"sharding": sharding, "nodes": 1}}}
-    told = distributed.arguments(job)
+    told = distributed.arguments(on_gpus(2, sharding))
     assert {name: told[name] for name in expected} == expected
     assert ("fsdp" in told) == (sharding in (None, "fsdp"))
 
 
 def test_one_process_is_told_nothing():
-    assert distributed.arguments({"gpus": 1, "device": "cuda", "spec": {"resources": {"nodes": 1}}}) == {}
+    assert distributed.arguments(on_gpus(1)) == {}

@@ -8,8 +8,7 @@ import torch
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from images.train import isolated, sft
-from llmops_assets.specs.training import TrainJobSpec
-from tests.training.conftest import Desk, run_here, sft_spec
+from tests.training.conftest import Desk, run_here, sft_spec, typed
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +18,8 @@ def packed(desk: Desk, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
     jobs = desk.jobs(sft_spec("hf:base", packing=True, batch_size=1, max_seq_len=256), folder, tiny_base)
     run_here(jobs["plan"], folder)
     torch.set_num_threads(1)
-    return sft.build(TrainJobSpec.model_validate(jobs["train"]["spec"]), jobs["train"]).trainer
+    job = typed(jobs["train"])
+    return sft.build(job.spec, job).trainer
 
 
 @pytest.fixture(scope="module")
