@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from resources.trainer import PASSED_ON
+from resources.environment import engine_python, passed_on
 
 REQUIREMENTS = Path(__file__).parents[1] / "images" / "engines"
 _MARK = ".installed"
@@ -46,7 +45,7 @@ class Engines:
                 f"the engine {name} has no environment in {self.root / name}, or one of other versions: make it with "
                 f"`make engines ENGINE={name}`"
             )
-        return self.root / name / "bin" / "python"
+        return engine_python(self.root, name)
 
     def install(self, name: str, say: Callable[[str], None] = print) -> bool:
         """Make an engine's environment; True when that was needed. One that was cut off is made anew.
@@ -63,7 +62,7 @@ class Engines:
             shutil.rmtree(folder, ignore_errors=True)
             say(f"{name}: making {folder}")
             self._call(name, [sys.executable, "-m", "venv", str(folder)])
-            pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+            pip = [str(engine_python(self.root, name)), "-m", "pip", "--disable-pip-version-check"]
             self._call(name, [*pip, "install", "--requirement", str(described / "requirements.txt")])
             if (described / "remove.txt").is_file():
                 lines = (described / "remove.txt").read_text(encoding="utf-8").splitlines()
@@ -87,8 +86,7 @@ class Engines:
         files["result"].unlink(missing_ok=True)
         written = {**job.model_dump(mode="json"), "result": str(files["result"])}
         files["json"].write_text(json.dumps(written, indent=1), encoding="utf-8")
-        environment = {key: value for key, value in os.environ.items() if key in PASSED_ON or key.startswith("LC_")}
-        environment |= {
+        environment = passed_on() | {
             "PYTHONPATH": str(REQUIREMENTS.parents[1]),
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",

@@ -23,14 +23,9 @@ import psutil
 from llmops_assets.specs.names import check_key
 from llmops_assets.specs.policy import ServingPolicy
 from resources.catalog import Backend, Catalog, Endpoint
+from resources.environment import engine_python, passed_on
 
 Health = Literal["ok", "failing", "silent", "gone"]
-
-PASSED_ON = (
-    "PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
-    "HF_HOME", "XDG_CACHE_HOME", "NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "OMP_NUM_THREADS",
-)  # fmt: skip
-"""What of our environment a model server may see; passwords and tokens of the platform stay outside."""
 
 # Below the ports that Linux gives to outgoing connections, which could take a port between choosing and binding it.
 _PORTS = range(20000, 32000)
@@ -210,7 +205,7 @@ class ModelServers:
 
     def vllm_python(self) -> Path:
         """The Python of vLLM's environment; EngineMissing says how to get one."""
-        python = self.engines / "vllm" / "bin" / "python"
+        python = engine_python(self.engines, "vllm")
         if not python.exists():
             raise EngineMissing(
                 f"the engine vllm has no environment at {python.parent.parent}: make one with `make engines`, "
@@ -219,8 +214,11 @@ class ModelServers:
         return python
 
     def _environment(self, backend: Backend) -> dict[str, str]:
-        environment = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith(("LC_", "VLLM_"))}
-        environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+        environment = passed_on("VLLM_") | {
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONUNBUFFERED": "1",
+        }
         environment[_MARK] = self._mark(backend.id)
         if self.threads:
             environment["OMP_NUM_THREADS"] = str(self.threads)

@@ -17,14 +17,11 @@ from upath import UPath
 from llmops_assets.records.jobs import Job
 from resources.artifacts import write_bytes_atomically
 from resources.encryption import NO_KEYS, Keyring
+from resources.environment import is_passed_on, passed_on
 from resources.gpus import Device, discover
 
-PASSED_ON = (
-    "PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
-    "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "XDG_CACHE_HOME", "NVIDIA_VISIBLE_DEVICES",
-    "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "LLMOPS_SIMULATED_GPUS",
-)  # fmt: skip
-"""What of our environment the worker may see; passwords and tokens of the platform stay outside."""
+PIPES = "DAGSTER_PIPES_"
+"""What the variables begin with by which Dagster speaks to a worker."""
 
 FILES = ("json", "result", "error", "log", "metrics", "live")
 """What a task keeps in its working folder, each file named by the task: the job first, then what the worker writes."""
@@ -144,7 +141,7 @@ class Trainer:
         return json.loads(files["result"].read_text(encoding="utf-8"))
 
     def environment(self) -> dict[str, str]:
-        """What the worker's environment holds beside the variables in `PASSED_ON`."""
+        """What the worker's environment holds beside what is passed on of ours."""
         settings = {
             # Threads that spin while they wait steal the cores of whoever else runs: two of them on two busy cores
             # made a small training 20 times slower.
@@ -176,11 +173,11 @@ class Trainer:
             # The client passes our whole environment on, so env(1) takes out what is none of the worker's business;
             # it replaces itself by the worker, so signals still reach it.
             environment = self.environment()
-            hidden = [name for name in os.environ if not _passed(name) and name not in environment]
+            hidden = [name for name in os.environ if not is_passed_on(name, PIPES) and name not in environment]
             command = ["env", *(part for name in hidden for part in ("-u", name)), self.python, *worker]
             self.client.run(context=context, command=command, env=environment)
             return
-        environment = {name: value for name, value in os.environ.items() if _passed(name)} | self.environment()
+        environment = passed_on(PIPES) | self.environment()
         process = subprocess.Popen([self.python, *worker], env=environment)
         try:
             code = process.wait()
@@ -194,10 +191,6 @@ class Trainer:
             raise
         if code != 0:
             raise TrainerError(f"exit code {code}")
-
-
-def _passed(name: str) -> bool:
-    return name in PASSED_ON or name.startswith(("LC_", "DAGSTER_PIPES_"))
 
 
 def _failure(job: Job, files: Mapping[str, Path], error: Exception | None) -> str:

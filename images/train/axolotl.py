@@ -23,6 +23,7 @@ from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from llmops_assets.training.steps import total_steps
+from resources.environment import engine_python
 
 PLUGIN = "images.train.axolotl_plugin.Plugin"
 DPO_TRAINER = "images.train.axolotl_dpo.Trainer"
@@ -193,7 +194,7 @@ def train(spec: TrainJobSpec, job: TrainJob, reporter: Reporter) -> dict[str, An
     engines = os.environ.get("LLMOPS_IMAGE_ENGINES") or job.engines
     if engines is None:
         raise AxolotlError("engines: the folder of the trainers' environments is not named in the job")
-    engine = Path(engines) / "axolotl" / "bin" / "python"
+    engine = engine_python(engines, "axolotl")
     if not engine.exists():
         raise AxolotlError(f"no environment of axolotl at {engine.parents[1]}: run `make engines`, or trainer: trl")
     faults.check_inputs(job)
