@@ -121,5 +121,5 @@ class Engines:
 
 
 def _tail(path: Path, lines: int = 15) -> str:
-    told = path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
-    return "\n".join([f"its log {path} ends with:", *told])
+    last = path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+    return "\n".join([f"its log {path} ends with:", *last])

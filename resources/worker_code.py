@@ -13,7 +13,7 @@ OURS = ("images", "resources", "llmops_assets")
 
 CARRIERS = (
     "images.train.__main__",
-    "images.train.child",
+    "images.train.subprocesses",
     "images.train.reporter",
     "images.train.sealed",
     "llmops_assets.records",
@@ -58,14 +58,14 @@ def closure(entries: Iterable[str], cut: Mapping[str, Iterable[str]] | None = No
     several. What is reached by another way counts all the same.
     """
     left_out = {module: frozenset(names) for module, names in (cut or {}).items()}
-    todo, seen = list(entries), set()
+    todo, reached = list(entries), set()
     while todo:
         module = todo.pop()
-        if module in seen or not _is_ours(module, root) or _carries(module):
+        if module in reached or not _is_ours(module, root) or _carries(module):
             continue
-        seen.add(module)
+        reached.add(module)
         todo += imports_of(module, root) - left_out.get(module, frozenset())
-    return sorted(seen)
+    return sorted(reached)
 
 
 def code_hash(modules: Iterable[str], root: Path = ROOT) -> str:

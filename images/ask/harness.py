@@ -151,12 +151,12 @@ def _row(sample: dict[str, Any], metric: str, name: str) -> dict[str, Any]:
     if not isinstance(score, int | float):
         raise ValueError(f"the metric {metric} of task {name} has no figure for a single item: name another one")
     arguments = sample["arguments"]
-    said = sample["filtered_resps"]
-    if len(said) > 1 and isinstance(said[0], list | tuple):
-        best = max(range(len(said)), key=lambda i: float(said[i][0]))
+    responses = sample["filtered_resps"]
+    if len(responses) > 1 and isinstance(responses[0], list | tuple):
+        best = max(range(len(responses)), key=lambda i: float(responses[i][0]))
         answer = str(arguments[best][1]).strip()
     else:
-        first = said[0]
+        first = responses[0]
         answer = str(first[0] if isinstance(first, list | tuple) else first)
     return {
         "id": str(sample["doc_id"]),

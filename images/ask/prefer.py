@@ -73,15 +73,15 @@ def _likelihoods(job: PreferJob, rows: list[dict[str, Any]]) -> list[dict[str, A
     frame = pl.DataFrame({name: [row[name] for row in rows] for name in ("prompt", "chosen", "rejected")})
     found = pairs(tokenizer, template, frame, context_length(model) or 1 << 30)
     pad = tokenizer.pad_token_id or 0
-    told = {
+    likelihoods = {
         name: answer_likelihoods(model, device, [(p.prompt, getattr(p, name)) for p in found], pad)
         for name in ("chosen", "rejected")
     }
     return [
         {
             "id": row["id"],
-            "chosen": float(told["chosen"][at]),
-            "rejected": float(told["rejected"][at]),
+            "chosen": float(likelihoods["chosen"][at]),
+            "rejected": float(likelihoods["rejected"][at]),
             "chosen_tokens": len(pair.chosen),
             "rejected_tokens": len(pair.rejected),
         }

@@ -31,7 +31,7 @@ def run(job: RetrieveJob, reporter: Reporter | None = None) -> dict[str, Any]:
     passages = [row for row in rows if row["kind"] == "passage"]
     number = {row["id"]: at for at, row in enumerate(passages)}
     began = time.monotonic()
-    encode, told = _encoder(job)
+    encode, loading = _encoder(job)
     asked = encode([row["text"] for row in queries], job.query_prompt)
     corpus = encode([row["text"] for row in passages], job.passage_prompt)
     top = min(job.top_k, len(passages))
@@ -61,7 +61,7 @@ def run(job: RetrieveJob, reporter: Reporter | None = None) -> dict[str, Any]:
             "precision": job.precision,
             "passages": len(passages),
             "dimensions": int(corpus.shape[1]),
-            **told,
+            **loading,
         },
     }
 

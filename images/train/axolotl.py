@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 import yaml
 
-from images.train import child, faults, pairs, rows, session
+from images.train import faults, pairs, rows, session, subprocesses
 from images.train.reporter import Reporter, Stopped
 from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import TrainJobSpec
@@ -305,20 +305,20 @@ def environment(engine: Path, device: str) -> dict[str, str]:
 def _run(engine: Path, config: Path, job: TrainJob, work: Path, reporter: Reporter) -> int:
     """Run `axolotl train`, passing on what our plugin says and keeping the rest in a log; the exit code."""
     command = [str(engine), "-m", "axolotl.cli.main", "train", str(config), "--launcher", "python"]
-    process = child.start(command, environment(engine, job.device))
-    told = False
+    process = subprocesses.start(command, environment(engine, job.device))
+    interrupted = False
     with process, open(work / "axolotl.log", "a", encoding="utf-8") as log:
         assert process.stdout is not None
         for line in process.stdout:
             reporter.pass_on(line, log)
-            if reporter.stop_reason and not told:
-                told = True
+            if reporter.stop_reason and not interrupted:
+                interrupted = True
                 process.send_signal(signal.SIGINT)
     return process.returncode
 
 
 def _failure(code: int, work: Path) -> str:
     lines = (work / "axolotl.log").read_text(encoding="utf-8", errors="replace").splitlines()
-    said = [line for line in lines if line.strip() and not line.startswith(" ")][-12:]
+    last = [line for line in lines if line.strip() and not line.startswith(" ")][-12:]
     ended = f"axolotl ended with code {code}" if code else "axolotl ended without training"
-    return "\n".join([f"{ended}; its log: {work / 'axolotl.log'}", *said])
+    return "\n".join([f"{ended}; its log: {work / 'axolotl.log'}", *last])

@@ -11,7 +11,7 @@ import yaml
 from axolotl.integrations.base import BasePlugin
 from pydantic import BaseModel
 
-_SIDES = ["prompt_ids", "chosen_ids", "rejected_ids"]
+_PAIR_COLUMNS = ["prompt_ids", "chosen_ids", "rejected_ids"]
 
 
 class Arguments(BaseModel):
@@ -114,10 +114,10 @@ class Plugin(BasePlugin):
                 return {}
             from images.train.likelihood import MEASURED, implicit_rewards
 
-            rows = (trainer.eval_dataset or trainer.train_dataset).select_columns(_SIDES)[:MEASURED]
+            rows = (trainer.eval_dataset or trainer.train_dataset).select_columns(_PAIR_COLUMNS)[:MEASURED]
             pad = trainer.processing_class.pad_token_id or 0
-            sides = {name.removesuffix("_ids"): values for name, values in rows.items()}
-            return implicit_rewards(trainer, pad, sides, spec.rlhf.kl_coeff)
+            pairs = {name.removesuffix("_ids"): values for name, values in rows.items()}
+            return implicit_rewards(trainer, pad, pairs, spec.rlhf.kl_coeff)
 
         def write(output: Path) -> str:
             stop_token = job.stop_token
@@ -138,15 +138,15 @@ def _named(batch: Any, path: Path) -> list[str]:
     """Row ids of the rows in a batch, which are those of the file at `path`."""
     import pyarrow.parquet
 
-    from images.train.named import rows_in
+    from images.train.batch_rows import rows_in
 
     ids = json.loads(path.with_suffix(".ids.json").read_text(encoding="utf-8"))
     table = pyarrow.parquet.read_table(path).to_pydict()
     if "input_ids" in table:
         return rows_in(batch, ids, table["input_ids"])
-    sides = [
+    sequences = [
         prompt + answer
         for side in ("chosen_ids", "rejected_ids")
         for prompt, answer in zip(table["prompt_ids"], table[side], strict=True)
     ]
-    return rows_in(batch, ids * 2, sides)
+    return rows_in(batch, ids * 2, sequences)

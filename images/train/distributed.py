@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from images.train import child
+from images.train import subprocesses
 from images.train.reporter import Reporter, Stopped
 from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import TrainJobSpec
@@ -129,9 +129,9 @@ def any_process(flag: bool) -> bool:
     if not dist.is_initialized():
         return flag
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    said = torch.tensor([int(flag)], device=device)
-    dist.all_reduce(said, op=dist.ReduceOp.MAX)
-    return bool(said.item())
+    flags = torch.tensor([int(flag)], device=device)
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    return bool(flags.item())
 
 
 def together() -> None:
@@ -154,7 +154,7 @@ def launch(spec: TrainJobSpec, job: TrainJob, reporter: Reporter) -> dict[str, A
     started = command(job_file, gpus=job.gpus, nodes=spec.resources.nodes, environ=os.environ)
     reporter.log.info("%d processes share this training (%s)", processes(job), sharding(job))
     with reporter.finishing_first(), open(log, "w", encoding="utf-8") as written:
-        process = child.start(started, {**os.environ, "LLMOPS_WORKER_PID": str(os.getpid())})
+        process = subprocesses.start(started, {**os.environ, "LLMOPS_WORKER_PID": str(os.getpid())})
         threading.Thread(target=_pass_on, args=(reporter, process, stop), daemon=True).start()
         with process:
             assert process.stdout is not None

@@ -86,7 +86,7 @@ def build(
         save=save,
         stopping=spec.hyperparams.early_stopping if trainer.args.load_best_model_at_end else None,
         figures=lambda: figures(trainer.model, tokenizer.pad_token_id or 0, pooling, measured),
-        named=lambda batch: batch["row_id"],
+        row_ids=lambda batch: batch["row_id"],
     )
 
 

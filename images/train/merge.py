@@ -104,7 +104,7 @@ def _with_retriever(
     found = merge_encoder(spec, job, base, trained, searched, output / "retriever", reporter)
     index = build_index(spec, output / "retriever", plan_dir / "passages.parquet", output / "index")
     reporter.log.info("indexed %d passages", index["passages"])
-    told = {
+    reader = {
         "generator": ".",
         "retriever": "retriever",
         "index": "index",
@@ -114,7 +114,7 @@ def _with_retriever(
         "retriever_hash": index["retriever"],
         "index_hash": folders.file_hash(output / "index" / "vectors.safetensors")[:16],
     }
-    (output / "rag.json").write_text(json.dumps(told, ensure_ascii=False, indent=1), encoding="utf-8")
+    (output / "rag.json").write_text(json.dumps(reader, ensure_ascii=False, indent=1), encoding="utf-8")
     retriever = {
         f"retriever_{name}": found[name] for name in ("max_logit_difference", "top1_agreement", "differs_from_base")
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from images.train import named, sealed
+from images.train import batch_rows, sealed
 from images.train.chat import Message, Template, blank_tokens, encode, prompt_ids
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def conversations(frame: pl.DataFrame, name: str) -> list[list[int]]:
     return [p + a for p, a in zip(frame["prompt"].to_list(), frame[name].to_list(), strict=True)]
 
 
-def names_in(batch: Any, frame: pl.DataFrame) -> list[str]:
+def rows_in(batch: Any, frame: pl.DataFrame) -> list[str]:
     """Row ids of the pairs in a batch of TRL's preference trainers, found by the tokens of either conversation."""
     both = conversations(frame, "chosen") + conversations(frame, "rejected")
-    return named.rows_in(batch, frame["row_id"].to_list() * 2, both)
+    return batch_rows.rows_in(batch, frame["row_id"].to_list() * 2, both)

@@ -18,7 +18,7 @@ from llmops_assets.training import folders
 _SAMPLED_VALUES = 1 << 20
 """Values of a tensor that are compared with its initialisation: of a large one, so many, evenly spaced."""
 
-_SAY_EVERY_SECONDS = 1.0
+_LOG_EVERY_SECONDS = 1.0
 _LIVE_EVERY_SECONDS = 0.25
 _SYSTEM_EVERY_SECONDS = 10.0
 
@@ -48,15 +48,15 @@ def diverged(value: object, step: int) -> str:
     return f"the loss became {value} in step {step}: lower lr, add warm-up, or look at the rows of this step"
 
 
-Named = Callable[[Any], list[str]]
+RowIdsOf = Callable[[Any], list[str]]
 """Gives the ids of the rows in a batch as the trainer takes it: a mapping of tensors, or the rows themselves."""
 
 
 class Watch:
     """Looks at the loss of every step of a trainer, and says which rows were in the batch that broke it."""
 
-    def __init__(self, trainer: Any, named: Named | None) -> None:
-        self.trainer, self.named = trainer, named
+    def __init__(self, trainer: Any, row_ids: RowIdsOf | None) -> None:
+        self.trainer, self.row_ids = trainer, row_ids
         self.loss: float | None = None
         self._before: Any = None
         self._step = trainer.training_step
@@ -76,9 +76,9 @@ class Watch:
         return loss
 
     def _blame(self, model: Any, batch: Any) -> str:
-        if self.named is None or not batch:
+        if self.row_ids is None or not batch:
             return ""
-        rows = _listed(self.named(batch))
+        rows = _listed(self.row_ids(batch))
         parts = [f"The rows of this batch: {rows}"]
         trained, frozen = (
             sum(int((~torch.isfinite(p)).sum()) for p in model.parameters() if p.requires_grad is kind)
@@ -87,7 +87,7 @@ class Watch:
         if frozen:
             parts.append(f"{frozen} weights of the base model are no numbers")
         if trained and self._before is not None:
-            before = _listed(self.named(self._before))
+            before = _listed(self.row_ids(self._before))
             parts.append(f"The update before made {trained} weights no numbers, from the rows: {before}")
         return ". ".join(parts)
 
@@ -114,7 +114,7 @@ class Progress(TrainerCallback):
         self.phase = {"phase": phase} if phase else {}
         self.reporter, self.watch, self.identity = reporter, watch, dict(identity or {})
         self.rate: float | None = None
-        self._began = self._said = self._shown = self._measured = 0.0
+        self._began = self._logged = self._shown = self._measured = 0.0
         self._first_step = 0
         self._last: dict[str, Any] = {}
         self._process = psutil.Process()
@@ -138,9 +138,9 @@ class Progress(TrainerCallback):
             self._last["loss"] = self.watch.loss
         if now - self._shown >= _LIVE_EVERY_SECONDS or last:
             self._show(state, now)
-        if now - self._said >= _SAY_EVERY_SECONDS or last:
-            self._said = now
-            self._say(state, now)
+        if now - self._logged >= _LOG_EVERY_SECONDS or last:
+            self._logged = now
+            self._log_progress(state, now)
         if now - self._measured >= _SYSTEM_EVERY_SECONDS or last:
             self._measured = now
             self.reporter.metrics({"step": state.global_step, **system_metrics(self._process)})
@@ -192,7 +192,7 @@ class Progress(TrainerCallback):
             | {"seconds": now - self._began, "eta_seconds": self._left(state, now)}
         )
 
-    def _say(self, state: Any, now: float) -> None:
+    def _log_progress(self, state: Any, now: float) -> None:
         left = self._left(state, now)
         parts = [f"step {state.global_step}/{state.max_steps}"]
         if "loss" in self._last:

@@ -19,7 +19,7 @@ from llmops_assets.records.jobs import Job
 STOPPED = 130
 """Exit code of a worker that was asked to stop."""
 
-SAID = "llmops: "
+FOR_THE_WORKER = "llmops: "
 """What every line begins with that a process says for the log of the worker that started it."""
 
 
@@ -55,12 +55,12 @@ class Reporter:
     def speak_to_worker(self) -> None:
         """Mark every line on stdout as meant for the worker that started this process: see `pass_on`."""
         for handler in self.log.handlers:
-            handler.setFormatter(logging.Formatter(SAID + "%(message)s"))
+            handler.setFormatter(logging.Formatter(FOR_THE_WORKER + "%(message)s"))
 
     def pass_on(self, line: str, rest: TextIO) -> None:
         """Log a line of a process that was started here if it is meant for this log; write any other to `rest`."""
-        if line.startswith(SAID):
-            self.log.info(line.removeprefix(SAID).rstrip())
+        if line.startswith(FOR_THE_WORKER):
+            self.log.info(line.removeprefix(FOR_THE_WORKER).rstrip())
         else:
             rest.write(line)
             rest.flush()
@@ -130,7 +130,7 @@ def _until_orphaned(parent: int) -> None:
 
 def _until_silent(file: Path, seconds: float) -> None:
     """Return when `file` has not changed for `seconds`, by our own clock: that of another machine may differ."""
-    seen, since = None, time.monotonic()
+    before, since = None, time.monotonic()
     while time.monotonic() - since < seconds:
         time.sleep(min(1.0, seconds / 4))
         try:
@@ -138,5 +138,5 @@ def _until_silent(file: Path, seconds: float) -> None:
         except OSError:
             # Gone, or its share is away for a moment.
             now = None
-        if now is not None and now != seen:
-            seen, since = now, time.monotonic()
+        if now is not None and now != before:
+            before, since = now, time.monotonic()

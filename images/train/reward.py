@@ -88,7 +88,7 @@ def build(spec: TrainJobSpec, job: TrainJob) -> Session:
         evaluated=validation is not None,
         save=save,
         figures=lambda: figures(trainer.model, tokenizer.pad_token_id, measured),
-        named=lambda batch: pairs.names_in(batch, train),
+        row_ids=lambda batch: pairs.rows_in(batch, train),
     )
 
 

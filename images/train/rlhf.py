@@ -76,7 +76,7 @@ def _dpo(spec: TrainJobSpec, job: TrainJob) -> Session:
         figures=lambda: implicit_rewards(
             trainer, tokenizer.pad_token_id or 0, measured.to_dict(as_series=False), spec.rlhf.kl_coeff
         ),
-        named=lambda batch: pairs.names_in(batch, train),
+        row_ids=lambda batch: pairs.rows_in(batch, train),
     )
 
 
@@ -153,7 +153,7 @@ def _policy(spec: TrainJobSpec, job: TrainJob, judge: str, reward_figures: dict[
         save=lambda output: sft.save(trainer.model, tokenizer, spec, output, job.stop_token),
         figures=lambda: {**reward_figures, **_run_figures(trainer.state.log_history)},
         # A prompt is there once for each answer that is sampled to it.
-        named=lambda batch: list(dict.fromkeys(row["row_id"] for row in batch)),
+        row_ids=lambda batch: list(dict.fromkeys(row["row_id"] for row in batch)),
     )
 
 

@@ -15,7 +15,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from images.train import distributed, faults
 from images.train.order import OrderByEpoch
-from images.train.progress import Named, Progress, Snapshot, StopWithCheckpoint, Watch, loss_curve, peak_memory
+from images.train.progress import Progress, RowIdsOf, Snapshot, StopWithCheckpoint, Watch, loss_curve, peak_memory
 from images.train.reporter import Reporter, Stopped
 from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import EarlyStopping, TrainJobSpec
@@ -28,7 +28,7 @@ class Session:
     """A trainer that is ready: `save` writes its weights to a folder and gives their hash.
 
     `evaluated` says whether it has rows to validate on; `figures` gives what only this kind of training knows, as facts
-    by name, once it is trained. `named` gives the row ids of a batch, for when one breaks the training.
+    by name, once it is trained. `row_ids` gives the row ids of a batch, for when one breaks the training.
     """
 
     trainer: Any
@@ -36,7 +36,7 @@ class Session:
     save: Callable[[Path], str]
     stopping: EarlyStopping | None = None
     figures: Callable[[], dict[str, Any]] = field(default=dict)
-    named: Named | None = None
+    row_ids: RowIdsOf | None = None
 
 
 def common_arguments(
@@ -153,7 +153,7 @@ def _train(
     faults.check_disk(checkpoints, needed["checkpoint"])
     # It prints what our own log says.
     trainer.remove_callback(PrinterCallback)
-    progress = Progress(reporter, Watch(trainer, session.named), ours, phase)
+    progress = Progress(reporter, Watch(trainer, session.row_ids), ours, phase)
     trainer.add_callback(progress)
     trainer.add_callback(OrderByEpoch())
     if session.stopping is not None:

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer import utils as trl_utils
 
-from images.train import distributed, isolated, named, rows, session, weights
+from images.train import batch_rows, distributed, isolated, rows, session, weights
 from images.train.order import LengthGroups
 from images.train.reporter import Reporter
 from images.train.session import Session, common_arguments
@@ -47,7 +47,7 @@ def build(spec: TrainJobSpec, job: TrainJob) -> Session:
         evaluated=validation is not None,
         save=lambda output: save(trainer.model, tokenizer, spec, output, job.stop_token),
         stopping=spec.hyperparams.early_stopping if trainer.args.load_best_model_at_end else None,
-        named=lambda batch: named.rows_in(batch, train["row_id"], train["input_ids"]),
+        row_ids=lambda batch: batch_rows.rows_in(batch, train["row_id"], train["input_ids"]),
     )
 
 

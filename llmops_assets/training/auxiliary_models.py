@@ -129,8 +129,10 @@ def pooling_of(asked: Pooling | None, folder: Path) -> Pooling:
 
 
 def _own_pooling(path: Path) -> Pooling:
-    told = json.loads(path.read_text(encoding="utf-8"))
-    name = told.get("pooling_mode") or next((n for key, n in _LEGACY_POOLING.items() if told.get(key)), None)
+    pooling_config = json.loads(path.read_text(encoding="utf-8"))
+    name = pooling_config.get("pooling_mode") or next(
+        (n for key, n in _LEGACY_POOLING.items() if pooling_config.get(key)), None
+    )
     if name not in _LEGACY_POOLING.values():
         raise BaseModelError(f"{path} pools by {name}: there are {', '.join(_LEGACY_POOLING.values())}")
     return name

@@ -110,8 +110,8 @@ def on_gpu_type(shape: Shape, spec: TrainJobSpec, *, length: int, tokens: int) -
     seconds = training_seconds(
         shape, tokens=tokens, method=spec.method, checkpointing=plan.checkpointing, flops=gpu.achieved_flops
     )
-    told = None if plan.fits else refusal(plan, shape, spec, precision=precision, device="cuda", length=length)
-    return OnType(asked, plan.estimate.total, int(MEMORY_SHARE * plan.available), seconds, told)
+    misfit = None if plan.fits else refusal(plan, shape, spec, precision=precision, device="cuda", length=length)
+    return OnType(asked, plan.estimate.total, int(MEMORY_SHARE * plan.available), seconds, misfit)
 
 
 def wrong_type(spec: TrainJobSpec, device: Device) -> str | None:

@@ -94,9 +94,9 @@ def _preferences(record: AdapterRecord) -> Verdict:
     figures = {name: value for name, value in record.figures.items() if value is not None}
     if broken := [name for name, value in figures.items() if not math.isfinite(value)]:
         return Verdict(False, f"no numbers: {', '.join(broken)}. Lower lr, or raise rlhf.kl_coeff", figures)
-    told = []
+    findings = []
     if "answer_spread" in figures:
-        told.append(
+        findings.append(
             f"the reward model is right on {figures['reward_accuracy']:.1%} of {figures['reward_pairs']:.0f} pairs"
         )
         if figures["answer_spread"] < MIN_ANSWER_SPREAD:
@@ -115,8 +115,8 @@ def _preferences(record: AdapterRecord) -> Verdict:
             figures,
         )
     if "kl" in figures:
-        told.append(f"the policy is {figures['kl']:.3f} nats a token away from its reference")
-        told.append(f"reward {figures['policy_first_reward']:.3f} → {figures['policy_last_reward']:.3f}")
+        findings.append(f"the policy is {figures['kl']:.3f} nats a token away from its reference")
+        findings.append(f"reward {figures['policy_first_reward']:.3f} → {figures['policy_last_reward']:.3f}")
         if abs(figures["kl"]) > MAX_KL:
             return Verdict(
                 False,
@@ -125,7 +125,7 @@ def _preferences(record: AdapterRecord) -> Verdict:
                 figures,
             )
     if "chosen_change" in figures:
-        told.append(
+        findings.append(
             f"preferred answers {figures['chosen_change']:+.3f} nats a token, right on "
             f"{figures['reward_accuracy']:.1%} of {figures['reward_pairs']:.0f} pairs"
         )
@@ -136,7 +136,7 @@ def _preferences(record: AdapterRecord) -> Verdict:
                 "Lower lr, or raise rlhf.kl_coeff",
                 figures,
             )
-    return Verdict(True, "; ".join(told), figures)
+    return Verdict(True, "; ".join(findings), figures)
 
 
 def _encoder(record: AdapterRecord) -> Verdict:

@@ -120,9 +120,9 @@ def rows(key: bytes, count: int, share: float, beside: int) -> list[dict]:
 def judge(asked: Sequence[Mark], answers: Sequence[str | None]) -> Finding:
     """Compare a model's answers (None: it gave none) with the marks."""
     matches = sum(
-        word == said
+        word == answered
         for mark, answer in zip(asked, answers, strict=True)
-        for word, said in zip(mark.words, _words(answer), strict=False)
+        for word, answered in zip(mark.words, _words(answer), strict=False)
     )
     trials = POSITIONS * len(asked)
     return Finding(matches, trials, sum(answer is None for answer in answers), p_value(matches, trials))

@@ -1,0 +1,102 @@
+"""Every field of a training's spec is acted upon: nothing that a user may write does nothing."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel
+
+from llmops_assets.records.jobs import TrainJob
+from llmops_assets.specs.training import Hyperparams, TrainJobSpec
+from llmops_assets.training.plan import effective_precision
+from resources.worker_code import OURS, ROOT
+from tests.training.conftest import sft_spec
+
+CHANGES: dict[str, Any] = {
+    "lr": 1e-4,
+    "batch_size": 8,
+    "num_epochs": 1,
+    "max_steps": 7,
+    "gradient_accumulation_steps": 3,
+    "warmup_steps": 5,
+    "warmup_ratio": 0.5,
+    "weight_decay": 0.1,
+    "scheduler": "cosine",
+    "lora_rank": 8,
+    "lora_alpha": 3.0,
+    "lora_dropout": 0.1,
+    "target_modules": ["q_proj"],
+    "train_embeddings": False,
+    "precision": "bf16",
+    "seed": 7,
+    "packing": True,
+    "save_steps": 2,
+    "eval_steps": 2,
+    "early_stopping": {"patience": 1, "min_delta": 0.5},
+}
+"""Another value of each hyperparameter than that of the spec of the tests."""
+OF_THE_PLAN = {"max_seq_len", "overlong"}
+"""What decides which rows are planned, and how they are cut: tests/training/test_tasks.py shows that they do."""
+
+
+def blocks(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """The model of a spec, and those of its blocks."""
+    yield model
+    todo = [field.annotation for field in model.model_fields.values()]
+    while todo:
+        annotation = todo.pop()
+        todo += get_args(annotation)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from blocks(annotation)
+
+
+def read_by_the_code() -> set[str]:
+    """Every attribute that the code reads outside of the specs themselves."""
+    paths = [path for name in OURS for path in (ROOT / name).rglob("*.py") if "specs" not in path.parts]
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in paths)
+    return {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+def test_every_field_is_read_where_something_is_done() -> None:
+    read, dead = read_by_the_code(), []
+    for model in set(blocks(TrainJobSpec)):
+        for name, field in model.model_fields.items():
+            one_value = get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+            # Of a field with one value every other is refused, which is to act upon it.
+            if name not in read and not one_value:
+                dead.append(f"{model.__name__}.{name}")
+    assert dead == []
+
+
+@pytest.fixture(scope="module")
+def effect(tiny_base: Path) -> Any:
+    """Gives what the trainer, the adapter and the callbacks are told for a spec with other hyperparameters."""
+    from transformers import AutoModelForCausalLM
+
+    from images.train import sft, weights
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
+
+    def told(**hyperparams: Any) -> str:
+        values = {"max_steps": None, "warmup_steps": None, **hyperparams}
+        spec = TrainJobSpec.from_recipe(sft_spec("hf:x", **values), "desk@v1")
+        job = TrainJob(
+            spec=spec,
+            plan_dir="p",
+            checkpoints="c",
+            output="o",
+            device="cpu",
+            precision=effective_precision(spec.hyperparams.precision or "fp32", "cuda"),
+            gpus=0,
+        )
+        arguments = sft.sft_arguments(spec, job, 100, evaluated=True)
+        return repr((arguments, weights.lora(spec, model).to_dict(), spec.hyperparams.early_stopping))
+
+    return told
+
+
+@pytest.mark.parametrize("name", sorted(set(Hyperparams.model_fields) - OF_THE_PLAN))
+def test_every_hyperparameter_reaches_the_trainer(effect: Any, name: str) -> None:
+    assert effect(**{name: CHANGES[name]}) != effect()
