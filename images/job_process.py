@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from images.atomic_write import write_atomically
 from images.train.reporter import STOPPED, Reporter, Stopped
 from llmops_assets.records.jobs import AnyJob, JobError, TrainJob, read_job
 from resources.gpus import discover, lease
@@ -94,8 +95,5 @@ def _spoken(job: AnyJob) -> dict[str, str | None]:
 
 
 def _write(path: str | None, value: dict[str, Any]) -> None:
-    if path is None:
-        return
-    temporary = Path(f"{path}.tmp")
-    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
-    os.replace(temporary, path)
+    if path is not None:
+        write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1).encode())

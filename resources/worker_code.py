@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 OURS = ("images", "resources", "llmops_assets")
 
 CARRIERS = (
+    "images.atomic_write",
     "images.train.__main__",
     "images.train.subprocesses",
     "images.train.reporter",

@@ -1,18 +1,19 @@
 """`python -m images.compress JOB.json…`: writes a model with fewer bits, and measures what that changed.
 
-Runs in the environment of the engine `compression` (llm-compressor, with pins of its own) and imports nothing else of
-ours. Job: model_dir, output (a folder that is not there), scheme, calibration and probes (JSONL of {ids}), result.
+Runs in the environment of the engine `compression` (llm-compressor, with pins of its own) and imports nothing of
+ours that has pins. Job: model_dir, output (a folder that is not there), scheme, calibration and probes (JSONL of {ids}), result.
 The result: seconds, group_size, top1 (share of positions with the same likeliest token) and kl (mean nats per token of
 the compressed model's distribution against the original's), both on the saved model as it is loaded again.
 """
 
 import json
-import os
 import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from images.atomic_write import write_atomically
 
 SCHEMES = ("w4a16", "w8a8", "fp8", "awq", "int8")
 """fp8 needs no calibration; awq searches its scales on an accelerator; int8 is of the weights alone."""
@@ -24,9 +25,7 @@ def main(job_files: list[str]) -> None:
     for job_file in job_files:
         job = json.loads(Path(job_file).read_text(encoding="utf-8"))
         result = run(job)
-        temporary = Path(f"{job['result']}.tmp")
-        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
-        os.replace(temporary, job["result"])
+        write_atomically(job["result"], json.dumps(result, indent=1).encode())
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:

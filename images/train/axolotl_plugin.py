@@ -11,6 +11,8 @@ import yaml
 from axolotl.integrations.base import BasePlugin
 from pydantic import BaseModel
 
+from images.atomic_write import write_atomically
+
 _PAIR_COLUMNS = ["prompt_ids", "chosen_ids", "rejected_ids"]
 
 
@@ -93,9 +95,7 @@ class Plugin(BasePlugin):
             return
         self._graceful.__exit__(None, None, None)
         facts = self._facts()
-        temporary = facts_file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(facts), encoding="utf-8")
-        os.replace(temporary, facts_file)
+        write_atomically(facts_file, json.dumps(facts).encode())
         if "stopped" in facts:
             sys.stdout.flush()
             os._exit(0)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from images.atomic_write import write_atomically
 from images.train import subprocesses
 from images.train.reporter import Reporter, Stopped
 from llmops_assets.records.jobs import TrainJob
@@ -178,8 +179,6 @@ def _pass_on(reporter: Reporter, process: subprocess.Popen, stop: Path) -> None:
     """Tell the processes of a stop request, by a file that all of them watch."""
     while process.poll() is None:
         if reporter.stop_reason:
-            temporary = stop.with_suffix(".tmp")
-            temporary.write_text(reporter.stop_reason, encoding="utf-8")
-            os.replace(temporary, stop)
+            write_atomically(stop, reporter.stop_reason.encode())
             return
         time.sleep(0.1)

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
+from images.atomic_write import write_atomically
 from llmops_assets.records.jobs import Job
 
 STOPPED = 130
@@ -76,9 +77,7 @@ class Reporter:
         """Say where the task is now, in place of what was said before; whoever reads it sees it whole."""
         if self._live is None:
             return
-        temporary = self._live.with_name(f"{self._live.name}.tmp")
-        temporary.write_text(json.dumps({**values, "at": time.time()}), encoding="utf-8")
-        os.replace(temporary, self._live)
+        write_atomically(self._live, json.dumps({**values, "at": time.time()}).encode())
 
     @contextmanager
     def finishing_first(self):

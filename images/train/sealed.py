@@ -1,12 +1,12 @@
 """Reads and writes the worker's files that hold rows: sealed at rest when the platform hands a key over."""
 
 import io
-import os
 from functools import cache
 from pathlib import Path
 
 import polars as pl
 
+from images.atomic_write import write_atomically
 from resources.encryption import Keyring
 
 
@@ -23,9 +23,7 @@ def read_bytes(path: Path | str) -> bytes:
 
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Write a file so that it is whole or not there."""
-    temporary = Path(f"{path}.{os.getpid()}.tmp")
-    temporary.write_bytes(keys().seal(data))
-    os.replace(temporary, path)
+    write_atomically(path, keys().seal(data))
 
 
 def read_parquet(path: Path | str) -> pl.DataFrame:
