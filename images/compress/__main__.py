@@ -1,7 +1,7 @@
 """`python -m images.compress JOB.json…`: writes a model with fewer bits, and measures what that changed.
 
-Runs in the environment of the engine `compression` (llm-compressor, with pins of its own), so it imports nothing of ours
-but what needs no library. Job: model_dir, output (a folder that is not there), scheme, calibration and probes (JSONL of
+Runs in the environment of the engine `compression` (llm-compressor, with pins of its own), so it imports nothing of
+ours that needs a library. Job: model_dir, output (a folder that is not there), scheme, calibration and probes (JSONL of
 {ids}), result.
 The result: seconds, group_size, top1 (share of positions with the same likeliest token) and kl (mean nats per token of
 the compressed model's distribution against the original's), both on the saved model as it is loaded again.
