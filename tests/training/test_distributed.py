@@ -97,15 +97,15 @@ def test_a_process_that_fails_fails_the_training_and_says_why(desk: Desk, tiny_b
 
 
 def test_one_node_needs_no_address():
-    line = distributed.command("/models/key/ranks.json", gpus=4, nodes=1, environ={})
+    line = distributed.command("/models/key/work/ranks.json", gpus=4, nodes=1, environ={})
     assert line[line.index("--nproc_per_node") + 1] == "4"
     assert "--standalone" in line
-    assert line[-3:] == ["-m", "images.train.rank", "/models/key/ranks.json"]
+    assert line[-3:] == ["-m", "images.train.rank", "/models/key/work/ranks.json"]
 
 
 def test_several_nodes_meet_at_the_first():
     environ = {distributed.RENDEZVOUS: "node-a:29500", distributed.NODE_RANK: "1"}
-    line = distributed.command("/models/key/ranks.json", gpus=8, nodes=2, environ=environ)
+    line = distributed.command("/models/key/work/ranks.json", gpus=8, nodes=2, environ=environ)
     told = dict(zip(line[3:-3:2], line[4:-3:2], strict=False))
     assert told["--nnodes"] == "2"
     assert told["--node_rank"] == "1"
