@@ -221,6 +221,7 @@ def cut_at_stop(ids: list[int], stop_ids: list[int]) -> tuple[list[int], str]:
 
 
 def encode(tokenizer: Any, prompt: dict[str, Any]) -> list[int]:
+    """Token ids of a prompt (its `messages`), rendered as a server renders it before an answer."""
     # The template writes the special tokens itself: adding them again would double the BOS.
     text = tokenizer.apply_chat_template(prompt["messages"], tokenize=False, add_generation_prompt=True)
     return tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -240,6 +241,7 @@ def _answer(item: str, tokenizer: Any, ids: list[int], prompt_ids: list[int], re
 
 
 def read_jsonl(path: str) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines, opened where it is sealed."""
     return [json.loads(line) for line in sealed.read_bytes(path).splitlines()]
 
 
