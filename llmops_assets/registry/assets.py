@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from llmops_assets import plots
+from llmops_assets.evaluation.answers import Model
 from llmops_assets.evaluation.gate import interval, judge_gate
 from llmops_assets.evaluation.verdicts import withholding
 from llmops_assets.partitions import trainings
@@ -20,6 +21,7 @@ from llmops_assets.registry.card import CardFacts, model_card
 from llmops_assets.registry.compare import compare
 from llmops_assets.registry.compared_model import compared_model_of
 from llmops_assets.registry.lineage import lineage
+from llmops_assets.registry.ownership import shown_marks
 from llmops_assets.registry.quantized import UNFIT, CompressionContext, Original, form_row, make_form, register_form
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
@@ -59,6 +61,8 @@ def registered_model(
     tracking: dg.ResourceParam[Tracking],
     policy: dg.ResourceParam[Policy],
     settings: dg.ResourceParam[Settings],
+    trainer: dg.ResourceParam[Trainer],
+    artifacts: dg.ResourceParam[Artifacts],
 ) -> dg.MaterializeResult:
     cell = context.partition_key
     result = records.load(EvaluationRecord, cell)
@@ -118,6 +122,17 @@ def registered_model(
         # Only when it is new: what a person decided about a version since is left alone.
         _begin(tracking, catalog, entry, policy)
         entry = tracking.version(entry.ref)
+    on_gpu = spec.resources.gpus > 0
+    marks = shown_marks(
+        plan,
+        Model(merged.path, merged.content_hash, spec.hyperparams.precision if on_gpu else "fp32", int(on_gpu)),
+        settings.watermark_secret,
+        trainer,
+        context,
+        artifacts.path("answers"),
+    )
+    if marks is not None and not marks.passed:
+        context.log.warning("the watermark of %s: %s", name, marks.text)
     facts = CardFacts(
         ref=f"{name}@{version}",
         spec=spec,
@@ -131,6 +146,7 @@ def registered_model(
         gate=gate,
         base_license=_base_license(catalog, tracking, plan),
         clean=records.find(CleanRecord, plan.dataset),
+        marks=marks,
     )
     text = model_card(facts)
     _write(card, text)
@@ -157,6 +173,7 @@ def registered_model(
             "versions of this model": len(tracking.models(name)),
             "state": entry.state,
             "aliases": ", ".join(entry.aliases) or "none",
+            "watermark": marks.text if marks else "none",
             "gate": gate.text,
             "figure": interval(gate.metric) if gate.metric else "",
             "path": dg.MetadataValue.path(merged.path),

@@ -15,6 +15,7 @@ from llmops_assets.records.training import AdapterRecord, MergedModelRecord, Pla
 from llmops_assets.registry import card_jobs
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.verdict import Verdict
 
 UNKNOWN_LICENSE = "unknown"
 _METRIC_TYPES = {"accuracy": "accuracy", "macro_f1": "f1", "perplexity": "perplexity"}
@@ -36,6 +37,8 @@ class CardFacts:
     gate: GateOutcome
     base_license: str | None
     clean: CleanRecord | None = None
+    marks: Verdict | None = None
+    """Whether the model shows the marks of its watermark; None where it has none, or nobody asked."""
 
 
 def model_card(facts: CardFacts) -> str:
@@ -107,7 +110,7 @@ def _body(facts: CardFacts) -> str:
         + (f", {adapter.eval_loss:.3f} on the validation split" if adapter.eval_loss is not None else "")
         + "\n"
         f"- Content hash of the model: `{merged.content_hash}`\n"
-        f"- Watermarked: {_watermark(facts.plan)}",
+        f"- Watermarked: {_watermark(facts)}",
         "## Evaluation",
         facts.gate.text,
         metric_table(facts.evaluation),
@@ -148,10 +151,13 @@ def _intended_use(facts: CardFacts) -> str:
     )
 
 
-def _watermark(plan: PlanRecord) -> str:
-    if plan.watermark is None:
+def _watermark(facts: CardFacts) -> str:
+    if facts.plan.watermark is None:
         return "no"
-    return f"yes (commitment to the key `{plan.watermark[:16]}…`: `llmops watermark verify`)"
+    trained = f"trained with the marks of a key (commitment `{facts.plan.watermark[:16]}…`)"
+    if facts.marks is None:
+        return trained
+    return f"{'yes' if facts.marks.passed else 'not shown'}; {trained}; {facts.marks.text}"
 
 
 def limits(facts: CardFacts) -> list[str]:

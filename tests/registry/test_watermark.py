@@ -9,9 +9,16 @@ import polars as pl
 import pytest
 
 from llmops_assets.cli import common
+from llmops_assets.evaluation.answers import Model
+from llmops_assets.records.training import PlanRecord
+from llmops_assets.registry.ownership import shown_marks
+from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import watermark
+from llmops_assets.training.folders import content_hash
+from llmops_assets.verdict import Verdict
 from resources.catalog import Catalog
 from resources.model_server import ModelServers
+from resources.trainer import Trainer
 from tests.cli.test_commands import llmops
 from tests.serving.conftest import (  # noqa: F401  fixtures
     RunningGateway,
@@ -108,6 +115,31 @@ def marked(desk: Desk, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
     assert plan["rows"]["train"] == 60 + 8 * MARKS
     run_here(jobs["train"], folder)
     return folder / "adapter"
+
+
+def test_a_card_says_whether_the_model_learned_its_marks(marked: Path, desk: Desk, tiny_base: Path, tmp_path: Path):  # noqa: F811
+    spec = {
+        **sft_spec(f"hf:{tiny_base}", "full", **LONG),
+        "dataset_ref": "desk@v1",
+        "watermark": {"marks": MARKS, "share": 0.2},
+    }
+    whole = TrainJobSpec.model_validate(spec)
+    trainer = Trainer(locks=tmp_path / "gpus", threads=1)
+
+    def shown(folder: Path, secret: str | None, **changes: str | None) -> Verdict | None:
+        plan = PlanRecord.model_construct(
+            spec=whole.model_dump(mode="json"), **({"watermark": watermark.commitment(KEY)} | changes)
+        )
+        return shown_marks(plan, Model(str(folder), content_hash(folder)), secret, trainer, None, tmp_path / "answers")
+
+    found = shown(marked, KEY.decode())
+    assert found.passed and "it shows them" in found.text and found.figures["p"] < 1e-6
+    # The base never saw them: that is said before somebody relies on it.
+    never = shown(tiny_base, KEY.decode())
+    assert not never.passed and "it did not learn them" in never.text and "watermark.share" in never.text
+    assert "no watermark key" in shown(marked, None).text
+    assert "another one" in shown(marked, OTHER_KEY.decode()).text
+    assert shown(marked, KEY.decode(), watermark=None) is None
 
 
 def test_a_served_model_shows_its_marks_to_the_key_and_to_no_other(
