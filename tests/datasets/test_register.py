@@ -1,5 +1,10 @@
 """Files arrive from wherever they lie, whole and under the names they have, or not at all."""
 
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import fsspec
 import pytest
 from upath import UPath
@@ -58,16 +63,67 @@ def test_a_link_out_of_the_folder_is_refused_and_nothing_is_registered(house, tm
     assert list(house["artifacts"].root.rglob("*.jsonl")) == []
 
 
+def test_what_is_registered_has_its_files_wherever_registering_was_cut_off(house, tmp_path):
+    """Killed at the very moment of registering, it leaves files that nobody registered, and never the reverse."""
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    first.write_text(ROW, encoding="utf-8")
+    second.write_text(ROW * 2, encoding="utf-8")
+    code = (
+        "import os, sys\n"
+        "from llmops_assets.datasets.versions.register import register\n"
+        "from llmops_assets.specs.policy import load_policy\n"
+        "from resources.artifacts import Artifacts\n"
+        "from resources.catalog import Catalog\n"
+        "from pathlib import Path\n"
+        "from tests.datasets.test_register import spec\n"
+        "class Killed(Catalog):\n"
+        "    def register_dataset(self, *a):\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "register(spec(), [sys.argv[3]], artifacts=Artifacts(Path(sys.argv[1])), catalog=Killed(sys.argv[2]),\n"
+        "         policy=load_policy(), actor='test')"
+    )
+    catalog, root = house["catalog"], house["artifacts"].root
+    killed = subprocess.run([sys.executable, "-c", code, str(root), catalog.url, str(first)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert catalog.datasets() == []
+    uploads = house["artifacts"].upath("uploads", "desk@v1")
+    assert [name for name, _ in list_files(uploads)] == ["first.jsonl"]
+    assert register(spec(), [second], **house)
+    assert [name for name, _ in list_files(uploads)] == ["second.jsonl"]
+    with pytest.raises(Conflict, match="other content"):
+        register(spec(), [first], **house)
+    assert [name for name, _ in list_files(uploads)] == ["second.jsonl"]
+
+
+def test_of_many_that_register_a_version_at_once_one_does_and_its_files_stay(house, tmp_path):
+    files = [tmp_path / f"rows-{number}.jsonl" for number in range(8)]
+    for number, file in enumerate(files):
+        file.write_text(ROW * (number + 1), encoding="utf-8")
+
+    def one(file) -> bool:
+        try:
+            return register(spec(), [file], **house)
+        except Conflict:
+            return False
+
+    with ThreadPoolExecutor(len(files)) as pool:
+        new = list(pool.map(one, files))
+    assert sum(new) == 1
+    uploads = house["artifacts"].upath("uploads", "desk@v1")
+    assert [name for name, _ in list_files(uploads)] == [files[new.index(True)].name]
+    assert sorted(path.name for path in (house["artifacts"].root / "uploads").iterdir()) == ["desk@v1"]
+
+
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "message"),
     [
         ("gone.jsonl", "there is no file"),
         ("memory://nowhere/x.jsonl", "there is no file"),
         ("what://x/y", "cannot be read"),
     ],
 )
-def test_what_cannot_be_read_is_named(path, told):
-    with pytest.raises(SpecError, match=told):
+def test_what_cannot_be_read_is_named(path, message):
+    with pytest.raises(SpecError, match=message):
         find_files([path])
 
 

@@ -18,6 +18,8 @@ from resources.artifacts import Artifacts
 from resources.catalog import Catalog, Conflict, pointers
 
 Files = Sequence[tuple[str, UPath]]
+_LOCK_SECONDS = 600.0
+"""How long the same version being registered elsewhere is waited for: as long as copying its files takes."""
 """Names, and where the files lie."""
 
 GENERATED = "generated"
@@ -99,22 +101,31 @@ def register(
                 )
             ]
         )
-    if artifacts.is_local:
-        return _keep_here(spec, files, artifacts, catalog, actor)
-    return _keep_remotely(spec, files, artifacts, catalog, actor)
+    keep = _keep_here if artifacts.is_local else _keep_remotely
+    with catalog.database.lock(f"dataset {spec.key}", timeout=_LOCK_SECONDS):
+        return keep(spec, files, artifacts, catalog, actor)
 
 
 def _keep_here(spec: DatasetSpec, files: Files, artifacts: Artifacts, catalog: Catalog, actor: str) -> bool:
-    """Copy beside the uploads, register, and put the copy in its place by one renaming."""
+    """Copy beside the uploads, put the copy in its place by one renaming, and register.
+
+    In this order, because what is registered is ingested: cut off in between, there are files that nobody registered,
+    and the next registering puts its own in their place.
+    """
     uploads = artifacts.path("uploads")
     uploads.mkdir(parents=True, exist_ok=True)
     target = artifacts.path("uploads", spec.key)
     staged = Path(tempfile.mkdtemp(dir=uploads, prefix=f".{spec.key}."))
     try:
         digest = _copy(files, UPath(staged), artifacts)
+        staged.chmod(0o755)
+        if not _is_registered(spec, catalog):
+            shutil.rmtree(target, ignore_errors=True)
+            staged.rename(target)
+            return catalog.register_dataset(spec, digest, actor)
+        # Other files are refused, and what is there stays.
         new = catalog.register_dataset(spec, digest, actor)
         if not target.exists():
-            staged.chmod(0o755)
             staged.rename(target)
         return new
     finally:
@@ -125,7 +136,7 @@ def _keep_remotely(spec: DatasetSpec, files: Files, artifacts: Artifacts, catalo
     """Copy to an object store, where no folder can be renamed: what is there of a version that is not registered was
     left by a copying that was cut off, and gives way."""
     target = artifacts.upath("uploads", spec.key)
-    if any(entry.key == spec.key for entry in catalog.datasets()):
+    if _is_registered(spec, catalog):
         # Other files are refused before anything of them is written.
         digest = _copy(files, None, artifacts)
         new = catalog.register_dataset(spec, digest, actor)
@@ -135,6 +146,10 @@ def _keep_remotely(spec: DatasetSpec, files: Files, artifacts: Artifacts, catalo
     if target.exists():
         target.fs.rm(target.path, recursive=True)
     return catalog.register_dataset(spec, _copy(files, target, artifacts), actor)
+
+
+def _is_registered(spec: DatasetSpec, catalog: Catalog) -> bool:
+    return any(entry.key == spec.key for entry in catalog.datasets(spec.name))
 
 
 def _copy(files: Files, folder: UPath | None, artifacts: Artifacts) -> str:
