@@ -146,7 +146,7 @@ def _leased(store: DatasetStore, grace: timedelta) -> _Leases:
     abandoned: set[str] = set()
     over: list[UPath] = []
     for folder in _files(store.root / LEASES):
-        # Asked first: a writer that ends in between has let go of its leases or is seen to be gone next time.
+        # Asked first: a writer that ends in between has let go of its leases or is found gone next time.
         gone = _is_over(folder, grace)
         (abandoned if gone else held).update(lease.name for lease in _leases_in(folder))
         over += [folder] if gone else []

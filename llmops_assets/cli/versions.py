@@ -1,4 +1,4 @@
-"""`llmops dataset history|diff|tag|checkout|rollback`: versions of a dataset, as one is used to from git."""
+"""`llmops dataset history|diff|tag|checkout|rollback|quarantine`: versions of a dataset, as one is used to from git."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,7 @@ Step = Annotated[str, typer.Option("--step", help="Which rows: dataset, clean, t
 
 def add_to(app: typer.Typer) -> None:
     """Give the group `llmops dataset` these commands."""
-    for command in (history, diff, tag, checkout, rollback):
+    for command in (history, diff, tag, checkout, rollback, quarantine):
         app.command()(command)
 
 
@@ -209,3 +209,22 @@ def rollback(
     )
     if used[left].endpoints:
         out.print(f"endpoints still serve models of {left}: train on {key} and deploy, or roll the endpoint back")
+
+
+def quarantine(version: Ref, json: Json = False) -> None:
+    """Show everything that was refused of a version, documents and passages included: file, line, field and reason.
+
+    Example: `llmops dataset quarantine desk@v1`
+    """
+    from llmops_assets.datasets.reading.quarantine import refused
+    from resources.catalog import pointers
+
+    w = wiring()
+    key = pointers.resolve(w.catalog, version)
+    lines = refused(w.store, w.records, key)
+    if json:
+        print_json(lines.to_dicts())
+    elif lines.height:
+        show(key, lines.columns, lines.rows())
+    else:
+        out.print(f"nothing of {key} was refused", markup=False)

@@ -19,6 +19,7 @@ from llmops_assets.datasets.assets import (
 )
 from llmops_assets.datasets.batches import Batches, regrouped
 from llmops_assets.datasets.quality import personal_data, report
+from llmops_assets.datasets.reading.quarantine import common_reasons, in_words
 from llmops_assets.datasets.similarity import duplicates
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.privacy import pii
@@ -45,7 +46,10 @@ def result(passed: bool, description: str, **metadata: Any) -> dg.AssetCheckResu
 
 @dg.asset_check(asset=dataset, description="The version has rows, and no more than the policy allows.", **BLOCKING)
 def rows_present(
-    context: Context, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
+    context: Context,
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    policy: dg.ResourceParam[Policy],
 ) -> dg.AssetCheckResult:
     record = records.load(DatasetRecord, context.partition_key)
     most = policy.limits.max_samples
@@ -53,10 +57,15 @@ def rows_present(
         return result(
             False, f"{record.rows:,} rows are more than the {most:,} allowed: split the version", rows=record.rows
         )
+    if record.rows:
+        return result(True, f"{record.rows:,} rows", rows=record.rows)
+    reasons = common_reasons(store.read(record.quarantine)) if record.quarantine else []
+    why = f"No row could be read: {in_words(reasons)}. " if reasons else "The files hold no row. "
     return result(
-        record.rows > 0,
-        f"{record.rows:,} rows" if record.rows else "No row could be read: look at the quarantine and the mapping.",
-        rows=record.rows,
+        False,
+        f"{why}Correct the files or the mapping and register them as a new version. Every reason: "
+        f"`llmops dataset quarantine {record.dataset}`.",
+        rows=0,
     )
 
 
@@ -73,7 +82,9 @@ def quarantine_share(
     examples: list[dict[str, Any]] = []
     if record.quarantine:
         examples = store.read(record.quarantine, ["file", "line", "field", "reason"]).head(10).to_dicts()
-    advice = "" if share <= limit else " Correct the files and register them as a new version."
+    advice = f" Every reason: `llmops dataset quarantine {record.dataset}`." if record.quarantined else ""
+    if share > limit:
+        advice = f" Correct the files and register them as a new version.{advice}"
     return result(
         share <= limit,
         f"{record.quarantined:,} of {total:,} rows were refused ({share:.1%}, at most {limit:.1%}).{advice}",
@@ -337,15 +348,15 @@ def categories_are_trained(
     record = records.load(SplitsRecord, context.partition_key)
     if record.type == "eval_suite" or not record.stratify_by:
         return result(True, "Nothing is stratified.")
-    seen = {
+    categories = {
         name: set(split.fields(rows_of(store, manifest), record.stratify_by).fill_null(split.NO_CATEGORY).unique())
         for name, manifest in record.manifests.items()
     }
-    missing = sorted((seen["test"] | seen["validation"]) - seen["train"])
+    missing = sorted((categories["test"] | categories["validation"]) - categories["train"])
     return result(
         not missing,
         f"Asked but never trained: {', '.join(missing[:10])}"
         if missing
-        else f"{len(seen['train']):,} categories are trained.",
-        untested=len(seen["train"] - seen["test"]),
+        else f"{len(categories['train']):,} categories are trained.",
+        untested=len(categories["train"] - categories["test"]),
     )

@@ -73,8 +73,8 @@ class Cleaning:
     def frames(self) -> Iterator[pl.DataFrame]:
         """The rows that are kept, masked, in order."""
         scores = self.scores.select("row_id", "score")
-        # By a 128-bit hash of the normalised text; which row it was first seen in.
-        seen: dict[int, str] = {}
+        # By a 128-bit hash of the normalised text; which row it was first met in.
+        first_with: dict[int, str] = {}
 
         def work(given: tuple[pl.DataFrame, pl.DataFrame | None]) -> tuple[personal_data.Masked, duplicates.Keys]:
             batch, found = given
@@ -94,7 +94,7 @@ class Cleaning:
             if self.dataset_type != "eval_suite":
                 again = []
                 for row_id, a, b in keys.table.select("row_id", "whole", "whole2").iter_rows():
-                    stays = seen.setdefault(a << 64 | b, row_id)
+                    stays = first_with.setdefault(a << 64 | b, row_id)
                     if stays != row_id:
                         again.append((row_id, "duplicate after masking", f"of {stays}"))
                 if again:

@@ -4,12 +4,14 @@ from typing import Any
 
 import dagster as dg
 
+from llmops_assets.datasets.reading.quarantine import common_reasons
 from llmops_assets.documents import verdicts
 from llmops_assets.documents.assets import question_answers
 from llmops_assets.page import check_result
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.records.documents import QuestionAnswersRecord
 from resources.catalog import Catalog
+from resources.dataset_store import DatasetStore
 from resources.records import Records
 
 BLOCKING: dict[str, Any] = {"asset": question_answers, "blocking": True, "partitions_def": dataset_versions}
@@ -18,12 +20,15 @@ Context = dg.AssetCheckExecutionContext
 
 @dg.asset_check(description="Few enough passages came to nothing, and there are rows.", **BLOCKING)
 def passages_answered(
-    context: Context, records: dg.ResourceParam[Records], catalog: dg.ResourceParam[Catalog]
+    context: Context,
+    records: dg.ResourceParam[Records],
+    catalog: dg.ResourceParam[Catalog],
+    store: dg.ResourceParam[DatasetStore],
 ) -> dg.AssetCheckResult:
     key = context.partition_key
-    return check_result(
-        verdicts.passages_answered(records.load(QuestionAnswersRecord, key), catalog.dataset(key).generation)
-    )
+    record = records.load(QuestionAnswersRecord, key)
+    reasons = common_reasons(store.read(record.quarantine)) if record.quarantine else []
+    return check_result(verdicts.passages_answered(record, catalog.dataset(key).generation, reasons))
 
 
 @dg.asset_check(description="On the whole, the words of the answers are those of their passages.", **BLOCKING)

@@ -156,8 +156,8 @@ def _answer(status: int, data: bytes, after: float | None) -> str:
 def _reason(data: bytes) -> str:
     """What a refusal says, in short."""
     try:
-        told = json.loads(data)
-        error = told.get("error", told.get("detail", told)) if isinstance(told, dict) else told
+        answer = json.loads(data)
+        error = answer.get("error", answer.get("detail", answer)) if isinstance(answer, dict) else answer
         text = error.get("message", error) if isinstance(error, dict) else error
     except ValueError:
         text = data.decode("utf-8", "replace")

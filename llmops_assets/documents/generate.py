@@ -35,17 +35,17 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, str_strip_whitespace=True)
 
 
-Said = Field(min_length=1, max_length=MOST_CHARACTERS)
+Content = Field(min_length=1, max_length=MOST_CHARACTERS)
 
 
 class Pair(_Strict):
-    question: str = Said
-    answer: str = Said
+    question: str = Content
+    answer: str = Content
 
 
 class Turn(_Strict):
     role: str = Field(pattern="^(user|assistant)$")
-    content: str = Said
+    content: str = Content
 
 
 class Conversation(_Strict):
@@ -53,8 +53,8 @@ class Conversation(_Strict):
 
 
 class Summary(_Strict):
-    instruction: str = Said
-    summary: str = Said
+    instruction: str = Content
+    summary: str = Content
 
 
 class Pairs(_Strict):
@@ -144,17 +144,17 @@ def parse(text: str, passage: Passage, spec: GenerationSpec) -> list[list[dict[s
     """The conversations in a model's answer; ValueError that the model can mend it by when it is not as asked."""
     fenced = _FENCED.fullmatch(text)
     try:
-        told = ANSWERS[spec.template].model_validate_json(fenced["body"] if fenced else text)
+        answer = ANSWERS[spec.template].model_validate_json(fenced["body"] if fenced else text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the answer"
         raise ValueError(f"{where}: {first['msg']}") from error
-    if isinstance(told, Pairs):
-        return [_turns(p.question, p.answer) for p in told.pairs[: spec.per_passage]]
-    if isinstance(told, Summaries):
-        return [_turns(f"{s.instruction}\n\n{passage.text}", s.summary) for s in told.summaries[: spec.per_passage]]
+    if isinstance(answer, Pairs):
+        return [_turns(p.question, p.answer) for p in answer.pairs[: spec.per_passage]]
+    if isinstance(answer, Summaries):
+        return [_turns(f"{s.instruction}\n\n{passage.text}", s.summary) for s in answer.summaries[: spec.per_passage]]
     found = []
-    for number, conversation in enumerate(told.conversations[: spec.per_passage]):
+    for number, conversation in enumerate(answer.conversations[: spec.per_passage]):
         roles = "".join(turn.role[0] for turn in conversation.turns)
         if not re.fullmatch("(ua)+", roles):
             raise ValueError(f"conversations.{number}: user and assistant take turns, and the assistant speaks last")
@@ -245,8 +245,8 @@ def generate(
 
 def row_of(messages: list[dict[str, str]], passage: Passage, spec: GenerationSpec) -> dict[str, Any]:
     """A row as users write them, with where it came from and how much of its answers stands there."""
-    said = "\n".join(turn["content"] for turn in messages if turn["role"] == "assistant")
-    share = groundedness(said, f"{passage.heading}\n{passage.text}")
+    answer = "\n".join(turn["content"] for turn in messages if turn["role"] == "assistant")
+    share = groundedness(answer, f"{passage.heading}\n{passage.text}")
     provenance = {
         "document": passage.document,
         "page": passage.page,

@@ -60,8 +60,8 @@ def _stem(word: str) -> str:
 
 def groundedness(answer: str, passage: str) -> float:
     """Share of the answer's tokens that the passage has, 0 to 1; 0 for an answer that says nothing."""
-    said = tokens(answer)
-    if not said:
+    answered = tokens(answer)
+    if not answered:
         return 0.0
     known = set(tokens(passage))
-    return sum(token in known for token in said) / len(said)
+    return sum(token in known for token in answered) / len(answered)

@@ -61,7 +61,7 @@ class Read:
 
 def read_all(files: Sequence[tuple[str, bytes]], spec: GenerationSpec) -> Read:
     """Passages of documents given by name and bytes. The same text twice is asked about once."""
-    read, seen = Read(), set()
+    read, known = Read(), set()
     for name, data in files:
         try:
             passages = cut(read_document(name, data), spec.passage_chars)
@@ -71,8 +71,8 @@ def read_all(files: Sequence[tuple[str, bytes]], spec: GenerationSpec) -> Read:
         if not passages:
             read.unreadable[name] = "it holds no passage that is long enough to ask about"
         for passage in passages:
-            if passage.sha256 not in seen:
-                seen.add(passage.sha256)
+            if passage.sha256 not in known:
+                known.add(passage.sha256)
                 read.passages.append(passage)
     return read
 
@@ -104,8 +104,8 @@ def sort_out(results: Sequence[Result], read: Read, spec: GenerationSpec) -> Sor
                 continue
             ungrounded += 1
             reason = f"{share:.0%} of the answer's words are in its passage, less than {spec.min_groundedness:.0%}"
-            said = row["messages"][-1]["content"]
-            refused.append((where, number, "groundedness", reason, said[:SAMPLE]))
+            answer = row["messages"][-1]["content"]
+            refused.append((where, number, "groundedness", reason, answer[:SAMPLE]))
     return Sorted(
         kept,
         pl.DataFrame(refused, schema=schema.QUARANTINE, orient="row"),

@@ -20,8 +20,8 @@ from llmops_assets.privacy.name_words import (
     is_thing,
     korean,
     named_so,
+    profile,
     roles,
-    standing,
 )
 from llmops_assets.privacy.patterns import COMPOUND_SURNAMES, SURNAMES
 
@@ -99,7 +99,7 @@ class Sentence:
     def _worth(self, start: int, end: int) -> bool:
         """Whether anything at all speaks for a name in one word."""
         word = self.text[start:end]
-        known = standing(word)
+        known = profile(word)
         if known.thing:
             return False
         if len(word) == 1:
@@ -117,7 +117,7 @@ class Sentence:
         return self._parts[start, end]
 
     def _is_part(self, start: int, end: int) -> bool:
-        known = standing(self.text[start:end])
+        known = profile(self.text[start:end])
         if known.part:
             return True
         votes = self._kiwi.proper_over(start) + self._mecab.proper_over(start)

@@ -204,7 +204,7 @@ _DOUBTFUL_NAME, _DOUBTFUL_PART = 3000, 2000
 """How much cheaper than the person a thing may be in mecab's dictionary."""
 
 
-class Standing(NamedTuple):
+class WordProfile(NamedTuple):
     """What a word by itself decides about being looked at as a name."""
 
     thing: bool
@@ -222,11 +222,11 @@ class Standing(NamedTuple):
 
 
 @lru_cache(1 << 16)
-def standing(word: str) -> Standing:
+def profile(word: str) -> WordProfile:
     """Of a word in Hangul."""
     entry, (people, others) = listed(word), usage(word)
     person = entry.person < UNLISTED
-    return Standing(
+    return WordProfile(
         thing=is_thing(word),
         sure=word in famous()
         or word in gazetteer().people

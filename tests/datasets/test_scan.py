@@ -60,12 +60,12 @@ def test_the_command_needs_no_platform_and_writes_what_it_found(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "imported []" in done.stderr
     assert not home.exists() and not (tmp_path / ".llmops").exists()
-    told = json.loads(done.stdout)
-    assert (told["type"], told["rows"], told["quarantined"], told["kept"]) == ("sft_pair", 5, 2, 2)
-    assert told["pii"] == {"PHONE_NUMBER": 1}
-    assert told["duplicates"] == {"exact": 1, "near": 1, "clusters": 1}
-    assert told["dropped"] == {"exact duplicate": 1, "low score": 1, "near duplicate": 1}
-    assert told["scores"]["below_limit"] == 1
+    figures = json.loads(done.stdout)
+    assert (figures["type"], figures["rows"], figures["quarantined"], figures["kept"]) == ("sft_pair", 5, 2, 2)
+    assert figures["pii"] == {"PHONE_NUMBER": 1}
+    assert figures["duplicates"] == {"exact": 1, "near": 1, "clusters": 1}
+    assert figures["dropped"] == {"exact duplicate": 1, "low score": 1, "near duplicate": 1}
+    assert figures["scores"]["below_limit"] == 1
     out = tmp_path / "out"
     assert sorted(path.name for path in out.iterdir()) == [
         "clean.jsonl", "duplicates.jsonl", "quarantine.jsonl", "report.html",
@@ -105,13 +105,13 @@ def test_bad_rows_are_no_error_and_a_file_of_noise_is_one(tmp_path, policy):
     (tmp_path / "noise.jsonl").write_bytes(bytes(range(128, 256)) * 20)
     (tmp_path / "what.jsonl").write_text('{"colour": "red"}\n')
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(LINES[0].encode())[:20])
-    for name, said in (
+    for name, reason in (
         ("noise.jsonl", "nothing in .*noise.jsonl can be read.*UTF-8"),
         ("what.jsonl", "tells what type it is.*colour.*--map"),
         ("cut.jsonl.gz", "damaged or ends early"),
         ("none.jsonl", "there is no file"),
     ):
-        with pytest.raises(ScanError, match=said):
+        with pytest.raises(ScanError, match=reason):
             scan(str(tmp_path / name), policy)
     with pytest.raises(ScanError, match="nothing in"):
         scan(str(tmp_path / "noise.jsonl"), policy, dataset_type="sft_pair")

@@ -89,9 +89,9 @@ def test_the_command_trains_from_a_file_and_the_policy_uses_what_it_wrote(tmp_pa
     command = ["dataset", "train-toxicity", str(file), "--text", "글", "--label", "독성", "--group", "대상"]
     result = CliRunner().invoke(app, [*command, "--out", str(out), "--json"])
     assert result.exit_code == 0, result.output
-    said = json.loads(result.stdout)
-    assert said["groups"] == ["drivers", "visitors"] and said["skipped"] == 2
-    assert said["f1"] > 0.95 and said["texts"] == 80
+    figures = json.loads(result.stdout)
+    assert figures["groups"] == ["drivers", "visitors"] and figures["skipped"] == 2
+    assert figures["f1"] > 0.95 and figures["texts"] == 80
     scorer = toxicity.scorer(Toxicity(scorer="linear", path=str(out)))
     assert scorer.groups(pl.Series(["여행자들 역겨워서 못 봐주겠다"])).to_list() == [["visitors"]]
     wrong = CliRunner().invoke(app, [*command[:4], "본문", *command[5:], "--out", str(out)])
@@ -165,8 +165,13 @@ def test_the_list_names_whom_a_word_offends():
 
 
 def test_groups_that_are_spoken_of_worse_are_named():
-    said = {"여성 운전자는 친절합니다": 40, "노인은 게으르다": 30, "요금이 얼마죠?": 100, "A kind woman and bad men": 1}
-    whole = pl.Series([text for text, count in said.items() for _ in range(count)])
+    counts = {
+        "여성 운전자는 친절합니다": 40,
+        "노인은 게으르다": 30,
+        "요금이 얼마죠?": 100,
+        "A kind woman and bad men": 1,
+    }
+    whole = pl.Series([text for text, count in counts.items() for _ in range(count)])
     toxic = pl.Series([False] * 40 + [True] * 25 + [False] * 5 + [False] * 98 + [True] * 2 + [False])
     parts = [bias.count(whole[:60], toxic[:60]), bias.count(whole[60:], toxic[60:])]
     found = {line["group"]: line for line in bias.disparity(parts)}

@@ -7,13 +7,14 @@ import time
 import pytest
 from pydantic import ValidationError
 
-from llmops_assets.documents import work
+from llmops_assets.documents import verdicts, work
 from llmops_assets.documents.assets import chat_model
 from llmops_assets.documents.client import LARGEST_ANSWER, ChatModel, Unusable
 from llmops_assets.documents.extract import DocumentFault, read_document
 from llmops_assets.documents.generate import answer_key, generate, parse, prompt
 from llmops_assets.documents.grounding import groundedness
 from llmops_assets.documents.passages import Passage, cut
+from llmops_assets.records.documents import QuestionAnswersRecord
 from llmops_assets.specs.dataset import DatasetSpec, GenerationSpec
 from llmops_assets.specs.settings import Settings
 from resources.artifacts import Artifacts
@@ -167,8 +168,8 @@ def ask(tmp_path, *modes: str, documents: int = 1, **more):
     with serving(*modes) as (address, server):
         how = spec(address, **more)
         read = work.read_all(files, how)
-        said: list[str] = []
-        results = generate(read.passages, how, model(how), work.KeptAnswers(Artifacts(tmp_path)), said.append)
+        messages: list[str] = []
+        results = generate(read.passages, how, model(how), work.KeptAnswers(Artifacts(tmp_path)), messages.append)
         return work.sort_out(results, read, how), results, server, read
 
 
@@ -344,3 +345,31 @@ def test_a_spec_cannot_carry_or_send_secrets(change, where):
 def test_one_of_our_own_endpoints_is_asked_through_the_gateway():
     made = chat_model(spec("endpoint:desk"), Settings(gateway_port=3149))
     assert (made.base_url, made.model, made.key) == ("http://127.0.0.1:3149/v1", "desk", None)
+
+
+def record(**changes) -> QuestionAnswersRecord:
+    figures = {"documents": 2, "unreadable_documents": 0, "passages": 10, "failed_passages": 0, "reused_passages": 0}
+    figures |= {"rows": 0, "ungrounded_rows": 0, "groundedness_mean": 0.0, "without_provenance": 0}
+    names = {"dataset": "d@v1", "generated": "", "quarantine": None, "model": "m", "template": "qa", "content_hash": ""}
+    return QuestionAnswersRecord.model_validate(names | figures | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice", "not_advised"),
+    [
+        ({"passages": 0, "unreadable_documents": 2}, "register them anew", "is asked"),
+        ({"failed_passages": 9, "rows": 3}, "only what failed is asked", "--grounded"),
+        ({"ungrounded_rows": 30}, "hold the answers to less (--grounded)", "is asked"),
+    ],
+)
+def test_what_to_do_depends_on_what_came_to_nothing(changes, advice, not_advised):
+    reasons = [{"field": "document", "reason": "it holds no text", "count": 2, "first": "a.pdf"}]
+    verdict = verdicts.passages_answered(record(**changes), spec(), reasons)
+    assert not verdict.passed and advice in verdict.text and not_advised not in verdict.text
+    assert "a.pdf: it holds no text (1 more)" in verdict.text
+    assert "llmops dataset quarantine d@v1" in verdict.text
+
+
+def test_without_an_answer_no_other_model_is_advised():
+    verdict = verdicts.grounded(record(passages=0), spec())
+    assert not verdict.passed and "another model" not in verdict.text

@@ -163,3 +163,29 @@ def test_a_person_in_a_document_is_gone_from_all_that_came_of_it(written, home):
     again = [body["messages"][1]["content"] for body in server.asked[asked:]]
     assert len(again) == record.passages - record.reused_passages == 1
     assert NAME not in "".join(again)
+
+
+def refusal(result: dg.ExecuteInProcessResult, check: str) -> str:
+    (found,) = [e for e in result.get_asset_check_evaluations() if e.check_name == check]
+    assert not found.passed
+    return found.description
+
+
+def test_documents_without_text_say_which_and_why_and_not_to_ask_again(written, tmp_path):
+    w, _, server = written
+    asked = len(server.asked)
+    (tmp_path / "scan.pdf").write_bytes(b"%PDF-1.4 broken")
+    for name in ("short.md", "empty.txt"):
+        (tmp_path / name).write_text("끝" if name == "short.md" else "", encoding="utf-8")
+    generate("http://127.0.0.1:9/v1", str(tmp_path), "--name", "scans@v1")
+    result = materialise(w, "scans@v1")
+    assert len(server.asked) == asked
+    reason = refusal(result, "passages_answered")
+    assert "nothing to ask about: 3 of 3 documents cannot be read" in reason
+    assert "scan.pdf: it cannot be read as a PDF" in reason and "register them anew" in reason
+    assert "is asked" not in reason and "llmops dataset quarantine scans@v1" in reason
+    shown = CliRunner().invoke(app, ["dataset", "quarantine", "scans@v1", "--json"])
+    assert shown.exit_code == 0, shown.output
+    lines = json.loads(shown.stdout)
+    assert {line["file"] for line in lines} == {"scan.pdf", "short.md", "empty.txt"}
+    assert {line["step"] for line in lines} == {"question_answers"} and all(line["reason"] for line in lines)

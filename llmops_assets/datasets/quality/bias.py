@@ -28,13 +28,13 @@ def count(whole: pl.Series, toxic: pl.Series) -> pl.DataFrame:
     nobody = ~found.select(pl.any_horizontal(pl.all())).to_series()
     at = (~nobody).arg_true()
     some, flags, bad = whole.gather(at), found[at], toxic.gather(at)
-    said = {kind: contains(some, stems) for kind, stems in sentiments().items()}
+    sentiment = {kind: contains(some, stems) for kind, stems in sentiments().items()}
     lines = [
         (
             group,
             int(flags[group].sum()),
             int((flags[group] & bad).sum()),
-            *(int((flags[group] & said[kind]).sum()) for kind in ("praise", "blame")),
+            *(int((flags[group] & sentiment[kind]).sum()) for kind in ("praise", "blame")),
         )
         for group in found.columns
     ]
@@ -75,7 +75,7 @@ def disparity(counts: Iterable[pl.DataFrame]) -> list[dict[str, Any]]:
         if not line["rows"]:
             continue
         share, (bottom, top) = _share(line["toxic"], line["rows"]), wilson(line["toxic"], line["rows"])
-        said = line["praise"] + line["blame"]
+        judged = line["praise"] + line["blame"]
         found.append(
             {
                 "group": group,
@@ -84,7 +84,7 @@ def disparity(counts: Iterable[pl.DataFrame]) -> list[dict[str, Any]]:
                 "toxic_share": round(share, 4),
                 "interval": (round(bottom, 4), round(top, 4)),
                 "times": round(share / base, 2) if base else None,
-                "sentiment": round((line["praise"] - line["blame"]) / said, 3) if said else None,
+                "sentiment": round((line["praise"] - line["blame"]) / judged, 3) if judged else None,
                 "differs": bottom > high or top < low,
             }
         )

@@ -181,7 +181,7 @@ def _look(
     max_tokens: int | None,
 ) -> _Part:
     where = batch.select("row_id", "file", "line")
-    whole, answers = batch.select(texts.whole_of(dataset_type), texts.answer_of(dataset_type).alias("said"))
+    whole, answers = batch.select(texts.whole_of(dataset_type), texts.answer_of(dataset_type).alias("answer"))
     spans = personal_data.find_in_rows(batch, dataset_type, personal)
     scores = score.scores(batch, dataset_type)
     counted = features(whole)
@@ -308,7 +308,7 @@ def _statistics(lengths: pl.DataFrame, scores: pl.DataFrame) -> dict[str, float]
 
 def _shown(worst: pl.DataFrame, personal: pii.Detector) -> list[dict[str, Any]]:
     """The rows with the lowest scores: where they are, what their weakest part is, and the masked answer."""
-    masked = pii.mask_texts(worst["said"].fill_null(""), personal.shown).str.head(80)
+    masked = pii.mask_texts(worst["answer"].fill_null(""), personal.shown).str.head(80)
     return [
         {
             "row": line["row_id"],

@@ -58,13 +58,13 @@ def scores(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
     originality: the answer is not the prompt again, nor the prompt with a little behind it.
     language: prompt and answer are of one script, unless another was asked for.
     form: what of grammar shows without a model: replacement and control characters, jamo that form no syllable,
-    brackets that do not close, words said twice in a row, sentences without spaces, an end in the middle of one.
+    brackets that do not close, a word right after itself, sentences without spaces, an end in the middle of one.
     """
     table = rows.select("row_id", texts.prompt_of(dataset_type), texts.answer_of(dataset_type))
-    said, asked = features(table["answer"]), features(table["prompt"])
+    answered, asked = features(table["answer"]), features(table["prompt"])
     measured = pl.concat(
         [
-            said,
+            answered,
             asked.select(pl.all().name.prefix("asked_")),
             table,
             compression_ratio(table["answer"]).to_frame(),

@@ -150,8 +150,8 @@ def read_labels(path: Path, text: str, label: str, group: str | None = None) -> 
     found = Labels([], [], [], 0)
     skipped = 0
     columns = [text, label, *([group] if group else [])]
-    for value, said, *named in table.select(columns).iter_rows():
-        toxic = _LABELS.get((said or "").strip().casefold())
+    for value, label, *named in table.select(columns).iter_rows():
+        toxic = _LABELS.get((label or "").strip().casefold())
         if toxic is None or not (value or "").strip():
             skipped += 1
             continue
@@ -212,8 +212,8 @@ def _fit(counts: "csr_matrix", targets: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Inverse document frequencies, weights and biases; `targets` of shape (texts, outputs)."""
     from sklearn.linear_model import LogisticRegression
 
-    seen = np.asarray((counts > 0).sum(axis=0)).ravel()
-    idf = (np.log((1 + counts.shape[0]) / (1 + seen)) + 1).astype(np.float32)
+    documents = np.asarray((counts > 0).sum(axis=0)).ravel()
+    idf = (np.log((1 + counts.shape[0]) / (1 + documents)) + 1).astype(np.float32)
     matrix = _weighted(counts.copy(), idf)
     weights, bias = [], []
     for target in targets.T:

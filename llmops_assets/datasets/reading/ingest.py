@@ -125,7 +125,7 @@ def ingest(
     `require_category`, has no category; its file, line, field and reason go to the quarantine. Text is put into NFC.
     `row_id` is the hash of the row's content; the second exact repeat in the version is called ``<hash>-2``, and so on.
     """
-    seen: dict[str, int] = {}
+    numbers_given: dict[str, int] = {}
     rows = Columns(dataset_type)
     refused: list[Refused] = []
     any_batch = False
@@ -134,9 +134,9 @@ def ingest(
             if isinstance(piece, Columns):
                 # Blocks are judged as they are; what was gathered before them comes first.
                 if len(rows):
-                    yield _judge(rows, refused, seen)
+                    yield _judge(rows, refused, numbers_given)
                     rows, refused = Columns(dataset_type), []
-                yield _judge(piece, refused, seen)
+                yield _judge(piece, refused, numbers_given)
                 refused, any_batch = [], True
                 continue
             if isinstance(piece, dict):
@@ -144,10 +144,10 @@ def ingest(
             else:
                 refused.append(piece)
             if len(rows) >= batch_rows or len(refused) >= batch_rows:
-                yield _judge(rows, refused, seen)
+                yield _judge(rows, refused, numbers_given)
                 rows, refused, any_batch = Columns(dataset_type), [], True
     if len(rows) or refused or not any_batch:
-        yield _judge(rows, refused, seen)
+        yield _judge(rows, refused, numbers_given)
 
 
 def _pieces(
@@ -230,7 +230,7 @@ def _row(
     return row
 
 
-def _judge(columns: Columns, refused: list[Refused], seen: dict[str, int]) -> Batch:
+def _judge(columns: Columns, refused: list[Refused], numbers_given: dict[str, int]) -> Batch:
     """Apply the schema's rules, then give exact repeats their numbers (refused rows take none)."""
     dataset_type = columns.dataset_type
     frame = columns.frame()
@@ -247,7 +247,7 @@ def _judge(columns: Columns, refused: list[Refused], seen: dict[str, int]) -> Ba
         )
     if broken:
         frame = frame.filter(~numbers.is_in(list(broken)))
-    frame = frame.with_columns(row_id=pl.Series(_numbered(frame["row_id"].to_list(), seen), dtype=pl.String))
+    frame = frame.with_columns(row_id=pl.Series(_numbered(frame["row_id"].to_list(), numbers_given), dtype=pl.String))
     refused.sort(key=lambda item: (item[0], item[1]))
     return Batch(
         rows=frame,
@@ -255,13 +255,13 @@ def _judge(columns: Columns, refused: list[Refused], seen: dict[str, int]) -> Ba
     )
 
 
-def _numbered(identities: list[str], seen: dict[str, int]) -> list[str]:
-    """The identities of a batch, repeats with their number; `seen` counts those of all batches."""
-    if seen.keys().isdisjoint(identities) and len(set(identities)) == len(identities):
-        seen.update(dict.fromkeys(identities, 1))
+def _numbered(identities: list[str], numbers_given: dict[str, int]) -> list[str]:
+    """The identities of a batch, repeats with their number; `numbers_given` counts those of all batches."""
+    if numbers_given.keys().isdisjoint(identities) and len(set(identities)) == len(identities):
+        numbers_given.update(dict.fromkeys(identities, 1))
         return identities
     numbered = []
     for identity in identities:
-        count = seen[identity] = seen.get(identity, 0) + 1
+        count = numbers_given[identity] = numbers_given.get(identity, 0) + 1
         numbered.append(identity if count == 1 else f"{identity}-{count}")
     return numbered

@@ -184,12 +184,12 @@ def _candidates(order, keys, band, low, least, reach, group, wanted, pairs, coun
                 break
             if wanted != ANY and (group[x] == group[y]) != (wanted == SAME):
                 continue
-            seen = False
+            known = False
             for earlier in range(band):
                 if keys[earlier, x] == keys[earlier, y]:
-                    seen = True
+                    known = True
                     break
-            if seen:
+            if known:
                 continue
             agree = 0
             for index in range(low.shape[1]):

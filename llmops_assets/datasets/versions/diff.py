@@ -84,13 +84,13 @@ def _unshared(
     matcher = difflib.SequenceMatcher(
         None, [chunk.sha256 for chunk in before.chunks], [chunk.sha256 for chunk in after.chunks], autojunk=False
     )
-    sides: tuple[list[pl.DataFrame], list[pl.DataFrame]] = ([], [])
+    tables: tuple[list[pl.DataFrame], list[pl.DataFrame]] = ([], [])
     for number, (kind, a, b, c, d) in enumerate(matcher.get_opcodes()):
         if kind != "equal":
-            for side, chunks in zip(sides, (before.chunks[a:b], after.chunks[c:d]), strict=True):
-                side += [_slim(store, chunk, key, number) for chunk in chunks]
+            for table, chunks in zip(tables, (before.chunks[a:b], after.chunks[c:d]), strict=True):
+                table += [_slim(store, chunk, key, number) for chunk in chunks]
     empty = pl.DataFrame(schema={"row_id": pl.String, "rest": pl.UInt64, "key": pl.String, "hunk": pl.Int64})
-    return pl.concat([empty, *sides[0]]), pl.concat([empty, *sides[1]])
+    return pl.concat([empty, *tables[0]]), pl.concat([empty, *tables[1]])
 
 
 def _slim(store: DatasetStore, chunk: Chunk, key: str | None, hunk: int) -> pl.DataFrame:
@@ -119,7 +119,7 @@ def _leaf(text: str, name: str) -> str | None:
 
 
 def _anchored(rows: pl.DataFrame, common: pl.Series) -> pl.DataFrame:
-    """Rows that only one side has, each with the last row before it that both have, and its number behind that one."""
+    """Rows that only one table has, each with the last row before it that both have, and its number behind that one."""
     known = pl.col("row_id").is_in(common.implode())
     return (
         rows.with_columns(anchor=pl.when(known).then("row_id").forward_fill().over("hunk").fill_null(""))
@@ -135,7 +135,7 @@ def _pairs(removed: pl.DataFrame, added: pl.DataFrame, *, by_key: bool) -> pl.Da
     if by_key:
         # A key that several rows share says nothing about which of them changed.
         left, right = (
-            side.filter(pl.col("key").is_not_null() & pl.col("key").is_unique()) for side in (removed, added)
+            table.filter(pl.col("key").is_not_null() & pl.col("key").is_unique()) for table in (removed, added)
         )
         found.append(left.join(right, on="key", suffix="_new").select(columns))
         removed = removed.filter(pl.col("key").is_null())

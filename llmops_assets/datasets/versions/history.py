@@ -52,7 +52,7 @@ def manifest_of(store: DatasetStore, records: Records, key: str, step: str) -> M
 def history(store: DatasetStore, keys: Sequence[str], records: Records, *, everything: bool = False) -> list[Entry]:
     """Every table of rows that was written for the versions `keys`, oldest first; `everything` for reports too."""
     live = {manifest for key in keys for manifest in _live(records, key)}
-    seen: set[str] = set()
+    earlier_chunks: set[str] = set()
     configs: dict[tuple[str, str], Any] = {}
     entries = []
     for manifest in store.manifests():
@@ -74,7 +74,7 @@ def history(store: DatasetStore, keys: Sequence[str], records: Records, *, every
                 parent=manifest.parent,
                 at=manifest.created_at,
                 rows=manifest.rows,
-                new_bytes=sum(size for sha256, size in chunks.items() if sha256 not in seen),
+                new_bytes=sum(size for sha256, size in chunks.items() if sha256 not in earlier_chunks),
                 bytes=sum(chunks.values()),
                 config_hash=manifest.config_hash,
                 config=config,
@@ -82,7 +82,7 @@ def history(store: DatasetStore, keys: Sequence[str], records: Records, *, every
                 current=manifest.id in live,
             )
         )
-        seen |= chunks.keys()
+        earlier_chunks |= chunks.keys()
     return entries
 
 
