@@ -117,14 +117,18 @@ def test_of_what_there_may_be_one_of_the_first_stays(earlier):
 
 def test_it_goes_back_and_forth_and_loses_nothing_of_before(earlier):
     catalog = Catalog(earlier)
-    catalog.open()
+    catalog.intents.acknowledge("trial", "desk@v2|trial-0001", 1, actor="adapter")
     catalog.database.migrate("0003")
     with sa.create_engine(earlier).connect() as connection:
         assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == "0003"
         assert not sa.inspect(connection).has_table("intents")
         assert connection.execute(sa.text("SELECT count(*) FROM audit")).scalar() > 20
     again = Catalog(earlier)
-    assert {i.key for i in again.intents.open("train")} == {"desk@v2|tuned-0000"}
+    # What was done or withheld in between is not wanted once more.
+    assert [i.key for i in again.intents.open("train")] == ["desk@v2|tuned-0000"]
+    assert again.intents.open("trial") == []
+    assert [r.id for r in again.open_training_requests()] == [3]
+    assert again.experiment("orphan").acted_at is not None
     assert len(again.datasets()) == 3
 
 

@@ -42,6 +42,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    _close_what_is_done(op.get_bind())
     for name, table, _columns, _condition in reversed(_INDICES):
         op.drop_index(name, table_name=table)
     op.drop_column("experiments", "withheld")
@@ -145,6 +146,17 @@ def _intents_of_today(connection: sa.Connection) -> None:
             _want(connection, "ingest", row["key"], 1, _ACTOR, row["requested_at"], {"migrated": True})
     _trainings(connection, erased)
     _deployments(connection)
+
+
+def _close_what_is_done(connection: sa.Connection) -> None:
+    """Say in the columns of before what only the intents know: else what is done or withheld would be done again."""
+    at = datetime.now(UTC)
+    wanted = sa.select(_intents.c.detail).where(_intents.c.kind.in_(("train", "trial")), _intents.c.closed_at.is_(None))
+    still_open = [detail["request"] for detail in connection.execute(wanted).scalars() if "request" in detail]
+    done = _requests.c.reported_at.is_(None), _requests.c.id.not_in(still_open)
+    connection.execute(_requests.update().where(*done).values(reported_at=at))
+    withheld = _experiments.c.acted_at.is_(None), _experiments.c.withheld.is_not(None)
+    connection.execute(_experiments.update().where(*withheld).values(acted_at=at))
 
 
 def _trainings(connection: sa.Connection, erased: set[str]) -> None:
