@@ -17,6 +17,15 @@ def check_result(verdict: Verdict, *, warn: bool = False) -> dg.AssetCheckResult
     )
 
 
+def link(name: str, address: str) -> dict[str, dg.MetadataValue]:
+    """A link to a page of another program of this installation, and its path there.
+
+    A page keeps what it was given, and an installation may listen on another port later: then the path is still right.
+    """
+    below = address.split("//", 1)[-1].partition("/")[2]
+    return {name: dg.MetadataValue.url(address), f"{name}_path": dg.MetadataValue.text(f"/{below}")}
+
+
 def shown(facts: dict[str, Any]) -> dict[str, Any]:
     """Facts as metadata: folders as paths, pictures and text of several lines as Markdown."""
 

@@ -301,6 +301,10 @@ class Tracking:
         run = self._call(lambda: self._client.get_run(run_id))
         return f"{ui.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
 
+    def artifact_url(self, run_id: str, path: str, ui: str) -> str:
+        """Address of the page that shows an artifact of a run in the MLflow UI at `ui`: HTML is rendered there."""
+        return f"{self.run_url(run_id, ui)}/artifactPath/{path}"
+
     def register(
         self,
         name: str,

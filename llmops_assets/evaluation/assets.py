@@ -1,7 +1,6 @@
 """The asset `evaluation`: what a model scores."""
 
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from llmops_assets.evaluation.case import Baseline, Case, Identity, Rows, Worst
 from llmops_assets.evaluation.evaluate import evaluate, record_hash
 from llmops_assets.evaluation.gate import GateOutcome, judge_gate
 from llmops_assets.evaluation.leakage import seen_suites
+from llmops_assets.page import link
 from llmops_assets.partitions import trainings
 from llmops_assets.records.datasets import DatasetRecord, SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
@@ -97,7 +97,11 @@ def evaluation(
         step = records.load(AdapterRecord, cell).steps
         tracking.log_metrics(run_id, [(key, value, step) for key, value in report.tracked(record)])
         tracking.log_artifact(run_id, folder / "report.html", "evaluation")
-        metadata["mlflow_run"] = dg.MetadataValue.url(tracking.run_url(run_id, settings.mlflow_url))
+        metadata |= link("mlflow_run", tracking.run_url(run_id, settings.mlflow_url))
+        if not artifacts.keys:
+            # A sealed report is one for `llmops`, and no page of a web server.
+            address = tracking.artifact_url(run_id, "evaluation/report.html", settings.mlflow_url)
+            metadata |= link("open_report", address)
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(record_hash(record, rows)))
 
 
@@ -169,9 +173,7 @@ def _evaluation_metadata(record: EvaluationRecord, gate: GateOutcome, worst: Wor
         # Metadata keys are no place for a reference: `@` and `-` are not allowed in them everywhere.
         key = f"confusion_{re.sub(r'[^A-Za-z0-9]+', '_', suite)}"
         metadata[key] = dg.MetadataValue.md(report.confusion_table(labels, counts))
-    if gate.metric is not None and math.isfinite(gate.metric.value):
-        metadata[gate.metric.name] = gate.metric.value
-    return metadata
+    return metadata | report.headline_figures(record, gate)
 
 
 def _write(path: Path, text: str, keys: Keyring) -> None:

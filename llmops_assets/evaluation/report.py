@@ -1,5 +1,7 @@
 """Shows an evaluation: the Markdown of the asset's page, a plot with intervals, and one self-contained HTML file."""
 
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,6 +200,22 @@ def outcome_counts(record: EvaluationRecord) -> list[tuple[str, int]]:
     if "llm" in " ".join(record.judges.values()):
         counts += [("verdicts that turned with the order", record.position_flips), ("no verdict", record.unjudged)]
     return counts
+
+
+def headline_figures(record: EvaluationRecord, gate: GateOutcome) -> dict[str, float]:
+    """The figures that a reader compares over time, by a name that Dagster plots them under.
+
+    The gate's figure stands under its own name, with the ends of its interval; then those of the model and of what it
+    is compared with, on each suite.
+    """
+    found: dict[str, float | None] = {}
+    for metric in record.metrics:
+        where = re.sub(r"[^A-Za-z0-9]+", "_", f"{metric.model} {metric.name} {metric.suite}").strip("_")
+        found[where] = metric.value
+    if gate.metric is not None:
+        name = gate.metric.name
+        found |= {name: gate.metric.value, f"{name}_low": gate.metric.low, f"{name}_high": gate.metric.high}
+    return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
 def tracked(record: EvaluationRecord) -> list[tuple[str, float]]:

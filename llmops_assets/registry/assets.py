@@ -9,7 +9,9 @@ import dagster as dg
 from llmops_assets import plots
 from llmops_assets.evaluation.answers import Model
 from llmops_assets.evaluation.gate import interval, judge_gate
+from llmops_assets.evaluation.report import headline_figures
 from llmops_assets.evaluation.verdicts import withholding
+from llmops_assets.page import link
 from llmops_assets.partitions import trainings
 from llmops_assets.records.datasets import CleanRecord, SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
@@ -171,13 +173,16 @@ def registered_model(
             "model": record.ref,
             "version": version,
             "versions of this model": len(tracking.models(name)),
-            "state": entry.state,
-            "aliases": ", ".join(entry.aliases) or "none",
+            # A page keeps what it was given: where the version is now, the registry knows.
+            "state when registered": entry.state,
+            "aliases when registered": ", ".join(entry.aliases) or "none",
+            "state now": f"llmops model show {record.ref}",
             "watermark": marks.text if marks else "none",
             "gate": gate.text,
             "figure": interval(gate.metric) if gate.metric else "",
+            **headline_figures(result, gate),
             "path": dg.MetadataValue.path(merged.path),
-            "registry": dg.MetadataValue.url(f"{settings.mlflow_url}/#/models/{name}/versions/{version}"),
+            **link("registry", f"{settings.mlflow_url}/#/models/{name}/versions/{version}"),
             "model_card": dg.MetadataValue.md(text.split("---\n", 2)[2]),
             "card_file": dg.MetadataValue.path(str(card)),
             **against,

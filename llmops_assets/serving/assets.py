@@ -10,6 +10,7 @@ import dagster as dg
 
 from llmops_assets import plots
 from llmops_assets.evaluation.answers import has_chat_template
+from llmops_assets.page import link
 from llmops_assets.partitions import endpoints
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.registry import RegisteredModelRecord
@@ -212,7 +213,7 @@ def _deployment_metadata(
         "steps": dg.MetadataValue.md("\n".join(f"1. {step}" for step in steps)),
         "not stopped yet": "; ".join(outcome.left) or "nothing",
         "address": f"{settings.gateway_url}/v1, model {record.endpoint}",
-        "registry": dg.MetadataValue.url(card),
+        **link("registry", card),
         "model files": dg.MetadataValue.path(model.path),
     }
 

@@ -11,7 +11,7 @@ import dagster as dg
 import polars as pl
 
 from llmops_assets.automation import RUN_WHEN_READY
-from llmops_assets.page import shown
+from llmops_assets.page import link, shown
 from llmops_assets.partitions import recipes, studies, trainings
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.jobs import PlanJob
@@ -220,7 +220,7 @@ def adapter(
     records.save(cell, record)
     metadata = shown(report.adapter_facts(record))
     if known is not None:
-        metadata["mlflow"] = dg.MetadataValue.url(tracking.run_url(known, settings.mlflow_url))
+        metadata |= link("mlflow", tracking.run_url(known, settings.mlflow_url))
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(record.content_hash))
 
 

@@ -329,6 +329,19 @@ def test_a_model_that_answers_right_is_registered_with_lineage_and_card(house: H
     assert front["model-index"][0]["results"][0]["metrics"][0] == {"type": "accuracy", "name": "accuracy", "value": 1.0}
     assert "## Limits" in card and "시험 자료" in card
     assert metadata_of(done)["model"].value == registered.ref
+    page = metadata_of(done)
+    assert page["state when registered"].value == "staging" and "state" not in page
+    assert page["registry_path"].value == f"/#/models/{registered.name}/versions/{registered.version}"
+    assert page["accuracy"].value == shown["accuracy"].value == 1.0, "Dagster plots numbers over time"
+    figures = {name: value.value for name, value in shown.items() if isinstance(value.value, float)}
+    assert {"accuracy_low", "accuracy_high", "tuned_accuracy_test", "base_accuracy_test"} <= figures.keys()
+    # The report opens where MLflow shows a run's artifacts.
+    address = shown["open_report"].value
+    run = house.tracking._client.get_run(address.split("/runs/")[1].split("/")[0])
+    assert address.endswith("/artifactPath/evaluation/report.html")
+    assert [a.path for a in house.tracking._client.list_artifacts(run.info.run_id, "evaluation")] == [
+        "evaluation/report.html"
+    ]
 
     house.tracking.delete_alias(registered.name, "staging")
     house.run("registered_model", cell)
