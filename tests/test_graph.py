@@ -5,6 +5,7 @@ import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
+from dagster._core.test_utils import create_run_for_test
 
 from llmops_assets.definitions import defs
 from llmops_assets.partitions import dataset_versions, recipes
@@ -20,8 +21,10 @@ def instance():
         yield instance
 
 
-def report(instance: dg.DagsterInstance, asset: str, partition: str) -> None:
-    instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition))
+def report(instance: dg.DagsterInstance, asset: str, partition: str, version: str = "1") -> None:
+    """Report an asset's partition as materialised, with the data version that its content has."""
+    tags = {} if asset == "training_request" else {"dagster/data_version": version}
+    instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition, tags=tags))
 
 
 def report_checks(instance: dg.DagsterInstance, asset: str, partition: str, *, failed: str | None = None) -> None:
@@ -31,17 +34,20 @@ def report_checks(instance: dg.DagsterInstance, asset: str, partition: str, *, f
     target = AssetCheckEvaluationTargetMaterializationData(
         storage_id=last.storage_id, run_id=last.run_id, timestamp=last.timestamp
     )
+    run = create_run_for_test(instance)
     for key in defs.resolve_asset_graph().get_check_keys_for_assets({dg.AssetKey(asset)}):
-        instance.report_runless_asset_event(
-            dg.AssetCheckEvaluation(
-                asset_key=key.asset_key,
-                check_name=key.name,
-                passed=key.name != failed,
-                metadata={},
-                partition=partition,
-                target_materialization_data=target,
-            )
+        evaluation = dg.AssetCheckEvaluation(
+            asset_key=key.asset_key,
+            check_name=key.name,
+            passed=key.name != failed,
+            metadata={},
+            partition=partition,
+            target_materialization_data=target,
         )
+        # Dagster keeps one evaluation of a check without a run, and none after it.
+        kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION.value
+        event = dg.DagsterEvent(kind, job_name=run.job_name, event_specific_data=evaluation)
+        instance.report_dagster_event(event, run.run_id)
 
 
 def due(instance: dg.DagsterInstance, cursor=None) -> tuple[dict[str, set[str]], object]:
@@ -121,6 +127,62 @@ def test_a_request_waits_for_its_splits(instance):
     report(instance, "splits", "desk@v1")
     report_checks(instance, "splits", "desk@v1")
     assert set(due(instance, cursor)[0]) == {"training_plan", "adapter", "merged_model", "evaluation"}
+
+
+TRAINED = ("training_plan", "adapter", "merged_model", "evaluation", "registered_model")
+MADE_AGAIN = {asset: {CELL} for asset in TRAINED[:-1]}
+
+
+def make_rows(instance: dg.DagsterInstance, *assets: str, version: str = "1") -> None:
+    for asset in assets:
+        report(instance, asset, "desk@v1", version)
+        report_checks(instance, asset, "desk@v1")
+
+
+@pytest.fixture
+def trained(instance):
+    """The cursor of a tick after a cell was requested and trained, to its version in the registry."""
+    _, cursor = due(instance)
+    make_rows(instance, "dataset", "quality_report", "clean_dataset", "splits")
+    report(instance, "recipe", "tuned-01")
+    report(instance, "training_request", CELL)
+    _, cursor = due(instance, cursor)
+    for asset in TRAINED:
+        report(instance, asset, CELL)
+        report_checks(instance, asset, CELL)
+    found, cursor = due(instance, cursor)
+    assert found == {}
+    return cursor
+
+
+@pytest.mark.parametrize("looked_at", ["dataset", "quality_report", "clean_dataset", "splits", "training_plan", "adapter"])
+def test_what_comes_out_as_it_was_makes_nothing_anew(instance, trained, looked_at):
+    if looked_at in TRAINED:
+        report(instance, looked_at, CELL)
+        report_checks(instance, looked_at, CELL)
+    else:
+        make_rows(instance, looked_at)
+    found, cursor = due(instance, trained)
+    assert found == {} and due(instance, cursor)[0] == {}
+
+
+def test_a_new_look_at_the_same_rows_trains_nothing_anew(instance, trained):
+    make_rows(instance, "quality_report", version="other findings")
+    found, cursor = due(instance, trained)
+    assert found == {"clean_dataset": {"desk@v1"}, "splits": {"desk@v1"}}
+    make_rows(instance, "clean_dataset", "splits")
+    assert due(instance, cursor)[0] == {}
+
+
+def test_other_rows_train_the_requested_cell_anew_and_no_other(instance, trained):
+    report(instance, "recipe", "other-01")
+    make_rows(instance, "splits", version="other rows")
+    assert due(instance, trained)[0] == MADE_AGAIN
+
+
+def test_a_request_trains_anew_what_has_not_changed(instance, trained):
+    report(instance, "training_request", CELL)
+    assert due(instance, trained)[0] == MADE_AGAIN
 
 
 def test_a_bad_dataset_version_holds_back_its_own_cells_only(instance):

@@ -50,6 +50,8 @@ RELEASE_CHECKS_IGNORED = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("
     # Every check of the evaluation must have passed, but for the comparison with the base, which only warns: a model
     # that misses the gate is withheld while its run stays green.
     automation_condition=dg.AutomationCondition.eager()
+    # What an evaluation that is about to be made anew once came to says nothing of how it will come out.
+    & ~dg.AutomationCondition.any_deps_match(dg.AutomationCondition.will_be_requested())
     & dg.AutomationCondition.all_deps_match(
         dg.AutomationCondition.all_checks_match(dg.AutomationCondition.check_passed()).ignore(RELEASE_CHECKS_IGNORED)
     ),
