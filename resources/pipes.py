@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster_docker import PipesDockerClient
 
 if TYPE_CHECKING:
+    from dagster_docker import PipesDockerClient
     from dagster_k8s import PipesK8sClient
-
-from resources.containers import ENGINE_SECONDS, Ending
 
 
 class MessageFiles(dg.PipesMessageReader):
@@ -36,22 +34,27 @@ class MessageFiles(dg.PipesMessageReader):
         return f"Attempted to read messages from a file in {self.folder}."
 
 
-class DockerClient(PipesDockerClient):
-    """Dagster's client, whose containers have time to save a checkpoint and are gone afterwards."""
-
-    def _create_container(self, client: Any, *args: Any, **kwargs: Any) -> Ending:
-        # It gives the engine a minute for everything.
-        client.api.timeout = ENGINE_SECONDS
-        return Ending(super()._create_container(client, *args, **kwargs))
-
-
 def subprocess_client() -> dg.PipesSubprocessClient:
     """A client whose workers have time to save a checkpoint when they are asked to stop."""
     return dg.PipesSubprocessClient(termination_timeout_seconds=120)
 
 
-def docker_client(messages: Path, env: Mapping[str, str] | None = None) -> DockerClient:
-    """A client whose messages go through files in the folder `messages`."""
+def docker_client(messages: Path, env: Mapping[str, str] | None = None) -> "PipesDockerClient":
+    """A client whose messages go through files in the folder `messages`.
+
+    Its containers have time to save a checkpoint and are gone afterwards.
+    """
+    # Docker's client takes 20 MB of every process that knows the graph, and most installations have no engine.
+    from dagster_docker import PipesDockerClient
+
+    from resources.containers import ENGINE_SECONDS, Ending
+
+    class DockerClient(PipesDockerClient):
+        def _create_container(self, client: Any, *args: Any, **kwargs: Any) -> Ending:
+            # It gives the engine a minute for everything.
+            client.api.timeout = ENGINE_SECONDS
+            return Ending(super()._create_container(client, *args, **kwargs))
+
     return DockerClient(env=env, message_reader=MessageFiles(messages))
 
 

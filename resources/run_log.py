@@ -198,7 +198,8 @@ class RunLog:
             config = yaml.safe_load((self.home / "dagster.yaml").read_text(encoding="utf-8")) or {}
         except FileNotFoundError:
             return True
-        return not {"storage", "run_storage", "event_log_storage"} & set(config)
+        chosen = [config[key] for key in ("storage", "run_storage", "event_log_storage") if key in config]
+        return all(one.get("module") == "resources.dagster_storage" for one in chosen)
 
     @contextmanager
     def _connect_runs(self) -> Iterator[sa.Connection | None]:

@@ -77,7 +77,9 @@ class Settings(BaseSettings):
     mlflow_port: int = Field(default=5000, description="Port of the MLflow UI.")
     gateway_port: int = Field(default=8080, description="Port of the gateway.")
     sensor_interval_seconds: int = Field(
-        default=5, ge=1, description="Shortest time between two evaluations of a sensor."
+        default=5,
+        ge=1,
+        description="Shortest time between two looks at what is wanted; other sensors take multiples of it.",
     )
     omp_threads: int | None = Field(
         default=None,

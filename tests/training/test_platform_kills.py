@@ -252,11 +252,11 @@ def story(platform: Platform) -> Story:
     seen["trainer: GPU is free"] = platform.gpu_is_free()
     until(lambda: second.trains_on(seen["trainer: step"]), "the second training to go on")
 
-    daemon = platform.component("dagster._daemon")
+    daemon = platform.component("llmops_assets.local.daemon")
     seen["daemon: queued"] = first.runs()[-1].status
     daemon.kill()
     daemon.wait(DEADLINE)
-    until(lambda: platform.component("dagster._daemon"), "another daemon")
+    until(lambda: platform.component("llmops_assets.local.daemon"), "another daemon")
     for training in both:
         until(training.record, f"the end of {training.cell}")
     return Story(first, second, seen)
