@@ -21,7 +21,7 @@ from llmops_assets.training import assets as training_assets
 from llmops_assets.training import checks as training_checks
 from llmops_assets.wiring import Wiring
 from llmops_assets.with_parent import end_a_run_with_its_code_server
-from sensors import automation, datasets, deployments, drift, experiments, failures, servers, suites, trainings
+from sensors import automation, drift, experiments, failures, intents, servers, suites
 
 
 def build(settings: Settings) -> dg.Definitions:
@@ -69,15 +69,11 @@ def build(settings: Settings) -> dg.Definitions:
             }
         ),
         sensors=[
-            datasets.make(interval),
-            suites.make(interval),
-            trainings.make(interval),
-            trainings.trials(interval),
-            automation.make(interval),
-            deployments.make(interval),
-            experiments.analysis(interval),
-            experiments.promotion(interval),
-            drift.make(max(30, interval)),
+            intents.make(interval),
+            automation.make(2 * interval),
+            experiments.make(2 * interval),
+            suites.make(6 * interval),
+            drift.make(12 * interval),
             servers.model_servers,
             failures.failed_runs,
         ],

@@ -93,8 +93,8 @@ class GatewayAdmin:
             with urllib.request.urlopen(request, timeout=seconds) as response:
                 return answer_of(json.load(response), time.monotonic() - begun)
         except urllib.error.HTTPError as error:
-            told = error.read(1000).decode("utf-8", "replace")
-            raise GatewayError(f"through the gateway endpoint {endpoint!r} answers {error.code}: {told}") from error
+            reply = error.read(1000).decode("utf-8", "replace")
+            raise GatewayError(f"through the gateway endpoint {endpoint!r} answers {error.code}: {reply}") from error
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise GatewayError(f"through the gateway endpoint {endpoint!r} does not answer: {error!r}") from error
 

@@ -1,6 +1,5 @@
 """Starts, watches and stops the processes that serve models; they outlive the run that started them."""
 
-import fcntl
 import json
 import os
 import random
@@ -12,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +21,7 @@ import psutil
 
 from llmops_assets.specs.names import check_key
 from llmops_assets.specs.policy import ServingPolicy
-from resources.catalog import Backend, Catalog, Endpoint
+from resources.catalog import Backend, Busy, Catalog, Endpoint, NotFound
 from resources.environment import engine_python, passed_on
 
 Health = Literal["ok", "failing", "silent", "gone"]
@@ -32,6 +31,8 @@ _PORTS = range(20000, 32000)
 # The clock that start times are computed from may be set meanwhile.
 _SAME_START_SECONDS = 2.0
 _KILL_SECONDS = 5.0
+_LOCK_SECONDS = 4 * 3600.0
+"""As long as no rollout takes: it loads a model, waits for it, and drains another."""
 _MARK = "LLMOPS_BACKEND"
 _QUESTION = "안녕하세요"
 
@@ -62,14 +63,14 @@ class Answer:
 def answer_of(completion: dict[str, Any], seconds: float) -> Answer:
     """The answer in a chat completion of the OpenAI protocol; LookupError or TypeError when it is none."""
     choice = completion["choices"][0]
-    seen, said = completion.get("prompt_token_ids"), choice.get("token_ids")
+    prompt_ids, token_ids = completion.get("prompt_token_ids"), choice.get("token_ids")
     return Answer(
         choice["message"]["content"],
         completion["usage"]["completion_tokens"],
         seconds,
         choice.get("finish_reason"),
-        None if seen is None else tuple(seen),
-        None if said is None else tuple(said),
+        None if prompt_ids is None else tuple(prompt_ids),
+        None if token_ids is None else tuple(token_ids),
     )
 
 
@@ -122,12 +123,17 @@ class ModelServers:
 
     @contextmanager
     def exclusively(self, endpoint: str, *, wait: bool = True) -> Iterator[bool]:
-        """Hold the lock of an endpoint's servers; yields False when `wait` is off and another process holds it."""
-        self.state_dir.mkdir(parents=True, exist_ok=True)
-        with open(self.state_dir / f"{check_key(endpoint)}.lock", "w") as lock:
+        """Hold the lock of an endpoint's servers, against every machine that shares the catalog.
+
+        Yields False when `wait` is off and another process holds it; raises `Busy` when it is held for hours.
+        """
+        with ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
+                held = self.catalog.database.lock(f"endpoint {endpoint}", timeout=_LOCK_SECONDS if wait else 0.0)
+                stack.enter_context(held)
+            except Busy:
+                if wait:
+                    raise
                 yield False
                 return
             yield True
@@ -288,9 +294,9 @@ class ModelServers:
             with urllib.request.urlopen(request, timeout=timeout) as response:
                 answer = answer_of(json.load(response), time.monotonic() - begun)
         except urllib.error.HTTPError as error:
-            told = error.read(2000).decode("utf-8", "replace")
+            body = error.read(2000).decode("utf-8", "replace")
             raise ServerError(
-                f"the model server {backend.id} answered {error.code}: {told}{self._log_tail(backend)}"
+                f"the model server {backend.id} answered {error.code}: {body}{self._log_tail(backend)}"
             ) from error
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise ServerError(
@@ -393,48 +399,68 @@ class ModelServers:
         Endpoints that a deployment is working on are left alone. With `wait` off nothing waits for a model to load:
         call again to see it healthy.
         """
-        told: list[str] = []
+        done: list[str] = []
         for endpoint in self.catalog.endpoints():
             with self.exclusively(endpoint.name, wait=False) as ours:
                 if ours:
-                    told += self._reconcile(self.catalog.endpoint(endpoint.name), wait)
-        return told
+                    done += self._reconcile(endpoint.name, wait)
+        return done
 
-    def _reconcile(self, endpoint: Endpoint, wait: bool) -> list[str]:
-        told: list[str] = []
+    def _reconcile(self, name: str, wait: bool) -> list[str]:
+        try:
+            endpoint = self.catalog.endpoint(name)
+        except NotFound:
+            # Deleted since the endpoints were listed.
+            return []
+        done: list[str] = []
+        if endpoint.state == "deploying":
+            # Whoever deploys holds the lock that we hold.
+            done += self._note_cut_off(endpoint)
         routed = {route["backend_id"] for route in endpoint.routes} if endpoint.state != "deleting" else set()
         started: list[Backend] = []
         for backend in self.catalog.backends(endpoint.name):
             try:
                 if backend.id not in routed:
                     self.stop(backend.id)
-                    told.append(f"stopped {backend.id}, which {endpoint.name} does not route to")
+                    done.append(f"stopped {backend.id}, which {endpoint.name} does not route to")
                     continue
                 health = self.health(backend, timeout=10.0)
                 silent_again = health == "silent" and backend.state == "unhealthy"
                 if health in ("gone", "failing") or silent_again or self._starts_too_long(backend, health):
                     self._end(self._marked(backend.id))
                     started.append(self.start(backend))
-                    told.append(f"started {backend.id} of {endpoint.name} again: it was {health}")
+                    done.append(f"started {backend.id} of {endpoint.name} again: it was {health}")
                 elif health == "silent" and backend.state == "healthy":
                     # Perhaps only busy: it is not killed for one silence.
                     self.catalog.update_backend(backend.id, state="unhealthy")
-                    told.append(f"{backend.id} of {endpoint.name} does not answer its health page")
+                    done.append(f"{backend.id} of {endpoint.name} does not answer its health page")
                 elif health == "ok" and backend.state != "healthy":
                     self.wait_healthy(backend)
             except ServerError as error:
                 self.catalog.update_backend(backend.id, state="unhealthy")
-                told.append(f"{endpoint.name}: {error}")
+                done.append(f"{endpoint.name}: {error}")
         for backend in started if wait else []:
             try:
                 self.wait_healthy(backend)
             except ServerError as error:
                 self.catalog.update_backend(backend.id, state="unhealthy")
-                told.append(f"{endpoint.name}: {error}")
+                done.append(f"{endpoint.name}: {error}")
         if endpoint.state == "deleting" and not self.catalog.backends(endpoint.name):
             self.catalog.remove_endpoint(endpoint.name, actor="reconcile")
-            told.append(f"removed endpoint {endpoint.name}")
-        return told
+            done.append(f"removed endpoint {endpoint.name}")
+        return done
+
+    def _note_cut_off(self, endpoint: Endpoint) -> list[str]:
+        message = "its last deployment was cut off"
+        state = "pending" if endpoint.revision > endpoint.observed_revision else "live"
+        changed = self.catalog.update_endpoint(
+            endpoint.name,
+            expected_revision=endpoint.revision,
+            expected_state="deploying",
+            state=state,
+            message=f"{message}; another run is asked for" if state == "pending" else message,
+        )
+        return [f"{endpoint.name}: {message}"] if changed else []
 
     def _starts_too_long(self, backend: Backend, health: Health) -> bool:
         age = time.time() - (backend.pid_started or time.time())

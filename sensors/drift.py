@@ -1,4 +1,4 @@
-"""Looks at the traffic of each endpoint from time to time."""
+"""Has the traffic of each endpoint looked at from time to time."""
 
 import dagster as dg
 
@@ -19,14 +19,19 @@ def make(interval: int) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Every {EVERY} requests to an endpoint, its traffic is compared with the training data.",
     )
-    def endpoint_drift(context: dg.SensorEvaluationContext, catalog: dg.ResourceParam[Catalog]) -> dg.SensorResult:
-        known = set(context.instance.get_dynamic_partitions(endpoints.name))
-        requests = []
+    def endpoint_drift(
+        context: dg.SensorEvaluationContext, catalog: dg.ResourceParam[Catalog]
+    ) -> dg.SensorResult | dg.SkipReason:
+        due = {}
         for endpoint in catalog.endpoints():
-            batches = catalog.request_count(endpoint=endpoint.name) // EVERY
-            if endpoint.name in known and batches:
-                key = f"{endpoint.name}:{endpoint.created_at.timestamp()}:{batches}"
-                requests.append(run_of(key, endpoint.name, "drift_report"))
-        return dg.SensorResult(run_requests=requests)
+            if batches := catalog.request_count(endpoint=endpoint.name) // EVERY:
+                due[f"{endpoint.name}:{endpoint.created_at.timestamp()}:{batches}"] = endpoint.name
+        if not due or context.cursor == (state := "\n".join(sorted(due))):
+            return dg.SkipReason(f"no endpoint had another {EVERY} requests")
+        known = set(context.instance.get_dynamic_partitions(endpoints.name))
+        return dg.SensorResult(
+            run_requests=[run_of(key, name, "drift_report") for key, name in due.items() if name in known],
+            cursor=state,
+        )
 
     return endpoint_drift

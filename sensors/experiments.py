@@ -1,21 +1,25 @@
-"""Analyses running A/B tests, and acts on what they decide."""
+"""Has running A/B tests analysed when there is something new to look at, and at their end."""
 
 import json
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from llmops_assets.experiments.decision import Decision, action_for
 from llmops_assets.partitions import experiments
+from llmops_assets.records.experiments import AbReportRecord
+from resources import intent_runs
+from resources.attempts import FIRST_PAUSE, Ask, next_step
 from resources.catalog import Catalog, Experiment
-from resources.erasures import ModelAffected, assert_not_affected
-from sensors.runs import run_of
+from resources.records import Records
+from sensors.runs import run_for
 
 LEAST_GAP = timedelta(seconds=15)
 NOTHING = "0-0-0"
+ATTEMPTS = 3
+"""How often one look is tried; the next, at more traffic, is tried as often again."""
 
 
-def seen(experiment: Experiment, catalog: Catalog, now: datetime) -> str:
+def traffic(experiment: Experiment, catalog: Catalog, now: datetime) -> str:
     """What an analysis would look at: requests, ratings, users with a closed rating window, and whether it is over."""
     window = timedelta(hours=experiment.spec.rating_window_hours)
     counts = catalog.progress(experiment.name, first_seen_before=now - window)
@@ -28,80 +32,57 @@ def gap(age: timedelta) -> timedelta:
     return max(LEAST_GAP, age / 100)
 
 
-def analysis(interval: int) -> dg.SensorDefinition:
-    """The sensor that has running experiments analysed, evaluated every `interval` seconds at most."""
+def make(interval: int, first_pause: timedelta = FIRST_PAUSE) -> dg.SensorDefinition:
+    """The sensor, evaluated every `interval` seconds at most."""
 
     @dg.sensor(
         name="running_experiments",
         target=dg.AssetSelection.assets("ab_report"),
         minimum_interval_seconds=interval,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="A running A/B test is analysed when there are new ratings, and at its end.",
+        description="A running A/B test is analysed when there are new ratings, and at its end. An analysis that was "
+        "cancelled or died is asked for again.",
     )
-    def running_experiments(context: dg.SensorEvaluationContext, catalog: dg.ResourceParam[Catalog]) -> dg.SensorResult:
-        known = set(context.instance.get_dynamic_partitions(experiments.name))
+    def running_experiments(
+        context: dg.SensorEvaluationContext, catalog: dg.ResourceParam[Catalog], records: dg.ResourceParam[Records]
+    ) -> dg.SensorResult | dg.SkipReason:
+        running = catalog.experiments("running")
+        if not running:
+            return dg.SkipReason("no experiment is running")
         now = datetime.now(UTC)
         last: dict[str, dict] = json.loads(context.cursor) if context.cursor else {}
         looks, requests = {}, []
-        for experiment in catalog.experiments("running"):
-            name = experiment.name
-            sight, before = seen(experiment, catalog, now), last.get(name, {"at": 0.0, "seen": NOTHING})
+        for experiment in running:
+            name, before = experiment.name, last.get(experiment.name, {"at": 0.0, "traffic": NOTHING})
+            current = traffic(experiment, catalog, now)
+            due = now.timestamp() - before["at"] >= gap(now - experiment.started_at).total_seconds()
+            if current != before["traffic"] and due:
+                looks[name] = {"at": now.timestamp(), "traffic": current}
+                requests.append(run_for(_look(experiment, current), 1, name, "ab_report"))
+                continue
             looks[name] = before
-            if (
-                sight != before["seen"]
-                and now.timestamp() - before["at"] >= gap(now - experiment.started_at).total_seconds()
-            ):
-                looks[name] = {"at": now.timestamp(), "seen": sight}
-                key = f"{name}:{experiment.started_at.timestamp()}:{sight}"
-                requests.append(run_of(key, name, "ab_report"))
-        new = [request.partition_key for request in requests if request.partition_key not in known]
+            if before["traffic"] != NOTHING and not _reported(records, name, before["at"]):
+                look = _look(experiment, before["traffic"])
+                attempts = intent_runs.attempts(context.instance, [look])[look]
+                step = next_step(attempts, ATTEMPTS, now, first_pause)
+                if isinstance(step, Ask):
+                    requests.append(run_for(look, step.number, name, "ab_report"))
+        names = [request.partition_key for request in requests]
+        known = set(context.instance.get_dynamic_partitions(experiments.name)) if names else set()
         return dg.SensorResult(
             run_requests=requests,
-            dynamic_partitions_requests=[experiments.build_add_request(new)],
+            dynamic_partitions_requests=[experiments.build_add_request([name for name in names if name not in known])],
             cursor=json.dumps(looks),
         )
 
     return running_experiments
 
 
-def promotion(interval: int) -> dg.SensorDefinition:
-    """The sensor that carries out decisions, evaluated every `interval` seconds at most."""
-
-    @dg.sensor(
-        name="decided_experiments",
-        target=dg.AssetSelection.assets("deployment"),
-        minimum_interval_seconds=interval,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        description="A decided A/B test gives all traffic of its endpoint to the winner, or back to the control.",
-    )
-    def decided_experiments(context: dg.SensorEvaluationContext, catalog: dg.ResourceParam[Catalog]) -> dg.SensorResult:
-        requests = []
-        for experiment in catalog.experiments("concluded"):
-            if experiment.acted_at is not None or experiment.decision is None:
-                continue
-            endpoint = catalog.endpoint(experiment.endpoint)
-            decision = Decision(experiment.decision, experiment.reason or "", experiment.decided_at)
-            action = action_for(decision, experiment.spec, endpoint.spec)
-            if action is not None and (refusal := _affected(catalog, action.model_ref)):
-                # The decision stands, but nobody acts on it: a person has to choose another model.
-                context.log.error(refusal)
-                catalog.update_endpoint(endpoint.name, message=refusal)
-                catalog.log("promotion", "experiment.withheld", experiment.name, reason=refusal)
-                action = None
-            if action is not None:
-                key = f"{experiment.name}:{experiment.started_at.timestamp()}:{action.model_ref}"
-                config = {"ops": {"deployment": {"config": {"model_ref": action.model_ref}}}}
-                requests.append(run_of(key, endpoint.name, "deployment", config=config))
-            catalog.mark_acted(experiment.name)
-        return dg.SensorResult(run_requests=requests)
-
-    return decided_experiments
+def _look(experiment: Experiment, of: str) -> str:
+    """The name of one look, as an intent would have it."""
+    return f"look:{experiment.name}:{experiment.started_at.timestamp()}:{of}"
 
 
-def _affected(catalog: Catalog, model_ref: str) -> str | None:
-    """Why a model may get no more users, or None when it may."""
-    try:
-        assert_not_affected(catalog, ref=model_ref)
-    except ModelAffected as error:
-        return str(error)
-    return None
+def _reported(records: Records, name: str, since: float) -> bool:
+    record = records.find(AbReportRecord, name)
+    return record is not None and datetime.fromisoformat(record.figures["at"]).timestamp() >= since

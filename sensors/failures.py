@@ -8,6 +8,7 @@ from resources.catalog import Catalog
 @dg.run_failure_sensor(
     name="failed_runs",
     default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
     description="A failed run leaves a line in the audit log: its assets, its partition and the first error.",
 )
 def failed_runs(context: dg.RunFailureSensorContext, catalog: dg.ResourceParam[Catalog]) -> None:

@@ -16,7 +16,7 @@ SECONDS = 15
 def model_servers(context: dg.SensorEvaluationContext, servers: dg.ResourceParam[ModelServers]) -> dg.SkipReason:
     """Start, stop and restart model servers until they are as their endpoints want them."""
     # A process is started and not waited for: the next look sees whether it answers.
-    told = servers.reconcile(wait=False)
-    for line in told:
+    done = servers.reconcile(wait=False)
+    for line in done:
         context.log.warning(line)
-    return dg.SkipReason("; ".join(told) or "every model server is as it should be")
+    return dg.SkipReason("; ".join(done) or "every model server is as it should be")

@@ -155,7 +155,9 @@ def trained(instance):
     return cursor
 
 
-@pytest.mark.parametrize("looked_at", ["dataset", "quality_report", "clean_dataset", "splits", "training_plan", "adapter"])
+@pytest.mark.parametrize(
+    "looked_at", ["dataset", "quality_report", "clean_dataset", "splits", "training_plan", "adapter"]
+)
 def test_what_comes_out_as_it_was_makes_nothing_anew(instance, trained, looked_at):
     if looked_at in TRAINED:
         report(instance, looked_at, CELL)

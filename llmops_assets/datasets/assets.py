@@ -330,8 +330,9 @@ def splits(
     store: dg.ResourceParam[DatasetStore],
     records: dg.ResourceParam[Records],
     policy: dg.ResourceParam[Policy],
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult]:
     key = context.partition_key
+    wanted = catalog.intents.newest("ingest", key)
     how = catalog.dataset(key).split
     source = records.load(CleanRecord, key)
     rows = rows_of(store, source.manifest)
@@ -362,7 +363,7 @@ def splits(
             data_hash=data_hash,
         ),
     )
-    return dg.MaterializeResult(
+    result = dg.MaterializeResult(
         metadata={
             "dagster/row_count": traits.height,
             **{f"{name}_rows": count for name, count in counts.items()},
@@ -375,3 +376,4 @@ def splits(
         },
         data_version=dg.DataVersion(data_hash),
     )
+    yield from catalog.intents.acknowledge_after(result, [wanted], actor="splits")

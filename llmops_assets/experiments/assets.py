@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -9,12 +10,15 @@ import dagster as dg
 from llmops_assets import plots
 from llmops_assets.experiments import report
 from llmops_assets.experiments.analysis import ARMS, analyse, plan_of
-from llmops_assets.experiments.decision import Decision, decide
+from llmops_assets.experiments.decision import Decision, decide, model_for
 from llmops_assets.partitions import experiments
 from llmops_assets.records.experiments import AbReportRecord
+from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.policy import Policy
-from resources.catalog import Catalog, Experiment
+from resources.catalog import Catalog, Endpoint, Experiment, Withheld
+from resources.erasures import ModelAffected, assert_not_affected
 from resources.records import Records
+from resources.tracking import Tracking, UnknownModel
 
 
 @dg.asset(
@@ -34,6 +38,7 @@ def ab_report(
     context: dg.AssetExecutionContext,
     catalog: dg.ResourceParam[Catalog],
     records: dg.ResourceParam[Records],
+    tracking: dg.ResourceParam[Tracking],
     policy: dg.ResourceParam[Policy],
 ) -> dg.MaterializeResult:
     name = context.partition_key
@@ -53,7 +58,10 @@ def ab_report(
         treatment_has_backend=not backends or any(state != "unhealthy" for state in backends),
     )
     figures = report.figures(analysis)
-    if decision.final and not catalog.decide_experiment(name, decision.outcome, decision.reason, figures):
+    carry_out = _carrying_out(decision, experiment, catalog, tracking) if decision.final else None
+    if decision.final and not catalog.decide_experiment(
+        name, decision.outcome, decision.reason, figures, carry_out=carry_out
+    ):
         # It was decided before, by an earlier report or by hand: what is on record is what counts.
         experiment = catalog.experiment(name)
         decision = _decided(experiment) or decision
@@ -85,6 +93,23 @@ def ab_report(
     if analysis.rating is not None:
         metadata["rating difference"] = analysis.rating.difference
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(_hash(record)))
+
+
+def _carrying_out(
+    decision: Decision, experiment: Experiment, catalog: Catalog, tracking: Tracking
+) -> Callable[[Endpoint], DeploymentSpec | Withheld | None]:
+    """What the endpoint shall serve by the decision; the registry is asked here, before the decision is written."""
+    ref = model_for(decision, experiment.spec)
+    if ref is None:
+        return lambda _endpoint: None
+    try:
+        assert_not_affected(catalog, ref=ref)
+        model = tracking.model(ref)
+    except (ModelAffected, UnknownModel) as error:
+        # The decision stands, but nobody acts on it: a person has to choose another model.
+        refusal = Withheld(str(error))
+        return lambda _endpoint: refusal
+    return lambda endpoint: endpoint.spec.for_all_users(model.ref, model.family, model.job_type)
 
 
 def _decided(experiment: Experiment) -> Decision | None:

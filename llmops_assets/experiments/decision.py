@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Literal
 
 from llmops_assets.experiments.analysis import RECENT_REQUESTS, Analysis, Guardrail
-from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
 
 Outcome = Literal["continue", "promote", "rollback", "inconclusive", "invalid"]
@@ -29,19 +28,6 @@ class Decision:
     @property
     def final(self) -> bool:
         return self.outcome in FINAL
-
-
-@dataclass(frozen=True)
-class PromotionAction:
-    """What follows from a final decision: the model that shall have all traffic of the endpoint from now on.
-
-    alias: the registry alias that shall point to the model, or None where no alias moves.
-    """
-
-    endpoint: str
-    model_ref: str
-    alias: str | None
-    reason: str
 
 
 def decide(analysis: Analysis, previous: Decision | None = None, *, treatment_has_backend: bool = True) -> Decision:
@@ -89,21 +75,18 @@ def decide(analysis: Analysis, previous: Decision | None = None, *, treatment_ha
     return Decision("continue", _missing(analysis))
 
 
-def action_for(decision: Decision, experiment: ExperimentSpec, endpoint: DeploymentSpec) -> PromotionAction | None:
-    """What to do about a decision: None while the experiment goes on.
+def model_for(decision: Decision, experiment: ExperimentSpec) -> str | None:
+    """The model that shall have all traffic of the endpoint from now on; None where a decision moves nothing.
 
-    A promotion gives the treatment all traffic and, on a staging or production endpoint, the alias of that environment.
-    Every other end gives it back to the control and moves no alias. With `auto_promote: false` a promotion is only
-    told, and the endpoint keeps both models until somebody concludes the experiment by hand.
+    A promotion gives it to the treatment, every other end back to the control. While the experiment goes on nothing
+    moves, and with `auto_promote: false` a promotion is only reported: the endpoint keeps both models until somebody
+    concludes the experiment by hand.
     """
     if not decision.final:
         return None
     if decision.outcome == "promote":
-        if not experiment.auto_promote:
-            return None
-        alias = endpoint.environment if endpoint.environment in ("staging", "production") else None
-        return PromotionAction(experiment.endpoint, experiment.treatment, alias, decision.reason)
-    return PromotionAction(experiment.endpoint, experiment.control, None, decision.reason)
+        return experiment.treatment if experiment.auto_promote else None
+    return experiment.control
 
 
 def guardrail_text(guardrail: Guardrail) -> str:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from resources.catalog import Catalog, Endpoint
 from resources.dataset_store import DatasetStore
 from resources.erasures import ModelAffected, assert_not_affected
 from resources.gateway import GatewayAdmin, GatewayError
+from resources.intent_runs import tags_of
 from resources.model_server import ModelServers, ServerError
 from resources.records import Records
 from resources.tracking import Tracking, UnknownModel
@@ -64,12 +67,12 @@ def deployment(
     gateway: dg.ResourceParam[GatewayAdmin],
     policy: dg.ResourceParam[Policy],
     settings: dg.ResourceParam[Settings],
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult]:
     name = context.partition_key
     with servers.exclusively(name):
-        endpoint = _wanted(catalog, tracking, name, config.model_ref)
-        before = endpoint.routes
-        catalog.update_endpoint(name, state="deploying", message="")
+        endpoint = _wanted(context, catalog, tracking, name, config.model_ref)
+        before, wanted = endpoint.routes, catalog.intents.newest("deploy", name)
+        catalog.update_endpoint(name, expected_revision=endpoint.revision, state="deploying", message="")
         try:
             model = _admitted(tracking, endpoint.spec, policy)
             assert_not_affected(catalog, ref=model.ref, content_hash=model.content_hash)
@@ -81,53 +84,76 @@ def deployment(
                 target, plan, catalog=catalog, servers=servers, gateway=gateway, say=context.log.info
             )
         except _REASONS as error:
-            _conclude(catalog, endpoint, "failed", str(error))
+            catalog.conclude_deployment(name, endpoint.revision, state="failed", message=str(error), outcome="failed")
             raise dg.Failure(
                 f"{name} does not serve {endpoint.spec.model_ref}: {error}", allow_retries=False
             ) from error
         except BaseException as error:
-            _conclude(catalog, endpoint, "failed", f"the deployment broke off: {type(error).__name__} {error}")
+            # Nothing that it decided: the intent stays open, and another run is asked for.
+            message = f"the deployment broke off: {type(error).__name__} {error}"
+            catalog.conclude_deployment(name, endpoint.revision, state="failed", message=message, outcome=None)
             raise
-        _move_alias(tracking, endpoint.spec, outcome.routes, before)
-        _conclude(catalog, endpoint, "live", f"not stopped yet: {'; '.join(outcome.left)}" if outcome.left else "")
-    catalog.log("deployment", "endpoint.serve", name, model_ref=model.ref, revision=endpoint.revision)
-    record = DeploymentRecord(
-        endpoint=name,
-        revision=endpoint.revision,
-        phase=outcome.phase,
-        model_ref=model.ref,
-        content_hash=model.content_hash,
-        routes=outcome.routes,
-        engine=target.engine,
-        first_completion=outcome.answer.text,
-        startup_seconds=outcome.startup_seconds,
-        left=outcome.left,
-    )
-    records.save(name, record)
-    return dg.MaterializeResult(
-        metadata=_deployment_metadata(record, model, before, steps, outcome, catalog, settings),
-        data_version=dg.DataVersion(_digest([model.ref, model.content_hash, rollout.shares(outcome.routes)])),
-    )
+        # Users have the new model from here on, whatever becomes of the alias in the registry.
+        left = f"not stopped yet: {'; '.join(outcome.left)}" if outcome.left else ""
+        moves = rollout.alias_moves(endpoint.spec.environment, outcome.routes)
+        live = {"state": "live", "outcome": None}
+        pending = f"the alias {endpoint.spec.environment} of {moves} is not moved yet" if moves else ""
+        catalog.conclude_deployment(name, endpoint.revision, message="; ".join(filter(None, [pending, left])), **live)
+        fault = _move_alias(tracking, endpoint.spec.environment, moves, before) if moves else None
+        message = "; ".join(filter(None, [f"{pending}: {fault}; it is tried again" if fault else "", left]))
+        catalog.conclude_deployment(name, endpoint.revision, message=message, **live)
+        if fault:
+            context.log.warning(message)
+        record = DeploymentRecord(
+            endpoint=name,
+            revision=endpoint.revision,
+            phase=outcome.phase,
+            model_ref=model.ref,
+            content_hash=model.content_hash,
+            routes=outcome.routes,
+            engine=target.engine,
+            first_completion=outcome.answer.text,
+            startup_seconds=outcome.startup_seconds,
+            left=outcome.left,
+        )
+        records.save(name, record)
+        if outcome.routes != before:
+            catalog.log("deployment", "endpoint.serve", name, model_ref=model.ref, revision=endpoint.revision)
+        yield dg.MaterializeResult(
+            metadata=_deployment_metadata(record, model, before, steps, outcome, catalog, settings)
+            | {"alias": fault or (f"{endpoint.spec.environment}: {moves}" if moves else "stays where it was")},
+            data_version=dg.DataVersion(_digest([model.ref, model.content_hash, rollout.shares(outcome.routes)])),
+        )
+        # Dagster has the result on record by now: a run that is killed before this line is asked for again, and finds
+        # the endpoint as it shall be. While an alias is to be moved, not all is done.
+        if wanted is not None and not fault:
+            catalog.conclude_deployment(name, endpoint.revision, state="live", message=message)
 
 
-def _wanted(catalog: Catalog, tracking: Tracking, name: str, model_ref: str | None) -> Endpoint:
+def _wanted(
+    context: dg.AssetExecutionContext, catalog: Catalog, tracking: Tracking, name: str, model_ref: str | None
+) -> Endpoint:
     """The endpoint as it is wanted; with `model_ref`, after noting that this model is wanted for all users."""
     endpoint = catalog.endpoint(name)
     if endpoint.state == "deleting":
         raise dg.Failure(f"endpoint {name!r} is being deleted", allow_retries=False)
-    if model_ref is None or (model_ref == endpoint.spec.model_ref and endpoint.spec.rollout == Rollout()):
+    intent = catalog.intents.newest("deploy", name)
+    # A decision that an earlier version of the platform left open names the model alone.
+    decided = intent.detail.get("model_ref") if intent is not None and intent.is_open else None
+    ref = model_ref or decided
+    if ref is None or (ref == endpoint.spec.model_ref and endpoint.spec.rollout == Rollout()):
         return endpoint
     try:
-        model = tracking.model(model_ref)
+        model = tracking.model(ref)
     except UnknownModel as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    changes = {
-        "model_ref": model_ref,
-        "model_family": model.family,
-        "job_type": model.job_type,
-        "rollout": Rollout(),
-    }
-    return catalog.want_endpoint(endpoint.spec.model_copy(update=changes), "deployment")
+    spec = endpoint.spec.for_all_users(model.ref, model.family, model.job_type)
+    if model_ref is None:
+        return replace(endpoint, spec=spec)
+    endpoint = catalog.want_endpoint(spec, "deployment")
+    # It is carried out here: nobody needs to ask for another run.
+    context.instance.add_run_tags(context.run_id, tags_of(f"deploy:{name}:{endpoint.revision}", 1))
+    return endpoint
 
 
 def _admitted(tracking: Tracking, spec: DeploymentSpec, policy: Policy) -> RegisteredModelRecord:
@@ -146,33 +172,21 @@ def _admitted(tracking: Tracking, spec: DeploymentSpec, policy: Policy) -> Regis
     return model
 
 
-def _move_alias(
-    tracking: Tracking, spec: DeploymentSpec, routes: list[dict[str, Any]], before: list[dict[str, Any]]
-) -> None:
-    """Let the alias of the endpoint's environment point to the model that has all its users, and to no model before it.
+def _move_alias(tracking: Tracking, alias: str, ref: str, before: list[dict[str, Any]]) -> str | None:
+    """Let an alias point to the model that has all users, and to none that had them before; why it does not, or None.
 
-    While a canary runs, the alias stays where it was.
+    The registry may be away, or answer anything: users have their model all the same.
     """
-    alias, serving = spec.environment, {route["model_ref"] for route in routes}
-    if alias not in ("staging", "production") or len(serving) != 1:
-        return
-    new = tracking.version(serving.pop())
-    for ref in {route["model_ref"] for route in before} - {new.ref}:
-        old = tracking.version(ref)
-        if old.name != new.name and alias in old.aliases:
-            tracking.delete_alias(old.name, alias)
-    tracking.set_alias(new.name, alias, new.version)
-
-
-def _conclude(catalog: Catalog, endpoint: Endpoint, state: str, message: str) -> None:
-    """Note how a deployment ended; an endpoint that something newer is wanted of by now stays pending."""
-    newer = catalog.endpoint(endpoint.name).revision > endpoint.revision
-    catalog.update_endpoint(
-        endpoint.name,
-        state="pending" if newer else state,
-        message=message,
-        observed_revision=endpoint.revision,
-    )
+    try:
+        new = tracking.version(ref)
+        for other in {route["model_ref"] for route in before} - {new.ref}:
+            old = tracking.version(other)
+            if old.name != new.name and alias in old.aliases:
+                tracking.delete_alias(old.name, alias)
+        tracking.set_alias(new.name, alias, new.version)
+    except Exception as error:  # noqa: BLE001  whatever the registry's trouble is, it does not undo the switch
+        return f"{type(error).__name__} {error}".splitlines()[0]
+    return None
 
 
 def _deployment_metadata(

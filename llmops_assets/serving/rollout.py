@@ -291,6 +291,15 @@ def _stop(ids: list[str] | tuple[str, ...], servers: ModelServers) -> list[str]:
     return left
 
 
+def alias_moves(environment: str, routes: list[dict[str, Any]]) -> str | None:
+    """The model that the alias of an environment shall point to now; None where no alias moves.
+
+    While a canary runs, the alias stays where it was; a development endpoint has none.
+    """
+    serving = {route["model_ref"] for route in routes}
+    return serving.pop() if environment in ("staging", "production") and len(serving) == 1 else None
+
+
 def shares(routes: list[dict[str, Any]]) -> dict[str, float]:
     """Percent of the users by model."""
     total = math.fsum(route["weight"] for route in routes) or 1.0

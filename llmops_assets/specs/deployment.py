@@ -91,6 +91,11 @@ class DeploymentSpec(Spec):
             )
         return found
 
+    def for_all_users(self, model_ref: str, model_family: str, job_type: JobType) -> "DeploymentSpec":
+        """What is wanted when a model shall have all users of the endpoint: a rollback, or a decided experiment."""
+        changes = {"model_ref": model_ref, "model_family": model_family, "job_type": job_type, "rollout": Rollout()}
+        return self.model_copy(update=changes)
+
     @classmethod
     def complete(cls, data: dict[str, Any]) -> None:
         if data.get("endpoint") is None:

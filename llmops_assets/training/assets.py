@@ -192,13 +192,15 @@ def training_plan(
 )
 def adapter(
     context: dg.AssetExecutionContext,
+    catalog: dg.ResourceParam[Catalog],
     records: dg.ResourceParam[Records],
     tracking: dg.ResourceParam[Tracking],
     trainer: dg.ResourceParam[Trainer],
     policy: dg.ResourceParam[Policy],
     settings: dg.ResourceParam[Settings],
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult]:
     cell = context.partition_key
+    wanted = [catalog.intents.newest(kind, str(cell)) for kind in ("train", "trial")]
     plan = records.load(PlanRecord, cell)
     spec, folder = TrainJobSpec.model_validate(plan.spec), Path(plan.model_dir)
     note = folder / "mlflow-run.txt"
@@ -221,7 +223,8 @@ def adapter(
     metadata = shown(report.adapter_facts(record))
     if known is not None:
         metadata |= link("mlflow", tracking.run_url(known, settings.mlflow_url))
-    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(record.content_hash))
+    result = dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(record.content_hash))
+    yield from catalog.intents.acknowledge_after(result, wanted, actor="adapter")
 
 
 def _noted(tracking: Tracking, note: Path) -> str | None:

@@ -1,15 +1,16 @@
 """Intents: what somebody wants carried out, from the operation that wrote it to the run that acknowledges it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 
 from resources.catalog import tables as t
 from resources.catalog.database import Database, Row, Transaction, now
 
+T = TypeVar("T")
 IntentKind = Literal["ingest", "train", "trial", "deploy", "compare_suites"]
 Outcome = Literal["done", "failed", "withdrawn", "superseded"]
 
@@ -89,6 +90,16 @@ class Intents:
         with self.database.write(actor) as transaction:
             statement = _of(t.intents.update(), kind, key).where(t.intents.c.closed_at.is_(None))
             return transaction.changed(statement.values(reason=reason)) == 1
+
+    def acknowledge_after(self, result: T, wanted: Iterable[Intent | None], *, actor: str) -> Iterator[T]:
+        """Yield what a run came to, and acknowledge what was `wanted` once whoever asked for it has it on record.
+
+        Killed in between, the intent stays open, another run is asked for, and finds the work done.
+        """
+        yield result
+        for intent in wanted:
+            if intent is not None:
+                self.acknowledge(intent.kind, intent.key, intent.revision, actor=actor)
 
     def withdraw(self, kind: str, key: str, actor: str, reason: str | None = None) -> bool:
         """Close the open intent of (kind, key), whichever revision it has, as no longer wanted."""

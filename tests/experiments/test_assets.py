@@ -16,7 +16,8 @@ from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.policy import load_policy
 from resources.catalog import Catalog
 from resources.records import Records
-from tests.experiments.traffic import CONTROL, routes, spec, traffic
+from resources.tracking import Tracking
+from tests.experiments.traffic import CONTROL, TREATMENT, routes, spec, traffic
 
 NAME = "base-or-tuned"
 
@@ -27,6 +28,13 @@ class Stack:
     def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
         self.catalog = Catalog(f"sqlite:///{folder}/catalog.db")
         self.records = Records(folder / "records")
+        self.tracking = Tracking(f"sqlite:///{folder / 'mlflow.db'}")
+        for ref in (CONTROL, "desk-tuned@1", TREATMENT):
+            model = folder / ref
+            model.mkdir()
+            lineage = {"dataset": "desk@v1", "recipe": "r-1", "content_hash": ref}
+            tags = lineage | {"family": "llama", "job_type": "SFT", "state": "approved"}
+            self.tracking.register(ref.partition("@")[0], model, None, tags)
         self.instance = instance
         deployment = {
             "model_ref": CONTROL,
@@ -52,7 +60,12 @@ class Stack:
             [ab_report, no_sample_ratio_mismatch, sticky_assignment, guardrails],
             partition_key=NAME,
             instance=self.instance,
-            resources={"catalog": self.catalog, "records": self.records, "policy": load_policy()},
+            resources={
+                "catalog": self.catalog,
+                "records": self.records,
+                "tracking": self.tracking,
+                "policy": load_policy(),
+            },
         )
         return self.records.load(AbReportRecord, NAME), result
 

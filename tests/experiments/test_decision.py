@@ -7,10 +7,9 @@ import polars as pl
 import pytest
 
 from llmops_assets.experiments.analysis import Analysis, analyse
-from llmops_assets.experiments.decision import Decision, PromotionAction, action_for, decide
+from llmops_assets.experiments.decision import Decision, decide, model_for
 from llmops_assets.experiments.report import figures, ratings_plot, sequence_plot, table
 from llmops_assets.plots import MAX_BYTES, png
-from llmops_assets.specs.deployment import DeploymentSpec
 from tests.experiments.traffic import CONTROL, START, TREATMENT, plan, routes, spec, traffic
 
 LATER, OVER = START + timedelta(hours=40), START + timedelta(hours=49, minutes=1)
@@ -18,20 +17,6 @@ LATER, OVER = START + timedelta(hours=40), START + timedelta(hours=49, minutes=1
 
 def look(exposures: pl.DataFrame, feedback: pl.DataFrame, now=LATER, **changes) -> Analysis:
     return analyse(exposures, feedback, plan(**changes), {1: routes()}, now)
-
-
-def endpoint(environment: str = "production") -> DeploymentSpec:
-    return DeploymentSpec.model_validate(
-        {
-            "model_ref": CONTROL,
-            "model_family": "llama",
-            "job_type": "SFT",
-            "serve_target": "GENERATION",
-            "endpoint": "desk",
-            "environment": environment,
-            "resources": {"gpus": 0},
-        }
-    )
 
 
 def test_a_better_model_that_keeps_its_guardrails_is_promoted() -> None:
@@ -134,25 +119,19 @@ def test_a_test_that_goes_on_can_still_be_decided() -> None:
     assert decide(look(*traffic(500, levels=(3.0, 4.0))), before).outcome == "promote"
 
 
-def test_a_promotion_moves_the_endpoint_and_its_alias() -> None:
-    decision = Decision("promote", "better", LATER)
-    expected = PromotionAction("desk", TREATMENT, "production", "better")
-    assert action_for(decision, spec(), endpoint()) == expected
-    in_dev = action_for(decision, spec(), endpoint("dev"))
-    assert in_dev is not None
-    assert (in_dev.model_ref, in_dev.alias) == (TREATMENT, None)
+def test_a_promotion_gives_the_endpoint_to_the_treatment() -> None:
+    assert model_for(Decision("promote", "better", LATER), spec()) == TREATMENT
 
 
 @pytest.mark.parametrize("outcome", ["rollback", "inconclusive", "invalid"])
 def test_every_other_end_gives_the_endpoint_back_to_the_control(outcome) -> None:
-    action = action_for(Decision(outcome, "so", LATER), spec(), endpoint())
-    assert action == PromotionAction("desk", CONTROL, None, "so")
+    assert model_for(Decision(outcome, "so", LATER), spec()) == CONTROL
 
 
 def test_nothing_moves_while_the_test_goes_on_or_where_people_promote_by_hand() -> None:
-    assert action_for(Decision("continue", "too early"), spec(), endpoint()) is None
-    assert action_for(Decision("promote", "better", LATER), spec(auto_promote=False), endpoint()) is None
-    assert action_for(Decision("rollback", "harm", LATER), spec(auto_promote=False), endpoint()) is not None
+    assert model_for(Decision("continue", "too early"), spec()) is None
+    assert model_for(Decision("promote", "better", LATER), spec(auto_promote=False)) is None
+    assert model_for(Decision("rollback", "harm", LATER), spec(auto_promote=False)) == CONTROL
 
 
 @pytest.mark.parametrize("users", [0, 3, 500])

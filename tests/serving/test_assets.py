@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from resources.gateway import GatewayAdmin
 from resources.model_server import ModelServers
 from resources.records import Records
 from resources.tracking import Tracking
+from tests.sensors.killing import killed_at
 from tests.serving.conftest import RunningGateway, deployment_spec
 
 RECIPES = {"old": "desk-00000001", "new": "desk-00000002"}
@@ -71,6 +73,16 @@ class House:
         config = {"ops": {"deployment": {"config": {"model_ref": model_ref}}}} if model_ref else {}
         return defs.resolve_job_def("serve").execute_in_process(
             instance=self.instance, partition_key="desk", run_config=config, raise_on_error=raises
+        )
+
+    def deploy(self) -> None:
+        """A run of the deployment alone, without its checks."""
+        dg.materialize(
+            [dg.AssetSpec("registered_model", partitions_def=trainings), assets.deployment],
+            selection=["deployment"],
+            resources=self.resources,
+            instance=self.instance,
+            partition_key="desk",
         )
 
 
@@ -260,6 +272,54 @@ def test_an_endpoint_is_deployed_compared_and_rolled_back(house: House, models: 
     assert not found["answers_as_evaluated"].passed
     assert found["answers_as_evaluated"].description.startswith("0 of 10 prompts and answers")
     assert found["serving_answers"].passed
+
+
+def test_a_registry_that_is_away_after_the_switch_leaves_the_endpoint_live_and_the_alias_to_another_run(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    house.catalog.want_endpoint(deployment_spec(environment="production"))
+    tracking = house.resources["tracking"]
+
+    def away(*_arguments: object) -> None:
+        raise ConnectionError("the registry does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "set_alias", away)
+        result = house.run("deployment")
+    endpoint = house.catalog.endpoint("desk")
+    assert (endpoint.state, endpoint.observed_revision) == ("live", 1)
+    assert [route["model_ref"] for route in endpoint.routes] == ["desk@1"]
+    fault = "the alias production of desk@1 is not moved yet: ConnectionError the registry does not answer"
+    assert endpoint.message == f"{fault}; it is tried again"
+    assert metadata(result, "deployment")["alias"] == "ConnectionError the registry does not answer"
+    # Not all is done, so another run is asked for; it finds the users where they belong, and moves the alias.
+    assert house.catalog.intents.newest("deploy", "desk").is_open
+    result = house.run("deployment")
+    assert metadata(result, "deployment")["alias"] == "production: desk@1"
+    assert tracking.version("desk@production").version == 1
+    endpoint = house.catalog.endpoint("desk")
+    assert (endpoint.state, endpoint.message, endpoint.phase) == ("live", "", 1)
+    assert house.catalog.intents.newest("deploy", "desk").outcome == "done"
+
+
+def test_a_deployment_that_is_killed_at_any_line_is_finished_by_the_next_run(house: House):
+    house.catalog.want_endpoint(deployment_spec(environment="production"))
+    house.run("deployment")
+    (backend,) = house.catalog.backends("desk")
+    for line in count(1):
+        revision = house.catalog.want_endpoint(deployment_spec(environment="production")).revision
+        with killed_at(line, "llmops_assets/serving/assets.py") as kill:
+            house.deploy()
+        if house.catalog.intents.newest("deploy", "desk").is_open:
+            house.deploy()
+        endpoint = house.catalog.endpoint("desk")
+        assert (endpoint.state, endpoint.message, endpoint.observed_revision) == ("live", "", revision)
+        assert (endpoint.phase, house.catalog.backends("desk")) == (1, [backend])
+        closed = [a["detail"]["revision"] for a in house.catalog.audit_log() if a["action"] == "deploy.done"]
+        assert closed.count(revision) == 1
+        if not kill.hit:
+            break
+    assert line > 60
 
 
 def test_drift_is_told_against_the_training_data_of_the_served_model(house: House):
