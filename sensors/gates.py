@@ -74,5 +74,5 @@ def _info(
 ) -> dict[tuple[dg.AssetCheckKey, str | None], AssetCheckPartitionInfo]:
     if not partitions:
         return {}
-    found = instance.event_log_storage.get_asset_check_partition_info(keys, partition_keys=list(partitions))
+    found = instance.event_log_storage.get_asset_check_partition_info(list(keys), partition_keys=list(partitions))
     return {(one.check_key, one.partition_key): one for one in found}

@@ -50,7 +50,7 @@ class Work:
     failure: Callable[[], BaseException] | None = None
 
     def do(self, asset: str, partition: str) -> None:
-        if self.failure is not None:
+        if self.failure is not None and asset in LAST.values():
             raise self.failure()
         self.done.append(f"{asset} {partition}")
 
@@ -229,7 +229,8 @@ def test_a_tick_that_is_killed_at_any_line_loses_nothing_and_doubles_nothing(hou
     assert line > 90
 
 
-@pytest.mark.parametrize("want", WANTS)
+# A trial is run once: it is its study that asks for it again.
+@pytest.mark.parametrize("want", [want_dataset, want_training, want_endpoint])
 def test_a_run_that_is_killed_at_any_line_of_acknowledging_is_asked_for_again(house, want):
     for line in count(1):
         kind, key = want(house)
