@@ -1,5 +1,6 @@
 """Tells Dagster what was found: a verdict as the result of a check, facts as the metadata of a page."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -7,13 +8,23 @@ import dagster as dg
 from llmops_assets.verdict import Verdict
 
 
-def check_result(verdict: Verdict, *, warn: bool = False) -> dg.AssetCheckResult:
-    """The verdict as the result of an asset check; `warn` shows a failed one as a warning."""
+def check_result(
+    verdict: Verdict, *, warn: bool = False, rows: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
+) -> dg.AssetCheckResult:
+    """The verdict as the result of an asset check; `warn` shows a failed one as a warning.
+
+    `rows` are tables by name, such as the rows that made it fail; an empty one is left out.
+    """
+    tables = {
+        name: dg.MetadataValue.table([dg.TableRecord(row) for row in found])
+        for name, found in (rows or {}).items()
+        if found
+    }
     return dg.AssetCheckResult(
         passed=verdict.passed,
         severity=dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR,
         description=verdict.text,
-        metadata=dict(verdict.figures),
+        metadata={**verdict.figures, **tables},
     )
 
 

@@ -159,9 +159,9 @@ class ExposureLog:
             return None
 
     def _row(self, exposure: Exposure) -> dict[str, Any]:
-        told = read_answer(exposure.body, exposure.streamed)
-        # The status of a stream is sent before its first token; what fails later is told in the stream.
-        failed_later = exposure.streamed and exposure.status == 200 and told.error is not None
+        completion = read_answer(exposure.body, exposure.streamed)
+        # The status of a stream is sent before its first token; what fails later stands in the stream.
+        failed_later = exposure.streamed and exposure.status == 200 and completion.error is not None
         return {
             "request_id": exposure.request_id,
             "at": exposure.at,
@@ -174,14 +174,14 @@ class ExposureLog:
             "user": self.pseudonym(exposure.user, exposure.salt),
             "session": None if exposure.session is None else self.pseudonym(exposure.session, exposure.salt),
             "query": self._mask(exposure.query),
-            "response": None if told.text is None else self._mask(told.text),
+            "response": None if completion.text is None else self._mask(completion.text),
             "status": 502 if failed_later else exposure.status,
-            "error": exposure.error or told.error,
+            "error": exposure.error or completion.error,
             "latency_ms": exposure.latency_ms,
             "ttft_ms": exposure.ttft_ms,
-            "prompt_tokens": told.prompt_tokens,
-            "completion_tokens": told.completion_tokens,
-            "finish_reason": told.finish_reason,
+            "prompt_tokens": completion.prompt_tokens,
+            "completion_tokens": completion.completion_tokens,
+            "finish_reason": completion.finish_reason,
         }
 
     def _pseudonym(self, user: str, salt: str) -> str:
@@ -208,21 +208,21 @@ class ParsedCompletion:
 
 def read_answer(body: bytes, streamed: bool) -> ParsedCompletion:
     """Read an OpenAI chat completion, or the events of a streamed one; what cannot be read is left out."""
-    told, texts = ParsedCompletion(), []
+    completion, texts = ParsedCompletion(), []
     for part in _parts(body, streamed):
         if isinstance(part.get("error"), dict | str):
             error = part["error"]
-            told.error = error if isinstance(error, str) else str(error.get("message", error))
+            completion.error = error if isinstance(error, str) else str(error.get("message", error))
         for choice in part.get("choices") or []:
             message = choice.get("delta") or choice.get("message") or {}
             if isinstance(message.get("content"), str):
                 texts.append(message["content"])
-            told.finish_reason = choice.get("finish_reason") or told.finish_reason
+            completion.finish_reason = choice.get("finish_reason") or completion.finish_reason
         usage = part.get("usage") or {}
-        told.prompt_tokens = usage.get("prompt_tokens", told.prompt_tokens)
-        told.completion_tokens = usage.get("completion_tokens", told.completion_tokens)
-    told.text = "".join(texts) if texts else None
-    return told
+        completion.prompt_tokens = usage.get("prompt_tokens", completion.prompt_tokens)
+        completion.completion_tokens = usage.get("completion_tokens", completion.completion_tokens)
+    completion.text = "".join(texts) if texts else None
+    return completion
 
 
 def _parts(body: bytes, streamed: bool) -> Iterable[dict[str, Any]]:

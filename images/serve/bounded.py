@@ -31,9 +31,9 @@ def _bounded(manager: type, limits: Limits) -> type:
             self, model: Any, processor: Any, inputs: dict, gen_config: Any, **more: Any
         ) -> Any:
             _admit(inputs, gen_config, processor, limits)
-            said = await super().generate_non_streaming(model, processor, inputs, gen_config, **more)
-            token_ids.note(inputs["input_ids"], said[2])
-            return said
+            generated = await super().generate_non_streaming(model, processor, inputs, gen_config, **more)
+            token_ids.note(inputs["input_ids"], generated[2])
+            return generated
 
     return BoundedManager
 

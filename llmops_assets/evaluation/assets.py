@@ -11,10 +11,10 @@ from llmops_assets import plots
 from llmops_assets.automation import RUN_WHEN_READY
 from llmops_assets.evaluation import report
 from llmops_assets.evaluation.answers import Model
-from llmops_assets.evaluation.case import Baseline, Case, Identity, Rows, Worst
+from llmops_assets.evaluation.case import Baseline, Case, ErrorAnalysis, Identity, Rows
 from llmops_assets.evaluation.evaluate import evaluate, record_hash
 from llmops_assets.evaluation.gate import GateOutcome, judge_gate
-from llmops_assets.evaluation.leakage import seen_suites
+from llmops_assets.evaluation.leakage import leaked_suites
 from llmops_assets.page import link
 from llmops_assets.partitions import trainings
 from llmops_assets.records.datasets import DatasetRecord, SplitsRecord
@@ -81,18 +81,18 @@ def evaluation(
         pooling=plan.pooling,
     )
     evaluated = evaluate(case)
-    record, rows, worst = evaluated.record, evaluated.rows, evaluated.worst
+    record, rows, errors = evaluated.record, evaluated.rows, evaluated.errors
 
     gate = judge_gate(record, policy.gates[spec.job_type])
     picture = report.plot(record, gate)
-    seen = seen_suites(plan, asked, catalog, records, store)
-    record = record.model_copy(update={"report": str(folder / "report.html"), "leaked": seen})
+    leaked = leaked_suites(plan, asked, catalog, records, store)
+    record = record.model_copy(update={"report": str(folder / "report.html"), "leaked": leaked})
     _write(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), artifacts.keys)
-    _write(folder / "report.html", report.html(cell, record, gate, worst, plots.data_uri(picture)), artifacts.keys)
+    _write(folder / "report.html", report.html(cell, record, gate, errors, plots.data_uri(picture)), artifacts.keys)
     records.save(cell, record)
 
     run_id = records.load(AdapterRecord, cell).mlflow_run_id
-    metadata = _evaluation_metadata(record, gate, worst, plots.png_markdown(picture, "headline figure by category"))
+    metadata = _evaluation_metadata(record, gate, errors, plots.png_markdown(picture, "headline figure by category"))
     if run_id is not None:
         step = records.load(AdapterRecord, cell).steps
         tracking.log_metrics(run_id, [(key, value, step) for key, value in report.tracked(record)])
@@ -146,13 +146,15 @@ def _suites(records: Records, store: DatasetStore, catalog: Catalog, names: list
     return suites
 
 
-def _evaluation_metadata(record: EvaluationRecord, gate: GateOutcome, worst: Worst, picture: str) -> dict[str, Any]:
+def _evaluation_metadata(
+    record: EvaluationRecord, gate: GateOutcome, errors: ErrorAnalysis, picture: str
+) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "headline": dg.MetadataValue.md(report.headline(record, gate)),
         "plot": dg.MetadataValue.md(picture),
         "figures": dg.MetadataValue.md(report.metric_table(record)),
         "by_category": dg.MetadataValue.md(report.category_table(record)),
-        "worst": dg.MetadataValue.md(f"{worst.title}\n\n{report.worst_table(worst)}"),
+        "worst": dg.MetadataValue.md(f"{errors.title}\n\n{report.worst_table(errors)}"),
         "baseline": record.baseline,
         "items": sum(record.items.values()),
         "empty_answers": record.empty_answers,
@@ -165,11 +167,11 @@ def _evaluation_metadata(record: EvaluationRecord, gate: GateOutcome, worst: Wor
     }
     if record.differences:
         metadata["differences"] = dg.MetadataValue.md(report.differences_table(record))
-    if worst.latency:
+    if errors.latency:
         metadata["latency"] = dg.MetadataValue.md(
-            plots.png_markdown(report.latency_plot(worst.latency), "seconds a request")
+            plots.png_markdown(report.latency_plot(errors.latency), "seconds a request")
         )
-    for suite, (labels, counts) in worst.matrix.items():
+    for suite, (labels, counts) in errors.matrix.items():
         # Metadata keys are no place for a reference: `@` and `-` are not allowed in them everywhere.
         key = f"confusion_{re.sub(r'[^A-Za-z0-9]+', '_', suite)}"
         metadata[key] = dg.MetadataValue.md(report.confusion_table(labels, counts))

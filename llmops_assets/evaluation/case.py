@@ -88,7 +88,7 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class Worst:
+class ErrorAnalysis:
     """The rows that a person should read first.
 
     `confusions` are wrong answers that are right for something else; `matrix` is (labels, counts) by suite where the
@@ -106,15 +106,15 @@ class Worst:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The record, one row an item for the answers file, and the worst of them."""
+    """The record, one row an item for the answers file, and what a person should read of them."""
 
     record: EvaluationRecord
     rows: list[dict[str, Any]]
-    worst: Worst
+    errors: ErrorAnalysis
 
 
-def told(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What a worker says that its answers depend on, for the record's `settings`."""
+def worker_settings(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the answers of a worker depend on, as it reports them, for the record's `settings`."""
     return {
         **result["settings"],
         "tokens_per_second": round(result["tokens_per_second"], 1),

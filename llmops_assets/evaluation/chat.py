@@ -6,7 +6,7 @@ from typing import Any
 
 from llmops_assets.evaluation import harness
 from llmops_assets.evaluation.answers import Model, ask, choose, has_chat_template, similarity
-from llmops_assets.evaluation.case import Case, Evaluated, Rows, told
+from llmops_assets.evaluation.case import Case, Evaluated, Rows, worker_settings
 from llmops_assets.evaluation.chat_results import ChatEvaluation
 from llmops_assets.evaluation.differences import paired, versus_base
 from llmops_assets.evaluation.error_analysis import worst_answers
@@ -129,9 +129,9 @@ def _similarities(
         if not folder:
             raise ValueError(f"bertscore of {suite} needs `encoder`, the folder of a local encoder")
         encoder = Model(folder, content_hash(Path(folder)), gpus=case.tuned.gpus)
-        said = {s.item.key: s.text for s in group}
+        texts = {s.item.key: s.text for s in group}
         references = {s.item.key: s.item.references for s in group}
-        f1, result = similarity(case.worker, case.context, encoder, said, references, case.cache)
+        f1, result = similarity(case.worker, case.context, encoder, texts, references, case.cache)
         found |= f1
         settings["bertscore"] = {"encoder": folder, "encoder_hash": encoder.content_hash, **result["settings"]}
     return found
@@ -158,25 +158,25 @@ def _answers(
     options = case.spec.evaluation
     answers: list[Answer] = []
     facts: dict[str, Any] = {}
-    if generated := [item for item in items if not item.choices]:
-        said, result = ask(
+    if open_ended := [item for item in items if not item.choices]:
+        generated, result = ask(
             case.worker,
             case.context,
             model,
-            generated,
+            open_ended,
             case.cache,
             max_new_tokens=options.max_new_tokens,
             batch_size=options.batch_size,
             latency_items=latency_items,
         )
-        answers += said
-        facts = told(result) | {"batch_size": options.batch_size}
+        answers += generated
+        facts = worker_settings(result) | {"batch_size": options.batch_size}
         if latency_items:
             facts["latency"] = result.get("latency", [])
     if chosen := [item for item in items if item.choices]:
-        said, result = choose(case.worker, case.context, model, chosen, case.cache, batch_size=options.batch_size)
-        answers += said
-        choice_facts = told(result)
+        generated, result = choose(case.worker, case.context, model, chosen, case.cache, batch_size=options.batch_size)
+        answers += generated
+        choice_facts = worker_settings(result)
         seconds = facts.get("seconds", 0.0) + choice_facts.pop("seconds")
         choice_facts.pop("tokens_per_second")
         facts = {"max_new_tokens": options.max_new_tokens} | choice_facts | facts | {"seconds": seconds}

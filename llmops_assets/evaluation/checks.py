@@ -29,13 +29,11 @@ def accuracy_gate(
     record = records.load(EvaluationRecord, context.partition_key)
     plan = records.load(PlanRecord, context.partition_key)
     outcome = judge_gate(record, policy.gates[plan.spec["job_type"]])
-    metadata = {"gate": policy.gates[plan.spec["job_type"]].text}
+    figures: dict[str, float | int | str] = {"gate": policy.gates[plan.spec["job_type"]].text}
     if outcome.metric is not None:
         m = outcome.metric
-        metadata |= {"value": number(m.value), "low": number(m.low), "high": number(m.high), "n": str(m.n)}
-    return dg.AssetCheckResult(
-        passed=outcome.passed, severity=dg.AssetCheckSeverity.ERROR, description=outcome.text, metadata=metadata
-    )
+        figures |= {"value": number(m.value), "low": number(m.low), "high": number(m.high), "n": str(m.n)}
+    return check_result(Verdict(outcome.passed, outcome.text, figures))
 
 
 def _check(

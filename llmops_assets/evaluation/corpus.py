@@ -8,7 +8,7 @@ from typing import Any
 from llmops_assets.evaluation import chat
 from llmops_assets.evaluation import metrics as m
 from llmops_assets.evaluation.answers import Likelihood, measure
-from llmops_assets.evaluation.case import Case, Evaluated, Identity, Worst, told
+from llmops_assets.evaluation.case import Case, ErrorAnalysis, Evaluated, Identity, worker_settings
 from llmops_assets.evaluation.suites import TEST, Document, as_metric, documents_of
 from llmops_assets.records.evaluation import EvaluationRecord
 
@@ -64,14 +64,14 @@ def evaluate_corpus(case: Case) -> CorpusEvaluation:
     likelihoods, result = measure(case.worker, case.context, case.tuned, documents, case.cache)
     if [x.key for x in likelihoods] != [d.key for d in documents]:
         raise RuntimeError(f"{len(documents)} documents were to be scored, but {len(likelihoods)} came back")
-    return CorpusEvaluation(documents, likelihoods, {"tuned": told(result)}, result["seconds"])
+    return CorpusEvaluation(documents, likelihoods, {"tuned": worker_settings(result)}, result["seconds"])
 
 
-def least_likely(evaluation: CorpusEvaluation, most: int = WORST) -> Worst:
+def least_likely(evaluation: CorpusEvaluation, most: int = WORST) -> ErrorAnalysis:
     """The documents that the model finds least likely."""
     pairs = [(d, x) for d, x in evaluation.pairs() if x.tokens]
     pairs.sort(key=lambda pair: -pair[1].nll / pair[1].tokens)
-    return Worst(
+    return ErrorAnalysis(
         "The least likely documents",
         ("category", "perplexity", "tokens", "text"),
         [(d.category, f"{m.perplexity_of(x.nll, x.tokens):.1f}", str(x.tokens), d.text[:300]) for d, x in pairs[:most]],

@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 
-from llmops_assets.evaluation.case import Baseline, Case, Changes, Worst
+from llmops_assets.evaluation.case import Baseline, Case, Changes, ErrorAnalysis
 from llmops_assets.evaluation.chat_results import ChatEvaluation
 from llmops_assets.evaluation.suites import Scored, confusion_matrix, confusions, wrong_answers
 
 WORST = 20
 
 
-def worst_answers(case: Case, evaluation: ChatEvaluation, most: int = WORST) -> Worst:
+def worst_answers(case: Case, evaluation: ChatEvaluation, most: int = WORST) -> ErrorAnalysis:
     """Wrong answers of the headline suite, of every category, and what changed against the baselines."""
     wrong = wrong_answers(evaluation.headline, most)
     total = sum(not s.right for s in evaluation.headline)
     matrices = {suite: confusion_matrix(scored) for suite, scored in evaluation.tuned.items()}
-    return Worst(
+    return ErrorAnalysis(
         f"{len(wrong)} of {total} wrong answers" if wrong else "No wrong answer",
         ("category", "question", "expected", "answered", "why"),
         [(s.item.category, s.item.question, s.item.references[0], s.text, s.state) for s in wrong],

@@ -39,14 +39,14 @@ def figures_of(
 
 
 def _estimate(name: MetricName, scored: Sequence[Scored], similarity: Mapping[str, float] | None) -> Estimate | None:
-    said = [s.text for s in scored]
+    answers = [s.text for s in scored]
     references = [s.item.references for s in scored]
     if name == "bleu":
-        return texts.bleu(said, references)
+        return texts.bleu(answers, references)
     if name == "chrf":
-        return texts.chrf(said, references)
+        return texts.chrf(answers, references)
     if name == "entity_f1":
-        return texts.entity_f1(said, [group[0] for group in references])
+        return texts.entity_f1(answers, [group[0] for group in references])
     if name == "bertscore":
         return texts.mean([similarity.get(s.item.key, 0.0) for s in scored]) if similarity is not None else None
-    return texts.rouge(said, references, name)
+    return texts.rouge(answers, references, name)

@@ -43,9 +43,9 @@ def judge_gate(record: EvaluationRecord, gate: Gate) -> GateOutcome:
             "Evaluate the model on that suite, or change the gate in the policy.",
         )
     passed = gate.passes(metric.value, metric.n, low=metric.low, high=metric.high)
-    told = f"{gate.metric} of suite {gate.suite} is {interval(metric)}; the gate is {gate.text}."
+    finding = f"{gate.metric} of suite {gate.suite} is {interval(metric)}; the gate is {gate.text}."
     if passed:
-        return GateOutcome(True, metric, bound, told, _caution(metric, gate))
+        return GateOutcome(True, metric, bound, finding, _caution(metric, gate))
     if metric.n < gate.n_at_least:
         advice = (
             f"{metric.n} items are too few to decide on: register a version with more rows or a larger test share, "
@@ -61,7 +61,7 @@ def judge_gate(record: EvaluationRecord, gate: Gate) -> GateOutcome:
             "The model is not registered. Train longer, on more text, or with a larger model, then train again; the "
             "run itself did not fail."
         )
-    return GateOutcome(False, metric, bound, told, advice)
+    return GateOutcome(False, metric, bound, finding, advice)
 
 
 def _caution(metric: Metric, gate: Gate) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from llmops_assets.evaluation.answers import Model, Worker, kept, keys_of
-from llmops_assets.evaluation.case import Case, told
+from llmops_assets.evaluation.case import Case, worker_settings
 from llmops_assets.evaluation.formats import FormatError
 from llmops_assets.evaluation.suites import NO_CATEGORY, Answer, Item, Scored
 from llmops_assets.records.jobs import HarnessJob
@@ -97,13 +97,13 @@ def run(case: Case, model: Model, suite: str, spec: HarnessSpec) -> tuple[dict[s
     by_position = {int(row["id"]): row for row in found}
     scored = []
     for position, row in enumerate(rows):
-        said = by_position.get(position)
-        prompt = said["prompt"] if said else ""
-        item = Item(row["row_id"], suite, NO_CATEGORY, ({"role": "user", "content": prompt},), (_target(said),))
-        answer = Answer(item.key, said["answer"], 0, "harness") if said else None
-        scored.append(Scored(item, answer, bool(said) and said["score"] == 1.0))
-    return told(result), scored
+        answered = by_position.get(position)
+        prompt = answered["prompt"] if answered else ""
+        item = Item(row["row_id"], suite, NO_CATEGORY, ({"role": "user", "content": prompt},), (_target(answered),))
+        answer = Answer(item.key, answered["answer"], 0, "harness") if answered else None
+        scored.append(Scored(item, answer, bool(answered) and answered["score"] == 1.0))
+    return worker_settings(result), scored
 
 
-def _target(said: Mapping[str, Any] | None) -> str:
-    return str(said["target"]) if said else ""
+def _target(result: Mapping[str, Any] | None) -> str:
+    return str(result["target"]) if result else ""

@@ -65,8 +65,8 @@ def _last_number(text: str) -> float | None:
 
 
 def _same_number(answer: str, reference: str) -> bool:
-    said = _last_number(answer)
-    return said is not None and said == _last_number(reference)
+    number = _last_number(answer)
+    return number is not None and number == _last_number(reference)
 
 
 _RULES: dict[str, Callable[[str, str], bool]] = {

@@ -28,7 +28,7 @@ def trained_on(plan: PlanRecord, records: Records) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def seen_suites(
+def leaked_suites(
     plan: PlanRecord, suites: Sequence[str], catalog: Catalog, records: Records, store: DatasetStore
 ) -> dict[str, float]:
     """The largest share of each suite's items that stands in the training rows of one version; none where it is 0."""

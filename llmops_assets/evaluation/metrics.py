@@ -81,13 +81,13 @@ def macro_f1(expected: Sequence[str], predicted: Sequence[str], *, seed: int = 0
         raise ValueError(f"{len(expected)} expected and {len(predicted)} predicted labels: need as many, and some")
     labels = {label: number for number, label in enumerate(sorted(set(expected)))}
     truth = np.array([labels[e] for e in expected])
-    said = np.array([labels.get(p, len(labels)) for p in predicted])
-    right = truth == said
+    answered = np.array([labels.get(p, len(labels)) for p in predicted])
+    right = truth == answered
 
     def statistic(index: np.ndarray) -> float:
         size = len(labels) + 1
         support = np.bincount(truth[index], minlength=size)[:-1]
-        claimed = np.bincount(said[index], minlength=size)[:-1]
+        claimed = np.bincount(answered[index], minlength=size)[:-1]
         hits = np.bincount(truth[index][right[index]], minlength=size)[:-1]
         present = support > 0
         return float(np.mean(2 * hits[present] / (support + claimed)[present]))

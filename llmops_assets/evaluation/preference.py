@@ -17,7 +17,7 @@ import polars as pl
 from llmops_assets.evaluation import chat
 from llmops_assets.evaluation import metrics as m
 from llmops_assets.evaluation.answers import Model, ask, kept
-from llmops_assets.evaluation.case import Case, Evaluated, Worst, told
+from llmops_assets.evaluation.case import Case, ErrorAnalysis, Evaluated, worker_settings
 from llmops_assets.evaluation.differences import paired, versus_base
 from llmops_assets.evaluation.suites import NO_CATEGORY, TEST, Answer, Item, as_metric
 from llmops_assets.records.evaluation import Difference, EvaluationRecord, Metric
@@ -129,7 +129,7 @@ def with_suites(case: Case, evaluated: Evaluated) -> Evaluated:
             "settings": {**also.settings, **record.settings},
         }
     )
-    return Evaluated(record, [*evaluated.rows, *chat.chat_rows(asked)], evaluated.worst)
+    return Evaluated(record, [*evaluated.rows, *chat.chat_rows(asked)], evaluated.errors)
 
 
 def _measured_by(case: Case) -> str:
@@ -149,7 +149,7 @@ def _implicit(case: Case, pairs: Sequence[Pair], settings: dict[str, Any]) -> Pa
     alone: dict[str, list[bool]] = {}
     for name, model in {"tuned": case.tuned, "base": case.base.model}.items():
         rows, result = _ask_pairs(case, model, pairs, "likelihood")
-        settings[name] = told(result) | {"model_hash": model.content_hash}
+        settings[name] = worker_settings(result) | {"model_hash": model.content_hash}
         likelihood[name] = Scores([r["chosen"] for r in rows], [r["rejected"] for r in rows])
         alone[name] = [
             r["chosen"] / max(1, r["chosen_tokens"]) > r["rejected"] / max(1, r["rejected_tokens"]) for r in rows
@@ -171,23 +171,23 @@ def _rewarded(case: Case, pairs: Sequence[Pair], settings: dict[str, Any]) -> Pa
     if judge is None:
         raise ValueError("the reward model of this training is gone: materialise `adapter` again")
     rows, result = _ask_pairs(case, judge, pairs, "reward")
-    settings["reward"] = told(result) | {"model_hash": judge.content_hash}
+    settings["reward"] = worker_settings(result) | {"model_hash": judge.content_hash}
     scores = Scores([r["chosen"] for r in rows], [r["rejected"] for r in rows])
     answers_file = _rows(pairs, scores)
     figures, differences = [as_metric(_mean(scores.margins()), TEST, "preference_margin")], []
     for baseline in case.baselines:
-        said = {}
+        by_model = {}
         for name, model in (("tuned", case.tuned), (baseline.name, baseline.model)):
-            said[name], result = _answers(case, model, pairs)
-            settings[name] = told(result) | {"model_hash": model.content_hash}
-        wins = _duel(case, judge, pairs, said["tuned"], said[baseline.name])
+            by_model[name], result = _answers(case, model, pairs)
+            settings[name] = worker_settings(result) | {"model_hash": model.content_hash}
+        wins = _duel(case, judge, pairs, by_model["tuned"], by_model[baseline.name])
         better, worse = [w > 0 for w in wins], [w < 0 for w in wins]
         half = [0.5 * (1 + a - b) for a, b in zip(better, worse, strict=True)]
         if baseline.name == "base":
             figures.append(as_metric(_mean(half), TEST, WIN_RATE))
-            for row, mine, other, won in zip(answers_file, said["tuned"], said["base"], wins, strict=True):
+            for row, mine, other, won in zip(answers_file, by_model["tuned"], by_model["base"], wins, strict=True):
                 row |= {"got": mine.text, "base_got": other.text, "win": won > 0}
-        changed = sum(a.text != b.text for a, b in zip(said["tuned"], said[baseline.name], strict=True))
+        changed = sum(a.text != b.text for a, b in zip(by_model["tuned"], by_model[baseline.name], strict=True))
         differences.append(paired(TEST, baseline.name, baseline.model.content_hash, better, worse, changed=changed))
     return scores, figures, differences, answers_file
 
@@ -195,7 +195,7 @@ def _rewarded(case: Case, pairs: Sequence[Pair], settings: dict[str, Any]) -> Pa
 def _answers(case: Case, model: Model, pairs: Sequence[Pair]) -> tuple[list[Answer], dict[str, Any]]:
     items = [Item(p.id, TEST, p.category, p.prompt, ("",)) for p in pairs]
     options = case.spec.evaluation
-    said, result = ask(
+    answers, result = ask(
         case.worker,
         case.context,
         model,
@@ -204,7 +204,7 @@ def _answers(case: Case, model: Model, pairs: Sequence[Pair]) -> tuple[list[Answ
         max_new_tokens=options.max_new_tokens,
         batch_size=options.batch_size,
     )
-    by_key = {answer.key: answer for answer in said}
+    by_key = {answer.key: answer for answer in answers}
     return [by_key[item.key] for item in items], result
 
 
@@ -269,10 +269,10 @@ def _rows(pairs: Sequence[Pair], scores: Scores) -> list[dict[str, Any]]:
     ]
 
 
-def _worst(pairs: Sequence[Pair], scores: Scores, most: int = WORST) -> Worst:
+def _worst(pairs: Sequence[Pair], scores: Scores, most: int = WORST) -> ErrorAnalysis:
     """The pairs that are preferred the other way round, the surest first."""
     wrong = sorted((x for x in zip(scores.margins(), pairs, strict=True) if x[0] <= 0), key=lambda x: x[0])
-    return Worst(
+    return ErrorAnalysis(
         f"{min(most, len(wrong))} of {len(wrong)} pairs preferred the other way round" if wrong else "None wrong",
         ("category", "prompt", "preferred", "rejected", "margin"),
         [

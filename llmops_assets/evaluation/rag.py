@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from llmops_assets.evaluation import chat
-from llmops_assets.evaluation.case import Case, Evaluated, told
+from llmops_assets.evaluation.case import Case, Evaluated, worker_settings
 from llmops_assets.evaluation.error_analysis import worst_answers
 from llmops_assets.evaluation.retrieval import (
     DEPTH,
@@ -39,11 +39,11 @@ def evaluate(case: Case) -> Evaluated:
     trained = replace(case.tuned, path=str(Path(case.tuned.path) / "retriever"))
     found, result = search(case, trained, queries, passages, top_k=depth)
     figures: list[Metric] = retrieval_metrics(found, RETRIEVAL, "tuned", (1, rag.passages, DEPTH))
-    settings = {"retriever": told(result)}
+    settings = {"retriever": worker_settings(result)}
     if (untrained := case.others.get("retriever")) is not None:
         before, result = search(case, untrained, queries, passages, top_k=depth)
         figures += retrieval_metrics(before, RETRIEVAL, "base", (1, rag.passages, DEPTH))
-        settings["base_retriever"] = told(result)
+        settings["base_retriever"] = worker_settings(result)
     nearest = {hit.query.text: [passages[key] for key in hit.nearest] for hit in found}
     given = {
         TEST: _conversations(case, frame, nearest),

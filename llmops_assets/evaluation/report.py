@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmops_assets import plots
-from llmops_assets.evaluation.case import Worst
+from llmops_assets.evaluation.case import ErrorAnalysis
 from llmops_assets.evaluation.gate import GateOutcome, interval
 from llmops_assets.records.evaluation import EvaluationRecord, Metric
 
@@ -28,11 +28,11 @@ def headline(record: EvaluationRecord, gate: GateOutcome) -> str:
             base = record.metric(metric.suite, metric.name, "base")
             against = f"; the base {interval(base)}" if base else ""
             lines.append(f"{metric.name} of {metric.suite}: **{interval(metric)}**{against}")
-    return "\n\n".join([*lines, *seen_lines(record)])
+    return "\n\n".join([*lines, *leakage_lines(record)])
 
 
-def seen_lines(record: EvaluationRecord) -> list[str]:
-    """What must be said of each suite that the model was trained on."""
+def leakage_lines(record: EvaluationRecord) -> list[str]:
+    """What a reader must know of each suite that the model was trained on."""
     return [
         f"⚠ {share:.1%} of the items of {suite} stand in training rows: what it scores there says little"
         for suite, share in record.leaked.items()
@@ -107,7 +107,7 @@ def differences_table(record: EvaluationRecord) -> str:
     return table(columns, rows)
 
 
-def worst_table(worst: Worst) -> str:
+def worst_table(worst: ErrorAnalysis) -> str:
     """The answers that were furthest from right."""
     return table(worst.columns, [tuple(_short(cell) for cell in row) for row in worst.rows])
 
@@ -164,7 +164,7 @@ def latency_plot(seconds: Sequence[float]) -> "Figure":
     return plots.histogram(seconds, "Latency of one request at a time", "seconds", bins=min(20, max(5, len(seconds))))
 
 
-def html(title: str, record: EvaluationRecord, gate: GateOutcome, worst: Worst, picture: str) -> str:
+def html(title: str, record: EvaluationRecord, gate: GateOutcome, worst: ErrorAnalysis, picture: str) -> str:
     """The whole report as one HTML file that loads nothing; `picture` is a data URI."""
     from jinja2 import Environment, StrictUndefined
 
@@ -186,7 +186,7 @@ def html(title: str, record: EvaluationRecord, gate: GateOutcome, worst: Worst, 
         worst=worst.rows,
         worst_title=worst.title,
         worst_columns=worst.columns,
-        seen=seen_lines(record),
+        leaked=leakage_lines(record),
     )
 
 

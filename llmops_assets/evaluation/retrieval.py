@@ -12,7 +12,7 @@ import polars as pl
 
 from llmops_assets.evaluation import metrics as m
 from llmops_assets.evaluation.answers import Model, kept
-from llmops_assets.evaluation.case import Case, Evaluated, Worst, told
+from llmops_assets.evaluation.case import Case, ErrorAnalysis, Evaluated, worker_settings
 from llmops_assets.evaluation.differences import paired, versus_base
 from llmops_assets.evaluation.suites import NO_CATEGORY, TEST, as_metric
 from llmops_assets.records.evaluation import Difference, EvaluationRecord, Metric
@@ -149,7 +149,7 @@ def evaluate(case: Case) -> Evaluated:
     settings, seconds = {}, 0.0
     for name, model in {"tuned": case.tuned, **{baseline.name: baseline.model for baseline in case.baselines}}.items():
         found[name], result = search(case, model, queries, passages)
-        settings[name] = told(result) | {"model_hash": model.content_hash}
+        settings[name] = worker_settings(result) | {"model_hash": model.content_hash}
         seconds += result["seconds"]
     figures = [metric for name, hits in found.items() for metric in retrieval_metrics(hits, TEST, name)]
     groups: dict[str, list[Found]] = defaultdict(list)
@@ -216,11 +216,11 @@ def rows_of(found: Sequence[Found], passages: Mapping[str, str], suite: str) -> 
     ]
 
 
-def worst_of(found: Sequence[Found], passages: Mapping[str, str], most: int = WORST) -> Worst:
+def worst_of(found: Sequence[Found], passages: Mapping[str, str], most: int = WORST) -> ErrorAnalysis:
     """The queries whose passage stands farthest behind."""
     missed = sorted((hit for hit in found if hit.ranks[0] > 1), key=lambda hit: -hit.ranks[0])
     title = f"{min(most, len(missed))} of {len(missed)} queries whose passage is not the nearest"
-    return Worst(
+    return ErrorAnalysis(
         title if missed else "Every passage is the nearest to its query",
         ("category", "query", "its passage", "rank", "the nearest"),
         [

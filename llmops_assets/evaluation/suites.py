@@ -307,8 +307,8 @@ def confusions(scored: Sequence[Scored], most: int = 15) -> list[tuple[str, str,
     labels = {s.item.references[0] for s in scored}
     counts: dict[tuple[str, str], int] = defaultdict(int)
     for s in scored:
-        said = normalise(s.text)
-        if not s.right and said in labels:
-            counts[s.item.references[0], said] += 1
+        answered = normalise(s.text)
+        if not s.right and answered in labels:
+            counts[s.item.references[0], answered] += 1
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    return [(expected, said, count) for (expected, said), count in ordered[:most]]
+    return [(expected, answered, count) for (expected, answered), count in ordered[:most]]

@@ -274,15 +274,15 @@ def _versus_production(
 ) -> dict[str, dg.MetadataValue]:
     """Tables and a plot against the version that is in production, where there is another one and its answers are."""
     try:
-        sides = [
+        compared = [
             compared_model_of(tracking.model(f"{record.name}@production"), records),
             compared_model_of(record, records),
         ]
     except (UnknownModel, FileNotFoundError):
         return {}
-    if sides[0].ref == sides[1].ref:
+    if compared[0].ref == compared[1].ref:
         return {}
-    found = compare(*sides)
+    found = compare(*compared)
     return {
         "versus_production": dg.MetadataValue.md(compare_report.markdown(found)),
         "versus_production_plot": dg.MetadataValue.md(plots.png_markdown(compare_report.plot(found), "both models")),

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from llmops_assets.evaluation.gate import GateOutcome
-from llmops_assets.evaluation.report import category_table, metric_table, seen_lines, versus_base_table
+from llmops_assets.evaluation.report import category_table, leakage_lines, metric_table, versus_base_table
 from llmops_assets.evaluation.suites import TEST
 from llmops_assets.records.datasets import CleanRecord
 from llmops_assets.records.evaluation import EvaluationRecord
@@ -123,8 +123,8 @@ def _body(facts: CardFacts) -> str:
 
 
 def _usage(facts: CardFacts) -> list[str]:
-    told = card_jobs.usage(facts.spec, facts.merged.path)
-    return ["## Use", told] if told else []
+    usage = card_jobs.usage(facts.spec, facts.merged.path)
+    return ["## Use", usage] if usage else []
 
 
 def _cleaning(clean: CleanRecord | None) -> str:
@@ -163,13 +163,13 @@ def _watermark(facts: CardFacts) -> str:
 def limits(facts: CardFacts) -> list[str]:
     """What the figures do not say, derived from the evaluation itself."""
     evaluation = facts.evaluation
-    told = [card_jobs.limits(facts.spec)]
+    lines = [card_jobs.limits(facts.spec)]
     headline = evaluation.metric(TEST, "accuracy")
     for metric in evaluation.metrics:
         if metric.model == "tuned" and metric.name == "accuracy" and metric.suite != TEST and headline is not None:
             gap = headline.value - metric.value
             if gap > 0.1:
-                told.append(
+                lines.append(
                     f"On suite `{metric.suite}` it is right in {metric.value:.3f} of {metric.n} items, "
                     f"{gap:.3f} less than on its test split."
                 )
@@ -179,8 +179,8 @@ def limits(facts: CardFacts) -> list[str]:
         if m.name == "accuracy" and facts.gate.bound is not None and m.value < facts.gate.bound
     ]
     if weak:
-        told.append(f"Categories below the gate: {', '.join(weak)}.")
-    told += [f"{line}." for line in seen_lines(evaluation)]
+        lines.append(f"Categories below the gate: {', '.join(weak)}.")
+    lines += [f"{line}." for line in leakage_lines(evaluation)]
     asked = sum(evaluation.items.values())
     for count, what in (
         (evaluation.empty_answers, "were empty"),
@@ -188,12 +188,12 @@ def limits(facts: CardFacts) -> list[str]:
         (evaluation.refusals, "declined to answer"),
     ):
         if count:
-            told.append(f"{count} of {asked} answers {what}.")
-    told.append(
+            lines.append(f"{count} of {asked} answers {what}.")
+    lines.append(
         "It knows nothing that is not in its training data, and says wrong things with the same confidence as right "
         "ones. Personal data was masked by patterns and rules, which miss some."
     )
-    return told
+    return lines
 
 
 def _license_text(facts: CardFacts) -> str:

@@ -11,6 +11,7 @@ from llmops_assets.registry.transition import parity_key
 from llmops_assets.serving.parity_probe import holds, measure_parity
 from llmops_assets.specs.policy import Policy
 from llmops_assets.training.erased_rows import learned_nothing_erased
+from llmops_assets.verdict import Verdict
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
 from resources.model_server import ModelServers, ServerError
@@ -44,15 +45,10 @@ def served_as_evaluated(
             else measure_parity(model, records, store, servers, items=wanted, gpus=min(1, gpus))
         )
     except ServerError as error:
-        return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.ERROR, description=str(error))
+        return check_result(Verdict(False, str(error)))
     records.save(parity_key(model), parity)
-    table = [dg.TableRecord(one) for one in parity.differences]
-    return dg.AssetCheckResult(
-        passed=parity.passed,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=parity.explanation,
-        metadata={"items": parity.items} | ({"differing": dg.MetadataValue.table(table)} if table else {}),
-    )
+    verdict = Verdict(parity.passed, parity.explanation, {"items": parity.items})
+    return check_result(verdict, rows={"differing": parity.differences})
 
 
 @dg.asset_check(
@@ -76,9 +72,5 @@ def no_erased_rows(context: dg.AssetCheckExecutionContext, catalog: dg.ResourceP
 def little_lost(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
     made = records.load(QuantizedModelRecord, context.partition_key).models
     failed = [one for one in made if not one.passed]
-    return dg.AssetCheckResult(
-        passed=not failed,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=" ".join(one.explanation for one in failed or made),
-        metadata={f"{one.scheme} {one.figure}": one.difference for one in made},
-    )
+    text = " ".join(one.explanation for one in failed or made)
+    return check_result(Verdict(not failed, text, {f"{one.scheme} {one.figure}": one.difference for one in made}))

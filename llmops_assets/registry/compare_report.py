@@ -26,10 +26,10 @@ def headline(found: Comparison) -> str:
     lines = []
     for one in found.suites:
         low, high = one.difference.low, one.difference.high
-        told = f"{one.difference.value:+.3f} (95 % interval {low:+.3f} to {high:+.3f})"
+        gap = f"{one.difference.value:+.3f} (95 % interval {low:+.3f} to {high:+.3f})"
         verdict = "beyond chance" if one.p < 0.05 else "may be chance"
         lines.append(
-            f"{one.suite}: accuracy of {found.second} less that of {found.first} is {told} on the same {one.items} "
+            f"{one.suite}: accuracy of {found.second} less that of {found.first} is {gap} on the same {one.items} "
             f"items; right only with {found.second} {one.only_second}, only with {found.first} {one.only_first} "
             f"(exact McNemar test, p = {one.p:.2g}: {verdict})"
         )
@@ -38,17 +38,17 @@ def headline(found: Comparison) -> str:
 
 def tables(found: Comparison, most: int = 20) -> list[Table]:
     """Everything that differs, as (title, columns, rows)."""
-    sides = (found.first, found.second)
+    names = (found.first, found.second)
     shown = found.answers[:most]
     result: list[Table] = [
         (
             "Figures, each with its 95 % interval",
-            ("suite", "metric", *sides),
+            ("suite", "metric", *names),
             [(*_name(a, b), _figure(a), _figure(b)) for a, b in found.metrics],
         ),
         (
             f"Answers that differ ({len(shown)} of {len(found.answers)})",
-            ("suite", "question", "expected", *sides),
+            ("suite", "question", "expected", *names),
             [
                 (
                     row["suite"],
@@ -60,8 +60,8 @@ def tables(found: Comparison, most: int = 20) -> list[Table]:
                 for row in shown
             ],
         ),
-        ("Settings that differ", ("setting", *sides), _plain(found.parameters)),
-        ("Data that differs", ("fact", *sides), _plain(found.data)),
+        ("Settings that differ", ("setting", *names), _plain(found.parameters)),
+        ("Data that differs", ("fact", *names), _plain(found.data)),
     ]
     return [one for one in result if one[2]]
 

@@ -91,7 +91,7 @@ def versus(suite: str, compressed: Sequence[Mapping], original: Sequence[Mapping
 def judge(scheme: str, gate: Gate, lost: Estimate, top1: float, kl: float, policy: Compression) -> Verdict:
     """Whether the policy allows what was lost; the asset's registration and its check ask the same question here."""
     figures = {"difference": lost.value, "top1": top1, "kl": kl}
-    told = (
+    measured = (
         f"{scheme}: {gate.metric} {lost.value:+.3f} against the original"
         + (f" (95 % interval {lost.low:+.3f} to {lost.high:+.3f}, n = {lost.n})" if lost.low is not None else "")
         + f", the same likeliest token in {top1:.3f} of positions, KL {kl:.3g} nats a token"
@@ -103,8 +103,8 @@ def judge(scheme: str, gate: Gate, lost: Estimate, top1: float, kl: float, polic
         faults.append(f"it agrees with the original in fewer than {policy.min_top1} of positions")
     if faults:
         advice = "Take a scheme with more bits, calibrate on more rows, or change registry.compression in the policy."
-        return Verdict(False, f"{told}. {' and '.join(faults).capitalize()}. {advice}", figures)
-    return Verdict(True, f"{told}.", figures)
+        return Verdict(False, f"{measured}. {' and '.join(faults).capitalize()}. {advice}", figures)
+    return Verdict(True, f"{measured}.", figures)
 
 
 def metrics_of(record: EvaluationRecord) -> list[Metric]:

@@ -8,9 +8,10 @@ from llmops_assets.records.serving import DeploymentRecord, DriftRecord
 from llmops_assets.records.training import MergedModelRecord
 from llmops_assets.serving.assets import deployment, drift_report
 from llmops_assets.serving.erased_rows import served_affected
-from llmops_assets.serving.parity import OF_THE_PROMPT, Difference, differences, template_hash, told
+from llmops_assets.serving.parity import OF_THE_PROMPT, Difference, differences, summary, template_hash
 from llmops_assets.serving.parity_probe import items_of
 from llmops_assets.specs.names import training_key
+from llmops_assets.verdict import Verdict
 from resources.catalog import Catalog
 from resources.catalog.erasures import affected
 from resources.dataset_store import DatasetStore
@@ -54,13 +55,9 @@ def serving_answers(
         faults.append(str(error))
     if not endpoint.routes:
         faults.append("the endpoint routes to nothing: materialise `deployment`")
-    return dg.AssetCheckResult(
-        passed=not faults,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description="; ".join(faults)
-        or f"{len(seconds)} model servers answer; through the gateway: {through or 'it does not run'}",
-        metadata={f"{id} (s)": value for id, value in seconds.items()},
-    )
+    answered = f"{len(seconds)} model servers answer; through the gateway: {through or 'it does not run'}"
+    figures = {f"{id} (s)": value for id, value in seconds.items()}
+    return check_result(Verdict(not faults, "; ".join(faults) or answered, figures))
 
 
 @dg.asset_check(
@@ -86,12 +83,8 @@ def template_parity(
                 f"{backend.model_ref} is served with chat template {served}, but was trained with "
                 f"{merged.chat_template_hash}: materialise `merged_model` of {model.dataset}|{model.recipe} again"
             )
-    return dg.AssetCheckResult(
-        passed=not faults,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description="; ".join(faults) or f"{len(hashes)} models are served with the template of their training",
-        metadata=hashes,
-    )
+    text = "; ".join(faults) or f"{len(hashes)} models are served with the template of their training"
+    return check_result(Verdict(not faults, text, hashes))
 
 
 @dg.asset_check(
@@ -134,19 +127,15 @@ def answers_as_evaluated(
             # Only a gateway that does not run answers nothing.
             probes = [gateway.ask(endpoint.name, m, **limit) for m in sample.conversations[: 2 if alone else 0]]
         except (ServerError, GatewayError) as error:
-            return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.ERROR, description=str(error))
+            return check_result(Verdict(False, str(error)))
         pairs = [*zip(sample.rows, served, strict=True), *zip(sample.rows, probes, strict=False)]
         pairs = [(row, answer) for row, answer in pairs if answer is not None]
         found += differences([row for row, _ in pairs], [answer for _, answer in pairs])
         asked += len(pairs)
         engines.add((backend.engine, backend.runtime.get("device")))
     sure = engines <= {("transformers", "cpu")} or any(d.kind in OF_THE_PROMPT for d in found)
-    return dg.AssetCheckResult(
-        passed=not found,
-        severity=dg.AssetCheckSeverity.ERROR if sure else dg.AssetCheckSeverity.WARN,
-        description="; ".join([told(asked, found), *notes]),
-        metadata={"differing": dg.MetadataValue.table([dg.TableRecord(vars(d)) for d in found])} if found else {},
-    )
+    verdict = Verdict(not found, "; ".join([summary(asked, found), *notes]), {"asked": asked})
+    return check_result(verdict, warn=not sure, rows={"differing": [vars(d) for d in found]})
 
 
 @dg.asset_check(
@@ -158,13 +147,10 @@ def nothing_left_running(
     context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]
 ) -> dg.AssetCheckResult:
     left = records.load(DeploymentRecord, context.partition_key).left
-    return dg.AssetCheckResult(
-        passed=not left,
-        severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(left) + ": it is stopped again when the platform next looks after its model servers"
-        if left
-        else "every model server that is not routed to was stopped",
-    )
+    if not left:
+        return check_result(Verdict(True, "every model server that is not routed to was stopped"), warn=True)
+    text = f"{'; '.join(left)}: it is stopped again when the platform next looks after its model servers"
+    return check_result(Verdict(False, text), warn=True)
 
 
 @dg.asset_check(
@@ -189,7 +175,9 @@ def like_training_data(
     context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]
 ) -> dg.AssetCheckResult:
     record = records.load(DriftRecord, context.partition_key)
-    told = f"{record.requests} requests against {record.reference_rows} training rows"
+    text = f"{record.requests} requests against {record.reference_rows} training rows"
     if record.drifted:
-        told = f"drifted: {', '.join(record.drifted)}; {told}. Look at the newest questions and add such data"
-    return dg.AssetCheckResult(passed=not record.drifted, severity=dg.AssetCheckSeverity.WARN, description=told)
+        text = f"drifted: {', '.join(record.drifted)}; {text}. Look at the newest questions and add such data"
+    figures: dict[str, float | int | str] = {"requests": record.requests}
+    figures |= {f"PSI of {name}": feature["psi"] for name, feature in record.features.items()}
+    return check_result(Verdict(not record.drifted, text, figures), warn=True)

@@ -49,7 +49,7 @@ class Served(Protocol):
 
 @dataclass(frozen=True)
 class Difference:
-    """A question that the server treats otherwise than the evaluation did: how, and the two sides of it."""
+    """A question that the server treats otherwise than the evaluation did: how, and what either had."""
 
     question: str
     kind: Kind
@@ -62,13 +62,15 @@ def difference(row: Mapping[str, Any], served: Served) -> Difference | None:
 
     Token ids decide where both sides have them; text, less normal form and surrounding white space, where not.
     """
-    question, seen, said = row["prompt"], row.get("prompt_ids"), row.get("token_ids")
-    if seen and served.prompt_ids is not None and tuple(seen) != served.prompt_ids:
-        return Difference(question, _prompt_kind(seen, served.prompt_ids), *_around(seen, served.prompt_ids))
-    if not said or served.token_ids is None:
+    question, prompt_ids, token_ids = row["prompt"], row.get("prompt_ids"), row.get("token_ids")
+    if prompt_ids and served.prompt_ids is not None and tuple(prompt_ids) != served.prompt_ids:
+        return Difference(
+            question, _prompt_kind(prompt_ids, served.prompt_ids), *_around(prompt_ids, served.prompt_ids)
+        )
+    if not token_ids or served.token_ids is None:
         same = _plain(row["got"]) == _plain(served.text)
         return None if same else Difference(question, "answer", row["got"], served.text)
-    evaluated, got = tuple(said), served.token_ids
+    evaluated, got = tuple(token_ids), served.token_ids
     # Some engines leave the token that ended an answer out.
     if got == evaluated or (got == evaluated[:-1] and row["finish_reason"] == served.finish_reason == "stop"):
         return None
@@ -81,7 +83,7 @@ def differences(rows: Sequence[Mapping[str, Any]], served: Sequence[Served]) -> 
     return [one for one in found if one is not None]
 
 
-def told(asked: int, found: Sequence[Difference]) -> str:
+def summary(asked: int, found: Sequence[Difference]) -> str:
     """What a comparison came to, and what to do about each kind of difference."""
     if not found:
         return f"{asked} of {asked} prompts and answers are those of the evaluation"

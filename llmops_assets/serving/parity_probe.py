@@ -8,7 +8,7 @@ from typing import Any
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.registry import ParityRecord, QuantizedModelRecord, RegisteredModelRecord
-from llmops_assets.serving.parity import OF_THE_PROMPT, answers_to_repeat, differences, told
+from llmops_assets.serving.parity import OF_THE_PROMPT, answers_to_repeat, differences, summary
 from llmops_assets.specs.names import training_key
 from resources.dataset_store import DatasetStore
 from resources.model_server import ModelServers
@@ -80,7 +80,7 @@ def measure_parity(
         engine=engine,
         items=len(sample.rows),
         differences=[vars(one) for one in found],
-        explanation=told(len(sample.rows), found) if sample.rows else sample.note,
+        explanation=summary(len(sample.rows), found) if sample.rows else sample.note,
         # Another engine or device may round otherwise; what a prompt is made of is rounded by none.
         passed=not (found if exact else [one for one in found if one.kind in OF_THE_PROMPT]),
         at=datetime.now(UTC),

@@ -59,8 +59,8 @@ def drift_plot(features: Sequence[Feature]) -> "Figure":
     fig, axes = plots.figure(width=8.4, height=2.8, columns=len(features))
     for ax, f in zip(np.atleast_1d(axes), features, strict=True):
         bins = np.histogram_bin_edges(np.concatenate([f.reference, f.traffic]), bins=25)
-        sides = (("training", f.reference, plots.PALETTE[0]), ("traffic", f.traffic, plots.PALETTE[1]))
-        for label, values, color in sides:
+        samples = (("training", f.reference, plots.PALETTE[0]), ("traffic", f.traffic, plots.PALETTE[1]))
+        for label, values, color in samples:
             shares = np.full(len(values), 1 / len(values))
             ax.hist(values, bins=bins, weights=shares, alpha=0.6, label=label, color=color)
         ax.set_title(f"{f.name}{' (drifted)' if f.drifted else ''}")

@@ -92,7 +92,7 @@ def test_a_worse_model_is_withheld_with_the_answers_that_changed(worse: Evaluate
     found = regression(worse.record, POLICY.regression)
     assert not found.passed and "Worse than tiny@3" in found.text and "McNemar's p" in found.text
     assert regression(worse.record, Regression(withhold=False)).passed
-    change = next(c for c in worse.worst.changes if (c.suite, c.against) == ("test", "production"))
+    change = next(c for c in worse.errors.changes if (c.suite, c.against) == ("test", "production"))
     assert change.worse > 10 and change.rows[0][0] == "now wrong" and len(change.rows) <= 20
     assert change.rows[0][3] == change.rows[0][4] != change.rows[0][5], "expected, and what production says"
     assert any(verdict.text == found.text for verdict in withholding(worse.record, POLICY, 0.01))
@@ -146,8 +146,8 @@ def test_latency_is_measured_one_request_at_a_time(better: Evaluated) -> None:
 
 def test_the_report_shows_confusion_changes_and_latency(worse: Evaluated) -> None:
     gate = judge_gate(worse.record, Gate(metric="accuracy", at_least=0.9, n_at_least=20))
-    page = report.html("desk@v1|tiny", worse.record, gate, worse.worst, "data:image/png;base64,")
-    labels, counts = worse.worst.matrix[GENERAL]
+    page = report.html("desk@v1|tiny", worse.record, gate, worse.errors, "data:image/png;base64,")
+    labels, counts = worse.errors.matrix[GENERAL]
     assert f"Confusion on {GENERAL}" in page and all(label in page for label in labels)
     assert sum(map(sum, counts)) == 40 and "became wrong" in page and "histogram of seconds" in page
     assert "<script" not in page and "http" not in page

@@ -9,7 +9,7 @@ import pytest
 
 from images.ask import generate
 from llmops_assets.records.jobs import GenerateJob
-from llmops_assets.serving.parity import Difference, difference, differences, told
+from llmops_assets.serving.parity import Difference, difference, differences, summary
 from resources.catalog import Catalog
 from resources.model_server import Answer, ModelServers
 from tests.serving.conftest import CHATML, catalog, models, servers  # noqa: F401  fixtures
@@ -88,7 +88,7 @@ def test_a_server_with_another_template_bos_or_stop_token_is_caught(
     assert {one.kind for one in found} <= {kind}
     if kind != "stop":
         assert len(found) == len(QUESTIONS)
-    assert kind in told(len(QUESTIONS), found)
+    assert kind in summary(len(QUESTIONS), found)
 
 
 ROW = {"prompt": "q", "got": "a b", "prompt_ids": [1, 5, 6, 7], "token_ids": [8, 9, 2], "finish_reason": "stop"}
