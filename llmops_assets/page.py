@@ -7,16 +7,19 @@ import dagster as dg
 
 from llmops_assets.verdict import Verdict
 
+CELL = 80
+"""Characters of a table's cell on a page: four such columns fit beside each other."""
+
 
 def check_result(
     verdict: Verdict, *, warn: bool = False, rows: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
 ) -> dg.AssetCheckResult:
     """The verdict as the result of an asset check; `warn` shows a failed one as a warning.
 
-    `rows` are tables by name, such as the rows that made it fail; an empty one is left out.
+    `rows` are tables by name, such as the rows that made it fail, with long cells cut; an empty one is left out.
     """
     tables = {
-        name: dg.MetadataValue.table([dg.TableRecord(row) for row in found])
+        name: dg.MetadataValue.table([dg.TableRecord({k: _cut(v) for k, v in row.items()}) for row in found])
         for name, found in (rows or {}).items()
         if found
     }
@@ -28,13 +31,17 @@ def check_result(
     )
 
 
-def link(name: str, address: str) -> dict[str, dg.MetadataValue]:
-    """A link to a page of another program of this installation, and its path there.
+def _cut(cell: Any) -> Any:
+    return f"{cell[: CELL - 1]}…" if isinstance(cell, str) and len(cell) > CELL else cell
 
-    A page keeps what it was given, and an installation may listen on another port later: then the path is still right.
+
+def link(label: str, address: str) -> dg.MetadataValue:
+    """A link to a page of another program of this installation, with the host that it was made for.
+
+    A page keeps what it was given: where that program listens elsewhere by now, the host says so at a glance. The
+    address itself is not shown: Dagster makes the whole page as wide as its longest word, and cuts off what is beyond.
     """
-    below = address.split("//", 1)[-1].partition("/")[2]
-    return {name: dg.MetadataValue.url(address), f"{name}_path": dg.MetadataValue.text(f"/{below}")}
+    return dg.MetadataValue.md(f"[{label}]({address}) at {address.split('//', 1)[-1].partition('/')[0]}")
 
 
 def shown(facts: dict[str, Any]) -> dict[str, Any]:

@@ -97,11 +97,11 @@ def evaluation(
         step = records.load(AdapterRecord, cell).steps
         tracking.log_metrics(run_id, [(key, value, step) for key, value in report.tracked(record)])
         tracking.log_artifact(run_id, folder / "report.html", "evaluation")
-        metadata |= link("mlflow_run", tracking.run_url(run_id, settings.mlflow_url))
+        metadata["mlflow_run"] = link("open the run", tracking.run_url(run_id, settings.mlflow_url))
         if not artifacts.keys:
             # A sealed report is one for `llmops`, and no page of a web server.
             address = tracking.artifact_url(run_id, "evaluation/report.html", settings.mlflow_url)
-            metadata |= link("open_report", address)
+            metadata["open_report"] = link("open the report", address)
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(record_hash(record, rows)))
 
 

@@ -184,7 +184,7 @@ def registered_model(
             "figure": interval(gate.metric) if gate.metric else "",
             **headline_figures(result, gate),
             "path": dg.MetadataValue.path(merged.path),
-            **link("registry", f"{settings.mlflow_url}/#/models/{name}/versions/{version}"),
+            "registry": link(record.ref, f"{settings.mlflow_url}/#/models/{name}/versions/{version}"),
             "model_card": dg.MetadataValue.md(text.split("---\n", 2)[2]),
             "card_file": dg.MetadataValue.path(str(card)),
             **against,

@@ -227,7 +227,7 @@ def _deployment_metadata(
         "steps": dg.MetadataValue.md("\n".join(f"1. {step}" for step in steps)),
         "not stopped yet": "; ".join(outcome.left) or "nothing",
         "address": f"{settings.gateway_url}/v1, model {record.endpoint}",
-        **link("registry", card),
+        "registry": link(model.ref, card),
         "model files": dg.MetadataValue.path(model.path),
     }
 

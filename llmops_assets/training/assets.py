@@ -222,7 +222,7 @@ def adapter(
     records.save(cell, record)
     metadata = shown(report.adapter_facts(record))
     if known is not None:
-        metadata |= link("mlflow", tracking.run_url(known, settings.mlflow_url))
+        metadata["mlflow"] = link("open the run", tracking.run_url(known, settings.mlflow_url))
     result = dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(record.content_hash))
     yield from catalog.intents.acknowledge_after(result, wanted, actor="adapter")
 
