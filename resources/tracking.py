@@ -223,8 +223,8 @@ class Tracking:
             # ended the body matters more than a store that cannot be told of it.
             try:
                 self.end_run(opened.id(), "FAILED" if isinstance(error, Exception) else "KILLED")
-            except Exception as not_told:  # noqa: BLE001  whatever the store's trouble is, the body's own error is raised
-                print(f"MLflow was not told that this run ended: {not_told}", file=sys.stderr)
+            except Exception as failure:  # noqa: BLE001  whatever the store's trouble is, the body's own error is raised
+                print(f"MLflow was not told that this run ended: {failure}", file=sys.stderr)
             raise
         self.end_run(opened.id(), "FINISHED")
 

@@ -213,23 +213,33 @@ def read_answer(body: bytes, streamed: bool) -> ParsedCompletion:
         if isinstance(part.get("error"), dict | str):
             error = part["error"]
             completion.error = error if isinstance(error, str) else str(error.get("message", error))
-        for choice in part.get("choices") or []:
-            message = choice.get("delta") or choice.get("message") or {}
-            if isinstance(message.get("content"), str):
-                texts.append(message["content"])
-            completion.finish_reason = choice.get("finish_reason") or completion.finish_reason
-        usage = part.get("usage") or {}
-        completion.prompt_tokens = usage.get("prompt_tokens", completion.prompt_tokens)
-        completion.completion_tokens = usage.get("completion_tokens", completion.completion_tokens)
+        for choice in _dicts(part.get("choices")):
+            for message in _dicts([choice.get("delta"), choice.get("message")]):
+                if isinstance(message.get("content"), str):
+                    texts.append(message["content"])
+            if isinstance(choice.get("finish_reason"), str):
+                completion.finish_reason = choice["finish_reason"]
+        for usage in _dicts([part.get("usage")]):
+            completion.prompt_tokens = _count(usage.get("prompt_tokens"), completion.prompt_tokens)
+            completion.completion_tokens = _count(usage.get("completion_tokens"), completion.completion_tokens)
     completion.text = "".join(texts) if texts else None
     return completion
+
+
+def _dicts(values: Any) -> list[dict[str, Any]]:
+    """The objects in a list; of anything else none: a model server may write what it likes."""
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
+
+
+def _count(value: Any, known: int | None) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else known
 
 
 def _parts(body: bytes, streamed: bool) -> Iterable[dict[str, Any]]:
     for piece in _DATA.findall(body) if streamed else [body]:
         try:
             part = msgspec.json.decode(piece)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             continue
         if isinstance(part, dict):
             yield part

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from images.gateway.exposures import read_answer
+from images.gateway.exposures import ParsedCompletion, read_answer
 from images.gateway.routes import RouteTable
 from llmops_assets.experiments.assignment import assign
 from llmops_assets.specs.experiment import ExperimentSpec
@@ -655,4 +655,12 @@ def test_an_answer_is_read_from_its_bytes():
     told = read_answer(body, streamed=True)
     assert (told.text, told.finish_reason, told.prompt_tokens, told.error) == ("a", "length", 4, None)
     assert read_answer(b"", streamed=False).text is None
+    # Whatever a model server writes, its exposure is not lost.
+    for strange in (
+        b'{"choices": 5, "usage": []}',
+        b'{"choices": [null, "x", {"message": "hi", "finish_reason": 3}], "usage": {"prompt_tokens": "many"}}',
+        b'{"choices": {"message": {"content": "hi"}}}',
+        b"[" * 10_000,
+    ):
+        assert read_answer(strange, streamed=False) == ParsedCompletion(None)
     assert read_answer(b'data: {"error": {"message": "no"}}\n\n', streamed=True).error == "no"
