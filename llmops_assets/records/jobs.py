@@ -5,9 +5,9 @@ kind is refused on either side, by field.
 """
 
 import json
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmops_assets.specs.base import dotted
 from llmops_assets.specs.jobs import Pooling
@@ -244,7 +244,7 @@ AnyJob = (
     | RetrieveJob
     | PreferJob
 )
-JOBS: dict[str, type[Job]] = {kind.model_fields["task"].default: kind for kind in get_args(AnyJob)}
+JOBS: dict[str, type[AnyJob]] = {kind.model_fields["task"].default: kind for kind in get_args(AnyJob)}
 """The job of each task."""
 
 
@@ -274,7 +274,7 @@ def read_job(text: str | bytes) -> AnyJob:
     if task not in JOBS:
         raise JobError(f"unknown task {task!r}: there are {', '.join(JOBS)}")
     try:
-        return TypeAdapter(Annotated[AnyJob, Field(discriminator="task")]).validate_python(data)
+        return JOBS[task].model_validate(data)
     except ValidationError as error:
-        faults = [f"{dotted(item['loc'][1:])}: {item['msg']}" for item in error.errors(include_url=False)]
+        faults = [f"{dotted(item['loc'])}: {item['msg']}" for item in error.errors(include_url=False)]
         raise JobError(f"the job {task} cannot be done as it is written: {'; '.join(faults)}") from error
