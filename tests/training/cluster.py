@@ -57,8 +57,8 @@ def _status(pod: dict[str, Any], process: subprocess.Popen) -> dict[str, Any]:
     code = process.poll()
     state = {"running": {}} if code is None else {"terminated": {"exitCode": code}}
     container = pod["spec"]["containers"][0]
-    told = {"name": container["name"], "image": container["image"], "imageID": "", "restartCount": 0}
-    return {"containerStatuses": [told | {"ready": code is None, "state": state}]}
+    status = {"name": container["name"], "image": container["image"], "imageID": "", "restartCount": 0}
+    return {"containerStatuses": [status | {"ready": code is None, "state": state}]}
 
 
 @contextmanager

@@ -108,17 +108,17 @@ def test_a_training_is_stopped_and_goes_on_in_containers_and_makes_the_weights_o
     plan = house.records.load(PlanRecord, cell)
     folder = Path(plan.model_dir)
     tracking: Tracking = house.resources["tracking"]
-    seen: dict[str, Any] = {}
+    observed: dict[str, Any] = {}
 
     def stop_when_all_has_arrived() -> None:
         try:
             (container,) = until("a container", lambda: of_job(client, folder / "work" / "train.json"))
-            seen["container"] = container.attrs
+            observed["container"] = container.attrs
             until("the worker's log", lambda: "step 1/" in logged(house))
             note = until("an MLflow run", (folder / "mlflow-run.txt").exists) and folder / "mlflow-run.txt"
             until("live metrics", lambda: tracking.run_metrics(note.read_text()).get("loss"))
             container.reload()
-            seen["status"] = container.status
+            observed["status"] = container.status
         finally:
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -128,19 +128,19 @@ def test_a_training_is_stopped_and_goes_on_in_containers_and_makes_the_weights_o
         house.run(cell, "adapter")
     watch.join()
     assert not isinstance(caught.value, Exception)
-    assert seen["status"] == "running", "log and metrics came while it trained"
-    told = json.loads((folder / "work" / "train.error").read_text())["message"]
-    assert "SIGTERM" in told and "its checkpoint is saved" in told
+    assert observed["status"] == "running", "log and metrics came while it trained"
+    message = json.loads((folder / "work" / "train.error").read_text())["message"]
+    assert "SIGTERM" in message and "its checkpoint is saved" in message
     assert tracking.run_status((folder / "mlflow-run.txt").read_text()) == "KILLED"
     step, _path, _warnings = folders.last_checkpoint(folder / "checkpoints")
     assert step and step < STEPS
     assert client.containers.list(all=True) == [], "a container that was stopped is gone"
 
-    shown = json.dumps(seen["container"])
+    shown = json.dumps(observed["container"])
     assert "hush" not in shown and KEY not in shown
-    assert f"LLMOPS_ENCRYPTION_KEY_FILE={KEY_FILE}" in seen["container"]["Config"]["Env"]
-    assert seen["container"]["HostConfig"]["NetworkMode"] == "none"
-    readable = {mount["Destination"]: mount["RW"] for mount in seen["container"]["Mounts"]}
+    assert f"LLMOPS_ENCRYPTION_KEY_FILE={KEY_FILE}" in observed["container"]["Config"]["Env"]
+    assert observed["container"]["HostConfig"]["NetworkMode"] == "none"
+    readable = {mount["Destination"]: mount["RW"] for mount in observed["container"]["Mounts"]}
     root = house.resources["settings"].root
     assert readable[plan.base.path] is False and readable[str(root / "artifacts")] is True
     # Not the catalog, not the keys' folder, not the code: that is in the image.
@@ -169,11 +169,11 @@ from llmops_assets.records.jobs import read_job
 from resources.containers import Docker, Mount
 from resources.encryption import Keyring
 from resources.trainer import Trainer
-told = json.loads(sys.argv[1])
-docker = Docker(None, image_of=lambda job: told["image"], mounts=[Mount(*m) for m in told["mounts"]],
-                patience=told["patience"])
-Trainer(locks=told["locks"], threads=1, keys=Keyring.parse(told["key"]), launcher=docker).run(
-    None, read_job(json.dumps(told["job"])), work_dir=told["work"])
+given = json.loads(sys.argv[1])
+docker = Docker(None, image_of=lambda job: given["image"], mounts=[Mount(*m) for m in given["mounts"]],
+                patience=given["patience"])
+Trainer(locks=given["locks"], threads=1, keys=Keyring.parse(given["key"]), launcher=docker).run(
+    None, read_job(json.dumps(given["job"])), work_dir=given["work"])
 """
 
 
@@ -188,13 +188,13 @@ def test_a_container_whose_step_was_killed_ends_by_itself_and_the_next_attempt_s
     mounts = [Mount.same(tmp_path), Mount.same(Path(plan.model_dir)), *host_python()]
 
     def killed_while_it_trains(patience: float) -> None:
-        told = {
+        given = {
             **{"image": IMAGE, "mounts": [list(m.__dict__.values()) for m in mounts], "patience": patience},
             **{"locks": str(tmp_path / "locks"), "key": KEY, "job": job, "work": str(work)},
         }
         (work / "train.metrics").unlink(missing_ok=True)
         with open(tmp_path / "step.log", "a") as log:
-            step = subprocess.Popen([sys.executable, "-c", STEP, json.dumps(told)], stdout=log, stderr=log)
+            step = subprocess.Popen([sys.executable, "-c", STEP, json.dumps(given)], stdout=log, stderr=log)
         until("live metrics", lambda: step.poll() is not None or (work / "train.metrics").exists())
         assert step.poll() is None, (tmp_path / "step.log").read_text()
         step.kill()

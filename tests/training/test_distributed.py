@@ -46,10 +46,10 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 
 def test_an_adapter_trained_in_shards_is_that_of_one_process(desk: Desk, tiny_base: Path, tmp_path: Path):
-    said: list[str] = []
+    lines: list[str] = []
     alone = run_here(job_of(desk, tmp_path / "one", tiny_base, "lora", 1), tmp_path / "one")
-    shared = run_here(job_of(desk, tmp_path / "two", tiny_base, "lora", 2), tmp_path / "two", said.append)
-    assert any("2 processes share this training (fsdp)" in line for line in said)
+    shared = run_here(job_of(desk, tmp_path / "two", tiny_base, "lora", 2), tmp_path / "two", lines.append)
+    assert any("2 processes share this training (fsdp)" in line for line in lines)
     assert_same(*(weights_of(tmp_path / name, "adapter_model.safetensors") for name in ("one", "two")))
     for figure in ("first_loss", "last_loss", "weight_change"):
         assert shared[figure] == pytest.approx(alone[figure], rel=1e-3), figure
@@ -106,12 +106,12 @@ def test_one_node_needs_no_address():
 def test_several_nodes_meet_at_the_first():
     environ = {distributed.RENDEZVOUS: "node-a:29500", distributed.NODE_RANK: "1"}
     line = distributed.command("/models/key/work/ranks.json", gpus=8, nodes=2, environ=environ)
-    told = dict(zip(line[3:-3:2], line[4:-3:2], strict=False))
-    assert told["--nnodes"] == "2"
-    assert told["--node_rank"] == "1"
-    assert told["--rdzv_endpoint"] == "node-a:29500"
+    options = dict(zip(line[3:-3:2], line[4:-3:2], strict=False))
+    assert options["--nnodes"] == "2"
+    assert options["--node_rank"] == "1"
+    assert options["--rdzv_endpoint"] == "node-a:29500"
     # Trainings that meet at the same address do not mix.
-    assert told["--rdzv_id"] == "key"
+    assert options["--rdzv_id"] == "key"
 
 
 def test_several_nodes_without_an_address_are_told_what_is_missing():
@@ -136,9 +136,9 @@ def on_gpus(gpus: int, sharding: str | None = None) -> TrainJob:
     ],
 )
 def test_each_way_to_share_is_told_to_the_trainer(sharding: str | None, expected: dict[str, Any]):
-    told = distributed.arguments(on_gpus(2, sharding))
-    assert {name: told[name] for name in expected} == expected
-    assert ("fsdp" in told) == (sharding in (None, "fsdp"))
+    arguments = distributed.arguments(on_gpus(2, sharding))
+    assert {name: arguments[name] for name in expected} == expected
+    assert ("fsdp" in arguments) == (sharding in (None, "fsdp"))
 
 
 def test_one_process_is_told_nothing():

@@ -79,7 +79,7 @@ def effect(tiny_base: Path) -> Any:
 
     model = AutoModelForCausalLM.from_pretrained(tiny_base)
 
-    def told(**hyperparams: Any) -> str:
+    def effect_of(**hyperparams: Any) -> str:
         values = {"max_steps": None, "warmup_steps": None, **hyperparams}
         spec = TrainJobSpec.from_recipe(sft_spec("hf:x", **values), "desk@v1")
         job = TrainJob(
@@ -94,7 +94,7 @@ def effect(tiny_base: Path) -> Any:
         arguments = sft.sft_arguments(spec, job, 100, evaluated=True)
         return repr((arguments, weights.lora(spec, model).to_dict(), spec.hyperparams.early_stopping))
 
-    return told
+    return effect_of
 
 
 @pytest.mark.parametrize("name", sorted(set(Hyperparams.model_fields) - OF_THE_PLAN))

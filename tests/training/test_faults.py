@@ -49,7 +49,7 @@ def worker() -> Callable[..., multiprocessing.Process]:
     return start
 
 
-def told(folder: Path) -> dict[str, str]:
+def error_of(folder: Path) -> dict[str, str]:
     return json.loads((folder / "work" / "train.error").read_text())
 
 
@@ -82,10 +82,10 @@ def test_a_full_disk_loses_nothing_and_says_what_is_needed(
     process = worker(job, tmp_path, {resource.RLIMIT_FSIZE: largest - 1})
     process.join(300)
     assert process.exitcode == 1
-    error = told(tmp_path)
+    error = error_of(tmp_path)
     assert error["type"] == "DiskFull"
-    for said in ("a checkpoint takes about", "are free", "the checkpoint of step 18 is whole"):
-        assert said in error["message"]
+    for words in ("a checkpoint takes about", "are free", "the checkpoint of step 18 is whole"):
+        assert words in error["message"]
     assert [step for step, _ in folders.checkpoints(tmp_path / "checkpoints")] == [18], "the half-written one is gone"
     facts = run_here(job, tmp_path)
     assert facts["resumed_from"] == 18
@@ -107,10 +107,10 @@ def test_a_training_that_needs_more_memory_than_there_is_says_what_the_plan_reck
     process = worker({**job["train"], "memory": memory}, tmp_path, {resource.RLIMIT_DATA: 1800 << 20})
     process.join(300)
     assert process.exitcode == 1
-    error = told(tmp_path)
+    error = error_of(tmp_path)
     assert error["type"] == "OutOfMemory"
-    for said in ("reckoned with 9.00 GiB of the 4.00 GiB", "batch_size: 8", "alloc"):
-        assert said in error["message"]
+    for words in ("reckoned with 9.00 GiB of the 4.00 GiB", "batch_size: 8", "alloc"):
+        assert words in error["message"]
     assert not (tmp_path / "adapter").exists()
 
 
@@ -186,8 +186,12 @@ def test_inputs_that_changed_after_they_were_planned_are_refused(
         (base / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
     else:
         shutil.rmtree(base)
-    said = {"rows": "train.parquet is not what was written", "base": "was changed after", "gone": "base model is gone"}
-    with pytest.raises(faults.InputsChanged, match=said[what]):
+    reasons = {
+        "rows": "train.parquet is not what was written",
+        "base": "was changed after",
+        "gone": "base model is gone",
+    }
+    with pytest.raises(faults.InputsChanged, match=reasons[what]):
         run_here(job, tmp_path)
     assert not (tmp_path / "adapter").exists()
 

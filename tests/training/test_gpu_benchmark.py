@@ -12,8 +12,8 @@ def test_without_a_gpu_it_says_so_and_measures_nothing(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert gpu.main([]) == gpu.NO_GPU == 5
-    said = capsys.readouterr()
-    assert "no GPU was found" in said.err and said.out == ""
+    output = capsys.readouterr()
+    assert "no GPU was found" in output.err and output.out == ""
 
 
 def test_a_line_has_ours_the_estimate_and_plain_trl(capsys: pytest.CaptureFixture[str]) -> None:

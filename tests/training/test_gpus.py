@@ -40,15 +40,15 @@ def test_without_a_visible_gpu_there_is_the_cpu(environ: dict[str, str]) -> None
 
 
 def test_two_leases_never_share_a_gpu_and_a_third_has_to_wait(tmp_path: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     with lease(GPUS, tmp_path) as one, lease(GPUS, tmp_path) as other:
         assert {one[0].id, other[0].id} == {"GPU-aaaa", "GPU-bbbb"}
         with (
             pytest.raises(NoFreeGpu, match="came free"),
-            lease(GPUS, tmp_path, timeout=0.2, poll=0.02, waiting=said.append),
+            lease(GPUS, tmp_path, timeout=0.2, poll=0.02, waiting=messages.append),
         ):
             pass
-    assert len(said) == 1
+    assert len(messages) == 1
     with lease(GPUS, tmp_path, count=2) as both:
         assert len(both) == 2
 

@@ -22,14 +22,14 @@ DISTRIBUTION = {
 
 def reached() -> set[str]:
     todo = [f"images.{of}.{path.stem}" for of in ("train", "ask") for path in (ROOT / "images" / of).glob("*.py")]
-    seen: set[str] = set()
+    reached_so_far: set[str] = set()
     while todo:
         module = todo.pop()
-        if module not in seen:
-            seen.add(module)
+        if module not in reached_so_far:
+            reached_so_far.add(module)
             if module.split(".")[0] in OURS:
                 todo += imports_of(module)
-    return seen
+    return reached_so_far
 
 
 def names_of(lines: list[str]) -> dict[str, str]:

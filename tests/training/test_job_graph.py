@@ -145,8 +145,8 @@ def test_a_policy_is_judged_by_its_reward_model_and_duels_with_its_base(house: H
     record, plan = house.records.load(EvaluationRecord, aligned), house.records.load(PlanRecord, aligned)
     assert record.metric("test", "preference_accuracy").value > 0.8
     assert record.metric("test", "win_rate").n == SIZES["test"]
-    told = record.versus_base["test"]
-    assert told["only_tuned"] + told["only_base"] + told["both"] + told["neither"] == SIZES["test"]
+    paired = record.versus_base["test"]
+    assert paired["only_tuned"] + paired["only_base"] + paired["both"] + paired["neither"] == SIZES["test"]
     assert plan.steps == 3 and plan.figures["pairs"] == SIZES["train"]
     registered = house.records.load(RegisteredModelRecord, aligned)
     assert registered.job_type == "RLHF"

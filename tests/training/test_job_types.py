@@ -19,7 +19,7 @@ SIZES = {"train": 48, "validation": 12, "test": 24}
 FAMILIES = ("llama", "mistral", "gemma", "qwen", "bert")
 
 
-class Shop:
+class Bench:
     """The desk's rows for every job type, and a tiny base of every family."""
 
     def __init__(self, desk: Desk, root: Path, tokenizer: Path) -> None:
@@ -66,8 +66,8 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def shop(desk: Desk, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    return Shop(desk, tmp_path_factory.mktemp("bases"), tiny_base)
+def bench(desk: Desk, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(desk, tmp_path_factory.mktemp("bases"), tiny_base)
 
 
 DPO = {"algorithm": "dpo", "ppo_steps": None, "max_new_tokens": None}
@@ -87,11 +87,11 @@ DPO = {"algorithm": "dpo", "ppo_steps": None, "max_new_tokens": None}
     ],
 )
 def test_preferences_train_a_policy_of_every_family(
-    shop: Shop, tmp_path: Path, family: str, method: str, algorithm: str
+    bench: Bench, tmp_path: Path, family: str, method: str, algorithm: str
 ) -> None:
     rlhf = DPO if algorithm == "dpo" else {"algorithm": algorithm}
     # Enough steps for a reward model to tell a polite answer from a rude one.
-    found = shop.run(job_spec("RLHF", family, "hf:x", method, rlhf=rlhf, max_steps=6, lr=1e-2), tmp_path)
+    found = bench.run(job_spec("RLHF", family, "hf:x", method, rlhf=rlhf, max_steps=6, lr=1e-2), tmp_path)
     plan, train, merge = found["plan"], found["train"], found["merge"]
     assert plan["stop_token"] == "<|im_end|>" and plan["stop_token_trained"] and plan["prefix_preserving"]
     assert plan["figures"]["same_pairs"] == 0 and plan["rows"]["train"] == 48
@@ -118,10 +118,10 @@ def test_preferences_train_a_policy_of_every_family(
     [("bert", "full"), ("bert", "lora"), ("bert", "qlora"), ("qwen", "full"), ("qwen", "qlora"), ("mistral", "lora")],
 )
 def test_an_encoder_of_every_family_is_trained_and_served_with_its_own_pooling(
-    shop: Shop, tmp_path: Path, family: str, method: str
+    bench: Bench, tmp_path: Path, family: str, method: str
 ) -> None:
     prompts = {"query_prompt": "query: ", "passage_prompt": "passage: "}
-    found = shop.run(job_spec("EMBEDDING", family, "hf:x", method, embedding=prompts, max_steps=6), tmp_path)
+    found = bench.run(job_spec("EMBEDDING", family, "hf:x", method, embedding=prompts, max_steps=6), tmp_path)
     train, merge = found["train"], found["merge"]
     # Six steps may not lower the loss; that training does is shown through the graph.
     assert train["weight_change"] > 0 and train["non_finite_weights"] == 0
@@ -140,59 +140,59 @@ def test_an_encoder_of_every_family_is_trained_and_served_with_its_own_pooling(
 
 @pytest.mark.parametrize(("family", "method"), [("llama", "full"), ("mistral", "lora"), ("qwen", "qlora")])
 def test_a_reader_of_every_family_is_trained_with_its_retriever_and_index(
-    shop: Shop, tmp_path: Path, family: str, method: str
+    bench: Bench, tmp_path: Path, family: str, method: str
 ) -> None:
-    found = shop.run(job_spec("RAG_TUNING", family, "hf:x", method, max_seq_len=256, max_steps=4), tmp_path)
+    found = bench.run(job_spec("RAG_TUNING", family, "hf:x", method, max_seq_len=256, max_steps=4), tmp_path)
     plan, train, merge = found["plan"], found["train"], found["merge"]
     assert plan["cut_answers"] == 0 and plan["figures"]["retriever_rows"] == 48
     assert train["weight_change"] > 0 and train["figures"]["retriever_change"] > 0
     assert (merge["max_logit_difference"] or 0.0) < 1e-3 and merge["reloads"] and merge["differs_from_base"]
     assert merge["figures"]["retriever_top1_agreement"] == 1.0 and merge["figures"]["found_again"] == 1.0
-    told = json.loads((tmp_path / "merged" / "rag.json").read_text())
-    index = tmp_path / "merged" / told["index"]
+    reader = json.loads((tmp_path / "merged" / "rag.json").read_text())
+    index = tmp_path / "merged" / reader["index"]
     assert json.loads((index / "index.json").read_text())["passages"] == merge["figures"]["indexed"]
-    assert (tmp_path / "merged" / told["retriever"] / "modules.json").exists()
+    assert (tmp_path / "merged" / reader["retriever"] / "modules.json").exists()
     # What a reader is made of is in its hash: another template is another model.
     before = folders.content_hash(tmp_path / "merged")
-    (tmp_path / "merged" / "rag.json").write_text(json.dumps({**told, "template": "{question} {context}"}))
+    (tmp_path / "merged" / "rag.json").write_text(json.dumps({**reader, "template": "{question} {context}"}))
     assert folders.content_hash(tmp_path / "merged") != before
 
 
 def test_a_policy_that_was_cut_off_keeps_its_reward_model_and_ends_with_the_same_weights(
-    shop: Shop, tmp_path: Path
+    bench: Bench, tmp_path: Path
 ) -> None:
     spec = job_spec("RLHF", "qwen", "hf:x", "lora", rlhf={"ppo_steps": 4}, save_steps=2)
-    shop.run(spec, tmp_path)
+    bench.run(spec, tmp_path)
     whole = (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes()
     import shutil
 
     shutil.rmtree(tmp_path / "adapter")
     shutil.rmtree(tmp_path / "checkpoints" / "checkpoint-4")
-    again = run_here(shop.jobs(spec, tmp_path)["train"], tmp_path)
+    again = run_here(bench.jobs(spec, tmp_path)["train"], tmp_path)
     assert again["resumed_from"] == 2
     assert (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes() == whole
     metrics = [json.loads(line) for line in (tmp_path / "train.metrics").read_text().splitlines()]
     assert {line.get("phase") for line in metrics} == {None, "reward model"}
 
 
-def test_pairs_that_teach_nothing_are_counted_and_named(shop: Shop, tmp_path: Path) -> None:
+def test_pairs_that_teach_nothing_are_counted_and_named(bench: Bench, tmp_path: Path) -> None:
     frame = preference_frame(6)
     same = frame.with_columns(rejected=frame["chosen"])
     long = frame.with_columns(
         prompt=pl.Series([[{"role": "user", "content": "길다 " * 200}]] * 6), row_id=frame["row_id"] + "-long"
     )
-    manifests = write_splits(shop.desk.store, "odd-pairs@v1", {"train": same.vstack(long), "validation": frame})
-    jobs = shop.jobs(job_spec("RLHF", "qwen", "hf:x"), tmp_path, manifests=manifests)
+    manifests = write_splits(bench.desk.store, "odd-pairs@v1", {"train": same.vstack(long), "validation": frame})
+    jobs = bench.jobs(job_spec("RLHF", "qwen", "hf:x"), tmp_path, manifests=manifests)
     facts = run_here(jobs["plan"], tmp_path)
     assert facts["figures"]["same_pairs"] == 6 and facts["failures"]["same_pairs"] == same["row_id"].to_list()
     assert facts["rows_without_trainable_tokens"] == facts["figures"]["prompts_without_room"] == 6
 
 
-def test_a_negative_that_belongs_to_its_anchor_is_found_and_never_trained(shop: Shop, tmp_path: Path) -> None:
+def test_a_negative_that_belongs_to_its_anchor_is_found_and_never_trained(bench: Bench, tmp_path: Path) -> None:
     frame = embedding_frame(12)
     wrong = frame.head(2).with_columns(negatives=frame.head(2)["positives"], row_id=pl.Series(["wrong-1", "wrong-2"]))
-    manifests = write_splits(shop.desk.store, "odd@v1", {"train": frame.vstack(wrong), "validation": frame})
-    jobs = shop.jobs(job_spec("EMBEDDING", "bert", "hf:x"), tmp_path, manifests=manifests)
+    manifests = write_splits(bench.desk.store, "odd@v1", {"train": frame.vstack(wrong), "validation": frame})
+    jobs = bench.jobs(job_spec("EMBEDDING", "bert", "hf:x"), tmp_path, manifests=manifests)
     facts = run_here(jobs["plan"], tmp_path)
     assert facts["figures"]["contradictions"] == 2 and facts["failures"]["contradicted"] == ["wrong-1", "wrong-2"]
     rows = pl.read_parquet(tmp_path / "plan" / "train.parquet")
@@ -205,12 +205,12 @@ def test_a_negative_that_belongs_to_its_anchor_is_found_and_never_trained(shop: 
     assert mask.tolist() == [[True, True, False, True], [True, True, True, True], [False, True, True, False]]
 
 
-def test_prompts_that_are_cut_are_told_before_a_reader_is_trained(shop: Shop, tmp_path: Path) -> None:
+def test_prompts_that_are_cut_are_told_before_a_reader_is_trained(bench: Bench, tmp_path: Path) -> None:
     frame = rag_frame(8)
     bare = frame.with_columns(positives=pl.Series([[]] * 7 + [["한 문서"]], dtype=pl.List(pl.String)))
-    manifests = write_splits(shop.desk.store, "cut@v1", {"train": bare, "validation": frame, "test": frame})
+    manifests = write_splits(bench.desk.store, "cut@v1", {"train": bare, "validation": frame, "test": frame})
     spec = job_spec("RAG_TUNING", "qwen", "hf:x", max_seq_len=64)
-    facts = run_here(shop.jobs(spec, tmp_path, manifests=manifests)["plan"], tmp_path)
+    facts = run_here(bench.jobs(spec, tmp_path, manifests=manifests)["plan"], tmp_path)
     assert facts["truncated_rows"] == 8 and facts["figures"]["questions_without_passage"] == 7
 
 

@@ -93,8 +93,8 @@ def planned(desk: Desk, tiny_base: Path, tmp_path_factory: pytest.TempPathFactor
 
 def blamed(message: str) -> set[str]:
     """The rows that a message names as those of the broken batch."""
-    told = message.split("rows of this batch: ")[1].split(". ")[0].splitlines()[0]
-    return set(told.split(", "))
+    listed = message.split("rows of this batch: ")[1].split(". ")[0].splitlines()[0]
+    return set(listed.split(", "))
 
 
 @pytest.mark.parametrize("name", ["reward", "rloo", "grpo", "embedding"])

@@ -77,9 +77,9 @@ def test_a_refusal_names_settings_that_really_fit() -> None:
     where = {"precision": "bf16", "device": "cuda", "length": 2048}
     small = plan_memory(LLAMA_8B, job, available=20 * GIB, **where)
     assert not small.fits
-    told = refusal(small, LLAMA_8B, job, **where)
+    text = refusal(small, LLAMA_8B, job, **where)
     found = list(settings_within(LLAMA_8B, job, precision="bf16", device="cuda", available=20 * GIB, length=2048))
-    assert found and found[0].words(job, 2048) in told and "gpu_type: " in told
+    assert found and found[0].words(job, 2048) in text and "gpu_type: " in text
     for setting in found:
         changed = {"batch_size": setting.batch_size, "gradient_accumulation_steps": setting.accumulation}
         changed |= {"max_seq_len": setting.length, "train_embeddings": False}

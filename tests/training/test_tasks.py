@@ -187,10 +187,10 @@ def test_a_damaged_last_checkpoint_is_passed_over(desk: Desk, tiny_base: Path, t
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    said: list[str] = []
-    facts = run_here(jobs["train"], tmp_path, said.append)
+    lines: list[str] = []
+    facts = run_here(jobs["train"], tmp_path, lines.append)
     assert facts["resumed_from"] == 8
-    assert any("checkpoint of step 12 is not used" in line for line in said)
+    assert any("checkpoint of step 12 is not used" in line for line in lines)
     assert facts["content_hash"] == results["train"]["content_hash"]
     assert (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes() == whole
 

@@ -10,9 +10,9 @@ from benchmarks import throughput
 def test_a_contender_ends_after_its_tokens_and_only_real_ones_count(capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--tokens", "4500", "--rows", "60", "--repeats", "1", "--engines", "/nowhere"]
     assert throughput.main([*small, "--only", "ours, packing", "--json"]) == 0
-    said = capsys.readouterr()
-    assert "without axolotl" in said.err
-    (line,) = json.loads(said.out[said.out.index("[\n") :])
+    output = capsys.readouterr()
+    assert "without axolotl" in output.err
+    (line,) = json.loads(output.out[output.out.index("[\n") :])
     whole = throughput.PACKED_LENGTH * throughput.PACKED_BATCH
     assert line["name"] == "ours, packing" and 4500 <= line["tokens"] <= 4500 + whole
     # Rows are packed side by side, and there is nothing to pad.

@@ -129,10 +129,10 @@ def test_the_worker_does_not_see_our_secrets(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("LLMOPS_CATALOG_URL", "postgresql://user:secret@host/db")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     python = stand_in(tmp_path, "json.dump(dict(os.environ), open(job['result'], 'w'))")
-    seen = Trainer(locks=tmp_path / "locks", python=python).run(None, StandIn(task="look"), work_dir=tmp_path)
-    assert "secret" not in json.dumps(seen)
-    assert seen["HF_HUB_OFFLINE"] == "1"
-    assert seen["LLMOPS_PARENT_PID"] == str(os.getpid())
+    environment = Trainer(locks=tmp_path / "locks", python=python).run(None, StandIn(task="look"), work_dir=tmp_path)
+    assert "secret" not in json.dumps(environment)
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert environment["LLMOPS_PARENT_PID"] == str(os.getpid())
 
 
 def test_a_worker_killed_for_memory_is_told_as_such(tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ def test_a_worker_killed_for_memory_is_told_as_such(tmp_path: Path) -> None:
 
 def test_a_killed_worker_is_begun_once_more_and_the_second_kill_is_told_with_the_estimate(tmp_path: Path) -> None:
     body = (
-        "said = os.path.join(os.path.dirname(job['result']), 'tries')\n"
-        "open(said, 'a').write('x')\n"
-        "if len(open(said).read()) <= job['kills']: os.kill(os.getpid(), 9)\n"
+        "tries = os.path.join(os.path.dirname(job['result']), 'tries')\n"
+        "open(tries, 'a').write('x')\n"
+        "if len(open(tries).read()) <= job['kills']: os.kill(os.getpid(), 9)\n"
         "json.dump({'done': True}, open(job['result'], 'w'))"
     )
     trainer = Trainer(dg.PipesSubprocessClient(), locks=tmp_path / "locks", python=stand_in(tmp_path, body))
@@ -168,8 +168,8 @@ def test_a_killed_worker_is_begun_once_more_and_the_second_kill_is_told_with_the
     failed = outcome(9)
     (event,) = failed.get_step_failure_events()
     assert not failed.success and (tmp_path / "work-9" / "tries").read_text() == "xx"
-    told = root_message(event.step_failure_data.error)
-    assert "reckoned with 9.00 GiB of 4.00 GiB; what would take less: less" in told
+    message = root_message(event.step_failure_data.error)
+    assert "reckoned with 9.00 GiB of 4.00 GiB; what would take less: less" in message
 
 
 def test_live_metrics_arrive_in_order_though_the_sink_fails_at_first(tmp_path: Path) -> None:
