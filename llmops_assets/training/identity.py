@@ -54,8 +54,11 @@ def training_identity(
     that of the computation, `image` what the worker runs in (None: a process of this machine), and `engines` the folder
     of the trainers with an environment of their own.
     """
+    # The rows of a watermark are made by the platform, whatever the worker runs in.
+    marks = {"marks": code_hash(closure(["llmops_assets.training.watermark"]))} if spec.watermark else {}
     return {
         "rows": rows,
+        **marks,
         "recipe": _digest(canonical_json(spec.weights_recipe())),
         "models": _listed(models),
         "precision": precision,

@@ -176,6 +176,15 @@ def test_the_libraries_of_axolotl_are_those_of_its_own_environment(tmp_path: Pat
     assert library_versions(["no-such-library"]) == {}
 
 
+def test_how_a_watermark_is_made_is_part_of_what_is_trained_with_one(tree: Path) -> None:
+    marked = spec({**sft_spec("hf:x"), "watermark": {}})
+    before = [identity_of(one, image="a@sha256:b") for one in (marked, SPECS["SFT"])]
+    path = tree / "llmops_assets" / "training" / "watermark.py"
+    path.write_text(path.read_text() + "\nCHANGED = 1\n", encoding="utf-8")
+    after = [identity_of(one, image="a@sha256:b") for one in (marked, SPECS["SFT"])]
+    assert after[0] != before[0] and after[1] == before[1]
+
+
 def test_what_is_merged_otherwise_is_named_otherwise() -> None:
     def key(one: TrainJobSpec = SPECS["SFT"], **changes: Any) -> str:
         return identity.key_of(
