@@ -153,9 +153,9 @@ class Desk:
             "stop_token": "<|im_end|>",
         }
         return {
-            "plan": {**common, "task": "plan", "store": str(self.store.root), "manifests": manifests, **more},
-            "train": {**common, **train, **more},
-            "merge": {**common, **merge, **more},
+            "plan": of_task("plan", {**common, "store": str(self.store.root), "manifests": manifests, **more}),
+            "train": of_task("train", {**common, **train, **more}),
+            "merge": of_task("merge", {**common, **merge, **more}),
         }
 
 

@@ -11,7 +11,7 @@ import pytest
 from images.train import rows
 from llmops_assets.specs.policy import FAMILY_VERSION_KEY, load_policy, verify_family
 from llmops_assets.training import folders
-from tests.training.conftest import Desk, chat_frame, pretrain_spec, run_here, sft_spec, write_splits
+from tests.training.conftest import Desk, chat_frame, of_task, pretrain_spec, run_here, sft_spec, write_splits
 
 
 def trained(desk: Desk, folder: Path, base: Path, method: str, **hyperparams) -> dict[str, dict]:
@@ -97,7 +97,7 @@ def test_every_family_trains_from_nothing_and_on(desk: Desk, tmp_path: Path, fam
     base.mkdir(), tuned.mkdir()
     jobs = desk.jobs(recipe, base)
     for task in ("plan", "train"):
-        run_here({**jobs[task], "family_version": None}, base)
+        run_here(of_task(task, {**jobs[task], "family_version": None}), base)
     verify_family(load_policy(), family, json.loads((base / "adapter" / "config.json").read_text()), "SFT")
     jobs = desk.jobs({**sft_spec("hf:x", max_steps=4), "model_family": family}, tuned, base / "adapter")
     plan, train, merge = (run_here(jobs[task], tuned) for task in ("plan", "train", "merge"))
