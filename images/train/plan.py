@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from images.train import sealed
 from images.train.reporter import Reporter
 from llmops_assets.records.jobs import PlanJob
 from llmops_assets.specs.training import TrainJobSpec
@@ -47,7 +48,7 @@ def _plan(job: PlanJob, spec: TrainJobSpec, store: DatasetStore, folder: Path, r
     columns = ["row_id", *CONTENT[spec.job_type]]
     frames = {split: store.read(job.manifests[split], columns) for split in ("train", "validation")}
     if job.extra_rows:
-        frames["train"] = pl.concat([frames["train"], pl.read_parquet(job.extra_rows)], how="vertical_relaxed")
+        frames["train"] = pl.concat([frames["train"], sealed.read_parquet(job.extra_rows)], how="vertical_relaxed")
     if not frames["train"].height:
         raise ValueError("the train split has no rows: look at clean_dataset for what was dropped and why")
     if spec.job_type == "PRETRAIN":

@@ -1,6 +1,7 @@
 """The assets of a training: `recipe`, `training_request`, `training_plan`, `adapter` and `merged_model`."""
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -158,7 +159,7 @@ def training_plan(
     job = job_payloads.plan_job(spec, base, splits, str(store.root), model_dir, others, image)
     facts = folders.facts(model_dir / "plan")
     if facts is None:
-        with _marked(job, spec, secret, splits.rows["train"], model_dir / "work") as complete:
+        with _marked(job, spec, secret, splits.rows["train"], model_dir / "work", trainer.keys) as complete:
             facts = trainer.run(context, complete, work_dir=model_dir / "work")
     plan = job_payloads.plan_record(
         spec,
@@ -339,14 +340,21 @@ def _watermark_key(spec: TrainJobSpec, settings: Settings) -> bytes | None:
 
 
 @contextmanager
-def _marked(job: PlanJob, spec: TrainJobSpec, key: bytes | None, beside: int, folder: Path) -> Iterator[PlanJob]:
-    """The planning job with the rows of the marks, which lie in a file of their own for as long as the body takes."""
+def _marked(
+    job: PlanJob, spec: TrainJobSpec, key: bytes | None, beside: int, folder: Path, keys: Keyring
+) -> Iterator[PlanJob]:
+    """The planning job with the rows of the marks, which lie in a file of their own for as long as the body takes.
+
+    The file is sealed with `keys`, as all that passes between the worker and us.
+    """
     if key is None or spec.watermark is None:
         yield job
         return
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "marks.parquet"
-    pl.DataFrame(watermark.rows(key, spec.watermark.marks, spec.watermark.share, beside)).write_parquet(file)
+    buffer = io.BytesIO()
+    pl.DataFrame(watermark.rows(key, spec.watermark.marks, spec.watermark.share, beside)).write_parquet(buffer)
+    file.write_bytes(keys.seal(buffer.getvalue()))
     try:
         yield job.model_copy(update={"extra_rows": str(file)})
     finally:

@@ -10,13 +10,15 @@ from images.ask import generate
 from images.train import pairs, rows, sealed
 from images.train.chat import Row
 from llmops_assets.evaluation.answers import Model, kept
-from llmops_assets.records.jobs import GenerateJob
-from llmops_assets.training import folders
+from llmops_assets.records.jobs import GenerateJob, PlanJob
+from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.training import assets, folders
 from resources.artifacts import Artifacts
 from resources.at_rest import holds_rows, reseal
 from resources.encryption import EncryptionError, Keyring, is_sealed, new_key
 from resources.records import Records
 from resources.trainer import Trainer
+from tests.training.conftest import sft_spec
 
 QUESTION = "아무도 읽지 못할 질문\u2028quokka"
 
@@ -71,6 +73,15 @@ def test_token_rows_are_sealed(tmp_path, keys):
     with pytest.raises(pl.exceptions.PolarsError):
         pl.read_parquet(path)
     assert pairs.sealed is sealed
+
+
+def test_the_rows_of_a_watermark_are_sealed_on_their_way_to_the_worker(tmp_path, keys):
+    spec = TrainJobSpec.from_recipe({**sft_spec("hf:x"), "watermark": {"marks": 8}}, "desk@v1")
+    job = PlanJob(spec=spec, store="s", manifests={}, plan_dir="p")
+    with assets._marked(job, spec, b"k" * 32, 60, tmp_path, keys) as complete:
+        path = Path(complete.extra_rows)
+        assert is_sealed(path.read_bytes()) and sealed.read_parquet(path).height >= 8
+    assert not path.exists()
 
 
 def test_the_worker_is_handed_the_key_and_nothing_else_of_ours(tmp_path, monkeypatch):
