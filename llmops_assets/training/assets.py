@@ -29,6 +29,7 @@ from llmops_assets.training.plan import PlanError, check_supported, effective_pr
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
+from resources.encryption import Keyring
 from resources.erasures import ModelAffected, assert_not_affected
 from resources.gpus import Device, cpu
 from resources.records import Records
