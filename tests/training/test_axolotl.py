@@ -318,9 +318,8 @@ def test_a_method_is_rendered_as_what_it_is(desk: Desk, tiny_base: Path, tmp_pat
     found = {}
     for method in ("lora", "qlora", "full"):
         jobs = desk.jobs(sft_spec("hf:base", method), tmp_path, tiny_base)
-        found[method] = render(
-            TrainJobSpec.model_validate(jobs["train"]["spec"]), jobs["train"], tmp_path, 60, evaluated=False
-        )
+        job = typed(jobs["train"])
+        found[method] = render(job.spec, job, tmp_path, 60, evaluated=False)
     assert (found["lora"]["adapter"], found["lora"]["load_in_4bit"]) == ("lora", False)
     assert (found["qlora"]["adapter"], found["qlora"]["load_in_4bit"]) == ("qlora", True)
     assert "adapter" not in found["full"]
