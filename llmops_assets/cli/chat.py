@@ -14,7 +14,7 @@ def chat(
 ) -> None:
     """Chat with an endpoint. An empty line ends a conversation.
 
-    Example: `llmops chat desk "저기요. 하이패스 장비 구입은 어떻게 하죠? 부탁드려요."`
+    Example: `llmops chat desk "부가 통행료는 뭔가요?"`
     """
     from openai import APIConnectionError, APIStatusError, OpenAI
 
