@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from resources.run_log import Run
 
 
+READY = "what it needs is there: automation starts it at its next look"
+
+
 @dataclass(frozen=True)
 class TrainingStatus:
     """Where one training stands; `state` is requested, held, queued, planning, training, finishing, stopping, stopped,
@@ -179,7 +182,7 @@ def _before_a_run(wiring: Wiring, request: TrainingRequest) -> tuple[str, str]:
     if intent is not None and intent.outcome == "done" and (found := _from_records(wiring.records, _cell(request))):
         # Its runs were forgotten, as an erasure or the retention of the event log does.
         return found
-    return _dataset_holds(wiring, request.dataset) or _base_holds(wiring, request) or ("requested", "")
+    return _dataset_holds(wiring, request.dataset) or _base_holds(wiring, request) or ("requested", READY)
 
 
 def intent_of(wiring: Wiring, request: TrainingRequest) -> "Intent | None":

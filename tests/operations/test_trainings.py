@@ -11,7 +11,7 @@ from dagster._core.test_utils import create_run_for_test
 from llmops_assets.local.stack import prepare_home
 from llmops_assets.operations.datasets import register_dataset
 from llmops_assets.operations.errors import Forbidden
-from llmops_assets.operations.training_status import find_training, training_status
+from llmops_assets.operations.training_status import READY, find_training, training_status
 from llmops_assets.operations.trainings import request_training, request_trial, resume_training, stop_training
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.specs.dataset import DatasetSpec
@@ -82,7 +82,7 @@ def splits(wiring: Wiring) -> None:
 def test_a_training_waits_for_its_dataset_and_says_so(wiring: Wiring, cell: str) -> None:
     assert state(wiring, cell) == ("requested", "waits for the splits of desk@v1, whose ingest has not begun")
     splits(wiring)
-    assert state(wiring, cell) == ("requested", "")
+    assert state(wiring, cell) == ("requested", READY)
 
 
 def test_a_training_of_a_version_that_failed_says_why_and_can_be_withdrawn(
@@ -150,7 +150,7 @@ def test_a_training_whose_plan_failed_has_the_reason(wiring: Wiring, cell: str, 
     run(instance, training_plan, cell)
     assert state(wiring, cell) == ("failed", "LookupError: hf:/models/x is not registered")
     resume_training(wiring, "kim", cell)
-    assert state(wiring, cell) == ("requested", ""), "asked for anew, the old failure is none of it"
+    assert state(wiring, cell) == ("requested", READY), "asked for anew, the old failure is none of it"
 
 
 def test_a_training_in_the_queue_is_told_apart_from_one_at_work(
