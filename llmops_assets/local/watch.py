@@ -134,9 +134,9 @@ class Watcher:
                     if not newest.will_retry and (read.error or time.monotonic() - failed_since > grace):
                         if blocked is not None:
                             return _failed_check(partition, blocked, checks, newest.id)
-                        return Outcome(
-                            partition, "failed", None, checks, read.error or "the run was stopped", newest.id
-                        )
+                        # Its steps raise Dagster's own interruption, which says less.
+                        reason = "the run was stopped" if newest.is_canceled else read.error or "the run was stopped"
+                        return Outcome(partition, "failed", None, checks, reason, newest.id)
             else:
                 failed_since = None
             if not any(run.status == "STARTED" for run in runs):

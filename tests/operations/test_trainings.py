@@ -175,7 +175,7 @@ def test_a_training_that_starts_from_another_waits_for_it(wiring: Wiring, cell: 
     later = request_training(
         wiring, "kim", SPEC.model_copy(update={"base_model_ref": cell, "output": SPEC.output.model_copy()})
     ).partition
-    assert state(wiring, later) == ("requested", f"waits for its base model {cell}, which is requested")
+    assert state(wiring, later) == ("requested", f"waits for its base model {cell}, which is requested: {READY}")
     stop_training(wiring, "kim", cell)
     held, reason = state(wiring, later)
     assert held == "held" and reason.startswith(f"waits for its base model {cell}, which is stopped")
