@@ -297,6 +297,12 @@ class Demo:
         spec = self.load("tuned", TrainJobSpec)
         return self.examples(training_key(spec.dataset_ref, spec.recipe_key()))
 
+    def questions(self) -> list[tuple[str, str]]:
+        """(question, right answer) of every test row of the desk."""
+        manifest = self.wiring.records.load(SplitsRecord, DESK).manifests["test"]
+        rows = self.wiring.store.read(manifest, columns=["messages"])["messages"].to_list()
+        return [(messages[-2]["content"], messages[-1]["content"]) for messages in rows]
+
     def compare(self, experiment: ExperimentSpec) -> None:
         """Run the A/B test with simulated users until it decides, and wait until the endpoint follows."""
         w = self.wiring
