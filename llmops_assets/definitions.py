@@ -21,6 +21,7 @@ from llmops_assets.training import assets as training_assets
 from llmops_assets.training import checks as training_checks
 from llmops_assets.wiring import Wiring
 from llmops_assets.with_parent import end_a_run_with_its_code_server
+from resources.dagster_storage import share_engines
 from sensors import automation, drift, experiments, failures, intents, servers, suites
 
 
@@ -116,4 +117,5 @@ def pipes_client(settings: Settings) -> dg.PipesClient:
 
 
 end_a_run_with_its_code_server()
+share_engines()
 defs = build(Settings())

@@ -32,7 +32,10 @@ _TAGS = sa.table("run_tags", *(sa.column(c) for c in ("run_id", "key", "value"))
 _EVENTS = sa.table("event_logs", *(sa.column(c) for c in ("id", "run_id", "event", "dagster_event_type")))
 _CHECKS = sa.table(
     "asset_check_executions",
-    *(sa.column(c) for c in ("id", "run_id", "asset_key", "partition", "execution_status", "evaluation_event")),
+    *(
+        sa.column(c)
+        for c in ("id", "run_id", "asset_key", "check_name", "partition", "execution_status", "evaluation_event")
+    ),
 )
 
 
@@ -164,6 +167,24 @@ class RunLog:
         found = [_check(json.loads(text)["dagster_event"]["event_specific_data"], run or "") for run, text in rows]
         return list({(check.asset, check.name): check for check in found}.values())
 
+    def unfinished_check(self, partition: str, assets: Iterable[str]) -> tuple[str, str, "Run | None"] | None:
+        """A check that was planned and not evaluated since: its asset, its name and the run that was to; None if none.
+
+        It holds up what depends on its partition until somebody evaluates it, whether or not that run still goes on.
+        """
+        keys = [json.dumps([asset]) for asset in assets]
+        with self._connect_index() as connection:
+            if connection is None:
+                return None
+            columns = (_CHECKS.c.asset_key, _CHECKS.c.check_name, _CHECKS.c.run_id, _CHECKS.c.execution_status)
+            mine = _CHECKS.c.partition == partition, _CHECKS.c.asset_key.in_(keys)
+            rows = connection.execute(sa.select(*columns).where(*mine).order_by(_CHECKS.c.id)).all()
+        newest = {(asset, name): (run, status) for asset, name, run, status in rows}
+        for (asset, name), (run, status) in newest.items():
+            if status == "PLANNED":
+                return json.loads(asset)[0], name, self.run(run or "")
+        return None
+
     def failed_check(self, partition: str, assets: Iterable[str], run_id: str | None = None) -> Check | None:
         """The blocking check that holds up a partition (as a certain run found it); None when none does."""
         failed = [check for check in self.checks(partition, assets) if check.blocking and not check.passed]
@@ -198,8 +219,7 @@ class RunLog:
             config = yaml.safe_load((self.home / "dagster.yaml").read_text(encoding="utf-8")) or {}
         except FileNotFoundError:
             return True
-        chosen = [config[key] for key in ("storage", "run_storage", "event_log_storage") if key in config]
-        return all(one.get("module") == "resources.dagster_storage" for one in chosen)
+        return not {"storage", "run_storage", "event_log_storage"} & set(config)
 
     @contextmanager
     def _connect_runs(self) -> Iterator[sa.Connection | None]:

@@ -7,9 +7,12 @@ goes with the code server, and both with the platform.
 from dagster._daemon import controller
 from dagster._daemon.cli import main
 
+from resources.dagster_storage import share_engines
+
 REFRESH_SECONDS = controller.DEFAULT_WORKSPACE_FRESHNESS_TOLERANCE - 30
 """Within what the daemon takes for a graph that it may still go by."""
 
 if __name__ == "__main__":
+    share_engines()
     controller.RELOAD_WORKSPACE_INTERVAL = REFRESH_SECONDS
     main()

@@ -200,7 +200,7 @@ def _dataset_holds(wiring: Wiring, dataset: str) -> tuple[str, str] | None:
     if check := log.failed_check(dataset, DATASET):
         return "held", f"check {check.asset}.{check.name} of {dataset} failed: {check.description}"
     if wiring.records.find(SplitsRecord, dataset) is not None:
-        return None
+        return _unfinished_check(wiring, dataset)
     runs = log.runs([dataset], DATASET)[dataset]
     if not runs:
         return "requested", f"waits for the splits of {dataset}, whose ingest has not begun"
@@ -211,6 +211,21 @@ def _dataset_holds(wiring: Wiring, dataset: str) -> tuple[str, str] | None:
         reason = (log.failure(last.id) or f"see the page of run {last.id}").splitlines()[0]
         return "held", f"{dataset} has no splits, its run {last.id[:8]} failed: {reason}"
     return "requested", f"waits for the splits of {dataset}, which are being made"
+
+
+def _unfinished_check(wiring: Wiring, dataset: str) -> tuple[str, str] | None:
+    """The check of a version's splits that its trainings wait for; None when each was evaluated."""
+    found = wiring.run_log.unfinished_check(dataset, ["splits"])
+    if found is None:
+        return None
+    asset, name, run = found
+    if run is not None and not run.is_finished:
+        return "requested", f"waits for check {asset}.{name} of {dataset}, which run {run.id[:8]} evaluates"
+    how = "was cancelled" if run is not None and run.is_canceled else "ended"
+    which = f"run {run.id[:8]}" if run is not None else "its run"
+    by_itself = "the sensor registered_suites asks for another run, three times at most"
+    advice = by_itself if name == "no_contamination" else "materialise `splits` again"
+    return "held", f"{which} {how} before check {asset}.{name} of {dataset} was evaluated: {advice}"
 
 
 def _erased(wiring: Wiring, dataset: str) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.events import AssetCheckEvaluationPlanned
 from dagster._core.test_utils import create_run_for_test
 
 from llmops_assets.local.stack import prepare_home
@@ -134,6 +135,30 @@ def test_a_training_that_a_blocking_check_of_its_data_holds_up_names_the_check(
     run(instance, made, DATASET, asset_checks=[contaminated])
     check = "check splits.no_contamination of desk@v1 failed: 3 of 10 rows stand in suite kobest@v1"
     assert state(wiring, cell) == ("held", check)
+
+
+def test_a_training_that_a_cut_off_check_of_its_data_holds_up_names_the_check_and_the_run(
+    wiring: Wiring, cell: str, instance: dg.DagsterInstance
+) -> None:
+    splits(wiring)
+    begun = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, tags={"dagster/partition": DATASET})
+    planned = AssetCheckEvaluationPlanned(
+        asset_key=dg.AssetKey("splits"),
+        check_name="no_contamination",
+        partitions_subset=dg.StaticPartitionsDefinition([DATASET]).subset_with_partition_keys([DATASET]),
+    )
+    kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED.value
+    event = dg.DagsterEvent(kind, job_name=begun.job_name, event_specific_data=planned)
+    instance.report_dagster_event(event, begun.run_id)
+    short = begun.run_id[:8]
+    waits = f"waits for check splits.no_contamination of desk@v1, which run {short} evaluates"
+    assert state(wiring, cell) == ("requested", waits)
+    instance.report_run_canceled(begun)
+    reason = f"run {short} was cancelled before check splits.no_contamination of desk@v1 was evaluated"
+    assert state(wiring, cell) == (
+        "held",
+        f"{reason}: the sensor registered_suites asks for another run, three times at most",
+    )
 
 
 def test_a_training_whose_plan_failed_has_the_reason(wiring: Wiring, cell: str, instance: dg.DagsterInstance) -> None:
