@@ -14,5 +14,5 @@ REFRESH_SECONDS = controller.DEFAULT_WORKSPACE_FRESHNESS_TOLERANCE - 30
 
 if __name__ == "__main__":
     share_engines()
-    controller.RELOAD_WORKSPACE_INTERVAL = REFRESH_SECONDS
+    vars(controller)["RELOAD_WORKSPACE_INTERVAL"] = REFRESH_SECONDS
     main()

@@ -167,15 +167,17 @@ class Demo:
             if w.records.find(SplitsRecord, key) is not None:
                 continue
             name, version = key.split("@")
-            spec = DatasetSpec(
-                name=name,
-                version=version,
-                type=type_,
-                files=[file],
-                owner="team:demo",
-                description=description,
-                license="Apache-2.0",
-                split=split_spec,
+            spec = DatasetSpec.model_validate(
+                {
+                    "name": name,
+                    "version": version,
+                    "type": type_,
+                    "files": [file],
+                    "owner": "team:demo",
+                    "description": description,
+                    "license": "Apache-2.0",
+                    "split": split_spec,
+                }
             )
             register_dataset(w, self.actor, spec, [str(self.folder / file)])
         return since
@@ -208,7 +210,9 @@ class Demo:
         """Ask for the trainings that are not there yet, and wait for all."""
         from llmops_assets.local.watch import Outcome
 
-        since, outcomes, waiting = _now(), {}, []
+        since = _now()
+        outcomes: dict[str, Outcome] = {}
+        waiting: list[str] = []
         for spec in specs:
             partition = training_key(spec.dataset_ref, spec.recipe_key())
             verdict = self.watcher.check(*GATE, partition)
@@ -386,7 +390,7 @@ class Demo:
         experiment: ExperimentSpec,
     ) -> list[Line]:
         r, w = self.wiring.records, self.wiring
-        lines = []
+        lines: list[Line] = []
         for key in (CORPUS, DESK, FREE):
             data, report = r.load(DatasetRecord, key), r.load(QualityRecord, key)
             clean, splits = r.load(CleanRecord, key), r.load(SplitsRecord, key)

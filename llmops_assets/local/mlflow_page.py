@@ -16,7 +16,7 @@ def main() -> None:
     from mlflow import server
     from mlflow.cli import cli
 
-    server._exec_cmd = _become
+    vars(server)["_exec_cmd"] = _become
     cli(["server", *sys.argv[1:]])
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
@@ -45,7 +46,7 @@ class Component:
     port: int | None
     health: str | None = None
     arguments: Sequence[str] = ()
-    process: subprocess.Popen | None = field(default=None, repr=False)
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     restarts: int = 0
 
     @property
@@ -210,20 +211,20 @@ class Stack:
     def stop(self) -> None:
         """Stop every component, the ones that start work first; kill what does not end in time."""
         order = {"daemon": 0, "dagster": 1, "mlflow": 1, "gateway": 2, "code server": 3}
-        running = [c for c in self.components if c.process is not None and c.process.poll() is None]
-        for component in sorted(running, key=lambda c: order[c.name]):
-            component.process.send_signal(signal.SIGTERM)
+        running = [(c.name, c.process) for c in self.components if c.process is not None and c.process.poll() is None]
+        for _name, process in sorted(running, key=lambda item: order[item[0]]):
+            process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
-        for component in running:
+        for name, process in running:
             try:
-                component.process.wait(max(0.1, deadline - time.monotonic()))
+                process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                os.killpg(component.process.pid, signal.SIGKILL)
-                component.process.wait()
-            if component.name != "code server":
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            if name != "code server":
                 with suppress(ProcessLookupError):
                     # What it started and left: MLflow's consumers of jobs.
-                    os.killpg(component.process.pid, signal.SIGKILL)
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def _refuse_taken_port(host: str, component: Component) -> None:
@@ -239,7 +240,7 @@ def _refuse_taken_port(host: str, component: Component) -> None:
             ) from error
 
 
-def running(settings: Settings) -> dict | None:
+def running(settings: Settings) -> dict[str, Any] | None:
     """What the running stack of this home says of itself, {} while it says nothing, or None when none runs."""
     lock = settings.root / "up.lock"
     if not lock.exists():
@@ -256,7 +257,7 @@ def running(settings: Settings) -> dict | None:
     return None
 
 
-def _settled(settings: Settings) -> dict | None:
+def _settled(settings: Settings) -> dict[str, Any] | None:
     """What `running` says once a stack that is on its way up or down is there or gone."""
     deadline = time.monotonic() + START_SECONDS
     while (state := running(settings)) is not None and (not state or state.get("stopping")):

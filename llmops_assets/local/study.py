@@ -71,7 +71,7 @@ class StudyDriver:
             time.sleep(LOOK_SECONDS)
 
     def _params(self, trial: "optuna.Trial") -> dict[str, Any]:
-        return search.propose(trial, self.spec.search)
+        return search.propose(trial, self.spec.search or {})
 
     def _start(self, trial: "optuna.Trial") -> None:
         job = search.spec_of(self.spec, self._params(trial))
@@ -127,7 +127,7 @@ class StudyDriver:
     def _register(self) -> None:
         from llmops_assets.partitions import studies
 
-        self.watch.instance.add_dynamic_partitions(studies.name, [self.study.study_name])
+        self.watch.instance.add_dynamic_partitions(str(studies.name), [self.study.study_name])
 
     def _report(self) -> None:
         """Bring the asset `study` up to date."""

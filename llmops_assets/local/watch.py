@@ -159,9 +159,9 @@ class Watcher:
             entry = record.event_log_entry
             event = entry.dagster_event
             if event is None:
-                if _worth_saying(entry.level, entry.user_message):
+                if _worth_saying(int(entry.level), entry.user_message):
                     self.say(f"  {entry.step_key or ''}: {entry.user_message.splitlines()[0]}")
-            elif event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
+            elif event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION and event.asset_key is not None:
                 self.say(f"  asset {event.asset_key.to_user_string()} [{event.partition}]")
             elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
                 check = _check(event, run_id)
