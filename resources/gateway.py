@@ -41,6 +41,10 @@ class GatewayAdmin:
             served = state["endpoints"].get(endpoint, {}).get("phase", -1)
             if served >= phase:
                 return
+            if fault := state.get("faults", {}).get(endpoint):
+                raise GatewayError(
+                    f"the gateway at {self.url} cannot read the routes of endpoint {endpoint!r}: {fault}"
+                )
             if time.monotonic() > until:
                 raise GatewayError(
                     f"the gateway at {self.url} does not serve phase {phase} of endpoint {endpoint!r} after "

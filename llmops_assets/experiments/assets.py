@@ -90,6 +90,11 @@ def ab_report(
         "requests": sum(record.exposures.values()),
         "sample ratio p": analysis.srm_p,
     }
+    # Numbers of their own: Dagster plots them from report to report.
+    for arm, measured in zip(ARMS, analysis.arms, strict=True):
+        shares = {"mean rating": measured.mean_rating, "slow share": measured.slow_share}
+        shares |= {"failed share": measured.failed_share, "users who rated": measured.rated_users}
+        metadata |= {f"{name}, {arm}": value for name, value in shares.items() if value is not None}
     if analysis.rating is not None:
         metadata["rating difference"] = analysis.rating.difference
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(_hash(record)))

@@ -264,6 +264,7 @@ def quantized_model(
             "models": dg.MetadataValue.table([dg.TableRecord(form_row(m)) for m in record.models]),
             "original": dg.MetadataValue.path(merged.path),
             **{f"{m.scheme} size": m.size_bytes for m in record.models},
+            **{f"{m.scheme} {m.figure} against the original": m.difference for m in record.models},
         },
         data_version=dg.DataVersion("-".join(m.content_hash[:8] for m in record.models)),
     )

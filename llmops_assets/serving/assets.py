@@ -227,6 +227,7 @@ def _deployment_metadata(
         "steps": dg.MetadataValue.md("\n".join(f"1. {step}" for step in steps)),
         "not stopped yet": "; ".join(outcome.left) or "nothing",
         "address": f"{settings.gateway_url}/v1, model {record.endpoint}",
+        "set aside": "; ".join(catalog.endpoint(record.endpoint).spec.notes()) or "nothing",
         "registry": link(model.ref, card),
         "model files": dg.MetadataValue.path(model.path),
     }
@@ -287,6 +288,7 @@ def drift_report(
     if mean is not None:
         metadata["rating mean"] = mean
     if features:
+        metadata |= {f"PSI of {f.name}": f.psi for f in features}
         metadata["features"] = dg.MetadataValue.table([dg.TableRecord(row) for row in drift_table(features)])
         metadata["plot"] = dg.MetadataValue.md(plots.png_markdown(drift_plot(features), "traffic and training data"))
     if exposures.height:

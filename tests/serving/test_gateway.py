@@ -457,6 +457,8 @@ def test_an_endpoint_that_cannot_be_read_keeps_its_routes_and_stops_no_other(
         until(lambda: set(get(f"{gateway.url}/readyz").get("faults", {})) == {"desk"}, 10)
         until(lambda phase=phase: get(f"{gateway.url}/admin/routes")["endpoints"]["help"]["phase"] == phase, 10)
         assert get(f"{gateway.url}/health")["status"] == "degraded"
+        with pytest.raises(GatewayError, match="cannot read the routes of endpoint 'desk'"):
+            GatewayAdmin(catalog, gateway.url).wait_for("desk", 999)
         metrics = urllib.request.urlopen(f"{gateway.url}/metrics").read().decode()
         assert 'llmops_gateway_route_faults{endpoint="desk"} 1.0' in metrics
         assert say(client, "hi", user_of_split(catalog, "a")) == "a: hi"
