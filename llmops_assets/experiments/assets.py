@@ -16,7 +16,7 @@ from llmops_assets.records.experiments import AbReportRecord
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.policy import Policy
 from resources.catalog import Catalog, Endpoint, Experiment, Withheld
-from resources.erasures import ModelAffected, assert_not_affected
+from resources.catalog.erasures import ModelAffected, assert_not_affected
 from resources.records import Records
 from resources.tracking import Tracking, UnknownModel
 

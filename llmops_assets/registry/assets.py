@@ -30,9 +30,9 @@ from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog, NotFound
+from resources.catalog.erasures import ModelAffected, assert_not_affected
 from resources.dataset_store import DatasetStore
 from resources.engines import EngineError, Engines
-from resources.erasures import ModelAffected, assert_not_affected
 from resources.records import Records
 from resources.tracking import ModelVersion, Tracking, UnknownModel
 from resources.trainer import Trainer

@@ -25,8 +25,8 @@ from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.training.folders import content_hash
 from resources.catalog import Catalog, Endpoint
+from resources.catalog.erasures import ModelAffected, assert_not_affected
 from resources.dataset_store import DatasetStore
-from resources.erasures import ModelAffected, assert_not_affected
 from resources.gateway import GatewayAdmin, GatewayError
 from resources.intent_runs import tags_of
 from resources.model_server import ModelServers, ServerError

@@ -28,9 +28,9 @@ from llmops_assets.training.base import BaseModelError, Sources, read_config, re
 from llmops_assets.training.plan import PlanError, check_supported, effective_precision, shared_by
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
+from resources.catalog.erasures import ModelAffected, assert_not_affected
 from resources.dataset_store import DatasetStore
 from resources.encryption import Keyring
-from resources.erasures import ModelAffected, assert_not_affected
 from resources.gpus import Device, cpu
 from resources.records import Records
 from resources.tracking import OpenedBeside, Tracking

@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from llmops_assets.specs.deployment import Rollout
-from resources import erasures
-from resources.catalog import NotFound
+from resources.catalog import NotFound, erasures
 from tests.experiments.test_assets import NAME, Stack, recent
 from tests.experiments.test_assets import stack as stack
 from tests.experiments.traffic import CONTROL, TREATMENT
