@@ -1,11 +1,13 @@
 """Tells Dagster what was found: a verdict as the result of a check, facts as the metadata of a page."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from llmops_assets.verdict import Verdict
+from resources.stored_paths import StoredPaths
 
 CELL = 80
 """Characters of a table's cell on a page: four such columns fit beside each other."""
@@ -44,12 +46,17 @@ def link(label: str, address: str) -> dg.MetadataValue:
     return dg.MetadataValue.md(f"[{label}]({address}) at {address.split('//', 1)[-1].partition('/')[0]}")
 
 
-def shown(facts: dict[str, Any]) -> dict[str, Any]:
+def stored_path(path: str | Path, paths: StoredPaths) -> dg.PathMetadataValue:
+    """A path as metadata, by the root of the installation that it lies under: a page outlives the machine."""
+    return dg.MetadataValue.path(paths.stored(path))
+
+
+def shown(facts: dict[str, Any], paths: StoredPaths) -> dict[str, Any]:
     """Facts as metadata: folders as paths, pictures and text of several lines as Markdown."""
 
     def value(name: str, fact: Any) -> Any:
         if name == "folder":
-            return dg.MetadataValue.path(fact)
+            return stored_path(fact, paths)
         rich = isinstance(fact, str) and (fact.startswith("![") or "\n" in fact)
         return dg.MetadataValue.md(fact) if rich else fact
 

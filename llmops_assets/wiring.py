@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from resources.model_server import ModelServers
     from resources.records import Records
     from resources.run_log import RunLog
+    from resources.stored_paths import StoredPaths
     from resources.tracking import Tracking
     from resources.trainer import Launcher, PipesClient, Trainer
 
@@ -46,16 +47,22 @@ class Wiring:
         return Keyring.load(key.get_secret_value() if key else None, self.settings.encryption_key_file)
 
     @cached_property
+    def paths(self) -> "StoredPaths":
+        from resources.stored_paths import StoredPaths
+
+        return StoredPaths(self.settings.root, self.settings.artifacts)
+
+    @cached_property
     def catalog(self) -> "Catalog":
         from resources.catalog import Catalog
 
-        return Catalog(self.settings.catalog)
+        return Catalog(self.settings.catalog, self.paths)
 
     @cached_property
     def records(self) -> "Records":
         from resources.records import Records
 
-        return Records(self.settings.root / "records", self.keys)
+        return Records(self.settings.root / "records", self.keys, self.paths)
 
     @cached_property
     def artifacts(self) -> "Artifacts":
@@ -73,7 +80,7 @@ class Wiring:
     def tracking(self) -> "Tracking":
         from resources.tracking import Tracking
 
-        return Tracking(self.settings.mlflow, str(Path(self.settings.root / "mlflow-artifacts")))
+        return Tracking(self.settings.mlflow, str(Path(self.settings.root / "mlflow-artifacts")), self.paths)
 
     @cached_property
     def run_log(self) -> "RunLog":

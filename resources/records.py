@@ -5,9 +5,10 @@ import tempfile
 from pathlib import Path
 from typing import TypeVar
 
-from llmops_assets.records.base import Record
+from llmops_assets.records.base import PATHS, Record
 from llmops_assets.specs.names import check_key
 from resources.encryption import NO_KEYS, Keyring
+from resources.stored_paths import StoredPaths
 
 R = TypeVar("R", bound=Record)
 
@@ -15,12 +16,15 @@ R = TypeVar("R", bound=Record)
 class Records:
     """Saves and loads records below a folder. Writes are atomic; the last one counts.
 
-    Some show a row (the rendered example of a plan, wrong answers), so with `keys` all are sealed at rest.
+    Some show a row (the rendered example of a plan, wrong answers), so with `keys` all are sealed at rest. A path in a
+    record is written by the root of `paths` that it lies under (by default the folder beside this one), and is
+    absolute again when it is loaded.
     """
 
-    def __init__(self, root: Path | str, keys: Keyring = NO_KEYS) -> None:
+    def __init__(self, root: Path | str, keys: Keyring = NO_KEYS, paths: StoredPaths | None = None) -> None:
         self.root = Path(root)
         self.keys = keys
+        self.paths = paths or StoredPaths(self.root.absolute().parent)
 
     def path(self, record: type[Record], partition: str) -> Path:
         # A cell's key joins two keys with "|", which some file systems refuse.
@@ -32,7 +36,7 @@ class Records:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
-            file.write(self.keys.seal(record.model_dump_json(indent=1).encode()))
+            file.write(self.keys.seal(record.model_dump_json(indent=1, context={PATHS: self.paths}).encode()))
         os.replace(temporary, path)
         return path
 
@@ -55,4 +59,4 @@ class Records:
         return [self._read(record, p) for p in paths]
 
     def _read(self, record: type[R], path: Path) -> R:
-        return record.model_validate_json(self.keys.open(path.read_bytes(), path))
+        return record.model_validate_json(self.keys.open(path.read_bytes(), path), context={PATHS: self.paths})

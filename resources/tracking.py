@@ -23,6 +23,7 @@ import sqlalchemy.exc
 
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.specs.names import split_versioned
+from resources.stored_paths import StoredPaths
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -108,18 +109,25 @@ class Tracking:
 
     `uri` is an SQLAlchemy URL or the address of an MLflow server. `artifact_root` is where the artifacts of new
     experiments go; by default a folder `mlflow-artifacts` beside an SQLite file (MLflow itself would take `./mlruns` of
-    whatever process came first), and the server's own choice otherwise.
+    whatever process came first), and the server's own choice otherwise. What lies under a root of `paths` is named by
+    it, so that the store tells nothing of the machine; a server of MLflow elsewhere would not know how to read that.
 
     Several processes may share an SQLite store: creating it is serialised by a lock file, and a call that finds the
     database locked is tried again for up to a minute.
     """
 
-    def __init__(self, uri: str, artifact_root: str | None = None) -> None:
+    def __init__(self, uri: str, artifact_root: str | None = None, paths: StoredPaths | None = None) -> None:
         self.uri = uri
         self._file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
         if artifact_root is None and self._file is not None:
             artifact_root = str(self._file.absolute().parent / "mlflow-artifacts")
         self.artifact_root = artifact_root
+        self.paths = paths or StoredPaths(self._file.absolute().parent if self._file else None)
+
+    @property
+    def _own_store(self) -> bool:
+        """Whether the store is a database that we open ourselves, and no server of MLflow."""
+        return not self.uri.startswith(("http://", "https://"))
 
     @cached_property
     def _client(self) -> "MlflowClient":
@@ -131,9 +139,15 @@ class Tracking:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         from mlflow import MlflowClient
 
+        from resources import mlflow_home
+
         # The store creates or checks its tables here; two processes doing so at once leave half of them.
         with self._exclusive():
-            return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            if self._own_store:
+                mlflow_home.announce(self.uri, self.paths)
+                self._call(lambda: mlflow_home.rewrite(self.uri, self.paths))
+            return client
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -182,7 +196,7 @@ class Tracking:
 
         found = self._call(lambda: self._client.get_experiment_by_name(name))
         if found is None:
-            location = f"{self.artifact_root.rstrip('/')}/{name}" if self.artifact_root else None
+            location = self._named(f"{self.artifact_root.rstrip('/')}/{name}") if self.artifact_root else None
             try:
                 return self._call(lambda: self._client.create_experiment(name, artifact_location=location))
             except MlflowException as error:
@@ -195,6 +209,15 @@ class Tracking:
                 f"the MLflow experiment {name!r} is deleted: restore it, or remove it for good with `mlflow gc`"
             )
         return found.experiment_id
+
+    def _named(self, path: str | Path) -> str:
+        """A path as the store is to name it."""
+        from resources import mlflow_home
+
+        if self._own_store:
+            named = mlflow_home.uri_of(path, self.paths)
+            return named if named.startswith(f"{mlflow_home.SCHEME}:") else str(path)
+        return str(path)
 
     def resume(self, run_id: str) -> str:
         """Set an ended run to RUNNING again and return its id; raise LookupError when there is no such run."""
@@ -265,13 +288,14 @@ class Tracking:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return
-        repository = get_artifact_repository(run.info.artifact_uri)
+        repository = get_artifact_repository(run.info.artifact_uri, tracking_uri=self.uri)
         if repository.list_artifacts(folder):
             repository.delete_artifacts(folder)
 
     def set_run_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run; a path below a root of the installation is written by that root."""
         for key, value in tags.items():
-            self._call(lambda key=key, value=value: self._client.set_tag(run_id, key, value))
+            self._call(lambda key=key, value=value: self._client.set_tag(run_id, key, self.paths.stored(value)))
 
     def end_run(self, run_id: str, status: RunStatus) -> None:
         self._call(lambda: self._client.set_terminated(run_id, status))
@@ -326,7 +350,9 @@ class Tracking:
         missing = [key for key in _LINEAGE if not tags.get(key)]
         if missing:
             raise ValueError(f"model {name!r} cannot be registered without the lineage tags {', '.join(missing)}")
-        tags = {key: str(value) for key, value in tags.items()} | {"path": str(model_dir)}
+        tags = {key: str(value) for key, value in tags.items()} | {"path": self.paths.stored(model_dir)}
+        if tags.get("card"):
+            tags["card"] = self.paths.stored(tags["card"])
         # The client takes the same lock when it is made, and a process that holds it would wait for itself.
         self.prepare()
         with self._exclusive():
@@ -357,7 +383,8 @@ class Tracking:
     def _source(self, model_dir: str | Path, run_id: str | None) -> str:
         local = "://" not in str(model_dir)
         if not (local and self.uri.startswith(("http://", "https://"))):
-            return Path(model_dir).absolute().as_uri() if local else str(model_dir)
+            named = self._named(model_dir)
+            return Path(model_dir).absolute().as_uri() if local and named == str(model_dir) else named
         if run_id is None:
             raise ValueError(
                 f"{model_dir} is a local folder and {self.uri} an MLflow server: it takes such a model only with a run"
@@ -434,6 +461,7 @@ class Tracking:
             return None
         return [
             _version(
+                self.paths,
                 row["name"],
                 row["version"],
                 row["creation_time"],
@@ -493,6 +521,7 @@ class Tracking:
     def _entry(self, found: "MlflowVersion", aliases: dict[tuple[str, int], tuple[str, ...]]) -> ModelVersion:
         version = int(found.version)
         return _version(
+            self.paths,
             found.name,
             version,
             found.creation_timestamp,
@@ -530,6 +559,7 @@ def _of_name(table: sa.TableClause, name: str | None) -> "sa.Select[Any]":
 
 
 def _version(
+    paths: StoredPaths,
     name: str,
     version: int,
     created: int,
@@ -541,6 +571,8 @@ def _version(
     tags: dict[str, str],
 ) -> ModelVersion:
     """A version by what MLflow knows of it; times are given in milliseconds since the epoch."""
+    # In the store a path is written by the root that it lies under; here it is one of this machine.
+    tags = tags | {key: paths.resolved(tags[key]) for key in ("path", "card") if tags.get(key)}
     return ModelVersion(
         name=name,
         version=version,

@@ -124,6 +124,10 @@ class Progress(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._began = self._measured = time.monotonic()
         self._first_step = state.global_step
+        if state.best_model_checkpoint:
+            # A resumed state names the folder where it was trained before; the home may have been moved since, and the
+            # trainer would only warn, and keep the last weights instead of the best.
+            state.best_model_checkpoint = str(Path(args.output_dir) / Path(state.best_model_checkpoint).name)
         self.reporter.log.info("training %d steps from step %d", state.max_steps, state.global_step)
         self._show(state, self._began)
 

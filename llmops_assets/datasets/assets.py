@@ -17,6 +17,7 @@ from llmops_assets.datasets.reading.raw import Limits
 from llmops_assets.datasets.reading.readers import list_files
 from llmops_assets.datasets.similarity import duplicates
 from llmops_assets.datasets.versions.register import rows_folder
+from llmops_assets.page import stored_path
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.privacy import pii
 from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
@@ -219,7 +220,7 @@ def quality_report(
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": found.rows,
-            "report": dg.MetadataValue.path(str(written_to)),
+            "report": stored_path(str(written_to), records.paths),
             "personal_data": dg.MetadataValue.json(found.pii),
             "rows_with_personal_data": found.pii_rows,
             "exact_duplicates": found.duplicates.exact,

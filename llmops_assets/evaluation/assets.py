@@ -15,7 +15,7 @@ from llmops_assets.evaluation.case import Baseline, Case, ErrorAnalysis, Identit
 from llmops_assets.evaluation.evaluate import evaluate, record_hash
 from llmops_assets.evaluation.gate import GateOutcome, judge_gate
 from llmops_assets.evaluation.leakage import leaked_suites
-from llmops_assets.page import link
+from llmops_assets.page import link, stored_path
 from llmops_assets.partitions import trainings
 from llmops_assets.records.datasets import DatasetRecord, SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
@@ -29,6 +29,7 @@ from resources.catalog import Catalog, NotFound
 from resources.dataset_store import DatasetStore
 from resources.encryption import Keyring
 from resources.records import Records
+from resources.stored_paths import StoredPaths
 from resources.tracking import Tracking, UnknownModel
 from resources.trainer import Trainer
 
@@ -92,7 +93,8 @@ def evaluation(
     records.save(cell, record)
 
     run_id = records.load(AdapterRecord, cell).mlflow_run_id
-    metadata = _evaluation_metadata(record, gate, errors, plots.png_markdown(picture, "headline figure by category"))
+    plot = plots.png_markdown(picture, "headline figure by category")
+    metadata = _evaluation_metadata(record, gate, errors, plot, records.paths)
     if run_id is not None:
         step = records.load(AdapterRecord, cell).steps
         tracking.log_metrics(run_id, [(key, value, step) for key, value in report.tracked(record)])
@@ -147,7 +149,7 @@ def _suites(records: Records, store: DatasetStore, catalog: Catalog, names: list
 
 
 def _evaluation_metadata(
-    record: EvaluationRecord, gate: GateOutcome, errors: ErrorAnalysis, picture: str
+    record: EvaluationRecord, gate: GateOutcome, errors: ErrorAnalysis, picture: str, paths: StoredPaths
 ) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "headline": dg.MetadataValue.md(report.headline(record, gate)),
@@ -161,8 +163,8 @@ def _evaluation_metadata(
         "length_truncated": record.length_truncated,
         "refusals": record.refusals,
         "seconds": record.seconds,
-        "answers": dg.MetadataValue.path(record.answers),
-        "report": dg.MetadataValue.path(record.report or ""),
+        "answers": stored_path(record.answers, paths),
+        "report": stored_path(record.report or "", paths),
         "settings": dg.MetadataValue.json(record.settings),
     }
     if record.differences:

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from pydantic import AliasChoices, Field
 
-from llmops_assets.records.base import Record
+from llmops_assets.records.base import Record, StoredPath
 
 
 class DatasetRecord(Record):
@@ -44,7 +44,7 @@ class QualityRecord(Record):
     toxic_rows: int
     chat_faults: dict[str, int] = Field(description="Rows by chat-format fault; a fault blocks.")
     statistics: dict[str, float] = Field(description="Named figures: characters a row, tokens a row, …")
-    html: str | None = Field(default=None, description="Path of the self-contained report.")
+    html: StoredPath | None = Field(default=None, description="Path of the self-contained report.")
 
 
 class CleanRecord(Record):

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from llmops_assets.records.base import Record
+from llmops_assets.records.base import Record, StoredPath
 
 
 class Metric(BaseModel):
@@ -51,7 +51,7 @@ class EvaluationRecord(Record):
     empty_answers: int
     length_truncated: int
     by_category: dict[str, Metric]
-    answers: str = Field(
+    answers: StoredPath = Field(
         description="Path of the answers (JSONL: id, suite, category, prompt, expected, got, correct)."
     )
     seconds: float
@@ -79,7 +79,7 @@ class EvaluationRecord(Record):
     settings: dict[str, Any] = Field(
         default_factory=dict, description="What the figures depend on: engine, decoding, precision, seed, hashes."
     )
-    report: str | None = Field(default=None, description="Path of the self-contained report.")
+    report: StoredPath | None = Field(default=None, description="Path of the self-contained report.")
 
     def metric(self, suite: str, name: str, model: str = "tuned") -> Metric | None:
         return next((m for m in self.metrics if (m.suite, m.name, m.model) == (suite, name, model)), None)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from llmops_assets.records.base import Record
+from llmops_assets.records.base import Record, StoredPath
 from llmops_assets.records.evaluation import Metric
 
 
@@ -17,12 +17,12 @@ class RegisteredModelRecord(Record):
     recipe: str
     name: str
     version: int
-    path: str
+    path: StoredPath
     content_hash: str
     family: str
     job_type: str
     mlflow_run_id: str | None
-    card: str = Field(description="Path of the model card (Markdown).")
+    card: StoredPath = Field(description="Path of the model card (Markdown).")
     scheme: str | None = Field(default=None, description="How its weights were compressed; None for the original.")
 
     @property
@@ -50,9 +50,9 @@ class CompressedModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     scheme: str
-    path: str
+    path: StoredPath
     content_hash: str
-    answers: str = Field(default="", description="Path of its answers, as an evaluation has them.")
+    answers: StoredPath = Field(default="", description="Path of its answers, as an evaluation has them.")
     size_bytes: int
     original_bytes: int
     metrics: list[Metric] = Field(description="Its own, as an evaluation has them.")

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from llmops_assets.records.base import Record
+from llmops_assets.records.base import Record, StoredPath
 
 
 class BaseModelRecord(BaseModel):
@@ -13,7 +13,7 @@ class BaseModelRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     ref: str = Field(description="As the spec names it: hf:…, dataset|recipe, or name@version.")
     family: str
-    path: str
+    path: StoredPath
     content_hash: str
     parameters: int | None = None
 
@@ -30,7 +30,7 @@ class PlanRecord(Record):
     )
     spec: dict[str, Any] = Field(description="The TrainJobSpec, with dataset_ref.")
     base: BaseModelRecord | None
-    model_dir: str = Field(description="Folder of this training: checkpoints/, adapter/, merged/, evaluation/.")
+    model_dir: StoredPath = Field(description="Folder of this training: checkpoints/, adapter/, merged/, evaluation/.")
     rows: dict[str, int]
     tokens: int = Field(description="Tokens of one epoch after template and truncation.")
     trainable_tokens: int = Field(description="Tokens of one epoch that carry loss.")
@@ -94,7 +94,7 @@ class AdapterRecord(Record):
     recipe: str
     training_key: str
     method: Literal["full", "lora", "qlora"]
-    path: str
+    path: StoredPath
     content_hash: str
     steps: int
     best_step: int | None = Field(default=None, description="With early stopping: the step whose weights these are.")
@@ -121,7 +121,7 @@ class MergedModelRecord(Record):
     dataset: str
     recipe: str
     training_key: str
-    path: str
+    path: StoredPath
     content_hash: str
     family: str
     parameters: int

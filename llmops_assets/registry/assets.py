@@ -11,7 +11,7 @@ from llmops_assets.evaluation.answers import Model
 from llmops_assets.evaluation.gate import interval, judge_gate
 from llmops_assets.evaluation.report import headline_figures
 from llmops_assets.evaluation.verdicts import withholding
-from llmops_assets.page import link
+from llmops_assets.page import link, stored_path
 from llmops_assets.partitions import trainings
 from llmops_assets.records.datasets import CleanRecord, SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
@@ -183,10 +183,10 @@ def registered_model(
             "gate": gate.text,
             "figure": interval(gate.metric) if gate.metric else "",
             **headline_figures(result, gate),
-            "path": dg.MetadataValue.path(merged.path),
+            "path": stored_path(merged.path, records.paths),
             "registry": link(record.ref, f"{settings.mlflow_url}/#/models/{name}/versions/{version}"),
             "model_card": dg.MetadataValue.md(text.split("---\n", 2)[2]),
-            "card_file": dg.MetadataValue.path(str(card)),
+            "card_file": stored_path(card, records.paths),
             **against,
         },
         data_version=dg.DataVersion(f"{record.ref}-{merged.content_hash}"),
@@ -262,7 +262,7 @@ def quantized_model(
     return dg.MaterializeResult(
         metadata={
             "models": dg.MetadataValue.table([dg.TableRecord(form_row(m)) for m in record.models]),
-            "original": dg.MetadataValue.path(merged.path),
+            "original": stored_path(merged.path, records.paths),
             **{f"{m.scheme} size": m.size_bytes for m in record.models},
             **{f"{m.scheme} {m.figure} against the original": m.difference for m in record.models},
         },

@@ -123,7 +123,7 @@ def _body(facts: CardFacts) -> str:
 
 
 def _usage(facts: CardFacts) -> list[str]:
-    usage = card_jobs.usage(facts.spec, facts.merged.path)
+    usage = card_jobs.usage(facts.spec, facts.ref)
     return ["## Use", usage] if usage else []
 
 

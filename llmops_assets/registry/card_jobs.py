@@ -16,14 +16,16 @@ def library(job_type: str) -> tuple[str, str]:
     return _LIBRARY.get(job_type, _TEXT)
 
 
-def usage(spec: TrainJobSpec, path: str) -> str | None:
-    """How a model is used where that is not plain generation."""
+def usage(spec: TrainJobSpec, ref: str) -> str | None:
+    """How the version `ref` is used where that is not plain generation."""
+    folder = f"./{ref.partition('@')[0]}"
     if spec.job_type == "EMBEDDING":
         prompts = [f"{name} `{text}`" for name, text in _prompts(spec) if text]
         behind = f" Texts were trained behind prompts: {', '.join(prompts)}." if prompts else ""
         return (
+            f"After `llmops model download {ref} {folder}`:\n\n"
             "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
-            f'model = SentenceTransformer("{path}")\n'
+            f'model = SentenceTransformer("{folder}")\n'
             'vectors = model.encode(["…"], prompt_name="query")  # passages: prompt_name="document"\n```\n\n'
             f"Vectors are of length 1: their product is the cosine.{behind}"
         )

@@ -12,7 +12,7 @@ import dagster as dg
 
 from llmops_assets import plots
 from llmops_assets.evaluation.answers import has_chat_template
-from llmops_assets.page import link
+from llmops_assets.page import link, stored_path
 from llmops_assets.partitions import endpoints
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.registry import RegisteredModelRecord
@@ -207,7 +207,7 @@ def _deployment_metadata(
                 "users (%)": round(route["weight"], 2),
                 "engine": backends[route["backend_id"]].engine,
                 "address": backends[route["backend_id"]].url,
-                "log": backends[route["backend_id"]].log_path or "",
+                "log": catalog.paths.stored(backends[route["backend_id"]].log_path or ""),
             }
         )
         for route in record.routes
@@ -229,7 +229,7 @@ def _deployment_metadata(
         "address": f"{settings.gateway_url}/v1, model {record.endpoint}",
         "set aside": "; ".join(catalog.endpoint(record.endpoint).spec.notes()) or "nothing",
         "registry": link(model.ref, card),
-        "model files": dg.MetadataValue.path(model.path),
+        "model files": stored_path(model.path, catalog.paths),
     }
 
 

@@ -33,6 +33,7 @@ from resources.dataset_store import DatasetStore
 from resources.encryption import Keyring
 from resources.gpus import Device, cpu
 from resources.records import Records
+from resources.stored_paths import StoredPaths
 from resources.tracking import OpenedBeside, Tracking
 from resources.trainer import Trainer, TrainerError, TrainerKilled
 
@@ -178,7 +179,7 @@ def training_plan(
     records.save(context.partition_key, plan)
     facts_shown = report.plan_facts(plan) | {"watermarked": "yes" if mark else "no"}
     facts_shown |= {"trains anew because": changed} if changed else {}
-    return dg.MaterializeResult(metadata=shown(facts_shown), data_version=dg.DataVersion(key))
+    return dg.MaterializeResult(metadata=shown(facts_shown, records.paths), data_version=dg.DataVersion(key))
 
 
 @dg.asset(
@@ -216,13 +217,13 @@ def adapter(
                 context,
                 job_payloads.train_job(plan, policy, _device(spec, trainer), settings.engines),
                 work_dir=folder / "work",
-                on_metrics=_Follower(context, tracking, opened).pass_on,
+                on_metrics=_Follower(context, tracking, opened, records.paths).pass_on,
             )
             report.keep_artifacts(tracking, opened.id(), plan, facts)
     known = _noted(tracking, note)
     record = job_payloads.adapter_record(plan, facts, reused=reused, run_id=known)
     records.save(cell, record)
-    metadata = shown(report.adapter_facts(record))
+    metadata = shown(report.adapter_facts(record), records.paths)
     if known is not None:
         metadata["mlflow"] = link("open the run", tracking.run_url(known, settings.mlflow_url))
     result = dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(record.content_hash))
@@ -261,8 +262,10 @@ def taken_up_again() -> Iterator[None]:
 class _Follower:
     """Passes live metrics on: all of them to MLflow, the curve so far to the asset's page at each checkpoint."""
 
-    def __init__(self, context: dg.AssetExecutionContext, tracking: Tracking, run: OpenedBeside) -> None:
-        self.context, self.tracking, self.run = context, tracking, run
+    def __init__(
+        self, context: dg.AssetExecutionContext, tracking: Tracking, run: OpenedBeside, paths: StoredPaths
+    ) -> None:
+        self.context, self.tracking, self.run, self.paths = context, tracking, run, paths
         self.curve: list[dict[str, Any]] = []
 
     def pass_on(self, lines: list[dict[str, Any]]) -> None:
@@ -278,7 +281,7 @@ class _Follower:
                 dg.AssetObservation(
                     self.context.asset_key,
                     partition=self.context.partition_key,
-                    metadata=shown(report.checkpoint_facts(line["step"], self.curve)),
+                    metadata=shown(report.checkpoint_facts(line["step"], self.curve), self.paths),
                 )
             )
 
@@ -312,7 +315,7 @@ def merged_model(
     record = job_payloads.merged_record(plan, facts, key)
     records.save(cell, record)
     return dg.MaterializeResult(
-        metadata=shown(report.merged_facts(record)), data_version=dg.DataVersion(record.content_hash)
+        metadata=shown(report.merged_facts(record), records.paths), data_version=dg.DataVersion(record.content_hash)
     )
 
 

@@ -47,8 +47,10 @@ def content_hash(folder: Path) -> str:
 def seal(folder: Path, facts: Mapping[str, Any] | None = None) -> None:
     """Declare `folder` whole: list its files with their hashes, beside `facts`, in its seal.
 
-    The files reach the disk before the seal does, so a seal that survives a power cut tells the truth.
+    The files reach the disk before the seal does, so a seal that survives a power cut tells the truth. The folder's own
+    path is not written down: the home may be moved.
     """
+    own = {**(facts or {}), **({"path": "."} if facts and facts.get("path") else {})}
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != SEAL:
@@ -57,7 +59,7 @@ def seal(folder: Path, facts: Mapping[str, Any] | None = None) -> None:
             os.fsync(handle)
             os.close(handle)
     temporary = folder / f"{SEAL}.tmp"
-    temporary.write_text(json.dumps({"files": files, "facts": dict(facts or {})}, indent=1), encoding="utf-8")
+    temporary.write_text(json.dumps({"files": files, "facts": own}, indent=1), encoding="utf-8")
     os.replace(temporary, folder / SEAL)
 
 
@@ -91,11 +93,15 @@ def facts(folder: Path) -> dict[str, Any] | None:
 
 
 def noted(folder: Path) -> dict[str, Any] | None:
-    """What was noted when `folder` was sealed, without a look at its files; None where it has no seal to read."""
+    """What was noted when `folder` was sealed, without a look at its files; None where it has no seal to read.
+
+    Where it has a `path`, that is the folder's of today, wherever it was sealed.
+    """
     try:
-        return json.loads((folder / SEAL).read_text(encoding="utf-8"))["facts"]
+        found = json.loads((folder / SEAL).read_text(encoding="utf-8"))["facts"]
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
         return None
+    return found | {"path": str(folder)} if "path" in found else found
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from resources.catalog.experiments import Experiment, Experiments, Withheld
 from resources.catalog.intents import Intent, IntentKind, Intents, Outcome
 from resources.catalog.traffic import Traffic
 from resources.catalog.trainings import BaseModelEntry, TrainingRequest, Trainings
+from resources.stored_paths import StoredPaths
 
 __all__ = [
     "HEAD",
@@ -36,9 +37,14 @@ __all__ = [
 class Catalog(Datasets, Trainings, Endpoints, Experiments, Traffic, AuditLog):
     """Reads and writes the catalog at an SQLAlchemy URL: a class a concern, all over one `database`."""
 
-    def __init__(self, url: str) -> None:
-        self.database = Database(url)
+    def __init__(self, url: str, paths: StoredPaths | None = None) -> None:
+        self.database = Database(url, paths)
         self.intents = Intents(self.database)
+
+    @property
+    def paths(self) -> StoredPaths:
+        """The roots by which paths in the catalog are written."""
+        return self.database.paths
 
     @property
     def url(self) -> str:

@@ -16,6 +16,7 @@ from sqlalchemy import event, exc
 
 from resources.catalog import tables as t
 from resources.catalog.errors import Busy, CatalogTooNew, NotFound
+from resources.stored_paths import StoredPaths
 
 HEAD = "0004"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -85,10 +86,15 @@ class Transaction:
 
 
 class Database:
-    """The catalog's database at an SQLAlchemy URL; the schema is brought up to date on first use."""
+    """The catalog's database at an SQLAlchemy URL; the schema is brought up to date on first use.
 
-    def __init__(self, url: str) -> None:
+    Paths in it are written by the root of `paths` that they lie under; by default the folder of an SQLite file.
+    """
+
+    def __init__(self, url: str, paths: StoredPaths | None = None) -> None:
         self.url = url
+        file = sa.make_url(url).database if url.startswith("sqlite") else None
+        self.paths = paths or StoredPaths(Path(file).absolute().parent if file else None)
 
     @cached_property
     def engine(self) -> sa.Engine:
@@ -106,6 +112,7 @@ class Database:
         engine = sa.create_engine(
             self.url, connect_args={"timeout": _BUSY_SECONDS} if is_sqlite else {}, pool_pre_ping=not is_sqlite
         )
+        engine.dialect.stored_paths = self.paths
         if is_sqlite:
             event.listen(engine, "connect", _configure)
             event.listen(engine, "begin", _begin)

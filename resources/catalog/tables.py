@@ -35,6 +35,19 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class StoredPath(TypeDecorator):
+    """A path: absolute where it is used, written by the root that it lies under (`StoredPaths`, of the engine)."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        return dialect.stored_paths.stored(value) if value else value
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        return dialect.stored_paths.resolved(value) if value else value
+
+
 datasets = sa.Table(
     "datasets",
     metadata,
@@ -73,7 +86,7 @@ base_models = sa.Table(
     metadata,
     sa.Column("ref", sa.String, primary_key=True, comment="as a spec names it: hf:… or a plain name"),
     sa.Column("family", sa.String, nullable=False),
-    sa.Column("path", sa.String, nullable=False, comment="local folder or hub id"),
+    sa.Column("path", StoredPath, nullable=False, comment="local folder or hub id"),
     sa.Column("content_hash", sa.String),
     sa.Column("license", sa.String),
     sa.Column("state", sa.String, nullable=False, comment="draft, approved or archived"),
@@ -113,14 +126,14 @@ backends = sa.Table(
     sa.Column("id", sa.String, primary_key=True),
     sa.Column("endpoint", sa.String, nullable=False, index=True),
     sa.Column("model_ref", sa.String, nullable=False),
-    sa.Column("model_path", sa.String, nullable=False),
+    sa.Column("model_path", StoredPath, nullable=False),
     sa.Column("engine", sa.String, nullable=False),
     sa.Column("runtime", sa.JSON, nullable=False),
     sa.Column("url", sa.String, nullable=False),
     sa.Column("pid", sa.Integer),
     sa.Column("pid_started", sa.Float, comment="start time of the process, so that a reused pid is not taken for it"),
     sa.Column("state", sa.String, nullable=False, comment="starting, healthy, unhealthy, stopping or stopped"),
-    sa.Column("log_path", sa.String),
+    sa.Column("log_path", StoredPath),
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
 
