@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -112,7 +113,9 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, str,
     old = tmp_path_factory.mktemp("old-host") / "home"
     with opened(old) as home:
         store = DatasetStore(home.w.artifacts.upath("datasets"))
-        chat = {name: chat_frame(conversations(n, i)) for i, (name, n) in enumerate(SIZES.items())}
+        columns = {"category": pl.lit("toll"), "extra": pl.lit("{}")}
+        frames = {name: chat_frame(conversations(n, i)) for i, (name, n) in enumerate(SIZES.items())}
+        chat = {name: frame.with_columns(**columns) for name, frame in frames.items()}
         corpus = {name: corpus_frame(4 * n, i) for i, (name, n) in enumerate(SIZES.items())}
         home.register("corpus@v1", "pretrain_corpus", written(store, "corpus@v1", corpus))
         home.register("desk@v1", "sft_pair", written(store, "desk@v1", chat))
@@ -153,9 +156,9 @@ def test_what_was_made_is_used_and_nothing_trains_again(moved) -> None:
 
 
 def test_it_can_be_served_and_downloaded(moved, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    home, cell, before, old = moved
+    home, _cell, before, old = moved
     model = home.w.tracking.model("tiny-desk@1")
-    spec = DeploymentSpec.model_validate(changed(DEPLOYMENT, model_ref=model.ref, environment="staging"))
+    spec = DeploymentSpec.model_validate(changed(DEPLOYMENT, model_ref=model.ref, model_family="llama"))
     rollout.admit(model, "approved", spec, load_policy())
     assert rollout.target_of(spec, model).model_path == model.path and (Path(model.path) / "config.json").is_file()
     monkeypatch.setenv("LLMOPS_HOME", str(home.root))
