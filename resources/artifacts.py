@@ -1,36 +1,24 @@
 """The one place where files of the platform lie: a local folder, or any fsspec URL such as ``s3://bucket/prefix``."""
 
 import os
-import tempfile
 from pathlib import Path, PurePosixPath
 
 from upath import UPath
 
+from resources import files
 from resources.encryption import NO_KEYS, Keyring
 
 
 def write_bytes_atomically(target: UPath, data: bytes) -> None:
     """Write `data` so that a reader sees the old content or the new, never a part.
 
-    Locally by a temporary file in the same folder, flushed to the disk and renamed; on an object store one put is
-    atomic already. Missing parent folders are made.
+    Locally by `files.write_bytes`; on an object store one put is atomic already. Missing parent folders are made.
     """
     if not isinstance(target, Path):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    files.write_bytes(target, data)
 
 
 class Artifacts:

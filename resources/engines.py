@@ -1,6 +1,5 @@
 """Environments of engines with pins of their own, below one folder: made by `make engines`, run as child processes."""
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from resources import files
 from resources.environment import engine_python, passed_on
 
 REQUIREMENTS = Path(__file__).parents[1] / "images" / "engines"
@@ -114,9 +114,7 @@ class Engines:
 
     @contextmanager
     def _exclusively(self, name: str) -> Iterator[None]:
-        self.root.mkdir(parents=True, exist_ok=True)
-        with open(self.root / f".{name}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with files.locked(self.root / f".{name}.lock"):
             yield
 
 

@@ -1,12 +1,11 @@
 """Keeps what each asset leaves behind: one JSON file per asset and partition."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TypeVar
 
 from llmops_assets.records.base import PATHS, Record
 from llmops_assets.specs.names import check_key
+from resources import files
 from resources.encryption import NO_KEYS, Keyring
 from resources.stored_paths import StoredPaths
 
@@ -33,11 +32,8 @@ class Records:
 
     def save(self, partition: str, record: Record) -> Path:
         path = self.path(type(record), partition)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(self.keys.seal(record.model_dump_json(indent=1, context={PATHS: self.paths}).encode()))
-        os.replace(temporary, path)
+        text = record.model_dump_json(indent=1, context={PATHS: self.paths})
+        files.write_bytes(path, self.keys.seal(text.encode()), mode=0o600)
         return path
 
     def load(self, record: type[R], partition: str) -> R:

@@ -4,7 +4,6 @@ A small client of our own rather than dagster-mlflow's resource: that one opens 
 leaves it FINISHED when the Dagster run fails. Here a run belongs to one training and carries the status it earned.
 """
 
-import fcntl
 import os
 import random
 import sys
@@ -23,6 +22,7 @@ import sqlalchemy.exc
 
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.specs.names import split_versioned
+from resources import files
 from resources.stored_paths import StoredPaths
 
 if TYPE_CHECKING:
@@ -155,9 +155,7 @@ class Tracking:
         if self._file is None:
             yield
             return
-        self._file.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with open(f"{self._file}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with files.locked(f"{self._file}.lock"):
             yield
 
     def _call(self, call: Callable[[], T]) -> T:

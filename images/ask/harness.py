@@ -6,7 +6,6 @@ The task's definition is the content of its YAML, which may include one that lm-
 
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from images.ask.generate import write_jsonl
 from images.train import sealed
 from images.train.reporter import Reporter
 from llmops_assets.records.jobs import HarnessJob
+from resources import files
 
 _SET_BY_US = ("dataset_path", "dataset_name", "dataset_kwargs", "test_split", "validation_split", "training_split")
 
@@ -31,11 +31,11 @@ def run(job: HarnessJob, reporter: Reporter | None = None) -> dict[str, Any]:
     folder = Path(job.output_file).absolute().parent
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     # lm-eval reads plain files only: they, and what `datasets` makes of them, are there for as long as this takes.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".plain-", ignore_cleanup_errors=True) as scratch:
-        documents = Path(scratch) / "documents.jsonl"
+    with files.plain_folder(folder) as scratch:
+        documents = scratch / "documents.jsonl"
         documents.write_bytes(sealed.read_bytes(job.docs_file))
         # Before `datasets` is imported.
-        os.environ["HF_DATASETS_CACHE"] = str(Path(scratch) / "datasets")
+        os.environ["HF_DATASETS_CACHE"] = str(scratch / "datasets")
         name, tasks = _task(job.config, str(documents), folder)
         if job.mode == "render":
             return _render(tasks.load([name])["tasks"][name], job.output_file)

@@ -23,6 +23,7 @@ from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from llmops_assets.training.steps import total_steps
+from resources import files
 from resources.environment import engine_python
 
 PLUGIN = "images.train.axolotl_plugin.Plugin"
@@ -35,7 +36,9 @@ class AxolotlError(RuntimeError):
     """Axolotl is not there, or failed; the message says which and what to do."""
 
 
-def render(spec: TrainJobSpec, job: TrainJob, work: Path, count: int, evaluated: bool) -> dict[str, Any]:
+def render(
+    spec: TrainJobSpec, job: TrainJob, work: Path, count: int, evaluated: bool, plain: Path | None = None
+) -> dict[str, Any]:
     """Axolotl's configuration of a job over `count` planned rows, whose files are in `work`.
 
     What Axolotl would choose otherwise is written out where its default is another than ours: it warms up over 3 % of
@@ -50,8 +53,8 @@ def render(spec: TrainJobSpec, job: TrainJob, work: Path, count: int, evaluated:
         "tokenizer_config": str(Path(job.plan_dir) / "tokenizer"),
         "type_of_model": "AutoModelForCausalLM",
         "trust_remote_code": False,
-        "datasets": [_rows_of(work / "train.parquet")],
-        "dataset_prepared_path": str(work / "prepared"),
+        "datasets": [_rows_of((plain or work) / "train.parquet")],
+        "dataset_prepared_path": str((plain or work) / "prepared"),
         "dataset_num_proc": 1,
         "dataset_exact_deduplication": False,
         "val_set_size": 0,
@@ -85,7 +88,7 @@ def render(spec: TrainJobSpec, job: TrainJob, work: Path, count: int, evaluated:
         **_steps(spec, count, packing),
         **_precision(job),
         **_adapter(spec, job),
-        **_evaluation(spec, work, evaluated),
+        **_evaluation(spec, plain or work, evaluated),
     }
     return {name: value for name, value in config.items() if value is not None}
 
@@ -208,26 +211,19 @@ def _train(engine: Path, spec: TrainJobSpec, job: TrainJob, reporter: Reporter) 
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     step, _ = session.last_checkpoint(Path(job.checkpoints), faults.identity(spec, job), reporter)
-    write = _write_rows if spec.rlhf is None else _write_pairs
-    count = write(plan_dir / "train.parquet", work / "train.parquet")
-    evaluated = (plan_dir / "validation.parquet").exists()
-    if evaluated:
-        evaluated = write(plan_dir / "validation.parquet", work / "validation.parquet", _EVALUATED_ROWS) > 0
     if job.base is None:
         _write_initial(spec, job, work / "initial")
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     (work / "job.json").write_text(job.model_copy(update={"resumed_from": step}).model_dump_json(), encoding="utf-8")
     config = work / "config.yaml"
-    config.write_text(yaml.safe_dump(render(spec, job, work, count, evaluated), sort_keys=False), encoding="utf-8")
-    try:
+    # Axolotl reads plain files: where rows are sealed at rest, these must not outlive it, or us.
+    with files.plain_folder(work) as plain:
+        count, evaluated = _write_plain(spec, plan_dir, plain)
+        settings = render(spec, job, work, count, evaluated, plain)
+        config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         with reporter.finishing_first():
             code = _run(engine, config, job, work, reporter)
-    finally:
-        # Axolotl reads plain files: where rows are sealed at rest, these must not outlive it.
-        for name in ("train.parquet", "train.ids.json", "validation.parquet", "validation.ids.json"):
-            (work / name).unlink(missing_ok=True)
-        shutil.rmtree(work / "prepared", ignore_errors=True)
     ended = work / "facts.json"
     if code != 0 or not ended.exists():
         raise AxolotlError(_failure(code, work))
@@ -237,6 +233,13 @@ def _train(engine: Path, spec: TrainJobSpec, job: TrainJob, reporter: Reporter) 
     folders.seal(output, facts)
     reporter.log.info("trained %d steps in %.0f s with axolotl", facts["steps"], facts["seconds"])
     return facts
+
+
+def _write_plain(spec: TrainJobSpec, plan_dir: Path, plain: Path) -> tuple[int, bool]:
+    """Write the planned rows as Axolotl reads them: how many there are, and whether there are some to validate on."""
+    write = _write_rows if spec.rlhf is None else _write_pairs
+    count, validation = write(plan_dir / "train.parquet", plain / "train.parquet"), plan_dir / "validation.parquet"
+    return count, validation.exists() and write(validation, plain / "validation.parquet", _EVALUATED_ROWS) > 0
 
 
 def _write_rows(source: Path, target: Path, limit: int | None = None) -> int:

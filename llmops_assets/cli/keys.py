@@ -92,17 +92,14 @@ def open_(
     """
     import shutil
 
+    from resources.files import replacing
+
     if not file.is_file():
         fail(f"there is no file {file}", Exit.INVALID)
     with wiring().keys.reader(file.open("rb"), file) as source:
         if target is None:
             shutil.copyfileobj(source, sys.stdout.buffer)
             return
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "wb") as stream:
-                shutil.copyfileobj(source, stream)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(target, mode=0o600) as stream:
+            shutil.copyfileobj(source, stream)
     out.print(f"wrote {target}", markup=False)

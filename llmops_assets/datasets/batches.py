@@ -1,14 +1,15 @@
 """Tables of any size as batches that can be gone through as often as needed, so that memory does not grow with rows."""
 
+import io
 import os
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
+
+from resources.files import Spool
 
 Batches = Callable[[list[str] | None], Iterator[pl.DataFrame]]
 """Gives the batches of a table from the beginning, each time it is called: all columns (None) or those named."""
@@ -67,22 +68,24 @@ def mapped(function: Callable[[A], B], items: Iterable[A], workers: int | None =
 
 
 class Spill:
-    """A table kept in a temporary folder while it is worked on, for tables without a store behind them."""
+    """A table kept in a file without a name while it is worked on, for tables without a store behind them.
+
+    The rows are whoever's they are: nothing of them is left on the disk by a process that is killed.
+    """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="llmops-")
-        self._files: list[Path] = []
+        self._spool = Spool()
         self.rows = 0
 
     def add(self, frame: pl.DataFrame) -> None:
-        path = Path(self._folder.name) / f"{len(self._files)}.parquet"
-        frame.write_parquet(path, compression="lz4", statistics=False)
-        self._files.append(path)
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer, compression="lz4", statistics=False)
+        self._spool.add(buffer.getbuffer())
         self.rows += frame.height
 
     def __call__(self, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
-        for path in self._files:
-            yield pl.read_parquet(path, columns=columns, memory_map=False)
+        for number in range(len(self._spool)):
+            yield pl.read_parquet(self._spool.read(number), columns=columns)
 
     def close(self) -> None:
-        self._folder.cleanup()
+        self._spool.close()

@@ -1,10 +1,8 @@
 """Asks a model through the train worker, or finds what the same model answered to the same questions before."""
 
-import fcntl
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any, Protocol
 
 from llmops_assets.evaluation.suites import Answer, Document, Item, prompts_hash
 from llmops_assets.records.jobs import AskJob, BertscoreJob, ChoicesJob, GenerateJob, Job, PerplexityJob
+from resources import files
 from resources.encryption import NO_KEYS, Keyring
 
 log = logging.getLogger("evaluation.answers")
@@ -219,8 +218,7 @@ def _in_order(rows: list[dict[str, Any]], inputs: list[dict[str, Any]]) -> list[
 @contextmanager
 def _only_one(folder: Path):
     """Two runs that want the same answers: the second waits and finds them."""
-    with open(folder / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with files.locked(folder / ".lock"):
         yield
 
 
@@ -229,6 +227,4 @@ def _digest(path: Path) -> str | None:
 
 
 def _write(path: Path, text: str, keys: Keyring = NO_KEYS) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(keys.seal(text.encode()))
-    os.replace(temporary, path)
+    files.write_bytes(path, keys.seal(text.encode()), durable=False)

@@ -24,6 +24,7 @@ from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
+from resources import files
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog, NotFound
 from resources.dataset_store import DatasetStore
@@ -181,7 +182,4 @@ def _evaluation_metadata(
 
 
 def _write(path: Path, text: str, keys: Keyring) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(keys.seal(text.encode()))
-    temporary.replace(path)
+    files.write_bytes(path, keys.seal(text.encode()))

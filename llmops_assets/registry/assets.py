@@ -28,6 +28,7 @@ from llmops_assets.registry.quantized import UNFIT, CompressionContext, Original
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
+from resources import files
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog, NotFound
 from resources.catalog.erasures import ModelAffected, assert_not_affected
@@ -153,7 +154,7 @@ def registered_model(
         marks=marks,
     )
     text = model_card(facts)
-    _write(card, text)
+    files.write_text(card, text)
     record = RegisteredModelRecord(
         dataset=plan.dataset,
         recipe=plan.recipe,
@@ -326,10 +327,3 @@ def _base_license(catalog: Catalog, tracking: Tracking, plan: PlanRecord) -> str
         return catalog.dataset(origin).license
     except NotFound:
         return None
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -19,6 +19,7 @@ from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
+from resources import files
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
@@ -123,24 +124,15 @@ def _compress(
         return folder, facts
     work, plan_dir = folder.with_name(f"{scheme}-work"), Path(plan.model_dir) / "plan"
     part = folder.with_name(f"{scheme}.part")
-    files = {
+    rows_of = {
         "calibration": compression.token_rows(plan_dir, "train", rows, keys),
         "probes": compression.probe_rows(plan_dir, keys),
     }
-    paths = {name: compression.write_rows(work / f"{name}.jsonl", ids) for name, ids in files.items()}
-    job = CompressJob(
-        model_dir=merged.path,
-        output=str(part),
-        scheme=scheme,
-        calibration=str(paths["calibration"]),
-        probes=str(paths["probes"]),
-    )
-    try:
+    # The engine has no key to open sealed rows with, so they lie open only for as long as it runs.
+    with files.plain_folder(work) as plain:
+        paths = {name: str(compression.write_rows(plain / f"{name}.jsonl", ids)) for name, ids in rows_of.items()}
+        job = CompressJob(model_dir=merged.path, output=str(part), scheme=scheme, **paths)
         facts = engines.run(ENGINE, "images.compress", job, work_dir=work, threads=settings.omp_threads)
-    finally:
-        # The engine has no key to open sealed rows with, so they lie open only for as long as it runs.
-        for path in paths.values():
-            path.unlink(missing_ok=True)
     facts |= {"source": source, "rows": rows}
     folders.replace(part, folder, facts)
     return folder, facts
@@ -192,7 +184,4 @@ def form_row(one: CompressedModel) -> dict[str, str | float]:
 
 
 def _write(path: Path, text: str, keys: Keyring) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(keys.seal(text.encode()))
-    temporary.replace(path)
+    files.write_bytes(path, keys.seal(text.encode()))

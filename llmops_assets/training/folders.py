@@ -1,16 +1,16 @@
 """Folders of a training that are either whole or not there: sealed with the hash of every file, verified before use."""
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from resources.files import locked, write_text
 
 SEAL = "complete.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -58,9 +58,7 @@ def seal(folder: Path, facts: Mapping[str, Any] | None = None) -> None:
             handle = os.open(path, os.O_RDONLY)
             os.fsync(handle)
             os.close(handle)
-    temporary = folder / f"{SEAL}.tmp"
-    temporary.write_text(json.dumps({"files": files, "facts": own}, indent=1), encoding="utf-8")
-    os.replace(temporary, folder / SEAL)
+    write_text(folder / SEAL, json.dumps({"files": files, "facts": own}, indent=1))
 
 
 def replace(part: Path, folder: Path, facts: Mapping[str, Any]) -> None:
@@ -111,18 +109,8 @@ def only_one(folder: Path, waiting: Callable[[str], None] = lambda message: None
     A worker whose run was killed may still be saving a checkpoint when the next run starts, and two cells of the graph
     may ask for the same weights. The lock goes with the process that holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a") as lock:
-        announced = False
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not announced:
-                    waiting(f"waiting for another process that works in {folder}")
-                    announced = True
-                time.sleep(0.2)
+    message = f"waiting for another process that works in {folder}"
+    with locked(folder / ".lock", waiting=lambda: waiting(message)):
         yield
 
 

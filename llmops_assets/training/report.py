@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from llmops_assets import plots
+from llmops_assets.records.base import PATHS
 from llmops_assets.records.training import AdapterRecord, CurvePoint, MergedModelRecord, PlanRecord
 
 if TYPE_CHECKING:
@@ -111,13 +112,15 @@ def checkpoint_facts(step: int, lines: Sequence[Mapping[str, Any]]) -> dict[str,
 def keep_artifacts(tracking: "Tracking", run_id: str, plan: PlanRecord, facts: Mapping[str, Any]) -> None:
     """Put what explains a training beside its MLflow run: the plan, the worker's log, the curve, the adapter's config.
 
-    The weights stay where they are: their folder and hash are tags.
+    The weights stay where they are: their folder and hash are tags. No row goes with the plan: MLflow's files are not
+    sealed, and an erasure would have to look for it there.
     """
     folder = Path(plan.model_dir)
     points = [CurvePoint(**point) for point in facts["curve"]]
     with TemporaryDirectory() as temporary:
         inside = Path(temporary)
-        (inside / "plan.json").write_text(plan.model_dump_json(indent=1), encoding="utf-8")
+        text = plan.model_dump_json(indent=1, exclude={"example"}, context={PATHS: tracking.paths})
+        (inside / "plan.json").write_text(text, encoding="utf-8")
         loss_plot(points).savefig(inside / "loss.png", dpi=110)
         for path in (folder / "work" / "train.log", folder / "adapter" / "adapter_config.json"):
             if path.exists():

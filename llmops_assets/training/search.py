@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llmops_assets import plots
 from llmops_assets.specs.search import SearchRange
 from llmops_assets.specs.training import TrainJobSpec, canonical_json
+from resources import files
 
 if TYPE_CHECKING:
     import optuna
@@ -220,6 +221,4 @@ def spec_text(spec: TrainJobSpec, top: TrialOutcome, study: str) -> str:
 
 def write_spec(path: Path, text: str) -> None:
     """Put the file in its place whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    files.write_text(path, text)

@@ -4,7 +4,6 @@ The weights are one safetensors file, with the names of the groups in its header
 """
 
 import json
-import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from llmops_assets.datasets.quality.toxicity_scorer import UNNAMED, ToxicityError
+from resources import files
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -87,12 +87,10 @@ class Linear:
 
     def save(self, path: Path) -> None:
         """Write the model to one safetensors file, whole or not at all."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         about = {"format": FORMAT, "groups": json.dumps(self.names), "threshold": str(self.threshold)}
-        half = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file({"idf": self.idf, "weights": self.weights, "bias": self.bias}, half, metadata=about)
-        half.replace(path)
+        files.write_bytes(path, save({"idf": self.idf, "weights": self.weights, "bias": self.bias}, metadata=about))
 
     @classmethod
     def load(cls, path: Path, threshold: float | None = None) -> "Linear":

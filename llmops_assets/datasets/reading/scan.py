@@ -1,11 +1,9 @@
 """Looks at any file as the platform would (ingest, report, cleaning), with no platform behind it."""
 
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,6 +19,7 @@ from llmops_assets.datasets.reading.recognise import any_decoded, type_of_files
 from llmops_assets.datasets.similarity import duplicates
 from llmops_assets.privacy import pii
 from llmops_assets.specs.policy import Policy
+from resources.files import replacing
 
 CLEAN, QUARANTINE, DUPLICATES, PAGE = "clean.jsonl", "quarantine.jsonl", "duplicates.jsonl", "report.html"
 
@@ -254,22 +253,9 @@ def tokenizer(path: Path) -> report.Tokens:
     return count
 
 
-@contextmanager
-def _beside(target: Path) -> Iterator[BinaryIO]:
-    """A file that takes its place only when it is whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    half = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with half.open("wb") as stream:
-            yield stream
-        half.replace(target)
-    finally:
-        half.unlink(missing_ok=True)
-
-
 def _write_lines(target: Path, lines: Iterator[Mapping[str, Any]]) -> None:
     encoder = msgspec.json.Encoder()
-    with _beside(target) as stream:
+    with replacing(target) as stream:
         for line in lines:
             stream.write(encoder.encode(line) + b"\n")
 
@@ -314,7 +300,7 @@ def _write_findings(out: Path, result: Scan, found: report.Report, rows: batches
         note="Rows kept are what clean.jsonl holds: masked, one of each duplicate cluster, "
         f"score at least {result.lowest_score}.",
     )
-    with _beside(out / PAGE) as stream:
+    with replacing(out / PAGE) as stream:
         stream.write(text.encode())
 
 

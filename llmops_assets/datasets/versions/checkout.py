@@ -1,16 +1,17 @@
 """Writes the rows of a version to a file of the user's: JSON lines that can be registered again, or Parquet."""
 
 import gzip
-import os
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import msgspec
 import polars as pl
 import zstandard
 
 from llmops_assets.datasets import schema
+from resources import files
 
 FORMATS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _LABELS = ("category", "source", "quality_score")
@@ -25,26 +26,18 @@ def checkout(batches: Iterable[pl.DataFrame], dataset_type: str, target: Path) -
     suffix = next((s for s in sorted(FORMATS, key=len, reverse=True) if target.name.endswith(s)), None)
     if suffix is None:
         raise ValueError(f"{target} should end in one of {', '.join(FORMATS)}: the suffix says the format")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        rows = (
-            _parquet(batches, temporary) if suffix == ".parquet" else _jsonl(batches, dataset_type, temporary, suffix)
-        )
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return rows
+    with files.replacing(target) as stream:
+        return _parquet(batches, stream) if suffix == ".parquet" else _jsonl(batches, dataset_type, stream, suffix)
 
 
-def _parquet(batches: Iterable[pl.DataFrame], path: Path) -> int:
+def _parquet(batches: Iterable[pl.DataFrame], stream: BinaryIO) -> int:
     import pyarrow.parquet
 
     rows, writer = 0, None
     try:
         for batch in batches:
             table = batch.to_arrow()
-            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema, compression="zstd")
+            writer = writer or pyarrow.parquet.ParquetWriter(stream, table.schema, compression="zstd")
             writer.write_table(table)
             rows += batch.height
     finally:
@@ -53,9 +46,9 @@ def _parquet(batches: Iterable[pl.DataFrame], path: Path) -> int:
     return rows
 
 
-def _jsonl(batches: Iterable[pl.DataFrame], dataset_type: str, path: Path, suffix: str) -> int:
+def _jsonl(batches: Iterable[pl.DataFrame], dataset_type: str, stream: BinaryIO, suffix: str) -> int:
     rows = 0
-    with _opened(path, suffix) as file:
+    with _packed(stream, suffix) as file:
         for batch in batches:
             for row in records(batch, dataset_type):
                 file.write(msgspec.json.encode(row))
@@ -64,12 +57,13 @@ def _jsonl(batches: Iterable[pl.DataFrame], dataset_type: str, path: Path, suffi
     return rows
 
 
-def _opened(path: Path, suffix: str) -> IO[bytes]:
+def _packed(stream: BinaryIO, suffix: str) -> AbstractContextManager[IO[bytes]]:
+    """What packs into a stream that stays open."""
     if suffix.endswith(".gz"):
-        return gzip.open(path, "wb")
+        return gzip.open(stream, "wb")
     if suffix.endswith(".zst"):
-        return zstandard.open(path, "wb")
-    return open(path, "wb")
+        return zstandard.ZstdCompressor().stream_writer(stream, closefd=False)
+    return nullcontext(stream)
 
 
 def records(batch: pl.DataFrame, dataset_type: str) -> Iterator[dict[str, Any]]:
