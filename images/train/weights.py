@@ -1,6 +1,7 @@
 """Makes the model that is trained: from nothing, or from a base in full or four-bit precision, with its adapter."""
 
 import contextlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.policy import FAMILY_VERSION_KEY
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
+from resources import files
 
 _MODEL_TYPE = {"llama": "llama", "mistral": "mistral", "gemma": "gemma3_text", "qwen": "qwen3"}
 """The architecture that a PRETRAIN job of a family makes."""
@@ -150,6 +152,14 @@ def adapter_hash(folder: Path) -> str:
     return folders.file_hash(folder / "adapter_model.safetensors")[:16]
 
 
+def _without_place(config: Path) -> None:
+    """Take the folder of the base out of an adapter's configuration: the home may be moved, and whoever merges or
+    serves the adapter is told the base."""
+    facts = json.loads(config.read_text(encoding="utf-8"))
+    if Path(facts.get("base_model_name_or_path") or "").is_absolute():
+        files.write_text(config, json.dumps(facts | {"base_model_name_or_path": None}, indent=2))
+
+
 def save(model: Any, tokenizer: Any, output: Path, stop_token: str | None, *, full: bool) -> str:
     """Write what was trained, an adapter or the `full` model, with its tokenizer; gives the hash of the weights.
 
@@ -171,4 +181,6 @@ def save(model: Any, tokenizer: Any, output: Path, stop_token: str | None, *, fu
     with contextlib.suppress(FileNotFoundError):
         # The model card of the trainer names paths of this machine and is no card of ours.
         os.unlink(output / "README.md")
+    if not full:
+        _without_place(output / "adapter_config.json")
     return folders.content_hash(output) if full else adapter_hash(output)

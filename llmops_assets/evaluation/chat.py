@@ -76,12 +76,9 @@ def evaluate_chat(case: Case, suites: Mapping[str, Sequence[Item]]) -> ChatEvalu
     for name, model in models.items():
         asked = suites if name == "tuned" else _askable(model, suites)
         if missing := [suite for suite in suites if suite not in asked]:
-            notes.append(
-                f"{_CALLED[name]} was not asked {', '.join(missing)}: the tokenizer in {model.path} has no "
-                "chat template"
-            )
+            notes.append(f"{_CALLED[name]} was not asked {', '.join(missing)}: its tokenizer has no chat template")
         if asked and name != "tuned":
-            notes.append(f"{_CALLED[name]} in {model.path} was asked the same items")
+            notes.append(f"{_CALLED[name]} was asked the same items")
         answers, facts = _answers(case, model, asked, latency_items=case.policy.latency_items if name == "tuned" else 0)
         if facts:
             settings[name] = {"model_hash": model.content_hash} | facts

@@ -137,5 +137,5 @@ class StudyDriver:
 
         facts = search.facts(self.spec, search.outcomes(self.study), *search.importances(self.study))
         self.watch.instance.report_runless_asset_event(
-            dg.AssetMaterialization("study", partition=self.study.study_name, metadata=shown(facts, self.records.paths))
+            dg.AssetMaterialization("study", partition=self.study.study_name, metadata=shown(facts, self.wiring.paths))
         )
