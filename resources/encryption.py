@@ -135,7 +135,8 @@ class Keyring:
             raise EncryptionError(f"{what} was cut off: restore it from a backup")
         identity = head[len(MAGIC) : len(MAGIC) + 8]
         if identity not in self._by_id:
-            have = f"the keys here are {', '.join(self.ids)}: add the one it was sealed with" if self else _HOW
+            have = f"the keys here are {', '.join(self.ids)}" if self else "there is no key here"
+            have += f": set {VARIABLE} or {VARIABLE}_FILE to that one (and to the newer before it) where this was read"
             raise EncryptionError(f"{what} is sealed with key {identity.hex()}; {have}")
         return io.BufferedReader(_Unsealed(stream, _cipher(self._by_id[identity], head), head, what), FRAME)
 

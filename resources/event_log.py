@@ -29,6 +29,15 @@ class Report:
     text: str
 
 
+@dataclass(frozen=True)
+class Page:
+    """What the page of a partition shows when nothing of its runs is left; nothing is materialised."""
+
+    asset: str
+    partition: str
+    metadata: dict[str, str | int]
+
+
 class EventLog:
     """The event log of the Dagster instance in a home folder; without one there is nothing to remember."""
 
@@ -102,6 +111,19 @@ class EventLog:
                     partition=one.partition,
                     blocking=False,
                 )
+            )
+        instance.dispose()
+
+    def show(self, pages: Iterable[Page]) -> None:
+        """Put what is known of partitions on their pages, where nothing of their runs is left."""
+        instance = self._instance()
+        if instance is None:
+            return
+        import dagster as dg
+
+        for page in pages:
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization(page.asset, partition=page.partition, metadata=dict(page.metadata))
             )
         instance.dispose()
 

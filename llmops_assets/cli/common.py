@@ -3,8 +3,10 @@
 import getpass
 import json
 import os
+import stat
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import cache
@@ -73,6 +75,24 @@ def _escape(text: str) -> str:
 def say(line: str) -> None:
     """A line of progress, on stderr, so that stdout stays what was asked for."""
     err.print(_escape(line))
+
+
+def hand_out(key: str, file: Path | None, variable: str) -> None:
+    """Give a new key to whoever asked: in a file of their own, readable by them alone, or on stdout."""
+    if file is None:
+        with suppress(OSError, ValueError):
+            # `… > FILE` makes a file that everybody may read.
+            if stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode):
+                os.fchmod(sys.stdout.fileno(), 0o600)
+        out.print(key)
+        return
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        fail(f"{file} exists; a key is never overwritten: give another name")
+    with os.fdopen(handle, "w") as stream:
+        stream.write(key + "\n")
+    out.print(f"wrote {file}; set {variable}={file}", markup=False)
 
 
 def print_json(value: Any) -> None:

@@ -1,6 +1,6 @@
 """`llmops dataset …`: register dataset versions and look at them."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from llmops_assets.cli.common import (
 from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
 from llmops_assets.specs.dataset import DATASET_TYPES, DatasetSpec
 from llmops_assets.specs.names import split_versioned
+
+if TYPE_CHECKING:
+    from resources.catalog import Dataset
 
 app = typer.Typer(help="Dataset versions: register, list, look at.", no_args_is_help=True)
 app.command()(forget.forget)
@@ -85,7 +88,10 @@ def list_(json: Json = False) -> None:
     w = wiring()
     rows = []
     for entry in w.catalog.datasets():
-        record, splits = w.records.find(DatasetRecord, entry.key), w.records.find(SplitsRecord, entry.key)
+        # The figures of an erased version stay on record; its rows are gone.
+        in_use = entry.status != "erased"
+        record = w.records.find(DatasetRecord, entry.key) if in_use else None
+        splits = w.records.find(SplitsRecord, entry.key) if in_use else None
         rows.append(
             {
                 "dataset": entry.key,
@@ -111,12 +117,25 @@ def list_(json: Json = False) -> None:
                     r["status"],
                     r["rows"],
                     r["quarantined"],
-                    _splits(r["splits"]),
+                    "" if r["status"] == "erased" else _splits(r["splits"]),
                     r["created_at"],
                 ]
                 for r in rows
             ],
         )
+
+
+def _erased(entry: "Dataset") -> str | None:
+    """What became of a version that was erased; None of any other."""
+    from resources.catalog import erasures
+
+    if entry.status != "erased":
+        return None
+    found = erasures.erasure_of(wiring().catalog, entry.key)
+    if found is None:
+        return "erased on a person's request"
+    follower = found.versions.get(entry.key)
+    return f"erased by erasure {found.id} ({when(found.started_at)}); {follower or 'nothing'} follows it"
 
 
 def _splits(rows: dict[str, int] | None) -> str:
@@ -139,18 +158,24 @@ def show_version(version: str, json: bool = False) -> None:
     w = wiring()
     version = resolve(w.catalog, version)
     entry = w.catalog.dataset_entry(version)
-    found = {r.asset: w.records.find(r, version) for r in (DatasetRecord, QualityRecord, CleanRecord, SplitsRecord)}
+    erased = _erased(entry)
+    kinds = (DatasetRecord, QualityRecord, CleanRecord, SplitsRecord)
+    found = {r.asset: w.records.find(r, version) if erased is None else None for r in kinds}
     if json:
         print_json(
             {
                 "dataset": version,
                 "registration": entry.spec.model_dump(mode="json"),
                 "digest": entry.digest,
+                "status": entry.status,
+                "erased": erased,
                 **{asset: record.model_dump(mode="json") if record else None for asset, record in found.items()},
             }
         )
         return
     rows: list[tuple[str, object]] = [("type", entry.spec.type), ("owner", entry.spec.owner)]
+    if erased is not None:
+        rows.append(("status", erased))
     if record := found["dataset"]:
         rows += [("rows", record.rows), ("quarantined", record.quarantined)]
     if report := found["quality_report"]:

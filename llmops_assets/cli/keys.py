@@ -1,13 +1,12 @@
 """`llmops keys …`: encryption at rest: make keys, change them, and open what is sealed."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from llmops_assets.cli.common import Exit, Json, actor, fail, out, print_json, say, wiring
+from llmops_assets.cli.common import Exit, Json, actor, fail, hand_out, out, print_json, say, wiring
 
 app = typer.Typer(help="Encryption at rest: make keys, change them, open sealed files.", no_args_is_help=True)
 
@@ -24,16 +23,7 @@ def new(
     """
     from resources.encryption import new_key
 
-    if file is None:
-        out.print(new_key())
-        return
-    try:
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        fail(f"{file} exists; a key is never overwritten: give another name")
-    with os.fdopen(handle, "w") as stream:
-        stream.write(new_key() + "\n")
-    out.print(f"wrote {file}; set LLMOPS_ENCRYPTION_KEY_FILE={file}")
+    hand_out(new_key(), file, "LLMOPS_ENCRYPTION_KEY_FILE")
 
 
 @app.command()
@@ -65,13 +55,17 @@ def rotate(json: Json = False) -> None:
 
     Example: `LLMOPS_ENCRYPTION_KEY=$NEW,$OLD llmops keys rotate`
     """
-    from resources import at_rest
+    from llmops_assets.local.stack import running
+    from llmops_assets.operations.keys import rotate_keys
 
-    w = wiring()
-    done = at_rest.reseal(
-        w.artifacts, w.records, w.keys, lambda count: say(f"{count:,} files") if count % 1000 == 0 else None
+    w, state = wiring(), running(wiring().settings)
+    done = rotate_keys(
+        w,
+        actor(),
+        # A platform of an earlier version does not say which keys it has.
+        None if state is None else state.get("keys"),
+        lambda count: say(f"{count:,} files") if count % 1000 == 0 else None,
     )
-    w.catalog.log(actor(), "keys.rotate", w.keys.ids[0], sealed=done.sealed, changed=done.changed)
     if json:
         print_json({"key": w.keys.ids[0], "sealed": done.sealed, "changed": done.changed, "kept": done.kept})
         return

@@ -40,7 +40,15 @@ def list_(
 
 def _row(version) -> list[str | None]:
     lineage = [version.tags.get("dataset"), version.tags.get("recipe")]
-    return [version.ref, version.state, ", ".join(version.aliases), *lineage, when(version.created_at)]
+    return [version.ref, _state(version), ", ".join(version.aliases), *lineage, when(version.created_at)]
+
+
+def _state(version) -> str:
+    """Its state, and the erasures that it is affected by."""
+    from resources.catalog.erasures import TAG
+
+    numbers = version.tags.get(TAG)
+    return f"{version.state}, affected by erasure {numbers}" if numbers else version.state
 
 
 def _plain(version) -> dict:

@@ -3,23 +3,26 @@
 import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from llmops_assets.cli.common import Exit, Json, fail, out, print_json, wiring
+from llmops_assets.cli.common import Exit, Json, fail, hand_out, out, print_json, wiring
 
 app = typer.Typer(help="Marks that show whose a model is: make a key, verify a served model.", no_args_is_help=True)
 _AT_ONCE = 4
 
 
 @app.command()
-def key() -> None:
-    """Print a new key. Whoever has it can mark models and show the marks: keep it as you keep a password.
+def key(
+    file: Annotated[Path | None, typer.Option("--out", help="Write it here, readable by you alone.")] = None,
+) -> None:
+    """Make a new key. Whoever has it can mark models and show the marks: keep it as you keep a password.
 
-    Example: `llmops watermark key > watermark.key`, then `LLMOPS_WATERMARK_KEY_FILE=watermark.key`
+    Example: `llmops watermark key --out watermark.key`, then `LLMOPS_WATERMARK_KEY_FILE=watermark.key`
     """
-    out.print(secrets.token_hex(32))
+    hand_out(secrets.token_hex(32), file, "LLMOPS_WATERMARK_KEY_FILE")
 
 
 @app.command("show")

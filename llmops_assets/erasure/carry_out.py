@@ -17,7 +17,7 @@ from llmops_assets.datasets.reading.readers import list_files
 from llmops_assets.datasets.versions import checkout
 from llmops_assets.documents.work import PASSAGES
 from llmops_assets.erasure import documents
-from llmops_assets.erasure.plan import Found, Plan, Platform, evaluations, raw_files
+from llmops_assets.erasure.plan import Found, Plan, Platform, Training, evaluations, raw_files
 from llmops_assets.erasure.search import Wanted, drop_lines, name_without, without
 from llmops_assets.records.datasets import DatasetRecord
 from llmops_assets.records.evaluation import EvaluationRecord
@@ -61,7 +61,7 @@ def carry_out(
         erasures.note(platform.catalog, erasure.id, figures=figures)
     reason = f"erasure {erasure.id}, on a person's request"
     for key, new in list(successors.items()):
-        freed = _bury(platform, key, reason)
+        freed = _delete_version(platform, key, reason)
         _add(figures, "manifests", freed.manifests)
         _add(figures, "chunks", freed.chunks)
         _add(figures, "shared_chunks", freed.kept)
@@ -87,6 +87,18 @@ def mark(platform: Platform, plan: Plan, erasure: int, actor: str) -> None:
             known = {part for part in version.tags.get(erasures.TAG, "").split(",") if part}
             numbers = ",".join(sorted(known | {str(erasure)}, key=int))
             platform.tracking.tag(version.name, version.version, erasures.TAG, numbers)
+            _mark_card(platform, training, erasure)
+
+
+def _mark_card(platform: Platform, training: Training, erasure: int) -> None:
+    """Say on a model's card, first of all, that it learned from rows which were erased since."""
+    card = Path(platform.tracking.model(training.model_ref or "").card)
+    notice = f"> **Affected by erasure {erasure}**: {training.why}. Nothing here unlearns: it gets no more users."
+    if not card.is_file() or notice in (text := platform.keys.open(card.read_bytes(), card).decode()):
+        return
+    title = f"# {training.model_ref}\n"
+    text = text.replace(title, f"{title}\n{notice}\n", 1) if title in text else f"{notice}\n\n{text}"
+    _replace(card, text.encode(), platform.keys)
 
 
 def _clear_answers(platform: Platform, plan: Plan, row_ids: set[str], wanted: Wanted) -> int:
@@ -245,7 +257,7 @@ def _canonical_lines(rows: pl.DataFrame, found: Found) -> Iterator[bytes]:
     return (msgspec.json.encode(record) + b"\n" for record in checkout.records(kept, found.type))
 
 
-def _bury(platform: Platform, key: str, reason: str) -> dataset_gc.Freed:
+def _delete_version(platform: Platform, key: str, reason: str) -> dataset_gc.Freed:
     """Delete everything that a version consists of; its registration and its figures stay on record."""
     erasures.mark_erased(platform.catalog, key)
     theirs = [manifest.id for manifest in platform.store.manifests() if manifest.dataset == key]

@@ -80,7 +80,8 @@ class Found:
     def learned(self) -> int:
         return sum(self.tables.get(name, 0) for name in LEARNED_FROM)
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
+        """What was found, in numbers."""
         return {
             "dataset": self.key,
             "rows": len(self.row_ids),
@@ -119,10 +120,13 @@ class Plan:
     def anything(self) -> bool:
         return bool(self.versions or any(self.traffic.values()))
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
+        """What would be done, for programs."""
         return {
             "name": self.name,
-            "versions": [{**found.told(), "followed_by": self.successors[key]} for key, found in self.versions.items()],
+            "versions": [
+                {**found.as_json(), "followed_by": self.successors[key]} for key, found in self.versions.items()
+            ],
             "affected_trainings": [
                 {"training": t.cell, "model": t.model_ref, "why": t.why} for t in sorted(self.trainings, key=_cell)
             ],

@@ -324,13 +324,15 @@ def platform(settings: Settings, *, pages: bool = False) -> Iterator[Stack | Non
         await_remains(settings)
         _settle(settings)
         stack = Stack(settings, pages=pages)
-        servers = Wiring(settings).servers
+        wiring = Wiring(settings)
+        servers = wiring.servers
         state = settings.root / "up.json"
         state.unlink(missing_ok=True)
         try:
             stack.start()
             servers.reconcile()
-            state.write_text(json.dumps({"pid": os.getpid(), "pages": pages, "gateway": settings.gateway_url}))
+            about = {"pid": os.getpid(), "pages": pages, "gateway": settings.gateway_url, "keys": wiring.keys.ids}
+            state.write_text(json.dumps(about))
             yield stack
         finally:
             state.write_text(json.dumps({"pid": os.getpid(), "stopping": True}))

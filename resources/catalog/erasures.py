@@ -91,6 +91,11 @@ def erasures(catalog: "Catalog", name: str | None = None) -> list[Erasure]:
     return [Erasure(**row) for row in catalog.database.rows(statement)]
 
 
+def erasure_of(catalog: "Catalog", key: str) -> Erasure | None:
+    """The erasure that took a dataset version away, if one did."""
+    return next((one for one in erasures(catalog, None) if key in one.versions), None)
+
+
 def note(catalog: "Catalog", id: int, **values: Any) -> None:
     """Set versions or figures of an erasure that is under way; NotFound when none of that number is."""
     if unknown := set(values) - {"versions", "figures"}:

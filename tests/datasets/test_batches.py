@@ -1,5 +1,7 @@
 """What is found, kept and divided does not depend on how the rows come in batches."""
 
+import tempfile
+
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -76,12 +78,15 @@ def test_a_table_without_rows_goes_through():
     assert duplicates.find(table(0), "sft_pair").clusters.height == 0
 
 
-def test_rows_that_were_put_aside_come_back_and_leave_nothing_behind():
+def test_rows_that_were_put_aside_come_back_and_leave_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     rows, spill = table(10), batches.Spill()
     spill.add(rows[:4])
     spill.add(rows[4:])
     assert_frame_equal(pl.concat(list(spill(None))), rows)
     assert [frame.columns for frame in spill(["line"])] == [["line"]] * 2
-    folder = spill._folder.name
+    # Not even while they are there, so a process that is killed leaves none either.
+    assert list(tmp_path.iterdir()) == []
     spill.close()
-    assert not batches.Path(folder).exists()
+    with pytest.raises(ValueError, match="closed"):
+        list(spill(None))

@@ -323,6 +323,63 @@ def test_a_chunk_that_a_live_version_shares_stays(tmp_path):
     assert list((tmp_path / "artifacts" / "datasets" / "chunks").rglob("*.parquet")) == []
 
 
+def test_given_again_after_its_leftover_was_removed_it_waits_for_nothing_that_is_there(home, erased):
+    w, _, _ = erased
+    key = add(w, "waited", "v1", {"rows.jsonl": lines(planted(60, 12, 10))})
+    materialise(w, key)
+    note = home / "note.txt"
+    note.write_text(f"call {MAIL}")
+    first = CliRunner().invoke(app, ["dataset", "forget", "waited", *matches(), "--yes", "--wait"])
+    assert first.exit_code == 4 and "note.txt" in first.output
+    # Meanwhile the platform ingests what follows.
+    materialise(w, "waited@v1-e1")
+    note.unlink()
+    again = CliRunner().invoke(app, ["dataset", "forget", "waited", *matches(), "--yes", "--wait"])
+    assert again.exit_code == 0 and "is complete" in again.output, again.output + repr(again.exception)
+
+
+def test_a_model_in_production_keeps_its_page_which_says_that_it_is_affected(home, erased):
+    w, _, _ = erased
+    key = add(w, "prod", "v1", {"rows.jsonl": lines(planted(60, 13, 10))})
+    materialise(w, key)
+    ref = leave_training(w, key, "tuned-02", home / "artifacts" / "models" / "sft" / "tuned" / "three", NAME)
+    name, version = ref.split("@")
+    card = home / "artifacts" / "models" / "sft" / "tuned" / "three" / "README.md"
+    card.write_text(f"---\nlicense: x\n---\n\n# {ref}\n\nA model.\n")
+    w.tracking.tag(name, int(version), "card", str(card))
+    w.tracking.set_alias(name, "production", int(version))
+    done = run("forget", "prod", *matches(), "--yes", "--json")
+    assert done["affected"][0]["model"] == ref
+    cell = f"{key}|tuned-02"
+    with dg.DagsterInstance.get() as instance:
+        assert instance.has_dynamic_partition(dataset_versions.name, key)
+        assert cell in instance.get_materialized_partitions(dg.AssetKey("registered_model"))
+        check = dg.AssetCheckKey(dg.AssetKey("registered_model"), "no_erased_rows")
+        [found, *_] = instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
+        assert found.event.dagster_event.event_specific_data.partition == cell
+        assert not found.event.dagster_event.event_specific_data.passed
+        assert key not in instance.get_materialized_partitions(dg.AssetKey("splits"))
+    notice = f"> **Affected by erasure {done['erasure']}**: trained on"
+    assert card.read_text().index(f"# {ref}") < card.read_text().index(notice) < card.read_text().index("A model.")
+    listed = CliRunner().invoke(app, ["model", "list"]).output
+    assert f"production, affected by erasure {done['erasure']}" in listed
+
+
+def test_an_erased_version_is_shown_as_what_it_is(erased):
+    shown = run("show", "desk@v1", "--json")
+    assert shown["status"] == "erased" and "desk@v1-e1 follows it" in shown["erased"]
+    assert shown["quality_report"] is None and shown["splits"] is None
+    text = CliRunner().invoke(app, ["dataset", "show", "desk@v1"]).output
+    assert "erased by erasure 1" in text and "quality.html" not in text and "clean rows" not in text
+    [row] = [
+        row
+        for row in json.loads(CliRunner().invoke(app, ["dataset", "list", "--json"]).stdout)
+        if row["dataset"] == "desk@v1"
+    ]
+    assert (row["status"], row["rows"], row["splits"]) == ("erased", None, None)
+    assert run("show", "desk@clean", "--json")["erased"] is None
+
+
 def test_without_a_terminal_it_asks_for_yes(home, erased):
     w, _, _ = erased
     add(w, "asked", "v1", {"rows.jsonl": lines(planted(20, 11, 3))})
