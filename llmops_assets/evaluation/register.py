@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from upath import UPath
+
 from llmops_assets.datasets.versions.register import register
 from llmops_assets.evaluation import formats, harness
 from llmops_assets.evaluation.answers import Worker
@@ -40,8 +42,10 @@ def add_suite(
     """
     name, version = split_versioned(key)
     work = Path(tempfile.mkdtemp(prefix="llmops-suite-"))
+    # What is converted is plain text until it is registered: it is kept off the disk.
+    memory = UPath(f"memory://{work.name}")
     try:
-        converted, suite = _converted(name, files, suite, worker, work)
+        converted, suite = _converted(name, files, suite, worker, work, memory)
         spec = DatasetSpec.model_validate(
             {
                 "name": name,
@@ -57,11 +61,13 @@ def add_suite(
         return spec, register(spec, converted, artifacts=artifacts, catalog=catalog, policy=policy, actor=actor)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        if memory.exists():
+            memory.fs.rm(memory.path, recursive=True)
 
 
 def _converted(
-    name: str, files: Sequence[Path], suite: SuiteSpec, worker: Worker, work: Path
-) -> tuple[list[Path], SuiteSpec]:
+    name: str, files: Sequence[Path], suite: SuiteSpec, worker: Worker, work: Path, memory: UPath
+) -> tuple[Sequence[Path | UPath], SuiteSpec]:
     if suite.format in (None, CASES):
         return list(files), suite
     if suite.format == harness.FORMAT:
@@ -76,7 +82,7 @@ def _converted(
         rows = formats.rows_of(suite.format, files[0])
     else:
         raise formats.FormatError(f"{suite.format} reads one file: {len(files)} were given")
-    target = work / f"{name}.jsonl"
+    target = memory / f"{name}.jsonl"
     target.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return [target], suite
 
