@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from mlflow.tracking._tracking_service import utils
 from typer.testing import CliRunner
 
 from llmops_assets.cli import app, common
@@ -140,6 +141,8 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, str,
     new = tmp_path_factory.mktemp("new-host") / "elsewhere" / "platform"
     shutil.copytree(old, new, symlinks=True)
     shutil.rmtree(old)
+    # Another host is another process: MLflow keeps in this one where the artifacts of a run were.
+    utils._artifact_repos_cache.clear()
     with opened(new) as home:
         yield home, cell, before, old
 
