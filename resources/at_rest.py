@@ -12,6 +12,7 @@ from upath import UPath
 
 from resources.artifacts import Artifacts, write_bytes_atomically
 from resources.encryption import HEADER, MAGIC, EncryptionError, Keyring, is_sealed
+from resources.files import sweep
 from resources.records import Records
 
 _TRAINED = ("evaluation", "plan")
@@ -42,6 +43,15 @@ def holds_rows(name: PurePosixPath) -> bool:
         # What lies beside the folders are verdicts of a judge by hashes, appended to line by line.
         return len(parts) > 2 and name.suffix == ".jsonl"
     return True
+
+
+def remove_remains(artifacts: Artifacts) -> list[Path]:
+    """Remove plain text that a machine which went down left: of programs of others, which read plain files only."""
+    if not artifacts.is_local:
+        return []
+    root = Path(str(artifacts.root))
+    parents = ("answers/*", "models/*/*/*/work", "models/*/*/*/work/axolotl", "models/*/*/*/compressed/*/*-work")
+    return sweep(*(folder for pattern in parents for folder in root.glob(pattern)))
 
 
 def files(artifacts: Artifacts, records: Records) -> Iterator[UPath]:
@@ -133,11 +143,11 @@ def _keep_seal(path: Path) -> None:
     listing = path.parent / "complete.json"
     if not listing.exists():
         return
-    told = json.loads(listing.read_text(encoding="utf-8"))
-    if path.name in told.get("files", {}):
+    seal = json.loads(listing.read_text(encoding="utf-8"))
+    if path.name in seal.get("files", {}):
         with open(path, "rb") as file:
-            told["files"][path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-        write_bytes_atomically(UPath(listing), json.dumps(told, indent=1).encode())
+            seal["files"][path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        write_bytes_atomically(UPath(listing), json.dumps(seal, indent=1).encode())
 
 
 def _key_of(path: UPath) -> str | None:

@@ -4,6 +4,8 @@ MLflow's own stores write a machine's path into every experiment, run and model 
 `mlflow server` finds the repository by its entry point in `pyproject.toml`; our own processes announce it themselves.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -32,10 +34,10 @@ class HomeArtifactRepository(LocalArtifactRepository):
 def announce(uri: str, paths: StoredPaths) -> None:
     """Have this process resolve the artifacts of the tracking store at `uri` by `paths`."""
     # The registry imports this module for the entry point.
-    from mlflow.store.artifact.artifact_repository_registry import get_registered_artifact_repositories
+    from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
 
     _known[uri] = paths
-    get_registered_artifact_repositories()[SCHEME] = HomeArtifactRepository
+    _artifact_repository_registry.register(SCHEME, HomeArtifactRepository)
 
 
 def _paths(tracking_uri: str | None) -> StoredPaths:
@@ -74,7 +76,7 @@ def rewrite(uri: str, paths: StoredPaths) -> int:
         with engine.begin() as connection:
             for table, columns in _COLUMNS.items():
                 for column in columns if table in tables else ():
-                    changed += _rewrite_values(connection, table, column, "", lambda text: _as_uri(text, paths))
+                    changed += _rewrite_values(connection, table, column, "", partial(_as_uri, paths=paths))
             for table, keys in _TAGS.items():
                 for key in keys if table in tables else ():
                     changed += _rewrite_values(connection, table, "value", key, paths.stored)
@@ -88,7 +90,7 @@ def _as_uri(text: str, paths: StoredPaths) -> str:
     return uri if uri.startswith(f"{SCHEME}:") else text
 
 
-def _rewrite_values(connection: sa.Connection, table: str, column: str, key: str, change: object) -> int:
+def _rewrite_values(connection: sa.Connection, table: str, column: str, key: str, change: Callable[[str], str]) -> int:
     """Change the paths in a column (of the rows with a tag's key); nothing is written where none is to be changed."""
     values = sa.table(table, sa.column(column), sa.column("key"))
     at = values.c[column]
@@ -97,7 +99,7 @@ def _rewrite_values(connection: sa.Connection, table: str, column: str, key: str
         mine = sa.and_(mine, values.c.key == key)
     changed = 0
     for text in connection.execute(sa.select(at).where(mine).distinct()).scalars().all():
-        if (new := change(text)) != text:  # type: ignore[operator]
+        if (new := change(text)) != text:
             where = sa.and_(at == text, values.c.key == key) if key else at == text
             changed += connection.execute(sa.update(values).where(where).values({column: new})).rowcount
     return changed

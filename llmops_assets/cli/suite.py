@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from llmops_assets.cli.common import Json, Wait, actor, conclude, follow, now, out, print_json, show, when, wiring
-from llmops_assets.records.datasets import DatasetRecord, SplitsRecord
-from llmops_assets.specs.suite import JUDGE_KINDS, METRIC_NAMES, HarnessSpec, SuiteSpec
+from llmops_assets.records.datasets import DatasetRecord
+from llmops_assets.specs.suite import JUDGE_KINDS, METRIC_NAMES, SuiteSpec
 
 app = typer.Typer(help="Evaluation suites: register, list, look at.", no_args_is_help=True)
 
@@ -50,43 +50,28 @@ def add(
 
     Example: `llmops suite add mine@v1 task.yaml docs.jsonl --format lm-eval --metric acc --wait`
     """
-    from llmops_assets.evaluation import formats
-    from llmops_assets.evaluation.harness import FORMAT
-    from llmops_assets.evaluation.register import CASES, add_suite
+    from llmops_assets.operations.suites import register_suite
 
-    if format in formats.FORMATS:
-        base = formats.FORMATS[format].spec
-    elif format in (CASES, FORMAT):
-        base = SuiteSpec(format=format)
-    else:
-        raise ValueError(f"there is no format {format!r}: known are cases, {', '.join(formats.FORMATS)}, lm-eval")
-    given = {
-        "judge": judge,
-        "length_norm": length_norm,
-        "metrics": metric if format != FORMAT else None,
-        "encoder": str(encoder.absolute()) if encoder else None,
-        "cluster_by": cluster_by,
-        "general": general,
-        "harness": HarnessSpec(config={}, metric=metric[0] if metric else None) if format == FORMAT else None,
-    }
-    spec = SuiteSpec.model_validate(base.model_dump() | {k: v for k, v in given.items() if v is not None})
-    w, since = wiring(), now()
-    about = {"owner": owner, "license": license}
-    about["description"] = description or f"{format} from {', '.join(path.name for path in files)}"
-    registered, new = add_suite(
+    since = now()
+    done = register_suite(
+        wiring(),
+        actor(),
         version,
         files,
-        spec,
-        about,
-        artifacts=w.artifacts,
-        catalog=w.catalog,
-        policy=w.policy,
-        worker=w.trainer(),
-        actor=actor(),
+        format=format,
+        given={
+            "judge": judge,
+            "length_norm": length_norm,
+            "metrics": metric,
+            "encoder": str(encoder.absolute()) if encoder else None,
+            "cluster_by": cluster_by,
+            "general": general,
+        },
+        about={"owner": owner, "license": license, "description": description},
     )
-    out.print(f"{'registered' if new else 'registered already'}: {registered.key} ({format})", markup=False)
-    if wait and (new or w.records.find(SplitsRecord, registered.key) is None):
-        conclude(follow(registered.key, "splits", since=since))
+    out.print(f"{'registered' if done.new else 'registered already'}: {done.key} ({format})", markup=False)
+    if wait and (done.new or not done.split):
+        conclude(follow(done.key, "splits", since=since))
 
 
 @app.command("list")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llmops_assets.cli.common import Json, actor, fail, out, print_json, show, when, wiring
+from llmops_assets.cli.common import Json, actor, out, print_json, show, when, wiring
 from llmops_assets.specs.names import split_versioned
 
 Ref = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="A version or a tag; the name alone is @current.")]
@@ -128,16 +128,16 @@ def tag(
 
     Example: `llmops dataset tag desk@v2 prod`
     """
+    from llmops_assets.operations.versions import tag_version
     from resources.catalog import pointers
 
     w = wiring()
-    key = pointers.resolve(w.catalog, version)
-    dataset, target = split_versioned(key)
+    dataset, target = split_versioned(pointers.resolve(w.catalog, version))
     if name is not None:
-        before = pointers.move(w.catalog, dataset, name, target, actor())
+        done = tag_version(w, actor(), version, name)
         if not json:
-            moved = f" (was {before})" if before and before != target else ""
-            out.print(f"{dataset}@{name} → {key}{moved}", markup=False)
+            moved = f" (was {done.before})" if done.before and done.before != target else ""
+            out.print(f"{done.pointer} → {done.key}{moved}", markup=False)
             return
     tags = {one: f"{dataset}@{two}" for one, two in sorted(pointers.tags(w.catalog, dataset).items())}
     if json:
@@ -182,33 +182,23 @@ def rollback(
 
     Example: `llmops dataset rollback desk --to v1`
     """
-    from llmops_assets.datasets.versions.history import uses
-    from resources.catalog import pointers
+    from llmops_assets.operations.versions import roll_back
 
-    w = wiring()
-    if "@" in dataset:
-        fail(f"{dataset} names a version: give the name alone, and --to VERSION")
-    left = pointers.resolve(w.catalog, f"{dataset}@{pointer}")
-    target = to.split("@")[-1] if to else pointers.previous(w.catalog, dataset, pointer)
-    if target is None:
-        fail(f"{dataset}@{pointer} was never anywhere else than at {left}: name a version with --to")
-    key = f"{dataset}@{target}"
-    if key == left:
-        fail(f"{dataset}@{pointer} is at {left} already")
-    pointers.move(w.catalog, dataset, pointer, target, actor(), action="rollback")
-    used = {version: uses(w.catalog, w.records, version) for version in (left, key)}
+    done = roll_back(wiring(), actor(), dataset, pointer, to)
     if json:
-        print_json({"pointer": f"{dataset}@{pointer}", "from": left, "to": key}
-                   | {"uses": {version: asdict(found) for version, found in used.items()}})  # fmt: skip
+        used = {version: asdict(found) for version, found in done.uses.items()}
+        print_json({"pointer": done.pointer, "from": done.before, "to": done.key, "uses": used})
         return
-    out.print(f"{dataset}@{pointer} → {key} (was {left})", markup=False)
+    out.print(f"{done.pointer} → {done.key} (was {done.before})", markup=False)
     show(
         "used by now",
         ["version", "trainings", "models", "endpoints"],
-        [[v, ", ".join(u.trainings), ", ".join(u.models), ", ".join(u.endpoints)] for v, u in used.items()],
+        [[v, ", ".join(u.trainings), ", ".join(u.models), ", ".join(u.endpoints)] for v, u in done.uses.items()],
     )
-    if used[left].endpoints:
-        out.print(f"endpoints still serve models of {left}: train on {key} and deploy, or roll the endpoint back")
+    if done.uses[done.before].endpoints:
+        out.print(
+            f"endpoints still serve models of {done.before}: train on {done.key} and deploy, or roll the endpoint back"
+        )
 
 
 def quarantine(version: Ref, json: Json = False) -> None:

@@ -54,11 +54,11 @@ def residual_scan(roots: Iterable[Path], wanted: Wanted, keys: Keyring = NO_KEYS
 
 
 def _files(roots: Iterable[Path]) -> Iterator[Path]:
-    seen = set()
+    given: set[Path] = set()
     for root in roots:
         for path in sorted(root.rglob("*")):
-            if path.is_file() and not path.is_symlink() and path not in seen:
-                seen.add(path)
+            if path.is_file() and not path.is_symlink() and path not in given:
+                given.add(path)
                 yield path
 
 

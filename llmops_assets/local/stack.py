@@ -21,6 +21,8 @@ import psutil
 
 from llmops_assets.specs.settings import Settings
 from llmops_assets.with_parent import ALONE, MODULE, PARENT
+from resources.artifacts import Artifacts
+from resources.at_rest import remove_remains
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 120
@@ -82,6 +84,7 @@ def prepare_home(settings: Settings) -> None:
         (settings.root / name).mkdir(parents=True, exist_ok=True)
     (settings.root).chmod(0o700)
     shutil.copyfile(REPOSITORY / "dagster.yaml", settings.dagster_home / "dagster.yaml")
+    remove_remains(Artifacts(settings.artifacts))
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -129,7 +129,7 @@ def _clear_pages(
     plans = wiring.records.all(PlanRecord)
     of_versions = {training_key(p.dataset, p.recipe) for p in plans if p.dataset in keys}
     in_use = {one.cell.split("|")[0] for one in affected if _in_use(wiring, one)}
-    return log.forget(keys | cells | of_versions, {dataset_versions.name: keys - in_use})
+    return log.forget(keys | cells | of_versions, {str(dataset_versions.name): keys - in_use})
 
 
 def _in_use(wiring: Wiring, one: erasures.Affected) -> bool:
@@ -175,8 +175,8 @@ def _report(wiring: Wiring, log: EventLog, endpoints: Iterable[str], affected: I
 def _search(wiring: Wiring, wanted: Wanted) -> tuple[list[Leftover], int]:
     """Read every byte of the home folder, and of the artifacts where they lie elsewhere; mend logs on the way."""
     roots = [wiring.settings.root]
-    if wiring.artifacts.is_local and not Path(wiring.artifacts.root).is_relative_to(wiring.settings.root):
-        roots.append(Path(wiring.artifacts.root))
+    if wiring.artifacts.is_local and not Path(str(wiring.artifacts.root)).is_relative_to(wiring.settings.root):
+        roots.append(Path(str(wiring.artifacts.root)))
     left, files = residual_scan(roots, wanted, wiring.keys)
     logs = [Path(one.path) for one in left if Path(one.path).suffix in LOGS]
     for path in logs:

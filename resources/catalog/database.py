@@ -112,7 +112,7 @@ class Database:
         engine = sa.create_engine(
             self.url, connect_args={"timeout": _BUSY_SECONDS} if is_sqlite else {}, pool_pre_ping=not is_sqlite
         )
-        engine.dialect.stored_paths = self.paths
+        t.keep_paths(engine, self.paths)
         if is_sqlite:
             event.listen(engine, "connect", _configure)
             event.listen(engine, "begin", _begin)

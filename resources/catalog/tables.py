@@ -5,6 +5,9 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
+from resources.stored_paths import StoredPaths
+
+_PATHS = "llmops_stored_paths"
 metadata = sa.MetaData(
     naming_convention={
         "ck": "ck_%(table_name)s_%(constraint_name)s",
@@ -35,17 +38,27 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class StoredPath(TypeDecorator):
+def keep_paths(engine: sa.Engine, paths: StoredPaths) -> None:
+    """Have an engine write paths by the roots of `paths`; without that it can read and write no column of paths."""
+    setattr(engine.dialect, _PATHS, paths)
+
+
+def _paths(dialect: sa.Dialect) -> StoredPaths:
+    paths: StoredPaths = getattr(dialect, _PATHS)
+    return paths
+
+
+class StoredPath(TypeDecorator[str]):
     """A path: absolute where it is used, written by the root that it lies under (`StoredPaths`, of the engine)."""
 
     impl = sa.String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        return dialect.stored_paths.stored(value) if value else value
+        return _paths(dialect).stored(value) if value else value
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        return dialect.stored_paths.resolved(value) if value else value
+        return _paths(dialect).resolved(value) if value else value
 
 
 datasets = sa.Table(

@@ -112,10 +112,10 @@ def test_what_it_cannot_remove_is_named_and_keeps_the_erasure_open(sealed):
     log.write_text(f"one\n{NAME} two\nthree\n")
     first = forget()
     assert first.exit_code == 4, first.output + repr(first.exception)
-    told = json.loads(first.stdout)
-    assert [Path(one["path"]).name for one in told["left"]] == [note.name]
+    done = json.loads(first.stdout)
+    assert [Path(one["path"]).name for one in done["left"]] == [note.name]
     assert log.read_text().splitlines()[::2] == ["one", "three"] and NAME not in log.read_text()
-    assert erasures.erasures(w.catalog)[0].state == told["state"] == "running"
+    assert erasures.erasures(w.catalog)[0].state == done["state"] == "running"
     note.unlink()
     second = forget()
     assert second.exit_code == 0, second.output + repr(second.exception)

@@ -20,9 +20,9 @@ TOLD = {GONE: "Dolmen Park of Hoam", STAYS: "nobody"}
 
 @dg.asset(partitions_def=PARTITIONS)
 def dataset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    told = TOLD[context.partition_key]
-    context.log.info(told)
-    return dg.MaterializeResult(metadata={"preview": told}, tags={"of": context.partition_key.replace("@", "-")})
+    text = TOLD[context.partition_key]
+    context.log.info(text)
+    return dg.MaterializeResult(metadata={"preview": text}, tags={"of": context.partition_key.replace("@", "-")})
 
 
 @dg.asset_check(asset=dataset, partitions_def=PARTITIONS)

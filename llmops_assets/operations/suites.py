@@ -1,0 +1,66 @@
+"""Registering evaluation suites."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmops_assets.evaluation import formats, harness
+from llmops_assets.evaluation.register import CASES, add_suite
+from llmops_assets.operations.access import authorise
+from llmops_assets.operations.errors import Refused
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.specs.suite import HarnessSpec, SuiteSpec
+from llmops_assets.wiring import Wiring
+
+
+@dataclass(frozen=True)
+class RegisteredSuite:
+    """A registered suite: whether this call made it, and whether its items are there already."""
+
+    key: str
+    new: bool
+    split: bool
+
+
+def register_suite(
+    wiring: Wiring,
+    actor: str,
+    version: str,
+    files: Sequence[Path],
+    *,
+    format: str,
+    given: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> RegisteredSuite:
+    """Register files as the suite `version` in a format: cases of one's own, a benchmark's, or lm-eval's.
+
+    `given` are the settings of the suite that go before those of its format (None: as the format has it); `about` has
+    owner, license and description. Raises Refused for an unknown format, Conflict for another suite of that version.
+    """
+    authorise(wiring, actor, "dataset.register")
+    if format in formats.FORMATS:
+        base = formats.FORMATS[format].spec
+    elif format in (CASES, harness.FORMAT):
+        base = SuiteSpec(format=format)
+    else:
+        raise Refused(f"there is no format {format!r}: known are cases, {', '.join(formats.FORMATS)}, lm-eval")
+    settings = {name: value for name, value in given.items() if value is not None}
+    if format == harness.FORMAT:
+        # What lm-eval calls a metric is its own, and no further figure of ours.
+        metric = settings.pop("metrics", [None])[0]
+        settings["harness"] = HarnessSpec(config={}, metric=metric)
+    spec = SuiteSpec.model_validate(base.model_dump() | settings)
+    described = about.get("description") or f"{format} from {', '.join(path.name for path in files)}"
+    registered, new = add_suite(
+        version,
+        list(files),
+        spec,
+        {**about, "description": described},
+        artifacts=wiring.artifacts,
+        catalog=wiring.catalog,
+        policy=wiring.policy,
+        worker=wiring.trainer(),
+        actor=actor,
+    )
+    return RegisteredSuite(registered.key, new, wiring.records.find(SplitsRecord, registered.key) is not None)
