@@ -46,8 +46,8 @@ class Watched(Trainer):
 
     tasks: list[str]
 
-    def run(self, context: Any, job: dict[str, Any], **more: Any) -> dict[str, Any]:
-        self.tasks.append(job["task"])
+    def run(self, context: Any, job: Any, **more: Any) -> dict[str, Any]:
+        self.tasks.append(job.task)
         return super().run(context, job, **more)
 
 

@@ -15,6 +15,7 @@ from llmops_assets.datasets.versions import register
 from llmops_assets.specs.dataset import DatasetSpec
 from resources.catalog import erasures
 from resources.encryption import is_sealed
+from tests.cli.test_commands import llmops
 from tests.erasure.test_erasure import MAIL, NAME, THEIRS, lines, matches, planted
 
 
@@ -98,8 +99,8 @@ def test_a_name_that_is_none_and_a_run_under_way_are_refused(sealed, monkeypatch
         run = instance.create_run_for_job(
             dg.job(name="busy")(lambda: None), tags=tags, status=dg.DagsterRunStatus.STARTED
         )
-    busy = forget()
-    assert busy.exit_code == 5 and run.run_id[:8] in busy.output
+    code, _, message = llmops("dataset", "forget", "desk", *matches(), "--yes", "--json")
+    assert code == 5 and run.run_id[:8] in message
     assert sealed.catalog.dataset_entry("desk@v1").status == "active"
 
 
