@@ -1,6 +1,7 @@
 """What runs by itself (hooks, CI) runs what a person runs: targets of the Makefile."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,16 @@ def test_every_file_that_a_guide_of_the_house_names_is_there(guide: str) -> None
     there = [f"/{path.relative_to(ROOT)}" for part in HOUSE for path in (ROOT / part).rglob("*")]
     there += [f"/{path.name}" for path in ROOT.iterdir()]
     assert not [name for name in named if not any(path.endswith(f"/{name}") for path in there)]
+
+
+def test_every_part_of_the_house_has_its_layer() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    named = set(re.findall(r"llmops_assets\.(\w+)", " ".join(layers)))
+    parts = (
+        path for path in (ROOT / "llmops_assets").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    )
+    assert {path.stem for path in parts} - {"__init__"} == named
 
 
 def test_the_tests_that_are_named_are_there() -> None:
