@@ -211,6 +211,7 @@ def quality_report(
         scores=store.write(found.scores, kind="scores", config_hash=settings, **written),
         score_mean=found.score_mean,
         toxic_rows=found.toxic_rows,
+        unexamined_rows=found.unexamined_rows,
         chat_faults=found.chat_faults,
         statistics=found.statistics,
         html=str(written_to),
@@ -227,6 +228,7 @@ def quality_report(
             "near_duplicates": found.duplicates.near,
             "score_mean": round(found.score_mean, 4),
             "toxic_rows": found.toxic_rows,
+            "unexamined_rows": found.unexamined_rows,
             "bias": dg.MetadataValue.md(report.markdown_table(found.bias)),
             "conflicting_rows": found.conflicting_rows,
             "worst_rows": dg.MetadataValue.md(report.markdown_table(found.worst)),
@@ -268,6 +270,7 @@ def clean_dataset(
         scores=store.read(found.scores),
         lowest_score=_lowest_score(policy, catalog.dataset(key)),
         personal=personal,
+        unexamined=report.unexamined(store.read(found.findings)),
         spans=recorded_spans(store, source, found, personal),
         near=near_of(policy),
     )

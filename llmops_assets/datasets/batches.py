@@ -67,6 +67,67 @@ def mapped(function: Callable[[A], B], items: Iterable[A], workers: int | None =
             yield running.popleft().result()
 
 
+UNEXAMINED = {"row_id": pl.String, "reason": pl.String}
+_MOST_FAILING, _LARGEST_SHARE = 16, 0.01
+"""A function that fails on more rows of a batch than this is broken itself."""
+
+
+def isolated(function: Callable[[pl.DataFrame], A], batch: pl.DataFrame) -> tuple[A, pl.DataFrame]:
+    """`function` of the rows of a batch that it does not fail on, and the others with the reason (`UNEXAMINED`).
+
+    So one text that nobody thought of costs its own row. Where many rows fail, or all of them, the fault is not in a
+    text, and the error is raised. A batch without a failing row costs nothing; one with a few is gone through again
+    about once for each.
+    """
+    try:
+        return function(batch), pl.DataFrame(schema=UNEXAMINED)
+    except _FAILURES as error:
+        if batch.height == 0 or isinstance(error, _NO_FAULT_OF_A_TEXT):
+            raise
+        allowed = max(_MOST_FAILING, int(_LARGEST_SHARE * batch.height))
+        failing = _failing(function, batch, error, allowed)
+        if len(failing) == batch.height > 1:
+            raise
+    frame = pl.DataFrame(failing, schema=UNEXAMINED, orient="row")
+    return function(batch.join(frame, on="row_id", how="anti", maintain_order="left")), frame
+
+
+_FAILURES = (Exception, pl.exceptions.PanicException)
+_NO_FAULT_OF_A_TEXT = (MemoryError, OSError)
+
+
+def _failing(
+    function: Callable[[pl.DataFrame], object], rows: pl.DataFrame, error: BaseException, allowed: int
+) -> list[tuple[str, str]]:
+    """The rows that `function` fails on, by halves; the error itself when there are more than `allowed`."""
+    if rows.height == 1:
+        return [(rows["row_id"][0], f"{type(error).__name__}: {str(error)[:200]}")]
+    failing: list[tuple[str, str]] = []
+    middle = rows.height // 2
+    for half in (rows[:middle], rows[middle:]):
+        try:
+            function(half)
+        except _FAILURES as found:
+            failing += _failing(function, half, found, allowed)
+            if len(failing) > allowed:
+                raise error from found
+    return failing
+
+
+def without(rows: Batches, ids: pl.Series) -> Batches:
+    """The batches of a table without the rows of those ids."""
+    if not len(ids):
+        return rows
+
+    def batches(columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
+        named = columns if columns is None or "row_id" in columns else [*columns, "row_id"]
+        for batch in rows(named):
+            left = batch.filter(~pl.col("row_id").is_in(ids.implode()))
+            yield left if columns is None else left.select(columns)
+
+    return batches
+
+
 class Spill:
     """A table kept in a file without a name while it is worked on, for tables without a store behind them.
 

@@ -133,7 +133,9 @@ def chat_format(context: Context, records: dg.ResourceParam[Records]) -> dg.Asse
 
 
 @dg.asset_check(
-    asset=quality_report, description="Every row has a score, and a cluster keeps exactly one of its rows.", **BLOCKING
+    asset=quality_report,
+    description="Every row has a score or a reason why not, and a cluster keeps exactly one of its rows.",
+    **BLOCKING,
 )
 def report_covers_all_rows(
     context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
@@ -144,8 +146,9 @@ def report_covers_all_rows(
     clusters = store.read(found.clusters)
     kept = clusters.group_by("cluster").agg(pl.col("kept").sum()).filter(pl.col("kept") != 1).height
     return result(
-        scored == source.rows == found.rows and kept == 0,
-        f"{scored:,} of {source.rows:,} rows are scored; {kept:,} clusters keep none or several of their rows.",
+        scored + found.unexamined_rows == source.rows == found.rows and kept == 0,
+        f"{scored:,} of {source.rows:,} rows are scored, {found.unexamined_rows:,} could not be examined and are left "
+        f"out by clean_dataset; {kept:,} clusters keep none or several of their rows.",
     )
 
 

@@ -76,20 +76,27 @@ class Cleaning:
         # By a 128-bit hash of the normalised text; which row it was first met in.
         first_with: dict[int, str] = {}
 
-        def work(given: tuple[pl.DataFrame, pl.DataFrame | None]) -> tuple[personal_data.Masked, duplicates.Keys]:
+        def work(
+            given: tuple[pl.DataFrame, pl.DataFrame | None],
+        ) -> tuple[tuple[personal_data.Masked, duplicates.Keys], pl.DataFrame]:
             batch, found = given
             left = batch.join(self.decided, on="row_id", how="anti", maintain_order="left")
             left = left.join(scores, on="row_id", how="left", maintain_order="left")
             left = left.with_columns(pl.coalesce("quality_score", "score").alias("quality_score")).drop("score")
-            spans = None if found is None else personal_data.in_rows(found, left)
-            result = personal_data.mask_rows(left, self.dataset_type, self.personal, spans)
-            return result, duplicates.keys(result.frame, self.dataset_type, how)
+
+            def mask(rows: pl.DataFrame) -> tuple[personal_data.Masked, duplicates.Keys]:
+                spans = None if found is None else personal_data.in_rows(found, rows)
+                result = personal_data.mask_rows(rows, self.dataset_type, self.personal, spans)
+                return result, duplicates.keys(result.frame, self.dataset_type, how)
+
+            return batches.isolated(mask, left)
 
         # An evaluation suite loses no row: with `drop` it is masked all the same.
         drops = self.personal.mode == "drop" and self.dataset_type != "eval_suite"
         how = self.near if self._changes_texts and not drops else None
         workers = 1 if self.personal.names is not None else None
-        for result, keys in batches.mapped(work, self._batches(), workers):
+        for (result, keys), failed in batches.mapped(work, self._batches(), workers):
+            self._alike.append(_dropped_unexamined(failed))
             frame = result.frame.with_columns(_changes(result).alias(CHANGES))
             if self.dataset_type != "eval_suite":
                 again = []
@@ -116,6 +123,11 @@ class Cleaning:
             yield frame
 
 
+def _dropped_unexamined(failed: pl.DataFrame) -> pl.DataFrame:
+    """Rows that no detector has judged are not learned from: who is in them is not known."""
+    return failed.select("row_id", pl.lit("could not be examined").alias("reason"), pl.col("reason").alias("detail"))
+
+
 def _changes(result: personal_data.Masked) -> pl.Series:
     """For each row the types that were masked in it, and how often."""
     by_row = (
@@ -140,6 +152,7 @@ def cleaning(
     personal: pii.Detector,
     spans: pl.DataFrame | None = None,
     near: duplicates.Near | None = None,
+    unexamined: pl.DataFrame | None = None,
 ) -> Cleaning:
     """What is worth learning from, without personal data.
 
@@ -149,6 +162,8 @@ def cleaning(
     without one; `row_id`, `file` and `line` stay those of the row as it was brought, and `changes` says what was
     masked in it.
 
+    Rows that a detector failed on (`unexamined`, from the report) are dropped, of an evaluation suite too.
+
     `spans` are those of the report, of the same detector; without, personal data is looked for anew. With `near`,
     `clusters_left` can be asked for.
     """
@@ -157,6 +172,9 @@ def cleaning(
     if dataset_type != "eval_suite":
         brought = pl.concat(list(again(["row_id", "quality_score"])))
         decided = decide(brought, clusters, scores, lowest_score)
+    if unexamined is not None and unexamined.height:
+        others = decided.join(unexamined, on="row_id", how="anti", maintain_order="left")
+        decided = pl.concat([_dropped_unexamined(unexamined), others])
     return Cleaning(again, dataset_type, decided, scores, personal, clusters, spans, near)
 
 

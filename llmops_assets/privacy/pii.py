@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
@@ -16,6 +17,8 @@ from llmops_assets.privacy.pattern import ODD, Pattern, fold, gate, superset
 from llmops_assets.privacy.patterns import PATTERNS, own_pattern
 from llmops_assets.privacy.pseudonyms import Pseudonyms, key_from
 from llmops_assets.specs.policy import Pii
+
+log = logging.getLogger("privacy.pii")
 
 SPANS = {
     "text": pl.UInt32(),
@@ -202,8 +205,25 @@ def replaced(values: pl.Series, spans: pl.DataFrame, how: Detector) -> pl.Series
     return values.scatter(list(found), masked)
 
 
+NOT_SHOWN = "[…]"
+"""What is shown of a text that could not be searched."""
+
+
 def mask_texts(values: pl.Series, how: Detector) -> pl.Series:
     """The texts without their personal data: for showing some of them."""
+    try:
+        return _masked(values, how)
+    except Exception:
+        if not len(values):
+            raise
+        if len(values) == 1:
+            log.exception("a text of %d characters could not be searched for personal data", len(values[0] or ""))
+            return pl.Series(values.name, [NOT_SHOWN], dtype=pl.String)
+    middle = len(values) // 2
+    return pl.concat([mask_texts(values[:middle], how), mask_texts(values[middle:], how)])
+
+
+def _masked(values: pl.Series, how: Detector) -> pl.Series:
     for _ in range(ROUNDS):
         spans = find(values, how)
         if not spans.height:

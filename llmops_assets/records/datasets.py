@@ -42,6 +42,7 @@ class QualityRecord(Record):
     scores: str = Field(description="Manifest id: row_id, score and its parts.")
     score_mean: float
     toxic_rows: int
+    unexamined_rows: int = Field(default=0, description="Rows that a detector failed on; the findings say why.")
     chat_faults: dict[str, int] = Field(description="Rows by chat-format fault; a fault blocks.")
     statistics: dict[str, float] = Field(description="Named figures: characters a row, tokens a row, …")
     html: StoredPath | None = Field(default=None, description="Path of the self-contained report.")

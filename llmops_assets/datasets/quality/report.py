@@ -24,6 +24,8 @@ FINDINGS = {
     "file": pl.String,
     "line": pl.Int64,
 }
+UNEXAMINED = "unexamined"
+
 SAMPLE = 160
 """Characters of a (masked) sample."""
 
@@ -41,6 +43,8 @@ class Report:
     """What was found.
 
     `findings`: row_id, kind (pii, toxic, chat_fault, length, conflict), type, column, a masked sample, file and line.
+    One of kind `UNEXAMINED` is a row that a detector failed on, with the reason: nothing else is known of it, and
+    neither scores nor lengths have it.
     `spans`: where personal data is (`personal_data.SPANS`), for all who mask it or must know of it.
     `chars` and `tokens` are lengths of whole rows, int32 of shape (rows,); `worst` and `cluster_samples` are rows to
     look at, masked. `bias` has a line for each group that rows mention (`bias.disparity`).
@@ -59,6 +63,7 @@ class Report:
     bias: list[dict[str, Any]]
     chat_faults: dict[str, int]
     too_long: int
+    unexamined_rows: int
     conflicting_rows: int
     categories: dict[str, int]
     statistics: dict[str, float]
@@ -114,17 +119,23 @@ def analyse(
     scorer = flagging or toxicity.Lexicon()
     again = batches.of(rows)
 
-    def look(batch: pl.DataFrame) -> tuple[_Part, duplicates.Keys]:
+    def examine(batch: pl.DataFrame) -> tuple[_Part, duplicates.Keys]:
         part = _look(batch, dataset_type, personal, scorer, tokens, max_tokens)
         return part, duplicates.keys(batch, dataset_type, near)
+
+    def look(batch: pl.DataFrame) -> tuple[_Part, duplicates.Keys, pl.DataFrame]:
+        (part, keys), failed = batches.isolated(examine, batch)
+        return part, keys, failed.join(batch.select("row_id", "file", "line"), on="row_id", maintain_order="left")
 
     # The morphological analyser that finds names is one object with threads of its own.
     workers = 1 if personal.names is not None else None
     parts: list[_Part] = []
     kept: list[duplicates.Keys] = []
+    failed: list[pl.DataFrame] = []
     personal_data, categories = Counter[tuple[str, str]](), Counter[str]()
-    for part, keys_of_part in batches.mapped(look, batches.regrouped(again(None)), workers):
+    for part, keys_of_part, failed_of_part in batches.mapped(look, batches.regrouped(again(None)), workers):
         parts.append(part)
+        failed.append(failed_of_part)
         kept.append(keys_of_part)
         personal_data.update(part.pii)
         categories.update(part.categories)
@@ -133,7 +144,9 @@ def analyse(
     lengths = pl.concat([part.lengths for part in parts], rechunk=True)
     scores = pl.concat([part.scores for part in parts], rechunk=True)
     conflicts = _conflicts(keys.table, where)
-    findings = pl.concat([part.findings for part in parts] + [conflicts])
+    unexamined = pl.concat(failed)
+    again = batches.without(again, unexamined["row_id"])
+    findings = pl.concat([part.findings for part in parts] + [conflicts, _as_unexamined(unexamined)])
     spans = pl.concat([part.spans for part in parts], rechunk=True)
     worst = pl.concat([part.worst for part in parts]).sort("score", "row_id").head(WORST)
     pii_rows = sum(part.pii_rows for part in parts)
@@ -148,7 +161,7 @@ def analyse(
     kinds = {kind: part for (kind,), part in findings.group_by("kind")}
     toxic, faults = (kinds.get(kind, findings.clear()) for kind in ("toxic", "chat_fault"))
     return Report(
-        rows=where.height,
+        rows=where.height + unexamined.height,
         findings=findings,
         spans=spans,
         pii=dict(sorted(by_type.items())),
@@ -161,6 +174,7 @@ def analyse(
         bias=disparity,
         chat_faults=dict(faults.group_by("type").len().sort("type").iter_rows()),
         too_long=kinds["length"].height if "length" in kinds else 0,
+        unexamined_rows=unexamined.height,
         conflicting_rows=conflicts.height,
         categories=dict(sorted(categories.items(), key=lambda item: (-item[1], item[0]))),
         statistics=_statistics(lengths, scores),
@@ -245,6 +259,23 @@ def _as_findings(found: list[Found], where: pl.DataFrame) -> pl.DataFrame:
         found, schema={"row": pl.Int64, **{n: FINDINGS[n] for n in ("kind", "type", "column", "sample")}}, orient="row"
     )
     return pl.concat([table.drop("row"), where[table["row"].to_list()]], how="horizontal").select(list(FINDINGS))
+
+
+def _as_unexamined(failed: pl.DataFrame) -> pl.DataFrame:
+    return failed.select(
+        "row_id",
+        pl.lit(UNEXAMINED).alias("kind"),
+        pl.col("reason").str.extract(r"^([^:]*)").alias("type"),
+        pl.lit("").alias("column"),
+        pl.col("reason").alias("sample"),
+        "file",
+        "line",
+    ).select(list(FINDINGS))
+
+
+def unexamined(findings: pl.DataFrame) -> pl.DataFrame:
+    """The rows among the findings that could not be examined, with the reason (`batches.UNEXAMINED`)."""
+    return findings.filter(pl.col("kind") == UNEXAMINED).select("row_id", pl.col("sample").alias("reason"))
 
 
 def _pii_findings(spans: pl.DataFrame, how: pii.Detector) -> Iterable[Found]:

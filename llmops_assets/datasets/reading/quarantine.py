@@ -6,7 +6,8 @@ from typing import Any
 import polars as pl
 
 from llmops_assets.datasets import schema
-from llmops_assets.records.datasets import DatasetRecord
+from llmops_assets.datasets.quality.report import UNEXAMINED
+from llmops_assets.records.datasets import DatasetRecord, QualityRecord
 from llmops_assets.records.documents import QuestionAnswersRecord
 from resources.dataset_store import DatasetStore
 from resources.records import Records
@@ -17,7 +18,8 @@ SHOWN = ["file", "line", "field", "reason"]
 def refused(store: DatasetStore, records: Records, key: str) -> pl.DataFrame:
     """Everything that was refused of a dataset version: step, file, line, field and reason, in that order of steps.
 
-    Documents, passages and rows of a model come first, then the rows that could not be ingested. For a row about a
+    Documents, passages and rows of a model come first, then the rows that could not be ingested, and those that a
+    detector failed on. For a row about a
     document `line` is the number of its passage, 0 for the whole document.
     """
     found = [pl.DataFrame(schema={"step": pl.String, **{name: schema.QUARANTINE[name] for name in SHOWN}})]
@@ -26,6 +28,13 @@ def refused(store: DatasetStore, records: Records, key: str) -> pl.DataFrame:
         if record is not None and record.quarantine is not None:
             lines = store.read(record.quarantine, SHOWN)
             found.append(lines.select(pl.lit(kind.asset).alias("step"), *SHOWN))
+    report = records.find(QualityRecord, key)
+    if report is not None and report.unexamined_rows:
+        failed = store.read(report.findings).filter(pl.col("kind") == UNEXAMINED)
+        reason = pl.col("sample").alias("reason")
+        found.append(
+            failed.select(pl.lit(report.asset).alias("step"), "file", "line", pl.lit("").alias("field"), reason)
+        )
     return pl.concat(found)
 
 

@@ -154,8 +154,9 @@ def scan(
             tokens_counted_by=tokens_counted_by,
             max_tokens=max_tokens,
         )
+        quarantine = pl.concat([quarantine, _unexamined(found)])
         work = clean.cleaning(
-            rows,
+            batches.without(rows, report.unexamined(found.findings)["row_id"]),
             found_type,
             clusters=found.duplicates.clusters,
             scores=found.scores,
@@ -170,7 +171,7 @@ def scan(
             _write_rows(out, work, found_type)
         result = Scan(
             **common,
-            rows=rows.rows,
+            rows=rows.rows - found.unexamined_rows,
             quarantine=quarantine,
             report=found,
             dropped=work.dropped_by_reason,
@@ -183,6 +184,15 @@ def scan(
         return result
     finally:
         rows.close()
+
+
+def _unexamined(found: report.Report) -> pl.DataFrame:
+    """Rows that a detector failed on, for the quarantine; without their text, which nobody has masked."""
+    failed = found.findings.filter(pl.col("kind") == report.UNEXAMINED)
+    reason = pl.format("it could not be examined: {}", "sample").alias("reason")
+    return failed.select("file", "line", pl.lit("").alias("field"), reason, pl.lit("").alias("raw")).cast(
+        schema.QUARANTINE
+    )
 
 
 def _files(path: str) -> list[tuple[str, UPath]]:
