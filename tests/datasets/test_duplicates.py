@@ -8,10 +8,13 @@ import pytest
 from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from upath import UPath
 
 from llmops_assets.datasets import schema
+from llmops_assets.datasets.reading.ingest import ingest
 from llmops_assets.datasets.similarity import duplicates as d
 from llmops_assets.datasets.similarity import sketch
+from tests.conftest import PUBLIC_DATA
 
 
 def chats(*pairs: tuple[str, str]) -> pl.DataFrame:
@@ -137,3 +140,83 @@ def test_many_equal_rows_make_one_cluster():
 
 def test_an_empty_table_has_no_clusters():
     assert d.find(documents().cast({"row_id": pl.String, "text": pl.String}), "pretrain_corpus").clusters.height == 0
+
+
+CASES = PUBLIC_DATA.parent / "cases" / "near-duplicates"
+SYSTEM = (
+    "당신은 누리고속도로의 상담원입니다. "
+    + "요금과 휴게소, 단말기에 관한 물음에만 두 문장으로 답하고 이름을 되풀이하지 않습니다. " * 6
+)
+PASSAGE = "가람댐은 한솔강 상류의 좁은 협곡에 세워진 다목적 댐으로 봄에 공사를 시작해 가을에 완공되었다. " * 6
+ASKED = [
+    ("가람댐의 높이는 얼마인가?", "높이는 96미터이다."),
+    ("어도는 언제 만들었나?", "1998년에 새로 만들었다."),
+    ("주민은 몇 명이 옮겨 갔나?", "모두 천사백여 명이 옮겨 갔다."),
+    ("수문은 어디에서 여나?", "상황실에서 원격으로 연다."),
+    ("휴게소에서 세차할 수 있나요?", "네, 가능합니다."),
+    ("하이패스 단말기를 빌릴 수 있나요?", "네, 가능합니다."),
+]
+
+
+def conversations(*turns: tuple[str, str, str]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "row_id": [f"r{number}" for number in range(len(turns))],
+            "messages": [
+                [
+                    {"role": role, "content": text}
+                    for role, text in zip(("system", "user", "assistant"), row, strict=True)
+                    if text
+                ]
+                for row in turns
+            ],
+        },
+        schema={"row_id": pl.String, "messages": schema.MESSAGES},
+    )
+
+
+@pytest.mark.parametrize("dataset_type", ["sft_pair", "eval_suite"])
+def test_a_shared_system_prompt_or_passage_makes_no_duplicates(dataset_type):
+    with_system = conversations(*((SYSTEM, asked, answer) for asked, answer in ASKED))
+    assert d.find(with_system, dataset_type).clusters.height == 0
+    with_passage = conversations(*(("", f"{asked}\n\n{PASSAGE}", answer) for asked, answer in ASKED))
+    assert d.find(with_passage, dataset_type).clusters.height == 0
+
+
+def test_the_same_passage_of_a_retrieval_row_makes_no_duplicates():
+    rows = pl.DataFrame(
+        {
+            "row_id": [f"r{number}" for number in range(len(ASKED))],
+            "question": [asked for asked, _ in ASKED],
+            "answer": [answer for _, answer in ASKED],
+            "positives": [[PASSAGE]] * len(ASKED),
+            "negatives": [[SYSTEM]] * len(ASKED),
+        }
+    )
+    assert d.find(rows, "rag_qa").clusters.height == 0
+
+
+def test_near_duplicates_under_one_system_prompt_are_found_however_many_share_it():
+    rng = random.Random(3)
+    letters, others = "가나다라마바사", "아자차카타파하 "
+    texts = [(" ".join(rng.choices(letters, k=30)), "".join(rng.choices(others, k=90))) for _ in range(400)]
+    twins = [(asked, answer[:40] + "갸" + answer[41:]) for asked, answer in texts[:20]]
+    found = d.find(conversations(*((SYSTEM, asked, answer) for asked, answer in [*texts, *twins])), "sft_pair")
+    dropped = found.clusters.filter(~pl.col("kept"))["row_id"].to_list()
+    assert len(dropped) >= 19 and set(dropped) <= {f"r{400 + number}" for number in range(20)}
+
+
+def test_rows_under_other_system_prompts_are_not_the_same_row():
+    other = "Answer as a pirate would, in rhymes, and never mention the sea. " * 8
+    asked = "휴게소에서 세차할 수 있나요, 아니면 다른 곳에 가야 하나요?"
+    answer = "네, 가능합니다. 영업소 옆의 세차장을 이용해 주세요."
+    assert d.find(conversations((SYSTEM, asked, answer), (other, asked, answer)), "sft_pair").clusters.height == 0
+    assert d.find(conversations((SYSTEM, asked, answer), (SYSTEM + "!", asked, answer)), "sft_pair").near == 1
+
+
+@pytest.mark.parametrize(("name", "count"), [("system_prompt.jsonl", 12), ("alpaca_input.jsonl", 10)])
+def test_the_cases_of_public_bug_reports_keep_all_rows(name, count):
+    path = CASES / name
+    assert path.exists(), f"{path} is missing: LLMOPS_TEST_DATA names the folder of the public data beside the cases"
+    rows = pl.concat([batch.rows for batch in ingest([(name, UPath(path))], "sft_pair")])
+    assert rows.height == count and d.find(rows, "sft_pair").clusters.height == 0

@@ -58,6 +58,34 @@ def normalised(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
     return pl.DataFrame({"prompt": prompt, "answer": answer, "whole": whole})
 
 
+_TURNS = {"sft_pair": "messages", "eval_suite": "messages", "rlhf_pair": "prompt"}
+"""Where a system turn may be."""
+
+
+def spoken(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
+    """The rows without their system turns, which say nothing of how alike two rows are: all of a dataset may share
+    one that is longer than question and answer."""
+    name = _TURNS.get(dataset_type)
+    if name is None or not rows[name].list.eval(pl.element().struct.field("role") == "system").list.any().any():
+        return rows
+    return rows.with_columns(texts.without_system(pl.col(name)))
+
+
+def learned(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
+    """The normalised `question` and `core` (question and answer) of each row: what is to be learned from it, without
+    system turns and passages."""
+    parts = spoken(rows, dataset_type).select(texts.parts_of(dataset_type))
+    if not texts.has_prompt(dataset_type):
+        whole = normalise(parts.to_series())
+        return pl.DataFrame({"question": whole, "core": whole})
+    question = normalise(parts.select(texts.question_of(dataset_type)).to_series())
+    answer = normalise(parts["answer"])
+    rest = [normalise(parts["rest"])] if dataset_type == "rlhf_pair" else []
+    return pl.DataFrame(
+        {"question": question, "core": pl.select(pl.concat_str([question, answer, *rest], separator=" ")).to_series()}
+    )
+
+
 def prompts(rows: pl.DataFrame, dataset_type: str) -> pl.Series:
     """The normalised prompt of each row, null where the type has none."""
     # Beside the other columns: a literal null alone would be one row, however many there are.
@@ -68,9 +96,8 @@ def prompts(rows: pl.DataFrame, dataset_type: str) -> pl.Series:
 class Keys:
     """What rows are compared by, without their texts.
 
-    `table`: row_id, two hashes of the whole text, one of prompt and answer each (null where there is none), and bytes
-    of whole and prompt. `bands` and `low` are `sketch.sketches` of the whole texts, `asked` and `asked_low` those of
-    the prompts.
+    `table`: row_id, two hashes of the whole text, one of prompt and answer each (null where there is none). `bands` and
+    `low` are `sketch.sketches` of the whole texts without system turns, `asked` and `asked_low` those of the prompts.
     """
 
     table: pl.DataFrame
@@ -89,15 +116,15 @@ def keys(rows: pl.DataFrame, dataset_type: str, how: Near | None) -> Keys:
         pl.col("whole").hash(2).alias("whole2"),
         pl.when(pl.col("prompt").is_not_null()).then(pl.col("prompt").hash(3)).alias("prompt"),
         pl.when(pl.col("answer").is_not_null()).then(pl.col("answer").hash(4)).alias("answer"),
-        pl.col("whole").str.len_bytes().alias("whole_bytes"),
-        pl.col("prompt").str.len_bytes().fill_null(0).alias("prompt_bytes"),
     )
     nothing = np.empty((0, rows.height), np.uint32), np.empty((rows.height, 0), np.uint8)
     if how is None:
         return Keys(table, *nothing, *nothing)
-    bands, low = sketch.sketches(text["whole"], how.shingle, how.bands, how.rows, how.seed)
+    without_system = spoken(rows, dataset_type)
+    compared = text if without_system is rows else normalised(without_system, dataset_type)
+    bands, low = sketch.sketches(compared["whole"], how.shingle, how.bands, how.rows, how.seed)
     if texts.has_prompt(dataset_type):
-        asked, asked_low = sketch.sketches(text["prompt"], how.shingle, PROMPT_BANDS, PROMPT_ROWS, how.seed)
+        asked, asked_low = sketch.sketches(compared["prompt"], how.shingle, PROMPT_BANDS, PROMPT_ROWS, how.seed)
     else:
         asked, asked_low = nothing
     return Keys(table, bands, low, asked, asked_low)
@@ -171,9 +198,10 @@ def near_pairs(documents: pl.Series, how: Near) -> tuple[np.ndarray, np.ndarray]
 def find(rows: pl.DataFrame | batches.Batches, dataset_type: str, how: Near | None = None) -> Duplicates:
     """Clusters of equal and nearly equal rows; of each the first row, in the order given, is the one to keep.
 
-    Exact: equal after normalisation, by a 128-bit hash. Near: see `near_pairs`, over the whole text of a row. Rows of
-    a chat with the same answer must ask nearly the same (`SAME_QUESTION`). The rows are gone through twice: for their
-    keys, and for the texts of candidates.
+    Exact: equal after normalisation, by a 128-bit hash. Near: see `near_pairs`, over the whole text of a row, and over
+    what is to be learned from it alone (`learned`): a system prompt or a passage that rows share makes no duplicates of
+    them. Rows of a chat with the same answer must ask nearly the same (`SAME_QUESTION`). The rows are gone through
+    twice: for their keys, and for the texts of candidates.
     """
     how = how or Near()
     again = batches.of(rows)
@@ -215,10 +243,14 @@ def clusters(found: Keys, again: batches.Batches, dataset_type: str, how: Near) 
     root = np.arange(len(first))
     if len(pairs) or len(asked):
         wanted = np.unique(np.concatenate((pairs.ravel(), asked.ravel())))
-        whole, prompts = _texts_of(unique[wanted], table, again, dataset_type, with_prompt and len(asked) > 0)
+        held = _texts_of(unique[wanted], table, again, dataset_type)
         parent = np.arange(len(wanted))
-        sketch.join(parent, np.searchsorted(wanted, pairs), whole, how.shingle, how.jaccard)
-        sketch.join(parent, np.searchsorted(wanted, asked), whole, how.shingle, how.jaccard, prompts, SAME_QUESTION)
+        pairs, asked = np.searchsorted(wanted, pairs), np.searchsorted(wanted, asked)
+        whole, core = (held["whole"], how.jaccard), (held["core"], how.jaccard)
+        sketch.join(parent, pairs, how.shingle, [whole, core])
+        # Of one and the same answer the question alone decides.
+        question = (held["question"], SAME_QUESTION)
+        sketch.join(parent, asked, how.shingle, [(held["prompt"], SAME_QUESTION), question, whole])
         while (parent[parent] != parent).any():
             parent = parent[parent]
         root[unique[wanted]] = unique[wanted[parent]]
@@ -239,33 +271,30 @@ def clusters(found: Keys, again: batches.Batches, dataset_type: str, how: Near) 
     return Duplicates(clusters=frame, exact=exact, near=dropped.height - exact)
 
 
-Buffers = tuple[np.ndarray, np.ndarray]
-
-
 def _texts_of(
-    rows: np.ndarray, table: pl.DataFrame, again: batches.Batches, dataset_type: str, with_prompts: bool
-) -> tuple[Buffers, Buffers | None]:
-    """The normalised whole texts and prompts of some rows (numbers, ascending), as `sketch.buffers` has them."""
-    kinds = ["whole", "prompt"] if with_prompts else ["whole"]
-    sizes = {kind: table[f"{kind}_bytes"].gather(rows).to_numpy().astype(np.int64) for kind in kinds}
-    # Room is made once for all: growing would hold the texts twice.
-    held = {
-        kind: (np.empty(int(size.sum()), dtype=np.uint8), np.concatenate(([0], np.cumsum(size))))
-        for kind, size in sizes.items()
-    }
+    rows: np.ndarray, table: pl.DataFrame, again: batches.Batches, dataset_type: str
+) -> dict[str, sketch.Buffers]:
+    """The normalised texts of some rows (numbers, ascending), as `sketch.buffers` has them: whole, prompt, question and
+    core; prompt and question are empty where the type has none."""
+    with_prompt = texts.has_prompt(dataset_type)
+    kinds = ["whole", "prompt", "question", "core"] if with_prompt else ["whole"]
+    parts: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
+    sizes: dict[str, list[np.ndarray]] = {kind: [np.zeros(1, dtype=np.int64)] for kind in kinds}
 
-    def chosen(part: tuple[int, pl.DataFrame, np.ndarray]) -> tuple[int, pl.DataFrame]:
-        done, batch, mine = part
-        return done, normalised(batch[mine.tolist()], dataset_type)
+    def chosen(part: tuple[int, pl.DataFrame, np.ndarray]) -> pl.DataFrame:
+        _, batch, mine = part
+        some = batch[mine.tolist()]
+        text = normalised(some, dataset_type)
+        return text.hstack(learned(some, dataset_type)) if with_prompt else text
 
-    for done, text in batches.mapped(chosen, _parts_with(rows, again(texts.content_columns(dataset_type)))):
+    for text in batches.mapped(chosen, _parts_with(rows, again(texts.content_columns(dataset_type)))):
         for kind in kinds:
             data, starts = sketch.buffers(text[kind])
-            values, places = held[kind]
-            values[places[done] : places[done + text.height]] = data[starts[0] : starts[-1]]
-    for values, places in held.values():
-        values.flags.writeable = places.flags.writeable = False
-    return held["whole"], held.get("prompt")
+            parts[kind].append(data[starts[0] : starts[-1]].copy())
+            sizes[kind].append(np.diff(starts))
+    held = {kind: (np.concatenate(parts.pop(kind)), np.cumsum(np.concatenate(sizes[kind]))) for kind in kinds}
+    # A document has nothing around what is learned from it.
+    return held if with_prompt else dict.fromkeys(("whole", "prompt", "question", "core"), held["whole"])
 
 
 def _parts_with(rows: np.ndarray, frames: Iterable[pl.DataFrame]) -> Iterable[tuple[int, pl.DataFrame, np.ndarray]]:

@@ -1,5 +1,6 @@
 """MinHash sketches and exact Jaccard similarity of texts, compiled: a document's shingles never leave the cache."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import numba
@@ -12,6 +13,9 @@ compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _SPREAD = np.uint32(0x9E3779B1)
 _NONE = np.uint32(0xFFFFFFFF)
+
+Buffers = tuple[np.ndarray, np.ndarray]
+"""Texts one after another and where each begins (`buffers`)."""
 
 ANY, OTHER, SAME = 0, 1, 2
 """Which pairs `candidates` wants: all, those of different groups, those of one group."""
@@ -283,8 +287,10 @@ def _root(parent, item):
 
 
 @compiled
-def _join(values, starts, pairs, size, least, asked, asked_starts, asked_least, parent):
-    room = max(_longest(starts), _longest(asked_starts)) + size
+def _join(
+    one, one_starts, one_least, two, two_starts, two_least, three, three_starts, three_least, pairs, size, parent
+):
+    room = max(_longest(one_starts), _longest(two_starts), _longest(three_starts)) + size
     points, hashes = np.empty(room, dtype=np.uint32), np.empty(room, dtype=np.uint32)
     slots = 64
     while slots < 3 * room:
@@ -293,33 +299,35 @@ def _join(values, starts, pairs, size, least, asked, asked_starts, asked_least, 
     stamp = np.int32(1)
     for number in range(len(pairs)):
         x, y = pairs[number, 0], pairs[number, 1]
-        one, other = _root(parent, x), _root(parent, y)
-        if one == other:
+        root, other = _root(parent, x), _root(parent, y)
+        if root == other:
             continue
-        if asked_least > 0.0:
-            alike = _similarity(asked, asked_starts, x, y, size, points, hashes, table, stamps, stamp)
-            stamp += 3
-            if alike < asked_least:
-                continue
-        alike = _similarity(values, starts, x, y, size, points, hashes, table, stamps, stamp)
+        alike = _similarity(one, one_starts, x, y, size, points, hashes, table, stamps, stamp)
         stamp += 3
-        if alike >= least:
-            parent[max(one, other)] = min(one, other)
+        if alike >= one_least and two_least > 0.0:
+            alike = _similarity(two, two_starts, x, y, size, points, hashes, table, stamps, stamp)
+            stamp += 3
+            if alike < two_least:
+                continue
+        elif alike < one_least:
+            continue
+        if three_least > 0.0:
+            alike = _similarity(three, three_starts, x, y, size, points, hashes, table, stamps, stamp)
+            stamp += 3
+            if alike < three_least:
+                continue
+        parent[max(root, other)] = min(root, other)
 
 
-def join(
-    parent: np.ndarray,
-    pairs: np.ndarray,
-    texts: tuple[np.ndarray, np.ndarray],
-    size: int,
-    least: float,
-    prompts: tuple[np.ndarray, np.ndarray] | None = None,
-    prompts_least: float = 0.0,
-) -> None:
-    """Join in the forest `parent` the documents of each pair whose exact similarity is `least` or more.
+def join(parent: np.ndarray, pairs: np.ndarray, size: int, wanted: Sequence[tuple[Buffers, float]]) -> None:
+    """Join in the forest `parent` the documents of each pair whose exact similarity is enough in every kind of text.
 
-    With `prompts`, those must be alike by `prompts_least` too. Pairs that are connected already are not compared: a
-    family of a thousand copies costs a thousand comparisons, not half a million. A root is its tree's smallest member.
+    `wanted` are up to three kinds of text (`buffers`), each with the least Jaccard similarity. Pairs that are connected
+    already are not compared: a family of a thousand copies costs a thousand comparisons, not half a million. A root is
+    its tree's smallest member.
     """
-    if len(pairs):
-        _join(*texts, pairs, size, least, *(prompts or texts), prompts_least if prompts else 0.0, parent)
+    if not len(pairs):
+        return
+    kinds = [*wanted, *[(wanted[0][0], 0.0)] * (3 - len(wanted))]
+    arguments = [part for (values, starts), least in kinds for part in (values, starts, least)]
+    _join(*arguments, pairs, size, parent)
