@@ -30,6 +30,7 @@ COMPOUND_SURNAMES = ("남궁", "황보", "제갈", "선우", "독고", "사공",
 _START = r"(?<![0-9A-Za-z])(?<![0-9][-.])"
 _END = r"(?![0-9])(?!-[0-9])"
 _GAP = r"[^0-9\n\[\]]"
+_SPOKEN = "[공영일이삼사오육륙칠팔구]"
 _NOT_A_PHONE = (
     r"(?:주문|접수|예약|예매|송장|운송장|등기|거래|승인|관리|영수증|문서|사건|상품|제품|모델|시리얼|일련|신청|민원|order|invoice|tracking"
     r"|ticket|serial|model|reference)\s?(?:번호|코드|넘버|no\.?|No\.?|number|id|ID|#)\s?(?:[은는이가을를:#]|is)?\s{0,2}"
@@ -135,6 +136,13 @@ PATTERNS: tuple[Pattern, ...] = (
         unless=_NOT_A_PHONE,
     ),
     Pattern(
+        "mobile number, spoken",
+        "PHONE_NUMBER",
+        rf"(?<![가-힣])[공영]일{_SPOKEN}[-. ]{{0,3}}{_SPOKEN}{{3,4}}[-. ]{{0,3}}{_SPOKEN}{{4}}(?!{_SPOKEN})",
+        0.8,
+        numeric=False,
+    ),
+    Pattern(
         "landline number",
         "PHONE_NUMBER",
         rf"{_START}(?:\+82[-. ]?|\(?0)(?:2|3[1-3]|4[1-4]|5[1-5]|6[1-4]|70|50[2-9]?)"
@@ -169,6 +177,14 @@ PATTERNS: tuple[Pattern, ...] = (
         "EMAIL_ADDRESS",
         r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,6}[A-Za-z]{2,24}",
         0.95,
+    ),
+    Pattern(
+        "e-mail address, disguised",
+        "EMAIL_ADDRESS",
+        r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}\s?(?:[(\[{]\s?(?i:at|골뱅이)\s?[)\]}]|골뱅이)\s?"
+        r"(?:[A-Za-z0-9-]{1,63}(?:\.|\s?[(\[{]\s?(?i:dot|점)\s?[)\]}]\s?)){1,6}[A-Za-z]{2,24}",
+        0.9,
+        numeric=False,
     ),
     Pattern(
         "card number",
@@ -312,7 +328,8 @@ PATTERNS: tuple[Pattern, ...] = (
         "IP_ADDRESS",
         r"(?<![0-9A-Za-z.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9])(?!\.[0-9])",
         0.7,
-        unless=r"(?:(?<![A-Za-z])(?i:v|version|ver\.?|release)|버전)\s?",
+        # What is spoken of between the word and the number may be an address all the same.
+        unless=r"(?:(?<![A-Za-z])(?i:v|version|ver\.?|release)[:=]?|버전(?:(?!IP|ip|주소|아이피)[^0-9\n]){0,10})\s?",
         valid=public_address,
     ),
     Pattern(

@@ -287,3 +287,25 @@ def test_presidio_takes_recognizers_of_the_users_own():
     engine = recognizers.analyzer(with_names=True, extra=[badge])
     found = recognizers.find(engine, "홍길동 님의 사번은 EX-12345입니다.")
     assert [(s.type, s.start, s.end) for s in found] == [("PERSON", 0, 3), ("STAFF_ID", 11, 19)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("제 번호는 공일공 삼팔이구 삼공삼공입니다", "제 번호는 [전화번호]입니다"),
+        ("공일공삼팔이구삼공삼공", "[전화번호]"),
+        ("메일은 hong(at)example.com으로", "메일은 [이메일]으로"),
+        ("hong.gd [AT] mail.example (dot) com", "[이메일]"),
+        ("hong골뱅이example.com", "[이메일]"),
+        ("공일이 많은 집", "공일이 많은 집"),
+        ("meet me (at) the station. ok", "meet me (at) the station. ok"),
+        ("버전 1.2.3.4", "버전 1.2.3.4"),
+        ("펌웨어 버전은 1.2.3.4입니다", "펌웨어 버전은 1.2.3.4입니다"),
+        ("버전 … 1.2.3.4", "버전 … 1.2.3.4"),
+        ("Version: 8.1.2.3", "Version: 8.1.2.3"),
+        ("버전 확인 IP는 8.8.4.4입니다", "버전 확인 IP는 [IP주소]입니다"),
+    ],
+)
+def test_numbers_and_addresses_in_disguise_are_masked_and_versions_left_alone(text, expected):
+    assert masking.mask_text(text)[0] == expected
+    assert pii.mask_texts(pl.Series([text] * 3 + [f"{n}번 글" for n in range(80)]), pii.PATTERNS_ONLY)[0] == expected
