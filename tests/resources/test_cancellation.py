@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 from dagster._core.launcher import LaunchRunContext
 from dagster._core.test_utils import create_run_for_test
@@ -19,16 +20,18 @@ from llmops_assets.local.stack import Component, free_port
 from resources.cancellation import RunUnreachable, cancel
 
 JOBS = """
+import os
 import time
 from pathlib import Path
 import dagster as dg
 
 @dg.op
 def work():
-    Path({started!r}).touch()
+    Path({started!r} + ".part").write_text(str(os.getpid()))
+    os.replace({started!r} + ".part", {started!r})
     time.sleep(600)
 
-@dg.job
+@dg.job(executor_def=dg.in_process_executor)
 def at_work():
     work()
 """
@@ -36,7 +39,7 @@ def at_work():
 
 @dataclass
 class CodeServer:
-    """A code server with one job, which touches `started` and then works for ten minutes."""
+    """A code server with one job, which writes its process id to `started` and then works for ten minutes."""
 
     instance: dg.DagsterInstance
     workspace: WorkspaceRequestContext
@@ -112,6 +115,33 @@ def test_a_run_at_work_is_interrupted(server: CodeServer) -> None:
     until(server.started.exists, "the run's work")
     assert cancel(server.instance, server.active) == [run.run_id]
     until(lambda: not server.active(), "the end of the run")
+    assert server.status(run) is dg.DagsterRunStatus.CANCELED
+
+
+def times_asked(server: CodeServer, run: dg.DagsterRun) -> int:
+    return len(server.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_CANCELING))
+
+
+def test_a_run_that_was_asked_already_is_not_asked_again_and_comes_to_its_own_end(server: CodeServer) -> None:
+    run = server.run(dg.DagsterRunStatus.STARTED)
+    server.instance.report_run_canceling(run)
+    assert cancel(server.instance, server.active) == []
+    assert server.status(run) is dg.DagsterRunStatus.CANCELING and times_asked(server, run) == 1
+
+
+def test_a_run_that_its_code_server_no_longer_has_is_ended_on_record(server: CodeServer) -> None:
+    run = server.run(dg.DagsterRunStatus.STARTING)
+    server.instance.run_launcher.launch_run(LaunchRunContext(dagster_run=run, workspace=server.workspace))
+    until(server.started.exists, "the run's work")
+    psutil.Process(int(server.started.read_text())).kill()
+    until(lambda: server.status(run) is dg.DagsterRunStatus.FAILURE, "the end of the killed run")
+    # As when it ends between two lines of the one who asks: its end is written over by the question.
+    server.instance.report_run_canceling(server.instance.get_run_by_id(run.run_id))
+    server.instance.report_dagster_event(
+        dg.DagsterEvent(event_type_value="PIPELINE_START", job_name="at_work"), run.run_id
+    )
+    assert server.status(run) is dg.DagsterRunStatus.STARTED
+    assert cancel(server.instance, server.active) == []
     assert server.status(run) is dg.DagsterRunStatus.CANCELED
 
 
