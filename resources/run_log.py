@@ -297,11 +297,14 @@ def _check(data: Mapping[str, Any], run_id: str) -> Check:
 
 
 def root_message(error: Any) -> str:
-    """The message of the first cause of a serialised error, Dagster's object or its JSON, without our class names."""
+    """What a serialised error (Dagster's object or its JSON) says to a person, without our class names.
+
+    A refusal of ours is a `dg.Failure`, whose text was written to be read; of any other error, its first cause.
+    """
 
     def part(name: str) -> Any:
         return error.get(name) if isinstance(error, Mapping) else getattr(error, name, None)
 
-    while part("cause") is not None:
+    while part("cls_name") != "Failure" and part("cause") is not None:
         error = part("cause")
     return _OWN_ERROR.sub("", str(part("message") or error).strip()).strip()

@@ -84,7 +84,8 @@ def resolve(ref: str, *, family: str, job_type: JobType, policy: Policy, sources
         parsed = parse_base_ref(ref)
         folder, approved_hash = locate(ref, parsed, sources)
     except LookupError as error:
-        raise BaseModelError(f"base model {ref!r} is not there: {error}") from error
+        advice = f". Register and approve it: llmops model register {ref} --family {family}" if ref[:3] == "hf:" else ""
+        raise BaseModelError(f"base model {ref!r} is not there: {error}{advice}") from error
     except FileNotFoundError as error:
         raise BaseModelError(
             f"base model {ref!r} is not there: {error} (an earlier training has to finish before this one)"

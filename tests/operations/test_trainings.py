@@ -169,11 +169,11 @@ def test_a_training_whose_plan_failed_has_the_reason(wiring: Wiring, cell: str, 
         try:
             raise LookupError("hf:/models/x is not registered")
         except LookupError as error:
-            raise dg.Failure("cannot plan", allow_retries=False) from error
+            raise dg.Failure(f"cannot plan: {error}", allow_retries=False) from error
 
     splits(wiring)
     run(instance, training_plan, cell)
-    assert state(wiring, cell) == ("failed", "LookupError: hf:/models/x is not registered")
+    assert state(wiring, cell) == ("failed", "cannot plan: hf:/models/x is not registered")
     resume_training(wiring, "kim", cell)
     assert state(wiring, cell) == ("requested", READY), "asked for anew, the old failure is none of it"
 

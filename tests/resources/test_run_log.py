@@ -26,7 +26,7 @@ def training_plan() -> None:
     try:
         raise ValueError("no rows")
     except ValueError as error:
-        raise dg.Failure("cannot plan") from error
+        raise RuntimeError("cannot plan") from error
 
 
 def written(instance: dg.DagsterInstance) -> tuple[str, str]:
@@ -82,6 +82,19 @@ def test_runs_are_those_of_a_partition_and_its_assets(home: Path) -> None:
         instance.add_run_tags(run.run_id, {"dagster/will_retry": "true"})
         assert log.failure(run.run_id) == "its process is gone"
         assert log.busy("desk@v1|a", ["adapter"]), "the daemon takes it up"
+
+
+def test_a_refusal_of_ours_says_it_in_its_own_words(home: Path) -> None:
+    @dg.asset(partitions_def=PARTITIONS)
+    def refused() -> None:
+        try:
+            raise LookupError("hf:/x")
+        except LookupError as error:
+            raise dg.Failure(f"base model 'hf:/x' is not there: {error}", allow_retries=False) from error
+
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        run = dg.materialize([refused], instance=instance, partition_key="desk@v1|a", raise_on_error=False)
+        assert RunLog(home).failure(run.run_id) == "base model 'hf:/x' is not there: hf:/x"
 
 
 def test_a_home_without_an_instance_has_no_runs(tmp_path: Path) -> None:
