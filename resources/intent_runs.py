@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from resources.attempts import Attempt
+from resources.run_log import root_message
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -112,10 +113,3 @@ def _failure(instance: "dg.DagsterInstance", run_id: str) -> tuple[str | None, s
         else:
             error = error or event.message or ""
     return (verdict[:_LONGEST_ERROR] if verdict else None), error.strip()[:_LONGEST_ERROR]
-
-
-def root_message(error: object) -> str:
-    """The message of the first cause of a serialised error."""
-    while getattr(error, "cause", None) is not None:
-        error = error.cause
-    return str(getattr(error, "message", error)).strip()

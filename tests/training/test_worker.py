@@ -13,11 +13,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from llmops_assets.local.watch import root_message
 from llmops_assets.records.jobs import MemoryEstimate
 from llmops_assets.training import folders
 from llmops_assets.training.assets import taken_up_again
 from resources.gpus import cpu, lease
+from resources.run_log import root_message
 from resources.trainer import Trainer, TrainerError
 from tests.training.conftest import Desk, StandIn, run_here, sft_spec, typed
 
