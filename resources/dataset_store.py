@@ -16,6 +16,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
+from llmops_assets.specs.canonical import canonical_json, digest
 from resources import process
 from resources.artifacts import write_bytes_atomically
 from resources.encryption import NO_KEYS, Keyring
@@ -75,14 +76,9 @@ class DatasetStoreError(RuntimeError):
     """A version is missing, or its bytes are not what its manifest says."""
 
 
-def canonical_json(value: object) -> str:
-    """JSON with sorted keys and no spaces: equal values, equal text."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
 def config_hash(value: object) -> str:
     """16 hex digits of the canonical JSON of `value`: what identifies the configuration of a step."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+    return digest(value)
 
 
 def _row_hashes(frame: pl.DataFrame) -> np.ndarray:
@@ -256,7 +252,7 @@ class DatasetStore:
         name = config_hash(config)
         path = self.root / "configs" / f"{name}.json"
         if not path.exists():
-            write_bytes_atomically(path, canonical_json(config).encode())
+            write_bytes_atomically(path, canonical_json(config, allow_nan=True).encode())
         return name
 
     def config(self, name: str) -> object | None:
@@ -363,7 +359,7 @@ class Writer:
             **identity,
             "columns": self._schema,
             "rows": sum(chunk.rows for chunk in chunks),
-            "content_hash": hashlib.sha256(canonical_json(content).encode()).hexdigest(),
+            "content_hash": digest(content, 64),
             "chunks": [chunk.model_dump(exclude_defaults=True) for chunk in chunks],
         }
         manifest = Manifest(id=_manifest_id(body), created_at=datetime.now(UTC), **body)
@@ -402,4 +398,4 @@ def _place(frame: pl.DataFrame) -> tuple[int, str | None]:
 
 
 def _manifest_id(body: dict[str, object]) -> str:
-    return hashlib.sha256(canonical_json(body).encode()).hexdigest()[:32]
+    return digest(body, 32)

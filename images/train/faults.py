@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from llmops_assets.records.jobs import TrainJob
-from llmops_assets.specs.training import TrainJobSpec, canonical_json
+from llmops_assets.specs.canonical import canonical_json
+from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 
 _DISK = {

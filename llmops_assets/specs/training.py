@@ -1,7 +1,6 @@
 """What a user says about a training: the job spec, and the recipe that it is without its dataset."""
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from llmops_assets.specs.base import (
     VersionedRef,
     View,
 )
+from llmops_assets.specs.canonical import canonical_json
 from llmops_assets.specs.jobs import (
     SAMPLING_DEFAULTS,
     EmbeddingBlock,
@@ -323,11 +323,6 @@ class TrainJobSpec(Spec):
 
 def _positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces, the text that is hashed."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _job_rules(job: str, base: object, view: View) -> Iterator[Rule]:

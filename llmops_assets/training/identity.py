@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from llmops_assets.records.jobs import AXOLOTL, PLANNER, TRAINER
-from llmops_assets.specs.training import TrainJobSpec, canonical_json
+from llmops_assets.specs.canonical import canonical_json
+from llmops_assets.specs.training import TrainJobSpec
 from resources.worker_code import closure, code_hash, library_versions
 
 _CHOOSERS = {

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmops_assets import plots
+from llmops_assets.specs.canonical import canonical_json
 from llmops_assets.specs.search import SearchRange
-from llmops_assets.specs.training import TrainJobSpec, canonical_json
+from llmops_assets.specs.training import TrainJobSpec
 from resources import files
 
 if TYPE_CHECKING:
