@@ -1,5 +1,6 @@
 """A home that was copied to another path, the old one deleted: everything goes on, and nothing trains again."""
 
+import json
 import re
 import shutil
 import sqlite3
@@ -32,13 +33,15 @@ from llmops_assets.training import folders
 from llmops_assets.wiring import Wiring
 from resources.dataset_store import DatasetStore
 from resources.trainer import Trainer
-from tests.specs.builders import DEPLOYMENT, changed
-from tests.training.conftest import SIZES, add_cell, chat_frame, conversations, corpus_frame, pretrain_spec, sft_spec
+from tests.evaluation.conftest import make_tiny_model
+from tests.specs.builders import DEPLOYMENT
+from tests.training.conftest import SIZES, add_cell, chat_frame, conversations, sft_spec
 from tests.training.conftest import write_splits as written
 
 TRAINED = ("training_plan", "adapter", "merged_model")
-LONG_ENOUGH_TO_SAY_SOMETHING = {"max_steps": 120, "num_epochs": 20, "save_steps": 20, "eval_steps": 20}
-EARLY = {"early_stopping": {"patience": 3}, **LONG_ENOUGH_TO_SAY_SOMETHING}
+EARLY = {"early_stopping": {"patience": 3}, "eval_steps": 4, "max_seq_len": 512}
+# A dozen of workers start one after the other, which takes its time beside a busy machine.
+pytestmark = pytest.mark.timeout(1800)
 
 
 class Watched(Trainer):
@@ -113,19 +116,21 @@ def naming(root: Path, old: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def moved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, str, dict[str, Any], Path]]:
-    """A home in which a chain of two trainings ended in a registered model, moved; its cell, and what it was before."""
+    """A home with a base model, a training of it and the registered model, moved; its cell, and what it was before."""
     old = tmp_path_factory.mktemp("old-host") / "home"
     with opened(old) as home:
         store = DatasetStore(home.w.artifacts.upath("datasets"))
         columns = {"category": pl.lit("toll"), "extra": pl.lit("{}")}
         frames = {name: chat_frame(conversations(n, i)) for i, (name, n) in enumerate(SIZES.items())}
         chat = {name: frame.with_columns(**columns) for name, frame in frames.items()}
-        corpus = {name: corpus_frame(4 * n, i) for i, (name, n) in enumerate(SIZES.items())}
-        home.register("corpus@v1", "pretrain_corpus", written(store, "corpus@v1", corpus))
         home.register("desk@v1", "sft_pair", written(store, "desk@v1", chat))
-        base = add_cell(home.w.catalog, home.instance, pretrain_spec(), "corpus@v1")
-        home.run(base, *TRAINED)
-        cell = add_cell(home.w.catalog, home.instance, sft_spec(base, **EARLY), "desk@v1")
+        base = make_tiny_model(old / "bases" / "tiny")
+        config = json.loads((base / "config.json").read_text())
+        (base / "config.json").write_text(json.dumps(config | {"llmops_family_version": "3.0"}))
+        about = {"family": "llama", "path": str(base), "content_hash": folders.content_hash(base), "license": None}
+        home.w.catalog.register_base("tiny", **about)
+        home.w.catalog.approve_base("tiny")
+        cell = add_cell(home.w.catalog, home.instance, sft_spec("tiny", **EARLY), "desk@v1")
         home.run(cell, *TRAINED)
         home.run(cell, "evaluation")
         home.run(cell, "registered_model")
@@ -166,7 +171,9 @@ def test_what_was_made_is_used_and_nothing_trains_again(moved) -> None:
 def test_it_can_be_served_and_downloaded(moved, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home, _cell, before, old = moved
     model = home.w.tracking.model("tiny-desk@1")
-    spec = DeploymentSpec.model_validate(changed(DEPLOYMENT, model_ref=model.ref, model_family="llama"))
+    spec = DeploymentSpec.model_validate(
+        {**DEPLOYMENT, "model_ref": model.ref, "model_family": "llama", "resources": {"gpus": 0}}
+    )
     rollout.admit(model, "approved", spec, load_policy())
     assert rollout.target_of(spec, model).model_path == model.path and (Path(model.path) / "config.json").is_file()
     monkeypatch.setenv("LLMOPS_HOME", str(home.root))
