@@ -223,7 +223,7 @@ def due(platform, instance: dg.DagsterInstance) -> list[tuple[str, ...]]:
     )
     found = sensor.evaluate_tick(context).run_requests
     assert all(request.asset_selection == [] for request in found)
-    return sorted((request.tags[suites.PARTITION], *request.asset_check_keys) for request in found)
+    return sorted((request.tags[suites.PARTITION_TAG], *request.asset_check_keys) for request in found)
 
 
 def check_again(platform, key: str, instance: dg.DagsterInstance) -> list[dg.AssetCheckEvaluation]:
