@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from images.gateway.routes import _endpoint
 from llmops_assets.experiments.analysis import plan_of
-from llmops_assets.experiments.decision import Decision, action_for
+from llmops_assets.experiments.decision import Decision, model_for
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.registry.capacity import capacity
 from llmops_assets.serving.rollout import NotAdmitted, admit, device_reasons, target_of
@@ -143,8 +143,7 @@ EXPERIMENT_CHANGES: dict[str, Any] = {
 
 
 def effects_of_experiment(spec: ExperimentSpec) -> list[Any]:
-    endpoint = DeploymentSpec.model_validate(DEPLOYMENT)
-    promoted = action_for(Decision("promote", "better", NOW), spec, endpoint)
+    promoted = spec.endpoint, model_for(Decision("promote", "better", NOW), spec)
     return [spec.name, plan_of(spec, POLICY.experiments, NOW), spec.weights, promoted, spec.description]
 
 
