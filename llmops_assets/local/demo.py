@@ -368,13 +368,15 @@ class Demo:
             time.sleep(0.5)
 
     def await_switch(self, experiment: ExperimentSpec, since: datetime) -> None:
-        """Wait until the endpoint serves the winner alone."""
+        """Wait until the endpoint serves the winner alone, and the deployment has said that all of it is done."""
         w, deadline = self.wiring, time.monotonic() + 300
         while time.monotonic() < deadline:
             self.alive()
             endpoint = w.catalog.endpoint(experiment.endpoint)
             models = [route["model_ref"] for route in endpoint.routes]
-            if endpoint.state == "live" and models == [experiment.treatment]:
+            intent = w.catalog.intents.newest("deploy", endpoint.name)
+            acknowledged = intent is None or not intent.is_open
+            if endpoint.state == "live" and models == [experiment.treatment] and acknowledged:
                 return
             if endpoint.state == "failed":
                 raise DemoError(f"asset deployment, partition {endpoint.name}: {endpoint.message}")
