@@ -265,7 +265,10 @@ def _file(path: Path) -> Iterator[sa.Connection | None]:
 def _run(row: sa.RowMapping) -> Run:
     body = json.loads(row["run_body"])
     selected = body.get("asset_selection") or {}
-    keys = selected.get("__frozenset__", ()) if isinstance(selected, dict) else selected
+    if isinstance(selected, dict):
+        # A run that takes up another has a set where that one had a frozen one.
+        selected = selected.get("__frozenset__", selected.get("__set__", ()))
+    keys = selected
     return Run(
         id=row["run_id"],
         # The column is what changes; the body repeats it.

@@ -97,6 +97,22 @@ def test_a_refusal_of_ours_says_it_in_its_own_words(home: Path) -> None:
         assert RunLog(home).failure(run.run_id) == "base model 'hf:/x' is not there: hf:/x"
 
 
+def test_a_run_that_takes_up_another_is_seen_and_ends_the_waiting_for_it(home: Path) -> None:
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        same = {"job_name": "job", "asset_selection": {adapter.key}}
+        tags = {"dagster/partition": "desk@v1|a"}
+        died = dg.DagsterRun(**same, tags=tags | {"dagster/will_retry": "true"}, status=dg.DagsterRunStatus.FAILURE)
+        taken_up = dg.DagsterRun(
+            **same, tags=tags, parent_run_id=died.run_id, root_run_id=died.run_id, status=dg.DagsterRunStatus.SUCCESS
+        )
+        log = RunLog(home)
+        instance.add_run(died)
+        assert log.busy("desk@v1|a", ["adapter"])
+        instance.add_run(taken_up)
+        assert [run.id for run in log.runs(["desk@v1|a"], ["adapter"])["desk@v1|a"]] == [died.run_id, taken_up.run_id]
+        assert not log.busy("desk@v1|a", ["adapter"])
+
+
 def test_a_home_without_an_instance_has_no_runs(tmp_path: Path) -> None:
     log = RunLog(tmp_path / "nowhere")
     assert log.runs(["desk@v1|a"], ["adapter"]) == {"desk@v1|a": []}
