@@ -157,14 +157,14 @@ def _require_mapping(data: Any) -> None:
 def _walk(node: yaml.Node, path: tuple[str | int, ...], lines: Lines) -> Iterator[SpecFault]:
     """Fill `lines` (1-based, by path) and yield a fault for each key given twice: YAML would keep the last silently."""
     if isinstance(node, yaml.MappingNode):
-        seen: dict[str, int] = {}
+        first_lines: dict[str, int] = {}
         for key, value in node.value:
             name, line = str(key.value), key.start_mark.line + 1
             here = (*path, name)
-            if name in seen:
-                message = f"given twice, first in line {seen[name]}"
+            if name in first_lines:
+                message = f"given twice, first in line {first_lines[name]}"
                 yield SpecFault(dotted(here), message, "Keep one of the two", line=line)
-            seen[name] = line
+            first_lines[name] = line
             lines[here] = line
             yield from _walk(value, here, lines)
     elif isinstance(node, yaml.SequenceNode):

@@ -171,11 +171,11 @@ class Pii(Part):
 
     @model_validator(mode="after")
     def _of_its_own_type(self) -> "Pii":
-        seen: set[str] = set()
+        names: set[str] = set()
         for recognizer in self.recognizers:
-            if recognizer.name in seen:
+            if recognizer.name in names:
                 raise ValueError(f"recognizers: two are named {recognizer.name!r}")
-            seen.add(recognizer.name)
+            names.add(recognizer.name)
         return self
 
 

@@ -76,8 +76,8 @@ def _range_rules(path: str, name: str, view: View, hyperparams: type[BaseModel])
         elif not choices:
             yield f"{path}.choices", "is empty", "Name at least two values"
         for value in choices:
-            if told := _refused(name, value, hyperparams):
-                yield f"{path}.choices", f"{value!r} cannot be {name}: {told}", ""
+            if refusal := _refused(name, value, hyperparams):
+                yield f"{path}.choices", f"{value!r} cannot be {name}: {refusal}", ""
         return
     if name not in RANGES:
         yield path, "is no number, so it has no range", f"Write {name}: {{choices: […]}}"
@@ -87,8 +87,8 @@ def _range_rules(path: str, name: str, view: View, hyperparams: type[BaseModel])
         yield path, "needs low and high, or choices", f"Write {name}: {{low: …, high: …}}"
         return
     for part, value in (("low", low), ("high", high)):
-        if told := _refused(name, value, hyperparams):
-            yield f"{path}.{part}", f"{value!r} cannot be {name}: {told}", ""
+        if refusal := _refused(name, value, hyperparams):
+            yield f"{path}.{part}", f"{value!r} cannot be {name}: {refusal}", ""
     if low >= high:
         yield f"{path}.high", f"{high:g} is not above low {low:g}", "Exchange them, or widen the range"
     if view.get(f"{path}.log", bool):
