@@ -307,20 +307,20 @@ class ModelServers:
         return answer
 
     @contextmanager
-    def trial(
+    def probe_server(
         self, id: str, model_ref: str, model_path: str, engine: str, runtime: dict[str, Any]
     ) -> Iterator[Backend]:
         """A server of a model that no endpoint routes to, healthy, for as long as the body takes.
 
-        One at a time under an id; a trial that was cut off is ended by the next of its id, or when the platform stops.
+        One at a time under an id; one that was cut off is ended by the next of its id, or when the platform stops.
         """
         with self.exclusively(id):
             self.stop(id)
-            trial = new_backend(
+            probe = new_backend(
                 id, endpoint=id, model_ref=model_ref, model_path=model_path, engine=engine, runtime=runtime
             )
             try:
-                running = self.start(trial)
+                running = self.start(probe)
                 self.wait_healthy(running)
                 yield running
             finally:

@@ -22,7 +22,7 @@ from resources.records import Records
     asset=registered_model,
     partitions_def=trainings,
     blocking=True,
-    description="A trial server of this version is shown the prompt tokens that its evaluation saw (template, BOS, "
+    description="A probe server of this version is shown the prompt tokens that its evaluation saw (template, BOS, "
     "length) and gives the same answer tokens (stop). No version goes to production without.",
 )
 def served_as_evaluated(

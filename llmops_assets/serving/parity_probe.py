@@ -68,7 +68,9 @@ def measure_parity(
     sample, found = items_of(model, records, store, most=items), []
     if sample.rows:
         runtime = {"device": "cuda" if gpus else "cpu", "dtype": "auto" if gpus else "float32"}
-        with servers.trial(f"trial-{model.name}-{model.version}", model.ref, model.path, engine, runtime) as backend:
+        with servers.probe_server(
+            f"probe-{model.name}-{model.version}", model.ref, model.path, engine, runtime
+        ) as backend:
             limit = {"max_tokens": sample.max_new_tokens, "token_ids": True}
             served = [servers.complete(backend, messages, **limit) for messages in sample.conversations]
         found = differences(sample.rows, served)

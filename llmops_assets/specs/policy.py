@@ -279,7 +279,7 @@ class RegistryPolicy(Part):
     new_version: Literal["draft", "staging"] = Field(
         default="staging", description="draft: a person approves it; staging: the gate is enough."
     )
-    parity_items: Int = Field(default=8, ge=1, description="Evaluation items that a trial server has to repeat.")
+    parity_items: Int = Field(default=8, ge=1, description="Evaluation items that a probe server has to repeat.")
     compression: Compression = Field(default_factory=Compression)
 
 

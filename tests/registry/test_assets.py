@@ -55,7 +55,7 @@ def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict:
 
 @pytest.fixture(scope="module")
 def registered(house: House, engines) -> Iterator[dg.ExecuteInProcessResult]:  # noqa: F811
-    """The registered model of the good cell, with its trial server behind it."""
+    """The registered model of the good cell, with its probe server behind it."""
     policy = house.resources["policy"].serving.model_copy(update={"stop_timeout_seconds": 8.0})
     servers = ModelServers(house.resources["catalog"], house.root / "servers", policy=policy, threads=1)
     house.resources |= {"servers": servers, "engines": engines}
@@ -84,7 +84,7 @@ def test_a_version_is_registered_with_its_parity_lineage_and_a_card_that_the_hub
     for section in ("## Data", "## Intended use", "## Training", "## Limits", "## Licence", "Watermarked: no"):
         assert section in card.text
     actions = [line["action"] for line in house.resources["catalog"].audit_of(model.ref)]
-    # The trial server is on record too.
+    # The probe server is on record too.
     assert actions.count("model.register") == 1
 
 

@@ -52,7 +52,7 @@ def evaluated(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 
 
 def ask(servers: ModelServers, folder: Path, rows: list[dict]) -> list[Difference]:  # noqa: F811
-    with servers.trial("trial", "desk@1", str(folder), "transformers", RUNTIME) as backend:
+    with servers.probe_server("probe", "desk@1", str(folder), "transformers", RUNTIME) as backend:
         served = [
             servers.complete(backend, [{"role": "user", "content": row["prompt"]}], max_tokens=24, token_ids=True)
             for row in rows
