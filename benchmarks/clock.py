@@ -23,18 +23,18 @@ def install(result: Path, enough: int) -> None:
     from transformers import Trainer
 
     train, step = Trainer.train, Trainer.training_step
-    seen = {"tokens": 0, "padding": 0, "trained_tokens": 0, "steps": 0}
+    counted = {"tokens": 0, "padding": 0, "trained_tokens": 0, "steps": 0}
     marks: list[tuple[float, float, int]] = []
 
     def counting(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        marks.append((time.monotonic(), time.process_time(), seen["tokens"]))
+        marks.append((time.monotonic(), time.process_time(), counted["tokens"]))
         # By the token, because not every trainer gives its model a mask.
         tokens = int((inputs["input_ids"] != self.processing_class.pad_token_id).sum())
-        seen["tokens"] += tokens
-        seen["padding"] += inputs["input_ids"].numel() - tokens
-        seen["trained_tokens"] += int((inputs["labels"] != -100).sum())
-        seen["steps"] += 1
-        if seen["tokens"] >= enough:
+        counted["tokens"] += tokens
+        counted["padding"] += inputs["input_ids"].numel() - tokens
+        counted["trained_tokens"] += int((inputs["labels"] != -100).sum())
+        counted["steps"] += 1
+        if counted["tokens"] >= enough:
             self.control.should_training_stop = True
         return step(self, model, inputs, *args, **kwargs)
 
@@ -44,7 +44,7 @@ def install(result: Path, enough: int) -> None:
         timed = {name: last - first for name, first, last in zip(names, marks[_WARM], marks[-1], strict=True)}
         status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
-        result.write_text(json.dumps({**seen, **timed, "peak_memory_bytes": peak}), encoding="utf-8")
+        result.write_text(json.dumps({**counted, **timed, "peak_memory_bytes": peak}), encoding="utf-8")
         return done
 
     Trainer.train, Trainer.training_step = timed, counting

@@ -84,8 +84,8 @@ def datatrove(documents: list[str], python: Path) -> tuple[float, np.ndarray]:
         file.flush()
         script = Path(__file__).with_name("datatrove_minhash.py")
         done = subprocess.run([python, script, file.name], capture_output=True, text=True, check=True, timeout=7200)
-    told = json.loads(done.stdout)
-    return told["seconds"], np.array(told["pairs"], dtype=np.int64).reshape(-1, 2)
+    summary = json.loads(done.stdout)
+    return summary["seconds"], np.array(summary["pairs"], dtype=np.int64).reshape(-1, 2)
 
 
 def main() -> None:

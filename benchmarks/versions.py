@@ -85,8 +85,8 @@ def main() -> None:
             if ours:
                 clock = time.process_time()
                 found = diff(store, *manifests)
-                told = f"{found.changed} changed, {found.added} added, {found.removed} removed"
-                print(f"{'  llmops dataset diff':<44} {told} in {time.process_time() - clock:.2f} CPU-s")
+                summary = f"{found.changed} changed, {found.added} added, {found.removed} removed"
+                print(f"{'  llmops dataset diff':<44} {summary} in {time.process_time() - clock:.2f} CPU-s")
         dataset_store.REACH = kept
         for label, size in (("one Parquet file a version", 1 << 40), ("Parquet parts of 512 rows each", 512)):
             clock = time.process_time()

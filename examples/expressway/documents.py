@@ -92,12 +92,12 @@ def _letter(lang: str, rng: random.Random) -> tuple[str, list[tuple[str, ...]]]:
     corpus, phrases, words = table("corpus"), table("phrases"), _words(rng)
     if lang == "en":
         words["city"], words["city2"] = rng.sample(phrases["slots_en"]["city"], 2)
-    told = rng.sample(corpus["letter"]["told_en" if lang == "en" else "told"], 2)
+    sentences = rng.sample(corpus["letter"]["told_en" if lang == "en" else "told"], 2)
     frame = [
         rng.choice([text for text in phrases[part][lang] if "?" not in text])
         for part in ("openers", "situations", "closers")
     ]
-    parts = [frame[0], frame[1], *told, frame[2]]
+    parts = [frame[0], frame[1], *sentences, frame[2]]
     keys = [("letter", a, b) for i, a in enumerate(parts) for b in parts[i + 1 :]]
     return " ".join(fill(part, words) for part in parts), keys
 

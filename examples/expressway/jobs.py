@@ -80,15 +80,15 @@ def write(folder: Path, seed: int = 7) -> dict[str, Path]:
     answers = {intent.id: intent.answer for intent in intents()}
     data: dict[str, list[dict[str, Any]]] = {"conversations": [], "preferences": [], "passages": [], "questions": []}
     for row in rows:
-        told = {"category": row["metadata"]["category"], "phrasing": row["metadata"]["phrasing"]}
+        metadata = {"category": row["metadata"]["category"], "phrasing": row["metadata"]["phrasing"]}
         intent, question = row["metadata"]["intent"], row["messages"][0]["content"]
         other = rng.choice([name for name in answers if answers[name] != answers[intent]])
         away = rng.choice(about[other])
-        data["conversations"].append({"messages": row["messages"], "metadata": told})
+        data["conversations"].append({"messages": row["messages"], "metadata": metadata})
         data["preferences"].append(
-            {"prompt": question, "chosen": answers[intent], "rejected": answers[other], "metadata": told}
+            {"prompt": question, "chosen": answers[intent], "rejected": answers[other], "metadata": metadata}
         )
-        near = {"positives": about[intent], "negatives": [away], "metadata": told}
+        near = {"positives": about[intent], "negatives": [away], "metadata": metadata}
         data["passages"].append({"anchor": question, **near})
         data["questions"].append({"question": question, "answer": answers[intent], **near})
     files = {}
