@@ -123,7 +123,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if any(fnmatch(name, pattern) for pattern in STARTS_PROCESSES) else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if WITHOUT_PUBLIC_DATA and (left_out := [item for item in items if item.get_closest_marker("public_data")]):
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     places = {name: place for place, name in enumerate(DEAR)}
     items.sort(key=lambda item: places.get(_name(item.path), len(DEAR)))
 

@@ -79,12 +79,14 @@ def test_a_word_longer_than_any_name_behind_one_ends_nothing():
     assert [text[span.start : span.end] for span in names.find_names([text])[0]][:1] == ["에밀리 왓슨"]
 
 
+@pytest.mark.public_data
 def test_every_line_of_real_data_is_examined():
     values = lines()
     for start in range(0, len(values), 8192):
         examine(values[start : start + 8192])
 
 
+@pytest.mark.public_data
 def test_names_are_looked_for_in_real_data():
     """In every unusual sentence, and in every fortieth of the others: all of them take two minutes and a half."""
     sentences = {sentence for line in lines() for _, sentence in names.sentences(line)}

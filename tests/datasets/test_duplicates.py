@@ -214,6 +214,7 @@ def test_rows_under_other_system_prompts_are_not_the_same_row():
     assert d.find(conversations((SYSTEM, asked, answer), (SYSTEM + "!", asked, answer)), "sft_pair").near == 1
 
 
+@pytest.mark.public_data
 @pytest.mark.parametrize(("name", "count"), [("system_prompt.jsonl", 12), ("alpaca_input.jsonl", 10)])
 def test_the_cases_of_public_bug_reports_keep_all_rows(name, count):
     path = CASES / name

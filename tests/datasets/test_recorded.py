@@ -135,6 +135,7 @@ PUBLIC = [
 ]
 
 
+@pytest.mark.public_data
 @pytest.mark.parametrize(("name", "dataset_type"), PUBLIC)
 def test_public_data_is_cleaned_by_the_record_as_by_a_search(name, dataset_type):
     same_as_searched(public(name, dataset_type), dataset_type, pii.PATTERNS_ONLY)
