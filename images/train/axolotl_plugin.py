@@ -69,7 +69,8 @@ class Plugin(BasePlugin):
         self._job, self._trainer, self._reporter = job, trainer, reporter
         self._spec = job.spec
         self._start = Snapshot(trainer.model)
-        rows = Path(cfg.llmops_job).with_name("train.parquet")
+        # Where Axolotl itself reads them: in a folder that does not outlive the training.
+        rows = Path(cfg.datasets[0]["path"])
         self._progress = Progress(
             reporter, Watch(trainer, lambda batch: _named(batch, rows)), faults.identity(self._spec, job)
         )
