@@ -274,8 +274,8 @@ def main(argv: list[str] | None = None) -> int:
                 measured[name].append(figures)
                 speed = figures["timed_tokens"] / figures["cpu_seconds"]
                 loss, load = figures["held_out_loss"], os.getloadavg()[0]
-                summary = f"{turn + 1}/{arguments.repeats} {name}: {speed:,.0f} tokens per CPU-s, loss {loss:.3f}"
-                print(f"{summary}, load {load:.0f}", file=sys.stderr, flush=True)
+                line = f"{turn + 1}/{arguments.repeats} {name}: {speed:,.0f} tokens per CPU-s, loss {loss:.3f}"
+                print(f"{line}, load {load:.0f}", file=sys.stderr, flush=True)
     lines = summary(measured)
     print(json.dumps(lines, indent=1) if arguments.json else table(lines))
     return 0
