@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from llmops_assets.datasets import schema
-from llmops_assets.datasets.reading.formats import ROLE_NAMES
+from llmops_assets.datasets.reading.messages import ROLE_NAMES
 
 _UNSET = msgspec.UNSET
 _Label = str | msgspec.UnsetType | None

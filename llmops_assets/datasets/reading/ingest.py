@@ -12,9 +12,10 @@ from upath import UPath
 
 from llmops_assets.datasets import schema
 from llmops_assets.datasets.reading.fast import Columns, Decoder
-from llmops_assets.datasets.reading.formats import convert, kind_of
+from llmops_assets.datasets.reading.formats import convert
 from llmops_assets.datasets.reading.raw import DEFAULT_LIMITS, RAW_SAMPLE, Limits, Raw, RowFault, clean_sample
 from llmops_assets.datasets.reading.readers import Block, read_blocks, read_file
+from llmops_assets.datasets.reading.values import kind_of
 from resources.encryption import NO_KEYS, Keyring
 
 BATCH_ROWS = 20_000

@@ -1,0 +1,41 @@
+"""Single values of a decoded row: what they are called, and texts taken from them or refused with their path."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llmops_assets.datasets.reading.raw import RowFault
+
+
+def kind_of(value: Any) -> str:
+    """What a person calls a JSON value of that type, for messages."""
+    names = {str: "text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "an object" if isinstance(value, dict) else "a list")
+
+
+def text_of(value: Any, path: str) -> str:
+    """The text itself; RowFault naming `path` for anything else."""
+    if not isinstance(value, str):
+        raise RowFault(path, f"expected text, got {kind_of(value)}")
+    return value
+
+
+def texts_of(value: Any, path: str) -> list[str]:
+    """A list of texts: of null none, of a text that one alone."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [value] if value else []
+    if not isinstance(value, list):
+        raise RowFault(path, f"expected a list of texts, got {kind_of(value)}")
+    return [text_of(item, f"{path}[{index}]") for index, item in enumerate(value)]
+
+
+def first_of(row: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """The first of `names` that the row has."""
+    return next((name for name in names if name in row), None)
+
+
+def unrecognised(row: Mapping[str, Any], wanted: str) -> RowFault:
+    """The fault of a row whose fields tell nothing: what it has, and what would do."""
+    found = ", ".join(map(str, list(row)[:12])) or "nothing"
+    return RowFault("", f"found {found}; expected {wanted}, or a mapping in the registration")
