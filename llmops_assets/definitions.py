@@ -1,5 +1,6 @@
 """Where assets, checks, resources and sensors meet."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -25,8 +26,8 @@ from resources.dagster_storage import share_engines
 from sensors import automation, drift, experiments, failures, intents, servers, suites
 
 
-def build(settings: Settings) -> dg.Definitions:
-    """The whole graph over one installation."""
+def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """The whole graph over one installation; `replaced` are resources by name that take the place of the settings'."""
     w = Wiring(settings)
     interval = settings.sensor_interval_seconds
     return dg.Definitions(
@@ -67,6 +68,7 @@ def build(settings: Settings) -> dg.Definitions:
                 "servers": w.servers,
                 "gateway": w.gateway,
                 "engines": w.engines,
+                **(replaced or {}),
             }
         ),
         sensors=[

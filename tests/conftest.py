@@ -88,6 +88,7 @@ STARTS_PROCESSES = (
     "serving/test_generation.py",
     "serving/test_images.py",
     "test_graph.py",
+    "truth/*",
     "training/test_assets.py",
     "training/test_chat.py",
     "training/test_faults.py",
