@@ -2,9 +2,31 @@
 
 from typing import Any, ClassVar
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, BaseModel, Field
 
 from llmops_assets.records.base import Record, StoredPath
+
+
+class FileAccount(BaseModel):
+    """What became of every line of a raw file (of an array or a table: of every row)."""
+
+    file: str
+    unit: str = Field(description="What is counted: lines or rows.")
+    total: int = Field(description="Lines of the file, counted apart from reading them.")
+    rows: int
+    refused: int
+    blank: int = 0
+    comments: int = 0
+    header: int = 0
+    continued: int = Field(default=0, description="Further lines of rows and refusals that go over several.")
+    joined: int = Field(default=0, description="Rows that became part of another: the negatives of its anchor.")
+    without_line: int = Field(default=0, description="Refusals that are of the file and stand for none of its lines.")
+
+    @property
+    def missing(self) -> int:
+        """Lines that became nothing, or less than 0 where something came of no line; 0 in every sound account."""
+        counted = self.rows + self.refused - self.without_line + self.blank + self.comments + self.header
+        return self.total - counted - self.continued - self.joined
 
 
 class DatasetRecord(Record):
@@ -19,6 +41,12 @@ class DatasetRecord(Record):
     quarantined: int
     source_bytes: int
     content_hash: str
+    accounts: list[FileAccount] = Field(
+        default_factory=list, description="What became of every line, by file. Records of earlier versions have none."
+    )
+    left_out: dict[str, str] = Field(
+        default_factory=dict, description="Files of the folders given that are no data: name and reason."
+    )
 
 
 class QualityRecord(Record):

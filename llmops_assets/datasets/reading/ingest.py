@@ -2,6 +2,7 @@
 
 import hashlib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,13 @@ import polars as pl
 from upath import UPath
 
 from llmops_assets.datasets import schema
+from llmops_assets.datasets.reading.accounting import Account
 from llmops_assets.datasets.reading.fast import Columns, Decoder
 from llmops_assets.datasets.reading.formats import convert
 from llmops_assets.datasets.reading.raw import DEFAULT_LIMITS, RAW_SAMPLE, Limits, Raw, RowFault, clean_sample
 from llmops_assets.datasets.reading.readers import Block, read_blocks, read_file
 from llmops_assets.datasets.reading.values import kind_of
+from llmops_assets.records.datasets import FileAccount
 from resources.encryption import NO_KEYS, Keyring
 
 BATCH_ROWS = 20_000
@@ -118,6 +121,7 @@ def ingest(
     require_category: bool = False,
     batch_rows: int = BATCH_ROWS,
     keys: Keyring = NO_KEYS,
+    accounts: dict[str, FileAccount] | None = None,
 ) -> Iterator[Batch]:
     """Canonical rows of all files in batches, each with what was refused.
 
@@ -125,13 +129,36 @@ def ingest(
     fits) when it cannot be decoded, has the wrong types, breaks a rule of its type's schema, or, with
     `require_category`, has no category; its file, line, field and reason go to the quarantine. Text is put into NFC.
     `row_id` is the hash of the row's content; the second exact repeat in the version is called ``<hash>-2``, and so on.
+    What became of the lines of each file is in `accounts`, by its name, once all batches were taken.
     """
+    open_accounts: dict[str, Account] = {}
+    rows, refused = Counter[str](), Counter[str]()
+    for batch in _batches(files, dataset_type, mapping, limits, require_category, batch_rows, keys, open_accounts):
+        rows.update(dict(batch.rows["file"].value_counts().iter_rows()))
+        refused.update(dict(batch.quarantine["file"].value_counts().iter_rows()))
+        yield batch
+    if accounts is not None:
+        for name, account in open_accounts.items():
+            accounts[name] = account.closed(rows[name], refused[name])
+
+
+def _batches(
+    files: Iterable[tuple[str, UPath]],
+    dataset_type: str,
+    mapping: Mapping[str, str] | None,
+    limits: Limits,
+    require_category: bool,
+    batch_rows: int,
+    keys: Keyring,
+    accounts: dict[str, Account],
+) -> Iterator[Batch]:
     numbers_given: dict[str, int] = {}
     rows = Columns(dataset_type)
     refused: list[Refused] = []
     any_batch = False
     for name, path in files:
-        for piece in _pieces(name, path, dataset_type, mapping, limits, require_category, keys):
+        account = accounts[name] = Account(name)
+        for piece in _pieces(name, path, dataset_type, mapping, limits, require_category, keys, account):
             if isinstance(piece, Columns):
                 # Blocks are judged as they are; what was gathered before them comes first.
                 if len(rows):
@@ -159,6 +186,7 @@ def _pieces(
     limits: Limits,
     require_category: bool,
     keys: Keyring,
+    account: Account,
 ) -> Iterator[Columns | dict[str, Any] | Refused]:
     """What is in one file, in order: whole blocks where every line is as expected, else rows and refusals."""
 
@@ -172,9 +200,9 @@ def _pieces(
                 yield (name, raw.line, fault.field, fault.reason, _sample(raw.value))
 
     decoder = None if mapping else Decoder(dataset_type)
-    blocks = read_blocks(path, limits, keys) if decoder else None
+    blocks = read_blocks(path, limits, keys, account) if decoder else None
     if blocks is None:
-        yield from slowly(read_file(path, limits, keys))
+        yield from slowly(read_file(path, limits, keys, account))
         return
     for block in blocks:
         if isinstance(block, Raw):

@@ -1,42 +1,34 @@
 """Reads the rows of raw files (JSON, JSONL, CSV, TSV, Parquet, text; .gz and .zst) one by one, each with its line."""
 
-import csv
-import gzip
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
-import zstandard
 from upath import UPath
 
 from llmops_assets.datasets.reading import raw
+from llmops_assets.datasets.reading.accounting import ROWS, Account
+from llmops_assets.datasets.reading.encodings import Rejoined
 from llmops_assets.datasets.reading.json_array import Pieces, read_array
+from llmops_assets.datasets.reading.opening import SUFFIXES, open_file
 from llmops_assets.datasets.reading.raw import (
     DEFAULT_LIMITS,
     RAW_SAMPLE,
     Limits,
     Raw,
     RowFault,
-    clean_sample,
     decode,
     encoding_reason,
     gather,
 )
+from llmops_assets.datasets.reading.tabular import read_table
 from resources.encryption import NO_KEYS, Keyring
-
-LARGEST_EXPANSION = 300
-"""How many times its size a compressed file may expand; text reaches 30, a bomb 1,000."""
-
-SMALLEST_BOMB = 64 * 2**20
-"""Bytes below which expansion is not judged."""
 
 PARQUET_ROWS = 10_000
 """Rows of a Parquet file that are decoded at a time."""
-
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md")
 
 
 def list_files(folder: UPath) -> list[tuple[str, UPath]]:
@@ -49,64 +41,39 @@ def list_files(folder: UPath) -> list[tuple[str, UPath]]:
     return sorted(found)
 
 
-class _Limited(io.RawIOBase):
-    """A decompressed stream that stops with a fault when it expands beyond reason."""
+def read_file(
+    path: UPath, limits: Limits = DEFAULT_LIMITS, keys: Keyring = NO_KEYS, account: Account | None = None
+) -> Iterator[Raw]:
+    """Every row of one file, sealed with one of `keys` or not, with the line (Parquet: row) that it begins at.
 
-    def __init__(self, stream: Any, limit: int) -> None:
-        self._stream, self._limit, self._read = stream, limit, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            # In small pieces, so that little is lost of a file that ends in the middle.
-            data = self._stream.read(min(len(buffer), 1 << 18))
-        except (EOFError, OSError, zstandard.ZstdError) as error:
-            raise RowFault("", f"the compressed file is damaged or ends early ({error})") from error
-        self._read += len(data)
-        if self._read > self._limit:
-            raise RowFault(
-                "", f"the file expands to more than {self._limit:,} bytes: decompress it and register what it holds"
-            )
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def _open(path: UPath, limits: Limits, keys: Keyring) -> tuple[BinaryIO, str]:
-    """The decompressed stream of a file and the suffix of what is inside."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    raw = keys.reader(path.open("rb"), path)
-    if suffixes and suffixes[-1] in (".gz", ".zst"):
-        limit = min(limits.file, max(SMALLEST_BOMB, path.stat().st_size * LARGEST_EXPANSION))
-        if suffixes[-1] == ".gz":
-            stream: Any = gzip.GzipFile(fileobj=raw)
-        else:
-            stream = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(raw, read_across_frames=True)
-        return io.BufferedReader(_Limited(stream, limit), 1 << 20), (suffixes[-2] if len(suffixes) > 1 else "")
-    return raw, (suffixes[-1] if suffixes else "")
-
-
-def read_file(path: UPath, limits: Limits = DEFAULT_LIMITS, keys: Keyring = NO_KEYS) -> Iterator[Raw]:
-    """Every row of one file, sealed with one of `keys` or not, with the line (Parquet: row) that it begins at."""
-    stream, suffix = _open(path, limits, keys)
+    What became of the lines is counted into `account`, but for the rows and refusals themselves.
+    """
+    account = account or Account(path.name)
+    try:
+        stream, suffix = open_file(path, limits, keys, account)
+    except RowFault as fault:
+        account.without_line += 1
+        yield Raw(1, None, fault)
+        return
     with stream:
         try:
             if suffix in (".jsonl", ".ndjson"):
-                yield from _read_lines_of_json(stream, limits)
+                yield from _read_lines_of_json(stream, limits, account)
             elif suffix == ".json":
-                yield from _read_json(stream, limits)
+                yield from _read_json(stream, limits, account)
             elif suffix in (".csv", ".tsv"):
-                yield from _read_csv(stream, suffix, limits)
+                yield from read_table(stream, suffix, limits, account)
             elif suffix == ".parquet":
-                yield from _read_parquet(stream)
+                yield from _read_parquet(stream, account)
             elif suffix in (".txt", ".md"):
-                yield from _read_text(stream, limits)
+                yield from _read_text(stream, limits, account)
             else:
                 reason = f"no reader for files ending in {suffix or 'nothing'}: use one of {', '.join(SUFFIXES)}"
+                account.without_line += 1
                 yield Raw(1, None, RowFault("", reason))
         except RowFault as fault:
             # A fault of the whole stream: what was read before it stands.
+            account.without_line += 1
             yield Raw(1, None, fault)
 
 
@@ -116,6 +83,7 @@ class Block:
 
     line: int
     data: bytes
+    account: Account
 
     def parts(self, pieces: int = 64) -> Iterator["Block"]:
         """The block cut into smaller ones, at ends of lines."""
@@ -123,34 +91,41 @@ class Block:
         step = max(1, len(self.data) // pieces)
         while start < len(self.data):
             end = self.data.find(b"\n", start + step) + 1 or len(self.data)
-            yield Block(line, self.data[start:end])
+            yield Block(line, self.data[start:end], self.account)
             line += self.data.count(b"\n", start, end)
             start = end
 
     def rows(self) -> Iterator[Raw]:
         """The lines one by one."""
-        for number, line in enumerate(self.data.split(b"\n"), start=self.line):
+        for number, line in enumerate(self.data.removesuffix(b"\n").split(b"\n"), start=self.line):
             if line := line.strip():
                 yield decode(number, line)
+            else:
+                self.account.blank += 1
 
 
-def read_blocks(path: UPath, limits: Limits = DEFAULT_LIMITS, keys: Keyring = NO_KEYS) -> Iterator[Block | Raw] | None:
+def read_blocks(
+    path: UPath, limits: Limits = DEFAULT_LIMITS, keys: Keyring = NO_KEYS, account: Account | None = None
+) -> Iterator[Block | Raw] | None:
     """The lines of a file of JSON lines in blocks, with a fault for each line over the limit; None for other files."""
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in (".gz", ".zst")]
     if not suffixes or suffixes[-1] not in (".jsonl", ".ndjson"):
         return None
-    return _blocks_of(path, limits, keys)
+    return _blocks_of(path, limits, keys, account or Account(path.name))
 
 
-def _blocks_of(path: UPath, limits: Limits, keys: Keyring) -> Iterator[Block | Raw]:
-    stream, _ = _open(path, limits, keys)
+def _blocks_of(path: UPath, limits: Limits, keys: Keyring, account: Account) -> Iterator[Block | Raw]:
+    try:
+        stream, _ = open_file(path, limits, keys, account)
+    except RowFault as fault:
+        account.without_line += 1
+        yield Raw(1, None, fault)
+        return
     size = min(raw.BLOCK, limits.line)
     line, rest, broken = 1, b"", None
     with stream:
         while broken is None:
             data, broken = gather(stream, size)
-            if line == 1 and not rest:
-                data = data.removeprefix(b"\xef\xbb\xbf")
             ended = broken is not None or not data
             first, newline, others = data.partition(b"\n")
             # Only the line that was begun before can be over the limit: the others fit into what was read at once.
@@ -164,12 +139,15 @@ def _blocks_of(path: UPath, limits: Limits, keys: Keyring) -> Iterator[Block | R
             cut = len(data) if ended else data.rfind(b"\n") + 1
             block, rest = (rest + data[:cut], data[cut:]) if cut or ended else (b"", rest + data)
             if block.strip():
-                yield Block(line, block)
+                yield Block(line, block, account)
+            else:
+                account.blank += block.count(b"\n") + (bool(block) and not block.endswith(b"\n"))
             line += block.count(b"\n")
             if ended:
                 break
     if broken is not None:
         # What was read before the stream broke stands.
+        account.without_line += 1
         yield Raw(line, None, broken)
 
 
@@ -190,8 +168,6 @@ def _lines(stream: BinaryIO, limits: Limits) -> Iterator[tuple[int, bytes | RowF
         if not line:
             return
         number += 1
-        if number == 1 and line.startswith(b"\xef\xbb\xbf"):
-            line = line[3:]
         if len(line) > limits.line and not line.endswith(b"\n"):
             while (piece := stream.readline(limits.line)) and not piece.endswith(b"\n"):
                 continue
@@ -200,31 +176,44 @@ def _lines(stream: BinaryIO, limits: Limits) -> Iterator[tuple[int, bytes | RowF
         yield number, line.strip()
 
 
-def _read_lines_of_json(stream: BinaryIO, limits: Limits) -> Iterator[Raw]:
+def _read_lines_of_json(stream: BinaryIO, limits: Limits, account: Account) -> Iterator[Raw]:
     for number, line in _lines(stream, limits):
         if isinstance(line, RowFault):
             yield Raw(number, None, line)
         elif line:
             yield decode(number, line)
+        else:
+            account.blank += 1
 
 
 _CONTENT_LISTS = {"messages", "conversations"}
 """Fields of a row that are lists themselves: an object with one of them is a row, and not what holds the rows."""
 
 
-def _read_json(stream: BinaryIO, limits: Limits) -> Iterator[Raw]:
+def _read_json(stream: BinaryIO, limits: Limits, account: Account) -> Iterator[Raw]:
     """An array of rows, one object that holds such an array, one row, or JSON lines in a file called .json.
 
     An array is read piece by piece, so it may be larger than the memory.
     """
     data, fault = gather(stream, min(raw.BLOCK, limits.line))
-    data = data.removeprefix(b"\xef\xbb\xbf")
+    first = data.lstrip().split(b"\n", 1)[0].strip()
+    lines = first and first[:1] != b"[" and len(first) < len(data.strip()) and decode(1, first).fault is None
+    if fault is None and lines:
+        yield from _read_lines_of_json(io.BufferedReader(Rejoined(data, stream), 1 << 20), limits, account)
+        return
+    rows = 0
+    try:
+        for row in _rows_of_json(stream, data, fault, limits):
+            rows += 1
+            yield row
+    finally:
+        # Not its lines are counted but its rows.
+        account.unit, account.total = ROWS, rows
+
+
+def _rows_of_json(stream: BinaryIO, data: bytes, fault: RowFault | None, limits: Limits) -> Iterator[Raw]:
     if data.lstrip()[:1] == b"[":
         yield from read_array(Pieces(stream, data, fault, limits))
-        return
-    first = data.lstrip().split(b"\n", 1)[0].strip()
-    if fault is None and len(first) < len(data.strip()) and decode(1, first).fault is None:
-        yield from _read_lines_of_json(io.BufferedReader(_Chained(data, stream), 1 << 20), limits)
         return
     whole = data
     while fault is None and len(whole) <= limits.line:
@@ -248,71 +237,28 @@ def _read_json(stream: BinaryIO, limits: Limits) -> Iterator[Raw]:
     yield row
 
 
-def _read_csv(stream: BinaryIO, suffix: str, limits: Limits) -> Iterator[Raw]:
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    csv.field_size_limit(limits.line)
-    first = text.readline(limits.line)
-    delimiter = "\t" if suffix == ".tsv" else max(",;\t", key=first.count)
-    # Tab-separated corpora carry bare quotation marks as text.
-    quoting = csv.QUOTE_NONE if suffix == ".tsv" else csv.QUOTE_MINIMAL
-    reader = csv.reader(_rejoin(first, text), delimiter=delimiter, quoting=quoting, strict=True)
-    try:
-        header = [name.strip() for name in next(reader)]
-    except (StopIteration, csv.Error):
-        yield Raw(1, None, RowFault("", "the file has no header row"))
-        return
-    if len(set(header)) < len(header):
-        yield Raw(1, first[:RAW_SAMPLE], RowFault("", f"the header names a column twice: {header}"))
-        return
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield Raw(line, None, RowFault("", f"not CSV: {error}"))
-            continue
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            reason = f"{len(cells)} cells where the header has {len(header)}"
-            yield Raw(line, clean_sample(delimiter.join(cells)), RowFault("", reason))
-            continue
-        joined = "".join(cells)
-        if not joined.isascii() and any("\udc80" <= char <= "\udcff" for char in joined):
-            bad = joined.encode("utf-8", "surrogateescape")
-            yield Raw(line, clean_sample(joined), RowFault("", encoding_reason(bad)))
-            continue
-        yield Raw(line, dict(zip(header, cells, strict=True)))
-
-
-def _rejoin(first: str, rest: Iterable[str]) -> Iterator[str]:
-    if first:
-        yield first
-    yield from rest
-
-
-def _read_parquet(stream: BinaryIO) -> Iterator[Raw]:
+def _read_parquet(stream: BinaryIO, account: Account) -> Iterator[Raw]:
     import pyarrow.parquet
 
-    source = stream if stream.seekable() else io.BytesIO(stream.read())
     try:
-        file = pyarrow.parquet.ParquetFile(source)
+        file = pyarrow.parquet.ParquetFile(stream)
+        account.unit, account.total = ROWS, file.metadata.num_rows
         row = 0
         for batch in file.iter_batches(batch_size=PARQUET_ROWS):
             for value in batch.to_pylist():
                 row += 1
                 yield Raw(row, value)
     except pa.ArrowException as error:
+        account.unit = ROWS
+        account.without_line += 1
         yield Raw(1, None, RowFault("", f"not a Parquet file: {error}"))
 
 
-def _read_text(stream: BinaryIO, limits: Limits) -> Iterator[Raw]:
+def _read_text(stream: BinaryIO, limits: Limits, account: Account) -> Iterator[Raw]:
     """Documents of plain text: separated by blank lines when there are any, else one a line."""
     data = stream.read(limits.line)
     blank = re.search(rb"\n[ \t\r]*\n", data.strip()) is not None
-    chained = io.BufferedReader(_Chained(data, stream), 1 << 20)
+    chained = io.BufferedReader(Rejoined(data, stream), 1 << 20)
     lines: list[str] = []
     start = size = 0
     for number, line in _lines(chained, limits):
@@ -328,21 +274,12 @@ def _read_text(stream: BinaryIO, limits: Limits) -> Iterator[Raw]:
             start = start or number
             size += len(text)
             lines.append(text)
+        else:
+            account.blank += 1
         if lines and (not blank or not text or size > limits.line):
+            account.continued += len(lines) - 1
             yield Raw(start, {"text": "\n".join(lines)})
             lines, start, size = [], 0, 0
     if lines:
+        account.continued += len(lines) - 1
         yield Raw(start, {"text": "\n".join(lines)})
-
-
-class _Chained(io.RawIOBase):
-    def __init__(self, head: bytes, rest: BinaryIO) -> None:
-        self._head, self._rest = io.BytesIO(head), rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._head.read(len(buffer)) or self._rest.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
