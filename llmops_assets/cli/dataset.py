@@ -71,6 +71,8 @@ def add(
     since = now()
     done = register_dataset(wiring(), actor(), spec, files)
     out.print(f"{'registered' if done.new else 'registered already'}: {spec.key} ({type})")
+    for note in done.notes:
+        out.print(note)
     if done.split:
         out.print("its splits are there; nothing to do")
         return

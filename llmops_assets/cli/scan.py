@@ -88,6 +88,8 @@ def scan(
 
 
 def _tell(result: "Scan") -> None:
+    from llmops_assets.datasets.reading.accounting import in_words
+
     found = result.report
     how = "recognised" if result.recognised else "as given"
     total = result.rows + result.quarantine.height
@@ -97,6 +99,7 @@ def _tell(result: "Scan") -> None:
             ", ".join(result.files[:5]) + (f" and {len(result.files) - 5} more" if len(result.files) > 5 else ""),
         ),
         ("type", f"{result.type} ({how})" if result.type else "no rows"),
+        ("lines", in_words(result.accounts)),
         ("rows", f"{result.rows:,}"),
         ("quarantined", f"{result.quarantine.height:,}" + (f" of {total:,}" if result.quarantine.height else "")),
     ]
@@ -121,6 +124,8 @@ def _tell(result: "Scan") -> None:
         ]
     lines.append(("kept", f"{result.kept:,}"))
     show("", ["", ""], lines)
+    for note in result.notes:
+        out.print(note)
     if result.quarantine.height:
         out.print()
         some = result.quarantine.head(5).select("file", "line", "field", "reason")

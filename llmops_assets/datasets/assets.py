@@ -12,15 +12,16 @@ from llmops_assets.automation import RUN_WHEN_READY
 from llmops_assets.datasets import clean, split
 from llmops_assets.datasets.batches import Batches
 from llmops_assets.datasets.quality import page, report, toxicity
+from llmops_assets.datasets.reading import accounting
 from llmops_assets.datasets.reading.ingest import Batch, ingest
 from llmops_assets.datasets.reading.raw import Limits
 from llmops_assets.datasets.reading.readers import list_files
 from llmops_assets.datasets.similarity import duplicates
-from llmops_assets.datasets.versions.register import rows_folder
+from llmops_assets.datasets.versions.register import left_out_of, rows_folder
 from llmops_assets.page import stored_path
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.privacy import pii
-from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
+from llmops_assets.records.datasets import CleanRecord, DatasetRecord, FileAccount, QualityRecord, SplitsRecord
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.policy import Policy
 from resources.artifacts import Artifacts
@@ -112,6 +113,8 @@ def dataset(
     limits = Limits(line=policy.limits.max_line_bytes, file=policy.limits.max_decompressed_bytes)
     personal = pii.detector(policy.datasets.pii, key)
     refused: list[pl.DataFrame] = []
+    accounts: dict[str, FileAccount] = {}
+    left_out = left_out_of(artifacts, spec)
 
     def accepted(batch: Batch) -> pl.DataFrame:
         # Where very much is refused, what stood there is kept for the first ones; file and line are for all.
@@ -126,6 +129,7 @@ def dataset(
         limits=limits,
         require_category=policy.datasets.require_category,
         keys=artifacts.keys,
+        accounts=accounts,
     )
     manifest_id = store.write(map(accepted, batches), kind="rows", dataset=key, step="dataset", config_hash=settings)
     manifest = store.manifest(manifest_id)
@@ -147,6 +151,8 @@ def dataset(
             quarantined=quarantine.height,
             source_bytes=source_bytes,
             content_hash=manifest.content_hash,
+            accounts=list(accounts.values()),
+            left_out=left_out,
         ),
     )
     categories, some = store.read(manifest_id, ["category"]), store.some_rows(manifest_id, PREVIEW)
@@ -161,6 +167,8 @@ def dataset(
             "quarantine_reasons": dg.MetadataValue.json(reasons),
             "preview": dg.MetadataValue.md(report.markdown_table(report.preview(some, spec.type, personal))),
             "categories": dg.MetadataValue.json(report.category_counts(categories)),
+            "lines": accounting.in_words(list(accounts.values())),
+            "left_out": dg.MetadataValue.json(left_out),
             "type": spec.type,
             "files": dg.MetadataValue.json([name for name, _ in files]),
             "source_bytes": source_bytes,

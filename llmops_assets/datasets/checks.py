@@ -19,6 +19,7 @@ from llmops_assets.datasets.assets import (
 )
 from llmops_assets.datasets.batches import Batches, regrouped
 from llmops_assets.datasets.quality import personal_data, report
+from llmops_assets.datasets.reading import accounting
 from llmops_assets.datasets.reading.quarantine import common_reasons, in_words
 from llmops_assets.datasets.similarity import duplicates
 from llmops_assets.partitions import dataset_versions
@@ -91,6 +92,16 @@ def quarantine_share(
         share=round(share, 6),
         rows=examples,
     )
+
+
+@dg.asset_check(
+    asset=dataset,
+    description="Every line of the files is a row, a refusal, a blank, a comment, the header, or goes on with one.",
+    **BLOCKING,
+)
+def lines_accounted_for(context: Context, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
+    verdict = accounting.verdict(records.load(DatasetRecord, context.partition_key))
+    return result(verdict.passed, verdict.message, files=verdict.table)
 
 
 @dg.asset_check(asset=dataset, name="schema", description="Columns, types and rules of the dataset's type.", **BLOCKING)

@@ -15,6 +15,7 @@ import polars as pl
 from upath import UPath
 
 from llmops_assets.datasets import split, texts
+from llmops_assets.datasets.reading.opening import has_plain_lines
 from llmops_assets.datasets.reading.raw import DEFAULT_LIMITS, Limits
 from llmops_assets.datasets.reading.readers import read_file
 from resources.encryption import NO_KEYS, Keyring
@@ -268,7 +269,7 @@ def without(
     A file of JSON lines keeps every other byte as it was; rows of other formats keep their fields, and are ingested as
     the same rows. What cannot be read cannot be shown to be free of the person's data, so it is left out, too.
     """
-    if path.suffix.lower() not in _JSON_LINES:
+    if path.suffix.lower() not in _JSON_LINES or not has_plain_lines(path, limits, keys):
         for raw in read_file(path, limits, keys):
             if raw.fault is None and raw.line not in lines:
                 yield msgspec.json.encode(raw.value, enc_hook=str) + b"\n"

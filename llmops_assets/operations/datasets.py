@@ -11,11 +11,13 @@ from llmops_assets.wiring import Wiring
 
 @dataclass(frozen=True)
 class Registered:
-    """A registered version: whether this call made it, and whether its splits are there already."""
+    """A registered version: whether this call made it, whether its splits are there already, and what should be known
+    of the files: which were left out and why, and which are splits."""
 
     key: str
     new: bool
     split: bool
+    notes: Sequence[str] = ()
 
 
 def register_dataset(wiring: Wiring, actor: str, spec: DatasetSpec, files: Sequence[str]) -> Registered:
@@ -23,10 +25,12 @@ def register_dataset(wiring: Wiring, actor: str, spec: DatasetSpec, files: Seque
 
     Raises Conflict for other files under a known version, SpecError for a spec that the policy refuses.
     """
-    from llmops_assets.datasets.versions.register import register
+    from llmops_assets.datasets.versions.register import find_files, register
 
     authorise(wiring, actor, "dataset.register")
     new = register(
         spec, list(files), artifacts=wiring.artifacts, catalog=wiring.catalog, policy=wiring.policy, actor=actor
     )
-    return Registered(spec.key, new, not new and wiring.records.find(SplitsRecord, spec.key) is not None)
+    split = not new and wiring.records.find(SplitsRecord, spec.key) is not None
+    notes = find_files(files, documents=spec.generation is not None).words()
+    return Registered(spec.key, new, split, notes)

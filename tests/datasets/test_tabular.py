@@ -9,10 +9,10 @@ import pandas
 import pytest
 from upath import UPath
 
-from llmops_assets.datasets.reading.accounting import in_words
+from llmops_assets.datasets.reading.accounting import in_words, verdict
 from llmops_assets.datasets.reading.ingest import ingest
 from llmops_assets.datasets.reading.raw import Limits
-from llmops_assets.records.datasets import FileAccount
+from llmops_assets.records.datasets import DatasetRecord, FileAccount
 
 
 def read(folder: Path, data: bytes | str, name: str = "rows.csv", kind: str = "sft_pair", **options):
@@ -247,3 +247,16 @@ def test_rows_of_arrays_and_tables_are_accounted_for(tmp_path):
     pandas.DataFrame({"prompt": ["하나", "", "둘"], "completion": ["네", "네", "네"]}).to_parquet(buffer)
     _, _, account = read(tmp_path, buffer.getvalue(), "rows.parquet")
     assert (account.unit, account.total, account.rows, account.refused) == ("rows", 3, 2, 1)
+
+
+def test_lines_that_became_nothing_fail_the_check_and_an_old_record_does_not(tmp_path):
+    account = read(tmp_path, many(5))[2]
+    record = DatasetRecord(
+        dataset="desk@v1", type="sft_pair", manifest="m", quarantine=None, rows=5, quarantined=0, source_bytes=1,
+        content_hash="c", accounts=[account],
+    )  # fmt: skip
+    assert verdict(record).passed and "6 lines = 5 rows, 1 header" in verdict(record).message
+    lost = record.model_copy(update={"accounts": [account.model_copy(update={"rows": 4})]})
+    assert not verdict(lost).passed and "rows.csv: 1 of 6" in verdict(lost).message
+    assert not verdict(record.model_copy(update={"rows": 4})).passed
+    assert verdict(record.model_copy(update={"accounts": []})).passed

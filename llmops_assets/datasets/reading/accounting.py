@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from llmops_assets.datasets.reading.encodings import Wrapped
-from llmops_assets.records.datasets import FileAccount
+from llmops_assets.records.datasets import DatasetRecord, FileAccount
 
 LINES, ROWS = "lines", "rows"
 
@@ -70,6 +70,31 @@ class Counted(Wrapped):
             self._account.total = ends + open_line
         buffer[: len(data)] = data
         return len(data)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether all lines are accounted for, in words, and the accounts of the files that matter most."""
+
+    passed: bool
+    message: str
+    table: list[dict[str, Any]]
+
+
+def verdict(record: DatasetRecord) -> Verdict:
+    """Whether every line of the files of a version became something; a record of an earlier version has no accounts."""
+    if not record.accounts:
+        return Verdict(True, "Ingested by an earlier version, which kept no account of lines.", [])
+    wrong = unaccounted(record.accounts)
+    table = [account.model_dump() | {"missing": account.missing} for account in (wrong or record.accounts)[:20]]
+    if wrong:
+        where = ", ".join(f"{account.file}: {account.missing:,} of {account.total:,}" for account in wrong[:5])
+        return Verdict(False, f"Lines that nobody accounts for ({where}): ingest the version again", table)
+    stored = sum(account.rows for account in record.accounts)
+    if stored != record.rows:
+        message = f"{record.rows:,} rows are stored and {stored:,} were read: ingest the version again"
+        return Verdict(False, message, table)
+    return Verdict(True, f"Every line is accounted for: {in_words(record.accounts)}.", table)
 
 
 def unaccounted(accounts: Iterable[FileAccount]) -> list[FileAccount]:

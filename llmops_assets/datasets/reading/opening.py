@@ -67,14 +67,14 @@ def open_file(path: UPath, limits: Limits, keys: Keyring, account: Account) -> t
     if suffix not in SUFFIXES:
         return stream, suffix
     head, broken = gather(stream, HEAD)
-    if suffix == ".parquet" and not head.startswith(_LFS_POINTER):
+    if suffix == ".parquet" and not head.startswith(LFS_POINTER):
         return _whole(stream, head, broken), suffix
     if found := disguised(head, suffix):
         stream.close()
         raise RowFault("", found)
     if broken is not None:
         # What came before the stream broke is read, and then it breaks again.
-        return io.BufferedReader(Counted(_Broken(head, stream, broken), account), 1 << 20), suffix
+        return io.BufferedReader(Counted(io.BufferedReader(_Broken(head, stream, broken)), account), 1 << 20), suffix
     text, _ = as_utf8(stream, head)
     return io.BufferedReader(Counted(text, account), 1 << 20), suffix
 
@@ -112,7 +112,7 @@ class _Broken(Wrapped):
         return len(data)
 
 
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LFS_REASON = "a Git LFS pointer and not the file itself: run `git lfs pull` where it was cloned"
 _MAGIC = (
     (b"PK\x03\x04", "a ZIP archive or an Excel workbook: unpack it, or save the sheet as CSV (UTF-8)"),
@@ -127,7 +127,7 @@ _PAGE = re.compile(rb"\s*<(!doctype html|html[\s>])", re.IGNORECASE)
 
 def disguised(head: bytes, suffix: str) -> str | None:
     """What a file is by its first bytes, where its name says something else, and what to do."""
-    if head.startswith(_LFS_POINTER):
+    if head.startswith(LFS_POINTER):
         return LFS_REASON
     for magic, what in _MAGIC:
         if head.startswith(magic):

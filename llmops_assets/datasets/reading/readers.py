@@ -31,14 +31,19 @@ PARQUET_ROWS = 10_000
 """Rows of a Parquet file that are decoded at a time."""
 
 
-def list_files(folder: UPath) -> list[tuple[str, UPath]]:
-    """All files under `folder` with their names relative to it, sorted; hidden ones left out."""
+def all_files(folder: UPath) -> list[tuple[str, UPath]]:
+    """All files under `folder` with their names relative to it, sorted; hidden ones, too."""
     found = []
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder)) if hasattr(path, "relative_to") else path.name
-        if path.is_file() and not any(part.startswith(".") for part in name.split("/")):
+        if path.is_file():
             found.append((name, path))
     return sorted(found)
+
+
+def list_files(folder: UPath) -> list[tuple[str, UPath]]:
+    """All files under `folder` with their names relative to it, sorted; hidden ones left out."""
+    return [(name, path) for name, path in all_files(folder) if not any(p.startswith(".") for p in name.split("/"))]
 
 
 def read_file(

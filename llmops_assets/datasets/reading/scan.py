@@ -1,6 +1,6 @@
 """Looks at any file as the platform would (ingest, report, cleaning), with no platform behind it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from upath import UPath
 
 from llmops_assets.datasets import batches, clean, schema, texts
 from llmops_assets.datasets.quality import page, report, toxicity
+from llmops_assets.datasets.reading import accounting, hub
 from llmops_assets.datasets.reading.ingest import ingest
 from llmops_assets.datasets.reading.raw import Limits
-from llmops_assets.datasets.reading.readers import list_files
+from llmops_assets.datasets.reading.readers import all_files
 from llmops_assets.datasets.reading.recognise import any_decoded, type_of_files
 from llmops_assets.datasets.similarity import duplicates
 from llmops_assets.privacy import pii
+from llmops_assets.records.datasets import FileAccount
 from llmops_assets.specs.policy import Policy
 from resources.files import replacing
 
@@ -42,6 +44,8 @@ class Scan:
     masked: dict[str, int]
     kept: int
     lowest_score: float
+    accounts: Sequence[FileAccount] = ()
+    notes: Sequence[str] = ()
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -53,6 +57,9 @@ class Scan:
         found = self.report
         return {
             "files": self.files,
+            "lines": accounting.in_words(self.accounts),
+            "accounts": [account.model_dump() for account in self.accounts],
+            "notes": list(self.notes),
             "type": self.type,
             "recognised": self.recognised,
             "rows": self.rows,
@@ -114,24 +121,37 @@ def scan(
     Raises ScanError when there is no such file, or when nothing in it can be decoded. Rows that are decoded and
     refused are no error: they are in the quarantine.
     """
-    files = _files(path)
+    folder = _files(path)
+    files = folder.data
     limits = Limits(line=policy.limits.max_line_bytes, file=policy.limits.max_decompressed_bytes)
     found_type = dataset_type or type_of_files(files, mapping, limits)
     if found_type is None:
-        nothing = _unrecognised(path, files, limits, policy)
+        nothing = _unrecognised(path, folder, limits, policy)
         if out is not None:
             _write_empty(out, nothing.quarantine)
         return nothing
     rows = batches.Spill()
     try:
         refused = []
+        accounts: dict[str, FileAccount] = {}
         for batch in ingest(
-            files, found_type, mapping, limits=limits, require_category=policy.datasets.require_category
+            files,
+            found_type,
+            mapping,
+            limits=limits,
+            require_category=policy.datasets.require_category,
+            accounts=accounts,
         ):
             refused.append(batch.quarantine)
             rows.add(batch.rows)
         quarantine = pl.concat(refused)
-        common = {"files": [name for name, _ in files], "type": found_type, "recognised": dataset_type is None}
+        common = {
+            "files": [name for name, _ in files],
+            "type": found_type,
+            "recognised": dataset_type is None,
+            "accounts": list(accounts.values()),
+            "notes": folder.words(),
+        }
         if not rows.rows:
             if quarantine.height and not any_decoded(files, limits):
                 raise ScanError(_unreadable(path, quarantine.row(0, named=True)))
@@ -195,25 +215,29 @@ def _unexamined(found: report.Report) -> pl.DataFrame:
     )
 
 
-def _files(path: str) -> list[tuple[str, UPath]]:
+def _files(path: str) -> hub.Folder:
     root = UPath(path)
     try:
         if root.is_dir():
-            files = list_files(root)
-            if not files:
-                raise ScanError(f"the folder {path} holds no files")
-            return files
+            folder = hub.sort_out(all_files(root))
+            if not folder.data:
+                why = f": {'; '.join(folder.words())}" if folder.left_out else ""
+                raise ScanError(f"the folder {path} holds no files{' of data' if why else ''}{why}")
+            return folder
         if not root.exists():
             raise ScanError(f"there is no file {path}")
         with root.open("rb") as stream:
             stream.read(1)
     except PermissionError as error:
         raise ScanError(f"{path} may not be read: {error.strerror}") from error
-    return [(root.name, root)]
+    if reason := hub.not_data(root.name):
+        raise ScanError(f"{path} is no data: {reason}")
+    return hub.Folder([(root.name, root)])
 
 
-def _unrecognised(path: str, files: list[tuple[str, UPath]], limits: Limits, policy: Policy) -> Scan:
+def _unrecognised(path: str, folder: hub.Folder, limits: Limits, policy: Policy) -> Scan:
     """Either there are no rows at all, which is a finding, or none of them tells what it is, which is an error."""
+    files = folder.data
     for batch in ingest(files, "pretrain_corpus", limits=limits):
         for first in batch.quarantine.iter_rows(named=True):
             if not any_decoded(files, limits):
@@ -233,6 +257,7 @@ def _unrecognised(path: str, files: list[tuple[str, UPath]], limits: Limits, pol
         masked={},
         kept=0,
         lowest_score=policy.datasets.min_quality_score,
+        notes=folder.words(),
     )
 
 
