@@ -16,10 +16,12 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
+from llmops_assets.records.conversation import TOOLS
 from llmops_assets.specs.canonical import canonical_json, digest
 from resources import process
 from resources.artifacts import write_bytes_atomically
 from resources.encryption import NO_KEYS, Keyring
+from resources.row_upgrade import upgraded
 
 REACH = 256
 """A chunk ends after a row whose hash is the largest of this many rows on either side: 512 rows on average.
@@ -123,6 +125,12 @@ LEASES = "leases"
 
 ZSTD_LEVEL = 2
 """Level 3 takes half as long again and saves up to 5 %."""
+
+
+def _from_parquet(data: bytes, columns: list[str] | None) -> pl.DataFrame:
+    if columns is not None and TOOLS in columns and TOOLS not in pl.read_parquet_schema(io.BytesIO(data)):
+        columns = [name for name in columns if name != TOOLS]
+    return pl.read_parquet(io.BytesIO(data), columns=columns)
 
 
 def _to_parquet(frame: pl.DataFrame) -> bytes:
@@ -230,7 +238,7 @@ class DatasetStore:
         data = self.keys.open(self._chunk_bytes(chunk.sha256), f"chunk {path}")
         if hashlib.sha256(data).hexdigest() != chunk.sha256:
             raise DatasetStoreError(f"chunk {path} is damaged: restore it from a backup")
-        frame = pl.read_parquet(io.BytesIO(data), columns=columns)
+        frame = upgraded(_from_parquet(data, columns), columns)
         if chunk.first_line and "line" in frame.columns:
             frame = frame.with_columns(pl.col("line") + chunk.first_line)
         if chunk.file is not None and "file" in frame.columns:

@@ -71,10 +71,11 @@ class GatewayAdmin:
     def ask(
         self,
         endpoint: str,
-        messages: list[dict[str, str]],
+        messages: list[dict[str, Any]],
         *,
         max_tokens: int = 16,
         token_ids: bool = False,
+        tools: list[dict[str, Any]] | None = None,
         seconds: float = 60.0,
     ) -> Answer | None:
         """A completion of the endpoint through the gateway, or None when the gateway does not run.
@@ -87,6 +88,8 @@ class GatewayAdmin:
         body: dict[str, Any] = {"model": endpoint, "messages": messages, "max_tokens": max_tokens, "user": "probe"}
         if token_ids:
             body["return_token_ids"] = True
+        if tools:
+            body["tools"] = tools
         request = urllib.request.Request(
             f"{self.url}/v1/chat/completions",
             json.dumps(body).encode(),

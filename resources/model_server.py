@@ -276,16 +276,19 @@ class ModelServers:
     def complete(
         self,
         backend: Backend,
-        messages: list[dict[str, str]],
+        messages: list[dict[str, Any]],
         *,
         max_tokens: int = 16,
         token_ids: bool = False,
+        tools: list[dict[str, Any]] | None = None,
         timeout: float = 60,
     ) -> Answer:
         """Ask the backend itself, past the gateway, for a greedy completion; raises ServerError when it gives none."""
-        body = {"model": "model", "messages": messages, "max_tokens": max_tokens, "temperature": 0}
+        body: dict[str, Any] = {"model": "model", "messages": messages, "max_tokens": max_tokens, "temperature": 0}
         if token_ids:
             body["return_token_ids"] = True
+        if tools:
+            body["tools"] = tools
         request = urllib.request.Request(
             f"{backend.url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
@@ -294,9 +297,9 @@ class ModelServers:
             with urllib.request.urlopen(request, timeout=timeout) as response:
                 answer = answer_of(json.load(response), time.monotonic() - begun)
         except urllib.error.HTTPError as error:
-            body = error.read(2000).decode("utf-8", "replace")
+            reply = error.read(2000).decode("utf-8", "replace")
             raise ServerError(
-                f"the model server {backend.id} answered {error.code}: {body}{self._log_tail(backend)}"
+                f"the model server {backend.id} answered {error.code}: {reply}{self._log_tail(backend)}"
             ) from error
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise ServerError(

@@ -6,15 +6,16 @@ from typing import Any
 from images.ask.generate import context_length, load_model, read_jsonl, write_jsonl
 from images.train.reporter import Reporter
 from llmops_assets.records.jobs import PreferJob
+from resources.row_upgrade import MESSAGE
 
 
 def run(job: PreferJob, reporter: Reporter | None = None) -> dict[str, Any]:
     """Score both answers of every row in `pairs_file` and write {id, chosen, rejected, …} to `output_file`.
 
-    `pairs_file`: JSONL of {id, prompt, chosen, rejected} (messages), and optionally `ended`: whether each of the two
-    ended of itself. `job`: model_dir, kind, precision. With kind `reward` the model is a reward model, and the scores
-    are its rewards. With kind `likelihood` they are log-likelihoods in nats, summed over the answer, beside
-    `chosen_tokens` and `rejected_tokens`.
+    `pairs_file`: JSONL of {id, prompt, chosen, rejected} (messages of canonical rows), and optionally their `tools`,
+    and `ended`: whether each of the two ended of itself. `job`: model_dir, kind, precision. With kind `reward` the
+    model is a reward model, and the scores are its rewards. With kind `likelihood` they are log-likelihoods in nats,
+    summed over the answer, beside `chosen_tokens` and `rejected_tokens`.
     """
     import transformers
 
@@ -55,7 +56,8 @@ def _rewards(job: PreferJob, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
     scores = {}
     for at, name in enumerate(("chosen", "rejected")):
         ended = [row.get("ended", [True, True])[at] for row in rows]
-        ids = rendered(tokenizer, template, [r["prompt"] for r in rows], [r[name] for r in rows], ended)
+        prompts, tools = [r["prompt"] for r in rows], [r.get("tools") for r in rows]
+        ids = rendered(tokenizer, template, prompts, [r[name] for r in rows], ended, tools)
         scores[name] = score(model, tokenizer.pad_token_id or 0, [row[:longest] for row in ids])
     pairs = zip(rows, scores["chosen"], scores["rejected"], strict=True)
     return [{"id": row["id"], "chosen": float(one), "rejected": float(other)} for row, one, other in pairs]
@@ -70,7 +72,8 @@ def _likelihoods(job: PreferJob, rows: list[dict[str, Any]]) -> list[dict[str, A
 
     model, tokenizer, device = load_model(job.model_dir, job.precision)
     template = choose_template(tokenizer)
-    frame = pl.DataFrame({name: [row[name] for row in rows] for name in ("prompt", "chosen", "rejected")})
+    columns = {name: pl.List(MESSAGE) for name in ("prompt", "chosen", "rejected")} | {"tools": pl.String}
+    frame = pl.DataFrame({name: [row.get(name) for row in rows] for name in columns}, schema=columns)
     found = pairs(tokenizer, template, frame, context_length(model) or 1 << 30)
     pad = tokenizer.pad_token_id or 0
     likelihoods = {

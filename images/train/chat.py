@@ -1,14 +1,18 @@
 """Renders conversations to tokens, and marks the tokens that the model is trained to write."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from llmops_assets.records.conversation import for_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Message = dict[str, str]
+Message = Mapping[str, Any]
+"""A message of a row (see `llmops_assets.records.conversation`), or of role and content alone."""
+Tools = str | Sequence[Any] | None
 
 CHATML = (
     "{%- for message in messages -%}"
@@ -107,38 +111,63 @@ def template_hash(template: str | None) -> str | None:
 def encode(
     tokenizer: "PreTrainedTokenizerBase",
     template: Template,
-    conversations: Sequence[list[Message]],
+    conversations: Sequence[Sequence[Message]],
     max_length: int,
+    tools: Sequence[Tools] | None = None,
 ) -> list[Row]:
-    """Render `conversations` to at most `max_length` tokens each; raise TemplateError when a mask cannot be found."""
+    """Render `conversations` to at most `max_length` tokens each; raise TemplateError when a mask cannot be found.
+
+    `tools` are those that each conversation may call, None for one without.
+    """
+    given = [for_template(c, t) for c, t in zip(conversations, tools or [None] * len(conversations), strict=True)]
     if template.origin == "difference":
-        pairs = [_by_difference(tokenizer, template, messages) for messages in conversations]
+        pairs = [_by_difference(tokenizer, template, messages, some) for messages, some in given]
+    elif any(some is not None for _, some in given):
+        # A batch has one list of tools for all.
+        pairs = [_by_markers(tokenizer, template, [messages], some)[0] for messages, some in given]
     else:
-        output = tokenizer.apply_chat_template(
-            list(conversations),
-            chat_template=template.training,
-            tokenize=True,
-            return_dict=True,
-            return_assistant_tokens_mask=True,
-        )
-        pairs = list(zip(output["input_ids"], output["assistant_masks"], strict=True))
+        pairs = _by_markers(tokenizer, template, [messages for messages, _ in given], None)
     blank = blank_tokens(tokenizer)
     return [_row(ids, mask, max_length, tokenizer.bos_token_id, blank) for ids, mask in pairs]
 
 
-def prompt_ids(tokenizer: "PreTrainedTokenizerBase", template: Template, messages: list[Message]) -> list[int]:
+def _by_markers(
+    tokenizer: "PreTrainedTokenizerBase", template: Template, conversations: list[list[Any]], tools: list[Any] | None
+) -> list[tuple[list[int], list[int]]]:
+    output = tokenizer.apply_chat_template(
+        conversations,
+        tools=tools,
+        chat_template=template.training,
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    return list(zip(output["input_ids"], output["assistant_masks"], strict=True))
+
+
+def prompt_ids(
+    tokenizer: "PreTrainedTokenizerBase", template: Template, messages: Sequence[Message], tools: Tools = None
+) -> list[int]:
     """The tokens that a server makes of `messages` before it lets the model answer."""
+    rendered, some = for_template(messages, tools)
     return tokenizer.apply_chat_template(
-        messages, chat_template=template.serving, tokenize=True, add_generation_prompt=True, return_dict=False
+        rendered,
+        tools=some,
+        chat_template=template.serving,
+        tokenize=True,
+        add_generation_prompt=True,
+        return_dict=False,
     )
 
 
-def keeps_prefixes(tokenizer: "PreTrainedTokenizerBase", template: Template, messages: list[Message]) -> bool:
+def keeps_prefixes(
+    tokenizer: "PreTrainedTokenizerBase", template: Template, messages: Sequence[Message], tools: Tools = None
+) -> bool:
     """Whether every answer in `messages` was trained behind exactly the tokens that a server puts before it."""
-    ids = encode(tokenizer, template, [messages], 1 << 30)[0].ids
+    ids = encode(tokenizer, template, [messages], 1 << 30, [tools])[0].ids
     for turn, message in enumerate(messages):
         if message["role"] == "assistant" and turn:
-            prompt = prompt_ids(tokenizer, template, messages[:turn])
+            prompt = prompt_ids(tokenizer, template, messages[:turn], tools)
             if ids[: len(prompt)] != prompt:
                 return False
     return True
@@ -207,11 +236,12 @@ def blank_tokens(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
 
 
 def _by_difference(
-    tokenizer: "PreTrainedTokenizerBase", template: Template, messages: list[Message]
+    tokenizer: "PreTrainedTokenizerBase", template: Template, messages: list[Any], tools: list[Any] | None
 ) -> tuple[list[int], list[int]]:
-    def ids_of(part: list[Message], prompt: bool) -> list[int]:
-        arguments: dict[str, Any] = {"chat_template": template.training, "tokenize": True, "return_dict": False}
-        return tokenizer.apply_chat_template(part, add_generation_prompt=prompt, **arguments)
+    arguments: dict[str, Any] = {"chat_template": template.training, "tokenize": True, "return_dict": False}
+
+    def ids_of(part: list[Any], prompt: bool) -> list[int]:
+        return tokenizer.apply_chat_template(part, tools=tools, add_generation_prompt=prompt, **arguments)
 
     ids = ids_of(messages, False)
     mask = [0] * len(ids)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from images.train import batch_rows, sealed
-from images.train.chat import Message, Template, blank_tokens, encode, prompt_ids
+from images.train.chat import Message, Template, Tools, blank_tokens, encode, prompt_ids
+from resources.row_upgrade import MESSAGE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,7 +19,8 @@ SCHEMA = {
     "prompt": pl.List(pl.Int32),
     "chosen": pl.List(pl.Int32),
     "rejected": pl.List(pl.Int32),
-    "messages": pl.List(pl.Struct({"role": pl.String, "content": pl.String})),
+    "messages": pl.List(MESSAGE),
+    "tools": pl.String,
 }
 
 
@@ -59,13 +61,15 @@ def answers(
     template: Template,
     prompts: Sequence[list[Message]],
     replies: Sequence[list[Message]],
+    tools: Sequence[Tools] | None = None,
 ) -> list[Answer]:
     """Each reply behind its prompt, as the template renders the conversation of both."""
     blank = blank_tokens(tokenizer)
-    whole = encode(tokenizer, template, [[*p, *r] for p, r in zip(prompts, replies, strict=True)], 1 << 30)
+    tools = tools or [None] * len(prompts)
+    whole = encode(tokenizer, template, [[*p, *r] for p, r in zip(prompts, replies, strict=True)], 1 << 30, tools)
     found = []
-    for messages, row in zip(prompts, whole, strict=True):
-        prompt = prompt_ids(tokenizer, template, messages)
+    for messages, row, some in zip(prompts, whole, tools, strict=True):
+        prompt = prompt_ids(tokenizer, template, messages, some)
         keeps = row.ids[: len(prompt)] == prompt
         end = len(row.ids)
         # What a template writes after the token that ends a turn (a line end) is never generated.
@@ -84,7 +88,8 @@ def pairs(tokenizer: "PreTrainedTokenizerBase", template: Template, frame: pl.Da
     bos = tokenizer.bos_token_id
     for batch in frame.iter_slices(512):
         prompts = batch["prompt"].to_list()
-        both = [answers(tokenizer, template, prompts, batch[name].to_list()) for name in ("chosen", "rejected")]
+        tools = batch["tools"].to_list() if "tools" in batch.columns else None
+        both = [answers(tokenizer, template, prompts, batch[name].to_list(), tools) for name in ("chosen", "rejected")]
         for chosen, rejected in zip(*both, strict=True):
             room = max(0, max_length - len(chosen.prompt))
             leading = 0
@@ -104,7 +109,13 @@ def pairs(tokenizer: "PreTrainedTokenizerBase", template: Template, frame: pl.Da
     return found
 
 
-def save(path: Path, ids: Sequence[str], found: Sequence[Pair], prompts: Sequence[list[Message]]) -> None:
+def save(
+    path: Path,
+    ids: Sequence[str],
+    found: Sequence[Pair],
+    prompts: Sequence[list[Message]],
+    tools: Sequence[str | None] | None = None,
+) -> None:
     """Write token pairs as Parquet, beside the prompts as messages, which policy optimisation samples answers to."""
     frame = pl.DataFrame(
         {
@@ -113,6 +124,7 @@ def save(path: Path, ids: Sequence[str], found: Sequence[Pair], prompts: Sequenc
             "chosen": [p.chosen for p in found],
             "rejected": [p.rejected for p in found],
             "messages": list(prompts),
+            "tools": list(tools or [None] * len(ids)),
         },
         schema=SCHEMA,
     )

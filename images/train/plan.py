@@ -18,11 +18,12 @@ from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from resources.dataset_store import DatasetStore
 from resources.encryption import Keyring
+from resources.row_upgrade import upgraded
 
 CONTENT: dict[str, tuple[str, ...]] = {
     "PRETRAIN": ("text",),
-    "SFT": ("messages",),
-    "RLHF": ("prompt", "chosen", "rejected"),
+    "SFT": ("messages", "tools"),
+    "RLHF": ("prompt", "chosen", "rejected", "tools"),
     "EMBEDDING": ("anchor", "positives", "negatives"),
     "RAG_TUNING": ("question", "answer", "positives", "negatives"),
 }
@@ -48,7 +49,8 @@ def _plan(job: PlanJob, spec: TrainJobSpec, store: DatasetStore, folder: Path, r
     columns = ["row_id", *CONTENT[spec.job_type]]
     frames = {split: store.read(job.manifests[split], columns) for split in ("train", "validation")}
     if job.extra_rows:
-        frames["train"] = pl.concat([frames["train"], sealed.read_parquet(job.extra_rows)], how="vertical_relaxed")
+        extra = upgraded(sealed.read_parquet(job.extra_rows), columns).select(columns)
+        frames["train"] = pl.concat([frames["train"], extra], how="vertical_relaxed")
     if not frames["train"].height:
         raise ValueError("the train split has no rows: look at clean_dataset for what was dropped and why")
     if spec.job_type == "PRETRAIN":

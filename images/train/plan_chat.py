@@ -21,7 +21,7 @@ PREFIX_SAMPLE = 64
 def plan_chat(
     spec: TrainJobSpec, frames: dict[str, pl.DataFrame], base: Path, folder: Path, reporter: Reporter
 ) -> dict[str, Any]:
-    """Render the conversations of `frames` (row_id, messages), keep them in `folder`, and tell what they are."""
+    """Render the conversations of `frames` (row_id, messages, tools), keep them in `folder`, and tell what they are."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
@@ -62,8 +62,10 @@ def _facts(
     stop = stops.most_common(1)[0][0] if stops else None
     special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
     unstopped = [i for i, row in zip(ids, found, strict=True) if row.stop is not None and row.stop not in special]
-    sample = frame["messages"].head(PREFIX_SAMPLE).to_list()
-    broken = [i for i, m in zip(ids, sample, strict=False) if not keeps_prefixes(tokenizer, template, m)]
+    some = frame.head(PREFIX_SAMPLE)
+    tools = some["tools"].to_list() if "tools" in some.columns else [None] * some.height
+    sample = zip(ids, some["messages"].to_list(), tools, strict=False)
+    broken = [i for i, m, t in sample if not keeps_prefixes(tokenizer, template, m, t)]
     wrong = {
         "no_trainable_tokens": [i for i, row in zip(ids, found, strict=True) if not any(row.trained)],
         "cut_answers": [i for i, row in zip(ids, found, strict=True) if row.cut_answer],

@@ -32,12 +32,13 @@ def plan_pairs(
     dropped: list[str] = []
     for split, frame in frames.items():
         found = pairs.pairs(tokenizer, template, frame, spec.hyperparams.max_seq_len)
-        rows = list(zip(frame["row_id"].to_list(), found, frame["prompt"].to_list(), strict=True))
+        columns = (frame[name].to_list() for name in ("prompt", "tools"))
+        rows = list(zip(frame["row_id"].to_list(), found, *columns, strict=True))
         if spec.hyperparams.overlong == "drop":
             if split == "train":
-                dropped = [row_id for row_id, pair, _ in rows if pair.truncated]
+                dropped = [row_id for row_id, pair, *_ in rows if pair.truncated]
             rows = [row for row in rows if not row[1].truncated]
-        rendered[split] = [(row_id, pair) for row_id, pair, _ in rows]
+        rendered[split] = [(row_id, pair) for row_id, pair, *_ in rows]
         if rows:
             pairs.save(folder / f"{split}.parquet", *map(list, zip(*rows, strict=True)))
         reporter.log.info("rendered %d pairs of %s", len(rows), split)

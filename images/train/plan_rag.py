@@ -12,6 +12,7 @@ from images.train.plan_encoder import plan_encoder, text_key
 from images.train.reporter import Reporter
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training.reader import asked
+from resources.row_upgrade import MESSAGE
 
 
 def plan_rag(
@@ -78,5 +79,4 @@ def conversations(spec: TrainJobSpec, frame: pl.DataFrame, pool: list[str]) -> p
         drawn.shuffle(passages)
         messages = [*asked(spec.rag, question, passages), {"role": "assistant", "content": answer}]
         rows.append({"row_id": row_id, "messages": messages})
-    schema = {"row_id": pl.String, "messages": pl.List(pl.Struct({"role": pl.String, "content": pl.String}))}
-    return pl.DataFrame(rows, schema=schema)
+    return pl.DataFrame(rows, schema={"row_id": pl.String, "messages": pl.List(MESSAGE)})

@@ -6,6 +6,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import polars as pl
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
@@ -17,6 +18,7 @@ from images.train.likelihood import MEASURED, implicit_rewards
 from images.train.progress import Diverged, diverged, finite
 from images.train.reporter import Reporter
 from images.train.session import Session, common_arguments
+from llmops_assets.records.conversation import for_template
 from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import TrainJobSpec
 
@@ -138,9 +140,7 @@ def _policy(spec: TrainJobSpec, job: TrainJob, judge: str, reward_figures: dict[
         model=model,
         args=config(**arguments),
         reward_funcs=judge_of(reward_model, AutoTokenizer.from_pretrained(judge, trust_remote_code=False), tokenizer),
-        train_dataset=datasets.Dataset.from_dict(
-            {"prompt": frame["messages"].to_list(), "row_id": frame["row_id"].to_list()}
-        ),
+        train_dataset=datasets.Dataset.from_dict({"prompt": _prompts(frame), "row_id": frame["row_id"].to_list()}),
         processing_class=tokenizer,
         peft_config=None if spec.method == "full" else weights.lora(spec, model),
     )
@@ -155,6 +155,18 @@ def _policy(spec: TrainJobSpec, job: TrainJob, judge: str, reward_figures: dict[
         # A prompt is there once for each answer that is sampled to it.
         row_ids=lambda batch: list(dict.fromkeys(row["row_id"] for row in batch)),
     )
+
+
+def _prompts(frame: pl.DataFrame) -> list[list[dict[str, Any]]]:
+    """The conversations that answers are sampled to, as TRL renders them."""
+    found = [for_template(messages, tools) for messages, tools in frame.select("messages", "tools").iter_rows()]
+    for row_id, (messages, tools) in zip(frame["row_id"].to_list(), found, strict=True):
+        if tools or any("tool_calls" in message for message in messages):
+            raise ValueError(
+                f"row {row_id} has tools, and answers are sampled to prompts without any: train these preferences with "
+                "rlhf.algorithm dpo, or leave such rows out"
+            )
+    return [messages for messages, _ in found]
 
 
 def judge_of(model: Any, tokenizer: Any, writer: Any) -> Callable[..., list[float]]:
@@ -177,10 +189,15 @@ def judge_of(model: Any, tokenizer: Any, writer: Any) -> Callable[..., list[floa
 
 
 def rendered(
-    tokenizer: Any, template: Template, prompts: list[Any], replies: list[Any], ended: list[bool]
+    tokenizer: Any,
+    template: Template,
+    prompts: list[Any],
+    replies: list[Any],
+    ended: list[bool],
+    tools: list[Any] | None = None,
 ) -> list[list[int]]:
     """Token rows of prompt and reply as a reward model is trained on them; without the end where a reply has none."""
-    found = pairs.answers(tokenizer, template, prompts, replies)
+    found = pairs.answers(tokenizer, template, prompts, replies, tools)
     return [a.prompt + (a.answer if end else a.answer[:-1]) for a, end in zip(found, ended, strict=True)]
 
 

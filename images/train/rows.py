@@ -20,10 +20,11 @@ SCHEMA = {"row_id": pl.String, "ids": pl.List(pl.Int32), "trained": pl.List(pl.U
 def chat_rows(
     tokenizer: "PreTrainedTokenizerBase", template: Template, frame: pl.DataFrame, max_length: int
 ) -> Iterator[tuple[str, Row]]:
-    """(row_id, rendered row) for every conversation in `frame`."""
-    for batch in frame.select("row_id", "messages").iter_slices(_BATCH):
-        messages = batch["messages"].to_list()
-        yield from zip(batch["row_id"].to_list(), encode(tokenizer, template, messages, max_length), strict=True)
+    """(row_id, rendered row) for every conversation in `frame` (row_id, messages, and tools where there are any)."""
+    for batch in frame.iter_slices(_BATCH):
+        tools = batch["tools"].to_list() if "tools" in batch.columns else None
+        rendered = encode(tokenizer, template, batch["messages"].to_list(), max_length, tools)
+        yield from zip(batch["row_id"].to_list(), rendered, strict=True)
 
 
 def text_blocks(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], length: int, seed: int) -> np.ndarray:

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from llmops_assets.records.conversation import NO_LOSS, TOOLS
+from resources.row_upgrade import MESSAGE
+
 if TYPE_CHECKING:
     import pandera.polars as pa
 
-MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
+MESSAGES = pl.List(MESSAGE)
 TEXTS = pl.List(pl.String)
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -24,10 +27,10 @@ COMMON: dict[str, pl.DataType] = {
 }
 
 CONTENT: dict[str, dict[str, pl.DataType]] = {
-    "sft_pair": {"messages": MESSAGES},
-    "eval_suite": {"messages": MESSAGES},
+    "sft_pair": {"messages": MESSAGES, TOOLS: pl.String()},
+    "eval_suite": {"messages": MESSAGES, TOOLS: pl.String()},
     "pretrain_corpus": {"text": pl.String()},
-    "rlhf_pair": {"prompt": MESSAGES, "chosen": MESSAGES, "rejected": MESSAGES},
+    "rlhf_pair": {"prompt": MESSAGES, "chosen": MESSAGES, "rejected": MESSAGES, TOOLS: pl.String()},
     "rag_qa": {"question": pl.String(), "answer": pl.String(), "positives": TEXTS, "negatives": TEXTS},
     "embedding_pair": {"anchor": pl.String(), "positives": TEXTS, "negatives": TEXTS},
 }
@@ -63,23 +66,39 @@ def empty_frame(dataset_type: str) -> pl.DataFrame:
     return pl.DataFrame(schema=columns_of(dataset_type))
 
 
+_ROLE = pl.element().struct.field("role")
+_CALLS = pl.element().struct.field("tool_calls")
+
+
 def _roles(column: str) -> pl.Expr:
-    """The turns of a conversation as one letter each: ``sua`` is system, user, assistant; ``?`` is any other role."""
-    letters = (
-        pl.element()
-        .struct.field("role")
-        .replace_strict(list(ROLES), ["s", "u", "a", "t"], default="?", return_dtype=pl.String)
-    )
-    return pl.col(column).list.eval(letters).list.join("")
-
-
-def _contents(column: str) -> pl.Expr:
-    return pl.col(column).list.eval(pl.element().struct.field("content"))
+    """The turns of a conversation as one letter each: ``sua`` is system, user, assistant; ``c`` is an assistant's turn
+    that calls tools, ``t`` what a tool answers, ``?`` any other role."""
+    letters = _ROLE.replace_strict(list(ROLES), ["s", "u", "a", "t"], default="?", return_dtype=pl.String)
+    called = pl.when((letters == "a") & _CALLS.is_not_null()).then(pl.lit("c")).otherwise(letters)
+    return pl.col(column).list.eval(called).list.join("")
 
 
 def _all_filled(texts: pl.Expr) -> pl.Expr:
     filled = pl.element().is_not_null() & (pl.element().str.strip_chars().str.len_chars() > 0)
     return texts.list.eval(filled).list.all()
+
+
+def _all_say_something(column: str) -> pl.Expr:
+    """Whether every message has a text; the assistant's may be empty where it calls a tool."""
+    text = pl.element().struct.field("content")
+    filled = text.is_not_null() & (text.str.strip_chars().str.len_chars() > 0)
+    calls = text.is_not_null() & (_ROLE == "assistant") & _CALLS.is_not_null()
+    return pl.col(column).list.eval(filled | calls).list.all()
+
+
+def _said(column: str) -> pl.Expr:
+    """All that a conversation says in one text: what was thought, said and called."""
+    fields = [pl.element().struct.field(name).fill_null("") for name in ("reasoning_content", "content", "tool_calls")]
+    return pl.col(column).list.eval(pl.concat_str(fields, separator="\x1f")).list.join("\x1e")
+
+
+_TURN = r"u(?:[ac]t+)*"
+"""What a user asks, with the calls that are made for it and what the tools answer; several may answer one turn."""
 
 
 def _filled(column: str) -> pl.Expr:
@@ -88,8 +107,8 @@ def _filled(column: str) -> pl.Expr:
 
 def _chat_rules(column: str) -> list[Rule]:
     turns = _roles(column)
-    # A tool's answer follows the assistant's call; a call is followed by the assistant's words.
-    ordered = r"^s?(?:u(?:at+)*a)*(?:u(?:at+)*)?$"
+    ordered = rf"^s?(?:{_TURN}[ac])*(?:{_TURN})?$"
+    ends = turns.str.contains(r"[ac]$")
     return [
         Rule("no_messages", column, "the conversation has no messages", pl.col(column).list.len() > 0),
         Rule(
@@ -98,25 +117,33 @@ def _chat_rules(column: str) -> list[Rule]:
             f"a role is none of {', '.join(ROLES)}",
             ~turns.str.contains("?", literal=True),
         ),
-        Rule("empty_message", f"{column}[].content", "a message is empty", _all_filled(_contents(column))),
+        Rule("empty_message", f"{column}[].content", "a message is empty", _all_say_something(column)),
         Rule(
             "role_order",
             f"{column}[].role",
             "turns are out of order: an optional system message, then user and assistant in turn",
-            turns.str.contains("?", literal=True) | turns.str.contains(ordered) | ~turns.str.ends_with("a"),
+            turns.str.contains("?", literal=True) | turns.str.contains(ordered) | ~ends,
         ),
         Rule(
             "last_turn",
             f"{column}[].role",
             "the last turn is not the assistant's, so there is no answer to learn",
-            turns.str.ends_with("a") | turns.str.contains("?", literal=True) | (turns == ""),
+            ends | turns.str.contains("?", literal=True) | (turns == ""),
         ),
     ]
 
 
+def _some_loss(column: str) -> pl.Expr:
+    weight = pl.element().struct.field("weight")
+    return pl.col(column).list.eval((_ROLE == "assistant") & (weight.is_null() | (weight != NO_LOSS))).list.any()
+
+
 def rules_of(dataset_type: str) -> list[Rule]:
     """The rules of a type, the gravest first: a row is refused with the first that it breaks."""
-    if dataset_type in ("sft_pair", "eval_suite"):
+    if dataset_type == "sft_pair":
+        reason = "every turn of the assistant has weight 0, so there is no answer to learn"
+        return [*_chat_rules("messages"), Rule("no_loss", "messages[].weight", reason, _some_loss("messages"))]
+    if dataset_type == "eval_suite":
         return _chat_rules("messages")
     if dataset_type == "pretrain_corpus":
         return [Rule("empty_text", "text", "the document is empty", _filled("text"))]
@@ -126,18 +153,16 @@ def rules_of(dataset_type: str) -> list[Rule]:
                 "prompt_order",
                 "prompt[].role",
                 "the prompt is not a conversation that ends with the user's turn",
-                _roles("prompt").str.contains(r"^s?(?:u(?:at+)*a)*u(?:at+)*$"),
+                _roles("prompt").str.contains(rf"^s?(?:{_TURN}[ac])*{_TURN}$"),
             ),
-            Rule(
-                "empty_prompt", "prompt[].content", "a message of the prompt is empty", _all_filled(_contents("prompt"))
-            ),
+            Rule("empty_prompt", "prompt[].content", "a message of the prompt is empty", _all_say_something("prompt")),
             Rule("empty_chosen", "chosen", "the preferred answer is missing or empty", _answer("chosen")),
             Rule("empty_rejected", "rejected", "the rejected answer is missing or empty", _answer("rejected")),
             Rule(
                 "same_answers",
                 "rejected",
                 "chosen and rejected are the same, so there is nothing to prefer",
-                _contents("chosen").list.join("\x1e") != _contents("rejected").list.join("\x1e"),
+                _said("chosen") != _said("rejected"),
             ),
         ]
     if dataset_type == "rag_qa":
@@ -158,9 +183,8 @@ def rules_of(dataset_type: str) -> list[Rule]:
 
 
 def _answer(column: str) -> pl.Expr:
-    return (
-        (pl.col(column).list.len() > 0) & _all_filled(_contents(column)) & _roles(column).str.contains(r"^(?:at+)*a$")
-    )
+    in_order = _roles(column).str.contains(r"^(?:[ac]t+)*[ac]$")
+    return (pl.col(column).list.len() > 0) & _all_say_something(column) & in_order
 
 
 def table_schema(dataset_type: str) -> "pa.DataFrameSchema":
@@ -179,7 +203,7 @@ def table_schema(dataset_type: str) -> "pa.DataFrameSchema":
     return pa.DataFrameSchema(columns, checks=[judge(rule) for rule in rules_of(dataset_type)], strict=True)
 
 
-_NULLABLE = {"source", "category", "quality_score"}
+_NULLABLE = {"source", "category", "quality_score", TOOLS}
 
 
 def _sound(frame: pl.DataFrame, dataset_type: str) -> bool:

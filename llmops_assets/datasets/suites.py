@@ -12,6 +12,7 @@ from llmops_assets.verdict import Verdict
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
 from resources.records import Records
+from resources.row_upgrade import upgraded_types
 
 SHOWN = 20
 """Contaminated items that are kept with the result."""
@@ -37,7 +38,7 @@ def _items_of(suite: str, records: Records) -> str | None:
 
 def read_suite(store: DatasetStore, name: str, manifest: str) -> Suite:
     """The questions of a suite as they are asked, of whatever type its rows are."""
-    columns = store.manifest(manifest).columns
+    columns = upgraded_types(store.manifest(manifest).columns)
     kind = next(kind for kind, content in schema.CONTENT.items() if content.keys() <= columns.keys())
     rows = store.read(manifest, ["row_id", *texts.content_columns(kind)])
     asked = rows.with_columns(asked=pl.coalesce(texts.prompt_of(kind), texts.whole_of(kind)))["asked"]

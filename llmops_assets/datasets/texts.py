@@ -5,10 +5,18 @@ import polars as pl
 import pyarrow as pa
 
 from llmops_assets.datasets import schema
+from llmops_assets.records.conversation import TOOLS
+
+
+def spoken(message: pl.Expr) -> pl.Expr:
+    """All that a message says: its text, after what was thought and before the calls that it makes."""
+    thought, text, calls = (message.struct.field(name) for name in ("reasoning_content", "content", "tool_calls"))
+    whole = pl.concat_str([thought, pl.when(text != "").then(text), calls], separator="\n", ignore_nulls=True)
+    return pl.when(thought.is_null() & calls.is_null()).then(text).otherwise(whole)
 
 
 def _joined(messages: pl.Expr) -> pl.Expr:
-    return messages.list.eval(pl.element().struct.field("content")).list.join("\n")
+    return messages.list.eval(spoken(pl.element())).list.join("\n")
 
 
 def without_system(messages: pl.Expr) -> pl.Expr:
@@ -45,7 +53,7 @@ def prompt_of(dataset_type: str) -> pl.Expr:
 def answer_of(dataset_type: str) -> pl.Expr:
     """What the model is to say: the last turn, the preferred answer, the positive text, or the whole document."""
     if dataset_type in ("sft_pair", "eval_suite"):
-        return pl.col("messages").list.last().struct.field("content").alias("answer")
+        return spoken(pl.col("messages").list.last()).alias("answer")
     if dataset_type == "rlhf_pair":
         return _joined(pl.col("chosen")).alias("answer")
     if dataset_type == "rag_qa":
@@ -92,10 +100,19 @@ def has_prompt(dataset_type: str) -> bool:
     return dataset_type != "pretrain_corpus"
 
 
+SPOKEN_BESIDE = ("name", "reasoning_content")
+"""Fields of a message that hold free text beside its content; where they are, a column is ``messages.name``."""
+
+
 def flat_texts(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
-    """Every single text of the content: columns `row` (number), `column`, `part` (number inside the list), `text`."""
+    """Every single text of the content: columns `row` (number), `column`, `part` (number inside the list), `text`.
+
+    Calls and tools are JSON and not among them (see `calls.documents`).
+    """
     frames = []
     for name, dtype in schema.CONTENT[dataset_type].items():
+        if name == TOOLS:
+            continue
         values = rows.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"), pl.col(name).alias("text"))
         if dtype == pl.String:
             flat = values.with_columns(part=pl.lit(0, pl.UInt32))
@@ -104,25 +121,55 @@ def flat_texts(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
             flat = values.with_columns(part=pl.int_ranges(0, lengths, dtype=pl.UInt32)).explode("text", "part")
             flat = flat.filter(pl.col("part").is_not_null())
             if dtype == schema.MESSAGES:
+                frames += _beside(flat, name)
                 flat = flat.with_columns(pl.col("text").struct.field("content").alias("text"))
         frames.append(flat.select("row", pl.lit(name).alias("column"), "part", "text"))
     return pl.concat(frames)
+
+
+def _beside(flat: pl.DataFrame, name: str) -> list[pl.DataFrame]:
+    """The other texts of messages. What a tool is called is no text: its calls have to match it."""
+    found = []
+    for field in SPOKEN_BESIDE:
+        text = pl.col("text").struct.field(field)
+        some = text.is_not_null() & ((pl.col("text").struct.field("role") != "tool") | (field != "name"))
+        part = flat.filter(some)
+        if part.height:
+            found.append(part.select("row", pl.lit(f"{name}.{field}").alias("column"), "part", text.alias("text")))
+    return found
 
 
 def with_texts(rows: pl.DataFrame, dataset_type: str, flat: pl.DataFrame) -> pl.DataFrame:
     """`rows` with the content replaced by the texts of `flat`, which is `flat_texts` of them with other texts."""
     columns = []
     for name, dtype in schema.CONTENT[dataset_type].items():
+        if name == TOOLS:
+            continue
         mine = flat.filter(pl.col("column") == name).sort("row", "part")["text"]
         if dtype == pl.String:
             columns.append(mine.alias(name))
             continue
         values = mine.to_arrow()
         if dtype == schema.MESSAGES:
-            roles = rows.select(
-                pl.col(name).list.eval(pl.element().struct.field("role")).list.explode(empty_as_null=False)
-            )
-            values = pa.StructArray.from_arrays([roles.to_series().to_arrow(), values], ["role", "content"])
-        offsets = pa.array(np.concatenate(([0], np.cumsum(rows[name].list.len().to_numpy()))), pa.int64())
-        columns.append(pl.Series(name, pa.LargeListArray.from_arrays(offsets, values), dtype=dtype))
+            values = _messages(rows, name, mine, flat).to_arrow()
+        columns.append(nested(rows[name], values, dtype))
     return rows.with_columns(columns)
+
+
+def _messages(rows: pl.DataFrame, name: str, contents: pl.Series, flat: pl.DataFrame) -> pl.Series:
+    """All messages of a column, one after another, with other texts."""
+    messages = rows.select(pl.col(name).list.explode(empty_as_null=False).alias("message"))["message"].struct.unnest()
+    messages = messages.with_columns(contents.alias("content"))
+    starts = (rows[name].list.len().cum_sum() - rows[name].list.len()).to_numpy()
+    for field in SPOKEN_BESIDE:
+        mine = flat.filter(pl.col("column") == f"{name}.{field}")
+        if mine.height:
+            places = starts[mine["row"].to_numpy()] + mine["part"].to_numpy()
+            messages = messages.with_columns(messages[field].scatter(places, mine["text"]))
+    return messages.to_struct("message")
+
+
+def nested(before: pl.Series, values: pa.Array, dtype: pl.DataType) -> pl.Series:
+    """A column of lists with the lengths of `before` and other values, which come one after another."""
+    offsets = pa.array(np.concatenate(([0], np.cumsum(before.list.len().to_numpy()))), pa.int64())
+    return pl.Series(before.name, pa.LargeListArray.from_arrays(offsets, values), dtype=dtype)

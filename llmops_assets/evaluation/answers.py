@@ -82,12 +82,17 @@ def ask(
     key = {"max_new_tokens": max_new_tokens, "seed": seed}
     if latency_items:
         key["latency_items"] = latency_items
-    prompts = [{"id": i.key, "messages": list(i.messages)} for i in items]
+    prompts = [_prompt(i) for i in items]
     rows, result = kept(worker, context, model, GenerateJob, settings, key, prompts, prompts_hash(items), cache)
     return [
         Answer(r["id"], r["text"], r["tokens"], r["finish_reason"], tuple(r["token_ids"]), tuple(r["prompt_ids"]))
         for r in rows
     ], result
+
+
+def _prompt(item: Item) -> dict[str, Any]:
+    tools = {"tools": list(item.tools)} if item.tools else {}
+    return {"id": item.key, "messages": list(item.messages), **tools}
 
 
 def choose(
@@ -98,7 +103,7 @@ def choose(
     The log-likelihood of a choice is divided by its length where the item says so (`length_norm`); of choices as
     likely as each other the first counts.
     """
-    prompts = [{"id": i.key, "messages": list(i.messages), "choices": list(i.choices)} for i in items]
+    prompts = [_prompt(i) | {"choices": list(i.choices)} for i in items]
     settings = {"batch_size": batch_size}
     rows, result = kept(worker, context, model, ChoicesJob, settings, {}, prompts, prompts_hash(items), cache)
     answers = []

@@ -20,6 +20,7 @@ from llmops_assets.evaluation.answers import Model, ask, kept
 from llmops_assets.evaluation.case import Case, ErrorAnalysis, Evaluated, worker_settings
 from llmops_assets.evaluation.differences import paired, versus_base
 from llmops_assets.evaluation.suites import NO_CATEGORY, TEST, Answer, Item, as_metric
+from llmops_assets.records.conversation import for_template
 from llmops_assets.records.evaluation import Difference, EvaluationRecord, Metric
 from llmops_assets.records.jobs import PreferJob
 
@@ -36,6 +37,7 @@ class Pair:
     prompt: tuple[Mapping[str, str], ...]
     chosen: tuple[Mapping[str, str], ...]
     rejected: tuple[Mapping[str, str], ...]
+    tools: str | None = None
 
     @property
     def question(self) -> str:
@@ -62,11 +64,16 @@ class Scores:
 
 def pairs_of(frame: pl.DataFrame) -> list[Pair]:
     """The pairs of a preference split."""
-    rows = frame.select("row_id", "category", "prompt", "chosen", "rejected").iter_rows()
-    found = [Pair(i, category or NO_CATEGORY, tuple(p), tuple(c), tuple(r)) for i, category, p, c, r in rows]
+    rows = frame.select("row_id", "category", "prompt", "chosen", "rejected", "tools").iter_rows()
+    found = [Pair(i, category or NO_CATEGORY, _said(p), _said(c), _said(r), t) for i, category, p, c, r, t in rows]
     if not found:
         raise ValueError("the test split has no pairs: register a version with more rows")
     return found
+
+
+def _said(messages: list[dict[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Messages of a row without the fields that they do not have."""
+    return tuple({name: value for name, value in message.items() if value is not None} for message in messages)
 
 
 def evaluate(case: Case) -> Evaluated:
@@ -193,7 +200,7 @@ def _rewarded(case: Case, pairs: Sequence[Pair], settings: dict[str, Any]) -> Pa
 
 
 def _answers(case: Case, model: Model, pairs: Sequence[Pair]) -> tuple[list[Answer], dict[str, Any]]:
-    items = [Item(p.id, TEST, p.category, p.prompt, ("",)) for p in pairs]
+    items = [_item(p) for p in pairs]
     options = case.spec.evaluation
     answers, result = ask(
         case.worker,
@@ -208,6 +215,11 @@ def _answers(case: Case, model: Model, pairs: Sequence[Pair]) -> tuple[list[Answ
     return [by_key[item.key] for item in items], result
 
 
+def _item(pair: Pair) -> Item:
+    messages, tools = for_template(pair.prompt, pair.tools)
+    return Item(pair.id, TEST, pair.category, tuple(messages), ("",), tools=tuple(tools or ()))
+
+
 def _duel(
     case: Case, judge: Model, pairs: Sequence[Pair], mine: Sequence[Answer], others: Sequence[Answer]
 ) -> list[float]:
@@ -216,6 +228,7 @@ def _duel(
         {
             "id": pair.id,
             "prompt": list(pair.prompt),
+            "tools": pair.tools,
             "chosen": [{"role": "assistant", "content": a.text}],
             "rejected": [{"role": "assistant", "content": b.text}],
             "ended": [a.finish_reason == "stop", b.finish_reason == "stop"],
@@ -233,7 +246,14 @@ def _ask_pairs(
     case: Case, model: Model, pairs: Sequence[Pair], kind: str
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     rows = [
-        {"id": p.id, "prompt": list(p.prompt), "chosen": list(p.chosen), "rejected": list(p.rejected)} for p in pairs
+        {
+            "id": p.id,
+            "prompt": list(p.prompt),
+            "tools": p.tools,
+            "chosen": list(p.chosen),
+            "rejected": list(p.rejected),
+        }
+        for p in pairs
     ]
     return _prefer(case, model, rows, kind)
 

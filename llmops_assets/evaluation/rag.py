@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from llmops_assets.datasets import schema
 from llmops_assets.evaluation import chat
 from llmops_assets.evaluation.case import Case, Evaluated, worker_settings
 from llmops_assets.evaluation.error_analysis import worst_answers
@@ -89,5 +90,4 @@ def _conversations(case: Case, frame: pl.DataFrame, passages: dict[str, list[str
         ]
         for question, answer in zip(questions, frame["answer"].to_list(), strict=True)
     ]
-    kind = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
-    return frame.drop("answer").with_columns(pl.Series("messages", messages, dtype=kind))
+    return frame.drop("answer").with_columns(pl.Series("messages", messages, dtype=schema.MESSAGES))

@@ -12,6 +12,7 @@ import polars as pl
 
 from llmops_assets.evaluation.judge import Judge, is_refusal, normalise
 from llmops_assets.evaluation.metrics import Estimate, clustered_wilson, macro_f1
+from llmops_assets.records.conversation import for_template
 from llmops_assets.records.evaluation import Metric
 from llmops_assets.specs.suite import JudgeKind, LengthNorm, SuiteSpec
 
@@ -28,12 +29,13 @@ class Item:
     id: str
     suite: str
     category: str
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[Mapping[str, Any], ...]
     references: tuple[str, ...]
     judge: Judge = field(default_factory=Judge)
     choices: tuple[str, ...] = ()
     length_norm: LengthNorm = "none"
     cluster: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def key(self) -> str:
@@ -133,7 +135,8 @@ def items_of(
     """
     spec = spec or SuiteSpec(judge=judge)
     cluster_by = cluster_by or spec.cluster_by
-    rows = frame.select("row_id", "category", "messages", "extra", "file", "line").to_dicts()
+    columns = ["row_id", "category", "messages", *(["tools"] if "tools" in frame.columns else [])]
+    rows = frame.select(*columns, "extra", "file", "line").to_dicts()
     labels = sorted({normalise(r["messages"][-1]["content"]) for r in rows if r["messages"]})
     labels = labels if 2 <= len(labels) <= MOST_LABELS else []
     items, faults = [], []
@@ -163,16 +166,18 @@ def _item(row: Mapping[str, Any], suite: str, spec: SuiteSpec, cluster_by: str |
         choices = tuple(normalise(text) for text in _texts(extra, "choices")) or tuple(labels)
         _check_choices(choices, references)
     cluster = extra.get(cluster_by) if cluster_by else None
+    asked, tools = for_template(messages[:-1], row.get("tools"))
     return Item(
         id=row["row_id"],
         suite=suite,
         category=row["category"] or NO_CATEGORY,
-        messages=tuple({"role": m["role"], "content": m["content"]} for m in messages[:-1]),
+        messages=tuple(asked),
         references=references,
         judge=rule,
         choices=choices,
         length_norm=spec.length_norm,
         cluster=None if cluster is None else str(cluster),
+        tools=tuple(tools or ()),
     )
 
 
@@ -206,7 +211,7 @@ def prompts_hash(items: Iterable[Item | Document]) -> str:
 def _asked(item: Item | Document) -> list[Any]:
     if isinstance(item, Document):
         return [item.text]
-    return [list(item.messages), list(item.choices)] if item.choices else [list(item.messages)]
+    return [list(item.messages), *(list(more) for more in (item.choices, item.tools) if more)]
 
 
 def score(items: Sequence[Item], answers: Iterable[Answer], verdicts: Mapping[str, bool] | None = None) -> list[Scored]:

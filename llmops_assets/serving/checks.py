@@ -123,9 +123,10 @@ def answers_as_evaluated(
             continue
         limit = {"max_tokens": sample.max_new_tokens, "token_ids": True}
         try:
-            served = [servers.complete(backend, messages, **limit) for messages in sample.conversations]
+            served = [servers.complete(backend, m, tools=tools, **limit) for m, tools in sample.conversations]
             # Only a gateway that does not run answers nothing.
-            probes = [gateway.ask(endpoint.name, m, **limit) for m in sample.conversations[: 2 if alone else 0]]
+            few = sample.conversations[: 2 if alone else 0]
+            probes = [gateway.ask(endpoint.name, m, tools=tools, **limit) for m, tools in few]
         except (ServerError, GatewayError) as error:
             return check_result(Verdict(False, str(error)))
         pairs = [*zip(sample.rows, served, strict=True), *zip(sample.rows, probes, strict=False)]

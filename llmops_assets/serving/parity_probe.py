@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from llmops_assets.records.conversation import for_template
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.registry import ParityRecord, QuantizedModelRecord, RegisteredModelRecord
@@ -14,13 +15,16 @@ from resources.dataset_store import DatasetStore
 from resources.model_server import ModelServers
 from resources.records import Records
 
+_ASKED = ("row_id", "messages", "tools")
+
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows of an evaluation's answers file with the conversations that they answer; `note` says why there are none."""
+    """Rows of an evaluation's answers file with the conversations (messages and tools) that they answer; `note` says
+    why there are none."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    conversations: list[list[dict[str, str]]] = field(default_factory=list)
+    conversations: list[tuple[list[dict[str, Any]], list[dict[str, Any]] | None]] = field(default_factory=list)
     max_new_tokens: int = 0
     note: str = ""
 
@@ -46,9 +50,10 @@ def items_of(
         return Sample(
             note=f"{model.ref} was asked prompts made of more than the rows of {suite}: they are not repeated"
         )
-    messages = dict(frame.select("row_id", "messages").iter_rows())
+    asked = {row_id: (messages, tools) for row_id, messages, tools in frame.select(*_ASKED).iter_rows()}
+    conversations = [for_template(messages[:-1], tools) for messages, tools in (asked[row["id"]] for row in rows)]
     limit = int(evaluation.settings["tuned"]["max_new_tokens"])
-    return Sample(rows, [messages[row["id"]][:-1] for row in rows], limit)
+    return Sample(rows, conversations, limit)
 
 
 def measure_parity(
@@ -72,7 +77,9 @@ def measure_parity(
             f"probe-{model.name}-{model.version}", model.ref, model.path, engine, runtime
         ) as backend:
             limit = {"max_tokens": sample.max_new_tokens, "token_ids": True}
-            served = [servers.complete(backend, messages, **limit) for messages in sample.conversations]
+            served = [
+                servers.complete(backend, messages, tools=tools, **limit) for messages, tools in sample.conversations
+            ]
         found = differences(sample.rows, served)
     exact = engine == "transformers" and not gpus
     return ParityRecord(

@@ -28,7 +28,8 @@ def table(count: int) -> pl.DataFrame:
                 [{"role": "user", "content": text}, {"role": "assistant", "content": ANSWERS[number % 7 % 4]}]
                 for number, text in enumerate(asked)
             ],
-            "source": None, "category": [f"c{number % 3}" for number in range(count)], "quality_score": None,
+            "tools": None, "source": None,
+            "category": [f"c{number % 3}" for number in range(count)], "quality_score": None,
             "extra": [f'{{"user":"u{number % 11}"}}' for number in range(count)], "file": "f.jsonl",
             "line": list(range(1, count + 1)),
         },

@@ -16,7 +16,7 @@ def rows(*asked: str) -> batches.Batches:
         "messages": [
             [{"role": "user", "content": text}, {"role": "assistant", "content": FILLER}] for text in asked
         ],
-        "source": None, "category": None, "quality_score": None, "extra": "{}", "file": "train.jsonl",
+        "tools": None, "source": None, "category": None, "quality_score": None, "extra": "{}", "file": "train.jsonl",
         "line": list(range(1, len(asked) + 1)),
     }  # fmt: skip
     return batches.of(pl.DataFrame(values, schema=schema.columns_of("sft_pair")))

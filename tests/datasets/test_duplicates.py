@@ -25,8 +25,9 @@ def chats(*pairs: tuple[str, str]) -> pl.DataFrame:
                 [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
                 for asked, answered in pairs
             ],
+            "tools": None,
         },
-        schema={"row_id": pl.String, "messages": schema.MESSAGES},
+        schema={"row_id": pl.String, "messages": schema.MESSAGES, "tools": pl.String},
     )
 
 
@@ -170,8 +171,9 @@ def conversations(*turns: tuple[str, str, str]) -> pl.DataFrame:
                 ]
                 for row in turns
             ],
+            "tools": None,
         },
-        schema={"row_id": pl.String, "messages": schema.MESSAGES},
+        schema={"row_id": pl.String, "messages": schema.MESSAGES, "tools": pl.String},
     )
 
 

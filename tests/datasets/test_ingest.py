@@ -19,6 +19,7 @@ from llmops_assets.datasets.reading.ingest import ingest
 from llmops_assets.datasets.reading.raw import Limits
 from llmops_assets.datasets.reading.readers import list_files
 from llmops_assets.datasets.versions.checkout import checkout
+from llmops_assets.records.conversation import as_written
 
 GOOD = {
     "messages": [
@@ -37,6 +38,11 @@ def read(folder: Path, dataset_type: str = "sft_pair", mapping=None, **options) 
     rows = pl.concat([batch.rows for batch in batches])
     assert dict(rows.schema) == {k: v for k, v in schema.columns_of(dataset_type).items()}
     return rows, pl.concat([batch.quarantine for batch in batches]).to_dicts()
+
+
+def spoken(rows: pl.DataFrame, column: str = "messages") -> list[list[dict[str, str]]]:
+    """Messages without the fields that they do not have."""
+    return [as_written(messages)[0] for messages in rows[column].to_list()]
 
 
 def lines(folder: Path, *rows: object, name: str = "rows.jsonl") -> Path:
@@ -65,7 +71,7 @@ SAME = [{"role": "user", "content": "얼마죠?"}, {"role": "assistant", "conten
 def test_every_common_shape_of_a_chat_becomes_the_same_row(tmp_path, row):
     rows, refused = read(lines(tmp_path, row))
     assert refused == []
-    assert rows["messages"].to_list() == [SAME]
+    assert spoken(rows) == [SAME]
 
 
 def test_alpaca_with_input_history_and_system(tmp_path):
@@ -77,11 +83,16 @@ def test_alpaca_with_input_history_and_system(tmp_path):
 
 
 def test_tool_calls_of_sharegpt_are_turns(tmp_path):
-    turns = [("human", "날씨?"), ("function_call", "{}"), ("observation", "맑음"), ("gpt", "맑습니다.")]
-    rows, refused = read(lines(tmp_path, {"conversations": [{"from": f, "value": v} for f, v in turns], "tools": "[]"}))
+    call = '{"name": "weather", "arguments": {"city": "서울"}}'
+    turns = [("human", "날씨?"), ("function_call", call), ("observation", "맑음"), ("gpt", "맑습니다.")]
+    tools = '[{"name": "weather", "parameters": {"type": "object"}}]'
+    row = {"conversations": [{"from": f, "value": v} for f, v in turns], "tools": tools}
+    rows, refused = read(lines(tmp_path, row))
     assert refused == []
     assert [m["role"] for m in rows["messages"][0]] == ["user", "assistant", "tool", "assistant"]
-    assert json.loads(rows["extra"][0]) == {"tools": "[]"}
+    assert json.loads(rows["messages"][0][1]["tool_calls"]) == [{"type": "function", "function": json.loads(call)}]
+    assert json.loads(rows["tools"][0]) == [{"type": "function", "function": json.loads(tools)[0]}]
+    assert json.loads(rows["extra"][0]) == {}
 
 
 @pytest.mark.parametrize(
@@ -101,13 +112,11 @@ def test_tool_calls_of_sharegpt_are_turns(tmp_path):
 def test_every_shape_of_a_preference_becomes_the_same_row(tmp_path, row):
     rows, refused = read(lines(tmp_path, row), "rlhf_pair")
     assert refused == []
-    assert rows.select("prompt", "chosen", "rejected").to_dicts() == [
-        {
-            "prompt": [{"role": "user", "content": "고를까?"}],
-            "chosen": [{"role": "assistant", "content": "좋은 답"}],
-            "rejected": [{"role": "assistant", "content": "나쁜 답"}],
-        }
-    ]
+    assert {name: spoken(rows, name) for name in ("prompt", "chosen", "rejected")} == {
+        "prompt": [[{"role": "user", "content": "고를까?"}]],
+        "chosen": [[{"role": "assistant", "content": "좋은 답"}]],
+        "rejected": [[{"role": "assistant", "content": "나쁜 답"}]],
+    }
 
 
 def test_retrieval_and_embedding_rows(tmp_path):
@@ -143,7 +152,7 @@ def test_a_mapping_names_the_columns_that_recognition_would_miss(tmp_path):
     (tmp_path / "rows.csv").write_text("문의,회신,분야\n얼마죠?,천 원입니다.,요금\n", encoding="utf-8")
     rows, refused = read(tmp_path, mapping={"question": "문의", "answer": "회신", "category": "분야"})
     assert refused == []
-    assert rows["messages"].to_list() == [SAME] and rows["category"][0] == "요금"
+    assert spoken(rows) == [SAME] and rows["category"][0] == "요금"
     _, refused = read(tmp_path, mapping={"question": "없는 것", "answer": "회신"})
     assert "the mapping takes question from '없는 것'" in refused[0]["reason"]
 

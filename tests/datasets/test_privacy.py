@@ -237,6 +237,7 @@ def rows(text: str, extra: str = "{}") -> pl.DataFrame:
         "file": ["f"],
         "line": [1],
         "messages": [[{"role": "user", "content": text}, {"role": "assistant", "content": "네"}]],
+        "tools": [None],
     }
     return pl.DataFrame(values, schema=schema.columns_of("sft_pair"))
 

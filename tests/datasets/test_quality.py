@@ -20,6 +20,7 @@ def table(*rows: tuple[str, str], categories: list[str | None] | None = None) ->
         "messages": [
             [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}] for asked, answered in rows
         ],
+        "tools": [None] * len(rows),
         "source": [None] * len(rows),
         "category": categories or [None] * len(rows),
         "quality_score": [None] * len(rows),
@@ -80,6 +81,7 @@ def test_every_type_can_be_scored_and_masked(dataset_type):
     columns = schema.columns_of(dataset_type)
     common = {
         "row_id": "r",
+        "tools": None,
         "source": None,
         "category": None,
         "quality_score": None,

@@ -59,7 +59,7 @@ def planted(count: int, seed: int) -> pl.DataFrame:
                 [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
                 for asked, answered in made
             ],
-            "source": None, "category": None, "quality_score": None,
+            "tools": None, "source": None, "category": None, "quality_score": None,
             "extra": [extra[number % 7] if number % 7 < 4 else "{}" for number in range(count)],
             "file": "f.jsonl", "line": list(range(1, count + 1)),
         },

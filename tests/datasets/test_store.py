@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmops_assets.datasets.versions.diff import diff
+from llmops_assets.records.conversation import FIELDS
 from resources import dataset_store as module
 from resources.artifacts import Artifacts
 from resources.dataset_store import DatasetStore, DatasetStoreError
+from resources.row_upgrade import MESSAGE
 
 
 def table(ids: list[int]) -> pl.DataFrame:
@@ -21,7 +24,7 @@ def table(ids: list[int]) -> pl.DataFrame:
         },
         schema={
             "row_id": pl.String,
-            "messages": pl.List(pl.Struct({"role": pl.String, "content": pl.String})),
+            "messages": pl.List(MESSAGE),
             "category": pl.String,
         },
     )
@@ -106,6 +109,36 @@ def test_an_altered_manifest_and_an_unknown_one_are_refused(tmp_path):
         store.manifest(version)
     with pytest.raises(DatasetStoreError, match="no dataset version"):
         store.read("0" * 32)
+
+
+def test_rows_that_an_earlier_version_stored_are_read_as_rows_of_today(tmp_path):
+    store = DatasetStore(tmp_path)
+    before = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
+    turns = [{"role": "user", "content": "묻습니다"}, {"role": "assistant", "content": "답합니다"}]
+    stored = pl.DataFrame(
+        {"row_id": ["a", "b"], "messages": [turns, []], "extra": ["{}", "{}"]},
+        schema={"row_id": pl.String, "messages": before, "extra": pl.String},
+    )
+    version = write(store, stored)
+    read = store.read(version)
+    assert read.columns == ["row_id", "messages", "tools", "extra"]
+    assert read.schema["messages"] == pl.List(MESSAGE) and read.schema["tools"] == pl.String
+    assert read["messages"].to_list() == [[turn | dict.fromkeys(FIELDS[2:]) for turn in turns], []]
+    assert read["tools"].to_list() == [None, None]
+    assert store.read(version, ["tools", "row_id"]).to_dicts() == [{"tools": None, "row_id": i} for i in "ab"]
+    assert store.read(version, ["row_id"]).columns == ["row_id"]
+
+
+def test_a_version_of_before_is_compared_with_one_of_today(tmp_path):
+    store = DatasetStore(tmp_path)
+    turns = [{"role": "user", "content": "묻습니다"}, {"role": "assistant", "content": "답합니다"}]
+    columns = {"row_id": ["a", "b"], "messages": [turns, turns], "extra": ["{}", "{}"]}
+    before = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
+    old = pl.DataFrame(columns, schema={"row_id": pl.String, "messages": before, "extra": pl.String})
+    types = {"row_id": pl.String, "messages": pl.List(MESSAGE), "tools": pl.String, "extra": pl.String}
+    new = pl.DataFrame(columns | {"tools": None}, schema=types)
+    found = diff(store, *(store.manifest(write(store, frame)) for frame in (old, new)))
+    assert (found.added, found.removed, found.changed, found.unchanged) == (0, 0, 0, 2)
 
 
 def test_an_empty_table_keeps_its_columns(tmp_path):

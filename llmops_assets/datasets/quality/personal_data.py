@@ -1,16 +1,15 @@
 """Personal data in canonical rows: in their texts and in their metadata, found and masked table by table."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import count
 
 import msgspec
 import polars as pl
 
 from llmops_assets.datasets import texts
 from llmops_assets.datasets.batches import Batches, regrouped
+from llmops_assets.datasets.quality import documents
 from llmops_assets.privacy import masking
-from llmops_assets.privacy.pattern import Pattern
 from llmops_assets.privacy.patterns import is_name
 from llmops_assets.privacy.pii import NAME_KEYS, PATTERNS_ONLY, ROUNDS, Detector, find, may_hold, replaced
 
@@ -34,22 +33,21 @@ def find_in_rows(
     """Spans in all content and metadata of canonical rows: `row` (number), `column`, `part`, `start`, `end`, `type`,
     `score`, and the `text` that they are in.
 
-    Metadata is `extra`; there a span covers one whole value and `start` and `end` are positions in that value. Texts in
+    Metadata is `extra`, calls are ``messages.tool_calls``, tools are `tools`: JSON, of which `part` is the number of a
+    value, and `start` and `end` are positions in that value. Texts in
     `known` (`all_texts` in which nothing is) are not searched.
     """
     flat = texts.flat_texts(rows, dataset_type)
-    suspicious = _suspicious(rows, how.patterns)
+    suspicious = _suspicious(documents.documents(rows, dataset_type), how)
     if known is not None:
         flat = flat.join(known, on=PLACE_AND_TEXT, how="anti", maintain_order="left")
-        metadata = known.filter(pl.col("column") == EXTRA).select("row", pl.col("text").alias("extra"))
-        suspicious = suspicious.join(metadata, on=["row", "extra"], how="anti", maintain_order="left")
+        suspicious = suspicious.join(known, on=["row", "column", "text"], how="anti", maintain_order="left")
     flat = flat.with_row_index("number")
     spans = find(flat["text"], how).rename({"text": "number"})
     content = spans.join(flat, on="number").select("row", "column", "part", "start", "end", "type", "score", "text")
-    return pl.concat([content, _in_extra(suspicious, how)]).sort("row", "column", "part", "start")
+    return pl.concat([content, _in_documents(suspicious, how)]).sort("row", "column", "part", "start")
 
 
-EXTRA = "extra"
 PLACE_AND_TEXT = ["row", "column", "part", "text"]
 SPANS = {"row_id": pl.String, "column": pl.String, "part": pl.UInt32, "start": pl.UInt32, "end": pl.UInt32}
 SPANS |= {"type": pl.String, "score": pl.Float64}
@@ -63,14 +61,9 @@ def recorded(spans: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def all_texts(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
-    """Every text that is searched: `row` (number), `column`, `part`, `text`; of metadata the whole of it at once."""
-    extra = rows.select(
-        pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
-        pl.lit(EXTRA).alias("column"),
-        pl.lit(0, pl.UInt32).alias("part"),
-        pl.col(EXTRA).alias("text"),
-    )
-    return pl.concat([texts.flat_texts(rows, dataset_type), extra])
+    """Every text that is searched: `row` (number), `column`, `part`, `text`; of JSON the whole of it at once."""
+    whole = documents.documents(rows, dataset_type).with_columns(part=pl.lit(0, pl.UInt32))
+    return pl.concat([texts.flat_texts(rows, dataset_type), whole.select(PLACE_AND_TEXT)])
 
 
 def with_spans(rows: Batches, spans: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
@@ -105,9 +98,10 @@ def find_left(
     """
     for before, after, found in _side_by_side(rows, brought, spans):
         searched = all_texts(before, dataset_type)
-        # A span in metadata has the number of its value; the metadata was searched as a whole.
+        # A span in JSON has the number of its value; the JSON was searched as a whole.
+        whole = documents.columns_of(dataset_type)
         places = in_rows(found, before).with_columns(
-            part=pl.when(pl.col("column") == EXTRA).then(0).otherwise("part").cast(pl.UInt32)
+            part=pl.when(pl.col("column").is_in(whole)).then(0).otherwise("part").cast(pl.UInt32)
         )
         nothing_in = searched.join(places, on=["row", "column", "part"], how="anti")
         ids = before.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"), "row_id")
@@ -143,69 +137,54 @@ def _side_by_side(
             yield batch.clear(), rest, found.clear()
 
 
-def _leaves(value: object, key: str = "") -> Iterable[tuple[str, str]]:
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _leaves(item, str(name))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _leaves(item, key)
-    elif isinstance(value, (str, int)) and not isinstance(value, bool):
-        yield key, str(value)
-
-
-def _suspicious(rows: pl.DataFrame, patterns: tuple[Pattern, ...]) -> pl.DataFrame:
+def _suspicious(found: pl.DataFrame, how: Detector) -> pl.DataFrame:
     keys = "(?i:" + "|".join(f'"{key}"' for key in NAME_KEYS) + ")"
-    extra = pl.col("extra")
-    return (
-        rows.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"), "extra")
-        # A value stands in the JSON as it is, unless it is escaped: what could be found in it could be found here.
-        .filter(may_hold("extra", patterns) | extra.str.contains(keys) | extra.str.contains("\\", literal=True))
-        .filter(extra != "{}")
-    )
+    text = pl.col("text")
+    # A value stands in the JSON as it is, unless it is escaped: what could be found in it could be found here.
+    here = may_hold("text", how.patterns) | text.str.contains(keys) | text.str.contains("\\", literal=True)
+    if how.names is not None:
+        here |= pl.col("column") != documents.EXTRA
+    return found.filter(here & (text != "{}"))
 
 
-def _in_extra(suspicious: pl.DataFrame, how: Detector) -> pl.DataFrame:
+def _in_documents(suspicious: pl.DataFrame, how: Detector) -> pl.DataFrame:
     leaves = [
-        (row, part, key.lower() in NAME_KEYS and is_name(text), text)
-        for row, extra in suspicious.iter_rows()
-        for part, (key, text) in enumerate(_leaves(msgspec.json.decode(extra)))
+        (row, column, part, key.lower() in NAME_KEYS and is_name(text), text)
+        for row, column, document in suspicious.iter_rows()
+        for part, (key, text) in enumerate(documents.leaves(msgspec.json.decode(document)))
     ]
     table = pl.DataFrame(
-        leaves, schema={"row": pl.UInt32, "part": pl.UInt32, "named": pl.Boolean, "text": pl.String}, orient="row"
-    ).with_row_index("number")
-    spans = find(table["text"], replace(how, names=None)).rename({"text": "number"})
-    found = spans.join(table.filter(~pl.col("named")), on="number")
+        leaves,
+        schema={"row": pl.UInt32, "column": pl.String, "part": pl.UInt32, "named": pl.Boolean, "text": pl.String},
+        orient="row",
+    )
     named = table.filter("named").with_columns(
         start=pl.lit(0, pl.UInt32), end=pl.col("text").str.len_chars(), type=pl.lit("PERSON"), score=pl.lit(0.9)
     )
-    columns = ["row", pl.lit("extra").alias("column"), "part", "start", "end", "type", "score", "text"]
-    return pl.concat([found.select(columns), named.select(columns)]).sort("row", "part", "start")
+    columns = ["row", "column", "part", "start", "end", "type", "score", "text"]
+    parts = [named.select(columns)]
+    metadata = pl.col("column") == documents.EXTRA
+    # Metadata is labels and ids, in which names are told by their keys; what is said to a tool is speech.
+    for some, detector in ((metadata, replace(how, names=None)), (~metadata, how)):
+        values = table.filter(some & ~pl.col("named")).with_row_index("number")
+        spans = find(values["text"], detector).rename({"text": "number"})
+        parts.append(spans.join(values, on="number").select(columns))
+    return pl.concat(parts).sort("row", "column", "part", "start")
 
 
-def _masked_leaves(value: object, masked: Mapping[int, str], count: Iterator[int]) -> object:
-    """The object with the leaves that are in `masked`, by their order, replaced."""
-    if isinstance(value, dict):
-        return {name: _masked_leaves(item, masked, count) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_masked_leaves(item, masked, count) for item in value]
-    if isinstance(value, (str, int)) and not isinstance(value, bool):
-        return masked.get(next(count), value)
-    return value
-
-
-def _mask_extra(rows: pl.DataFrame, spans: pl.DataFrame, how: Detector) -> pl.Series:
-    numbers, changed = [], []
-    for (row,), found in spans.group_by("row", maintain_order=True):
-        value = msgspec.json.decode(rows["extra"][row])
-        leaves = [text for _, text in _leaves(value)]
-        masked = {}
-        for (part,), places in found.group_by("part", maintain_order=True):
-            kept = [masking.Span(*place) for place in places.select("start", "end", "type", "score").iter_rows()]
-            masked[part] = masking.replace(leaves[part], kept, how.placeholders, how.stand_in)
-        numbers.append(row)
-        changed.append(msgspec.json.encode(_masked_leaves(value, masked, count()), order="sorted").decode())
-    return rows["extra"].scatter(numbers, changed)
+def _mask_documents(rows: pl.DataFrame, spans: pl.DataFrame, how: Detector, dataset_type: str) -> pl.DataFrame:
+    touched = documents.documents(rows, dataset_type).join(spans, on=["row", "column"], how="semi")
+    whole = {(row, column): text for row, column, text in touched.iter_rows()}
+    for (column,), found in spans.group_by("column", maintain_order=True):
+        changed: dict[int, dict[int, str]] = {}
+        for (row,), mine in found.group_by("row", maintain_order=True):
+            leaves = [text for _, text in documents.leaves(msgspec.json.decode(whole[row, column]))]
+            for (part,), places in mine.group_by("part", maintain_order=True):
+                kept = [masking.Span(*place) for place in places.select("start", "end", "type", "score").iter_rows()]
+                masked = masking.replace(leaves[part], kept, how.placeholders, how.stand_in)
+                changed.setdefault(row, {})[part] = masked
+        rows = documents.with_leaves(rows, column, changed)
+    return rows
 
 
 def mask_rows(rows: pl.DataFrame, dataset_type: str, how: Detector, spans: pl.DataFrame | None = None) -> Masked:
@@ -217,7 +196,8 @@ def mask_rows(rows: pl.DataFrame, dataset_type: str, how: Detector, spans: pl.Da
     if spans is None:
         spans = find_in_rows(rows, dataset_type, how)
     by_row = [spans.select("row", "type")]
-    extra, content = spans.filter(pl.col("column") == EXTRA), spans.filter(pl.col("column") != EXTRA)
+    in_json = pl.col("column").is_in(documents.columns_of(dataset_type))
+    json, content = spans.filter(in_json), spans.filter(~in_json)
     masked = rows
     if content.height:
         flat = texts.flat_texts(rows, dataset_type).with_row_index("text_number")
@@ -234,8 +214,8 @@ def mask_rows(rows: pl.DataFrame, dataset_type: str, how: Detector, spans: pl.Da
             again = find(values.gather(pending), how)
             places = again.with_columns(text=pending.gather(again["text"]))
         masked = texts.with_texts(rows, dataset_type, flat.with_columns(values.alias("text")))
-    if extra.height:
-        masked = masked.with_columns(_mask_extra(rows, extra, how))
+    if json.height:
+        masked = _mask_documents(masked, json, how, dataset_type)
     changed = pl.concat(by_row)
     return Masked(
         frame=masked,

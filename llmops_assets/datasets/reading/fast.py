@@ -16,18 +16,23 @@ import polars as pl
 import pyarrow as pa
 
 from llmops_assets.datasets import schema
-from llmops_assets.datasets.reading.messages import ROLE_NAMES
+from llmops_assets.datasets.reading.messages import CALLING, ROLE_NAMES
+from llmops_assets.records.conversation import FIELDS, TOOLS
 
 _UNSET = msgspec.UNSET
 _Label = str | msgspec.UnsetType | None
 
 
-class _Message(msgspec.Struct, gc=False):
+_SPOKEN = set(ROLE_NAMES) - set(CALLING)
+"""Roles of messages that are nothing but text."""
+
+
+class _Message(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     role: str
     content: str
 
 
-class _Turn(msgspec.Struct, gc=False):
+class _Turn(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     role: str = msgspec.field(name="from")
     content: str = msgspec.field(name="value")
 
@@ -82,7 +87,8 @@ _SHAPES: dict[str, tuple[type[_Known], ...]] = {"sft_pair": _CHATS, "eval_suite"
 class Columns:
     """Columns under construction, of one dataset type: messages lie flat, with the number where each row ends.
 
-    Their texts are UTF-8 already: what is hashed and what is stored is then encoded once.
+    Their texts are UTF-8 already: what is hashed and what is stored is then encoded once. What few messages have
+    (names, calls, reasoning, weights) is in `others`, by field and the number of the message.
     """
 
     dataset_type: str
@@ -90,11 +96,13 @@ class Columns:
     roles: dict[str, list[str]] = field(default_factory=dict)
     texts: dict[str, list[bytes]] = field(default_factory=dict)
     ends: dict[str, list[int]] = field(default_factory=dict)
+    others: dict[str, dict[str, dict[int, Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, dtype in schema.columns_of(self.dataset_type).items():
             if dtype == schema.MESSAGES:
                 self.roles[name], self.texts[name], self.ends[name] = [], [], [0]
+                self.others[name] = {other: {} for other in FIELDS[2:]}
             else:
                 self.flat[name] = []
 
@@ -105,9 +113,12 @@ class Columns:
         for name, values in self.flat.items():
             values.append(row[name])
         for name, ends in self.ends.items():
-            for role, text in row[name]:
-                self.roles[name].append(role)
-                self.texts[name].append(text.encode())
+            for message in row[name]:
+                for other, values in self.others[name].items():
+                    if (value := getattr(message, other)) is not None:
+                        values[len(self.roles[name])] = value
+                self.roles[name].append(message.role)
+                self.texts[name].append(message.content.encode())
             ends.append(len(self.roles[name]))
 
     def extend(self, others: "Columns") -> None:
@@ -116,6 +127,8 @@ class Columns:
             values += others.flat[name]
         for name, ends in self.ends.items():
             before = ends[-1]
+            for other, given in others.others[name].items():
+                self.others[name][other] |= {before + place: value for place, value in given.items()}
             ends += [before + end for end in others.ends[name][1:]]
             self.roles[name] += others.roles[name]
             self.texts[name] += others.texts[name]
@@ -125,7 +138,8 @@ class Columns:
         for name, dtype in schema.columns_of(self.dataset_type).items():
             if name in self.ends:
                 roles = _strings([role.encode() for role in self.roles[name]])
-                struct = pa.StructArray.from_arrays([roles, _strings(self.texts[name])], ["role", "content"])
+                others = [_sparse(given, len(self.roles[name]), other) for other, given in self.others[name].items()]
+                struct = pa.StructArray.from_arrays([roles, _strings(self.texts[name]), *others], list(FIELDS))
                 chats = pa.LargeListArray.from_arrays(_numbers(self.ends[name]), struct)
                 columns.append(pl.Series(name, chats, dtype=dtype))
             else:
@@ -139,6 +153,17 @@ class Columns:
 def _numbers(values: Iterable[int]) -> pa.Array:
     array = np.fromiter(values, np.int64)
     return pa.Array.from_buffers(pa.int64(), len(array), [None, pa.py_buffer(array)])
+
+
+def _sparse(given: dict[int, Any], count: int, name: str) -> pa.Array:
+    """Values of a few messages among `count`, null in the others."""
+    dtype = pa.int8() if name == "weight" else pa.large_string()
+    if not given:
+        return pa.nulls(count, dtype)
+    values: list[Any] = [None] * count
+    for place, value in given.items():
+        values[place] = value
+    return pa.array(values, dtype, from_pandas=False)
 
 
 def _strings(texts: list[bytes]) -> pa.Array:
@@ -175,6 +200,8 @@ class Decoder:
             if filled and _fill_known(columns, rows, require_category):
                 columns.flat["file"] = [file] * len(rows)
                 columns.flat["line"] = list(range(first_line, first_line + len(rows)))
+                if TOOLS in columns.flat:
+                    columns.flat[TOOLS] = [None] * len(rows)
                 return columns
             return None
         return None
@@ -201,6 +228,9 @@ def _fill_chats(columns: Columns, rows: list[Any]) -> bool:
         turns = list(chain.from_iterable(chats))
         roles, texts = [ROLE_NAMES.get(turn.role, turn.role) for turn in turns], [turn.content for turn in turns]
         ends = [0, *accumulate(map(len, chats))]
+        # A masked role, a call as JSON, a name that nobody knows: they are read, or refused, one by one.
+        if not {turn.role for turn in turns} <= _SPOKEN:
+            return False
     else:
         roles, texts = ["user", "assistant"] * len(rows), list(chain.from_iterable(map(_pair, rows)))
         ends = list(range(0, len(texts) + 1, 2))

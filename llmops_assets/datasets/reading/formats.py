@@ -3,51 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from llmops_assets.datasets.reading.messages import alpaca_prompt, messages_of
+from llmops_assets.datasets.reading.chats import chat
+from llmops_assets.datasets.reading.fates import Fates
+from llmops_assets.datasets.reading.messages import Message
 from llmops_assets.datasets.reading.preferences import preference
 from llmops_assets.datasets.reading.raw import RowFault
 from llmops_assets.datasets.reading.retrieval import embedding, rag
 from llmops_assets.datasets.reading.values import first_of, kind_of, text_of, unrecognised
-
-_PAIRS = (
-    ("prompt", "completion"),
-    ("prompt", "response"),
-    ("prompt", "answer"),
-    ("question", "answer"),
-    ("question", "response"),
-    ("q", "a"),
-    ("query", "answer"),
-    ("query", "response"),
-    ("input", "output"),
-    ("질문", "답변"),
-    ("질문", "대답"),
-)
-
-
-def _chat(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    if "messages" in row:
-        return {"messages": messages_of(row["messages"], "messages")}, {"messages"}
-    if "conversations" in row:
-        turns = messages_of(row["conversations"], "conversations")
-        if row.get("system"):
-            turns = [("system", text_of(row["system"], "system")), *turns]
-        return {"messages": turns}, {"conversations", "system"}
-    if "instruction" in row and "output" in row:
-        turns = alpaca_prompt(row)
-        turns.append(("assistant", text_of(row["output"], "output")))
-        return {"messages": turns}, {"instruction", "input", "output", "system", "history"}
-    for asked, answered in _PAIRS:
-        if asked in row and answered in row:
-            prompt, answer = row[asked], row[answered]
-            turns = messages_of(prompt, asked) if isinstance(prompt, list) else [("user", text_of(prompt, asked))]
-            if row.get("system"):
-                turns = [("system", text_of(row["system"], "system")), *turns]
-            if isinstance(answer, list):
-                turns = [*turns, *messages_of(answer, answered)]
-            else:
-                turns = [*turns, ("assistant", text_of(answer, answered))]
-            return {"messages": turns}, {asked, answered, "system"}
-    raise unrecognised(row, "messages, conversations, instruction/output, prompt/completion or question/answer")
 
 
 def _corpus(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
@@ -58,13 +20,16 @@ def _corpus(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
 
 
 _READERS: dict[str, Callable[[dict[str, Any]], tuple[dict[str, Any], set[str]]]] = {
-    "sft_pair": _chat,
-    "eval_suite": _chat,
+    "sft_pair": chat,
+    "eval_suite": chat,
     "pretrain_corpus": _corpus,
     "rlhf_pair": preference,
     "rag_qa": rag,
     "embedding_pair": embedding,
 }
+
+
+_ANSWERS = ("chosen", "rejected")
 
 
 def _mapped(row: dict[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:
@@ -83,8 +48,14 @@ def _mapped(row: dict[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:
     return {**{name: value for name, value in row.items() if name not in taken}, **renamed}
 
 
-def convert(value: Any, dataset_type: str, mapping: Mapping[str, str] | None = None) -> tuple[dict, dict]:
-    """One decoded row as its type's content and the metadata that is left; RowFault when it cannot be."""
+def convert(
+    value: Any, dataset_type: str, mapping: Mapping[str, str] | None = None, fates: Fates | None = None
+) -> tuple[dict, dict]:
+    """One decoded row as its type's content and the metadata that is left; RowFault when it cannot be.
+
+    What becomes of each of its keys is added to `fates`.
+    """
+    fates = fates if fates is not None else Fates()
     if not isinstance(value, dict):
         raise RowFault("", f"expected an object, got {kind_of(value)}")
     row = _mapped(value, mapping) if mapping else value
@@ -99,8 +70,23 @@ def convert(value: Any, dataset_type: str, mapping: Mapping[str, str] | None = N
         content, used = reader(row)
     metadata = row.get("metadata")
     rest = {name: item for name, item in row.items() if name not in used and name != "metadata"}
+    fates.used(name for name in row if name in used)
+    fates.metadata(rest)
+    for name, item in content.items():
+        if isinstance(item, list) and item and not isinstance(item[0], str):
+            content[name] = messages = [_as_message(message) for message in item]
+            for message in messages:
+                if message.weight is not None and name in _ANSWERS:
+                    raise RowFault(f"{message.path}.weight", "a turn without loss in an answer that is compared whole")
+                fates.message(message)
+                rest |= {f"{message.path}.{key}": left for key, left in message.rest.items()}
     if metadata is not None:
         if not isinstance(metadata, dict):
             raise RowFault("metadata", f"expected an object, got {kind_of(metadata)}")
+        fates.metadata(metadata, "metadata.")
         rest = {**rest, **metadata}
     return content, rest
+
+
+def _as_message(message: Any) -> Message:
+    return message if isinstance(message, Message) else Message(*message)

@@ -4,7 +4,7 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -14,7 +14,9 @@ from upath import UPath
 from llmops_assets.datasets import schema
 from llmops_assets.datasets.reading.accounting import Account
 from llmops_assets.datasets.reading.fast import Columns, Decoder
+from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.formats import convert
+from llmops_assets.datasets.reading.messages import Message
 from llmops_assets.datasets.reading.raw import DEFAULT_LIMITS, RAW_SAMPLE, Limits, Raw, RowFault, clean_sample
 from llmops_assets.datasets.reading.readers import Block, read_blocks, read_file
 from llmops_assets.datasets.reading.values import kind_of
@@ -75,24 +77,35 @@ def _normal(text: str) -> str:
 
 def _normal_content(value: Any, path: str) -> Any:
     try:
-        if isinstance(value, str):
-            return _normal(value)
-        if value and isinstance(value[0], tuple):
-            return [(role, _normal(text)) for role, text in value]
+        if value is None or isinstance(value, str):
+            return value if value is None else _normal(value)
+        if value and isinstance(value[0], Message):
+            return [_normal_message(message) for message in value]
         return [_normal(text) for text in value]
     except RowFault as fault:
         raise RowFault(path, fault.reason) from None
+
+
+def _normal_message(message: Message) -> Message:
+    changed = {
+        name: text
+        for name in ("content", "name", "tool_calls", "tool_call_id", "reasoning_content")
+        if (before := getattr(message, name)) is not None and (text := _normal(before)) is not before
+    }
+    return replace(message, **changed) if changed else message
 
 
 def _canonical(content: Mapping[str, Any]) -> str:
     """The text that identifies a row: its content alone, without metadata."""
     parts: list[str] = []
     for name, value in content.items():
+        if value is None:
+            continue
         parts.append(f"\x1c{name}")
         if isinstance(value, str):
             parts.append(value)
         else:
-            parts.extend("\x1f".join(item) if isinstance(item, tuple) else item for item in value)
+            parts.extend("\x1f".join(item.texts()) if isinstance(item, Message) else item for item in value)
     return "\x1e".join(parts)
 
 
@@ -122,6 +135,7 @@ def ingest(
     batch_rows: int = BATCH_ROWS,
     keys: Keyring = NO_KEYS,
     accounts: dict[str, FileAccount] | None = None,
+    fates: Fates | None = None,
 ) -> Iterator[Batch]:
     """Canonical rows of all files in batches, each with what was refused.
 
@@ -129,11 +143,15 @@ def ingest(
     fits) when it cannot be decoded, has the wrong types, breaks a rule of its type's schema, or, with
     `require_category`, has no category; its file, line, field and reason go to the quarantine. Text is put into NFC.
     `row_id` is the hash of the row's content; the second exact repeat in the version is called ``<hash>-2``, and so on.
-    What became of the lines of each file is in `accounts`, by its name, once all batches were taken.
+    What became of the lines of each file is in `accounts`, by its name, once all batches were taken;
+    what became of each key is added to `fates`.
     """
+    fates = fates if fates is not None else Fates()
     open_accounts: dict[str, Account] = {}
     rows, refused = Counter[str](), Counter[str]()
-    for batch in _batches(files, dataset_type, mapping, limits, require_category, batch_rows, keys, open_accounts):
+    for batch in _batches(
+        files, dataset_type, mapping, limits, require_category, batch_rows, keys, open_accounts, fates
+    ):
         rows.update(dict(batch.rows["file"].value_counts().iter_rows()))
         refused.update(dict(batch.quarantine["file"].value_counts().iter_rows()))
         yield batch
@@ -151,6 +169,7 @@ def _batches(
     batch_rows: int,
     keys: Keyring,
     accounts: dict[str, Account],
+    fates: Fates,
 ) -> Iterator[Batch]:
     numbers_given: dict[str, int] = {}
     rows = Columns(dataset_type)
@@ -158,7 +177,7 @@ def _batches(
     any_batch = False
     for name, path in files:
         account = accounts[name] = Account(name)
-        for piece in _pieces(name, path, dataset_type, mapping, limits, require_category, keys, account):
+        for piece in _pieces(name, path, dataset_type, mapping, limits, require_category, keys, account, fates):
             if isinstance(piece, Columns):
                 # Blocks are judged as they are; what was gathered before them comes first.
                 if len(rows):
@@ -187,6 +206,7 @@ def _pieces(
     require_category: bool,
     keys: Keyring,
     account: Account,
+    fates: Fates,
 ) -> Iterator[Columns | dict[str, Any] | Refused]:
     """What is in one file, in order: whole blocks where every line is as expected, else rows and refusals."""
 
@@ -195,8 +215,12 @@ def _pieces(
             try:
                 if raw.fault is not None:
                     raise raw.fault
-                yield _row(raw.value, dataset_type, mapping, name, raw.line, require_category)
+                row = _row(raw.value, dataset_type, mapping, name, raw.line, require_category, fates)
+                fates.end_row()
+                yield row
             except RowFault as fault:
+                fates.refused(fault.field)
+                fates.end_row()
                 yield (name, raw.line, fault.field, fault.reason, _sample(raw.value))
 
     decoder = None if mapping else Decoder(dataset_type)
@@ -235,9 +259,15 @@ def _decoded(
 
 
 def _row(
-    value: Any, dataset_type: str, mapping: Mapping[str, str] | None, file: str, line: int, require_category: bool
+    value: Any,
+    dataset_type: str,
+    mapping: Mapping[str, str] | None,
+    file: str,
+    line: int,
+    require_category: bool,
+    fates: Fates,
 ) -> dict[str, Any]:
-    content, rest = convert(value, dataset_type, mapping)
+    content, rest = convert(value, dataset_type, mapping, fates)
     content = {name: _normal_content(item, name) for name, item in content.items()}
     row = {
         **content,

@@ -1,11 +1,15 @@
-"""Conversations in the spellings that users bring: role and content, from and value, or Alpaca's instruction."""
+"""Single messages in the spellings that users bring, with everything that is said of them, as canonical messages."""
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from llmops_assets.datasets.reading import weights
+from llmops_assets.datasets.reading.calls import call_text, calls_of
 from llmops_assets.datasets.reading.raw import RowFault
-from llmops_assets.datasets.reading.values import kind_of, text_of
+from llmops_assets.datasets.reading.values import kind_of, refuse_media, text_of
 
-Message = tuple[str, str]
 ROLE_NAMES = {
     "human": "user",
     "user": "user",
@@ -13,51 +17,201 @@ ROLE_NAMES = {
     "assistant": "assistant",
     "model": "assistant",
     "bot": "assistant",
+    "chatbot": "assistant",
+    "chatgpt": "assistant",
+    "ai": "assistant",
     "function_call": "assistant",
+    "tool_call": "assistant",
     "system": "system",
+    "developer": "system",
     "tool": "tool",
     "function": "tool",
     "observation": "tool",
+    "tool_response": "tool",
+    "function_response": "tool",
+    "ipython": "tool",
 }
+CALLING = ("function_call", "tool_call")
+"""Roles whose text is a call as JSON."""
+
+_ROLE_KEYS = ("role", "from", "speaker")
+_TEXT_KEYS = ("content", "value", "text")
+_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+_UNHEEDED = {
+    "label": "a label of a single turn",
+    "score": "a score of a single turn",
+    "rating": "a rating of a single turn",
+    "train_detail": "loss on a part of a turn",
+    "tools": "a list of tools inside a message",
+    "functions": "a list of tools inside a message",
+}
+"""What would change what is learned, and of which a turn has no place."""
+
+_MASKED = re.compile(r"^masked?[-_ ]|[-_ ]masked?$")
+_THOUGHT = re.compile(r"^\s*<think>(.*?)</think>\s*", re.DOTALL)
+
+
+@dataclass(slots=True)
+class Message:
+    """One message as `schema.MESSAGES` holds it, with what of the file it was made of: `path` is where it stood, `used`
+    are its keys that are in the fields, `rest` is what is left for the metadata."""
+
+    role: str
+    content: str
+    name: str | None = None
+    tool_calls: str | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    weight: int | None = None
+    path: str = field(default="", compare=False)
+    used: tuple[str, ...] = field(default=(), compare=False)
+    rest: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def texts(self) -> list[str]:
+        """The field values that make the message what it is, in order; those without a value at the end are left out.
+
+        What identifies a row is made of them, so a message of role and content alone has no other parts.
+        """
+        others = (self.name, self.tool_calls, self.tool_call_id, self.reasoning_content)
+        named = ("name", "tool_calls", "tool_call_id", "reasoning_content")
+        found = [f"{name}\x1d{value}" for name, value in zip(named, others, strict=True) if value is not None]
+        if self.weight is not None:
+            found.append(f"weight\x1d{self.weight}")
+        return [self.role, self.content, *found]
 
 
 def messages_of(value: Any, path: str) -> list[Message]:
-    """Messages in either spelling: role and content, or from and value."""
+    """Messages in either spelling: role and content, or from and value. RowFault names what is none."""
     if not isinstance(value, list):
         raise RowFault(path, f"expected a list of messages, got {kind_of(value)}")
-    return [message_of(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    found = [message_of(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    check_answers(found)
+    return found
+
+
+def check_answers(messages: list[Message]) -> None:
+    """Refuse a tool's message that answers a call which no turn before it makes."""
+    if not any(message.tool_call_id is not None for message in messages):
+        return
+    made: set[str] = set()
+    for message in messages:
+        if message.tool_calls is not None:
+            made |= {call["id"] for call in calls_of(message.tool_calls, message.path) if "id" in call}
+        if message.tool_call_id is not None and message.tool_call_id not in made:
+            known = f"; the calls before it are {', '.join(sorted(made)[:5])}" if made else ""
+            raise RowFault(
+                f"{message.path}.tool_call_id", f"it answers call {message.tool_call_id!r}, which no turn makes{known}"
+            )
 
 
 def message_of(item: Any, path: str) -> Message:
-    """One message; RowFault naming `path` when it is none."""
+    """One message; RowFault naming `path` when it is none, or when something is said of it that cannot be heeded."""
     if not isinstance(item, dict):
         raise RowFault(path, f"expected a message, got {kind_of(item)}")
-    if "role" in item:
-        role = text_of(item["role"], f"{path}.role")
-        text = text_of(item.get("content"), f"{path}.content")
-    elif "from" in item:
-        role = text_of(item["from"], f"{path}.from")
-        text = text_of(item.get("value"), f"{path}.value")
+    said = {key: value for key, value in item.items() if value is not None}
+    role_key = next((name for name in _ROLE_KEYS if name in said), None)
+    if role_key is None:
+        lowered = {str(key).strip().lower(): value for key, value in item.items()}
+        if lowered.keys() != item.keys() and len(lowered) == len(item):
+            return message_of(lowered, path)
+        raise RowFault(path, f"a message needs role and content (or from and value), found {_names(item)}")
+    text_key = next((name for name in _TEXT_KEYS if name in said), None)
+    others = [name for name in _TEXT_KEYS if name in said and name != text_key and said[name] != said[text_key]]
+    if others:
+        raise RowFault(f"{path}.{others[0]}", f"{text_key} and {others[0]} both hold a text: keep one of them")
+    for key, what in _UNHEEDED.items():
+        if said.get(key) not in (None, [], ""):
+            raise RowFault(f"{path}.{key}", f"{what} cannot be heeded: leave it out, or split the row")
+    refuse_media(said, path)
+    spelled = text_of(said[role_key], f"{path}.{role_key}").strip()
+    role, masked = _role(spelled)
+    message = Message(role, "", path=path)
+    used = [role_key]
+    _read_text(message, said, text_key, spelled, used)
+    _read_fields(message, said, used)
+    weights.read(message, said, path, masked, used)
+    message.used = tuple(used)
+    message.rest = {str(key): value for key, value in said.items() if key not in used}
+    return message
+
+
+def _names(item: Mapping[Any, Any]) -> str:
+    return ", ".join(map(str, list(item)[:8])) or "nothing"
+
+
+def _role(spelled: str) -> tuple[str, bool]:
+    """The canonical role (what is unknown stays as it is) and whether the name says that the turn carries no loss."""
+    if spelled in ROLE_NAMES:
+        return ROLE_NAMES[spelled], False
+    lowered = spelled.lower()
+    bare = _MASKED.sub("", lowered)
+    return ROLE_NAMES.get(bare, spelled), bare != lowered and bare in ROLE_NAMES
+
+
+def _read_text(message: Message, said: dict[str, Any], text_key: str | None, spelled: str, used: list[str]) -> None:
+    calls = any(said.get(name) for name in ("tool_calls", "function_call"))
+    if text_key is None:
+        if not calls:
+            raise RowFault(f"{message.path}.content", "expected text, got null")
+        return
+    used.append(text_key)
+    where = f"{message.path}.{text_key}"
+    if isinstance(said[text_key], list):
+        message.content, thought = _parts(said[text_key], where)
+        message.reasoning_content = thought or None
     else:
-        raise RowFault(path, "a message needs role and content (or from and value)")
-    return ROLE_NAMES.get(role, role), text
+        message.content = text_of(said[text_key], where)
+    if spelled.lower() in CALLING:
+        thought = _THOUGHT.match(message.content)
+        if thought:
+            message.reasoning_content = thought[1].strip() or None
+            message.content = message.content[thought.end() :]
+        message.tool_calls, message.content = call_text(message.content, where), ""
 
 
-def alpaca_prompt(row: dict[str, Any]) -> list[Message]:
-    """The turns that an Alpaca row asks with: its system prompt, its history, its instruction with the input."""
-    turns: list[Message] = []
-    if row.get("system"):
-        turns.append(("system", text_of(row["system"], "system")))
-    history = row.get("history") or []
-    if not isinstance(history, list):
-        raise RowFault("history", f"expected a list of pairs, got {kind_of(history)}")
-    for index, pair in enumerate(history):
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise RowFault(f"history[{index}]", "expected a pair of question and answer")
-        turns.append(("user", text_of(pair[0], f"history[{index}][0]")))
-        turns.append(("assistant", text_of(pair[1], f"history[{index}][1]")))
-    asked = text_of(row["instruction"], "instruction")
-    if row.get("input"):
-        asked = f"{asked}\n\n{text_of(row['input'], 'input')}"
-    turns.append(("user", asked))
-    return turns
+def _parts(parts: list[Any], path: str) -> tuple[str, str]:
+    """The texts of content parts, joined by line ends as servers do, and what was thought; RowFault for other parts."""
+    texts, thoughts = [], []
+    for index, part in enumerate(parts):
+        where = f"{path}[{index}]"
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        if not isinstance(part, dict):
+            raise RowFault(where, f"expected a part of a message, got {kind_of(part)}")
+        kind = part.get("type", "text" if isinstance(part.get("text"), str) else None)
+        if kind in ("text", "input_text", "output_text"):
+            texts.append(text_of(part.get("text"), f"{where}.text"))
+        elif kind in ("thinking", "reasoning"):
+            thoughts.append(text_of(part.get("thinking", part.get("text")), f"{where}.{kind}"))
+        else:
+            raise RowFault(where, f"a part of type {kind!r}: models are trained on text alone, leave the row out")
+    return "\n".join(texts), "\n".join(thoughts)
+
+
+def _read_fields(message: Message, said: dict[str, Any], used: list[str]) -> None:
+    path, role = message.path, message.role
+    if said.get("name") not in (None, ""):
+        message.name = text_of(said["name"], f"{path}.name")
+    for key in _REASONING_KEYS:
+        if key not in said:
+            continue
+        thought = text_of(said[key], f"{path}.{key}")
+        used.append(key)
+        if thought and role != "assistant":
+            raise RowFault(f"{path}.{key}", f"a turn of role {role} has a reasoning: only the assistant thinks")
+        if thought and message.reasoning_content not in (None, thought):
+            raise RowFault(f"{path}.{key}", "the reasoning is given twice, and differs: keep one")
+        message.reasoning_content = thought or message.reasoning_content
+    made = [key for key in ("tool_calls", "function_call") if said.get(key)]
+    if made and role != "assistant":
+        raise RowFault(f"{path}.{made[0]}", f"a turn of role {role} calls a tool: only the assistant does")
+    if len(made) == 2:
+        raise RowFault(f"{path}.function_call", "tool_calls and function_call stand in one message: keep one")
+    if made:
+        message.tool_calls = call_text(said[made[0]], f"{path}.{made[0]}")
+    if said.get("tool_call_id") not in (None, ""):
+        if role != "tool":
+            raise RowFault(f"{path}.tool_call_id", f"a turn of role {role} answers a call: only a tool does")
+        message.tool_call_id = text_of(said["tool_call_id"], f"{path}.tool_call_id")
+    used += [key for key in ("name", "tool_calls", "function_call", "tool_call_id") if key in said]

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from upath import UPath
 
-from llmops_assets.datasets import batches, clean, schema, texts
+from llmops_assets.datasets import batches, clean, schema
 from llmops_assets.datasets.quality import page, report, toxicity
 from llmops_assets.datasets.reading import accounting, hub
 from llmops_assets.datasets.reading.ingest import ingest
@@ -18,6 +18,7 @@ from llmops_assets.datasets.reading.raw import Limits
 from llmops_assets.datasets.reading.readers import all_files
 from llmops_assets.datasets.reading.recognise import any_decoded, type_of_files
 from llmops_assets.datasets.similarity import duplicates
+from llmops_assets.datasets.versions import checkout
 from llmops_assets.privacy import pii
 from llmops_assets.records.datasets import FileAccount
 from llmops_assets.specs.policy import Policy
@@ -296,7 +297,6 @@ def _write_lines(target: Path, lines: Iterator[Mapping[str, Any]]) -> None:
 
 
 def _write_rows(out: Path, work: clean.Cleaning, dataset_type: str) -> None:
-    content = texts.content_columns(dataset_type)
     kept = ("row_id", "source", "category", "quality_score", "file", "line", clean.CHANGES)
 
     def lines() -> Iterator[Mapping[str, Any]]:
@@ -304,7 +304,7 @@ def _write_rows(out: Path, work: clean.Cleaning, dataset_type: str) -> None:
             for row in frame.iter_rows(named=True):
                 about = {name: row[name] for name in kept if row[name] not in (None, "")}
                 yield {
-                    **{name: row[name] for name in content},
+                    **checkout.written(row, dataset_type),
                     "metadata": msgspec.json.decode(row["extra"]) | about,
                 }
 

@@ -39,3 +39,15 @@ def unrecognised(row: Mapping[str, Any], wanted: str) -> RowFault:
     """The fault of a row whose fields tell nothing: what it has, and what would do."""
     found = ", ".join(map(str, list(row)[:12])) or "nothing"
     return RowFault("", f"found {found}; expected {wanted}, or a mapping in the registration")
+
+
+_MEDIA = ("image", "images", "image_url", "audio", "audios", "video", "videos", "pixel_values")
+
+
+def refuse_media(item: Mapping[str, Any], path: str = "") -> None:
+    """RowFault where pictures, sound or films belong to a row or a message: a model would learn to answer unseen."""
+    for name in _MEDIA:
+        value = item.get(name)
+        if value is not None and value != "" and value != []:
+            where = f"{path}.{name}" if path else name
+            raise RowFault(where, f"the row has {name}: models are trained on text alone, leave the row out")

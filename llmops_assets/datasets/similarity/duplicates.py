@@ -110,10 +110,13 @@ class Keys:
 def keys(rows: pl.DataFrame, dataset_type: str, how: Near | None) -> Keys:
     """The keys of one batch (row_id and content columns); without `how` only the table of hashes."""
     text = normalised(rows, dataset_type)
+    # Rows that offer other tools are no repeats, however alike they read.
+    offered = rows["tools"] if "tools" in rows.columns else pl.Series([None] * rows.height, dtype=pl.String)
+    identity = pl.concat_str("whole", offered, separator="\x1f", ignore_nulls=True)
     table = text.select(
         rows["row_id"],
-        pl.col("whole").hash(1).alias("whole"),
-        pl.col("whole").hash(2).alias("whole2"),
+        identity.hash(1).alias("whole"),
+        identity.hash(2).alias("whole2"),
         pl.when(pl.col("prompt").is_not_null()).then(pl.col("prompt").hash(3)).alias("prompt"),
         pl.when(pl.col("answer").is_not_null()).then(pl.col("answer").hash(4)).alias("answer"),
     )

@@ -1,7 +1,7 @@
 """Writes the rows of a version to a file of the user's: JSON lines that can be registered again, or Parquet."""
 
 import gzip
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -11,6 +11,7 @@ import polars as pl
 import zstandard
 
 from llmops_assets.datasets import schema
+from llmops_assets.records.conversation import TOOLS, as_written
 from resources import files
 
 FORMATS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -72,4 +73,17 @@ def records(batch: pl.DataFrame, dataset_type: str) -> Iterator[dict[str, Any]]:
     for row in batch.select(*content, *_LABELS, "extra").iter_rows(named=True):
         metadata = {name: row[name] for name in _LABELS if row[name] is not None}
         metadata |= msgspec.json.decode(row["extra"])
-        yield {name: row[name] for name in content} | ({"metadata": metadata} if metadata else {})
+        yield written(row, dataset_type) | ({"metadata": metadata} if metadata else {})
+
+
+def written(row: Mapping[str, Any], dataset_type: str) -> dict[str, Any]:
+    """The content of a row as users write it: without fields that are empty, calls and tools as objects."""
+    found = {}
+    for name, dtype in schema.CONTENT[dataset_type].items():
+        if dtype == schema.MESSAGES:
+            found[name], tools = as_written(row[name], row.get(TOOLS))
+        elif name == TOOLS:
+            found |= {TOOLS: tools} if tools else {}
+        else:
+            found[name] = row[name]
+    return found

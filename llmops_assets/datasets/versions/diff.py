@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from resources.dataset_store import Chunk, DatasetStore, Manifest
+from resources.row_upgrade import upgraded_types
 
 _EXCERPT = 120
 """Characters shown of a text, around the first one that differs."""
@@ -46,7 +47,7 @@ def diff(store: DatasetStore, before: Manifest, after: Manifest, *, key: str | N
     Memory holds a few columns of the rows of unshared chunks; whole rows are read for `limit` examples of each kind.
     Raises ValueError when the two have not the same columns or no `row_id`.
     """
-    if before.columns != after.columns or "row_id" not in before.columns:
+    if upgraded_types(before.columns) != upgraded_types(after.columns) or "row_id" not in before.columns:
         raise ValueError(
             f"{before.dataset} ({before.kind}) and {after.dataset} ({after.kind}) are not rows of one type: "
             "compare two versions of the same step and dataset type"

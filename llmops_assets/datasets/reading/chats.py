@@ -1,0 +1,179 @@
+"""Rows of conversations: lists of messages, Alpaca's instruction and output, pairs of question and answer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmops_assets.datasets.reading import weights
+from llmops_assets.datasets.reading.calls import tools_text
+from llmops_assets.datasets.reading.messages import Message, message_of, messages_of
+from llmops_assets.datasets.reading.raw import RowFault
+from llmops_assets.datasets.reading.values import first_of, kind_of, refuse_media, text_of, unrecognised
+
+PAIRS = (
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("prompt", "answer"),
+    ("question", "answer"),
+    ("question", "response"),
+    ("q", "a"),
+    ("query", "answer"),
+    ("query", "response"),
+    ("input", "output"),
+    ("질문", "답변"),
+    ("질문", "대답"),
+)
+WHOLE = ("messages", "conversations")
+OTHER_TURNS = ("conversation", "dialogue", "dialog", "turns", "data")
+"""Fields that hold a whole conversation; the second ones where no answer stands beside them."""
+_ANSWERS = ("output", "response", "completion", "answer")
+_BESIDE = ("input", "context")
+"""What an instruction or a question is asked about."""
+_TURN_PAIRS = (("input", "output"), ("human", "assistant"), ("user", "assistant"), ("question", "answer"))
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+
+
+def chat(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """The content of a conversation, and the fields that were used for it; RowFault when it is none."""
+    refuse_unheeded(row)
+    tools, used = tools_of(row)
+    name = next((name for name in WHOLE if row.get(name)), None)
+    name = name or next((name for name in WHOLE if row.get(name) is not None), None)
+    if name is not None:
+        return _conversation(row, name, tools, used)
+    answered = first_of(row, _ANSWERS)
+    if "instruction" in row and answered is not None:
+        turns, asking = alpaca_prompt(row)
+        messages = [*turns, *_answer(row, answered)]
+        return {"messages": messages, "tools": tools}, {answered, *asking, *used, *_thought(row, answered)}
+    for asked, answered in PAIRS:
+        if asked in row and answered in row:
+            prompt, used = row[asked], used | {asked, answered, "system", *_thought(row, answered)}
+            if isinstance(prompt, list):
+                turns = messages_of(prompt, asked)
+            else:
+                text, about = _about(row, text_of(prompt, asked), asked)
+                turns, used = [Message("user", text)], used | about
+            return {"messages": [*with_system(turns, row), *_answer(row, answered)], "tools": tools}, used
+    name = next((name for name in OTHER_TURNS if isinstance(row.get(name), list) and row[name]), None)
+    if name is not None:
+        return _conversation(row, name, tools, used)
+    raise unrecognised(row, "messages, conversations, instruction/output, prompt/completion or question/answer")
+
+
+def _conversation(row: dict[str, Any], name: str, tools: str | None, used: set[str]) -> tuple[dict[str, Any], set[str]]:
+    turns = with_system(_turns(row[name], name), row)
+    return {"messages": turns, "tools": tools}, {name, "system", *used, *_repeated_prompt(row, turns)}
+
+
+def refuse_unheeded(row: Mapping[str, Any]) -> None:
+    """RowFault for what a row says of itself that would change what is learned, and that no chat has a place for."""
+    refuse_media(row)
+    weights.refuse_row_weight(row)
+    for key in ("label", "kto_tag"):
+        value = row.get(key)
+        if value is False or (isinstance(value, str) and value.strip().lower() == "false"):
+            raise RowFault(
+                key, f"{key}: false says that this answer is not wanted: register the file as preferences (type kto)"
+            )
+    if row.get("segments"):
+        raise RowFault(
+            "segments",
+            "Axolotl's input_output segments are text without roles, which no chat template renders: "
+            "write messages, with train: false for what is not learned",
+        )
+
+
+def tools_of(row: Mapping[str, Any]) -> tuple[str | None, set[str]]:
+    """The tools beside a conversation as canonical JSON, and the fields that they are in."""
+    found = [key for key in ("tools", "functions") if row.get(key) not in (None, "", [])]
+    if len(found) == 2:
+        raise RowFault("functions", "tools and functions stand in one row: keep one")
+    return (tools_text(row[found[0]], found[0]) if found else None), {k for k in ("tools", "functions") if k in row}
+
+
+def with_system(turns: list[Message], row: Mapping[str, Any]) -> list[Message]:
+    """The turns behind the system prompt that stands beside them; RowFault where it differs from their own."""
+    beside = row.get("system")
+    if beside is None or beside == "":
+        return turns
+    text = text_of(beside, "system")
+    if turns and turns[0].role == "system":
+        if turns[0].content != text:
+            raise RowFault("system", f"it differs from the system message in {turns[0].path or 'the row'}: keep one")
+        return turns
+    return [Message("system", text), *turns]
+
+
+def alpaca_prompt(row: dict[str, Any]) -> tuple[list[Message], set[str]]:
+    """The turns that an Alpaca row asks with (system prompt, history, instruction with input), and their fields."""
+    turns: list[Message] = []
+    history = row.get("history") or []
+    if not isinstance(history, list):
+        raise RowFault("history", f"expected a list of pairs, got {kind_of(history)}")
+    for index, pair in enumerate(history):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise RowFault(f"history[{index}]", "expected a pair of question and answer")
+        turns.append(Message("user", text_of(pair[0], f"history[{index}][0]")))
+        turns.append(Message("assistant", text_of(pair[1], f"history[{index}][1]")))
+    asked, about = _about(row, text_of(row["instruction"], "instruction"), "instruction")
+    turns.append(Message("user", asked))
+    return with_system(turns, row), {"instruction", "system", "history", *about}
+
+
+def _about(row: Mapping[str, Any], asked: str, name: str) -> tuple[str, set[str]]:
+    """What is asked with the text that it is asked about, and the field of that."""
+    for key in _BESIDE:
+        if key == name or row.get(key) in (None, ""):
+            continue
+        if key == "input" or isinstance(row[key], str):
+            return f"{asked}\n\n{text_of(row[key], key)}", {key}
+    return asked, {key for key in _BESIDE if key in row and row[key] in (None, "")}
+
+
+def _answer(row: Mapping[str, Any], name: str) -> list[Message]:
+    value = row[name]
+    if isinstance(value, list):
+        return messages_of(value, name)
+    if isinstance(value, dict):
+        return [message_of(value, name)]
+    thoughts = {key: text_of(row[key], key) for key in _THOUGHTS if row.get(key)}
+    if len(set(thoughts.values())) > 1:
+        raise RowFault(list(thoughts)[-1], f"{' and '.join(thoughts)} hold different reasonings: keep one")
+    thought = next(iter(thoughts.values()), None)
+    return [Message("assistant", text_of(value, name), reasoning_content=thought)]
+
+
+def _thought(row: Mapping[str, Any], answered: str) -> set[str]:
+    return {key for key in _THOUGHTS if row.get(key)} if isinstance(row[answered], str) else set()
+
+
+def _repeated_prompt(row: Mapping[str, Any], turns: Sequence[Message]) -> set[str]:
+    """The field that repeats the first question, as UltraChat has it beside the messages."""
+    prompt = row.get("prompt")
+    asked = next((turn.content for turn in turns if turn.role == "user"), None)
+    return {"prompt"} if prompt is not None and prompt == asked else set()
+
+
+def _turns(value: list[Any], name: str) -> list[Message]:
+    """A conversation as a list of messages, of texts in turn (UltraChat), or of pairs (XTuner, Firefly)."""
+    if not isinstance(value, list):
+        raise RowFault(name, f"expected a list of messages, got {kind_of(value)}")
+    if value and all(isinstance(item, str) for item in value):
+        return [Message("assistant" if i % 2 else "user", text) for i, text in enumerate(value)]
+    if value and all(isinstance(item, dict) for item in value):
+        for asked, answered in _TURN_PAIRS:
+            if all(item.keys() <= {asked, answered, "system"} and answered in item for item in value):
+                return _from_pairs(value, name, asked, answered)
+    return messages_of(value, name)
+
+
+def _from_pairs(value: list[dict[str, Any]], name: str, asked: str, answered: str) -> list[Message]:
+    turns: list[Message] = []
+    for index, pair in enumerate(value):
+        if pair.get("system"):
+            if index:
+                raise RowFault(f"{name}[{index}].system", "a system prompt behind the first turn: split the row")
+            turns.append(Message("system", text_of(pair["system"], f"{name}[0].system")))
+        turns.append(Message("user", text_of(pair.get(asked), f"{name}[{index}].{asked}")))
+        turns.append(Message("assistant", text_of(pair[answered], f"{name}[{index}].{answered}")))
+    return turns

@@ -1,0 +1,58 @@
+"""What became of each key of the rows that were read: used, kept as metadata, or the reason for a refusal."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from llmops_assets.datasets.reading.messages import Message
+
+Fate = Literal["used", "metadata", "refused"]
+_LABELS = ("source", "category", "quality_score")
+"""Metadata that has a column of its own."""
+
+_NUMBER = re.compile(r"\[\d+\]")
+
+
+@dataclass
+class Fates:
+    """Rows by key and fate. A key is a path in which all places of a list are one: ``messages[].weight``."""
+
+    rows: Counter[tuple[str, Fate]] = field(default_factory=Counter)
+    _row: set[tuple[str, Fate]] = field(default_factory=set)
+
+    def used(self, keys: Iterable[str]) -> None:
+        """Keys of the row under work that are in its content."""
+        self._row.update((key, "used") for key in keys)
+
+    def metadata(self, values: Mapping[str, object], path: str = "") -> None:
+        """Keys of the row under work that are kept beside its content; labels among them are used."""
+        for key, value in values.items():
+            label = key in _LABELS and value not in (None, "")
+            self._row.add((f"{path}{key}", "used" if label else "metadata"))
+
+    def message(self, message: "Message") -> None:
+        """Keys of a message of the row under work."""
+        where = pattern_of(message.path)
+        self._row.update((f"{where}.{key}", "used") for key in message.used)
+        self._row.update((f"{where}.{key}", "metadata") for key in message.rest)
+
+    def refused(self, path: str) -> None:
+        """The row under work was refused for what stands at `path`, so nothing else of it counts."""
+        self._row = {(pattern_of(path) or "(the whole row)", "refused")}
+
+    def end_row(self) -> None:
+        """Count the row under work."""
+        self.rows.update(self._row)
+        self._row = set()
+
+    def add(self, others: "Fates") -> None:
+        """Add the counts of others."""
+        self.rows.update(others.rows)
+
+
+def pattern_of(path: str) -> str:
+    """A path without the numbers of places in lists."""
+    return _NUMBER.sub("[]", path)
