@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmops_assets.evaluation.judge import normalise
+from llmops_assets.evaluation.judge import normalise, without_reasoning
 from llmops_assets.evaluation.suites import Answer, Item
 from llmops_assets.specs.policy import JudgeEndpoint
 from resources.json_lines import append_json_line, read_json_lines
@@ -65,7 +65,7 @@ def judge(endpoint: JudgeEndpoint, items: Sequence[Item], answers: Sequence[Answ
     by_key = {item.key: item for item in items}
     right, pairs = {}, []
     for answer in answers:
-        item, text = by_key[answer.key], normalise(answer.text)
+        item, text = by_key[answer.key], normalise(without_reasoning(answer.text))
         if not text or text in item.references:
             right[item.key] = bool(text)
         else:
@@ -83,16 +83,24 @@ def judge(endpoint: JudgeEndpoint, items: Sequence[Item], answers: Sequence[Answ
     flips = unjudged = 0
     with ThreadPoolExecutor(endpoint.concurrency) as pool:
         for key, first, second in pool.map(both, pairs):
-            # In the first order the answer is A, in the second it is B.
-            wins = {"A": 1, "TIE": 0, "B": -1}
-            if first not in wins or second not in wins:
-                unjudged += 1
-                right[key] = False
-                continue
-            one, two = wins[first], -wins[second]
-            flips += one != two
-            right[key] = min(one, two) >= 0
+            outcome = decided(first, second)
+            unjudged += outcome is None
+            flips += outcome is not None and _WINS[first] != -_WINS[second]
+            right[key] = bool(outcome)
     return Verdicts(right, flips, unjudged, settings)
+
+
+_WINS = {"A": 1, "TIE": 0, "B": -1}
+
+
+def decided(first: str, second: str) -> bool | None:
+    """Whether an answer is right by its two verdicts, or None where one of them is no verdict.
+
+    In the first order the answer is A and its reference B, in the second the other way round; it may lose in neither.
+    """
+    if first not in _WINS or second not in _WINS:
+        return None
+    return min(_WINS[first], -_WINS[second]) >= 0
 
 
 def verdict_of(text: str) -> str:

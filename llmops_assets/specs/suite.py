@@ -6,7 +6,7 @@ from pydantic import Field
 
 from llmops_assets.specs.base import Bool, Part, Text
 
-JudgeKind = Literal["exact", "contains", "regex", "number", "multiple_choice", "llm"]
+JudgeKind = Literal["exact", "contains", "regex", "number", "multiple_choice", "letter", "calls", "llm"]
 JUDGE_KINDS: tuple[str, ...] = get_args(JudgeKind)
 LengthNorm = Literal["none", "characters", "bytes", "tokens"]
 MetricName = Literal["bleu", "chrf", "rouge1", "rouge2", "rouge_l", "bertscore", "entity_f1"]
