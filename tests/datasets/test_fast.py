@@ -11,6 +11,7 @@ from upath import UPath
 from llmops_assets.datasets import schema
 from llmops_assets.datasets.reading import fast, raw
 from llmops_assets.datasets.reading import ingest as ingest_module
+from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.ingest import ingest
 from llmops_assets.datasets.reading.raw import Limits
 
@@ -54,6 +55,13 @@ ODD = [
     '{"prompt": "두", "completion": "개"} {"prompt": "한", "completion": "줄"}',
     '{"prompt": "묻", "completion": "답", "score": 3}',
     '{"prompt": "묻", "completion": "답", "category": 5}',
+    '{"prompt": "묻", "prompt": "또 묻", "completion": "답"}',
+    '{"prompt": "묻", "completion": "답", "metadata": {"a": 1, "a": 2}}',
+    '{"prompt" : "묻", "completion": "답", "completion": "딴 답"}',
+    '{"messages": [{"role": "user", "content": "묻"}, {"role": "assistant", "content": "답", "content": "딴 답"}]}',
+    '{"messages": [{"role": "user", "content": ":묻"}, {"role": "assistant", "content": "답", "weight": 0}]}',
+    '{"messages": [{"role": "user", "content": ":\\":"}, {"role": "assistant", "content": "답", "name": "b"}]}',
+    '{"text": "글", "text": "딴 글"}',
     '{"text": 3}',
     json.dumps({"prompt": unicodedata.normalize("NFD", "한글"), "completion": "답"}, ensure_ascii=False),
     json.dumps({"text": unicodedata.normalize("NFD", "한글")}, ensure_ascii=False),
@@ -62,13 +70,15 @@ ODD = [
 ]
 
 
-def both(tmp_path, lines: list[str], kind: str, monkeypatch, **options) -> list[tuple[pl.DataFrame, list]]:
+def both(tmp_path, lines: list[str], kind: str, monkeypatch, **options) -> list[tuple[pl.DataFrame, list, dict]]:
     path = UPath(tmp_path / "rows.jsonl")
     path.write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))
 
-    def read() -> tuple[pl.DataFrame, list]:
-        batches = list(ingest([("rows.jsonl", path)], kind, **options))
-        return pl.concat([b.rows for b in batches]), pl.concat([b.quarantine for b in batches]).to_dicts()
+    def read() -> tuple[pl.DataFrame, list, dict]:
+        fates = Fates()
+        batches = list(ingest([("rows.jsonl", path)], kind, fates=fates, **options))
+        refused = pl.concat([b.quarantine for b in batches]).to_dicts()
+        return pl.concat([b.rows for b in batches]), refused, dict(fates.rows)
 
     quick = read()
     with monkeypatch.context() as patch:
@@ -91,6 +101,7 @@ def test_every_shape_with_and_without_odd_lines(tmp_path, monkeypatch, shape, se
     quick, slow = both(tmp_path, lines, kind, monkeypatch, require_category=seed == 3)
     assert quick[0].equals(slow[0])
     assert quick[1] == slow[1]
+    assert quick[2] == slow[2]
     assert dict(quick[0].schema) == schema.columns_of(kind)
 
 

@@ -16,71 +16,20 @@ import polars as pl
 import pyarrow as pa
 
 from llmops_assets.datasets import schema
-from llmops_assets.datasets.reading.messages import CALLING, ROLE_NAMES
+from llmops_assets.datasets.reading.fates import Fates
+from llmops_assets.datasets.reading.json_faults import written_keys
+from llmops_assets.datasets.reading.messages import ROLE_NAMES
+from llmops_assets.datasets.reading.shapes import (
+    SHAPES,
+    SPOKEN,
+    UNSET,
+    Chat,
+    Keys,
+    PromptCompletion,
+    QuestionAnswer,
+    ShareGpt,
+)
 from llmops_assets.records.conversation import FIELDS, TOOLS
-
-_UNSET = msgspec.UNSET
-_Label = str | msgspec.UnsetType | None
-
-
-_SPOKEN = set(ROLE_NAMES) - set(CALLING)
-"""Roles of messages that are nothing but text."""
-
-
-class _Message(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    role: str
-    content: str
-
-
-class _Turn(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    role: str = msgspec.field(name="from")
-    content: str = msgspec.field(name="value")
-
-
-class _Known(msgspec.Struct, gc=False, forbid_unknown_fields=True, kw_only=True):
-    """What all fast shapes may have beside their content. Any other field sends the block down the slow path."""
-
-    metadata: dict[str, Any] | None = None
-    category: _Label = _UNSET
-    source: _Label = _UNSET
-    quality_score: float | msgspec.UnsetType | None = _UNSET
-    id: str | int | msgspec.UnsetType | None = _UNSET
-
-
-class _Chat(_Known):
-    messages: list[_Message]
-
-
-class _ShareGpt(_Known):
-    conversations: list[_Turn]
-
-    @property
-    def messages(self) -> list[_Turn]:
-        return self.conversations
-
-
-class _Text(_Known):
-    text: str
-
-
-class _PromptCompletion(_Known):
-    prompt: str
-    completion: str
-
-
-class _QuestionAnswer(_Known):
-    question: str
-    answer: str
-
-
-class _Alpaca(_Known):
-    instruction: str
-    output: str
-    input: str = ""
-
-
-_CHATS = (_Chat, _ShareGpt, _PromptCompletion, _QuestionAnswer, _Alpaca)
-_SHAPES: dict[str, tuple[type[_Known], ...]] = {"sft_pair": _CHATS, "eval_suite": _CHATS, "pretrain_corpus": (_Text,)}
 
 
 @dataclass
@@ -174,11 +123,15 @@ def _strings(texts: list[bytes]) -> pa.Array:
 
 
 class Decoder:
-    """Decodes blocks of lines of one dataset type. The shape that fitted last is tried first."""
+    """Decodes blocks of lines of one dataset type. The shape that fitted last is tried first.
 
-    def __init__(self, dataset_type: str) -> None:
+    What became of the keys of the rows is added to `fates`.
+    """
+
+    def __init__(self, dataset_type: str, fates: Fates | None = None) -> None:
         self.dataset_type = dataset_type
-        self._decoders = [msgspec.json.Decoder(shape) for shape in _SHAPES.get(dataset_type, ())]
+        self._fates = fates if fates is not None else Fates()
+        self._decoders = [msgspec.json.Decoder(shape) for shape in SHAPES.get(dataset_type, ())]
 
     def __bool__(self) -> bool:
         return bool(self._decoders)
@@ -195,9 +148,13 @@ class Decoder:
             # Blank lines are skipped, and several values may stand in one line: then the numbers would be wrong.
             if not rows or len(rows) != block.count(b"\n") + (not block.endswith(b"\n")):
                 return None
-            columns = Columns(self.dataset_type)
+            columns, keys = Columns(self.dataset_type), Keys()
             filled = _fill_texts(columns, rows) if "text" in columns.flat else _fill_chats(columns, rows)
-            if filled and _fill_known(columns, rows, require_category):
+            if filled and _fill_known(columns, rows, require_category, keys):
+                # A decoder takes the last of two equal keys: then more of them stand there than came of it.
+                if written_keys(block) != keys.written(rows):
+                    return None
+                self._fates.add(keys.fates(rows))
                 columns.flat["file"] = [file] * len(rows)
                 columns.flat["line"] = list(range(first_line, first_line + len(rows)))
                 if TOOLS in columns.flat:
@@ -223,13 +180,13 @@ def _fill_texts(columns: Columns, rows: list[Any]) -> bool:
 
 
 def _fill_chats(columns: Columns, rows: list[Any]) -> bool:
-    if isinstance(rows[0], (_Chat, _ShareGpt)):
+    if isinstance(rows[0], (Chat, ShareGpt)):
         chats = [row.messages for row in rows]
         turns = list(chain.from_iterable(chats))
         roles, texts = [ROLE_NAMES.get(turn.role, turn.role) for turn in turns], [turn.content for turn in turns]
         ends = [0, *accumulate(map(len, chats))]
         # A masked role, a call as JSON, a name that nobody knows: they are read, or refused, one by one.
-        if not {turn.role for turn in turns} <= _SPOKEN:
+        if not {turn.role for turn in turns} <= SPOKEN:
             return False
     else:
         roles, texts = ["user", "assistant"] * len(rows), list(chain.from_iterable(map(_pair, rows)))
@@ -246,25 +203,26 @@ def _fill_chats(columns: Columns, rows: list[Any]) -> bool:
 
 
 def _pair(row: Any) -> tuple[str, str]:
-    if isinstance(row, _PromptCompletion):
+    if isinstance(row, PromptCompletion):
         return row.prompt, row.completion
-    if isinstance(row, _QuestionAnswer):
+    if isinstance(row, QuestionAnswer):
         return row.question, row.answer
     return (f"{row.instruction}\n\n{row.input}" if row.input else row.instruction), row.output
 
 
-def _fill_known(columns: Columns, rows: list[Any], require_category: bool) -> bool:
+def _fill_known(columns: Columns, rows: list[Any], require_category: bool, keys: Keys) -> bool:
     sources, categories = columns.flat["source"], columns.flat["category"]
     scores, others = columns.flat["quality_score"], []
     for row in rows:
+        keys.row(row)
         rest = row.metadata or {}
-        if row.category is not _UNSET:
+        if row.category is not UNSET:
             rest.setdefault("category", row.category)
-        if row.source is not _UNSET:
+        if row.source is not UNSET:
             rest.setdefault("source", row.source)
-        if row.quality_score is not _UNSET:
+        if row.quality_score is not UNSET:
             rest.setdefault("quality_score", row.quality_score)
-        if row.id is not _UNSET:
+        if row.id is not UNSET:
             rest.setdefault("id", row.id)
         source, category, score = rest.pop("source", None), rest.pop("category", None), rest.pop("quality_score", None)
         if type(score) is int:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from llmops_assets.datasets.reading.messages import Message
 
 Fate = Literal["used", "metadata", "refused"]
-_LABELS = ("source", "category", "quality_score")
+LABELS = ("source", "category", "quality_score")
 """Metadata that has a column of its own."""
 
 _NUMBER = re.compile(r"\[\d+\]")
@@ -27,11 +27,10 @@ class Fates:
         """Keys of the row under work that are in its content."""
         self._row.update((key, "used") for key in keys)
 
-    def metadata(self, values: Mapping[str, object], path: str = "") -> None:
+    def metadata(self, values: Iterable[str], path: str = "") -> None:
         """Keys of the row under work that are kept beside its content; labels among them are used."""
-        for key, value in values.items():
-            label = key in _LABELS and value not in (None, "")
-            self._row.add((f"{path}{key}", "used" if label else "metadata"))
+        for key in values:
+            self._row.add((f"{path}{key}", "used" if key in LABELS else "metadata"))
 
     def message(self, message: "Message") -> None:
         """Keys of a message of the row under work."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmops_assets.datasets.reading.chats import chat
+from llmops_assets.datasets.reading.envelopes import with_answer
 from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.messages import Message
 from llmops_assets.datasets.reading.preferences import preference
@@ -30,6 +31,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], tuple[dict[str, Any], set[str]]]]
 
 
 _ANSWERS = ("chosen", "rejected")
+_ANSWERED = ("sft_pair", "eval_suite", "rag_qa")
 
 
 def _mapped(row: dict[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:
@@ -59,6 +61,9 @@ def convert(
     if not isinstance(value, dict):
         raise RowFault("", f"expected an object, got {kind_of(value)}")
     row = _mapped(value, mapping) if mapping else value
+    if dataset_type in _ANSWERED and (answered := with_answer(row)) is not row:
+        row = answered
+        fates.used(["answers"])
     reader = _READERS[dataset_type]
     try:
         content, used = reader(row)

@@ -146,12 +146,10 @@ def ingest(
     What became of the lines of each file is in `accounts`, by its name, once all batches were taken;
     what became of each key is added to `fates`.
     """
-    fates = fates if fates is not None else Fates()
+    how = _How(dataset_type, mapping, limits, require_category, keys, fates if fates is not None else Fates())
     open_accounts: dict[str, Account] = {}
     rows, refused = Counter[str](), Counter[str]()
-    for batch in _batches(
-        files, dataset_type, mapping, limits, require_category, batch_rows, keys, open_accounts, fates
-    ):
+    for batch in _batches(files, how, batch_rows, open_accounts):
         rows.update(dict(batch.rows["file"].value_counts().iter_rows()))
         refused.update(dict(batch.quarantine["file"].value_counts().iter_rows()))
         yield batch
@@ -160,30 +158,34 @@ def ingest(
             accounts[name] = account.closed(rows[name], refused[name])
 
 
+@dataclass(frozen=True)
+class _How:
+    """How the rows of all files are read."""
+
+    dataset_type: str
+    mapping: Mapping[str, str] | None
+    limits: Limits
+    require_category: bool
+    keys: Keyring
+    fates: Fates
+
+
 def _batches(
-    files: Iterable[tuple[str, UPath]],
-    dataset_type: str,
-    mapping: Mapping[str, str] | None,
-    limits: Limits,
-    require_category: bool,
-    batch_rows: int,
-    keys: Keyring,
-    accounts: dict[str, Account],
-    fates: Fates,
+    files: Iterable[tuple[str, UPath]], how: _How, batch_rows: int, accounts: dict[str, Account]
 ) -> Iterator[Batch]:
     numbers_given: dict[str, int] = {}
-    rows = Columns(dataset_type)
+    rows = Columns(how.dataset_type)
     refused: list[Refused] = []
     any_batch = False
     for name, path in files:
         account = accounts[name] = Account(name)
-        for piece in _pieces(name, path, dataset_type, mapping, limits, require_category, keys, account, fates):
+        for piece in _pieces(name, path, how, account):
             if isinstance(piece, Columns):
                 # Blocks are judged as they are; what was gathered before them comes first.
                 if len(rows):
-                    yield _judge(rows, refused, numbers_given)
-                    rows, refused = Columns(dataset_type), []
-                yield _judge(piece, refused, numbers_given)
+                    yield _judge(rows, refused, numbers_given, how.fates)
+                    rows, refused = Columns(how.dataset_type), []
+                yield _judge(piece, refused, numbers_given, how.fates)
                 refused, any_batch = [], True
                 continue
             if isinstance(piece, dict):
@@ -191,23 +193,13 @@ def _batches(
             else:
                 refused.append(piece)
             if len(rows) >= batch_rows or len(refused) >= batch_rows:
-                yield _judge(rows, refused, numbers_given)
-                rows, refused, any_batch = Columns(dataset_type), [], True
+                yield _judge(rows, refused, numbers_given, how.fates)
+                rows, refused, any_batch = Columns(how.dataset_type), [], True
     if len(rows) or refused or not any_batch:
-        yield _judge(rows, refused, numbers_given)
+        yield _judge(rows, refused, numbers_given, how.fates)
 
 
-def _pieces(
-    name: str,
-    path: UPath,
-    dataset_type: str,
-    mapping: Mapping[str, str] | None,
-    limits: Limits,
-    require_category: bool,
-    keys: Keyring,
-    account: Account,
-    fates: Fates,
-) -> Iterator[Columns | dict[str, Any] | Refused]:
+def _pieces(name: str, path: UPath, how: _How, account: Account) -> Iterator[Columns | dict[str, Any] | Refused]:
     """What is in one file, in order: whole blocks where every line is as expected, else rows and refusals."""
 
     def slowly(raws: Iterable[Raw]) -> Iterator[dict[str, Any] | Refused]:
@@ -215,25 +207,25 @@ def _pieces(
             try:
                 if raw.fault is not None:
                     raise raw.fault
-                row = _row(raw.value, dataset_type, mapping, name, raw.line, require_category, fates)
-                fates.end_row()
+                row = _row(raw.value, how, name, raw.line)
+                how.fates.end_row()
                 yield row
             except RowFault as fault:
-                fates.refused(fault.field)
-                fates.end_row()
+                how.fates.refused(fault.field)
+                how.fates.end_row()
                 yield (name, raw.line, fault.field, fault.reason, _sample(raw.value))
 
-    decoder = None if mapping else Decoder(dataset_type)
-    blocks = read_blocks(path, limits, keys, account) if decoder else None
+    decoder = None if how.mapping else Decoder(how.dataset_type, how.fates)
+    blocks = read_blocks(path, how.limits, how.keys, account) if decoder else None
     if blocks is None:
-        yield from slowly(read_file(path, limits, keys, account))
+        yield from slowly(read_file(path, how.limits, how.keys, account))
         return
     for block in blocks:
         if isinstance(block, Raw):
             yield from slowly([block])
             continue
-        whole = Columns(dataset_type)
-        for piece in _decoded(decoder, block, name, require_category):
+        whole = Columns(how.dataset_type)
+        for piece in _decoded(decoder, block, name, how.require_category):
             if isinstance(piece, Columns):
                 whole.extend(piece)
                 continue
@@ -258,16 +250,8 @@ def _decoded(
         yield from _decoded(decoder, part, file, require_category, pieces[1:])
 
 
-def _row(
-    value: Any,
-    dataset_type: str,
-    mapping: Mapping[str, str] | None,
-    file: str,
-    line: int,
-    require_category: bool,
-    fates: Fates,
-) -> dict[str, Any]:
-    content, rest = convert(value, dataset_type, mapping, fates)
+def _row(value: Any, how: _How, file: str, line: int) -> dict[str, Any]:
+    content, rest = convert(value, how.dataset_type, how.mapping, how.fates)
     content = {name: _normal_content(item, name) for name, item in content.items()}
     row = {
         **content,
@@ -280,7 +264,7 @@ def _row(
     }
     if row["category"] is not None:
         row["category"] = _normal(row["category"])
-    elif require_category:
+    elif how.require_category:
         raise RowFault("metadata.category", "a category is required by the policy and missing")
     try:
         row["extra"] = msgspec.json.encode(rest, enc_hook=str, order="sorted").decode() if rest else "{}"
@@ -289,7 +273,7 @@ def _row(
     return row
 
 
-def _judge(columns: Columns, refused: list[Refused], numbers_given: dict[str, int]) -> Batch:
+def _judge(columns: Columns, refused: list[Refused], numbers_given: dict[str, int], fates: Fates) -> Batch:
     """Apply the schema's rules, then give exact repeats their numbers (refused rows take none)."""
     dataset_type = columns.dataset_type
     frame = columns.frame()
@@ -301,6 +285,7 @@ def _judge(columns: Columns, refused: list[Refused], numbers_given: dict[str, in
     content = list(schema.CONTENT[dataset_type])
     for index, rule in broken.items():
         row = frame.row(index, named=True)
+        fates.rows[rule.field, "refused"] += 1
         refused.append(
             (row["file"], row["line"], rule.field, rule.reason, _sample({name: row[name] for name in content}))
         )

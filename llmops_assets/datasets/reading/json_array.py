@@ -1,5 +1,6 @@
 """Reads the rows of a JSON array piece by piece, and goes on behind what is broken in it."""
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -66,6 +67,7 @@ def read_array(pieces: Pieces) -> Iterator[Raw]:
             yield Raw(line, None, RowFault("", "the array is not closed: the file ends early"))
             break
         if pieces.data[:1] == b"]":
+            yield from _behind(pieces, line)
             break
         taken, rows = _leading_rows(pieces.data, whole=pieces.ended)
         if rows is None:
@@ -92,6 +94,26 @@ def read_array(pieces: Pieces) -> Iterator[Raw]:
         pieces.data = pieces.data[taken:]
     if pieces.fault is not None:
         raise pieces.fault
+
+
+def read_values(data: bytes, limits: Limits) -> Iterator[Raw]:
+    """The values that stand in a text one after another; what is broken among them is given up alone."""
+    pieces = Pieces(io.BytesIO(), data, None, limits)
+    pieces.fetch()
+    yield from _salvaged(pieces, 1)[1]
+
+
+def _behind(pieces: Pieces, line: int) -> Iterator[Raw]:
+    """A fault for what stands behind the end of an array, which is no part of it."""
+    pieces.data = pieces.data[1:]
+    while not pieces.data.strip():
+        line += pieces.data.count(b"\n")
+        pieces.data = b""
+        if not pieces.fetch():
+            return
+    line += pieces.data.count(b"\n", 0, len(pieces.data) - len(pieces.data.lstrip()))
+    sample = clean_sample(pieces.data.strip()[:RAW_SAMPLE].decode("utf-8", "replace"))
+    yield Raw(line, sample, RowFault("", "not JSON: more stands behind the end of the array: write one array a file"))
 
 
 def _leading_rows(data: bytes, whole: bool) -> tuple[int, list[msgspec.Raw] | None]:

@@ -47,7 +47,7 @@ _UNHEEDED = {
 }
 """What would change what is learned, and of which a turn has no place."""
 
-_MASKED = re.compile(r"^masked?[-_ ]|[-_ ]masked?$")
+_MASKED = re.compile(r"^mask(ed)?[-_ ]|[-_ ]mask(ed)?$")
 _THOUGHT = re.compile(r"^\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 

@@ -1,11 +1,12 @@
 """What a reader hands over: rows as they stood in a file, with their lines, or why they could not be decoded."""
 
-import json
-import re
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import msgspec
+
+from llmops_assets.datasets.reading.fault import RowFault
+from llmops_assets.datasets.reading.json_faults import fault_of, repeated_key
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,6 @@ RAW_SAMPLE = 500
 
 BLOCK = 8 * 2**20
 """Bytes of lines that are decoded in one go where all of them are well formed."""
-
-
-class RowFault(Exception):
-    """Why one row cannot be read: `field` is the path inside the row."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -61,39 +53,11 @@ def clean_sample(text: str) -> str:
     return text[:RAW_SAMPLE].encode("utf-8", "replace").decode("utf-8", "replace")
 
 
-def _json_fault(data: bytes, error: Exception) -> RowFault:
-    """A reason that helps, where the decoder's own is vague."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return RowFault("", encoding_reason(data))
-    if re.search(r"\\u[dD][89a-fA-F]", text) and _is_json(text):
-        return RowFault("", "a lone surrogate (\\ud800 to \\udfff) stands for no character")
-    if isinstance(error, RecursionError):
-        return RowFault("", "the object is nested too deeply")
-    return RowFault("", f"not JSON: {error}")
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def encoding_reason(data: bytes) -> str:
-    """Why bytes are no UTF-8 text, and how to convert them where they look like CP949."""
-    try:
-        data.decode("cp949")
-    except UnicodeDecodeError:
-        return "not UTF-8 text"
-    return "not UTF-8 text; it looks like CP949: convert it with `iconv -f cp949 -t utf-8`"
-
-
 def decode(line: int, data: bytes) -> Raw:
     """The JSON value in a line; where there is none, the beginning of the line and why."""
     try:
-        return Raw(line, msgspec.json.decode(data))
+        value = msgspec.json.decode(data)
+        fault = repeated_key(data, value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return Raw(line, data[:RAW_SAMPLE].decode("utf-8", "replace"), _json_fault(data, error))
+        value, fault = None, fault_of(data, error)
+    return Raw(line, value) if fault is None else Raw(line, data[:RAW_SAMPLE].decode("utf-8", "replace"), fault)

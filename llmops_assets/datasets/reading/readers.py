@@ -12,7 +12,9 @@ from upath import UPath
 from llmops_assets.datasets.reading import raw
 from llmops_assets.datasets.reading.accounting import ROWS, Account
 from llmops_assets.datasets.reading.encodings import Rejoined
-from llmops_assets.datasets.reading.json_array import Pieces, read_array
+from llmops_assets.datasets.reading.envelopes import expanded, rows_in
+from llmops_assets.datasets.reading.fault import encoding_reason
+from llmops_assets.datasets.reading.json_array import Pieces, read_array, read_values
 from llmops_assets.datasets.reading.opening import SUFFIXES, open_file
 from llmops_assets.datasets.reading.raw import (
     DEFAULT_LIMITS,
@@ -21,7 +23,6 @@ from llmops_assets.datasets.reading.raw import (
     Raw,
     RowFault,
     decode,
-    encoding_reason,
     gather,
 )
 from llmops_assets.datasets.reading.tabular import read_table
@@ -62,9 +63,9 @@ def read_file(
         return
     with stream:
         try:
-            if suffix in (".jsonl", ".ndjson"):
+            if suffix in LINES_OF_JSON and not _one_value(stream):
                 yield from _read_lines_of_json(stream, limits, account)
-            elif suffix == ".json":
+            elif suffix in (".json", *LINES_OF_JSON):
                 yield from _read_json(stream, limits, account)
             elif suffix in (".csv", ".tsv"):
                 yield from read_table(stream, suffix, limits, account)
@@ -114,8 +115,15 @@ def read_blocks(
 ) -> Iterator[Block | Raw] | None:
     """The lines of a file of JSON lines in blocks, with a fault for each line over the limit; None for other files."""
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in (".gz", ".zst")]
-    if not suffixes or suffixes[-1] not in (".jsonl", ".ndjson"):
+    if not suffixes or suffixes[-1] not in LINES_OF_JSON:
         return None
+    try:
+        with open_file(path, limits, keys, Account(path.name))[0] as stream:
+            if _one_value(stream):
+                return None
+    except RowFault:
+        # Said by whoever reads it.
+        pass
     return _blocks_of(path, limits, keys, account or Account(path.name))
 
 
@@ -191,8 +199,18 @@ def _read_lines_of_json(stream: BinaryIO, limits: Limits, account: Account) -> I
             account.blank += 1
 
 
-_CONTENT_LISTS = {"messages", "conversations"}
-"""Fields of a row that are lists themselves: an object with one of them is a row, and not what holds the rows."""
+_OBJECT = re.compile(rb"\n[ \t]{0,8}\{")
+LINES_OF_JSON = (".jsonl", ".ndjson")
+
+
+def _one_value(stream: BinaryIO) -> bool:
+    """Whether what is called a file of JSON lines is one array, or objects that go over several lines."""
+    head = stream.peek(1) if isinstance(stream, io.BufferedReader) else b""
+    first, newline, rest = head.lstrip().partition(b"\n")
+    if first.strip() in (b"{", b"["):
+        return bool(newline)
+    # A line that is a list of its own is a row, if none that anybody can read.
+    return first[:1] == b"[" and not (newline and rest.strip() and decode(1, first.strip()).fault is None)
 
 
 def _read_json(stream: BinaryIO, limits: Limits, account: Account) -> Iterator[Raw]:
@@ -209,8 +227,9 @@ def _read_json(stream: BinaryIO, limits: Limits, account: Account) -> Iterator[R
     rows = 0
     try:
         for row in _rows_of_json(stream, data, fault, limits):
-            rows += 1
-            yield row
+            for value in expanded(row.value) if row.fault is None else (row.value,):
+                rows += 1
+                yield Raw(row.line, value, row.fault)
     finally:
         # Not its lines are counted but its rows.
         account.unit, account.total = ROWS, rows
@@ -234,12 +253,16 @@ def _rows_of_json(stream: BinaryIO, data: bytes, fault: RowFault | None, limits:
     if not whole.strip():
         return
     row = decode(1, whole)
-    holder = isinstance(row.value, dict) and len(row.value) == 1 and not _CONTENT_LISTS & row.value.keys()
-    if holder and isinstance(next(iter(row.value.values())), list):
-        for index, value in enumerate(next(iter(row.value.values())), start=1):
-            yield Raw(index, value)
+    if row.fault is not None and _OBJECT.search(whole, 1):
+        # Several objects over many lines, or one that is broken among others: each by itself.
+        yield from read_values(whole, limits)
         return
-    yield row
+    rows = rows_in(row.value) if row.fault is None else None
+    if rows is None:
+        yield row
+        return
+    for index, value in enumerate(rows, start=1):
+        yield Raw(index, value)
 
 
 def _read_parquet(stream: BinaryIO, account: Account) -> Iterator[Raw]:

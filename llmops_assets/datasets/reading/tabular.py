@@ -16,7 +16,8 @@ from llmops_assets.datasets.reading.dialect import (
     sniff,
     width_alone,
 )
-from llmops_assets.datasets.reading.raw import Limits, Raw, RowFault, clean_sample, encoding_reason
+from llmops_assets.datasets.reading.fault import encoding_reason
+from llmops_assets.datasets.reading.raw import Limits, Raw, RowFault, clean_sample
 
 SAMPLE_LINES, SAMPLE_CHARS = 300, 2**20
 """How much of a file tells its dialect."""

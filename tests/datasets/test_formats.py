@@ -1,0 +1,495 @@
+"""Whatever a row says of itself is used, kept as metadata, or refuses the row: in every shape that people bring."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from upath import UPath
+
+from llmops_assets.datasets.reading.fates import Fates
+from llmops_assets.datasets.reading.ingest import ingest
+from llmops_assets.datasets.reading.readers import list_files
+from llmops_assets.datasets.versions.checkout import checkout
+from llmops_assets.records.conversation import as_written, carries_loss, for_template
+
+ASKED = {"role": "user", "content": "200달러 옷이 20% 할인이면 얼마야?"}
+CALL = {"id": "c1", "type": "function", "function": {"name": "discount", "arguments": {"price": 200, "percent": 20}}}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "discount",
+        "description": "할인 뒤 값",
+        "parameters": {"type": "object", "properties": {"price": {"type": "number"}}},
+    },
+}
+RESULT = {"role": "tool", "tool_call_id": "c1", "content": '{"result":160}'}
+ANSWER = {"role": "assistant", "content": "160달러입니다."}
+
+
+def ingested(folder: Path, *rows: object, kind: str = "sft_pair", name: str = "rows.jsonl") -> Any:
+    """The rows, what was refused (field and reason), and the fates of the keys."""
+    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+    (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return read(folder, kind)
+
+
+def read(folder: Path, kind: str = "sft_pair") -> tuple[pl.DataFrame, list[tuple[str, str]], dict[Any, int]]:
+    fates = Fates()
+    batches = list(ingest(list_files(UPath(folder)), kind, fates=fates))
+    refused = pl.concat([batch.quarantine for batch in batches])
+    return pl.concat([b.rows for b in batches]), list(refused.select("field", "reason").iter_rows()), dict(fates.rows)
+
+
+def written(rows: pl.DataFrame) -> list[tuple[list[dict], list[dict] | None]]:
+    return [as_written(messages, tools) for messages, tools in rows.select("messages", "tools").iter_rows()]
+
+
+def chat(*turns: dict, **beside: object) -> dict:
+    return {"messages": list(turns), **beside}
+
+
+def spoken(*texts: str, **last: object) -> dict:
+    roles = ("user", "assistant") * len(texts)
+    turns = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+    turns[-1] |= last
+    return {"messages": turns}
+
+
+TEXT_CALL = CALL | {"function": CALL["function"] | {"arguments": json.dumps(CALL["function"]["arguments"])}}
+FUNCTION = json.dumps(CALL["function"], ensure_ascii=False)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        chat(ASKED, {"role": "assistant", "content": None, "tool_calls": [TEXT_CALL]}, RESULT, ANSWER, tools=[TOOL]),
+        chat(ASKED, {"role": "assistant", "tool_calls": [CALL]}, RESULT, ANSWER, tools=json.dumps([TOOL])),
+        chat(
+            ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}, RESULT, ANSWER, tools=[TOOL["function"]]
+        ),
+        chat(
+            ASKED,
+            {"role": "assistant", "content": [], "tool_calls": [CALL]},
+            RESULT,
+            ANSWER,
+            functions=[TOOL["function"]],
+        ),
+    ],
+)
+def test_tools_and_calls_of_openai_are_one_row_however_they_are_spelt(tmp_path, row):
+    rows, refused, fates = ingested(tmp_path, row)
+    assert refused == []
+    call = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    assert written(rows) == [([ASKED, call, RESULT, ANSWER], [TOOL])]
+    assert fates["messages[].tool_calls", "used"] == 1 and rows["extra"].to_list() == ["{}"]
+    assert for_template(rows["messages"][0], rows["tools"][0]) == written(rows)[0]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {
+            "conversations": [
+                {"from": "human", "value": "얼마?"},
+                {"from": "function_call", "value": FUNCTION},
+                {"from": "observation", "value": "160"},
+                {"from": "gpt", "value": "160달러"},
+            ],
+            "tools": json.dumps([TOOL["function"]], ensure_ascii=False),
+        },
+        {
+            "messages": [
+                {"role": "user", "content": "얼마?"},
+                {"role": "assistant", "content": None, "function_call": json.loads(FUNCTION)},
+                {"role": "function", "name": "discount", "content": "160"},
+                {"role": "assistant", "content": "160달러"},
+            ],
+            "functions": [TOOL["function"]],
+        },
+        {
+            "messages": [
+                {"role": "user", "content": "얼마?"},
+                {"role": "tool_call", "content": FUNCTION},
+                {"role": "tool_response", "content": "160"},
+                {"role": "assistant", "content": "160달러"},
+            ],
+            "tools": [TOOL],
+        },
+    ],
+)
+def test_calls_of_sharegpt_of_old_openai_and_of_swift_are_calls(tmp_path, row):
+    rows, refused, _ = ingested(tmp_path, row)
+    assert refused == []
+    (messages, tools), call = written(rows)[0], {k: v for k, v in CALL.items() if k != "id"}
+    assert [m["role"] for m in messages] == ["user", "assistant", "tool", "assistant"]
+    assert messages[1] == {"role": "assistant", "content": "", "tool_calls": [call]} and tools == [TOOL]
+
+
+def test_several_calls_at_once_and_one_after_another_are_in_order(tmp_path):
+    two = [CALL, CALL | {"id": "c2"}]
+    calls = {"role": "assistant", "content": "", "tool_calls": two}
+    again = {"role": "assistant", "content": "다시 볼게요.", "tool_calls": [CALL | {"id": "c3"}]}
+    answers = [RESULT, RESULT | {"tool_call_id": "c2"}]
+    rows, refused, _ = ingested(
+        tmp_path,
+        chat(ASKED, calls, *answers, again, RESULT | {"tool_call_id": "c3"}, ANSWER, ASKED, ANSWER),
+        chat(ASKED, calls),
+    )
+    assert refused == [] and rows.height == 2
+    _, refused, _ = ingested(tmp_path, chat(ASKED, calls, RESULT | {"tool_call_id": "c9"}, ANSWER))
+    assert refused[0][0] == "messages[2].tool_call_id" and "'c9'" in refused[0][1] and "c1, c2" in refused[0][1]
+    _, refused, _ = ingested(tmp_path, chat(ASKED, RESULT, ANSWER))
+    assert len(refused) == 1
+
+
+@pytest.mark.parametrize(
+    ("last", "field", "words"),
+    [
+        ({"tool_calls": "내일"}, "messages[1].tool_calls", "not JSON"),
+        (
+            {"tool_calls": [{"function": {"name": "f", "arguments": "{1}"}}]},
+            "messages[1].tool_calls[0].function.arguments",
+            "not JSON",
+        ),
+        (
+            {"tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]},
+            "messages[1].tool_calls[0].function.arguments",
+            "a list",
+        ),
+        (
+            {"tool_calls": [{"function": {"name": "f", "arguments": '{"a":1,"a":2}'}}]},
+            "messages[1].tool_calls[0].function.arguments.a",
+            "twice",
+        ),
+        (
+            {"tool_calls": [{"function": {"name": "f", "arguments": '{"a":NaN}'}}]},
+            "messages[1].tool_calls[0].function.arguments.a",
+            "NaN",
+        ),
+        ({"tool_calls": [{"function": {"arguments": {}}}]}, "messages[1].tool_calls[0].function.name", "name"),
+        (
+            {"tool_calls": [{"type": "code_interpreter", "id": "x"}]},
+            "messages[1].tool_calls[0].type",
+            "code_interpreter",
+        ),
+        ({"content": None}, "messages[1].content", "null"),
+        ({"content": ""}, "messages[].content", "empty"),
+        ({"content": 5}, "messages[1].content", "a number"),
+        ({"content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "messages[1].content[0]", "image_url"),
+        ({"images": ["a.png"]}, "messages[1].images", "images"),
+        ({"weight": 0.5}, "messages[1].weight", "0.5"),
+        ({"weight": "1"}, "messages[1].weight", "text"),
+        ({"weight": 1, "train": False}, "messages[1].train", "contradict"),
+        (
+            {"train_detail": [{"begin_offset": 0, "end_offset": 3, "train": False}]},
+            "messages[1].train_detail",
+            "part of a turn",
+        ),
+        ({"label": False}, "messages[1].label", "label"),
+        ({"score": 0.1}, "messages[1].score", "score"),
+        ({"rating": 1}, "messages[1].rating", "rating"),
+        ({"reasoning_content": {"a": 1}}, "messages[1].reasoning_content", "an object"),
+        ({"reasoning": "하나", "thinking": "둘"}, "messages[1].thinking", "differs"),
+        ({"text": "딴 글"}, "messages[1].text", "both hold a text"),
+        ({"role": "손님"}, "messages[].role", "none of"),
+        ({"weight": 0}, "messages[].weight", "no answer to learn"),
+    ],
+)
+def test_what_cannot_be_heeded_in_a_message_refuses_the_row_by_name(tmp_path, last, field, words):
+    rows, refused, fates = ingested(tmp_path, spoken("묻습니다", "답합니다", **last), spoken("묻나요", "답해요"))
+    assert rows.height == 1 and len(refused) == 1
+    assert refused[0][0] == field and words in refused[0][1]
+    assert sum(count for (_, fate), count in fates.items() if fate == "refused") == 1
+
+
+@pytest.mark.parametrize(
+    ("beside", "field"),
+    [
+        ({"label": False}, "label"),
+        ({"kto_tag": "false"}, "kto_tag"),
+        ({"weight": 0.3}, "weight"),
+        ({"sample_weight": 0}, "sample_weight"),
+        ({"loss_weight": "0.5"}, "loss_weight"),
+        ({"images": ["a.png"]}, "images"),
+        ({"audios": ["a.wav"]}, "audios"),
+        ({"videos": ["a.mp4"]}, "videos"),
+        ({"tools": "{"}, "tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"function": {"description": "이름 없음"}}]}, "tools[0].name"),
+        ({"system": 3}, "system"),
+    ],
+)
+def test_what_cannot_be_heeded_of_a_row_refuses_it_by_name(tmp_path, beside, field):
+    for row in (spoken("묻습니다", "답합니다"), {"question": "묻습니다", "answer": "답합니다"}):
+        rows, refused, _ = ingested(tmp_path, row | beside)
+        assert rows.height == 0 and [found for found, _ in refused] == [field]
+
+
+def test_empty_lists_and_weights_of_one_say_nothing(tmp_path):
+    beside = {"images": [], "tools": [], "system": "", "weight": 1, "label": True, "functions": None}
+    rows, refused, _ = ingested(tmp_path, spoken("묻습니다", "답합니다") | beside, spoken("묻습니다", "답합니다"))
+    assert refused == [] and rows["row_id"][1] == f"{rows['row_id'][0]}-2"
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        {"weight": 0},
+        {"train": False},
+        {"loss": False},
+        {"mask": True},
+        {"masked": True},
+        {"training": False},
+        {"loss": 0},
+    ],
+)
+@pytest.mark.parametrize("spelling", ["role", "from"])
+def test_a_turn_without_loss_has_weight_0_however_it_is_said(tmp_path, off, spelling):
+    keys = ("role", "content") if spelling == "role" else ("from", "value")
+    names = ("user", "assistant") if spelling == "role" else ("human", "gpt")
+    turns = [dict(zip(keys, (names[n % 2], f"말 {n}"), strict=True)) for n in range(4)]
+    turns[1] |= off
+    rows, refused, fates = ingested(tmp_path, {"messages" if spelling == "role" else "conversations": turns})
+    assert refused == []
+    assert [m["weight"] for m in rows["messages"][0]] == [None, 0, None, None]
+    assert [carries_loss(m) for m in rows["messages"][0]] == [False, False, False, True]
+    assert any(key.endswith(f"[].{next(iter(off))}") and fate == "used" for key, fate in fates)
+
+
+@pytest.mark.parametrize("role", ["masked_gpt", "gpt-masked", "assistant_mask", "Masked GPT"])
+def test_a_masked_role_is_a_turn_without_loss(tmp_path, role):
+    turns = [{"from": f, "value": f"말 {n}"} for n, f in enumerate(("human", role, "human", "gpt"))]
+    rows, refused, _ = ingested(tmp_path, {"conversations": turns})
+    assert refused == []
+    assert [(m["role"], m["weight"]) for m in rows["messages"][0]][1] == ("assistant", 0)
+
+
+def test_loss_on_the_users_words_cannot_be_asked_for(tmp_path):
+    row = spoken("묻습니다", "답합니다")
+    row["messages"][0]["train"] = True
+    _, refused, _ = ingested(tmp_path, row)
+    assert refused[0][0] == "messages[0].train" and "user" in refused[0][1]
+    row["messages"][0]["train"] = False
+    rows, refused, _ = ingested(tmp_path, row)
+    assert refused == [] and rows["messages"][0][0]["weight"] is None
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_is_part_of_the_answer(tmp_path, key):
+    rows, refused, _ = ingested(
+        tmp_path,
+        spoken("12 더하기 30은?", "42", **{key: "열둘에 서른"}),
+        {"question": "12 더하기 30은?", "answer": "42", key: "열둘에 서른"},
+        spoken("7 곱하기 6은?", "<think>칠 육 사십이</think>42"),
+    )
+    assert refused == []
+    assert [row[1]["reasoning_content"] for row in rows["messages"].to_list()] == ["열둘에 서른", "열둘에 서른", None]
+    assert rows["messages"][2][1]["content"] == "<think>칠 육 사십이</think>42"
+    assert rows["row_id"][1] == f"{rows['row_id'][0]}-2"
+
+
+def test_a_system_prompt_beside_the_messages_comes_first(tmp_path):
+    said = spoken("묻나", "답한다")["messages"]
+    rows, refused, fates = ingested(
+        tmp_path,
+        {"system": "반말", **spoken("묻나", "답한다")},
+        {"system": "반말", "messages": [{"role": "developer", "content": "반말"}, *said]},
+        {"system": "반말", "conversations": [{"from": "human", "value": "묻나"}, {"from": "gpt", "value": "답한다"}]},
+        {"system": "존댓말", "messages": [{"role": "system", "content": "반말"}, *said]},
+    )
+    assert [[m["role"] for m in row] for row in rows["messages"].to_list()] == [["system", "user", "assistant"]] * 3
+    assert rows["row_id"].str.slice(0, 16).n_unique() == 1
+    assert [field for field, _ in refused] == ["system"] and "differs" in refused[0][1]
+    assert fates["system", "used"] == 3
+
+
+def test_content_in_parts_is_their_text(tmp_path):
+    parts = [{"type": "text", "text": "하나"}, {"type": "text", "text": "둘"}]
+    rows, refused, _ = ingested(
+        tmp_path, chat({"role": "user", "content": parts}, {"role": "Assistant", "content": "셋"})
+    )
+    assert refused == [] and rows["messages"][0][0]["content"] == "하나\n둘"
+
+
+@pytest.mark.parametrize(
+    ("row", "turns"),
+    [
+        ({"id": "0", "data": ["묻", "답", "또 묻", "또 답"]}, ["묻", "답", "또 묻", "또 답"]),
+        ({"prompt": "묻", "prompt_id": "a1", "messages": spoken("묻", "답")["messages"]}, ["묻", "답"]),
+        ({"instruction": "요약해", "context": "긴 글", "response": "짧은 글"}, ["요약해\n\n긴 글", "짧은 글"]),
+        ({"instruction": "요약해", "context": "", "response": "짧은 글"}, ["요약해", "짧은 글"]),
+        (
+            {"conversation": [{"input": "묻", "output": "답"}, {"input": "또", "output": "네"}]},
+            ["묻", "답", "또", "네"],
+        ),
+        ({"conversation": [{"human": "묻", "assistant": "답"}]}, ["묻", "답"]),
+        ({"dialogue": [{"speaker": "user", "text": "묻"}, {"speaker": "bot", "text": "답"}]}, ["묻", "답"]),
+        ({"messages": [{"Role": "User", "Content": "묻"}, {"Role": "Assistant", "Content": "답"}]}, ["묻", "답"]),
+        (
+            {"messages": None, "conversations": [{"from": "human", "value": "묻"}, {"from": "gpt", "value": "답"}]},
+            ["묻", "답"],
+        ),
+    ],
+)
+def test_shapes_of_public_datasets(tmp_path, row, turns):
+    rows, refused, _ = ingested(tmp_path, row)
+    assert refused == []
+    assert [m["content"] for m in rows["messages"][0]] == turns
+    assert [m["role"] for m in rows["messages"][0]] == ["user", "assistant"] * (len(turns) // 2)
+
+
+def test_segments_without_roles_are_refused_by_name(tmp_path):
+    _, refused, _ = ingested(tmp_path, {"segments": [{"label": True, "text": "글"}, {"label": False, "text": "딴 글"}]})
+    assert refused[0][0] == "segments" and "Axolotl" in refused[0][1]
+
+
+def test_every_key_has_a_fate_and_unknown_ones_keep_their_path(tmp_path):
+    row = spoken("묻습니다", "답합니다", model="gpt-5", annotator={"id": 3}) | {"tool_choice": "auto", "lang": "ko"}
+    rows, refused, fates = ingested(
+        tmp_path, row | {"metadata": {"category": "요금", "user": 7}}, spoken("둘", "셋"), {"질문": "넷"}
+    )
+    assert rows.height == 2 and len(refused) == 1
+    assert json.loads(rows["extra"][0]) == {
+        "messages[1].model": "gpt-5",
+        "messages[1].annotator": {"id": 3},
+        "tool_choice": "auto",
+        "lang": "ko",
+        "user": 7,
+    }
+    assert fates == {
+        ("messages", "used"): 2,
+        ("messages[].role", "used"): 2,
+        ("messages[].content", "used"): 2,
+        ("messages[].model", "metadata"): 1,
+        ("messages[].annotator", "metadata"): 1,
+        ("tool_choice", "metadata"): 1,
+        ("lang", "metadata"): 1,
+        ("metadata.category", "used"): 1,
+        ("metadata.user", "metadata"): 1,
+        ("(the whole row)", "refused"): 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "words"),
+    [
+        ('{"question":"첫 물음","question":"둘째 물음","answer":"답"}', "question", "twice"),
+        ('{"question": "물음", "answer": "답", "metadata": {"a": 1, "a": 1, "a": 2}}', "metadata.a", "3 times"),
+        ('{"messages":[{"role":"user","content":"a","content":"b"}]}', "messages[0].content", "twice"),
+        ('{"question": "물음", "answer": "답", "score": NaN}', "score", "NaN"),
+        ('{"question": "물음", "answer": "답", "metadata": {"s": [1, -Infinity]}}', "metadata.s[1]", "-Infinity"),
+        ('{"question": "물음", "answer": "답", "n": 1e999}', "n", "too large"),
+        ('{"question": "물음", "answer": "답\\ud83d"}', "answer", "lone surrogate"),
+        ('{"question": "물음", "answer": "답",}', "", "comma"),
+        ("{'question': '물음', 'answer': None}", "", "Python"),
+        ('{"question": "물음", "answer": "답"}{"question": "물음", "answer": "답"}', "", "several values"),
+        ('{"question": "물음", "answer": "답', "", "cut"),
+        ('[{"question": "물음", "answer": "답"}]', "", "a list"),
+        ('\ufeff{"question": "물음", "answer": "답"}', "", "byte order mark"),
+        ('{"question": 1, "answer": "답"}', "question", "a number"),
+        ('{"question": ["물음"], "answer": "답"}', "question[0]", "expected a message, got text"),
+    ],
+)
+def test_broken_json_is_refused_with_what_was_found_and_where(tmp_path, line, field, words):
+    good = '{"question": ":) 물음 \\":", "answer": "답"}'
+    rows, refused, _ = ingested(tmp_path, good, line, good)
+    assert rows.height == 2 and len(refused) == 1
+    assert refused[0][0] == field and words in refused[0][1]
+
+
+def test_a_huge_number_is_metadata_like_any_other(tmp_path):
+    rows, refused, _ = ingested(tmp_path, f'{{"question": "물음", "answer": "답", "n": {10**30}}}')
+    assert refused == [] and json.loads(rows["extra"][0]) == {"n": 10**30}
+
+
+ROWS = [{"question": f"물음 {n}", "answer": f"답 {n}"} for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.jsonl", json.dumps(ROWS, ensure_ascii=False)),
+        ("a.jsonl", json.dumps(ROWS, ensure_ascii=False, indent=2)),
+        ("a.jsonl", "\n".join(json.dumps(row, ensure_ascii=False, indent=2) for row in ROWS)),
+        ("a.json", "\n".join(json.dumps(row, ensure_ascii=False, indent=2) for row in ROWS)),
+        ("a.json", json.dumps({"version": "1.0", "license": None, "data": ROWS}, ensure_ascii=False)),
+        ("a.json", json.dumps({"rows": ROWS}, ensure_ascii=False, indent=1)),
+    ],
+)
+def test_rows_are_found_however_the_file_holds_them(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    rows, refused, _ = read(tmp_path)
+    assert refused == [] and [row[0]["content"] for row in rows["messages"].to_list()] == [r["question"] for r in ROWS]
+
+
+def test_what_stands_behind_an_array_or_is_broken_among_objects_is_not_lost(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(ROWS) + "\n" + json.dumps(ROWS), encoding="utf-8")
+    rows, refused, _ = read(tmp_path)
+    assert rows.height == 5 and "behind the end of the array" in refused[0][1]
+    (tmp_path / "a.json").write_text('{"question": "열린\n' + "\n".join(map(json.dumps, ROWS)), encoding="utf-8")
+    rows, refused, _ = read(tmp_path)
+    assert rows.height == 5 and len(refused) == 1
+
+
+def test_notes_beside_a_list_of_rows_are_their_metadata(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"version": "1.0", "data": ROWS}), encoding="utf-8")
+    rows, _, fates = read(tmp_path)
+    assert json.loads(rows["extra"][0]) == {"version": "1.0"} and fates["version", "metadata"] == 5
+
+
+def squad() -> dict[str, Any]:
+    asked = [
+        {
+            "id": "q1",
+            "question": "언제?",
+            "answers": [{"text": "1999년", "answer_start": 3}, {"text": "99년", "answer_start": 5}],
+        },
+        {"id": "q2", "question": "왜?", "answers": [], "is_impossible": True},
+    ]
+    return {
+        "version": "KorQuAD_v1.0",
+        "data": [{"title": "다리", "paragraphs": [{"context": "글이다.", "qas": asked}]}],
+    }
+
+
+@pytest.mark.parametrize("kind", ["sft_pair", "eval_suite"])
+def test_articles_of_squad_are_questions_about_their_paragraphs(tmp_path, kind):
+    (tmp_path / "a.json").write_text(json.dumps(squad(), ensure_ascii=False), encoding="utf-8")
+    rows, refused, _ = read(tmp_path, kind)
+    assert [m["content"] for m in rows["messages"][0]] == ["언제?\n\n글이다.", "1999년"]
+    extra = json.loads(rows["extra"][0])
+    assert extra["references"] == ["99년"] and extra["title"] == "다리" and extra["id"] == "q1"
+    assert [field for field, _ in refused] == ["answers"]
+
+
+def test_what_is_written_out_is_read_as_the_same_rows(tmp_path):
+    made = [
+        chat(ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}, RESULT, ANSWER, tools=[TOOL]),
+        spoken("하나", "둘", "셋", "넷", reasoning_content="생각"),
+        spoken("다섯", "여섯", "일곱", "여덟"),
+    ]
+    made[2]["messages"][1]["weight"] = 0
+    made[2]["messages"][0]["name"] = "guest"
+    rows, refused, _ = ingested(tmp_path, *made)
+    assert refused == []
+    out = tmp_path / "out"
+    out.mkdir()
+    checkout([rows], "sft_pair", out / "again.jsonl")
+    again, refused, _ = read(out)
+    assert refused == []
+    assert again.drop("file").equals(rows.drop("file"))
+
+
+def test_a_row_of_preferences_has_tools_and_no_weights(tmp_path):
+    pair = {
+        "prompt": [ASKED],
+        "chosen": [{"role": "assistant", "content": "", "tool_calls": [CALL]}],
+        "rejected": [ANSWER],
+    }
+    rows, refused, _ = ingested(tmp_path, pair | {"tools": [TOOL]}, kind="rlhf_pair")
+    assert refused == [] and json.loads(rows["tools"][0]) == [TOOL]
+    assert json.loads(rows["chosen"][0][0]["tool_calls"]) == [CALL]
+    _, refused, _ = ingested(tmp_path, pair | {"rejected": [ANSWER | {"weight": 0}]}, kind="rlhf_pair")
+    assert refused[0][0] == "rejected[0].weight"
