@@ -11,6 +11,7 @@ from typing import Any
 
 from images.ask.generate import context_length, encode, load_model, read_jsonl, write_jsonl
 from images.ask.perplexity import score_pieces
+from images.chat_rendering import encode_text, encode_texts
 from images.train.reporter import Reporter
 from llmops_assets.records.jobs import ChoicesJob
 
@@ -80,10 +81,9 @@ def run(job: ChoicesJob, reporter: Reporter | None = None) -> dict[str, Any]:
 def _pair(tokenizer: Any, prompt: dict[str, Any], choice: str) -> tuple[list[int], list[int]]:
     """Tokens of what stands before a choice, and of the choice."""
     if tokenizer.chat_template:
-        return encode(tokenizer, prompt), tokenizer(choice, add_special_tokens=False)["input_ids"]
+        return encode(tokenizer, prompt), encode_text(tokenizer, choice, role="assistant")
     text = "\n".join(message["content"] for message in prompt["messages"]).rstrip()
-    before = tokenizer(text, add_special_tokens=False)["input_ids"]
-    whole = tokenizer(f"{text} {choice}", add_special_tokens=False)["input_ids"]
+    before, whole = encode_texts(tokenizer, [text, f"{text} {choice}"])
     # A tokenizer may join the question's last letters with the choice's first: then the shared beginning counts.
     shared = next(
         (n for n, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole))

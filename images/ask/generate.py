@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from images.chat_rendering import render
 from images.train import sealed
 from images.train.reporter import Reporter
 from llmops_assets.records.jobs import GenerateJob
@@ -21,8 +22,8 @@ _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 def run(job: GenerateJob, reporter: Reporter | None = None) -> dict[str, Any]:
     """Answer every prompt in `prompts_file` and write them to `output_file`, in the order of the prompts.
 
-    `job`: model_dir; prompts_file, JSONL of {id, messages} and perhaps tools; output_file; max_new_tokens; and
-    optionally batch_size (16), precision (fp32 | bf16 | fp16), seed (0), latency_items (0).
+    `job`: model_dir; prompts_file, JSONL of {id, messages}, perhaps tools; output_file; max_new_tokens; optionally batch_size
+    (16), precision (fp32 | bf16 | fp16), seed (0), latency_items (0).
 
     A line of the output is {id, text, token_ids, tokens, prompt_ids, prompt_tokens, finish_reason}. `tokens` counts the
     generated ones with the stop token; `finish_reason` is "stop", "length" (cut by max_new_tokens or by the model's
@@ -221,11 +222,15 @@ def cut_at_stop(ids: list[int], stop_ids: list[int]) -> tuple[list[int], str]:
 
 
 def encode(tokenizer: Any, prompt: dict[str, Any]) -> list[int]:
-    """Token ids of a prompt (its `messages`), rendered as a server renders it before an answer."""
-    # The template writes the special tokens itself: adding them again would double the BOS.
-    tools = prompt.get("tools") or None
-    text = tokenizer.apply_chat_template(prompt["messages"], tools=tools, tokenize=False, add_generation_prompt=True)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    """Token ids of a prompt (its `messages`, perhaps `tools`), rendered as a server renders it before an answer."""
+    (rendered,) = render(
+        tokenizer,
+        tokenizer.get_chat_template(tools=prompt.get("tools")),
+        [prompt["messages"]],
+        tools=[prompt.get("tools")],
+        add_generation_prompt=True,
+    )
+    return rendered.ids
 
 
 def _answer(item: str, tokenizer: Any, ids: list[int], prompt_ids: list[int], reason: str) -> dict[str, Any]:

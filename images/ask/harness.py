@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from images.ask.generate import write_jsonl
+from images.chat_rendering import control_tokens
 from images.train import sealed
 from images.train.reporter import Reporter
 from llmops_assets.records.jobs import HarnessJob
@@ -107,6 +108,7 @@ def _evaluate(name: str, tasks: Any, job: HarnessJob) -> dict[str, Any]:
     chat = (model_dir / "chat_template.jinja").exists() or "chat_template" in json.loads(
         (model_dir / "tokenizer_config.json").read_text(encoding="utf-8")
     )
+    _refuse_control_tokens(job)
     started = time.monotonic()
     found = lm_eval.simple_evaluate(
         model="hf",
@@ -142,6 +144,20 @@ def _evaluate(name: str, tasks: Any, job: HarnessJob) -> dict[str, Any]:
             "results": results,
         },
     }
+
+
+def _refuse_control_tokens(job: HarnessJob) -> None:
+    """lm-eval tokenises by itself, so that a control token in a document would forge a turn of the conversation."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(job.model_dir, trust_remote_code=False)
+    pattern = control_tokens(tokenizer, str(tokenizer.chat_template or "")).any
+    for number, line in enumerate(sealed.read_bytes(job.docs_file).splitlines(), start=1):
+        if found := next((m for text in _strings(json.loads(line)) if (m := pattern.search(text))), None):
+            raise ValueError(
+                f"document {number} holds {found.group()}, a control token of this model, which lm-eval would take for "
+                "one: take it out of the document, or make the task a suite of ours, where it is text"
+            )
 
 
 def _row(sample: dict[str, Any], metric: str, name: str) -> dict[str, Any]:

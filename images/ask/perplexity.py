@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from images.ask.generate import context_length, load_model, read_jsonl, write_jsonl
+from images.chat_rendering import encode_texts
 from images.train.reporter import Reporter
 from llmops_assets.records.jobs import PerplexityJob
 
@@ -35,7 +36,7 @@ def run(job: PerplexityJob, reporter: Reporter | None = None) -> dict[str, Any]:
     pieces: list[tuple[int, list[int], int]] = []
     rows = []
     for index, document in enumerate(documents):
-        ids = tokenizer(document["text"], add_special_tokens=False)["input_ids"]
+        (ids,) = encode_texts(tokenizer, [document["text"]])
         rows.append({"id": document["id"], "nll": 0.0, "tokens": len(ids), "bytes": len(document["text"].encode())})
         pieces.extend((index, ids_in, scored) for ids_in, scored in windows([prefix, *ids], window))
     pieces.sort(key=lambda piece: len(piece[1]))

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from images.serve import engines
+from images.serve.no_control_tokens import MODEL_FOLDER
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -40,6 +41,10 @@ def main(arguments: list[str] | None = None) -> None:
             gpus=a.gpus,
             drain_seconds=a.drain_seconds,
         )
+        # Our middleware runs inside of it, and reads from the folder what the model's control tokens are.
+        root = str(Path(__file__).parents[2])
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        os.environ[MODEL_FOLDER] = str(Path(a.model).absolute())
         # The same process goes on as vLLM: its pid and its session stay what was recorded.
         os.execvp(command[0], command)
 

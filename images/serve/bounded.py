@@ -9,6 +9,7 @@ generation_config may carry, as in the evaluation that the model passed.
 import logging
 from typing import Any
 
+from images.chat_rendering import keep_text
 from images.serve import token_ids
 from images.serve.engines import Cache, Limits
 
@@ -57,8 +58,12 @@ def _admit(inputs: dict, gen_config: Any, processor: Any, limits: Limits) -> Non
 
 def serve(model: str, host: str, port: int, limits: Limits, cache: Cache, *, device: str, dtype: str) -> None:
     """Serve the model folder `model` until SIGTERM; requests in flight are answered first."""
+    from transformers import PreTrainedTokenizerBase
     from transformers.cli.serve import Serve
     from transformers.cli.serving import chat_completion, utils
+
+    # What a user writes must not end his turn: a control token in it is text, as it was in training and evaluation.
+    PreTrainedTokenizerBase.apply_chat_template = keep_text(PreTrainedTokenizerBase.apply_chat_template)
 
     utils.CBGenerateManager = _bounded(utils.CBGenerateManager, limits)
     chat_completion.ChatCompletionHandler = token_ids.handler(chat_completion.ChatCompletionHandler)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 # Every backend calls its model by the same name, so that no answer tells which variant gave it.
 SERVED_NAME = "model"
+MIDDLEWARE = "images.serve.no_control_tokens.RefuseControlTokens"
+"""What vLLM asks about every request: it tokenises control tokens in what users write as if the template wrote them."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def vllm_command(
     command += ["--override-generation-config", '{"temperature": 0.0}']
     # By default vLLM aborts what is in flight when it is told to stop.
     command += ["--shutdown-timeout", str(drain_seconds), "--disable-uvicorn-access-log"]
+    command += ["--middleware", MIDDLEWARE]
     if gpus > 1:
         command += ["--tensor-parallel-size", str(gpus)]
     if device == "cpu":

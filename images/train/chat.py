@@ -2,17 +2,20 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmops_assets.records.conversation import for_template
+from images.chat_rendering import UnmarkedTurns, render
+from images.train.template_clock import pinned
+from llmops_assets.records.conversation import carries_loss, for_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = Mapping[str, Any]
-"""A message of a row (see `llmops_assets.records.conversation`), or of role and content alone."""
+"""A message of a canonical row; only role and content are always there."""
 Tools = str | Sequence[Any] | None
+"""The tools of a canonical row: JSON or parsed, None for a row without."""
 
 CHATML = (
     "{%- for message in messages -%}"
@@ -74,13 +77,20 @@ class Row:
     """Last trained token that is not white space, when the row was not cut."""
 
 
-def choose_template(tokenizer: "PreTrainedTokenizerBase") -> Template:
-    """The templates for training on and serving with `tokenizer`.
+def choose_template(tokenizer: "PreTrainedTokenizerBase", date: str | None = None) -> Template:
+    """The templates for training on and serving with `tokenizer`; one that asks for the time is told `date`, ISO 8601.
 
     Its own template where that has generation markers; else TRL's patched version of it; else its own with the
     assistant's part found by difference. A tokenizer without one gets ChatML if it has ChatML's tokens, and a plain
     template if not.
     """
+    found = _chosen(tokenizer)
+    if date is None:
+        return found
+    return replace(found, training=pinned(found.training, date), serving=pinned(found.serving, date))
+
+
+def _chosen(tokenizer: "PreTrainedTokenizerBase") -> Template:
     own = tokenizer.chat_template
     if isinstance(own, dict):
         own = own.get("default")
@@ -115,58 +125,47 @@ def encode(
     max_length: int,
     tools: Sequence[Tools] | None = None,
 ) -> list[Row]:
-    """Render `conversations` to at most `max_length` tokens each; raise TemplateError when a mask cannot be found.
+    """Render `conversations`, each with its own `tools`, to at most `max_length` tokens each.
 
-    `tools` are those that each conversation may call, None for one without.
+    Raises TemplateError when a mask cannot be found, and jinja2's where the template refuses a conversation.
     """
-    given = [for_template(c, t) for c, t in zip(conversations, tools or [None] * len(conversations), strict=True)]
+    offered = tools if tools is not None else [None] * len(conversations)
     if template.origin == "difference":
-        pairs = [_by_difference(tokenizer, template, messages, some) for messages, some in given]
-    elif any(some is not None for _, some in given):
-        # A batch has one list of tools for all.
-        pairs = [_by_markers(tokenizer, template, [messages], some)[0] for messages, some in given]
+        pairs = [_by_difference(tokenizer, template, *pair) for pair in zip(conversations, offered, strict=True)]
     else:
-        pairs = _by_markers(tokenizer, template, [messages for messages, _ in given], None)
+        given = [for_template(*pair) for pair in zip(conversations, offered, strict=True)]
+        spoken = [[carries_loss(m) for m in messages if m["role"] == "assistant"] for messages in conversations]
+        try:
+            rendered = render(
+                tokenizer,
+                template.training,
+                [messages for messages, _ in given],
+                tools=[own for _, own in given],
+                mask=True,
+                loss=spoken,
+            )
+        except UnmarkedTurns as error:
+            raise TemplateError(str(error)) from error
+        pairs = [(row.ids, row.trained or [0] * len(row.ids)) for row in rendered]
     blank = blank_tokens(tokenizer)
     return [_row(ids, mask, max_length, tokenizer.bos_token_id, blank) for ids, mask in pairs]
-
-
-def _by_markers(
-    tokenizer: "PreTrainedTokenizerBase", template: Template, conversations: list[list[Any]], tools: list[Any] | None
-) -> list[tuple[list[int], list[int]]]:
-    output = tokenizer.apply_chat_template(
-        conversations,
-        tools=tools,
-        chat_template=template.training,
-        tokenize=True,
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-    )
-    return list(zip(output["input_ids"], output["assistant_masks"], strict=True))
 
 
 def prompt_ids(
     tokenizer: "PreTrainedTokenizerBase", template: Template, messages: Sequence[Message], tools: Tools = None
 ) -> list[int]:
     """The tokens that a server makes of `messages` before it lets the model answer."""
-    rendered, some = for_template(messages, tools)
-    return tokenizer.apply_chat_template(
-        rendered,
-        tools=some,
-        chat_template=template.serving,
-        tokenize=True,
-        add_generation_prompt=True,
-        return_dict=False,
-    )
+    given, offered = for_template(messages, tools)
+    return render(tokenizer, template.serving, [given], tools=[offered], add_generation_prompt=True)[0].ids
 
 
 def keeps_prefixes(
     tokenizer: "PreTrainedTokenizerBase", template: Template, messages: Sequence[Message], tools: Tools = None
 ) -> bool:
-    """Whether every answer in `messages` was trained behind exactly the tokens that a server puts before it."""
+    """Whether every answer in `messages` that is trained stands behind the very tokens that a server puts before it."""
     ids = encode(tokenizer, template, [messages], 1 << 30, [tools])[0].ids
     for turn, message in enumerate(messages):
-        if message["role"] == "assistant" and turn:
+        if carries_loss(message) and turn:
             prompt = prompt_ids(tokenizer, template, messages[:turn], tools)
             if ids[: len(prompt)] != prompt:
                 return False
@@ -236,19 +235,20 @@ def blank_tokens(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
 
 
 def _by_difference(
-    tokenizer: "PreTrainedTokenizerBase", template: Template, messages: list[Any], tools: list[Any] | None
+    tokenizer: "PreTrainedTokenizerBase", template: Template, messages: Sequence[Message], tools: Tools
 ) -> tuple[list[int], list[int]]:
-    arguments: dict[str, Any] = {"chat_template": template.training, "tokenize": True, "return_dict": False}
+    given, offered = for_template(messages, tools)
 
-    def ids_of(part: list[Any], prompt: bool) -> list[int]:
-        return tokenizer.apply_chat_template(part, tools=tools, add_generation_prompt=prompt, **arguments)
+    def ids_of(count: int, prompt: bool) -> list[int]:
+        part = given[:count]
+        return render(tokenizer, template.training, [part], tools=[offered], add_generation_prompt=prompt)[0].ids
 
-    ids = ids_of(messages, False)
+    ids = ids_of(len(messages), False)
     mask = [0] * len(ids)
     for turn, message in enumerate(messages):
-        if message["role"] != "assistant" or turn == 0:
+        if turn == 0 or not carries_loss(message):
             continue
-        before, after = ids_of(messages[:turn], True), ids_of(messages[: turn + 1], False)
+        before, after = ids_of(turn, True), ids_of(turn + 1, False)
         if ids[: len(before)] != before or ids[: len(after)] != after:
             raise TemplateError(
                 "the base model's chat template renders earlier messages differently once more follow, so the "

@@ -61,7 +61,7 @@ def _plan(job: PlanJob, spec: TrainJobSpec, store: DatasetStore, folder: Path, r
     if spec.job_type == "RLHF":
         from images.train.plan_pairs import plan_pairs
 
-        return plan_pairs(spec, frames, base, folder, reporter)
+        return plan_pairs(spec, frames, base, folder, reporter, job.template_date)
     if spec.job_type == "EMBEDDING":
         from images.train.plan_encoder import plan_encoder
 
@@ -71,7 +71,7 @@ def _plan(job: PlanJob, spec: TrainJobSpec, store: DatasetStore, folder: Path, r
 
         every = [store.read(manifest, ["positives", "negatives"]) for manifest in job.manifests.values()]
         save_passages(folder / "passages.parquet", every)
-        return plan_rag(spec, frames, base, Path(job.retriever.path), folder, reporter)
+        return plan_rag(spec, frames, base, Path(job.retriever.path), folder, reporter, job.template_date)
     from images.train.plan_chat import plan_chat
 
-    return plan_chat(spec, frames, base, folder, reporter)
+    return plan_chat(spec, frames, base, folder, reporter, job.template_date)

@@ -19,13 +19,18 @@ PREFIX_SAMPLE = 64
 
 
 def plan_chat(
-    spec: TrainJobSpec, frames: dict[str, pl.DataFrame], base: Path, folder: Path, reporter: Reporter
+    spec: TrainJobSpec,
+    frames: dict[str, pl.DataFrame],
+    base: Path,
+    folder: Path,
+    reporter: Reporter,
+    date: str | None = None,
 ) -> dict[str, Any]:
     """Render the conversations of `frames` (row_id, messages, tools), keep them in `folder`, and tell what they are."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
-    template = choose_template(tokenizer)
+    template = choose_template(tokenizer, date)
     reporter.log.info("chat template: %s", template.origin)
     rendered: dict[str, tuple[list[str], list[Row]]] = {}
     dropped: dict[str, list[str]] = {"train": []}

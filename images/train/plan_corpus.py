@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from images.chat_rendering import MEANT
 from images.train import rows
 from images.train.chat import Row, marked_markdown, template_hash
 from images.train.reporter import Reporter
@@ -19,6 +20,8 @@ def plan_corpus(
     hyper, texts = spec.hyperparams, frames["train"]["text"].to_list()
     longest = spec.architecture.max_position_embeddings or hyper.max_seq_len
     tokenizer = train_tokenizer(texts, spec.tokenizer.vocab_size, spec.tokenizer.min_frequency, longest)
+    if spec.tokenizer.control_tokens == "tokens":
+        tokenizer.init_kwargs[MEANT] = True
     tokenizer.save_pretrained(folder / "tokenizer")
     reporter.log.info("trained a tokenizer of %d entries on %d documents", len(tokenizer), len(texts))
     blocks = {}

@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 
 
 def plan_pairs(
-    spec: TrainJobSpec, frames: dict[str, pl.DataFrame], base: Path, folder: Path, reporter: Reporter
+    spec: TrainJobSpec,
+    frames: dict[str, pl.DataFrame],
+    base: Path,
+    folder: Path,
+    reporter: Reporter,
+    date: str | None = None,
 ) -> dict[str, Any]:
     """Render the pairs of `frames` (prompt, chosen, rejected), keep them in `folder`, and tell what they are."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
-    template = choose_template(tokenizer)
+    template = choose_template(tokenizer, date)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     reporter.log.info("chat template: %s", template.origin)

@@ -16,7 +16,13 @@ from resources.row_upgrade import MESSAGE
 
 
 def plan_rag(
-    spec: TrainJobSpec, frames: dict[str, pl.DataFrame], base: Path, retriever: Path, folder: Path, reporter: Reporter
+    spec: TrainJobSpec,
+    frames: dict[str, pl.DataFrame],
+    base: Path,
+    retriever: Path,
+    folder: Path,
+    reporter: Reporter,
+    date: str | None = None,
 ) -> dict[str, Any]:
     """Plan both trainings from `frames` (row_id, question, answer, positives, negatives); the facts are the reader's.
 
@@ -31,7 +37,7 @@ def plan_rag(
     found = plan_encoder(spec, anchors, retriever, searched, reporter)
     pool = sorted({text for texts in frames["train"]["positives"].to_list() for text in texts})
     read = {split: conversations(spec, frame, pool) for split, frame in frames.items()}
-    facts = plan_chat(spec, read, base, folder, reporter)
+    facts = plan_chat(spec, read, base, folder, reporter, date)
     figures = {f"retriever_{name}": value for name, value in found["figures"].items()}
     figures |= {
         "retriever_tokens": found["tokens"],

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import datasets
@@ -12,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer import utils as trl_utils
 
+from images.chat_rendering import keep_text
 from images.train import pairs, reward, session, sft, weights
 from images.train.chat import Template, choose_template
 from images.train.likelihood import MEASURED, implicit_rewards
@@ -114,6 +116,8 @@ def _policy(spec: TrainJobSpec, job: TrainJob, judge: str, reward_figures: dict[
     """Policy optimisation against the reward model in folder `judge`; `reward_figures` is what is known of that."""
     plan_dir, rlhf = Path(job.plan_dir), spec.rlhf
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
+    # The trainer renders prompts by itself: a control token in one is text there too.
+    tokenizer.apply_chat_template = MethodType(keep_text(type(tokenizer).apply_chat_template), tokenizer)
     frame = pairs.load(plan_dir / "train.parquet")
     room = spec.hyperparams.max_seq_len - rlhf.max_new_tokens
     frame = frame.filter(frame["prompt"].list.len() <= room).unique("prompt", maintain_order=True)

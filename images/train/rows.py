@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from images.chat_rendering import encode_texts
 from images.train import sealed
 from images.train.chat import Row, Template, encode
 
@@ -35,8 +36,7 @@ def text_blocks(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], leng
     order = np.random.default_rng(seed).permutation(len(texts))
     pieces: list[list[int]] = []
     for start in range(0, len(order), _BATCH):
-        batch = [texts[i] for i in order[start : start + _BATCH]]
-        pieces += tokenizer(batch, add_special_tokens=False)["input_ids"]
+        pieces += encode_texts(tokenizer, [texts[i] for i in order[start : start + _BATCH]])
     end = tokenizer.eos_token_id
     stream = np.fromiter((token for piece in pieces for token in (*piece, end)), dtype=np.int32)
     blocks = len(stream) // length

@@ -16,7 +16,7 @@ from resources.encryption import NO_KEYS, Keyring
 
 log = logging.getLogger("evaluation.answers")
 
-GENERATION_VERSION = "2"
+GENERATION_VERSION = "3"
 """Part of the key that answers are kept under: raise it when the worker may answer the same prompt differently."""
 
 

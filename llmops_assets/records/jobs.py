@@ -107,6 +107,9 @@ class PlanJob(_Training):
     store: str = Field(description="Root of the dataset store.")
     manifests: dict[str, str] = Field(description="Manifest id by split.")
     extra_rows: str | None = Field(default=None, description="Parquet of more training rows: those of a watermark.")
+    template_date: str | None = Field(
+        default=None, description="What a chat template that asks for today is told, ISO 8601; None: it asks nothing."
+    )
 
 
 class TrainJob(_Training):

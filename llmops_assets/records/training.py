@@ -68,6 +68,9 @@ class PlanRecord(Record):
     )
     figures: dict[str, float] = Field(default_factory=dict, description="What only this job type counts in its rows.")
     example: str = Field(description="Markdown: one rendered row with its label mask.")
+    template_date: str | None = Field(
+        default=None, description="The day that a chat template which asks for today was told, from here to the server."
+    )
     watermark: str | None = Field(default=None, description="Commitment to the key whose marks are among the rows.")
     image: str | None = Field(
         default=None, description="What the worker runs in, by content: name@sha256:…; None: a process of this machine."

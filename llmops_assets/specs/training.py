@@ -204,6 +204,11 @@ class TokenizerBlock(Part):
     # 256 bytes, and the special tokens of chat and padding.
     vocab_size: Int = Field(default=4000, ge=260)
     min_frequency: Int = Field(default=2, ge=1)
+    control_tokens: Literal["tokens"] | None = Field(
+        default=None,
+        description="tokens: where a document has <|im_end|> in it, it means the token, as in a corpus of rendered "
+        "conversations. Left out: it is text, and no document can end a turn.",
+    )
 
 
 class TrainJobSpec(Spec):

@@ -24,7 +24,7 @@ from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import fit, folders, identity, job_payloads, report, watermark
 from llmops_assets.training.auxiliary_models import auxiliary_models, pooling_of
-from llmops_assets.training.base import BaseModelError, Sources, read_config, resolve
+from llmops_assets.training.base import BaseModelError, Sources, read_config, resolve, template_date
 from llmops_assets.training.plan import PlanError, check_supported, effective_precision, shared_by
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
@@ -138,6 +138,9 @@ def training_plan(
         image = trainer.image({"job_type": spec.job_type, "spec": {"image": spec.image}})
     except (BaseModelError, ModelAffected, PlanError, SpecError, TrainerError) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
+    before = records.find(PlanRecord, context.partition_key)
+    # A plan that is there keeps its day: it would be another training every morning.
+    day = template_date(base, before.template_date if before is not None else None)
     secret = _watermark_key(spec, settings)
     mark = watermark.commitment(secret) if secret else None
     data_hash = f"{splits.data_hash}+{mark}" if mark else splits.data_hash
@@ -150,15 +153,15 @@ def training_plan(
         pooling=pooling,
         image=image,
         engines=settings.engines,
+        template_date=day,
     )
     key = identity.key_of(parts)
-    before = records.find(PlanRecord, context.partition_key)
     renamed = before is not None and before.training_key != key
     changed = identity.what_changed(before.identity, parts) if before is not None and renamed else ""
     if changed:
         context.log.warning("this training is another one than %s, and trains anew: %s", before.training_key, changed)
     model_dir = artifacts.path("models", spec.job_type.lower(), spec.output.artifact_name, key)
-    job = job_payloads.plan_job(spec, base, splits, str(store.root), model_dir, others, image)
+    job = job_payloads.plan_job(spec, base, splits, str(store.root), model_dir, others, image, day)
     facts = folders.facts(model_dir / "plan")
     if facts is None:
         with _marked(job, spec, secret, splits.rows["train"], model_dir / "work", trainer.keys) as complete:
@@ -175,7 +178,7 @@ def training_plan(
         auxiliary=others,
         pooling=pooling,
     )
-    plan = plan.model_copy(update={"watermark": mark, "image": image, "identity": parts})
+    plan = plan.model_copy(update={"watermark": mark, "image": image, "identity": parts, "template_date": day})
     records.save(context.partition_key, plan)
     facts_shown = report.plan_facts(plan) | {"watermarked": "yes" if mark else "no"}
     facts_shown |= {"trains anew because": changed} if changed else {}

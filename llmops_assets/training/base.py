@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -72,6 +74,21 @@ def model_folder(name: str) -> Path:
     if name.startswith((".", "/", "~")):
         raise BaseModelError(f"there is no folder {name}")
     return hub_folder(name)
+
+
+def template_date(base: BaseModelRecord | None, before: str | None) -> str | None:
+    """What the chat template of a base is told when it asks for today, ISO 8601; None where it does not ask.
+
+    `before` is the day of an earlier plan of the same cell, which is kept.
+    """
+    if base is None:
+        return None
+    folder, config = Path(base.path), Path(base.path) / "tokenizer_config.json"
+    named = [path.read_text(encoding="utf-8") for path in folder.glob("*chat_template*") if path.is_file()]
+    text = "\n".join([*named, config.read_text(encoding="utf-8") if config.is_file() else ""])
+    # One that was trained here asks no more: its day was written into the template as a macro.
+    asks = "strftime_now" in text and not re.search(r"macro\s+strftime_now", text)
+    return (before or datetime.now(UTC).date().isoformat()) if asks else None
 
 
 def resolve(ref: str, *, family: str, job_type: JobType, policy: Policy, sources: Sources) -> BaseModelRecord:

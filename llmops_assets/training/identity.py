@@ -48,12 +48,14 @@ def training_identity(
     pooling: str | None,
     image: str | None,
     engines: Path,
+    template_date: str | None = None,
 ) -> dict[str, str]:
     """All that decides the weights, by part.
 
     `rows` is the hash of the rows, `models` the content hashes of the models that it starts from or asks, `precision`
-    that of the computation, `image` what the worker runs in (None: a process of this machine), and `engines` the folder
-    of the trainers with an environment of their own.
+    that of the computation, `image` what the worker runs in (None: a process of this machine), `engines` the folder
+    of the trainers with an environment of their own, and `template_date` what a chat template that asks for today is
+    told; None where it does not ask.
     """
     # The rows of a watermark are made by the platform, whatever the worker runs in.
     marks = {"marks": code_hash(closure(["llmops_assets.training.watermark"]))} if spec.watermark else {}
@@ -65,6 +67,7 @@ def training_identity(
         "precision": precision,
         "processes": str(processes),
         "pooling": pooling or "",
+        **({"template date": template_date} if template_date else {}),
         **_worker(image, training_modules(spec, processes=processes), _training_libraries(spec, engines)),
     }
 
@@ -96,7 +99,7 @@ def what_changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
         if before.get(name) == now[name]:
             continue
         old, new = (set(part.get(name, "").split(", ")) - {""} for part in (before, now))
-        if name in ("libraries", "models", "precision", "processes", "pooling", "format"):
+        if name in ("libraries", "models", "precision", "processes", "pooling", "format", "template date"):
             was, became = (", ".join(sorted(items)) or "none" for items in (old - new, new - old))
             parts.append(f"{name}: {was} became {became}")
         else:

@@ -35,8 +35,12 @@ def plan_job(
     model_dir: Path,
     auxiliary: Mapping[str, BaseModelRecord] | None = None,
     image: str | None = None,
+    template_date: str | None = None,
 ) -> PlanJob:
-    """The worker's task `plan`; `auxiliary` are the models that the job needs beside its base."""
+    """The worker's task `plan`; `auxiliary` are the models that the job needs beside its base.
+
+    `template_date` is what a chat template that asks for today is told.
+    """
     return PlanJob(
         job_type=spec.job_type,
         spec=spec,
@@ -45,6 +49,7 @@ def plan_job(
         manifests=dict(splits.manifests),
         plan_dir=str(model_dir / "plan"),
         image=image,
+        template_date=template_date,
         **_auxiliary(auxiliary or {}),
     )
 

@@ -38,6 +38,7 @@ def plan_facts(plan: PlanRecord) -> dict[str, Any]:
         "packing efficiency": plan.packing_efficiency,
         "stop token": plan.stop_token or "none",
         "chat template": plan.chat_template_hash or "none",
+        **({"the template's today": plan.template_date} if plan.template_date else {}),
         "memory needed": size(plan.memory_bytes),
         "memory of the device": size(plan.memory_available) if plan.memory_available else "unknown",
         "time, roughly": f"{plan.seconds:,.0f} s" if plan.seconds is not None else "unknown",

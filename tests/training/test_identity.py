@@ -47,6 +47,7 @@ def test_the_key_changes_with_all_that_changes_the_weights() -> None:
     changes: list[dict[str, Any]] = [
         {"rows": "other"}, {"models": {"base": "c"}}, {"models": {"reward": "b"}}, {"precision": "bf16"},
         {"processes": 2}, {"pooling": "mean"}, {"image": "name@sha256:ab"},
+        {"template_date": "2026-11-30"},
         {"one": spec(sft_spec("hf:x", seed=1))}, {"one": spec(sft_spec("hf:x", max_steps=13))},
     ]  # fmt: skip
     others = {identity.key_of(identity_of(**change)) for change in changes}
