@@ -1,6 +1,7 @@
 """Plans a training on conversations: rendered as they will be trained, and what in them would be learned wrongly."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import polars as pl
 from images.train import rows
 from images.train.chat import Row, Template, choose_template, keeps_prefixes, marked_markdown, template_hash
 from images.train.reporter import Reporter
+from images.train.template_findings import Conversation, findings
 from llmops_assets.specs.training import TrainJobSpec
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ def plan_chat(
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     template = choose_template(tokenizer, date)
     reporter.log.info("chat template: %s", template.origin)
+    if spec.reasoning == "drop":
+        frames = {split: without_reasoning(frame) for split, frame in frames.items()}
+    known = findings(tokenizer, template, (row for frame in frames.values() for row in conversations_of(frame)))
     rendered: dict[str, tuple[list[str], list[Row]]] = {}
     dropped: dict[str, list[str]] = {"train": []}
     for split, frame in frames.items():
@@ -54,9 +59,26 @@ def plan_chat(
     facts = _facts(tokenizer, template, frames["train"].filter(pl.col("row_id").is_in(ids)), ids, found)
     facts["rows"] = {split: len(pair[0]) for split, pair in rendered.items() if pair[0]}
     facts["dropped_rows"] = len(dropped["train"])
+    facts["findings"] = [finding.model_dump() for finding in known]
     if dropped["train"]:
         facts["failures"]["dropped"] = dropped["train"][:10]
     return facts
+
+
+def conversations_of(frame: pl.DataFrame) -> Iterator[Conversation]:
+    """The rows of a frame (row_id, messages, perhaps tools)."""
+    tools = frame["tools"] if "tools" in frame.columns else pl.repeat(None, frame.height, dtype=pl.String, eager=True)
+    columns = (frame["row_id"].to_list(), frame["messages"].to_list(), tools.to_list())
+    return (Conversation(*row) for row in zip(*columns, strict=True))
+
+
+def without_reasoning(frame: pl.DataFrame) -> pl.DataFrame:
+    """The same conversations less the reasoning of their answers."""
+    fields = {field.name for field in frame.schema["messages"].inner.fields}
+    if "reasoning_content" not in fields:
+        return frame
+    emptied = pl.element().struct.with_fields(reasoning_content=pl.lit(None, dtype=pl.String))
+    return frame.with_columns(pl.col("messages").list.eval(emptied))
 
 
 def _facts(

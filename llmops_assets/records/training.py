@@ -18,6 +18,18 @@ class BaseModelRecord(BaseModel):
     parameters: int | None = None
 
 
+class TemplateFinding(BaseModel):
+    """One thing that a chat template does to rows that nobody meant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    name: str = Field(description="system_prompt_dropped, header_trained, …")
+    text: str = Field(description="The cause, and what to do.")
+    blocking: bool = Field(description="What is learned would be wrong.")
+    rows: int
+    row_ids: list[str] = Field(description="Up to ten of them.")
+    example: str = Field(default="", description="Markdown: one of the rows as it is rendered.")
+
+
 class PlanRecord(Record):
     """What will run, before a GPU is spent."""
 
@@ -44,6 +56,9 @@ class PlanRecord(Record):
     chat_template_hash: str | None
     prefix_preserving: bool = Field(description="Answers are trained behind exactly what a server puts before them.")
     packing_efficiency: float = Field(description="Share of the tokens of a padded epoch that are no padding.")
+    findings: list[TemplateFinding] = Field(
+        default_factory=list, description="What the chat template does to rows; empty in plans of earlier releases."
+    )
     failures: dict[str, list[str]] = Field(description="Up to ten row ids for each thing that is wrong.")
     steps: int
     precision: Literal["fp32", "bf16", "fp16"] = Field(description="Of the computation on the device found.")

@@ -148,6 +148,9 @@ class Limits(Part):
     max_gpus: Int = Field(ge=0)
     max_nodes: Int = Field(ge=1)
     max_cut_answers: Float = Field(default=0.05, ge=0, le=1, description="Share of rows whose answer may be cut.")
+    max_dropped_rows: Float = Field(
+        default=0.2, ge=0, le=1, description="Share of rows that overlong: drop may leave out of a training."
+    )
 
 
 class MinHash(Part):

@@ -230,6 +230,11 @@ class TrainJobSpec(Spec):
     embedding: EmbeddingBlock | None = None
     architecture: ArchitectureBlock | None = None
     tokenizer: TokenizerBlock | None = None
+    reasoning: Literal["drop"] | None = Field(
+        default=None,
+        description="drop trains the answers without their reasoning_content; left out: it is trained, by a base whose "
+        "chat template writes it.",
+    )
     evaluation: EvaluationBlock = Field(default_factory=EvaluationBlock)
     search: Search | None = None
     watermark: WatermarkBlock | None = Field(default=None, description="SFT only; wants LLMOPS_WATERMARK_KEY.")
@@ -356,6 +361,8 @@ def _job_rules(job: str, base: object, view: View) -> Iterator[Rule]:
             yield block, f"only for {owner}, but job_type is {job}", "Remove the block"
     if job not in ("EMBEDDING", "RAG_TUNING") and view.get("embedding") is not None:
         yield "embedding", f"only for EMBEDDING and RAG_TUNING, but job_type is {job}", "Remove the block"
+    if job != "SFT" and view.get("reasoning") is not None:
+        yield "reasoning", f"only for SFT, but job_type is {job}", "Remove it"
     if job != "SFT" and view.get("watermark") is not None:
         yield "watermark", f"only for SFT, but job_type is {job}", "Remove the block"
     if job == "EMBEDDING" and view.get("trainer") == "axolotl":

@@ -11,7 +11,7 @@ from llmops_assets.records.base import Record
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.specs.policy import Policy
-from llmops_assets.training import job_verdicts, verdicts
+from llmops_assets.training import job_verdicts, plan_verdicts, verdicts
 from llmops_assets.training.assets import adapter, merged_model, training_plan
 from llmops_assets.verdict import Verdict
 from resources.catalog import Catalog
@@ -70,6 +70,36 @@ def no_suite_in_training_rows(
         records.load(SplitsRecord, dataset), suites.registered_suites(catalog, records), records, store
     )
     return check_result(suites.verdict(found, policy.datasets.max_contaminated_share))
+
+
+@dg.asset_check(
+    asset=training_plan,
+    blocking=True,
+    partitions_def=trainings,
+    description="Leaving long rows out leaves enough to be what was registered.",
+)
+def rows_kept(
+    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
+) -> dg.AssetCheckResult:
+    plan = records.load(PlanRecord, context.partition_key)
+    return check_result(plan_verdicts.rows_kept(plan, policy.limits.max_dropped_rows))
+
+
+@dg.asset_check(
+    asset=training_plan,
+    blocking=True,
+    partitions_def=trainings,
+    description="The chat template writes every message of the rows, and marks what the assistant says alone.",
+)
+def template_faithful(
+    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]
+) -> dg.AssetCheckResult:
+    plan = records.load(PlanRecord, context.partition_key)
+    table = [
+        {"finding": f.name, "rows": f.rows, "blocks": f.blocking, "examples": ", ".join(f.row_ids)}
+        for f in plan.findings
+    ]
+    return check_result(plan_verdicts.template_faithful(plan), rows={"findings": table})
 
 
 stop_token_trained = _check(

@@ -116,6 +116,7 @@ def plan_record(
         auxiliary_models=dict(auxiliary or {}),
         pooling=pooling,
         figures=figures,
+        findings=facts.get("findings", []),
         steps=steps,
         precision=precision,
         gradient_checkpointing=memory.checkpointing,

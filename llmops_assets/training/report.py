@@ -50,6 +50,7 @@ def plan_facts(plan: PlanRecord) -> dict[str, Any]:
         **{name: f"{model.ref} ({model.content_hash})" for name, model in plan.auxiliary_models.items()},
         **({"pooling": plan.pooling} if plan.pooling else {}),
         **in_words(plan.figures),
+        **{f"a row with {f.name}": f.example for f in plan.findings if f.example},
         "a row as it is trained": plan.example,
         "folder": plan.model_dir,
         "training key": plan.training_key,
@@ -120,7 +121,7 @@ def keep_artifacts(tracking: "Tracking", run_id: str, plan: PlanRecord, facts: M
     points = [CurvePoint(**point) for point in facts["curve"]]
     with TemporaryDirectory() as temporary:
         inside = Path(temporary)
-        text = plan.model_dump_json(indent=1, exclude={"example"}, context={PATHS: tracking.paths})
+        text = plan.model_dump_json(indent=1, exclude={"example": True, "findings": {"__all__": {"example"}}}, context={PATHS: tracking.paths})
         (inside / "plan.json").write_text(text, encoding="utf-8")
         loss_plot(points).savefig(inside / "loss.png", dpi=110)
         for path in (folder / "work" / "train.log", folder / "adapter" / "adapter_config.json"):

@@ -1,0 +1,167 @@
+"""What a chat template does to rows that nobody meant is a finding of the plan, by name, with its rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
+from trl import chat_template_utils as shipped
+
+from images.train.chat import CHATML, choose_template, encode
+from images.train.template_findings import Conversation, RefusedRows, findings
+from tests.training.test_control_tokens import GEMMA, LLAMA, MISTRAL, TAGS
+
+TOOLS = json.dumps(
+    [
+        {
+            "type": "function",
+            "function": {
+                "name": "fee",
+                "description": "통행료",
+                "parameters": {"type": "object", "properties": {"gate": {"type": "string"}}},
+            },
+        }
+    ]
+)
+CALL = json.dumps([{"id": "call_0001", "type": "function", "function": {"name": "fee", "arguments": {"gate": "서울"}}}])
+
+
+def said(role: str, content: str, **more: Any) -> dict[str, Any]:
+    """A message as the store gives it: every field is there."""
+    fields = dict.fromkeys(("name", "tool_calls", "tool_call_id", "reasoning_content", "weight"))
+    return {"role": role, "content": content, **fields, **more}
+
+
+PLAIN = [
+    said("user", "통행료가 얼마예요?"),
+    said("assistant", "1,200원입니다."),
+    said("user", "네"),
+    said("assistant", "네."),
+]
+SYSTEM = [said("system", "짧게 답한다."), *PLAIN]
+CALLED = [
+    said("user", "서울 통행료?"),
+    said("assistant", "", tool_calls=CALL),
+    said("tool", "1200", tool_call_id="call_0001"),
+    said("assistant", "1,200원입니다."),
+]
+REASONED = [said("user", "둘 더하기 셋?"), said("assistant", "5", reasoning_content="2+3은 5다.")]
+
+NO_SYSTEM = CHATML.replace(
+    "{%- for message in messages -%}", "{%- for message in messages if message.role != 'system' -%}"
+)
+LAST_TURN = CHATML.replace("{%- for message in messages -%}", "{%- for message in messages[-2:] -%}")
+HEADER = (
+    "{%- for message in messages -%}{%- if message['role'] == 'assistant' -%}"
+    "{%- generation -%}{{- '<|im_start|>assistant\\n' + message['content'] + '<|im_end|>\\n' -}}{%- endgeneration -%}"
+    "{%- else -%}{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}{%- endif -%}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+OPENS = CHATML.replace(
+    "'<|im_start|>assistant\\n' -}}{%- endif -%}", "'<|im_start|>assistant\\n<think>\\n' -}}{%- endif -%}"
+)
+LOWER = CHATML.replace("message['content'] + '<|im_end|>'", "message['content'] | replace('원', '') + '<|im_end|>'")
+TRIMS = CHATML.replace("message['content'] + '<|im_end|>'", "message['content'] | trim + '<|im_end|>'")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_base: Path) -> PreTrainedTokenizerBase:
+    found = AutoTokenizer.from_pretrained(tiny_base)
+    found.add_special_tokens({"bos_token": "<|begin|>"})
+    found.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    return found
+
+
+def names(
+    tokenizer: PreTrainedTokenizerBase, template: str | None, *rows: list[dict[str, Any]], tools: Any = None
+) -> list[str]:
+    tokenizer.chat_template = template
+    talks = [Conversation(f"r{number}", row, tools) for number, row in enumerate(rows)]
+    return [finding.name for finding in findings(tokenizer, choose_template(tokenizer), talks)]
+
+
+@pytest.mark.parametrize("template", [CHATML, None, shipped.qwen2_5_chat_template, shipped.llama3_chat_template, LLAMA])
+def test_a_template_that_writes_all_has_no_finding(tokenizer: PreTrainedTokenizerBase, template: str | None) -> None:
+    assert names(tokenizer, template, PLAIN, SYSTEM, PLAIN[:2]) == []
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "finding"),
+    [
+        (NO_SYSTEM, SYSTEM, "system_prompt_dropped"),
+        (LAST_TURN, PLAIN, "turn_dropped"),
+        (HEADER, PLAIN, "header_trained"),
+        (OPENS, PLAIN, "think_opened"),
+        (LOWER, PLAIN, "content_rewritten"),
+        (TRIMS, [said("user", " 앞에 빈칸"), said("assistant", "네")], "content_trimmed"),
+        (CHATML, CALLED, "tool_calls_dropped"),
+        (CHATML, REASONED, "reasoning_dropped"),
+        (MISTRAL, [*PLAIN[:2], said("user", "a"), said("assistant", "", tool_calls=CALL)], "tool_calls_dropped"),
+        (GEMMA, REASONED, "reasoning_dropped"),
+        (
+            shipped.qwen3_chat_template,
+            [*REASONED, said("user", "더하기 둘?"), said("assistant", "7", reasoning_content="5+2")],
+            "earlier_reasoning_dropped",
+        ),
+        (
+            shipped.qwen3_chat_template,
+            [PLAIN[0], said("assistant", "<think>\n셈\n</think>\n\n1,200원"), PLAIN[2], said("assistant", "네")],
+            "earlier_reasoning_dropped",
+        ),
+    ],
+)
+def test_what_a_template_does_is_named(
+    tokenizer: PreTrainedTokenizerBase, template: str, row: list[dict[str, Any]], finding: str
+) -> None:
+    assert finding in names(tokenizer, template, row)
+
+
+def test_tools_that_are_not_written_are_named(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert "tools_dropped" in names(tokenizer, CHATML, PLAIN, tools=TOOLS)
+    for template in (shipped.qwen2_5_chat_template, shipped.qwen3_chat_template, shipped.llama3_1_chat_template):
+        assert names(tokenizer, template, CALLED, tools=TOOLS) == [], "calls, results, tools and answers all show"
+
+
+def test_reasoning_is_trained_where_the_template_writes_it(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert names(tokenizer, shipped.qwen3_chat_template, REASONED) == []
+    row = encode(tokenizer, choose_template(tokenizer), [REASONED], 1000)[0]
+    learnt = tokenizer.decode([i for i, trained in zip(row.ids, row.trained, strict=True) if trained])
+    assert learnt == "<think>\n2+3은 5다.\n</think>\n\n5<|im_end|>\n"
+
+
+def test_calls_and_answers_carry_loss_and_results_do_not(tokenizer: PreTrainedTokenizerBase) -> None:
+    for template in (shipped.qwen2_5_chat_template, shipped.qwen3_chat_template):
+        tokenizer.chat_template = template
+        row = encode(tokenizer, choose_template(tokenizer), [CALLED], 2000, [TOOLS])[0]
+        learnt = tokenizer.decode([i for i, trained in zip(row.ids, row.trained, strict=True) if trained])
+        assert '"name": "fee"' in learnt and "1,200원입니다." in learnt
+        assert "tool_response" not in learnt and "서울 통행료" not in learnt
+        assert "<tools>" in tokenizer.decode(row.ids)
+
+
+@pytest.mark.parametrize("template", [CHATML, shipped.qwen2_5_chat_template, LLAMA])
+def test_a_turn_of_weight_nought_carries_no_loss(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+    tokenizer.chat_template = template
+    talk = [PLAIN[0], said("assistant", "틀린 답", weight=0), *PLAIN[2:]]
+    row = encode(tokenizer, choose_template(tokenizer), [talk], 1000)[0]
+    learnt = tokenizer.decode([i for i, trained in zip(row.ids, row.trained, strict=True) if trained])
+    assert "틀린" not in learnt and learnt.strip().startswith("네.")
+    assert "틀린 답" in tokenizer.decode(row.ids), "it is still what came before"
+
+
+def test_a_refusal_has_the_templates_own_words_and_the_rows(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(
+        RefusedRows, match=r"refuses 2 of 3 rows.*«System role not supported» \(rows r1, r2\).*first user"
+    ):
+        names(tokenizer, shipped.gemma_chat_template, PLAIN, SYSTEM, SYSTEM)
+    with pytest.raises(RefusedRows, match=r"roles must alternate.*Join turns"):
+        names(tokenizer, shipped.gemma_chat_template, [PLAIN[0], *PLAIN])
+
+
+def test_findings_count_all_rows_of_a_shape_and_show_one(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = NO_SYSTEM
+    rows = [Conversation(f"r{n}", SYSTEM if n % 2 else PLAIN) for n in range(40)]
+    (found,) = findings(tokenizer, choose_template(tokenizer), rows)
+    assert found.blocking and found.rows == 20 and found.row_ids[:2] == ["r1", "r3"] and len(found.row_ids) == 10
+    assert "통행료가" in found.example and "first user message" in found.text
