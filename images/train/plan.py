@@ -13,6 +13,7 @@ import polars as pl
 
 from images.train import sealed
 from images.train.reporter import Reporter
+from images.train.trained_modules import trained_modules
 from llmops_assets.records.jobs import PlanJob
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
@@ -58,6 +59,20 @@ def _plan(job: PlanJob, spec: TrainJobSpec, store: DatasetStore, folder: Path, r
 
         return plan_corpus(spec, frames, folder, reporter)
     base = Path(job.base.path)
+    # Before any row is rendered: a name that no module has costs no more than a look at the headers.
+    trained = [line.model_dump() for line in trained_modules(spec, base)]
+    return {**_planned(job, spec, store, frames, base, folder, reporter), "trained": trained}
+
+
+def _planned(
+    job: PlanJob,
+    spec: TrainJobSpec,
+    store: DatasetStore,
+    frames: dict[str, pl.DataFrame],
+    base: Path,
+    folder: Path,
+    reporter: Reporter,
+) -> dict[str, Any]:
     if spec.job_type == "RLHF":
         from images.train.plan_pairs import plan_pairs
 

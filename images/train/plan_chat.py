@@ -11,6 +11,7 @@ from images.train import rows
 from images.train.chat import Row, Template, choose_template, keeps_prefixes, marked_markdown, template_hash
 from images.train.reporter import Reporter
 from images.train.template_findings import Conversation, findings
+from images.train.trained_modules import check_token_ids
 from llmops_assets.specs.training import TrainJobSpec
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def plan_chat(
         raise ValueError(
             f"all {len(dropped['train'])} rows are longer than max_seq_len {spec.hyperparams.max_seq_len}: raise it"
         )
+    check_token_ids(tokenizer, max(max(row.ids, default=0) for row in found), base)
     tokenizer.chat_template = template.serving
     tokenizer.save_pretrained(folder / "tokenizer")
     facts = _facts(tokenizer, template, frames["train"].filter(pl.col("row_id").is_in(ids)), ids, found)

@@ -11,6 +11,7 @@ from images.train import pairs
 from images.train.chat import Row, choose_template, marked_markdown, template_hash
 from images.train.pairs import Pair
 from images.train.reporter import Reporter
+from images.train.trained_modules import check_token_ids
 from llmops_assets.specs.training import TrainJobSpec
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def plan_pairs(
         raise ValueError(
             f"all {len(dropped)} pairs are longer than max_seq_len {spec.hyperparams.max_seq_len}: raise it"
         )
+    ids = (max((*pair.prompt, *pair.chosen, *pair.rejected), default=0) for _, pair in rendered["train"])
+    check_token_ids(tokenizer, max(ids), base)
     tokenizer.chat_template = template.serving
     tokenizer.save_pretrained(folder / "tokenizer")
     facts = _facts(tokenizer, spec, rendered["train"])

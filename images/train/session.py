@@ -17,6 +17,7 @@ from images.train import distributed, faults
 from images.train.order import OrderByEpoch
 from images.train.progress import Progress, RowIdsOf, Snapshot, StopWithCheckpoint, Watch, loss_curve, peak_memory
 from images.train.reporter import Reporter, Stopped
+from images.train.trained_modules import check_adapter
 from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import EarlyStopping, TrainJobSpec
 from llmops_assets.training import folders
@@ -149,6 +150,7 @@ def _train(
     torch.manual_seed(spec.hyperparams.seed)
     session = build()
     trainer = session.trainer
+    check_adapter(trainer.model, spec.hyperparams.target_modules)
     needed["checkpoint"] = faults.checkpoint_bytes(trainer.model)
     faults.check_disk(checkpoints, needed["checkpoint"])
     # It prints what our own log says.

@@ -30,6 +30,16 @@ class TemplateFinding(BaseModel):
     example: str = Field(default="", description="Markdown: one of the rows as it is rendered.")
 
 
+class TrainedModules(BaseModel):
+    """The modules of one name that are trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    module: str
+    how: Literal["adapter", "full"]
+    layers: int = Field(description="Modules of that name.")
+    parameters: int = Field(description="That are trained, in all of them.")
+
+
 class PlanRecord(Record):
     """What will run, before a GPU is spent."""
 
@@ -58,6 +68,9 @@ class PlanRecord(Record):
     packing_efficiency: float = Field(description="Share of the tokens of a padded epoch that are no padding.")
     findings: list[TemplateFinding] = Field(
         default_factory=list, description="What the chat template does to rows; empty in plans of earlier releases."
+    )
+    trained: list[TrainedModules] = Field(
+        default_factory=list, description="What is trained of the base, by module; empty for one made from nothing."
     )
     failures: dict[str, list[str]] = Field(description="Up to ten row ids for each thing that is wrong.")
     steps: int

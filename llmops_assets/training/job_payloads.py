@@ -117,6 +117,7 @@ def plan_record(
         pooling=pooling,
         figures=figures,
         findings=facts.get("findings", []),
+        trained=facts.get("trained", []),
         steps=steps,
         precision=precision,
         gradient_checkpointing=memory.checkpointing,

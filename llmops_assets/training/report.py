@@ -35,6 +35,7 @@ def plan_facts(plan: PlanRecord) -> dict[str, Any]:
         "truncated rows": plan.truncated_rows,
         "cut answers": plan.cut_answers,
         "rows left out as too long": plan.dropped_rows,
+        **({"what is trained": trained_table(plan)} if plan.trained else {}),
         "packing efficiency": plan.packing_efficiency,
         "stop token": plan.stop_token or "none",
         "chat template": plan.chat_template_hash or "none",
@@ -55,6 +56,15 @@ def plan_facts(plan: PlanRecord) -> dict[str, Any]:
         "folder": plan.model_dir,
         "training key": plan.training_key,
     }
+
+
+def trained_table(plan: PlanRecord) -> str:
+    """Markdown: which modules are trained, how, in how many layers, and with how many parameters."""
+    lines = [f"| {t.module} | {t.how} | {t.layers} | {t.parameters:,} |" for t in plan.trained]
+    total = sum(t.parameters for t in plan.trained)
+    return "\n".join(
+        ["| module | how | layers | parameters |", "|---|---|---|---|", *lines, f"| all | | | {total:,} |"]
+    )
 
 
 def in_words(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +131,9 @@ def keep_artifacts(tracking: "Tracking", run_id: str, plan: PlanRecord, facts: M
     points = [CurvePoint(**point) for point in facts["curve"]]
     with TemporaryDirectory() as temporary:
         inside = Path(temporary)
-        text = plan.model_dump_json(indent=1, exclude={"example": True, "findings": {"__all__": {"example"}}}, context={PATHS: tracking.paths})
+        text = plan.model_dump_json(
+            indent=1, exclude={"example": True, "findings": {"__all__": {"example"}}}, context={PATHS: tracking.paths}
+        )
         (inside / "plan.json").write_text(text, encoding="utf-8")
         loss_plot(points).savefig(inside / "loss.png", dpi=110)
         for path in (folder / "work" / "train.log", folder / "adapter" / "adapter_config.json"):
