@@ -9,42 +9,21 @@ what the chat template itself writes is a control token. A conversation without 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, wraps
+from functools import wraps
 from typing import TYPE_CHECKING, Any
+
+from images.control_tokens import BREAK, ControlTokens, broken, control_tokens, held, strings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BREAK = "\U000f0000"
-"""Private-use character that is put into a control token of somebody's text, where it is cut before it is tokenised."""
 _ESCAPED_BREAK = "\\udb80\\udc00"
 """What a template makes of it that writes JSON in ASCII."""
-
-_ASSISTANT_MAY_WRITE = re.compile(
-    r"(</?|\[/?)(think|thinking|thought|thoughts|reasoning|reflection|reason|scratchpad|answer|solution"
-    r"|tool_calls?|function_calls?|functions?)[>\]]",
-    re.IGNORECASE,
-)
-"""Tags that a model writes in its own turn (`<think>`, `<tool_call>`): there they are tokens, elsewhere text."""
-_STRUCTURAL = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)
 _NOT_HERE = {"return_assistant_tokens_mask", "continue_final_message", "padding", "truncation", "max_length"}
-_BRACKETED = re.compile(r"[<\[].*\w.*[>\]]", re.DOTALL)
 
 
 class UnmarkedTurns(ValueError):
     """The chat template's generation markers cannot be told apart by turn."""
-
-
-@dataclass(frozen=True)
-class ControlTokens:
-    """Finds control tokens in what people wrote: `any` in all turns but the assistant's, `assistant` in those."""
-
-    any: re.Pattern[str]
-    assistant: re.Pattern[str]
-
-    def of(self, role: object, field: str = "content") -> re.Pattern[str]:
-        """What is a control token in a field of a turn of that role."""
-        return self.assistant if role == "assistant" and field == "content" else self.any
 
 
 @dataclass(frozen=True)
@@ -53,54 +32,6 @@ class Rendered:
 
     ids: list[int]
     trained: list[int] | None = None
-
-
-def control_tokens(tokenizer: "PreTrainedTokenizerBase", template: str | None) -> ControlTokens:
-    """The control tokens of a tokenizer under a chat template.
-
-    Those are its special tokens, added tokens of the form `<|…|>`, and added tokens in brackets that the template
-    writes. Words that somebody added to a vocabulary are none.
-    """
-    added = tuple((token.content, bool(token.special)) for token in tokenizer.added_tokens_decoder.values())
-    return control_tokens_among(added, tuple(tokenizer.all_special_tokens), template or "")
-
-
-@lru_cache(maxsize=32)
-def control_tokens_among(added: tuple[tuple[str, bool], ...], special: tuple[str, ...], template: str) -> ControlTokens:
-    """The same of the added tokens (text, whether special) and special tokens of a tokenizer that is not loaded."""
-    found = {text for text, is_special in added if is_special} | set(special)
-    found |= {
-        text for text, _ in added if _STRUCTURAL.fullmatch(text) or (_BRACKETED.fullmatch(text) and text in template)
-    }
-    # One character cannot be cut in two, and is no more than itself.
-    found = {text for text in found if len(text.strip()) > 1}
-    return ControlTokens(_any_of(found), _any_of({text for text in found if not _ASSISTANT_MAY_WRITE.fullmatch(text)}))
-
-
-def _any_of(texts: set[str]) -> re.Pattern[str]:
-    longest_first = sorted(texts, key=lambda text: (-len(text), text))
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-
-
-def held(tokens: ControlTokens, messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The control tokens that stand in what is written in `messages`, each once."""
-    return list(
-        dict.fromkeys(
-            found.group()
-            for message in messages
-            for field, value in message.items()
-            for text in _strings(value)
-            for found in tokens.of(message.get("role"), field).finditer(text)
-        )
-    )
-
-
-def _strings(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Mapping):
-        return [text for key, part in value.items() for text in (str(key), *_strings(part))]
-    return [text for part in value for text in _strings(part)] if isinstance(value, list | tuple) else []
 
 
 def render(
@@ -191,11 +122,11 @@ def text_of(
     chat = [{key: value for key, value in message.items() if value is not None} for message in messages]
     if held(tokens, chat):
         chat = [
-            {field: _broken(value, tokens.of(message.get("role"), field)) for field, value in message.items()}
+            {field: broken(value, tokens.of(message.get("role"), field)) for field, value in message.items()}
             for message in chat
         ]
-    if tools and any(tokens.any.search(text) for text in _strings(tools)):
-        tools = _broken(tools, tokens.any)
+    if tools and any(tokens.any.search(text) for text in strings(tools)):
+        tools = broken(tools, tokens.any)
     rendered, spans = render_jinja_template(
         conversations=[chat],
         tools=tools or None,
@@ -223,20 +154,6 @@ def _unescaped(text: str, spans: list[tuple[int, int]]) -> tuple[str, list[tuple
     return text.replace(_ESCAPED_BREAK, BREAK), [(moved(start), moved(end)) for start, end in spans]
 
 
-def _broken(value: Any, pattern: re.Pattern[str]) -> Any:
-    """The same with a BREAK inside every control token."""
-    if isinstance(value, str):
-        text = value.replace(BREAK, "")
-        while pattern.search(text):
-            text = pattern.sub(lambda found: found.group()[0] + BREAK + found.group()[1:], text)
-        return text
-    if isinstance(value, Mapping):
-        return {_broken(key, pattern): _broken(part, pattern) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_broken(part, pattern) for part in value]
-    return value
-
-
 def keep_text(apply_chat_template: Callable[..., Any]) -> Callable[..., Any]:
     """`apply_chat_template` of a tokenizer class, to which control tokens in what people wrote are text.
 
@@ -250,7 +167,7 @@ def keep_text(apply_chat_template: Callable[..., Any]) -> Callable[..., Any]:
         batched = bool(conversation) and isinstance(conversation[0], list | tuple)
         chats = [list(chat) for chat in (conversation if batched else [conversation])]
         tokens = control_tokens(self, template)
-        anything = any(held(tokens, chat) for chat in chats) or any(map(tokens.any.search, _strings(tools or [])))
+        anything = any(held(tokens, chat) for chat in chats) or any(map(tokens.any.search, strings(tools or [])))
         if not anything or not arguments.get("tokenize", True):
             return apply_chat_template(self, conversation, tools=tools, **arguments)
         known = {"chat_template", "tokenize", "add_generation_prompt", "return_dict", "return_tensors"}
@@ -293,7 +210,7 @@ def encode_texts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> 
     if not tokenizer.init_kwargs.get(MEANT):
         for number, text in enumerate(texts):
             if pattern.search(text):
-                ids[number] = _encode_cut(tokenizer, _broken(text, pattern), None).ids
+                ids[number] = _encode_cut(tokenizer, broken(text, pattern), None).ids
     return ids
 
 
@@ -302,7 +219,7 @@ def encode_text(tokenizer: "PreTrainedTokenizerBase", text: str, *, role: str) -
     pattern = _of_its_own(tokenizer).of(role)
     if not pattern.search(text):
         return tokenizer(text, add_special_tokens=False)["input_ids"]
-    return _encode_cut(tokenizer, _broken(text, pattern), None).ids
+    return _encode_cut(tokenizer, broken(text, pattern), None).ids
 
 
 def _of_its_own(tokenizer: "PreTrainedTokenizerBase") -> ControlTokens:

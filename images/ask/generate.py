@@ -22,8 +22,8 @@ _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 def run(job: GenerateJob, reporter: Reporter | None = None) -> dict[str, Any]:
     """Answer every prompt in `prompts_file` and write them to `output_file`, in the order of the prompts.
 
-    `job`: model_dir; prompts_file, JSONL of {id, messages}, perhaps tools; output_file; max_new_tokens; optionally batch_size
-    (16), precision (fp32 | bf16 | fp16), seed (0), latency_items (0).
+    `job`: model_dir; prompts_file, JSONL of {id, messages} and perhaps tools; output_file; max_new_tokens; and
+    optionally batch_size (16), precision (fp32 | bf16 | fp16), seed (0), latency_items (0).
 
     A line of the output is {id, text, token_ids, tokens, prompt_ids, prompt_tokens, finish_reason}. `tokens` counts the
     generated ones with the stop token; `finish_reason` is "stop", "length" (cut by max_new_tokens or by the model's
@@ -225,9 +225,9 @@ def encode(tokenizer: Any, prompt: dict[str, Any]) -> list[int]:
     """Token ids of a prompt (its `messages`, perhaps `tools`), rendered as a server renders it before an answer."""
     (rendered,) = render(
         tokenizer,
-        tokenizer.get_chat_template(tools=prompt.get("tools")),
+        tokenizer.get_chat_template(tools=prompt.get("tools") or None),
         [prompt["messages"]],
-        tools=[prompt.get("tools")],
+        tools=[prompt.get("tools") or None],
         add_generation_prompt=True,
     )
     return rendered.ids

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from images.ask.generate import write_jsonl
-from images.chat_rendering import control_tokens
+from images.control_tokens import control_tokens
 from images.train import sealed
 from images.train.reporter import Reporter
 from llmops_assets.records.jobs import HarnessJob

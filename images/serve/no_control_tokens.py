@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from images.chat_rendering import ControlTokens, control_tokens_among, held
+from images.control_tokens import ControlTokens, control_tokens_among, held
 
 MODEL_FOLDER = "LLMOPS_SERVED_MODEL"
 """Environment variable: the folder of the model that is served."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2.exceptions import TemplateError as JinjaError
 
-from images.chat_rendering import BREAK, text_of
+from images.chat_rendering import text_of
+from images.control_tokens import BREAK
 from images.train.chat import Message, Template, TemplateError, Tools, encode, marked_markdown, prompt_ids
 from llmops_assets.records.conversation import carries_loss, for_template
 from llmops_assets.records.training import TemplateFinding

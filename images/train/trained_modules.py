@@ -110,10 +110,10 @@ def check_token_ids(tokenizer: Any, largest: int, base: Path) -> None:
     rows = embedding_rows(modules_of(base))
     if rows is not None and largest >= rows:
         raise ModuleError(
-            f"the rows have the token {tokenizer.convert_ids_to_tokens(largest)!r} (id {largest}), and the embeddings of "
-            f"the base have {rows} rows, for ids 0 to {rows - 1}: its tokenizer of {len(tokenizer)} entries is not "
-            "that of its weights. Resize the embeddings to the tokenizer (resize_token_embeddings) and register the base "
-            "anew, or give it back its own tokenizer"
+            f"the rows have the token {tokenizer.convert_ids_to_tokens(largest)!r} (id {largest}), and the embeddings "
+            f"of the base have {rows} rows, for ids 0 to {rows - 1}: its tokenizer of {len(tokenizer)} entries is not "
+            "that of its weights. Resize the embeddings to the tokenizer (resize_token_embeddings) and register the "
+            "base anew, or give it back its own tokenizer"
         )
 
 

@@ -9,7 +9,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from images.ask import generate
-from images.chat_rendering import MEANT, control_tokens, encode_text, encode_texts, held, keep_text, render
+from images.chat_rendering import MEANT, encode_text, encode_texts, keep_text, render
+from images.control_tokens import control_tokens, held
 from images.train import rows
 from images.train.chat import CHATML, choose_template, encode, keeps_prefixes, prompt_ids
 

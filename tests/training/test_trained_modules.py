@@ -38,10 +38,8 @@ def test_the_plan_counts_the_parameters_that_peft_trains(tiny_base: Path, hyperp
     from peft import get_peft_model
 
     job = spec(**hyperparams)
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(tiny_base),
-        weights.lora(job, AutoModelForCausalLM.from_pretrained(tiny_base)),
-    )
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
+    model = get_peft_model(model, weights.lora(job, model))
     trained = {id(p): p.numel() for p in model.parameters() if p.requires_grad}
     lines = trained_modules(job, tiny_base)
     assert sum(line.parameters for line in lines) == sum(trained.values())
