@@ -164,3 +164,15 @@ def pieces(text: str) -> list[Piece]:
             at = start + len(form)
             found.append(Piece(start, at, tag, meaning))
     return found
+
+
+def cut_word(word: str) -> list[Piece]:
+    """A word in Hangul as mecab cuts it where it stands alone. Call it from one thread at a time."""
+    found, at = [], 0
+    for line in _tagger().parse(word).split("\n")[:-2]:
+        form, _, feature = line.partition("\t")
+        tag, meaning, _ = feature.split(",", 2)
+        end = at + len(form)
+        found.append(Piece(at, end, tag, meaning))
+        at = end
+    return found

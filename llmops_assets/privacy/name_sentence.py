@@ -6,8 +6,7 @@ says which proper nouns are persons and which are places. Where they agree is ev
 
 import re
 from collections.abc import Sequence
-from functools import cache
-from typing import TYPE_CHECKING
+from functools import cache, lru_cache
 
 from llmops_assets.privacy import name_context as context
 from llmops_assets.privacy.name_dictionary import UNLISTED, Piece, listed
@@ -22,11 +21,9 @@ from llmops_assets.privacy.name_words import (
     named_so,
     profile,
     roles,
+    sounds_like_part,
 )
 from llmops_assets.privacy.patterns import COMPOUND_SURNAMES, SURNAMES
-
-if TYPE_CHECKING:
-    from kiwipiepy import Token
 
 _RUN = re.compile("[가-힣]+")
 _CHINESE = re.compile(r"(?<=[가-힣]\()[\u4e00-\u9fff\uf900-\ufaff]{2,6}")
@@ -40,28 +37,40 @@ Bounds = tuple[int, int]
 
 
 class Sentence:
-    """A sentence as kiwi (`tokens`) and mecab (`pieces`) cut it, with its `candidates` and their features."""
+    """A sentence as kiwi and mecab cut it, with its `candidates` and their features.
 
-    def __init__(self, text: str, tokens: "Sequence[Token]", pieces: Sequence[Piece]) -> None:
+    Names are looked for where they begin in `places`, by default anywhere; kiwi may have cut these and their neighbours
+    only.
+    """
+
+    def __init__(
+        self, text: str, kiwi: Sequence[Piece], mecab: Sequence[Piece], places: Sequence[Bounds] | None = None
+    ) -> None:
         self.text = text
-        kiwi = [Piece(t.start, t.start + t.len, t.tag + ("?" if t.oov else ""), "*") for t in tokens]
-        self._kiwi, self._mecab = _Cut(kiwi, len(text)), _Cut(pieces, len(text))
+        self._places = [(0, len(text))] if places is None else places
+        self._kiwi, self._mecab = _Cut(kiwi, len(text)), _Cut(mecab, len(text))
         self._before: dict[int, Features] = {}
         self._after: dict[int, Features] = {}
         self._parts: dict[Bounds, bool] = {}
         self._stops: dict[Bounds, set[int]] = {}
 
     def candidates(self) -> list[Bounds]:
-        """Where a name may be, in order; most are none."""
+        """Where a name may be, in order; most are none. All begin in `places`."""
         runs = [match.span() for match in _RUN.finditer(self.text)]
         found: set[Bounds] = set()
         for number, (start, end) in enumerate(runs):
+            if not self._within(start):
+                continue
             inside = (at for at in range(start + 1, end) if self._kiwi.noun_at(at) or self._mecab.noun_at(at))
             for begin in (start, *inside):
                 found.update((begin, stop) for stop in self._ends(begin, end) if self._worth(begin, stop))
             found.update(self._of_several(runs, number))
-        found.update(m.span() for m in _LETTER.finditer(self.text) if context.initial(self.text, m.end()))
+        letters = (m.span() for m in _LETTER.finditer(self.text) if context.initial(self.text, m.end()))
+        found.update(span for span in letters if self._within(span[0]))
         return sorted(span for span in found if not context.somebody(self.text, *span))
+
+    def _within(self, at: int) -> bool:
+        return any(start <= at < end for start, end in self._places)
 
     def chinese(self) -> list[Bounds]:
         """Words in Chinese characters in a parenthesis: the same name again, where a name precedes."""
@@ -85,15 +94,8 @@ class Sentence:
         return self._stops[start, end]
 
     def _find_ends(self, start: int, end: int) -> set[int]:
-        text = self.text
         ends = {at for at in range(start + 1, end) if at in self._kiwi.ends or at in self._mecab.ends}
-        ends.add(end)
-        if text[start] in SURNAMES:
-            ends.update(at for at in (start + 1, start + 2, start + 3) if at <= end)
-        if text[start : start + 2] in COMPOUND_SURNAMES and start + 4 <= end:
-            ends.add(start + 4)
-        if bare := context.ENDED.match(text[start:end]):
-            ends.add(start + bare.end(1))
+        ends.update(start + at for at in _ends_of(self.text[start:end]))
         return {at for at in ends if at - start <= _LONGEST}
 
     def _worth(self, start: int, end: int) -> bool:
@@ -117,11 +119,11 @@ class Sentence:
         return self._parts[start, end]
 
     def _is_part(self, start: int, end: int) -> bool:
-        known = profile(self.text[start:end])
-        if known.part:
+        word = self.text[start:end]
+        if profile(word).part:
             return True
         votes = self._kiwi.proper_over(start) + self._mecab.proper_over(start)
-        return votes > 0 and known.sound > (-0.5 if votes == 2 else 0.2)
+        return votes > 0 and sounds_like_part(word) > (-0.5 if votes == 2 else 0.2)
 
     def _likely(self, start: int, end: int) -> float:
         """How much a word beside is like a part of a name, from 0 to 3."""
@@ -232,6 +234,32 @@ class Sentence:
             entry = listed(following.group())
             found["after: a person"] = float(entry.person < UNLISTED and entry.person < entry.thing)
         return found
+
+
+@lru_cache(1 << 16)
+def _ends_of(word: str) -> tuple[int, ...]:
+    """Where a name that begins a word may end, whatever an analyser says: by surnames and particles."""
+    ends = [len(word)]
+    if word[0] in SURNAMES:
+        ends += range(1, min(3, len(word)) + 1)
+    if word[:2] in COMPOUND_SURNAMES and len(word) >= 4:
+        ends.append(4)
+    if bare := context.ENDED.match(word):
+        ends.append(bare.end(1))
+    return tuple(ends)
+
+
+def may_hold_name(word: str, pieces: Sequence[Piece]) -> bool:
+    """Whether a word of several syllables that stands alone, cut so, can have a candidate: false is certain."""
+    if any(_is_proper(piece.tag) or _may_be_name(piece.tag) for piece in pieces):
+        return True
+    if word[0] in SURNAMES and context.surname_alone(word, 1):
+        return True
+    for end in {*(piece.end for piece in pieces), *_ends_of(word)}:
+        known = profile(word[:end])
+        if end > 1 and not known.thing and (known.sure or known.given or known.listed):
+            return True
+    return False
 
 
 @cache

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from llmops_assets.privacy.name_sentence import Bounds, Sentence
 from llmops_assets.privacy.name_words import Features, form
@@ -26,19 +27,29 @@ def _has_form(word: str) -> bool:
 
 
 @cache
+def _read() -> dict[str, Any]:
+    return json.loads(PATH.read_text(encoding="utf-8"))
+
+
 def weights() -> tuple[dict[str, float], float]:
     """Weight by feature, and the log odds from which on a candidate counts as a name."""
-    content = json.loads(PATH.read_text(encoding="utf-8"))
-    return content["weights"], content["enough"]
+    return _read()["weights"], _read()["enough"]
 
 
-def _sum(found: Mapping[str, float], weigh: Mapping[str, float]) -> float:
+def evidence_weights() -> tuple[dict[str, float], float, float]:
+    """Weight by feature of words, what a sentence needs, and what a hot word needs (`name_evidence.Evidence`)."""
+    kept = _read()["evidence"]
+    return kept["weights"], kept["enough"], kept["near"]
+
+
+def total(found: Mapping[str, float], weigh: Mapping[str, float]) -> float:
+    """What features add up to by their weights."""
     return sum([weigh[name] * value for name, value in found.items() if name in weigh])
 
 
 @lru_cache(1 << 16)
 def _by_form(word: str) -> float:
-    return _sum(form(word), weights()[0])
+    return total(form(word), weights()[0])
 
 
 class Lattice:
@@ -97,10 +108,10 @@ def log_odds(sentence: Sentence) -> list[tuple[float, Bounds]]:
     for start, end in spans:
         word = sentence.text[start:end]
         if start not in before:
-            before[start] = _sum(sentence.before(start), weigh)
+            before[start] = total(sentence.before(start), weigh)
         if end not in after:
-            after[end] = _sum(sentence.after(end), weigh)
-        score = before[start] + after[end] + _sum(sentence.inside(start, end), weigh)
+            after[end] = total(sentence.after(end), weigh)
+        score = before[start] + after[end] + total(sentence.inside(start, end), weigh)
         scores.append(score + _by_form(word) if _has_form(word) else score)
     _, likely = Lattice(spans).chances(scores)
     return [(logit(share), span) for share, span in zip(likely, spans, strict=True)]

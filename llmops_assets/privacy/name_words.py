@@ -152,14 +152,14 @@ def is_full(word: str) -> bool:
 @lru_cache(1 << 16)
 def korean(word: str) -> float:
     """Log odds that a word of three syllables is a Korean full name, by its syllables alone; about ±8."""
-    return sum(odds.get(syllable, 0.0) for odds, syllable in zip(syllables().korean, word, strict=True))
+    return sum([odds.get(syllable, 0.0) for odds, syllable in zip(syllables().korean, word, strict=True)])
 
 
 @lru_cache(1 << 16)
 def foreign(word: str) -> float:
     """How much a word sounds like another person's name: mean log odds of its syllable pairs, about ±3."""
     framed, pairs = f"^{word}$", syllables().pairs
-    return sum(pairs.get(framed[at : at + 2], 0.0) for at in range(len(framed) - 1)) / (len(framed) - 1)
+    return sum([pairs.get(framed[at : at + 2], 0.0) for at in range(len(framed) - 1)]) / (len(framed) - 1)
 
 
 @lru_cache(1 << 16)
@@ -217,8 +217,6 @@ class WordProfile(NamedTuple):
     """A dictionary has people of that name."""
     part: bool
     """It is a part of names of several words."""
-    sound: float
-    """As `foreign` has it, where it may count for a part of a name; very low where it may not."""
 
 
 @lru_cache(1 << 16)
@@ -235,8 +233,12 @@ def profile(word: str) -> WordProfile:
         given=len(word) == 2 and syllables().given.get(word, 0) >= _OFTEN,
         listed=(person and entry.person < entry.thing + _DOUBTFUL_NAME) or people > others,
         part=bool(people and people * 3 >= others) or (person and entry.person < entry.thing + _DOUBTFUL_PART),
-        sound=foreign(word) if len(word) > 1 and word not in roles() else -math.inf,
     )
+
+
+def sounds_like_part(word: str) -> float:
+    """As `foreign` has it, where a word may count for a part of a name; very low where it may not."""
+    return foreign(word) if len(word) > 1 and word not in roles() else -math.inf
 
 
 _DETERMINERS = frozenset("이그저전현여남구신한첫고최총각본")

@@ -3,12 +3,17 @@
 import math
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from llmops_assets.privacy.masking import Span
-from llmops_assets.privacy.name_dictionary import pieces
-from llmops_assets.privacy.name_sentence import Sentence
+from llmops_assets.privacy.name_dictionary import Piece, pieces
+from llmops_assets.privacy.name_evidence import evidence, widened
+from llmops_assets.privacy.name_sentence import Bounds, Sentence
 from llmops_assets.privacy.name_weights import choose, log_odds, weights
 from llmops_assets.privacy.name_words import LOCK, kiwi
+
+if TYPE_CHECKING:
+    from kiwipiepy import Token
 
 _WORTH_A_LOOK = re.compile("[가-힣]")
 """What a sentence must hold to be looked at: a name is written in Hangul, or Hangul stands beside it (A씨)."""
@@ -30,12 +35,22 @@ def _serial(match: re.Match[str]) -> str:
     return f"000-{'0' * (len(match.group()) - 8)}-000"
 
 
-def analysed(sentences: list[str]) -> Iterator[Sentence]:
-    """Sentences as both analysers cut them, one at a time to save memory. Hold the lock until all are read."""
-    plain = [_FIGURES.sub(_serial, sentence) for sentence in sentences]
-    cut = kiwi().tokenize(plain)
-    for sentence, read, tokens in zip(sentences, plain, cut, strict=True):
-        yield Sentence(sentence, tokens, pieces(read))
+def analysed(texts: list[str], places: list[list[Bounds]]) -> Iterator[Sentence]:
+    """Sentences as both analysers cut them, to be looked at in these places; one at a time to save memory.
+
+    Kiwi, the dearest by far, reads the places and a word on each side. Hold the lock until all are read.
+    """
+    plain = [_FIGURES.sub(_serial, text) for text in texts]
+    windows = [widened(text, ranges, 1) for text, ranges in zip(plain, places, strict=True)]
+    cut = kiwi().tokenize([text[a:b] for text, ranges in zip(plain, windows, strict=True) for a, b in ranges])
+    for text, read, ranges, inside in zip(texts, plain, windows, places, strict=True):
+        tokens = [_piece(token, start) for start, _ in ranges for token in next(cut)]
+        yield Sentence(text, tokens, pieces(read), inside)
+
+
+def _piece(token: "Token", at: int) -> Piece:
+    start = at + token.start
+    return Piece(start, start + token.len, token.tag + ("?" if token.oov else ""), "*")
 
 
 def _names_in(sentence: Sentence) -> tuple[Span, ...]:
@@ -43,6 +58,17 @@ def _names_in(sentence: Sentence) -> tuple[Span, ...]:
         Span(start, end, "PERSON", min(0.95, max(0.5, 1 / (1 + math.exp(-odds)))))
         for odds, (start, end) in choose(sentence, log_odds(sentence), weights()[1])
     )
+
+
+def judged(texts: list[str]) -> dict[str, tuple[Span, ...]]:
+    """The names in each of these sentences."""
+    with LOCK:
+        places = {text: where for text in texts if (where := evidence().places(text))}
+        found = dict.fromkeys(texts, ())
+        if places:
+            for sentence in analysed([*places], [*places.values()]):
+                found[sentence.text] = _names_in(sentence)
+    return found
 
 
 def sentences(text: str) -> Iterator[tuple[int, str]]:
@@ -73,12 +99,11 @@ def find_names(values: list[str]) -> list[list[Span]]:
     known = {sentence: _CACHE[sentence] for sentence in distinct if sentence in _CACHE}
     unknown = [sentence for sentence in distinct if sentence not in known]
     if unknown:
-        with LOCK:
-            judged = {sentence.text: _names_in(sentence) for sentence in analysed(unknown)}
-        if len(_CACHE) + len(judged) > _CACHED:
+        new = judged(unknown)
+        if len(_CACHE) + len(new) > _CACHED:
             _CACHE.clear()
-        _CACHE.update(judged)
-        known |= judged
+        _CACHE.update(new)
+        known |= new
     for number, start, sentence in cut:
         found[number] += [Span(start + s.start, start + s.end, s.type, s.score) for s in known[sentence]]
     return found
