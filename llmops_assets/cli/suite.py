@@ -1,4 +1,4 @@
-"""`llmops suite …`: evaluation suites: test cases of one's own, KoBEST and KLUE, tasks of lm-evaluation-harness."""
+"""`llmops suite …`: evaluation suites: cases of one's own, published benchmarks, tasks of lm-evaluation-harness."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,8 @@ def add(
         list[Path], typer.Argument(metavar="FILE…", help="The benchmark's file; for lm-eval TASK.yaml and DOCS.jsonl.")
     ],
     format: Annotated[
-        str, typer.Option(help="cases (conversations of your own), kobest-*, klue-* (`suite formats`) or lm-eval.")
+        str,
+        typer.Option(help="cases (your own rows), mmlu, hellaswag, kobest-* … (`suite formats`) or lm-eval."),
     ] = "cases",
     judge: Annotated[str | None, typer.Option(help=f"cases: one of {', '.join(JUDGE_KINDS)}.")] = None,
     length_norm: Annotated[
@@ -70,6 +71,8 @@ def add(
         about={"owner": owner, "license": license, "description": description},
     )
     out.print(f"{'registered' if done.new else 'registered already'}: {done.key} ({format})", markup=False)
+    for note in done.notes:
+        out.print(note, markup=False)
     if wait and (done.new or not done.split):
         conclude(follow(done.key, "splits", since=since))
 

@@ -72,10 +72,10 @@ def same_calls(wanted: Sequence[Call], given: Sequence[Call]) -> bool:
     return not left
 
 
-def undeclared(calls: Sequence[Call], tools: str | None) -> list[str]:
-    """Names and arguments of `calls` that the row's `tools` (OpenAI's list as JSON) do not declare."""
+def undeclared(calls: Sequence[Call], tools: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names and arguments of `calls` that the row's `tools` (as OpenAI lists them) do not declare."""
     declared = {}
-    for tool in json.loads(tools) if tools else []:
+    for tool in tools:
         function = tool.get("function", tool) if isinstance(tool, dict) else {}
         declared[function.get("name")] = function.get("parameters") or {}
     faults = []

@@ -22,9 +22,14 @@ _ALGEBRA = re.compile(
 )
 
 
+def _reference(reference: str) -> str:
+    """What of a reference is compared: GSM8K's works the answer out, and gives it behind four hashes."""
+    return prepared(reference).rpartition("####")[2]
+
+
 def fault(reference: str) -> str | None:
     """Why no answer can be compared with `reference`, or None when one can."""
-    text = prepared(reference)
+    text = _reference(reference)
     found = [q for q in quantities(text) if not _denied(q, text)]
     if not found:
         return f"{reference!r} holds no number to compare with: give the number, or judge by exact or contains"
@@ -58,7 +63,7 @@ def right(answer: str, reference: str) -> bool:
 
     What stands behind "정답은", "The answer is", "####" or in a ``\\boxed{}`` is the answer, else the last number is.
     """
-    wanted_text = prepared(reference)
+    wanted_text = _reference(reference)
     wanted = [q for q in quantities(wanted_text) if not _denied(q, wanted_text)]
     marked = _marked(wanted_text, wanted)
     if marked:

@@ -9,9 +9,10 @@ from typing import Any
 
 from upath import UPath
 
-from llmops_assets.datasets.versions.register import register
-from llmops_assets.evaluation import formats, harness
+from llmops_assets.datasets.versions.register import find_files, is_registered, register
+from llmops_assets.evaluation import formats, harness, published
 from llmops_assets.evaluation.answers import Worker
+from llmops_assets.evaluation.registration import SuiteFaults, checked
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.names import split_versioned
 from llmops_assets.specs.policy import Policy
@@ -34,11 +35,14 @@ def add_suite(
     policy: Policy,
     worker: Worker,
     actor: str,
-) -> tuple[DatasetSpec, bool]:
-    """Register `files` as the suite `key` (NAME@VERSION), in the format that `suite` names; and whether it is new.
+    judge_given: bool = True,
+) -> tuple[DatasetSpec, bool, tuple[str, ...]]:
+    """Register `files` as the suite `key` (NAME@VERSION), in the format that `suite` names; whether it is new, and what
+    should be known of it.
 
-    `about` has owner, description and license. The same files and the same `suite` are accepted again. Raises Conflict
-    for another `suite` under a known version, FormatError for files that are not in their format.
+    `about` has owner, description and license. The same files and the same `suite` are accepted again. Where no judge
+    was given (`judge_given`), the rows may tell it. Raises Conflict for another `suite` under a known version,
+    FormatError for files that are not in their format, SuiteFaults for items that cannot be asked or judged.
     """
     name, version = split_versioned(key)
     work = Path(tempfile.mkdtemp(prefix="llmops-suite-"))
@@ -57,19 +61,37 @@ def add_suite(
                 **about,
             }
         )
+        spec, notes = asked_and_judged(spec, converted, catalog, policy, judge_given=judge_given)
         _refuse_another(catalog, spec)
-        return spec, register(spec, converted, artifacts=artifacts, catalog=catalog, policy=policy, actor=actor)
+        new = register(spec, converted, artifacts=artifacts, catalog=catalog, policy=policy, actor=actor)
+        return spec, new, notes
     finally:
         shutil.rmtree(work, ignore_errors=True)
         if memory.exists():
             memory.fs.rm(memory.path, recursive=True)
 
 
+def asked_and_judged(
+    spec: DatasetSpec, files: Sequence[Path | UPath | str], catalog: Catalog, policy: Policy, *, judge_given: bool
+) -> tuple[DatasetSpec, tuple[str, ...]]:
+    """`spec` with its rule of judging, once every item of its rows can be asked and judged by it, and what should be
+    known. Raises SuiteFaults; a version that is registered already stays as it is."""
+    try:
+        found = checked(spec, find_files(files).data, policy, judge_given=judge_given)
+    except SuiteFaults:
+        if is_registered(spec, catalog):
+            return spec, ()
+        raise
+    return spec.model_copy(update={"suite": found.suite}), found.notes
+
+
 def _converted(
     name: str, files: Sequence[Path], suite: SuiteSpec, worker: Worker, work: Path, memory: UPath
 ) -> tuple[Sequence[Path | UPath], SuiteSpec]:
     if suite.format in (None, CASES):
-        return list(files), suite
+        if len(files) != 1 or not published.has_no_header(files[0]):
+            return list(files), suite
+        suite = suite.model_copy(update={"format": "mmlu", "judge": "multiple_choice"})
     if suite.format == harness.FORMAT:
         if len(files) != 2:
             raise formats.FormatError("lm-eval takes two files: the task's YAML and its documents as JSON lines")

@@ -4,48 +4,22 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
 import polars as pl
 
-from llmops_assets.evaluation.judge import Judge, is_refusal, normalise
+from llmops_assets.evaluation.items import NO_CATEGORY, Item, item_of
+from llmops_assets.evaluation.judge import is_refusal, normalise
 from llmops_assets.evaluation.metrics import Estimate, clustered_wilson, macro_f1
-from llmops_assets.records.conversation import for_template
+from llmops_assets.records.conversation import TOOLS
 from llmops_assets.records.evaluation import Metric
-from llmops_assets.specs.suite import JudgeKind, LengthNorm, SuiteSpec
+from llmops_assets.specs.suite import JudgeKind, SuiteSpec
 
-NO_CATEGORY = "(none)"
 TEST = "test"
 MOST_LABELS = 26
 """Where an item of a multiple-choice suite names no choices, they are the suite's references, if there are so few."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One question with the references that its answer is judged by."""
-
-    id: str
-    suite: str
-    category: str
-    messages: tuple[Mapping[str, Any], ...]
-    references: tuple[str, ...]
-    judge: Judge = field(default_factory=Judge)
-    choices: tuple[str, ...] = ()
-    length_norm: LengthNorm = "none"
-    cluster: str | None = None
-    tools: tuple[Mapping[str, Any], ...] = ()
-
-    @property
-    def key(self) -> str:
-        """Names the item among those of all suites: two suites may share a row."""
-        return f"{self.suite}/{self.id}"
-
-    @property
-    def question(self) -> str:
-        """The last thing the user said."""
-        return next((m["content"] for m in reversed(self.messages) if m["role"] == "user"), "")
 
 
 @dataclass(frozen=True)
@@ -119,6 +93,19 @@ class Scored:
         return "refused" if self.refused else "wrong"
 
 
+@dataclass(frozen=True)
+class Fault:
+    """Why a row of a suite cannot be asked, and where it is."""
+
+    file: str
+    line: int
+    question: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.reason}"
+
+
 def items_of(
     frame: pl.DataFrame,
     suite: str,
@@ -133,64 +120,44 @@ def items_of(
     is judged where the row says nothing; `cluster_by` the metadata field of rows that ask the same. Raises ValueError
     naming the rows (file and line) that no question can be made of, all of them at once.
     """
+    items, faults = items_and_faults(frame, suite, judge, spec=spec, cluster_by=cluster_by)
+    if faults:
+        more = f" … and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise ValueError(
+            f"{len(faults)} rows of suite {suite} cannot be asked: " + "; ".join(map(str, faults[:5])) + more
+        )
+    if not items:
+        raise ValueError(f"suite {suite} has no rows: there is nothing to evaluate on")
+    return [item for item, _ in items]
+
+
+Located = tuple[Item, tuple[str, int]]
+"""An item with its file and line."""
+
+
+def items_and_faults(
+    frame: pl.DataFrame,
+    suite: str,
+    judge: JudgeKind = "exact",
+    *,
+    spec: SuiteSpec | None = None,
+    cluster_by: str | None = None,
+) -> tuple[list[Located], list[Fault]]:
+    """The items that can be made of `frame` with where they stand, and the rows that none can be made of."""
     spec = spec or SuiteSpec(judge=judge)
     cluster_by = cluster_by or spec.cluster_by
-    columns = ["row_id", "category", "messages", *(["tools"] if "tools" in frame.columns else [])]
-    rows = frame.select(*columns, "extra", "file", "line").to_dicts()
+    columns = ["row_id", "category", "messages", "extra", "file", "line"]
+    rows = frame.select(*columns, *([TOOLS] if TOOLS in frame.columns else [])).to_dicts()
     labels = sorted({normalise(r["messages"][-1]["content"]) for r in rows if r["messages"]})
     labels = labels if 2 <= len(labels) <= MOST_LABELS else []
     items, faults = [], []
     for row in rows:
         try:
-            items.append(_item(row, suite, spec, cluster_by, labels))
+            items.append((item_of(row, suite, spec, cluster_by, labels), (row["file"], row["line"])))
         except ValueError as error:
-            faults.append(f"{row['file']}:{row['line']}: {error}")
-    if faults:
-        more = f" … and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise ValueError(f"{len(faults)} rows of suite {suite} cannot be asked: " + "; ".join(faults[:5]) + more)
-    if not items:
-        raise ValueError(f"suite {suite} has no rows: there is nothing to evaluate on")
-    return items
-
-
-def _item(row: Mapping[str, Any], suite: str, spec: SuiteSpec, cluster_by: str | None, labels: Sequence[str]) -> Item:
-    messages = row["messages"] or []
-    if len(messages) < 2 or messages[-1]["role"] != "assistant":
-        raise ValueError("the last turn must be the assistant's, after a question")
-    extra = json.loads(row["extra"]) if row["extra"] else {}
-    rule = Judge(extra.get("judge") or spec.judge)
-    references = tuple(normalise(text) for text in [messages[-1]["content"], *_texts(extra, "references")])
-    rule.check(references)
-    choices: tuple[str, ...] = ()
-    if rule.kind == "multiple_choice":
-        choices = tuple(normalise(text) for text in _texts(extra, "choices")) or tuple(labels)
-        _check_choices(choices, references)
-    cluster = extra.get(cluster_by) if cluster_by else None
-    asked, tools = for_template(messages[:-1], row.get("tools"))
-    return Item(
-        id=row["row_id"],
-        suite=suite,
-        category=row["category"] or NO_CATEGORY,
-        messages=tuple(asked),
-        references=references,
-        judge=rule,
-        choices=choices,
-        length_norm=spec.length_norm,
-        cluster=None if cluster is None else str(cluster),
-        tools=tuple(tools or ()),
-    )
-
-
-def _texts(extra: Mapping[str, Any], field: str) -> list[str]:
-    value = extra.get(field) or []
-    return [str(v) for v in value] if isinstance(value, list) else [str(value)]
-
-
-def _check_choices(choices: Sequence[str], references: Sequence[str]) -> None:
-    if len(choices) < 2 or len(set(choices)) < len(choices) or not all(choices):
-        raise ValueError("a multiple-choice item needs `choices` in its metadata: two or more different texts")
-    if not set(references) <= set(choices):
-        raise ValueError(f"the reference {references[0]!r} is none of the choices {', '.join(choices)}")
+            asked = next((m["content"] for m in reversed(row["messages"] or []) if m["role"] == "user"), "")
+            faults.append(Fault(row["file"], row["line"], asked, str(error)))
+    return items, faults
 
 
 def documents_of(frame: pl.DataFrame, suite: str) -> list[Document]:
@@ -214,10 +181,15 @@ def _asked(item: Item | Document) -> list[Any]:
     return [list(item.messages), *(list(more) for more in (item.choices, item.tools) if more)]
 
 
-def score(items: Sequence[Item], answers: Iterable[Answer], verdicts: Mapping[str, bool] | None = None) -> list[Scored]:
+def score(
+    items: Sequence[Item],
+    answers: Iterable[Answer],
+    verdicts: Mapping[str, bool] | None = None,
+    call_parser: str = "json",
+) -> list[Scored]:
     """Judge the answers by key, in the order of the items. An item without an answer is wrong: n never shrinks.
 
-    `verdicts` are an LLM judge's, by key; an answer without one is wrong.
+    `verdicts` are an LLM judge's, by key; an answer without one is wrong. `call_parser` reads the model's tool calls.
     """
     by_key: dict[str, Answer] = {}
     for answer in answers:
@@ -233,7 +205,9 @@ def score(items: Sequence[Item], answers: Iterable[Answer], verdicts: Mapping[st
         if item.judge.kind == "llm":
             right = answer is not None and (verdicts or {}).get(item.key, False)
         else:
-            right = answer is not None and item.judge.right(answer.text, item.references)
+            right = answer is not None and item.judge.right(
+                answer.text, item.references, choices=item.options, parser=call_parser
+            )
         scored.append(Scored(item, answer, right))
     return scored
 

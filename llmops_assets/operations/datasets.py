@@ -23,14 +23,21 @@ class Registered:
 def register_dataset(wiring: Wiring, actor: str, spec: DatasetSpec, files: Sequence[str]) -> Registered:
     """Register files as a dataset version and ask for its ingestion; the same files again only ask again.
 
-    Raises Conflict for other files under a known version, SpecError for a spec that the policy refuses.
+    Raises Conflict for other files under a known version, SpecError for a spec that the policy refuses, SuiteFaults for
+    an evaluation suite with items that could not be asked or judged.
     """
     from llmops_assets.datasets.versions.register import find_files, register
 
     authorise(wiring, actor, "dataset.register")
+    known: Sequence[str] = ()
+    if spec.type == "eval_suite" and spec.generation is None:
+        from llmops_assets.evaluation.register import asked_and_judged
+
+        given = spec.suite is not None and "judge" in spec.suite.model_fields_set
+        spec, known = asked_and_judged(spec, files, wiring.catalog, wiring.policy, judge_given=given)
     new = register(
         spec, list(files), artifacts=wiring.artifacts, catalog=wiring.catalog, policy=wiring.policy, actor=actor
     )
     split = not new and wiring.records.find(SplitsRecord, spec.key) is not None
     notes = find_files(files, documents=spec.generation is not None).words()
-    return Registered(spec.key, new, split, notes)
+    return Registered(spec.key, new, split, [*notes, *known])

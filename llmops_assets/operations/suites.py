@@ -16,11 +16,12 @@ from llmops_assets.wiring import Wiring
 
 @dataclass(frozen=True)
 class RegisteredSuite:
-    """A registered suite: whether this call made it, and whether its items are there already."""
+    """A registered suite: whether this call made it, whether its items are there already, and what should be known."""
 
     key: str
     new: bool
     split: bool
+    notes: tuple[str, ...] = ()
 
 
 def register_suite(
@@ -36,7 +37,8 @@ def register_suite(
     """Register files as the suite `version` in a format: cases of one's own, a benchmark's, or lm-eval's.
 
     `given` are the settings of the suite that go before those of its format (None: as the format has it); `about` has
-    owner, license and description. Raises Refused for an unknown format, Conflict for another suite of that version.
+    owner, license and description. Raises Refused for an unknown format, Conflict for another suite of that version,
+    SuiteFaults with every item that could not be asked or judged.
     """
     authorise(wiring, actor, "dataset.register")
     if format in formats.FORMATS:
@@ -52,7 +54,7 @@ def register_suite(
         settings["harness"] = HarnessSpec(config={}, metric=metric)
     spec = SuiteSpec.model_validate(base.model_dump() | settings)
     described = about.get("description") or f"{format} from {', '.join(path.name for path in files)}"
-    registered, new = add_suite(
+    registered, new, notes = add_suite(
         version,
         list(files),
         spec,
@@ -62,5 +64,7 @@ def register_suite(
         policy=wiring.policy,
         worker=wiring.trainer(),
         actor=actor,
+        judge_given=format != CASES or "judge" in settings,
     )
-    return RegisteredSuite(registered.key, new, wiring.records.find(SplitsRecord, registered.key) is not None)
+    split = wiring.records.find(SplitsRecord, registered.key) is not None
+    return RegisteredSuite(registered.key, new, split, notes)

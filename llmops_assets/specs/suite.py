@@ -9,6 +9,7 @@ from llmops_assets.specs.base import Bool, Part, Text
 JudgeKind = Literal["exact", "contains", "regex", "number", "multiple_choice", "letter", "calls", "llm"]
 JUDGE_KINDS: tuple[str, ...] = get_args(JudgeKind)
 LengthNorm = Literal["none", "characters", "bytes", "tokens"]
+LENGTH_NORMS: tuple[str, ...] = get_args(LengthNorm)
 MetricName = Literal["bleu", "chrf", "rouge1", "rouge2", "rouge_l", "bertscore", "entity_f1"]
 METRIC_NAMES: tuple[str, ...] = get_args(MetricName)
 

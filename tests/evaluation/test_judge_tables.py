@@ -1,6 +1,5 @@
 """The tables of docs/evaluation.md say of every judge what is right and what is wrong; they are held to it here."""
 
-import json
 import re
 from pathlib import Path
 
@@ -180,7 +179,7 @@ def test_words_and_other_json_are_no_calls(text: str) -> None:
 
 def test_calls_that_the_tools_do_not_declare_are_named() -> None:
     parameters = {"type": "object", "properties": {"a": {}}, "required": ["a"]}
-    tools = json.dumps([{"type": "function", "function": {"name": "f", "parameters": parameters}}])
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
     assert calls.undeclared([calls.Call("f", {"a": 1})], tools) == []
     assert calls.undeclared([calls.Call("f", {"b": 1})], tools) == ["f has no argument b", "f needs the argument a"]
     assert "none of the row's tools" in calls.undeclared([calls.Call("g", {})], tools)[0]

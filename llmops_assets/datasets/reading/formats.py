@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from llmops_assets.datasets.reading import questions
 from llmops_assets.datasets.reading.chats import chat
 from llmops_assets.datasets.reading.envelopes import with_answer
 from llmops_assets.datasets.reading.fates import Fates
@@ -65,8 +66,10 @@ def convert(
         row = answered
         fates.used(["answers"])
     reader = _READERS[dataset_type]
+    # What an evaluation suite has beside question and answer decides how it is asked: it is no metadata.
+    asked = questions.question(row) if dataset_type == "eval_suite" else None
     try:
-        content, used = reader(row)
+        content, used = (asked.content(), asked.used) if asked else reader(row)
     except RowFault as fault:
         lowered = {str(name).strip().lower(): item for name, item in row.items()}
         if fault.field or set(lowered) == set(row) or len(lowered) < len(row):
@@ -77,6 +80,9 @@ def convert(
     rest = {name: item for name, item in row.items() if name not in used and name != "metadata"}
     fates.used(name for name in row if name in used)
     fates.metadata(rest)
+    if asked:
+        rest |= asked.metadata()
+        rest.setdefault("category", questions.category_of(row))
     for name, item in content.items():
         if isinstance(item, list) and item and not isinstance(item[0], str):
             content[name] = messages = [_as_message(message) for message in item]

@@ -159,7 +159,7 @@ def _keep_here(spec: DatasetSpec, found: hub.Folder, artifacts: Artifacts, catal
         digest = _copy(found.data, UPath(staged), artifacts)
         _write_left_out(UPath(staged), found, artifacts)
         staged.chmod(0o755)
-        if not _is_registered(spec, catalog):
+        if not is_registered(spec, catalog):
             shutil.rmtree(target, ignore_errors=True)
             staged.rename(target)
             return catalog.register_dataset(spec, digest, actor)
@@ -177,7 +177,7 @@ def _keep_remotely(spec: DatasetSpec, found: hub.Folder, artifacts: Artifacts, c
     left by a copying that was cut off, and gives way."""
     target = artifacts.upath("uploads", spec.key)
     files = found.data
-    if _is_registered(spec, catalog):
+    if is_registered(spec, catalog):
         # Other files are refused before anything of them is written.
         digest = _copy(files, None, artifacts)
         new = catalog.register_dataset(spec, digest, actor)
@@ -191,7 +191,8 @@ def _keep_remotely(spec: DatasetSpec, found: hub.Folder, artifacts: Artifacts, c
     return catalog.register_dataset(spec, digest, actor)
 
 
-def _is_registered(spec: DatasetSpec, catalog: Catalog) -> bool:
+def is_registered(spec: DatasetSpec, catalog: Catalog) -> bool:
+    """Whether there is a version of that name already."""
     return any(entry.key == spec.key for entry in catalog.datasets(spec.name))
 
 
