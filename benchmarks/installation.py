@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import yaml
+from dagster._utils.error import SerializableErrorInfo
 
 from benchmarks.warm_worker import WarmTrainer
 from llmops_assets.operations.datasets import register_dataset
@@ -56,12 +57,18 @@ class Ran:
         for event in self.result.all_events:
             if event.is_step_failure and event.step_key is not None:
                 data = event.step_failure_data
-                told = data.user_failure_data.description if data.user_failure_data else None
-                message = told or (data.error.to_string() if data.error else "")
+                reason = data.user_failure_data.description if data.user_failure_data else None
                 # A step that fails because a blocking check did has nothing to add.
-                if "blocking checks failed" not in message:
-                    found[event.step_key.split(".")[0]] = message
+                if data.error is None or data.error.cls_name != "DagsterAssetCheckFailedError":
+                    found[event.step_key] = reason or _root(data.error)
         return found
+
+
+def _root(error: SerializableErrorInfo | None) -> str:
+    """The words of the first cause of an error."""
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message if error is not None else ""
 
 
 @dataclass

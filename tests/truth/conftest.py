@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.chain import POLICY, Chain, build
 from benchmarks.installation import Installation, copied, opened
 from resources.files import locked
+from tests.truth.table import Row, rows
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,25 @@ def copy(finished: Finished, tmp_path: Path) -> Iterator[Callable[[], Installati
             return stack.enter_context(opened(root))
 
         yield make
+
+
+@pytest.fixture(scope="module")
+def shared(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A copy for the faults of a file that spoil nothing but their own rows, models and recipes."""
+    with opened(copied(finished.root, tmp_path_factory.mktemp("shared") / "home")) as one:
+        yield one
+
+
+@pytest.fixture
+def row(request: pytest.FixtureRequest) -> Row:
+    """The line of the table that the test is about: that of its marker `fault`, or of its parameter."""
+    marker = request.node.get_closest_marker("fault")
+    return rows()[marker.args[0]]
+
+
+def fault(key: str, *values: Any) -> Any:
+    """The parameters of a case that is a fault of its own."""
+    return pytest.param(*values, marks=pytest.mark.fault(key), id=key)
 
 
 @pytest.fixture

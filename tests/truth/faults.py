@@ -1,0 +1,76 @@
+"""What several faults are seeded with: base models that somebody changed, as a user brings them."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.installation import ACTOR, Installation
+from images.train.chat import CHATML
+from llmops_assets.operations import models
+from llmops_assets.records.training import MergedModelRecord
+
+SPLIT = {"stratify_by": "category", "ratios": [0.7, 0.1, 0.2]}
+ANSWER = "{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}"
+"""The part of ChatML that writes the assistant's words between the generation markers."""
+HEADER = "{{- '<|im_start|>' + message['role'] + '\\n' -}}"
+
+
+def brought_base(one: Installation, base: str, name: str, change: Callable[[Path], None], family: str = "llama") -> str:
+    """The model of the training `base`, copied to a folder, changed, registered and approved as a user's own."""
+    folder = one.root / "bases" / name
+    shutil.copytree(one.w.records.load(MergedModelRecord, base).path, folder)
+    change(folder)
+    ref = f"hf:{folder}"
+    models.register_base(one.w, ACTOR, ref, family=family, license=None)
+    models.approve(one.w, ACTOR, ref)
+    return ref
+
+
+def with_template(text: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
+
+    return change
+
+
+def with_json(name: str, **values: Any) -> Callable[[Path], None]:
+    """Sets keys of a JSON file of the folder; None takes one out."""
+
+    def change(folder: Path) -> None:
+        found = json.loads((folder / name).read_text(encoding="utf-8")) | values
+        kept = {key: value for key, value in found.items() if value is not None}
+        (folder / name).write_text(json.dumps(kept), encoding="utf-8")
+
+    return change
+
+
+def with_weights(change_one: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    """Changes the tensors of the folder's weights in place."""
+
+    def change(folder: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(folder / "model.safetensors")
+        change_one(tensors)
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+    return change
+
+
+def all_of(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        for one in changes:
+            one(folder)
+
+    return change
+
+
+def replaced(*pairs: tuple[str, str]) -> str:
+    """ChatML with parts put in place of others, each of which must be there."""
+    text = CHATML
+    for old, new in pairs:
+        assert old in text, old
+        text = text.replace(old, new)
+    return text

@@ -1,0 +1,15 @@
+"""Faults that are stopped by the evaluation: nothing is registered."""
+
+import pytest
+
+from benchmarks.chain import chats, sft_spec
+from benchmarks.installation import Installation
+from tests.truth.conftest import Finished
+from tests.truth.faults import SPLIT
+from tests.truth.table import Row
+
+
+@pytest.mark.fault("too-few-items")
+def test_an_accuracy_on_too_few_items_is_stopped(shared: Installation, finished: Finished, row: Row) -> None:
+    assert not shared.ingest("few@v1", "sft_pair", chats(60, seed=3), split=SPLIT).failed
+    row.assert_stopped(shared.train(sft_spec(finished.chain.base, "few@v1", max_steps=20, save_steps=20))[1])
