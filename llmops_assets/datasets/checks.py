@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from llmops_assets.datasets import schema, split, suites
+from llmops_assets.datasets import coverage, schema, split, suites, texts
 from llmops_assets.datasets.assets import (
     clean_dataset,
     clusters_of,
@@ -22,6 +22,7 @@ from llmops_assets.datasets.quality import personal_data, report
 from llmops_assets.datasets.reading import accounting
 from llmops_assets.datasets.reading.quarantine import common_reasons, in_words
 from llmops_assets.datasets.similarity import duplicates
+from llmops_assets.page import check_result
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.privacy import pii
 from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
@@ -171,6 +172,21 @@ def rows_left(context: Context, records: dg.ResourceParam[Records]) -> dg.AssetC
         f"{record.rows:,} rows are left" if record.rows else f"Every row was dropped: {record.dropped_by_reason}",
         dropped=record.dropped_by_reason,
     )
+
+
+@dg.asset_check(asset=clean_dataset, description="Not all rows have the same answer.", **BLOCKING)
+def answers_differ(
+    context: Context,
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    policy: dg.ResourceParam[Policy],
+) -> dg.AssetCheckResult:
+    record = records.load(CleanRecord, context.partition_key)
+    if record.type == "pretrain_corpus":
+        return result(True, "Documents have no answers.")
+    rows = store.batches(record.manifest, texts.content_columns(record.type))
+    counts = coverage.answer_counts(rows, record.type)
+    return check_result(coverage.answers_differ(counts, policy.datasets.max_same_answer_share))
 
 
 @dg.asset_check(asset=clean_dataset, description="A second look at the masked rows finds no personal data.", **BLOCKING)
@@ -373,4 +389,23 @@ def categories_are_trained(
         if missing
         else f"{len(categories['train']):,} categories are trained.",
         untested=len(categories["train"] - categories["test"]),
+    )
+
+
+@dg.asset_check(asset=splits, description="Every category that is trained is asked in the test.", **BLOCKING)
+def categories_are_tested(
+    context: Context,
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    catalog: dg.ResourceParam[Catalog],
+    policy: dg.ResourceParam[Policy],
+) -> dg.AssetCheckResult:
+    record, how = records.load(SplitsRecord, context.partition_key), catalog.dataset(context.partition_key).split
+    if record.type == "eval_suite" or not record.stratify_by or not how.ratios[2]:
+        return result(True, "Nothing is stratified for a test.")
+    by_split = {
+        name: split.fields(rows_of(store, manifest), record.stratify_by) for name, manifest in record.manifests.items()
+    }
+    return check_result(
+        coverage.categories_are_tested(record.stratify_by, by_split, policy.datasets.max_untested_share)
     )

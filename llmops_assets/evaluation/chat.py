@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmops_assets.evaluation import harness
+from llmops_assets.evaluation import harness, lengths
 from llmops_assets.evaluation.answers import Model, ask, choose, has_chat_template, similarity
 from llmops_assets.evaluation.case import Case, Evaluated, Rows, worker_settings
 from llmops_assets.evaluation.chat_results import ChatEvaluation
@@ -98,7 +98,9 @@ def evaluate_chat(case: Case, suites: Mapping[str, Sequence[Item]]) -> ChatEvalu
         settings["judge"] = used[0]
     specs = {suite: rows.spec for suite, rows in case.suites.items() if rows.spec is not None}
     similarities = {name: _similarities(case, group, specs, settings) for name, group in scored.items()}
-    return ChatEvaluation(scored, specs, ". ".join(notes), settings, seconds, latency, verdicts, similarities)
+    longest = case.spec.evaluation.max_new_tokens
+    too_long = {suite: lengths.too_long(items, case.tuned.path, longest) for suite, items in suites.items()}
+    return ChatEvaluation(scored, specs, ". ".join(notes), settings, seconds, latency, verdicts, similarities, too_long)
 
 
 def _verdicts(case: Case, suites: Mapping[str, Sequence[Item]], answers: Mapping[str, Answer]) -> Verdicts:
@@ -208,6 +210,9 @@ def chat_record(case: Case, evaluation: ChatEvaluation) -> EvaluationRecord:
         empty_answers=sum(s.empty for s in every),
         length_truncated=sum(s.truncated for s in every),
         refusals=sum(s.refused for s in every),
+        right=sum(s.right for s in every),
+        right_but_cut=sum(s.right and s.truncated for s in every),
+        references_too_long={suite: count for suite, count in evaluation.too_long.items() if count},
         by_category={
             category: as_metric(accuracy(group), suite_of_categories, "accuracy")
             for category, group in by_category(headline).items()

@@ -20,6 +20,8 @@ class ChatEvaluation:
     latency: list[dict[str, Any]] = field(default_factory=list)
     verdicts: dict[str, Verdicts] = field(default_factory=dict)
     similarities: dict[str, dict[str, float]] = field(default_factory=dict)
+    too_long: dict[str, int] = field(default_factory=dict)
+    """Items by suite whose reference is longer than the model may write."""
 
     @property
     def tuned(self) -> dict[str, list[Scored]]:

@@ -61,6 +61,12 @@ complete = _check(
     "Every item of every suite got an answer, and not all of the answers are empty.",
     blocking=True,
 )
+answers_end = _check(
+    "answers_end",
+    lambda record, policy: verdicts.answers_end(record, policy.limits.max_cut_answers),
+    "Right answers fit into max_new_tokens, and those that count as right end by themselves. Not blocking: one that "
+    "does not end is no failed run, but it is not registered.",
+)
 beats_base = _check(
     "beats_base",
     lambda record, policy: verdicts.compare_with_base(record),

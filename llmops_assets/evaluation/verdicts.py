@@ -11,6 +11,8 @@ from llmops_assets.specs.policy import EvaluationPolicy, Forgetting, Gate, Regre
 from llmops_assets.verdict import Verdict
 
 ALPHA = 0.05
+MAX_RIGHT_BUT_CUT = 0.2
+"""Share of the right answers that may be cut at the length limit."""
 
 
 def completeness(record: EvaluationRecord) -> Verdict:
@@ -39,6 +41,32 @@ def completeness(record: EvaluationRecord) -> Verdict:
             figures,
         )
     return Verdict(True, f"All {asked} items were answered; {record.empty_answers} answers are empty.", figures)
+
+
+def answers_end(record: EvaluationRecord, allowed: float) -> Verdict:
+    """Whether right answers had room (all but the share `allowed` of them), and ended by themselves."""
+    limit = record.settings.get("tuned", {}).get("max_new_tokens", "the limit")
+    figures: dict[str, float] = {"cut": record.length_truncated, "right_but_cut": record.right_but_cut}
+    if over := {s: n for s, n in record.references_too_long.items() if n > allowed * record.items[s]}:
+        which = ", ".join(
+            f"{n} of the {record.items[suite]} right answers to suite {suite}" for suite, n in over.items()
+        )
+        return Verdict(
+            False,
+            f"{which} are longer than max_new_tokens {limit}, so whatever the model says is cut before it is right. "
+            "Raise evaluation.max_new_tokens in the recipe.",
+            figures,
+        )
+    text = f"{record.length_truncated} of {sum(record.items.values())} answers were cut at max_new_tokens {limit}"
+    if record.right_but_cut <= max(MAX_RIGHT_BUT_CUT, allowed) * record.right:
+        return Verdict(True, f"{text}.", figures)
+    return Verdict(
+        False,
+        f"{text}, and {record.right_but_cut} of the {record.right} that count as right among them: users would get the "
+        "answer and whatever comes after it. The model does not end its turn: look at the stop token in "
+        "`training_plan`, or raise evaluation.max_new_tokens.",
+        figures,
+    )
 
 
 def compare_with_base(record: EvaluationRecord, alpha: float = ALPHA) -> Verdict:
@@ -190,10 +218,13 @@ def suites_unseen(record: EvaluationRecord, limit: float) -> Verdict:
     )
 
 
-def withholding(record: EvaluationRecord, policy: EvaluationPolicy, max_contaminated: float) -> list[Verdict]:
+def withholding(
+    record: EvaluationRecord, policy: EvaluationPolicy, max_contaminated: float, max_cut: float = 0.05
+) -> list[Verdict]:
     """The failed verdicts, the main gate aside, for which a model is not registered; none where it may be."""
     verdicts = [
         completeness(record),
+        answers_end(record, max_cut),
         forgetting(record, policy.forgetting),
         regression(record, policy.regression),
         further_gates(record, policy.gates),

@@ -58,6 +58,11 @@ class EvaluationRecord(Record):
     items: dict[str, int] = Field(default_factory=dict, description="Items asked, by suite.")
     answered: dict[str, int] = Field(default_factory=dict, description="Items that got an answer, by suite.")
     refusals: int = Field(default=0, description="Answers that decline to answer where the reference does not.")
+    right: int = Field(default=0, description="Answers that are right, of all suites together.")
+    right_but_cut: int = Field(default=0, description="Right answers that were cut where the length limit is.")
+    references_too_long: dict[str, int] = Field(
+        default_factory=dict, description="Items whose reference is longer than the model may write, by suite."
+    )
     baseline: str = Field(default="", description="What the model was compared with, or why with nothing.")
     versus_base: dict[str, dict[str, float]] = Field(
         default_factory=dict,

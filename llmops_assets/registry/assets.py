@@ -78,7 +78,8 @@ def registered_model(
     # A person may materialise this asset by hand, where no condition stands before it.
     if not gate.passed:
         raise dg.Failure(f"{cell} is not registered: {gate.text}", allow_retries=False)
-    if faults := withholding(result, policy.evaluation, policy.datasets.max_contaminated_share):
+    limits = (policy.datasets.max_contaminated_share, policy.limits.max_cut_answers)
+    if faults := withholding(result, policy.evaluation, *limits):
         raise dg.Failure(f"{cell} is not registered: {' '.join(v.text for v in faults)}", allow_retries=False)
     if result.model_hash != merged.content_hash:
         raise dg.Failure(

@@ -147,9 +147,11 @@ class Limits(Part):
     model_versions: Int = Field(ge=1)
     max_gpus: Int = Field(ge=0)
     max_nodes: Int = Field(ge=1)
-    max_cut_answers: Float = Field(default=0.05, ge=0, le=1, description="Share of rows whose answer may be cut.")
     max_dropped_rows: Float = Field(
         default=0.2, ge=0, le=1, description="Share of rows that overlong: drop may leave out of a training."
+    )
+    max_cut_answers: Float = Field(
+        default=0.05, ge=0, le=1, description="Share of rows whose answer may be cut, in training or evaluation."
     )
 
 
@@ -209,6 +211,12 @@ class DatasetPolicy(Part):
     min_generated_score: Float = Field(default=0.7, ge=0, le=1, description="The same for rows that a model wrote.")
     max_contaminated_share: Float = Field(
         default=0.01, ge=0, le=1, description="Share of a suite's items that may stand in training rows."
+    )
+    max_same_answer_share: Float = Field(
+        default=0.9, ge=0, le=1, description="Share of a version's rows that may have one and the same answer."
+    )
+    max_untested_share: Float = Field(
+        default=0.01, ge=0, le=1, description="Share of the rows whose category may be without a test row."
     )
     minhash: MinHash
     pii: Pii

@@ -8,6 +8,7 @@ import pytest
 from benchmarks.chain import chats, sft_spec
 from benchmarks.installation import TRAINING, Installation, opened
 from tests.truth.conftest import Finished, fault
+from tests.truth.faults import SPLIT
 from tests.truth.table import Row
 
 
@@ -29,9 +30,28 @@ def with_a_number() -> list[dict[str, Any]]:
     return rows
 
 
+def of_one_answer(different: int) -> list[dict[str, Any]]:
+    rows = chats(60)
+    for row in rows[different:]:
+        row["messages"][1]["content"] = "네, 알겠습니다."
+    return rows
+
+
+def with_a_lonely_category() -> list[dict[str, Any]]:
+    """One question in several words, which stay together: none of them is left for the test."""
+    rows = chats(60)
+    asked = rows[0]["messages"][0]["content"]
+    alike = [[{"role": "user", "content": asked}, {"role": "assistant", "content": f"{n}번 창구"}] for n in range(4)]
+    return [*rows[1:], *({"messages": one, "category": "lonely"} for one in alike)]
+
+
 @pytest.mark.parametrize(
     ("rows", "more"),
     [
+        fault("one-answer", of_one_answer(0), {}),
+        fault("nearly-one-answer", of_one_answer(4), {}),
+        fault("category-never-tested", with_a_lonely_category(), {"split": SPLIT}),
+        fault("stratum-that-is-no-field", chats(40), {"split": {"stratify_by": "kategorie"}}),
         fault("no-answers", without_answers(), {}),
         fault("personal-data-left", with_a_number(), {}),
         fault("group-that-is-no-field", chats(40), {"split": {"group_by": "user"}}),
