@@ -24,6 +24,7 @@ from llmops_assets.wiring import Wiring
 
 if TYPE_CHECKING:
     from llmops_assets.local.watch import Outcome
+    from llmops_assets.records.datasets import KeyFate
     from llmops_assets.specs.base import SpecFault
     from llmops_assets.specs.training import TrainJobSpec
 
@@ -108,6 +109,19 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
     for row in rows:
         table.add_row(*(_escape("" if cell is None else str(cell)) for cell in row))
     out.print(table)
+
+
+SHOWN_KEYS = 40
+
+
+def show_keys(fates: Sequence["KeyFate"]) -> None:
+    """Print what became of the keys of raw rows: used, kept as metadata, or the reason for a refusal."""
+    if not fates:
+        return
+    out.print()
+    show("keys of the rows", ["key", "fate", "rows"], [[f.key, f.fate, f"{f.rows:,}"] for f in fates[:SHOWN_KEYS]])
+    if len(fates) > SHOWN_KEYS:
+        out.print(f"and {len(fates) - SHOWN_KEYS} more: --json has all of them")
 
 
 def when(moment: datetime | None) -> str:

@@ -16,6 +16,7 @@ from llmops_assets.cli.common import (
     parse_spec,
     print_json,
     show,
+    show_keys,
     when,
     wiring,
 )
@@ -196,3 +197,5 @@ def show_version(version: str, json: bool = False) -> None:
     pointing = [tag for tag, at in tags(w.catalog, entry.spec.name).items() if at == entry.spec.version]
     rows.append(("tags", ", ".join(sorted(pointing)) or "none"))
     show(version, ["", ""], rows)
+    if record is not None:
+        show_keys(record.key_fates)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmops_assets.cli.common import Json, fail, out, print_json, say, show
+from llmops_assets.cli.common import Json, fail, out, print_json, say, show, show_keys
 from llmops_assets.specs.dataset import DATASET_TYPES
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def _tell(result: "Scan") -> None:
     show("", ["", ""], lines)
     for note in result.notes:
         out.print(note)
+    show_keys(result.key_fates)
     if result.quarantine.height:
         out.print()
         some = result.quarantine.head(5).select("file", "line", "field", "reason")

@@ -13,6 +13,7 @@ from llmops_assets.datasets import clean, split
 from llmops_assets.datasets.batches import Batches
 from llmops_assets.datasets.quality import page, report, toxicity
 from llmops_assets.datasets.reading import accounting
+from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.ingest import Batch, ingest
 from llmops_assets.datasets.reading.raw import Limits
 from llmops_assets.datasets.reading.readers import list_files
@@ -39,6 +40,9 @@ COMMON: dict[str, Any] = {
 
 SAMPLED_REFUSALS = 10_000
 """Refused rows whose text is kept with the reason."""
+
+SHOWN_KEYS = 100
+"""Keys whose fate an asset's page shows; the record has all."""
 
 PREVIEW = 5
 """Rows that an asset's page shows."""
@@ -114,6 +118,7 @@ def dataset(
     personal = pii.detector(policy.datasets.pii, key)
     refused: list[pl.DataFrame] = []
     accounts: dict[str, FileAccount] = {}
+    fates = Fates()
     left_out = left_out_of(artifacts, spec)
 
     def accepted(batch: Batch) -> pl.DataFrame:
@@ -130,6 +135,7 @@ def dataset(
         require_category=policy.datasets.require_category,
         keys=artifacts.keys,
         accounts=accounts,
+        fates=fates,
     )
     manifest_id = store.write(map(accepted, batches), kind="rows", dataset=key, step="dataset", config_hash=settings)
     manifest = store.manifest(manifest_id)
@@ -152,6 +158,7 @@ def dataset(
             source_bytes=source_bytes,
             content_hash=manifest.content_hash,
             accounts=list(accounts.values()),
+            key_fates=fates.records(),
             left_out=left_out,
         ),
     )
@@ -168,6 +175,9 @@ def dataset(
             "preview": dg.MetadataValue.md(report.markdown_table(report.preview(some, spec.type, personal))),
             "categories": dg.MetadataValue.json(report.category_counts(categories)),
             "lines": accounting.in_words(list(accounts.values())),
+            "keys": dg.MetadataValue.md(
+                report.markdown_table([fate.model_dump() for fate in fates.records()[:SHOWN_KEYS]])
+            ),
             "left_out": dg.MetadataValue.json(left_out),
             "type": spec.type,
             "files": dg.MetadataValue.json([name for name, _ in files]),

@@ -1,6 +1,6 @@
 """What the datasets stage leaves behind: rows, findings, cleaned rows, splits."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import AliasChoices, BaseModel, Field
 
@@ -29,6 +29,14 @@ class FileAccount(BaseModel):
         return self.total - counted - self.continued - self.joined
 
 
+class KeyFate(BaseModel):
+    """What became of one key of the raw rows, in how many of them."""
+
+    key: str = Field(description="Its path in a row; all places of a list are one: messages[].weight.")
+    fate: Literal["used", "metadata", "refused"]
+    rows: int
+
+
 class DatasetRecord(Record):
     """The canonical rows of one dataset version, and those that could not be read."""
 
@@ -43,6 +51,9 @@ class DatasetRecord(Record):
     content_hash: str
     accounts: list[FileAccount] = Field(
         default_factory=list, description="What became of every line, by file. Records of earlier versions have none."
+    )
+    key_fates: list[KeyFate] = Field(
+        default_factory=list, description="What became of every key of the rows. Records of earlier versions have none."
     )
     left_out: dict[str, str] = Field(
         default_factory=dict, description="Files of the folders given that are no data: name and reason."

@@ -148,13 +148,14 @@ class Decoder:
             # Blank lines are skipped, and several values may stand in one line: then the numbers would be wrong.
             if not rows or len(rows) != block.count(b"\n") + (not block.endswith(b"\n")):
                 return None
-            columns, keys = Columns(self.dataset_type), Keys()
+            columns, keys = Columns(self.dataset_type), Keys(rows)
+            # A decoder takes the last of two equal keys: then more of them stand there than came of it.
+            if written_keys(block) != keys.written:
+                return None
+            fates = keys.fates()
             filled = _fill_texts(columns, rows) if "text" in columns.flat else _fill_chats(columns, rows)
-            if filled and _fill_known(columns, rows, require_category, keys):
-                # A decoder takes the last of two equal keys: then more of them stand there than came of it.
-                if written_keys(block) != keys.written(rows):
-                    return None
-                self._fates.add(keys.fates(rows))
+            if filled and _fill_known(columns, rows, require_category):
+                self._fates.add(fates)
                 columns.flat["file"] = [file] * len(rows)
                 columns.flat["line"] = list(range(first_line, first_line + len(rows)))
                 if TOOLS in columns.flat:
@@ -210,11 +211,10 @@ def _pair(row: Any) -> tuple[str, str]:
     return (f"{row.instruction}\n\n{row.input}" if row.input else row.instruction), row.output
 
 
-def _fill_known(columns: Columns, rows: list[Any], require_category: bool, keys: Keys) -> bool:
+def _fill_known(columns: Columns, rows: list[Any], require_category: bool) -> bool:
     sources, categories = columns.flat["source"], columns.flat["category"]
     scores, others = columns.flat["quality_score"], []
     for row in rows:
-        keys.row(row)
         rest = row.metadata or {}
         if row.category is not UNSET:
             rest.setdefault("category", row.category)

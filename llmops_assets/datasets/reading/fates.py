@@ -6,12 +6,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from llmops_assets.records.datasets import KeyFate
+
 if TYPE_CHECKING:
     from llmops_assets.datasets.reading.messages import Message
 
 Fate = Literal["used", "metadata", "refused"]
 LABELS = ("source", "category", "quality_score")
 """Metadata that has a column of its own."""
+
+MOST_KEYS = 1000
+"""Keys that are counted by name: where names are data (an object by user), they have no end."""
+
+OTHERS = "(other keys)"
 
 _NUMBER = re.compile(r"\[\d+\]")
 
@@ -44,12 +51,23 @@ class Fates:
 
     def end_row(self) -> None:
         """Count the row under work."""
-        self.rows.update(self._row)
+        self._count((key, 1) for key in self._row)
         self._row = set()
 
     def add(self, others: "Fates") -> None:
         """Add the counts of others."""
-        self.rows.update(others.rows)
+        self._count(others.rows.items())
+
+    def _count(self, found: Iterable[tuple[tuple[str, Fate], int]]) -> None:
+        for (key, fate), count in found:
+            known = (key, fate) in self.rows or len(self.rows) < MOST_KEYS
+            self.rows[key if known else OTHERS, fate] += count
+
+    def records(self) -> list[KeyFate]:
+        """The table as it is recorded and shown: what was refused, then what is kept beside, then what is used."""
+        order = {"refused": 0, "metadata": 1, "used": 2}
+        found = sorted(self.rows.items(), key=lambda item: (order[item[0][1]], -item[1], item[0][0]))
+        return [KeyFate(key=key, fate=fate, rows=rows) for (key, fate), rows in found]
 
 
 def pattern_of(path: str) -> str:

@@ -7,9 +7,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from llmops_assets.datasets.reading.fault import RowFault, encoding_reason
 
 _LONGEST_LITERAL = 1 << 20
+_SMALL = 1 << 14
 _SPACED_COLON = re.compile(rb'"[ \t\r\n]+:')
 
 
@@ -46,9 +49,21 @@ def written_keys(data: bytes) -> int | None:
     A key ends with a quotation mark and a colon. What is in a text cannot: there the mark is escaped. (A text that
     begins with a colon counts as a key, so the number may be too large, but never too small.)
     """
-    if _SPACED_COLON.search(data) or b'\\\\":' in data:
+    if _SPACED_COLON.search(data):
         return None
-    return data.count(b'":') - data.count(b'\\":')
+    found = _pairs(data)
+    if b"\\" not in data:
+        return found
+    return None if b'\\\\":' in data else found - data.count(b'\\":')
+
+
+def _pairs(data: bytes) -> int:
+    """How often a colon stands right behind a quotation mark."""
+    if len(data) < _SMALL:
+        return data.count(b'":')
+    # Quotation marks are so frequent that a search for them is slower than looking at every byte.
+    array = np.frombuffer(data, np.uint8)
+    return int(np.count_nonzero((array[:-1] == ord('"')) & (array[1:] == ord(":"))))
 
 
 def repeated_key(data: bytes, value: Any) -> RowFault | None:

@@ -13,6 +13,7 @@ from upath import UPath
 from llmops_assets.datasets import batches, clean, schema
 from llmops_assets.datasets.quality import page, report, toxicity
 from llmops_assets.datasets.reading import accounting, hub
+from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.ingest import ingest
 from llmops_assets.datasets.reading.raw import Limits
 from llmops_assets.datasets.reading.readers import all_files
@@ -20,7 +21,7 @@ from llmops_assets.datasets.reading.recognise import any_decoded, type_of_files
 from llmops_assets.datasets.similarity import duplicates
 from llmops_assets.datasets.versions import checkout
 from llmops_assets.privacy import pii
-from llmops_assets.records.datasets import FileAccount
+from llmops_assets.records.datasets import FileAccount, KeyFate
 from llmops_assets.specs.policy import Policy
 from resources.files import replacing
 
@@ -46,6 +47,7 @@ class Scan:
     kept: int
     lowest_score: float
     accounts: Sequence[FileAccount] = ()
+    key_fates: Sequence[KeyFate] = ()
     notes: Sequence[str] = ()
 
     @property
@@ -60,6 +62,7 @@ class Scan:
             "files": self.files,
             "lines": accounting.in_words(self.accounts),
             "accounts": [account.model_dump() for account in self.accounts],
+            "keys": [fate.model_dump() for fate in self.key_fates],
             "notes": list(self.notes),
             "type": self.type,
             "recognised": self.recognised,
@@ -135,6 +138,7 @@ def scan(
     try:
         refused = []
         accounts: dict[str, FileAccount] = {}
+        fates = Fates()
         for batch in ingest(
             files,
             found_type,
@@ -142,6 +146,7 @@ def scan(
             limits=limits,
             require_category=policy.datasets.require_category,
             accounts=accounts,
+            fates=fates,
         ):
             refused.append(batch.quarantine)
             rows.add(batch.rows)
@@ -151,6 +156,7 @@ def scan(
             "type": found_type,
             "recognised": dataset_type is None,
             "accounts": list(accounts.values()),
+            "key_fates": fates.records(),
             "notes": folder.words(),
         }
         if not rows.rows:
