@@ -493,3 +493,25 @@ def test_a_row_of_preferences_has_tools_and_no_weights(tmp_path):
     assert json.loads(rows["chosen"][0][0]["tool_calls"]) == [CALL]
     _, refused, _ = ingested(tmp_path, pair | {"rejected": [ANSWER | {"weight": 0}]}, kind="rlhf_pair")
     assert refused[0][0] == "rejected[0].weight"
+
+
+def test_every_record_of_a_version_says_what_became_of_its_keys(tmp_path):
+    from llmops_assets.datasets.reading.scan import scan
+    from llmops_assets.specs.policy import load_policy
+
+    made = [spoken(f"물음 {n}은 무엇인가요", f"답 {n}은 이것입니다", model="m") | {"lang": "ko"} for n in range(3)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in [*made, {"label": False} | made[0]]))
+    found = scan(str(tmp_path / "a.jsonl"), load_policy())
+    keys = {(fate["key"], fate["fate"]): fate["rows"] for fate in found.summary()["keys"]}
+    assert keys["label", "refused"] == 1 and keys["lang", "metadata"] == 3 and keys["messages[].content", "used"] == 3
+    assert found.key_fates[0].fate == "refused"
+
+
+def test_keys_that_are_data_are_counted_without_end_in_no_memory():
+    from llmops_assets.datasets.reading.fates import MOST_KEYS, OTHERS
+
+    fates = Fates()
+    for number in range(MOST_KEYS + 50):
+        fates.metadata([f"user{number}"])
+        fates.end_row()
+    assert len(fates.rows) == MOST_KEYS + 1 and fates.rows[OTHERS, "metadata"] == 50
