@@ -2,7 +2,10 @@
 
 Documents are about 1 kB, every fifth an edited copy of another. Recall is of the planted pairs whose exact Jaccard
 similarity over character 5-grams is 0.8 or more (a pair is found when both are in one cluster); precision is the share
-of reported pairs that are that similar. CPU seconds of one process each. datatrove runs in an environment of its own:
+of reported pairs that are that similar. Ours goes the whole way from rows to clusters. Then come rows that are no
+duplicates, whatever they share (`benchmarks.distinct_rows`), with an edited copy of every fourth: how many distinct
+rows of each kind are lost, and how many copies found. CPU seconds of one process each. datatrove runs in an environment
+of its own:
 
     python -m venv .engines/datatrove
     .engines/datatrove/bin/pip install datatrove==0.10.1 "xxhash<4" regex tokenizers
@@ -10,16 +13,21 @@ of reported pairs that are that similar. CPU seconds of one process each. datatr
 
 import argparse
 import json
+import random
+import re
 import resource
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from benchmarks import distinct_rows
 from benchmarks.datasets import families
+from llmops_assets.datasets import schema
 from llmops_assets.datasets.similarity import duplicates
 
 ENGINE = Path(".engines/datatrove/bin/python")
@@ -56,10 +64,58 @@ def recall(truth: np.ndarray, pairs: np.ndarray, size: int) -> float:
 
 
 def ours(documents: pl.Series) -> tuple[float, np.ndarray]:
-    duplicates.near_pairs(documents[:100], duplicates.Near())  # compiled once per machine, not part of the work
+    rows = pl.DataFrame({"row_id": pl.int_range(len(documents), eager=True).cast(pl.String), "text": documents})
+    duplicates.find(rows[:100], "pretrain_corpus")  # compiled once per machine, not part of the work
     began = time.process_time()
-    pairs, _ = duplicates.near_pairs(duplicates.normalise(documents), duplicates.Near())
-    return time.process_time() - began, pairs.astype(np.int64)
+    found = duplicates.find(rows, "pretrain_corpus").clusters.filter(~pl.col("kept"))
+    spent = time.process_time() - began
+    return spent, found.select(pl.col("cluster", "row_id").cast(pl.Int64)).to_numpy()
+
+
+def edited(row: Any, rng: random.Random) -> Any:
+    """A copy with a letter changed in a word of its answer, or of its question where the answer is a word or two."""
+    at_turn = 0 if isinstance(row, str) else -1 if len(row[-1]["content"]) > 12 else -2
+    text = row if isinstance(row, str) else row[at_turn]["content"]
+    places = [match.start() + 1 for match in re.finditer(r"[가-힣]{3,}|[a-z]{4,}", text)]
+    at = rng.choice(places[len(places) // 3 :] or places)
+    text = text[:at] + rng.choice("갸먀뱌샤") + text[at + 1 :]
+    if isinstance(row, str):
+        return text
+    copy = [dict(turn) for turn in row]
+    copy[at_turn]["content"] = text
+    return copy
+
+
+def table(dataset_type: str, rows: list[Any]) -> pl.DataFrame:
+    ids = pl.int_range(len(rows), eager=True).cast(pl.String).alias("row_id")
+    if dataset_type == "pretrain_corpus":
+        return pl.DataFrame({"row_id": ids, "text": rows})
+    turns = pl.Series("messages", rows, dtype=schema.MESSAGES)
+    return pl.DataFrame({"row_id": ids, "messages": turns, "tools": pl.Series([None] * len(rows), dtype=pl.String)})
+
+
+def distinct(count: int, seed: int) -> None:
+    """Rows that share much and are no duplicates: how many are lost, and how many of the planted copies are found."""
+    print(f"{'rows that are alike and say different things':<48} {'rows':>6} {'lost':>6} {'copies':>7} {'found':>6}")
+    lost_of_all = 0
+    for name, dataset_type, rows in distinct_rows.kinds(seed, count):
+        rng = random.Random(seed)
+        copies = [(number, edited(rows[number], rng)) for number in range(0, len(rows), 4)]
+        whole = table(dataset_type, rows + [copy for _, copy in copies])
+        dropped = duplicates.find(whole, dataset_type).clusters.filter(~pl.col("kept"))["row_id"].cast(pl.Int64)
+        lost = int((dropped < len(rows)).sum())
+        lost_of_all += lost
+        alike = [
+            len(grams(one) & grams(other)) >= 0.8 * len(grams(one) | grams(other))
+            for one, other in ((text_of(rows[number]), text_of(copy)) for number, copy in copies)
+        ]
+        found = sum(similar and len(rows) + at in set(dropped) for at, similar in enumerate(alike))
+        print(f"{name:<48} {len(rows):>6,} {lost:>6,} {sum(alike):>7,} {found:>6,}", flush=True)
+    print(f"{'lost in all':<48} {lost_of_all:>13,}")
+
+
+def text_of(row: Any) -> str:
+    return row if isinstance(row, str) else " ".join(turn["content"] for turn in row if turn["role"] != "system")
 
 
 def datasketch(documents: list[str]) -> tuple[float, np.ndarray]:
@@ -93,8 +149,12 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--datatrove", type=Path, default=ENGINE, help="the interpreter of its environment")
     parser.add_argument("--alone", action="store_true", help="without the others, which take long over a million")
+    parser.add_argument("--distinct", type=int, default=400, help="rows of each kind that share much; 0 for none")
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    texts = list(families(options.documents))
+    if options.distinct:
+        distinct(options.distinct, options.seed)
+    texts = list(families(options.documents, options.seed))
     truth = planted(texts)
     size = sum(len(text.encode()) for text in texts)
     print(f"{len(texts):,} documents, {size / 1e6:,.0f} MB, {len(truth):,} planted pairs with J >= 0.8")

@@ -60,8 +60,7 @@ def rows_of(store: DatasetStore, *manifests: str) -> Batches:
 
 def near_of(policy: Policy) -> duplicates.Near:
     """What counts as a near duplicate, as the policy has it."""
-    how = policy.datasets.minhash
-    return duplicates.Near(bands=how.bands, rows=how.rows, shingle=how.shingle, jaccard=how.jaccard)
+    return duplicates.Near.of(policy.datasets.minhash)
 
 
 def _kept(store: DatasetStore, near: duplicates.Near) -> str:

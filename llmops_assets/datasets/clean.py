@@ -35,7 +35,7 @@ class Cleaning:
     masked: Counter[str] = field(default_factory=Counter)
     masked_rows: int = 0
     _alike: list[pl.DataFrame] = field(default_factory=list)
-    _keys: list[duplicates.Keys] = field(default_factory=list)
+    _keys: duplicates.Gathered = field(default_factory=duplicates.Gathered)
     _ids: list[pl.Series] = field(default_factory=list)
 
     @property
@@ -67,8 +67,7 @@ class Cleaning:
         """
         if self.near is None or not self._keys:
             return duplicates.restricted(self.clusters, pl.concat(self._ids))
-        keys = duplicates.joined(self._keys.pop(0) for _ in range(len(self._keys)))
-        return duplicates.clusters(keys, again, self.dataset_type, self.near).clusters
+        return duplicates.clusters(self._keys, again, self.dataset_type, self.near).clusters
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The rows that are kept, masked, in order."""
@@ -115,7 +114,7 @@ class Cleaning:
                 )
                 frame = frame.filter(pl.col(CHANGES) == "")
             if how is not None:
-                self._keys.append(duplicates.some_keys(keys, keys.table["row_id"].is_in(frame["row_id"].implode())))
+                self._keys.add(duplicates.some_keys(keys, keys.table["row_id"].is_in(frame["row_id"].implode())))
             self._ids.append(frame["row_id"])
             self.kept += frame.height
             self.masked.update(result.counts)

@@ -25,18 +25,6 @@ def without_system(messages: pl.Expr) -> pl.Expr:
     return pl.when(others.list.len() > 0).then(others).otherwise(messages)
 
 
-LONG_LINE = 120
-"""Characters from which a line of a prompt is taken for a passage that is asked about, where other lines ask."""
-
-
-def question_of(dataset_type: str, prompt: str = "prompt") -> pl.Expr:
-    """What is asked, of the column of `prompt_of` without system turns: without the passages in it."""
-    text = pl.col(prompt)
-    lines = text.str.split("\n")
-    asking = lines.list.eval(pl.element().filter(pl.element().str.len_chars() < LONG_LINE)).list.join("\n")
-    return pl.when(asking.str.strip_chars() != "").then(asking).otherwise(text).alias("question")
-
-
 def prompt_of(dataset_type: str) -> pl.Expr:
     """What the model is given: all turns but the last, the question, the anchor. Null for a plain corpus."""
     if dataset_type in ("sft_pair", "eval_suite"):

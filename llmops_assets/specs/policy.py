@@ -162,6 +162,11 @@ class MinHash(Part):
     rows: Int = Field(ge=1)
     shingle: Int = Field(ge=1)
     jaccard: Float = Field(gt=0, le=1)
+    facts: Literal["keep", "drop"] = Field(
+        default="keep",
+        description="What becomes of documents that are alike but for numbers, names and other facts: each is kept, or "
+        "one of them. Rows that ask something are kept whenever they differ in a fact.",
+    )
 
 
 class Pii(Part):
@@ -219,6 +224,12 @@ class DatasetPolicy(Part):
         default=0.01, ge=0, le=1, description="Share of the rows whose category may be without a test row."
     )
     minhash: MinHash
+    max_duplicate_share: Float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of the rows that may be dropped as near duplicates; exact copies are not counted.",
+    )
     pii: Pii
     toxicity: Toxicity = Field(default_factory=Toxicity)
 

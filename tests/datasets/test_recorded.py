@@ -111,8 +111,10 @@ def same_as_searched(rows: pl.DataFrame, dataset_type: str, detector: pii.Detect
 def test_planted_data_is_cleaned_by_the_record_as_by_a_search(mode, dataset_type, monkeypatch):
     monkeypatch.setattr(batches, "ROWS", 64)
     found = [same_as_searched(planted(400, seed), dataset_type, DETECTORS[mode]) for seed in range(3)]
-    # Masking made neighbours of rows that were none, so there is something to agree on.
-    assert mode == "drop" or any(clusters.height for clusters in found)
+    # Masking made neighbours of rows that were none, so there is something to agree on; stand-ins of several persons
+    # are as different as the persons were, and a row with one goes or stays.
+    alike = any(clusters.height for clusters in found)
+    assert alike or mode == "drop" or (mode == "pseudonymise" and dataset_type == "sft_pair")
 
 
 def test_rows_without_personal_data_keep_their_recorded_clusters():

@@ -130,20 +130,19 @@ def analyse(
     # The morphological analyser that finds names is one object with threads of its own.
     workers = 1 if personal.names is not None else None
     parts: list[_Part] = []
-    kept: list[duplicates.Keys] = []
+    kept = duplicates.Gathered()
     failed: list[pl.DataFrame] = []
     personal_data, categories = Counter[tuple[str, str]](), Counter[str]()
     for part, keys_of_part, failed_of_part in batches.mapped(look, batches.regrouped(again(None)), workers):
         parts.append(part)
         failed.append(failed_of_part)
-        kept.append(keys_of_part)
+        kept.add(keys_of_part)
         personal_data.update(part.pii)
         categories.update(part.categories)
-    keys = duplicates.joined(kept.pop(0) for _ in range(len(kept)))
     where = pl.concat([part.where for part in parts], rechunk=True)
     lengths = pl.concat([part.lengths for part in parts], rechunk=True)
     scores = pl.concat([part.scores for part in parts], rechunk=True)
-    conflicts = _conflicts(keys.table, where)
+    conflicts = _conflicts(kept.table, where)
     unexamined = pl.concat(failed)
     again = batches.without(again, unexamined["row_id"])
     findings = pl.concat([part.findings for part in parts] + [conflicts, _as_unexamined(unexamined)])
@@ -157,7 +156,7 @@ def analyse(
     for (column, type_), count in sorted(personal_data.items()):
         by_type[type_] += count
         by_column.setdefault(column, {})[type_] = count
-    found = duplicates.clusters(keys, again, dataset_type, near)
+    found = duplicates.clusters(kept, again, dataset_type, near)
     kinds = {kind: part for (kind,), part in findings.group_by("kind")}
     toxic, faults = (kinds.get(kind, findings.clear()) for kind in ("toxic", "chat_fault"))
     return Report(

@@ -169,14 +169,13 @@ def scan(
             if out is not None:
                 _write_empty(out, quarantine)
             return empty
-        how = policy.datasets.minhash
         personal = pii.detector(policy.datasets.pii, "scan")
         found = report.analyse(
             rows,
             found_type,
             personal=personal,
             flagging=toxicity.scorer(policy.datasets.toxicity),
-            near=duplicates.Near(bands=how.bands, rows=how.rows, shingle=how.shingle, jaccard=how.jaccard),
+            near=duplicates.Near.of(policy.datasets.minhash),
             tokens=tokens,
             tokens_counted_by=tokens_counted_by,
             max_tokens=max_tokens,

@@ -1,6 +1,5 @@
 """MinHash sketches and exact Jaccard similarity of texts, compiled: a document's shingles never leave the cache."""
 
-from collections.abc import Sequence
 from functools import cache
 
 import numba
@@ -182,7 +181,7 @@ def _candidates(order, keys, band, low, least, reach, group, wanted, pairs, coun
     """Append to `pairs` those of one band: (smaller, larger) document, both of one bucket and alike by estimate."""
     for i in range(len(order)):
         x = order[i]
-        for j in range(i + 1, min(i + reach, len(order))):
+        for j in range(i + 1, min(i + reach[band], len(order))):
             y = order[j]
             if keys[band, x] != keys[band, y]:
                 break
@@ -190,7 +189,8 @@ def _candidates(order, keys, band, low, least, reach, group, wanted, pairs, coun
                 continue
             known = False
             for earlier in range(band):
-                if keys[earlier, x] == keys[earlier, y]:
+                # Where an earlier band looked as far as this one: in one that did not, the two may not have met.
+                if keys[earlier, x] == keys[earlier, y] and reach[earlier] >= reach[band]:
                     known = True
                     break
             if known:
@@ -208,13 +208,19 @@ def _candidates(order, keys, band, low, least, reach, group, wanted, pairs, coun
 
 
 def candidates(
-    keys: np.ndarray, low: np.ndarray, similarity: float, reach: int, group: np.ndarray | None = None, wanted: int = ANY
+    keys: np.ndarray,
+    low: np.ndarray,
+    similarity: float,
+    reach: np.ndarray,
+    *,
+    group: np.ndarray | None = None,
+    wanted: int = ANY,
 ) -> np.ndarray:
     """Pairs (smaller, larger) of documents that agree in a band and are, by estimate, not clearly less alike.
 
     The estimate is the share of equal signature values; a pair is let go when that is more than four and a half
     standard errors below `similarity`: about one true pair at the very edge in 300,000. In a bucket each document is
-    compared with the `reach` that follow it. int32 of shape (pairs, 2), each pair once.
+    compared with as many that follow it as `reach` has for the band. int32 of shape (pairs, 2), each pair once.
     """
     width = low.shape[1]
     least = int(np.floor(width * similarity - 4.5 * np.sqrt(width * similarity * (1 - similarity))))
@@ -276,58 +282,3 @@ def jaccard(texts: tuple[np.ndarray, np.ndarray], pairs: np.ndarray, size: int) 
     if len(pairs):
         _similarities(*texts, pairs, size, result)
     return result
-
-
-@compiled
-def _root(parent, item):
-    while parent[item] != item:
-        parent[item] = parent[parent[item]]
-        item = parent[item]
-    return item
-
-
-@compiled
-def _join(
-    one, one_starts, one_least, two, two_starts, two_least, three, three_starts, three_least, pairs, size, parent
-):
-    room = max(_longest(one_starts), _longest(two_starts), _longest(three_starts)) + size
-    points, hashes = np.empty(room, dtype=np.uint32), np.empty(room, dtype=np.uint32)
-    slots = 64
-    while slots < 3 * room:
-        slots *= 2
-    table, stamps = np.zeros(slots, dtype=np.uint32), np.zeros(slots, dtype=np.int32)
-    stamp = np.int32(1)
-    for number in range(len(pairs)):
-        x, y = pairs[number, 0], pairs[number, 1]
-        root, other = _root(parent, x), _root(parent, y)
-        if root == other:
-            continue
-        alike = _similarity(one, one_starts, x, y, size, points, hashes, table, stamps, stamp)
-        stamp += 3
-        if alike >= one_least and two_least > 0.0:
-            alike = _similarity(two, two_starts, x, y, size, points, hashes, table, stamps, stamp)
-            stamp += 3
-            if alike < two_least:
-                continue
-        elif alike < one_least:
-            continue
-        if three_least > 0.0:
-            alike = _similarity(three, three_starts, x, y, size, points, hashes, table, stamps, stamp)
-            stamp += 3
-            if alike < three_least:
-                continue
-        parent[max(root, other)] = min(root, other)
-
-
-def join(parent: np.ndarray, pairs: np.ndarray, size: int, wanted: Sequence[tuple[Buffers, float]]) -> None:
-    """Join in the forest `parent` the documents of each pair whose exact similarity is enough in every kind of text.
-
-    `wanted` are up to three kinds of text (`buffers`), each with the least Jaccard similarity. Pairs that are connected
-    already are not compared: a family of a thousand copies costs a thousand comparisons, not half a million. A root is
-    its tree's smallest member.
-    """
-    if not len(pairs):
-        return
-    kinds = [*wanted, *[(wanted[0][0], 0.0)] * (3 - len(wanted))]
-    arguments = [part for (values, starts), least in kinds for part in (values, starts, least)]
-    _join(*arguments, pairs, size, parent)
