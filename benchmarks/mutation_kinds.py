@@ -47,6 +47,25 @@ GROUPS = {
 }
 """Files that a step reads or a decision rests on, by what they are; a group is drawn first, and a file of it then."""
 
+_DATA = ("artifacts/datasets/manifests/*", "artifacts/datasets/chunks/*/*", "records/*/desk@v1.json")
+_BASE = ("artifacts/models/pretrain/tiny-base/*/merged-*/*", "records/*/corpus@v1/*.json")
+_TUNED = "artifacts/models/sft/tiny-desk/*"
+_SERVED = (f"{_TUNED}/merged-*/*", "records/*/desk@v1/*.json", "records/deployment/*.json")
+LIVE = {
+    "dataset": ("artifacts/uploads/desk@v1/*", *_BASE),
+    "quality_report": (*_DATA, *_BASE),
+    "clean_dataset": (*_DATA, *_BASE),
+    "splits": (*_DATA, *_BASE),
+    "training_plan": (*_DATA, *_BASE),
+    "adapter": (*_BASE, f"{_TUNED}/plan/**/*", *_SERVED),
+    "merged_model": (*_BASE, f"{_TUNED}/adapter/*", f"{_TUNED}/plan/tokenizer/*", *_SERVED),
+    "evaluation": (*_DATA, *_SERVED),
+    "registered_model": (*_SERVED, f"{_TUNED}/evaluation/*/*", "artifacts/answers/*/*"),
+    "deployment": (*_SERVED, f"{_TUNED}/evaluation/*/*"),
+    "restart": _SERVED,
+}
+"""Files that steps after a point do read. Two of three draws are of these: most of a home nobody reads again."""
+
 LEFT_OUT = (".lock", ".log", ".output", ".html", ".png", ".md", ".live", ".metrics")
 """What nobody but a person reads."""
 
@@ -54,12 +73,14 @@ TABLES = {
     "catalog.db": ("backends", "datasets", "recipes", "endpoints", "phases", "training_requests", "intents"),
     "mlflow.db": ("model_version_tags", "registered_model_aliases", "model_versions", "params", "tags"),
 }
+ACTING = {"backends", "recipes", "endpoints", "model_version_tags", "registered_model_aliases", "model_versions"}
+"""Tables that later steps read most: two of three draws are of these."""
 WISHES = {("endpoints", "spec"), ("datasets", "spec")}
 """What a user asked for. Whoever changes it in the catalog asks for something else: that is no fault to be noticed."""
 
 
 def files(home: Path) -> dict[str, list[Path]]:
-    """Files of the home by group; those that only the other desk has come last in no group of more than one."""
+    """Files of the home by group; what nobody but a person reads is left out."""
     found: dict[str, list[Path]] = {}
     for group, patterns in GROUPS.items():
         paths = sorted(
@@ -73,7 +94,17 @@ def files(home: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _drawn(home: Path, rng: random.Random, fits: Callable[[Path], bool] = lambda _: True) -> Path:
+def _live(home: Path, point: str) -> list[Path]:
+    found = {path for pattern in LIVE[point] for path in home.glob(pattern)}
+    return sorted(path for path in found if path.is_file() and path.suffix not in LEFT_OUT and path.stat().st_size)
+
+
+def _drawn(home: Path, point: str, rng: random.Random, fits: Callable[[Path], bool] = lambda _: True) -> Path:
+    if rng.random() < 2 / 3 and (live := [path for path in _live(home, point) if fits(path)]):
+        folders = defaultdict(list)
+        for path in live:
+            folders[path.parent].append(path)
+        return rng.choice(folders[rng.choice(sorted(folders))])
     groups = {group: [p for p in paths if fits(p)] for group, paths in files(home).items()}
     groups = {group: paths for group, paths in groups.items() if paths}
     if not groups:
@@ -83,9 +114,9 @@ def _drawn(home: Path, rng: random.Random, fits: Callable[[Path], bool] = lambda
     return rng.choice(concerned or paths)
 
 
-def spoil_bytes(home: Path, rng: random.Random) -> Mutation:
+def spoil_bytes(home: Path, point: str, rng: random.Random) -> Mutation:
     """Flip, cut, blank, swap, add or delete bytes of a file."""
-    path = _drawn(home, rng)
+    path = _drawn(home, point, rng)
     data = bytearray(path.read_bytes())
     size = len(data)
     way = rng.choice(("flip", "flip", "cut", "blank", "swap", "append", "delete"))
@@ -131,9 +162,9 @@ def _write(path: Path, data: bytes, rng: random.Random) -> None:
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def spoil_field(home: Path, rng: random.Random) -> Mutation:
+def spoil_field(home: Path, point: str, rng: random.Random) -> Mutation:
     """Change, drop or null a field of a JSON document, or a word of a chat template."""
-    path = _drawn(home, rng, lambda p: p.suffix in (".json", ".jsonl", ".jinja", ".result"))
+    path = _drawn(home, point, rng, lambda p: p.suffix in (".json", ".jsonl", ".jinja", ".result"))
     place = str(path.relative_to(home))
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".jinja":
@@ -220,7 +251,7 @@ def _other(value: Any, rng: random.Random) -> Any:
     return rng.choice(["x", 1, True])
 
 
-def spoil_row(home: Path, rng: random.Random) -> Mutation:
+def spoil_row(home: Path, point: str, rng: random.Random) -> Mutation:
     """Change a cell of the catalog or of MLflow's registry behind the platform's back, or delete a row."""
     base = rng.choice(sorted(TABLES))
     with sqlite3.connect(home / base) as connection:
@@ -230,7 +261,8 @@ def spoil_row(home: Path, rng: random.Random) -> Mutation:
         ]
         if not filled:
             raise NothingThere(f"{base} is empty")
-        table = rng.choice(filled)
+        acting = [table for table in filled if table in ACTING]
+        table = rng.choice(acting if acting and rng.random() < 2 / 3 else filled)
         # `rowid` is each row's in both: no table of theirs is without.
         rows = [row for (row,) in connection.execute(f'select rowid from "{table}"')]
         row = rng.choice(rows)
@@ -263,7 +295,7 @@ def _cell(value: Any, rng: random.Random) -> Any:
     return after if isinstance(after, str | int | float | None) else json.dumps(after)
 
 
-def exchange(home: Path, rng: random.Random) -> Mutation:
+def exchange(home: Path, point: str, rng: random.Random) -> Mutation:
     """Exchange the files of two partitions that have the same name, or whole folders of them."""
     by_name: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for group, paths in files(home).items():
@@ -286,13 +318,13 @@ def exchange(home: Path, rng: random.Random) -> Mutation:
     return Mutation("exchange", str(first.relative_to(home)), f"exchanged with {second.relative_to(home)}")
 
 
-def kill(home: Path, rng: random.Random) -> Mutation:
+def kill(home: Path, point: str, rng: random.Random) -> Mutation:
     """Kill the step under way and all that it started, at some moment."""
     after = rng.uniform(0.1, 12)
     return Mutation("kill", "", f"killed after {after:.1f} s", kill_after=after)
 
 
-def clock(home: Path, rng: random.Random) -> Mutation:
+def clock(home: Path, point: str, rng: random.Random) -> Mutation:
     """Set the clock back, or the times of files."""
     days = rng.choice((1, 30, 400))
     if rng.random() < 0.5:
@@ -306,7 +338,7 @@ def clock(home: Path, rng: random.Random) -> Mutation:
     return Mutation("clock", "", f"{count} files were last changed {days} days ago")
 
 
-KINDS: dict[str, Callable[[Path, random.Random], Mutation]] = {
+KINDS: dict[str, Callable[[Path, str, random.Random], Mutation]] = {
     "bytes": spoil_bytes,
     "field": spoil_field,
     "row": spoil_row,
@@ -317,11 +349,11 @@ KINDS: dict[str, Callable[[Path, random.Random], Mutation]] = {
 WEIGHTS = {"bytes": 30, "field": 30, "row": 15, "exchange": 15, "kill": 7, "clock": 3}
 
 
-def spoil(home: Path, rng: random.Random) -> Mutation:
-    """Spoil one thing in `home`, drawn by `rng`."""
+def spoil(home: Path, point: str, rng: random.Random) -> Mutation:
+    """Spoil one thing in `home`, which stands before the step `point`, drawn by `rng`."""
     while True:
         kind = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         try:
-            return KINDS[kind](home, rng)
+            return KINDS[kind](home, point, rng)
         except NothingThere:
             continue

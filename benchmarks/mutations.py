@@ -80,7 +80,7 @@ def one_run(number: int, seed: int, runner: Runner, clean: list[list[int]], work
     begun = time.monotonic()
     point = rng.choice(POINTS)
     home = fresh(runner.timeline, point, work / str(number))
-    mutation = spoil(home, rng)
+    mutation = spoil(home, point, rng)
     try:
         outcome = runner.run(home, point, days_back=mutation.days_back, kill_after=mutation.kill_after)
     finally:
