@@ -18,10 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import name_fit
+from llmops_assets.privacy.name_model import name_model
 from llmops_assets.privacy.name_weights import weights
 from llmops_assets.privacy.name_words import kiwi
 from llmops_assets.privacy.names import find_names
 from llmops_assets.privacy.patterns import SURNAMES
+from llmops_assets.specs.policy import NameModelRules
 
 Spans = list[tuple[int, int]]
 
@@ -125,6 +127,17 @@ def locked_away(read: list[tuple[str, Spans]]) -> None:
     print_interval(gold, found)
 
 
+def of_model(folder: str, labels: list[str] | None, texts: list[str], gold: list[Spans]) -> None:
+    """Prints how a model of the user's does, by itself and beside ours; it computes in a process of its own."""
+    print(f"{'KLUE-NER, ' + str(len(texts)) + ' sentences':36} precision  recall  (overlap)     texts/s")
+    for label, instead in (("the model alone", True), ("the model beside ours", False)):
+        find = name_model(NameModelRules(model=folder, labels=labels, instead=instead))
+        started = time.monotonic()
+        found = [[(span.start, span.end) for span in spans] for spans in find(texts)]
+        print(line(label, gold, found, f"{len(texts) / (time.monotonic() - started):12,.0f}"))
+        print_interval(gold, found)
+
+
 def print_interval(gold: list[Spans], found: list[Spans]) -> None:
     for name, (low, high) in interval(gold, found).items():
         print(f"    {name}: 95 % interval {low:.3f} to {high:.3f}")
@@ -136,11 +149,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(default))
     parser.add_argument("--fit", action="store_true", help="fit the weights anew and write them")
     parser.add_argument("--locked", action="store_true", help="score the fifth that nothing is chosen by, and no more")
+    parser.add_argument("--model", help="a token classifier's folder: the same figures for it, alone and beside ours")
+    parser.add_argument("--labels", nargs="+", help="its labels that mean a person, where they are not the usual ones")
     options = parser.parse_args()
     read = sentences(options.data / "klue" / "klue-ner-v1.1_dev_first1000.tsv")
     texts, gold = [text for text, _ in read], [spans for _, spans in read]
     if options.fit:
         name_fit.write(name_fit.fit(name_fit.Labelled(text, spans) for text, spans in read))
+        return
+    if options.model:
+        of_model(options.model, options.labels, texts, gold)
         return
     if options.locked:
         locked_away(read)

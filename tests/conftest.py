@@ -55,6 +55,7 @@ STARTS_PROCESSES = (
     "datasets/test_any_text.py",
     "datasets/test_encrypted.py",
     "datasets/test_graph.py",
+    "datasets/test_name_model.py",
     "datasets/test_names.py",
     "datasets/test_public_data.py",
     "datasets/test_recorded.py",

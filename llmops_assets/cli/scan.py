@@ -49,6 +49,7 @@ def scan(
     from llmops_assets.datasets.reading.scan import ScanError
     from llmops_assets.datasets.reading.scan import scan as scan_file
     from llmops_assets.datasets.reading.scan import tokenizer as load_tokenizer
+    from llmops_assets.privacy.name_model import NameModelError
     from llmops_assets.privacy.pseudonyms import PseudonymKeyError
     from llmops_assets.specs.policy import load_policy
 
@@ -77,7 +78,7 @@ def scan(
             tokens_counted_by=str(tokenizer) if tokenizer else "estimate",
             max_tokens=max_seq_len,
         )
-    except (ScanError, PseudonymKeyError, ToxicityError) as error:
+    except (NameModelError, PseudonymKeyError, ScanError, ToxicityError) as error:
         fail(str(error))
     if json:
         print_json(result.summary())

@@ -16,7 +16,7 @@ from llmops_assets.privacy import masking, names
 from llmops_assets.privacy.pattern import ODD, Pattern, fold, gate, superset
 from llmops_assets.privacy.patterns import PATTERNS, own_pattern
 from llmops_assets.privacy.pseudonyms import Pseudonyms, key_from
-from llmops_assets.specs.policy import Pii
+from llmops_assets.specs.policy import NameModelRules, Pii
 
 log = logging.getLogger("privacy.pii")
 
@@ -60,7 +60,9 @@ class Detector:
         What takes a value's place does not matter to it. The rules are those of this package, as its files are now.
         """
         shapes = [[p.name, p.type, p.expression, p.unless, p.score, p.numeric, p.context] for p in self.patterns]
+        model = getattr(self.names, "identity", None)
         parts = [_rules(), shapes, None if self.names is None else _analysers()]
+        parts += [model] if model is not None else []
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:16]
 
     @property
@@ -88,19 +90,29 @@ PATTERNS_ONLY = Detector()
 def detector(rules: Pii, dataset: str) -> Detector:
     """The detector that a policy describes, for one dataset (its name, with or without the version).
 
-    PseudonymKeyError when the policy wants pseudonyms and there is no key.
+    PseudonymKeyError when the policy wants pseudonyms and there is no key, NameModelError when the model that it names
+    for names cannot be used.
     """
     own = rules.recognizers
     pseudonyms = None
     if rules.mode == "pseudonymise":
         pseudonyms = Pseudonyms(dataset.partition("@")[0], key_from())
     return Detector(
-        names=names.find_names if rules.names else None,
+        names=_names(rules.names),
         patterns=(*PATTERNS, *map(own_pattern, own)),
         placeholders={**{recognizer.type: recognizer.shown for recognizer in own}, **rules.placeholders},
         mode=rules.mode,
         pseudonyms=pseudonyms,
     )
+
+
+def _names(rules: bool | NameModelRules) -> NameFinder | None:
+    if isinstance(rules, NameModelRules):
+        # A process is started for it, which most policies need not know of.
+        from llmops_assets.privacy.name_model import name_model
+
+        return name_model(rules)
+    return names.find_names if rules else None
 
 
 NAME_KEYS = ("name", "이름", "성명", "성함", "고객명", "customer_name", "user_name", "full_name")

@@ -169,13 +169,25 @@ class MinHash(Part):
     )
 
 
+class NameModelRules(Part):
+    """A token classifier of the user's that marks names of persons."""
+
+    model: Text = Field(description="A local folder: config.json, safetensors, a fast tokenizer.")
+    instead: Bool = Field(default=False, description="Instead of ours; by default a name is what either finds.")
+    labels: list[Text] | None = Field(
+        default=None, min_length=1, description="Labels that mean a person, where they are none of the usual ones."
+    )
+
+
 class Pii(Part):
     """What counts as personal data here, and what becomes of it."""
 
     mode: Literal["mask", "drop", "pseudonymise"] = Field(
         description="What clean_dataset does with personal data: a placeholder, no row, or a stand-in by a secret key."
     )
-    names: Bool = Field(default=True, description="Look for persons' names too; the costliest part by far.")
+    names: Bool | NameModelRules = Field(
+        default=True, description="Look for persons' names too, the costliest part by far; or by which model."
+    )
     placeholders: dict[Text, Text] = Field(description="What replaces a span, by type of personal data.")
     recognizers: list[Recognizer] = Field(default_factory=list, description="Personal data of the house's own.")
 
