@@ -7,7 +7,6 @@ the live metrics, names the rows of a broken batch and heeds stop requests as ou
 """
 
 import json
-import math
 import os
 import shutil
 import signal
@@ -22,7 +21,7 @@ from images.train.reporter import Reporter, Stopped
 from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
-from llmops_assets.training.steps import total_steps
+from llmops_assets.training.steps import total_steps, warmup_steps
 from resources import files
 from resources.environment import engine_python
 
@@ -123,8 +122,7 @@ def _steps(spec: TrainJobSpec, count: int, packing: bool) -> dict[str, Any]:
             warm = {"warmup_ratio": hyper.warmup_ratio}
         return {"max_steps": hyper.max_steps, **(warm if any(warm.values()) else {"warmup_steps": 0})}
     steps = total_steps(count, hyper)
-    warmup = hyper.warmup_steps if hyper.warmup_steps is not None else math.ceil((hyper.warmup_ratio or 0.0) * steps)
-    return {"max_steps": steps, "warmup_steps": warmup}
+    return {"max_steps": steps, "warmup_steps": warmup_steps(hyper, steps)}
 
 
 def _precision(job: TrainJob) -> dict[str, Any]:

@@ -22,6 +22,9 @@ _DISK = {
 # safetensors and torch.save tell the error of the system in words only.
 _DISK_WORDS = {"os error 28": errno.ENOSPC, "os error 27": errno.EFBIG, "os error 122": errno.EDQUOT}
 _TORCH_WRITER = ("PytorchStreamWriter failed", "unexpected pos", "iostream error")
+_INDEX_WORDS = "index out of range in self"
+_ASSERT_WORDS = ("device-side assert triggered", "srcIndex < srcSelectDimSize")
+_TOKEN_COLUMNS = ("ids", "prompt", "chosen", "rejected")
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
 
 
@@ -31,6 +34,10 @@ class OutOfMemory(RuntimeError):
 
 class DiskFull(OSError):
     """A checkpoint or the weights could not be written."""
+
+
+class TokenOutOfRange(IndexError):
+    """A row has a token that the embeddings have no row for."""
 
 
 class InputsChanged(RuntimeError):
@@ -115,7 +122,13 @@ def explained(job: TrainJob, needed: Mapping[str, int]) -> Iterator[None]:
     """
     try:
         yield
+    except IndexError as error:
+        if _INDEX_WORDS not in str(error):
+            raise
+        raise TokenOutOfRange(_token_words(job)) from error
     except (MemoryError, RuntimeError) as error:
+        if any(words in str(error) for words in _ASSERT_WORDS):
+            raise TokenOutOfRange(f"{_token_words(job)} (the GPU said: {_first_line(error)})") from error
         if (fault := _disk_fault(error)) is not None:
             raise _disk_full(fault, job, needed) from error
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in _MEMORY_WORDS):
@@ -155,11 +168,40 @@ def _disk_full(number: int, job: TrainJob, needed: Mapping[str, int]) -> DiskFul
     )
 
 
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__
+
+
+def _token_words(job: TrainJob) -> str:
+    """Which token of the planned rows has no embedding, by how much; or that none is, where all have one."""
+    from transformers import AutoTokenizer
+
+    from images.train import sealed
+    from images.train.trained_modules import embedding_rows, modules_of
+
+    plan_dir = Path(job.plan_dir)
+    columns = [c for c in sealed.read_parquet(plan_dir / "train.parquet") if c.name in _TOKEN_COLUMNS]
+    largest = max((int(column.explode().max() or 0) for column in columns), default=0)
+    held = embedding_rows(modules_of(Path(job.base.path))) if job.base is not None else None
+    if held is None or largest < held:
+        return (
+            f"the model looked up what it does not have, though its {held} embeddings hold all ids of the rows, up to "
+            f"{largest}. Is max_seq_len more than its positions (max_position_embeddings)?"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
+    return (
+        f"the rows have the token {tokenizer.convert_ids_to_tokens(largest)!r} (id {largest}), and the embeddings of "
+        f"the base have {held} rows, for ids 0 to {held - 1}: its tokenizer is not that of its weights. Resize the "
+        "embeddings (resize_token_embeddings) and register the base anew"
+    )
+
+
 def _memory_words(job: TrainJob, error: BaseException) -> str:
     memory, plan = job.memory, ""
     if memory is not None:
         there = f" of the {gib(memory.available)} that it may fill" if memory.available else ""
         plan = f" The plan reckoned with {gib(memory.needed)}{there}."
-    first = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    first = _first_line(error)
     advice = (memory.advice if memory is not None else "") or "lower batch_size, or max_seq_len"
     return f"out of memory.{plan} What would take less: {advice}. It was told: {first}"

@@ -74,6 +74,7 @@ def _run(
         "top1_agreement": agreement,
         "mean_kl": divergence(trained, served) if trained is not None else None,
         "differs_from_base": base is None or differs(base, served),
+        "base_kl": _kl_from(base, served),
         "reloads": all(bool(torch.isfinite(logits).all()) for logits in served),
     }
     if spec.job_type == "RAG_TUNING":
@@ -212,6 +213,14 @@ def compare(one: Logits, other: Logits) -> tuple[float, float]:
     largest = max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True))
     same = sum(int((a.argmax(-1) == b.argmax(-1)).sum()) for a, b in zip(one, other, strict=True))
     return (math.inf if math.isnan(largest) else largest), same / sum(a.shape[0] for a in one)
+
+
+def _kl_from(base: Logits | None, other: Logits) -> float | None:
+    """Divergence from a base of the same vocabulary; None where there is none to compare with."""
+    if base is None or any(a.shape != b.shape for a, b in zip(base, other, strict=True)):
+        return None
+    found = divergence(base, other)
+    return found if math.isfinite(found) else None
 
 
 def differs(base: Logits, other: Logits) -> bool:

@@ -61,10 +61,21 @@ def plan_chat(
     facts = _facts(tokenizer, template, frames["train"].filter(pl.col("row_id").is_in(ids)), ids, found)
     facts["rows"] = {split: len(pair[0]) for split, pair in rendered.items() if pair[0]}
     facts["dropped_rows"] = len(dropped["train"])
+    facts["figures"] = _answers(ids, frames["train"])
     facts["findings"] = [finding.model_dump() for finding in known]
     if dropped["train"]:
         facts["failures"]["dropped"] = dropped["train"][:10]
     return facts
+
+
+def _answers(ids: list[str], frame: pl.DataFrame) -> dict[str, float]:
+    """How many different last answers the planned rows have, and the share of the most frequent."""
+    kept = frame.filter(pl.col("row_id").is_in(ids))
+    last = kept["messages"].list.last()
+    counts = last.struct.field("content").value_counts()["count"]
+    if "tool_calls" in {field.name for field in frame.schema["messages"].inner.fields}:
+        counts = last.struct.unnest().select("content", "tool_calls").group_by(pl.all()).len()["len"]
+    return {"distinct_answers": float(len(counts)), "commonest_answer": float(counts.max() or 0) / max(1, kept.height)}
 
 
 def conversations_of(frame: pl.DataFrame) -> Iterator[Conversation]:

@@ -40,6 +40,7 @@ def plan_rag(
     facts = plan_chat(spec, read, base, folder, reporter, date)
     figures = {f"retriever_{name}": value for name, value in found["figures"].items()}
     figures |= {
+        **facts["figures"],
         "retriever_tokens": found["tokens"],
         "retriever_rows": found["rows"]["train"],
         "retriever_longest_row": found["longest_row"],

@@ -85,7 +85,9 @@ class Watch:
             for kind in (True, False)
         )
         if frozen:
-            parts.append(f"{frozen} weights of the base model are no numbers")
+            parts.append(
+                f"{frozen} weights of the base model are no numbers: no rate mends that, register a base that is whole"
+            )
         if trained and self._before is not None:
             before = _listed(self.row_ids(self._before))
             parts.append(f"The update before made {trained} weights no numbers, from the rows: {before}")
@@ -254,6 +256,21 @@ class Snapshot:
             broken += int((~torch.isfinite(distributed.whole(parameter.detach()))).sum())
             square += float((self._sample(parameter) - self._values[name]).double().square().sum())
         return math.sqrt(square), broken
+
+    def how_much_moved(self, model: torch.nn.Module) -> dict[str, float | int]:
+        """Root mean square of the change of a weight, and how many of the trained tensors did not change at all."""
+        square, count, unmoved, tensors = 0.0, 0, 0, 0
+        for name, parameter in self._trained(model):
+            change = (self._sample(parameter) - self._values[name]).double()
+            square += float(change.square().sum())
+            count += change.numel()
+            tensors += 1
+            unmoved += int(not bool(change.any()))
+        return {
+            "weight_change_rms": math.sqrt(square / max(1, count)),
+            "trained_tensors": tensors,
+            "unmoved_tensors": unmoved,
+        }
 
 
 def loss_curve(history: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Runs one trainer from its last whole checkpoint to the end, and says what came of it, whatever kind it is."""
 
-import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ from images.train.trained_modules import check_adapter
 from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import EarlyStopping, TrainJobSpec
 from llmops_assets.training import folders
-from llmops_assets.training.steps import total_steps
+from llmops_assets.training.steps import total_steps, warmup_steps
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,6 @@ def common_arguments(
     """What every trainer is told, TRL's and transformers' own, for `count` rows (or packed blocks), or for `steps`."""
     hyper = spec.hyperparams
     steps = steps or total_steps(count, hyper, distributed.processes(job))
-    warmup = hyper.warmup_steps if hyper.warmup_steps is not None else math.ceil((hyper.warmup_ratio or 0.0) * steps)
     evaluate = "no" if not evaluated else "epoch" if hyper.eval_steps is None else "steps"
     stopping = evaluate == "steps" and hyper.early_stopping is not None
     return {
@@ -58,7 +56,7 @@ def common_arguments(
         "learning_rate": hyper.lr,
         "weight_decay": hyper.weight_decay,
         "lr_scheduler_type": hyper.scheduler,
-        "warmup_steps": warmup,
+        "warmup_steps": warmup_steps(hyper, steps),
         "seed": hyper.seed,
         "bf16": job.precision == "bf16",
         "fp16": job.precision == "fp16",
@@ -234,6 +232,7 @@ def outcome(
         "peak_memory_bytes": peak_memory(),
         "curve": curve,
         "weight_change": change,
+        **start.how_much_moved(trainer.model),
         "non_finite_weights": non_finite,
         "trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "figures": session.figures(),

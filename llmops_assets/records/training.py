@@ -139,6 +139,9 @@ class AdapterRecord(Record):
     peak_memory_bytes: int | None
     curve: list[CurvePoint]
     weight_change: float = Field(description="L2 norm of the change against the initialisation.")
+    weight_change_rms: float | None = Field(default=None, description="Of one weight: its root mean square.")
+    trained_tensors: int | None = None
+    unmoved_tensors: int | None = Field(default=None, description="Trained tensors that did not change at all.")
     non_finite_weights: int
     mlflow_run_id: str | None
     figures: dict[str, float | None] = Field(default_factory=dict, description="What only this job type measures.")
@@ -161,6 +164,9 @@ class MergedModelRecord(Record):
     top1_agreement: float | None
     mean_kl: float | None = Field(default=None, description="Merged from base + adapter, nats a token.")
     differs_from_base: bool
+    base_kl: float | None = Field(
+        default=None, description="Divergence of the model from its base on the probes, nats a token; None without one."
+    )
     reloads: bool
     merge_key: str | None = Field(default=None, description="Names weights, code and libraries that it was made by.")
     figures: dict[str, float | str] = Field(

@@ -106,10 +106,41 @@ def _training_rules(view: View, policy: Policy) -> Iterator[Rule]:
             f"{length} is more than the {longest} that {job} may use",
             f"Write {longest} or less",
         )
+    yield from _without_effect(job, view)
     for name, limit in (("gpus", policy.limits.max_gpus), ("nodes", policy.limits.max_nodes)):
         asked = view.get(f"resources.{name}", int)
         if asked is not None and asked > limit:
             yield f"resources.{name}", f"{asked} is more than the policy allows", f"Write {limit} or less"
+
+
+def _without_effect(job: str | None, view: View) -> Iterator[Rule]:
+    """Settings that do nothing for this job: asked for anew they are refused, and what was trained with them opens."""
+    if job == "PRETRAIN" and view.get("hyperparams.packing", bool):
+        yield "hyperparams.packing", "has no effect for PRETRAIN, which fills every block anyway", "Remove it"
+    if view.get("hyperparams.precision") == "bf16" and view.get("resources.gpus", int) == 0:
+        yield (
+            "hyperparams.precision",
+            "bf16 has no effect where resources.gpus is 0: a CPU trains in fp32",
+            "Write fp32",
+        )
+    judge = view.get("evaluation.judge", str)
+    if job in ("PRETRAIN", "EMBEDDING") and judge not in (None, "exact"):
+        yield (
+            "evaluation.judge",
+            f"{judge} has no effect for {job}, whose test split has no answers to judge",
+            "Remove it; suites have judges of their own",
+        )
+    metrics = view.get("evaluation.metrics", list)
+    if view.get("evaluation.encoder") is not None and metrics is not None and "bertscore" not in metrics:
+        yield (
+            "evaluation.encoder",
+            "has no effect without bertscore among evaluation.metrics",
+            "Add bertscore, or remove the encoder",
+        )
+    stopping, steps = view.get("hyperparams.early_stopping"), view.get("hyperparams.max_steps", int)
+    look = view.get("hyperparams.eval_steps", int)
+    if stopping is None and look is not None and steps is not None and look > steps:
+        yield "hyperparams.eval_steps", f"{look} is more than max_steps {steps}: it would never validate", "Lower it"
 
 
 def _serving_rules(view: View, policy: Policy) -> Iterator[Rule]:

@@ -108,6 +108,12 @@ stop_token_trained = _check(
 template_keeps_prefix = _check(
     training_plan, verdicts.template_keeps_prefix, "Training and serving render alike.", PlanRecord
 )
+schedule_trains = _check(
+    training_plan, plan_verdicts.schedule_trains, "The rate reaches what the spec says, and moves weights.", PlanRecord
+)
+answers_differ = _check(
+    training_plan, plan_verdicts.answers_differ, "The rows do not all have the same answer.", PlanRecord
+)
 one_bos = _check(training_plan, verdicts.one_bos, "No row begins with two beginning-of-sequence tokens.", PlanRecord)
 memory_fits = _check(training_plan, verdicts.memory_fits, "The training fits the device.", PlanRecord)
 pairs_differ = _check(
@@ -127,7 +133,13 @@ learned = _check(
     PlanRecord,
 )
 weights_finite = _check(adapter, verdicts.weights_finite, "Weights and losses are numbers.", AdapterRecord)
-weights_moved = _check(adapter, verdicts.weights_moved, "The weights differ from their initialisation.", AdapterRecord)
+weights_moved = _check(
+    adapter,
+    verdicts.weights_moved,
+    "The weights differ from their initialisation, as rate and steps let them.",
+    AdapterRecord,
+    PlanRecord,
+)
 loss_fell = _check(adapter, verdicts.loss_fell, "The training loss fell.", AdapterRecord)
 checkpoint_kept = _check(adapter, verdicts.checkpoint_kept, "The last checkpoint is whole.", AdapterRecord, PlanRecord)
 equals_adapter = _check(

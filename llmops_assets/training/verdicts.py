@@ -1,16 +1,29 @@
 """What must hold of a plan, of trained weights and of a merged model, each with what to do when it does not."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
+from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
+from llmops_assets.training.steps import steps_at_full_rate
 from llmops_assets.verdict import Verdict
 
 MIN_AGREEMENT = 0.99
 """Share of positions at which the merged model must find the same token likeliest as base + adapter."""
 LEAST_CHANGE = 1e-10
 """L2 norm below which weights have not moved: no rate that anyone means leaves less, after a single step."""
+MAX_UNMOVED = 0.5
+"""Share of the trained tensors that may not have moved: experts that no row reached, embeddings of unseen tokens."""
+LEAST_SHARE_OF_WALK = 1e-3
+"""Of what a random walk of Adam's steps would move a weight: an embedding of many unseen tokens stays far above."""
+LEAST_RISE = 0.02
+"""Nats by which a loss may rise whatever its noise: a model that knows its rows has a loss of about so much."""
+NOISES, MIN_STEPS_FOR_NOISE = 2.5, 4
+LEAST_KL_FROM_BASE = 1e-8
+"""Nats a token below which two models answer alike."""
 MAX_KL = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 1e-2}
 """Nats a token by which the merged model's predictions may differ from those of base + adapter."""
 MAX_LOGIT_DIFFERENCE = {"fp32": 1e-2, "bf16": 1.0, "fp16": 0.5}
@@ -30,8 +43,9 @@ def every_row_trains(plan: PlanRecord) -> Verdict:
     if plan.trainable_tokens == 0 or empty:
         return Verdict(
             False,
-            f"{empty} of {rows} rows have no token to learn from: their answer is empty or beyond max_seq_len "
-            f"{plan.spec['hyperparams']['max_seq_len']}. Raise it, or leave long rows out (hyperparams.overlong: drop)",
+            f"{empty} of {rows} rows have no token to learn from: their answer is empty, has weight 0, "
+            f"or is beyond max_seq_len {plan.spec['hyperparams']['max_seq_len']}. Raise it, or leave such rows out "
+            "(hyperparams.overlong: drop, for long ones)",
             {"rows": empty, "examples": ", ".join(plan.failures.get("no_trainable_tokens", []))},
         )
     return Verdict(True, f"all {rows} rows have tokens that carry loss: {plan.trainable_tokens:,} an epoch")
@@ -113,11 +127,38 @@ def weights_finite(record: AdapterRecord) -> Verdict:
     return Verdict(passed, text if passed else f"{text}. Lower lr, or train in fp32 or bf16")
 
 
-def weights_moved(record: AdapterRecord) -> Verdict:
-    """Whether training changed the weights (L2 norm of the change)."""
-    passed = math.isfinite(record.weight_change) and record.weight_change > LEAST_CHANGE
+def weights_moved(record: AdapterRecord, plan: PlanRecord | None = None) -> Verdict:
+    """Whether training changed the weights (L2 norm of the change), as far as the rate and the steps of `plan` allow.
+
+    By Adam a weight that has a gradient at all moves by about the rate a step, so what moved a thousandth of a random
+    walk of such steps was not trained.
+    """
+    moved = math.isfinite(record.weight_change) and record.weight_change > LEAST_CHANGE
     text = f"the trained weights moved by {record.weight_change:.4g} (L2) from their initialisation"
-    return Verdict(passed, text if passed else f"{text}: nothing was learnt. Look at lr and target_modules")
+    if not moved:
+        return Verdict(False, f"{text}: nothing was learnt. Look at lr and target_modules")
+    tensors, still = record.trained_tensors or 0, record.unmoved_tensors or 0
+    figures = {"unmoved_tensors": still, "trained_tensors": tensors}
+    if tensors and still > MAX_UNMOVED * tensors:
+        return Verdict(
+            False,
+            f"{text}, but {still} of {tensors} trained tensors did not move at all: most of what the plan trains has "
+            "no gradient. Look at target_modules, and at what freezes weights",
+            figures,
+        )
+    if plan is not None and record.weight_change_rms is not None and "policy_last_reward" not in record.figures:
+        hyper = TrainJobSpec.model_validate(plan.spec).hyperparams
+        walk = hyper.lr * math.sqrt(steps_at_full_rate(hyper, record.steps))
+        figures |= {"weight_change_rms": record.weight_change_rms, "random_walk": walk}
+        if record.weight_change_rms < LEAST_SHARE_OF_WALK * walk:
+            return Verdict(
+                False,
+                f"{text}, {record.weight_change_rms:.2g} a weight, where {record.steps} steps at lr {hyper.lr:g} move "
+                f"one by about {walk:.2g}: hardly anything of what is trained has a gradient. Look at target_modules "
+                "and at the label mask in the plan",
+                figures,
+            )
+    return Verdict(True, text + (f"; {still} of {tensors} tensors did not" if still else ""), figures)
 
 
 def checkpoint_kept(record: AdapterRecord, plan: PlanRecord) -> Verdict:
@@ -141,13 +182,34 @@ def checkpoint_kept(record: AdapterRecord, plan: PlanRecord) -> Verdict:
 
 
 def loss_fell(record: AdapterRecord) -> Verdict:
-    """Whether the training loss ended below where it began."""
+    """Whether the training loss ended below where it began, or above it by no more than its batches differ.
+
+    A training that goes on gently with rows that the model knows ends above its first batch as often as below.
+    """
     text = f"training loss {record.first_loss:.4f} → {record.last_loss:.4f}"
     if "policy_last_reward" in record.figures:
         return Verdict(True, "the loss of policy optimisation is near zero at all times; `learned` looks at its reward")
     if record.last_loss < record.first_loss:
         return Verdict(True, text)
-    return Verdict(False, f"{text}: it did not fall. Lower lr, add warm-up, or look at the label mask in the plan")
+    allowed = max(LEAST_RISE, NOISES * loss_noise(record))
+    if record.last_loss - record.first_loss <= allowed:
+        return Verdict(True, f"{text}: no more than its batches differ by chance ({allowed:.2g})")
+    return Verdict(
+        False,
+        f"{text}: it did not fall, and batches differ by {allowed:.2g} at most. Lower lr, add warm-up, or look at the "
+        "label mask in the plan",
+    )
+
+
+def loss_noise(record: AdapterRecord) -> float:
+    """By how much the losses of batches differ by chance: a standard deviation, from the steps between its points.
+
+    Of the median step, so that neither a fall nor a jump of the whole curve counts as noise; 0 with too few points.
+    """
+    losses = [p.loss for p in record.curve if p.loss is not None and math.isfinite(p.loss)]
+    steps = [abs(b - a) for a, b in pairwise(losses)]
+    # 1.4826 makes a deviation of a median (Rousseeuw & Croux 1993), and a step has the noise of two points.
+    return 1.4826 * median(steps) / math.sqrt(2) if len(steps) >= MIN_STEPS_FOR_NOISE else 0.0
 
 
 def same_as_trained(record: MergedModelRecord, precision: str) -> Verdict:
@@ -185,9 +247,14 @@ def _same_vectors(record: MergedModelRecord, prefix: str = "") -> Verdict:
 
 def differs_from_base(record: MergedModelRecord) -> Verdict:
     """Whether the merged model answers otherwise than its base."""
-    if record.differs_from_base:
+    if not record.differs_from_base:
+        return Verdict(False, "the merged model gives the very logits of its base: the adapter is not in it")
+    if record.base_kl is None:
         return Verdict(True, "the merged model answers otherwise than its base")
-    return Verdict(False, "the merged model gives the very logits of its base: the adapter is not in it")
+    text = f"the merged model is {record.base_kl:.2g} nats a token from its base on rows of the plan"
+    if record.base_kl < LEAST_KL_FROM_BASE:
+        return Verdict(False, f"{text}: no answer of it changes, nothing was learnt. Train longer, or raise lr")
+    return Verdict(True, text, {"base_kl": record.base_kl})
 
 
 def reloads(record: MergedModelRecord) -> Verdict:

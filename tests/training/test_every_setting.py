@@ -9,10 +9,12 @@ import pytest
 from pydantic import BaseModel
 
 from llmops_assets.records.jobs import TrainJob
+from llmops_assets.specs.policy import load_policy
+from llmops_assets.specs.rules import check_against_policy
 from llmops_assets.specs.training import Hyperparams, TrainJobSpec
 from llmops_assets.training.plan import effective_precision
 from resources.worker_code import OURS, ROOT
-from tests.training.conftest import sft_spec
+from tests.training.conftest import pretrain_spec, sft_spec
 
 CHANGES: dict[str, Any] = {
     "lr": 1e-4,
@@ -100,3 +102,33 @@ def effect(tiny_base: Path) -> Any:
 @pytest.mark.parametrize("name", sorted(set(Hyperparams.model_fields) - OF_THE_PLAN))
 def test_every_hyperparameter_reaches_the_trainer(effect: Any, name: str) -> None:
     assert effect(**{name: CHANGES[name]}) != effect()
+
+
+DEAD = {
+    "hyperparams.packing": (pretrain_spec(packing=True), pretrain_spec()),
+    "hyperparams.precision": (sft_spec("hf:x", precision="bf16"), sft_spec("hf:x", precision="fp32")),
+    "evaluation.judge": (
+        {**pretrain_spec(), "evaluation": {"judge": "contains"}},
+        {**sft_spec("hf:x"), "evaluation": {"judge": "contains"}},
+    ),
+    "evaluation.encoder": (
+        {**sft_spec("hf:x"), "evaluation": {"encoder": "e", "metrics": ["chrf"]}},
+        {**sft_spec("hf:x"), "evaluation": {"encoder": "e", "metrics": ["bertscore"]}},
+    ),
+    "hyperparams.eval_steps": (sft_spec("hf:x", eval_steps=50), sft_spec("hf:x", eval_steps=5)),
+}
+
+
+@pytest.mark.parametrize("field", sorted(DEAD))
+def test_a_setting_without_effect_is_refused_when_it_is_asked_for(field: str) -> None:
+    dead, alive = (TrainJobSpec.from_recipe(recipe, "desk@v1") for recipe in DEAD[field])
+    policy = load_policy()
+    assert [fault.field for fault in check_against_policy(dead, policy)] == [field]
+    assert check_against_policy(alive, policy) == []
+
+
+def test_reasoning_and_the_control_tokens_of_a_corpus_change_what_is_trained() -> None:
+    plain = TrainJobSpec.from_recipe(sft_spec("hf:x"), "desk@v1")
+    without = TrainJobSpec.from_recipe({**sft_spec("hf:x"), "reasoning": "drop"}, "desk@v1")
+    assert plain.weights_recipe() != without.weights_recipe()
+    assert "reasoning" not in plain.recipe(), "what is left out changes no recipe of before"

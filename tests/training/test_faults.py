@@ -10,12 +10,22 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from images.train import faults
 from llmops_assets.records.training import AdapterRecord, CurvePoint, MergedModelRecord, PlanRecord
 from llmops_assets.training import folders, progress, verdicts
-from tests.training.conftest import Desk, chat_frame, conversations, pretrain_spec, run_here, sft_spec, write_splits
+from tests.training.conftest import (
+    Desk,
+    chat_frame,
+    conversations,
+    pretrain_spec,
+    run_here,
+    sft_spec,
+    typed,
+    write_splits,
+)
 from tests.training.test_worker import until
 
 STEPS = 24
@@ -320,3 +330,27 @@ def test_a_merge_that_changed_the_model_or_left_the_adapter_out_is_found(
     save_file(values, broken / "adapter" / "model.safetensors", metadata={"format": "pt"})
     full = desk.jobs(sft_spec(f"hf:{tiny_base}", "full"), broken, tiny_base)["merge"]
     assert not verdicts.reloads(merged_of(run_here(full, broken))).passed
+
+
+def test_an_index_that_is_out_of_range_is_told_as_the_token_that_it_is(
+    desk: Desk, tiny_base: Path, whole: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    shutil.copytree(whole / "plan", tmp_path / "plan")
+    job = typed(desk.jobs(sft_spec(f"hf:{tiny_base}"), tmp_path, tiny_base)["train"])
+    for error in (IndexError("index out of range in self"), RuntimeError("CUDA error: device-side assert triggered")):
+        with pytest.raises(faults.TokenOutOfRange, match="max_position_embeddings"), faults.explained(job, {}):
+            raise error
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "plan" / "tokenizer")
+    rows = len(tokenizer)
+    tokenizer.add_tokens(["통행료"])
+    tokenizer.save_pretrained(tmp_path / "plan" / "tokenizer")
+    frame = pl.read_parquet(tmp_path / "plan" / "train.parquet")
+    frame.with_columns(pl.col("ids").list.concat([rows]).cast(frame.schema["ids"])).write_parquet(
+        tmp_path / "plan" / "train.parquet"
+    )
+    with pytest.raises(faults.TokenOutOfRange, match=rf"token '통행료' \(id {rows}\)"), faults.explained(job, {}):
+        raise IndexError("index out of range in self")
+    with pytest.raises(IndexError, match="list index"), faults.explained(job, {}):
+        raise IndexError("list index out of range")

@@ -1,0 +1,121 @@
+"""A training that learns nothing is stopped by name: before it starts where the plan can tell, after it where not."""
+
+from typing import Any
+
+import pytest
+
+from llmops_assets.records.training import AdapterRecord, CurvePoint, MergedModelRecord, PlanRecord
+from llmops_assets.specs.training import Hyperparams, TrainJobSpec
+from llmops_assets.training import plan_verdicts, verdicts
+from llmops_assets.training.steps import steps_at_full_rate, warmup_steps
+from tests.training.conftest import sft_spec
+
+
+def plan(steps: int = 100, rows: dict[str, int] | None = None, dropped: int = 0, **hyperparams: Any) -> PlanRecord:
+    values = {"warmup_steps": None, "max_steps": None, **hyperparams}
+    spec = TrainJobSpec.from_recipe(sft_spec("hf:x", **values), "desk@v1")
+    return PlanRecord.model_construct(
+        spec=spec.model_dump(mode="json"),
+        steps=steps,
+        rows=rows if rows is not None else {"train": 60, "validation": 8},
+        dropped_rows=dropped,
+        failures={},
+        figures={},
+        findings=[],
+    )
+
+
+def trained(losses: list[float] | None = None, **facts: Any) -> AdapterRecord:
+    curve = losses or [2.0, 1.0]
+    given = {"first_loss": curve[0], "last_loss": curve[-1], "steps": 100, "weight_change": 1.0, "figures": {}}
+    points = [CurvePoint(step=n, loss=loss) for n, loss in enumerate(curve, start=1)]
+    empty = dict.fromkeys(("weight_change_rms", "trained_tensors", "unmoved_tensors"))
+    return AdapterRecord.model_construct(**{**given, **empty, "curve": points, **facts})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"warmup_steps": 100}, "warm-up takes 100 steps and the training 100"),
+        ({"warmup_steps": 500, "scheduler": "cosine"}, "never reach lr"),
+        ({"warmup_ratio": 1.0}, "warm-up takes 100 steps"),
+        ({"lr": 1e-9}, "move a weight by 5e-08 at most"),
+        ({"early_stopping": {"patience": 2}, "eval_steps": 200, "save_steps": 200}, "looks every 200 steps"),
+    ],
+)
+def test_a_schedule_that_trains_nothing_is_found_in_the_plan(change: dict[str, Any], says: str) -> None:
+    assert plan_verdicts.schedule_trains(plan()).passed
+    verdict = plan_verdicts.schedule_trains(plan(**change))
+    assert not verdict.passed and says in verdict.text
+
+
+def test_early_stopping_without_validation_rows_never_stops() -> None:
+    stopping = {"early_stopping": {"patience": 2}, "eval_steps": 10, "save_steps": 10}
+    assert plan_verdicts.schedule_trains(plan(**stopping)).passed
+    verdict = plan_verdicts.schedule_trains(plan(rows={"train": 60}, **stopping))
+    assert not verdict.passed and "validation split has no rows" in verdict.text
+
+
+@pytest.mark.parametrize("scheduler", ["linear", "cosine", "constant", "constant_with_warmup"])
+def test_the_rates_of_a_schedule_add_up_to_those_of_the_trainer(scheduler: str) -> None:
+    import torch
+    from transformers import get_scheduler
+
+    warm = 0 if scheduler == "constant" else 20
+    hyper = Hyperparams.model_validate(
+        {"lr": 1.0, "batch_size": 1, "num_epochs": 1, "max_seq_len": 8, "scheduler": scheduler, "warmup_steps": warm}
+    )
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    rates, schedule = 0.0, get_scheduler(scheduler, optimizer, num_warmup_steps=warm, num_training_steps=200)
+    for _ in range(200):
+        rates += optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        schedule.step()
+    assert warmup_steps(hyper, 200) == warm
+    assert steps_at_full_rate(hyper, 200) == pytest.approx(rates, rel=0.02)
+
+
+def test_leaving_most_rows_out_is_not_what_was_registered() -> None:
+    assert plan_verdicts.rows_kept(plan(), 0.2).passed
+    assert plan_verdicts.rows_kept(plan(rows={"train": 950}, dropped=50), 0.2).passed
+    verdict = plan_verdicts.rows_kept(plan(rows={"train": 30}, dropped=1887), 0.2)
+    assert not verdict.passed and "1,887 of 1,917 rows" in verdict.text and "30 rows are what" in verdict.text
+
+
+def test_one_answer_to_everything_is_found() -> None:
+    def with_answers(distinct: float, rows: int) -> PlanRecord:
+        figures = {"distinct_answers": distinct, "commonest_answer": 1.0}
+        return plan(rows={"train": rows}).model_copy(update={"figures": figures})
+
+    assert not plan_verdicts.answers_differ(with_answers(1, 500)).passed
+    assert plan_verdicts.answers_differ(with_answers(2, 500)).passed, "a classifier has few"
+    assert plan_verdicts.answers_differ(with_answers(1, 3)).passed
+    assert plan_verdicts.answers_differ(plan()).passed, "a plan of an earlier release does not know"
+
+
+def test_weights_that_moved_less_than_their_rate_moves_them_are_found() -> None:
+    good = trained(weight_change_rms=5e-3, trained_tensors=28, unmoved_tensors=0)
+    assert verdicts.weights_moved(good, plan(lr=5e-3)).passed
+    assert verdicts.weights_moved(trained(), plan()).passed, "a record of an earlier release"
+    frozen = trained(weight_change_rms=5e-3, trained_tensors=28, unmoved_tensors=27)
+    assert "27 of 28 trained tensors did not move" in verdicts.weights_moved(frozen, plan()).text
+    little = trained(weight_change_rms=1e-6, trained_tensors=28, unmoved_tensors=0)
+    verdict = verdicts.weights_moved(little, plan(lr=5e-3))
+    assert not verdict.passed and "hardly anything" in verdict.text
+    assert verdicts.weights_moved(little, plan(lr=1e-5)).passed, "at a small rate that is much"
+
+
+def test_a_gentle_continuation_does_not_fail_by_chance_and_a_divergence_does() -> None:
+    assert verdicts.loss_fell(trained([0.0062, 0.0071, 0.0058, 0.0080, 0.0066, 0.0076])).passed
+    assert verdicts.loss_fell(trained([1.50, 1.71, 1.42, 1.66, 1.39, 1.62, 1.55])).passed, "as its batches differ"
+    for rising in ([1.50, 2.71, 4.42, 7.66, 7.39, 7.62], [1.5, 1.9], [0.01, 0.9, 1.1, 1.0, 1.05, 1.02]):
+        assert not verdicts.loss_fell(trained(rising)).passed
+
+
+def test_a_model_that_answers_as_its_base_is_found() -> None:
+    def merged(**facts: Any) -> MergedModelRecord:
+        return MergedModelRecord.model_construct(**{"differs_from_base": True, "base_kl": None, **facts})
+
+    assert verdicts.differs_from_base(merged()).passed and verdicts.differs_from_base(merged(base_kl=0.3)).passed
+    assert "nothing was learnt" in verdicts.differs_from_base(merged(base_kl=1e-12)).text
+    assert not verdicts.differs_from_base(merged(base_kl=1e-12)).passed
