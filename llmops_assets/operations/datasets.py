@@ -12,7 +12,7 @@ from llmops_assets.wiring import Wiring
 @dataclass(frozen=True)
 class Registered:
     """A registered version: whether this call made it, whether its splits are there already, and what should be known
-    of the files: which were left out and why, and which are splits."""
+    of the files: which were left out and why, which are splits, and what names their columns."""
 
     key: str
     new: bool
@@ -26,9 +26,14 @@ def register_dataset(wiring: Wiring, actor: str, spec: DatasetSpec, files: Seque
     Raises Conflict for other files under a known version, SpecError for a spec that the policy refuses, SuiteFaults for
     an evaluation suite with items that could not be asked or judged.
     """
+    from llmops_assets.datasets.reading.described import columns_beside
     from llmops_assets.datasets.versions.register import find_files, register
 
     authorise(wiring, actor, "dataset.register")
+    found = find_files(files, documents=spec.generation is not None)
+    described = columns_beside(files, [name for name, _ in found.data])
+    if spec.mapping is None and described.mapping is not None:
+        spec = spec.model_copy(update={"mapping": described.mapping})
     known: Sequence[str] = ()
     if spec.type == "eval_suite" and spec.generation is None:
         from llmops_assets.evaluation.register import asked_and_judged
@@ -39,5 +44,4 @@ def register_dataset(wiring: Wiring, actor: str, spec: DatasetSpec, files: Seque
         spec, list(files), artifacts=wiring.artifacts, catalog=wiring.catalog, policy=wiring.policy, actor=actor
     )
     split = not new and wiring.records.find(SplitsRecord, spec.key) is not None
-    notes = find_files(files, documents=spec.generation is not None).words()
-    return Registered(spec.key, new, split, [*notes, *known])
+    return Registered(spec.key, new, split, [*found.words(), *described.notes, *known])

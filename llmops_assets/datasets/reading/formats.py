@@ -11,6 +11,7 @@ from llmops_assets.datasets.reading.messages import Message
 from llmops_assets.datasets.reading.preferences import preference
 from llmops_assets.datasets.reading.raw import RowFault
 from llmops_assets.datasets.reading.retrieval import embedding, rag
+from llmops_assets.datasets.reading.tags import retagged, tags_of_mapping
 from llmops_assets.datasets.reading.values import first_of, kind_of, text_of, unrecognised
 
 
@@ -36,11 +37,14 @@ _ANSWERED = ("sft_pair", "eval_suite", "rag_qa")
 
 
 def _mapped(row: dict[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:
-    """The row with the registration's names put in place; ``a.b`` reaches into an object."""
+    """The row with the registration's names put in place; ``a.b`` reaches into an object, and ``a?`` is taken where a
+    row has it."""
     renamed: dict[str, Any] = {}
     taken: set[str] = set()
-    for canonical, column in mapping.items():
-        value: Any = row
+    for canonical, wanted in mapping.items():
+        column, value = wanted if wanted in row else wanted.removesuffix("?"), row
+        if column != wanted and column not in row:
+            continue
         parts = [column] if column in row else column.split(".")
         for part in parts:
             if not isinstance(value, dict) or part not in value:
@@ -61,7 +65,9 @@ def convert(
     fates = fates if fates is not None else Fates()
     if not isinstance(value, dict):
         raise RowFault("", f"expected an object, got {kind_of(value)}")
-    row = _mapped(value, mapping) if mapping else value
+    columns, tags = tags_of_mapping(mapping or {})
+    row = _mapped(value, columns) if columns else value
+    row = retagged(row, tags) if tags else row
     if dataset_type in _ANSWERED and (answered := with_answer(row)) is not row:
         row = answered
         fates.used(["answers"])

@@ -13,6 +13,7 @@ from upath import UPath
 from llmops_assets.datasets import batches, clean, schema
 from llmops_assets.datasets.quality import page, report, toxicity
 from llmops_assets.datasets.reading import accounting, hub
+from llmops_assets.datasets.reading.described import columns_beside
 from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.ingest import ingest
 from llmops_assets.datasets.reading.raw import Limits
@@ -127,6 +128,8 @@ def scan(
     """
     folder = _files(path)
     files = folder.data
+    described = columns_beside([path], [name for name, _ in files])
+    mapping = mapping or described.mapping
     limits = Limits(line=policy.limits.max_line_bytes, file=policy.limits.max_decompressed_bytes)
     found_type = dataset_type or type_of_files(files, mapping, limits)
     if found_type is None:
@@ -157,7 +160,7 @@ def scan(
             "recognised": dataset_type is None,
             "accounts": list(accounts.values()),
             "key_fates": fates.records(),
-            "notes": folder.words(),
+            "notes": [*folder.words(), *described.notes],
         }
         if not rows.rows:
             if quarantine.height and not any_decoded(files, limits):
@@ -250,7 +253,7 @@ def _unrecognised(path: str, folder: hub.Folder, limits: Limits, policy: Policy)
                 raise ScanError(_unreadable(path, first))
             raise ScanError(
                 f"no row of {path} tells what type it is, the first at {first['file']}:{first['line']}: "
-                f"{first['reason']}. Name the type with --type and the columns with --map FIELD=COLUMN"
+                f"{_fault(first)}. Name the type with --type and the columns with --map FIELD=COLUMN"
             )
     return Scan(
         files=[name for name, _ in files],
@@ -268,7 +271,11 @@ def _unrecognised(path: str, folder: hub.Folder, limits: Limits, policy: Policy)
 
 
 def _unreadable(path: str, first: Mapping[str, Any]) -> str:
-    return f"nothing in {path} can be read, the first fault at {first['file']}:{first['line']}: {first['reason']}"
+    return f"nothing in {path} can be read, the first fault at {first['file']}:{first['line']}: {_fault(first)}"
+
+
+def _fault(first: Mapping[str, Any]) -> str:
+    return f"{first['field']}: {first['reason']}" if first["field"] else first["reason"]
 
 
 def tokenizer(path: Path) -> report.Tokens:
