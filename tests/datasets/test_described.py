@@ -28,14 +28,14 @@ def put(folder: Path, rows: list[dict], name: str, info: dict | None = None) -> 
     return str(folder / name)
 
 
-def test_tags_of_llamafactory_name_who_speaks(tmp_path):
+def test_tags_of_llamafactory_name_who_speaks(tmp_path, tmp_path_factory):
     file = put(tmp_path, [{"dialog": CHAT, "persona": "반말"}, {"dialog": CHAT}], "desk.json", TAGGED)
     for given in (file, str(tmp_path)):
-        found = scan(given, load_policy(), out=tmp_path / "out")
+        found = scan(given, load_policy(), out=(out := tmp_path_factory.mktemp("out")))
         assert (found.type, found.rows, found.quarantine.height) == ("sft_pair", 2, 0)
         assert any("dataset_info.json" in note and "message.role=speaker" in note for note in found.notes)
-    rows = [json.loads(line) for line in (tmp_path / "out" / "clean.jsonl").read_text().splitlines()]
-    assert [[m["role"] for m in row["messages"]] for row in rows][0] == ["system", "user", "assistant"]
+    rows = [json.loads(line) for line in (out / "clean.jsonl").read_text().splitlines()]
+    assert [m["role"] for m in rows[0]["messages"]] == ["system", "user", "assistant"]
 
 
 @pytest.mark.parametrize(

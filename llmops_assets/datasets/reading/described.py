@@ -1,4 +1,4 @@
-"""What lies beside data and names its columns: LLaMA-Factory's `dataset_info.json`, and the card of a dataset on a hub."""
+"""What lies beside data and names its columns: LLaMA-Factory's `dataset_info.json`, and the card of a hub's dataset."""
 
 import json
 import os
