@@ -11,7 +11,7 @@ from llmops_assets import plots
 from llmops_assets.automation import RUN_WHEN_READY
 from llmops_assets.datasets import clean, split
 from llmops_assets.datasets.batches import Batches
-from llmops_assets.datasets.quality import page, report, toxicity
+from llmops_assets.datasets.quality import control_tokens, page, report, toxicity
 from llmops_assets.datasets.reading import accounting
 from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.ingest import Batch, ingest
@@ -230,6 +230,7 @@ def quality_report(
         toxic_rows=found.toxic_rows,
         unexamined_rows=found.unexamined_rows,
         chat_faults=found.chat_faults,
+        control_tokens=found.control_tokens,
         statistics=found.statistics,
         html=str(written_to),
     )
@@ -246,6 +247,7 @@ def quality_report(
             "score_mean": round(found.score_mean, 4),
             "toxic_rows": found.toxic_rows,
             "unexamined_rows": found.unexamined_rows,
+            "rows_with_control_tokens": dg.MetadataValue.json(found.control_tokens),
             "bias": dg.MetadataValue.md(report.markdown_table(found.bias)),
             "conflicting_rows": found.conflicting_rows,
             "worst_rows": dg.MetadataValue.md(report.markdown_table(found.worst)),
@@ -280,6 +282,8 @@ def clean_dataset(
     key = context.partition_key
     source, found = records.load(DatasetRecord, key), records.load(QualityRecord, key)
     personal = pii.detector(policy.datasets.pii, key)
+    findings = store.read(found.findings)
+    drops_tokens = policy.datasets.control_tokens == "drop"
     result = clean.cleaning(
         rows_of(store, source.manifest),
         source.type,
@@ -287,7 +291,8 @@ def clean_dataset(
         scores=store.read(found.scores),
         lowest_score=_lowest_score(policy, catalog.dataset(key)),
         personal=personal,
-        unexamined=report.unexamined(store.read(found.findings)),
+        unexamined=report.unexamined(findings),
+        unwanted=control_tokens.dropped(findings) if drops_tokens else None,
         spans=recorded_spans(store, source, found, personal),
         near=near_of(policy),
     )

@@ -18,6 +18,7 @@ from llmops_assets.datasets.assets import (
     splits,
 )
 from llmops_assets.datasets.batches import Batches, regrouped
+from llmops_assets.datasets.quality import control_tokens as token_findings
 from llmops_assets.datasets.quality import personal_data, report
 from llmops_assets.datasets.reading import accounting
 from llmops_assets.datasets.reading.quarantine import common_reasons, in_words
@@ -27,6 +28,7 @@ from llmops_assets.partitions import dataset_versions
 from llmops_assets.privacy import pii
 from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
 from llmops_assets.specs.policy import Policy
+from llmops_assets.verdict import Verdict
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
 from resources.records import Records
@@ -142,6 +144,31 @@ def chat_format(context: Context, records: dg.ResourceParam[Records]) -> dg.Asse
     faults = records.load(QualityRecord, context.partition_key).chat_faults
     found = ", ".join(f"{count:,} × {name}" for name, count in faults.items())
     return result(not faults, f"Rows with chat faults: {found}" if faults else "No chat faults.", faults=faults)
+
+
+@dg.asset_check(
+    asset=quality_report,
+    description="Texts hold no control tokens of models; a warning, since they are trained and served as text.",
+    partitions_def=BLOCKING["partitions_def"],
+)
+def control_tokens(
+    context: Context,
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    policy: dg.ResourceParam[Policy],
+) -> dg.AssetCheckResult:
+    record = records.load(QualityRecord, context.partition_key)
+    if not record.control_tokens:
+        return result(True, "No text holds a control token of a model.")
+    found = store.read(record.findings).filter(pl.col("kind") == token_findings.KIND)
+    named = ", ".join(f"{token} in {rows:,}" for token, rows in list(record.control_tokens.items())[:10])
+    fate = {
+        "text": "They are trained, asked and served as text, and end no turn. Are they left over from rendering?",
+        "drop": "clean_dataset drops them (datasets.control_tokens).",
+    }[policy.datasets.control_tokens]
+    shown = found.select("row_id", "type", "file", "line").head(10).to_dicts()
+    verdict = Verdict(False, f"{found['row_id'].n_unique():,} rows hold control tokens: {named}. {fate}")
+    return check_result(verdict, warn=True, rows={"rows": shown})
 
 
 @dg.asset_check(

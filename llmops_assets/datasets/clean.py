@@ -152,6 +152,7 @@ def cleaning(
     spans: pl.DataFrame | None = None,
     near: duplicates.Near | None = None,
     unexamined: pl.DataFrame | None = None,
+    unwanted: pl.DataFrame | None = None,
 ) -> Cleaning:
     """What is worth learning from, without personal data.
 
@@ -161,6 +162,7 @@ def cleaning(
     without one; `row_id`, `file` and `line` stay those of the row as it was brought, and `changes` says what was
     masked in it.
 
+    `unwanted` (row_id, reason, detail) are rows that the policy drops, but of an evaluation suite.
     Rows that a detector failed on (`unexamined`, from the report) are dropped, of an evaluation suite too.
 
     `spans` are those of the report, of the same detector; without, personal data is looked for anew. With `near`,
@@ -170,7 +172,13 @@ def cleaning(
     decided = pl.DataFrame(schema=DROPPED)
     if dataset_type != "eval_suite":
         brought = pl.concat(list(again(["row_id", "quality_score"])))
-        decided = decide(brought, clusters, scores, lowest_score)
+        if unwanted is not None and unwanted.height:
+            # A row like one of them stays in its place.
+            clusters = clusters.join(unwanted, on="row_id", how="anti", maintain_order="left")
+            decided = decide(brought.join(unwanted, on="row_id", how="anti"), clusters, scores, lowest_score)
+            decided = pl.concat([unwanted.select(list(DROPPED)), decided])
+        else:
+            decided = decide(brought, clusters, scores, lowest_score)
     if unexamined is not None and unexamined.height:
         others = decided.join(unexamined, on="row_id", how="anti", maintain_order="left")
         decided = pl.concat([_dropped_unexamined(unexamined), others])

@@ -83,6 +83,9 @@ class QualityRecord(Record):
     toxic_rows: int
     unexamined_rows: int = Field(default=0, description="Rows that a detector failed on; the findings say why.")
     chat_faults: dict[str, int] = Field(description="Rows by chat-format fault; a fault blocks.")
+    control_tokens: dict[str, int] = Field(
+        default_factory=dict, description="Rows by the control token of a model family that stands in their texts."
+    )
     statistics: dict[str, float] = Field(description="Named figures: characters a row, tokens a row, …")
     html: StoredPath | None = Field(default=None, description="Path of the self-contained report.")
 

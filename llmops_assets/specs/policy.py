@@ -242,6 +242,11 @@ class DatasetPolicy(Part):
         le=1,
         description="Share of the rows that may be dropped as near duplicates; exact copies are not counted.",
     )
+    control_tokens: Literal["text", "drop"] = Field(
+        default="text",
+        description="Rows with control tokens of models in their texts (<|im_end|>): kept, and trained and served as "
+        "text, or dropped by clean_dataset.",
+    )
     pii: Pii
     toxicity: Toxicity = Field(default_factory=Toxicity)
 

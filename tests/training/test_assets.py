@@ -153,7 +153,7 @@ def test_a_suite_that_came_after_the_splits_stops_the_training_before_it_starts(
     read = desk.store.read(desk.corpus["train"]).head(3)
     asked = [[{"role": "user", "content": text}, {"role": "assistant", "content": "네"}] for text in read["text"]]
     items = desk.store.write(
-        pl.DataFrame({"row_id": read["row_id"], "messages": asked}),
+        pl.DataFrame({"row_id": read["row_id"], "messages": asked, "extra": ["{}"] * 3}),
         kind="rows", dataset="exam@v1", step="clean_dataset", config_hash="0",
     )  # fmt: skip
     values = {"name": "exam", "version": "v1", "type": "eval_suite", "files": ["x"], "owner": "o", "description": "d"}

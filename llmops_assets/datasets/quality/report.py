@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from llmops_assets.datasets import batches, schema, texts
-from llmops_assets.datasets.quality import bias, personal_data, score, toxicity
+from llmops_assets.datasets.quality import bias, control_tokens, personal_data, score, toxicity
 from llmops_assets.datasets.quality.features import estimated_tokens, features
 from llmops_assets.datasets.similarity import duplicates
 from llmops_assets.datasets.split import NO_CATEGORY
@@ -42,7 +42,8 @@ Tokens = Callable[[pl.Series], np.ndarray]
 class Report:
     """What was found.
 
-    `findings`: row_id, kind (pii, toxic, chat_fault, length, conflict), type, column, a masked sample, file and line.
+    `findings`: row_id, kind (pii, toxic, chat_fault, control_token, length, conflict), type, column, a masked sample,
+    file and line.
     One of kind `UNEXAMINED` is a row that a detector failed on, with the reason: nothing else is known of it, and
     neither scores nor lengths have it.
     `spans`: where personal data is (`personal_data.SPANS`), for all who mask it or must know of it.
@@ -62,6 +63,7 @@ class Report:
     toxic_rows: int
     bias: list[dict[str, Any]]
     chat_faults: dict[str, int]
+    control_tokens: dict[str, int]
     too_long: int
     unexamined_rows: int
     conflicting_rows: int
@@ -172,6 +174,7 @@ def analyse(
         toxic_rows=toxic["row_id"].n_unique(),
         bias=disparity,
         chat_faults=dict(faults.group_by("type").len().sort("type").iter_rows()),
+        control_tokens=control_tokens.rows_by_token(findings),
         too_long=kinds["length"].height if "length" in kinds else 0,
         unexamined_rows=unexamined.height,
         conflicting_rows=conflicts.height,
@@ -214,6 +217,8 @@ def _look(
     found = [
         *_pii_findings(spans, personal),
         *_toxic_findings(whole, offended, personal),
+        *((index, control_tokens.KIND, token, "", f"{token}, {count} times")
+          for index, token, count in control_tokens.found_in(whole)),
         *((index, "chat_fault", rule.name, rule.field, rule.reason)
           for index, rule in schema.faults(batch, dataset_type).items()),
     ]  # fmt: skip
