@@ -193,7 +193,10 @@ def spoil_field(home: Path, point: str, rng: random.Random) -> Mutation:
         del holder[keys[-1]]
         what = f"{_path(keys)}: removed"
     else:
-        holder[keys[-1]] = after = _other(before, rng)
+        after = _other(before, rng)
+        if after == before and type(after) is type(before):
+            raise NothingThere("it stays what it was")
+        holder[keys[-1]] = after
         what = f"{_path(keys)}: {_short(before)} → {_short(after)}"
     lines[number] = json.dumps(document, ensure_ascii=False, indent=None if path.suffix == ".jsonl" else 2)
     _write(path, ("\n".join(lines) + ("\n" if path.suffix == ".jsonl" else "")).encode(), rng)
@@ -273,6 +276,8 @@ def spoil_row(home: Path, point: str, rng: random.Random) -> Mutation:
         column = rng.choice(names)
         before = connection.execute(f'select "{column}" from "{table}" where rowid = ?', (row,)).fetchone()[0]
         after = _cell(before, rng)
+        if after == before:
+            raise NothingThere("it stays what it was")
         try:
             connection.execute(f'update "{table}" set "{column}" = ? where rowid = ?', (after, row))
         except sqlite3.IntegrityError:
