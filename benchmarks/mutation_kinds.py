@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -257,7 +258,7 @@ def _other(value: Any, rng: random.Random) -> Any:
 def spoil_row(home: Path, point: str, rng: random.Random) -> Mutation:
     """Change a cell of the catalog or of MLflow's registry behind the platform's back, or delete a row."""
     base = rng.choice(sorted(TABLES))
-    with sqlite3.connect(home / base) as connection:
+    with closing(sqlite3.connect(home / base)) as connection, connection:
         connection.execute("pragma foreign_keys = off")
         filled = [
             table for table in TABLES[base] if connection.execute(f'select count(*) from "{table}"').fetchone()[0]
