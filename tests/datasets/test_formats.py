@@ -11,6 +11,7 @@ from upath import UPath
 from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.ingest import ingest
 from llmops_assets.datasets.reading.readers import list_files
+from llmops_assets.datasets.reading.recognise import type_of_row
 from llmops_assets.datasets.versions.checkout import checkout
 from llmops_assets.records.conversation import as_written, carries_loss, for_template
 
@@ -336,6 +337,7 @@ def test_content_in_parts_is_their_text(tmp_path):
 def test_shapes_of_public_datasets(tmp_path, row, turns):
     rows, refused, _ = ingested(tmp_path, row)
     assert refused == []
+    assert type_of_row(row) == "sft_pair"
     assert [m["content"] for m in rows["messages"][0]] == turns
     assert [m["role"] for m in rows["messages"][0]] == ["user", "assistant"] * (len(turns) // 2)
 

@@ -65,6 +65,23 @@ def _conversation(row: dict[str, Any], name: str, tools: str | None, used: set[s
     return {"messages": turns, "tools": tools}, {name, "system", *used, *_repeated_prompt(row, turns)}
 
 
+def is_chat(names: set[str]) -> bool:
+    """Whether rows with these fields are conversations, or an instruction with its answer (pairs aside)."""
+    if names & {*WHOLE, "segments", "conversation", "dialogue", "dialog"}:
+        return True
+    # UltraChat's rows have little else; elsewhere `data` and `turns` may be anything.
+    bare = bool(names & {"data", "turns"}) and names <= {
+        "data",
+        "turns",
+        "id",
+        "prompt",
+        "prompt_id",
+        "system",
+        "tools",
+    }
+    return bare or ("instruction" in names and not names.isdisjoint(_ANSWERS))
+
+
 def refuse_unheeded(row: Mapping[str, Any]) -> None:
     """RowFault for what a row says of itself that would change what is learned, and that no chat has a place for."""
     refuse_media(row)

@@ -7,6 +7,7 @@ from typing import Any
 
 from upath import UPath
 
+from llmops_assets.datasets.reading.chats import is_chat
 from llmops_assets.datasets.reading.raw import DEFAULT_LIMITS, Limits
 from llmops_assets.datasets.reading.readers import read_file
 
@@ -24,7 +25,7 @@ def type_of_fields(fields: Iterable[str]) -> str | None:
     names = {str(name).strip().lower() for name in fields}
     if {"chosen", "rejected"} <= names:
         return "rlhf_pair"
-    if names & {"messages", "conversations"} or {"instruction", "output"} <= names:
+    if is_chat(names):
         return "sft_pair"
     if names & _ASKED and names & _ANSWERED:
         return "rag_qa" if names & _PASSAGES else "sft_pair"
