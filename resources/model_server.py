@@ -16,13 +16,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import psutil
 
 from llmops_assets.specs.names import check_key
 from llmops_assets.specs.policy import ServingPolicy
 from resources.catalog import Backend, Busy, Catalog, Endpoint, NotFound
+from resources.content import ContentChanged
 from resources.environment import engine_python, passed_on
+from resources.server_guard import is_same_server, listens, verify_model
 
 Health = Literal["ok", "failing", "silent", "gone"]
 
@@ -39,6 +42,10 @@ _QUESTION = "안녕하세요"
 
 class ServerError(RuntimeError):
     """A model server did not start, answer or stop; the message ends with its log where there is one."""
+
+
+class ServedFilesChanged(ServerError):
+    """The folder of a model is not what was registered, so no server is started on it."""
 
 
 class EngineMissing(ServerError):
@@ -153,8 +160,13 @@ class ModelServers:
         if backend.engine == "vllm":
             self.vllm_python()
         known = self._on_record(backend.id)
-        if known is not None and self.alive(known):
+        if known is not None and self.alive(known) and is_same_server(known, backend):
             return known
+        try:
+            # At every start, the one after a crash too: the folder may have been written over since it was deployed.
+            verify_model(backend)
+        except ContentChanged as error:
+            raise ServedFilesChanged(str(error)) from error
         self._end(self._marked(backend.id))
         folder.mkdir(parents=True, exist_ok=True)
         # A name without `@` or `:`, which `transformers serve` would read as a revision and a file.
@@ -268,6 +280,11 @@ class ModelServers:
                 raise ServerError(f"the model server {backend.id} is not up after {seconds:.0f} s{tail}")
             time.sleep(pause)
             pause = min(pause * 1.5, 0.5)
+        if listens(self._family(backend), urlsplit(backend.url).port or 0) is False:
+            raise ServerError(
+                f"{backend.url} is answered by another process than the model server {backend.id}: an old server was "
+                f"left running there. End it, and deploy again{self._log_tail(backend)}"
+            )
         question = [{"role": "user", "content": _QUESTION}]
         answer = self.complete(backend, question, timeout=max(1.0, until - time.monotonic()))
         self.catalog.update_backend(backend.id, state="healthy")
@@ -431,7 +448,7 @@ class ModelServers:
                 silent_again = health == "silent" and backend.state == "unhealthy"
                 if health in ("gone", "failing") or silent_again or self._starts_too_long(backend, health):
                     self._end(self._marked(backend.id))
-                    started.append(self.start(backend))
+                    started.append(self._start_again(backend))
                     done.append(f"started {backend.id} of {endpoint.name} again: it was {health}")
                 elif health == "silent" and backend.state == "healthy":
                     # Perhaps only busy: it is not killed for one silence.
@@ -452,6 +469,18 @@ class ModelServers:
             self.catalog.remove_endpoint(endpoint.name, actor="reconcile")
             done.append(f"removed endpoint {endpoint.name}")
         return done
+
+    def _start_again(self, backend: Backend) -> Backend:
+        """Start a backend; where its files are not what was registered it stays down, and its endpoint says why."""
+        try:
+            return self.start(backend)
+        except ServedFilesChanged as error:
+            endpoint = self.catalog.endpoint(backend.endpoint)
+            if str(error) not in (endpoint.message or ""):
+                self.catalog.update_endpoint(
+                    endpoint.name, expected_revision=endpoint.revision, state="failed", message=str(error)
+                )
+            raise
 
     def _note_cut_off(self, endpoint: Endpoint) -> list[str]:
         message = "its last deployment was cut off"
@@ -489,6 +518,11 @@ class ModelServers:
             return process if _runs(process) else None
         except psutil.NoSuchProcess:
             return None
+
+    def _family(self, backend: Backend) -> list[psutil.Process]:
+        """The processes of a backend: its leader and what carries its mark."""
+        leader = self._process(backend)
+        return [*([leader] if leader else []), *self._marked(backend.id)]
 
     def _reap(self) -> None:
         """Take leave of children that ended: until then they keep their process id."""

@@ -29,8 +29,8 @@ from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.policy import Gate, Policy, load_policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.training import assets as training_assets
-from llmops_assets.training import folders
 from llmops_assets.wiring import Wiring
+from resources import content
 from resources.dataset_store import DatasetStore
 from resources.trainer import Trainer
 from tests.evaluation.conftest import make_tiny_model
@@ -127,7 +127,7 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, str,
         base = make_tiny_model(old / "bases" / "tiny")
         config = json.loads((base / "config.json").read_text())
         (base / "config.json").write_text(json.dumps(config | {"llmops_family_version": "3.0"}))
-        about = {"family": "llama", "path": str(base), "content_hash": folders.content_hash(base), "license": None}
+        about = {"family": "llama", "path": str(base), "content_hash": content.content_hash(base), "license": None}
         home.w.catalog.register_base("tiny", **about)
         home.w.catalog.approve_base("tiny")
         cell = add_cell(home.w.catalog, home.instance, sft_spec("tiny", **EARLY), "desk@v1")
@@ -185,7 +185,7 @@ def test_it_can_be_served_and_downloaded(moved, monkeypatch: pytest.MonkeyPatch,
         assert "## Limits" in shown.output
     finally:
         common.wiring.cache_clear()
-    assert folders.content_hash(tmp_path / "copy") == before["merged_model"].content_hash
+    assert content.content_hash(tmp_path / "copy") == before["merged_model"].content_hash
     assert not old.exists()
 
 

@@ -23,7 +23,7 @@ from images.train.session import Session, common_arguments
 from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.jobs import Pooling
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training import folders
+from resources import content
 
 _MEASURED = 256
 _EVALUATED_ROWS = 512
@@ -78,7 +78,7 @@ def build(
     def save(output: Path) -> str:
         trainer.model.save_pretrained(output)
         tokenizer.save_pretrained(output)
-        return folders.content_hash(output) if spec.method == "full" else weights.adapter_hash(output)
+        return content.content_hash(output) if spec.method == "full" else weights.adapter_hash(output)
 
     return Session(
         trainer=trainer,

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llmops_assets.records.jobs import TrainJob
+from llmops_assets.records.jobs import MergeJob, ModelFolder, TrainJob
 from llmops_assets.specs.canonical import canonical_json
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
+from resources import content
 
 _DISK = {
     errno.ENOSPC: "the disk is full",
@@ -62,23 +63,45 @@ def identity(spec: TrainJobSpec, job: TrainJob) -> dict[str, str]:
     return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
 
 
-def check_inputs(job: TrainJob) -> None:
-    """Raise InputsChanged when the planned rows or the base model are not there, or not what they were."""
+def check_inputs(job: TrainJob | MergeJob) -> None:
+    """Raise InputsChanged when the planned rows or a model that the job reads are not there, or not what they were."""
     plan_dir = Path(job.plan_dir)
     fault = folders.damage(plan_dir)
     if fault is not None:
         raise InputsChanged(f"the planned rows in {plan_dir} cannot be used: {fault}. Materialise training_plan again")
-    base = job.base
-    if base is None:
-        return
-    folder = Path(base.path)
-    if not (folder / "config.json").exists():
-        raise InputsChanged(f"the base model is gone: no {folder / 'config.json'}. Restore it, or train it again")
-    wanted = base.content_hash
-    if wanted and (found := folders.content_hash(folder)) != wanted:
+    planned = content.changed_files(content.listing(plan_dir), job.plan_files) if job.plan_files else {}
+    if planned:
         raise InputsChanged(
-            f"the base model at {folder} was changed after this training was planned ({wanted} became {found}): "
-            "register it anew (`llmops model register`), have it approved, and request the training again"
+            f"{content.in_words(planned)} what was planned: look into {plan_dir}. Delete it, and materialise "
+            "training_plan again"
+        )
+    for name, model in (("base model", job.base), ("reward model", job.reward), ("retriever", job.retriever)):
+        if model is not None:
+            _check_model(name, model)
+
+
+def _check_model(name: str, model: ModelFolder) -> None:
+    folder = Path(model.path)
+    if not (folder / "config.json").exists():
+        raise InputsChanged(f"the {name} is gone: no {folder / 'config.json'}. Restore it, or train it again")
+    if model.content_hash and (found := content.difference(folder, model.content_hash, model.files)) is not None:
+        raise InputsChanged(
+            f"the {name} at {folder} was changed after this training was planned: {found} what it was with the content "
+            f"{model.content_hash}. Put it back; or register it anew (`llmops model register`), have it approved, and "
+            "request the training again"
+        )
+
+
+def check_trained(job: MergeJob) -> None:
+    """Raise InputsChanged when the trained weights, or how they are applied, are not what the training left."""
+    folder = Path(job.adapter)
+    fault = folders.damage(folder)
+    changed = content.changed_files(content.listing(folder), job.adapter_files) if job.adapter_files else {}
+    if fault is not None or changed:
+        found = f"{content.in_words(changed)} what was trained" if changed else fault
+        raise InputsChanged(
+            f"the trained weights in {folder} cannot be used: {found}. Restore the folder from a backup, or delete it "
+            "and materialise adapter again"
         )
 
 

@@ -16,12 +16,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from images.train import rows, weights
+from images.train import faults, rows, weights
 from images.train.chat import stop_at, template_hash
 from images.train.reporter import Reporter
 from llmops_assets.records.jobs import MergeJob
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
+from resources import content
 
 _PROBES = 16
 """Rows on which the models are compared."""
@@ -39,6 +40,9 @@ def run(job: MergeJob, reporter: Reporter) -> dict[str, Any]:
     adapter, output, plan_dir = Path(job.adapter), Path(job.output), Path(job.plan_dir)
     transformers_logging.disable_progress_bar()
     with folders.only_one(output.parent, reporter.log.info):
+        # What is merged is what was planned and trained, or nothing is: each may have been changed since.
+        faults.check_inputs(job)
+        faults.check_trained(job)
         return _run(spec, job, adapter, output, plan_dir, reporter)
 
 
@@ -67,7 +71,7 @@ def _run(
         base = _logits(_load(Path(job.base.path), model.dtype), probes)
     facts = {
         "path": str(output),
-        "content_hash": folders.content_hash(output),
+        "content_hash": content.content_hash(output),
         "parameters": sum(p.numel() for p in model.parameters()),
         "chat_template_hash": template_hash(tokenizer.chat_template),
         "max_logit_difference": difference,
@@ -90,7 +94,7 @@ def _run_encoder(
 
     shutil.rmtree(output, ignore_errors=True)
     found = merge_encoder(spec, job, job.base.path, trained, plan_dir, output, reporter)
-    facts = {"path": str(output), "content_hash": folders.content_hash(output), "chat_template_hash": None, **found}
+    facts = {"path": str(output), "content_hash": content.content_hash(output), "chat_template_hash": None, **found}
     folders.seal(output, facts)
     return facts
 
@@ -121,7 +125,7 @@ def _with_retriever(
     }
     figures = {**found["figures"], **retriever, "indexed": index["passages"], "found_again": index["found_again"]}
     reloads = facts["reloads"] and found["reloads"]
-    return {**facts, "content_hash": folders.content_hash(output), "reloads": reloads, "figures": figures}
+    return {**facts, "content_hash": content.content_hash(output), "reloads": reloads, "figures": figures}
 
 
 def _link(source: Path, target: Path) -> None:

@@ -20,7 +20,7 @@ from images.train.reporter import Reporter
 from llmops_assets.records.jobs import MergeJob
 from llmops_assets.specs.jobs import Pooling
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training import folders
+from resources import content
 
 SAME_COSINE = 0.999
 """Two vectors of a text this near are one and the same, but for rounding."""
@@ -114,7 +114,7 @@ def build_index(spec: TrainJobSpec, retriever: Path, passages: Path, output: Pat
         "dimensions": int(vectors.shape[1]),
         "metric": "cosine",
         "query_prompt": spec.embedding.query_prompt,
-        "retriever": folders.content_hash(retriever),
+        "retriever": content.content_hash(retriever),
         "found_again": float((own > nearest - 1e-4).mean()),
     }
     (output / "index.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")

@@ -19,7 +19,7 @@ from images.train.progress import finite
 from images.train.session import Session, common_arguments
 from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training import folders
+from resources import content
 
 
 class PairOrder:
@@ -81,7 +81,7 @@ def build(spec: TrainJobSpec, job: TrainJob) -> Session:
         tokenizer.save_pretrained(output)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(output / "README.md")
-        return folders.content_hash(output)
+        return content.content_hash(output)
 
     return Session(
         trainer=trainer,

@@ -15,7 +15,7 @@ from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.policy import FAMILY_VERSION_KEY
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
-from resources import files
+from resources import content, files
 
 _MODEL_TYPE = {"llama": "llama", "mistral": "mistral", "gemma": "gemma3_text", "qwen": "qwen3"}
 """The architecture that a PRETRAIN job of a family makes."""
@@ -183,4 +183,4 @@ def save(model: Any, tokenizer: Any, output: Path, stop_token: str | None, *, fu
         os.unlink(output / "README.md")
     if not full:
         _without_place(output / "adapter_config.json")
-    return folders.content_hash(output) if full else adapter_hash(output)
+    return content.content_hash(output) if full else adapter_hash(output)

@@ -120,6 +120,9 @@ def _clear_answers(platform: Platform, plan: Plan, row_ids: set[str], wanted: Wa
         if answers.exists():
             data, count = drop_lines(platform.keys.open(answers.read_bytes(), answers), theirs)
             if count:
+                # The record first: killed in between, the items are still there to be found again.
+                update = {"answers_sha256": hashlib.sha256(data).hexdigest()}
+                platform.records.save(cell, record.model_copy(update=update))
                 _replace(answers, data, platform.keys)
             dropped += count
         # It shows the wrong answers; materialising the evaluation of the next version makes a new one.

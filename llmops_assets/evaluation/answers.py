@@ -176,7 +176,7 @@ def kept(
     folder.mkdir(parents=True, exist_ok=True)
     output, complete = folder / "output.jsonl", folder / "complete.json"
     with _only_one(folder):
-        known = _complete(output, complete, keys_of(worker))
+        known = _complete(output, complete, depends_on, keys_of(worker))
         if known is not None:
             return _in_order(known[0], inputs), known[1] | {"cached": True}
         input_file = folder / "input.jsonl"
@@ -197,18 +197,21 @@ def keys_of(worker: Worker) -> Keyring:
     return getattr(worker, "keys", NO_KEYS)
 
 
-def _complete(output: Path, complete: Path, keys: Keyring) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
+def _complete(
+    output: Path, complete: Path, depends_on: Mapping[str, Any], keys: Keyring
+) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
     """The rows and result of an earlier call, when they are whole."""
     if not (output.exists() and complete.exists()):
         return None
     data = keys.open(output.read_bytes(), output)
     try:
         seal = json.loads(complete.read_text(encoding="utf-8"))
-        digest, result = seal["sha256"], seal["result"]
+        digest, result, of = seal["sha256"], seal["result"], seal["depends_on"]
     except (ValueError, KeyError, TypeError) as error:
         log.warning("%s cannot be read (%s): the model is asked again", complete, error)
         return None
-    if hashlib.sha256(data).hexdigest() != digest:
+    # A folder that was exchanged for another's is as whole as its own.
+    if hashlib.sha256(data).hexdigest() != digest or of != depends_on:
         log.warning("%s is not what %s was written for: the model is asked again", output, complete)
         return None
     return [json.loads(line) for line in data.splitlines()], result

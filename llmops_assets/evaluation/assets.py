@@ -1,6 +1,5 @@
 """The asset `evaluation`: what a model scores."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from llmops_assets import plots
 from llmops_assets.automation import RUN_WHEN_READY
 from llmops_assets.evaluation import report
 from llmops_assets.evaluation.answers import Model
+from llmops_assets.evaluation.answers_file import write_answers
 from llmops_assets.evaluation.case import Baseline, Case, ErrorAnalysis, Identity, Rows
 from llmops_assets.evaluation.evaluate import evaluate, record_hash
 from llmops_assets.evaluation.gate import GateOutcome, judge_gate
@@ -89,7 +89,7 @@ def evaluation(
     picture = report.plot(record, gate)
     leaked = leaked_suites(plan, asked, catalog, records, store)
     record = record.model_copy(update={"report": str(folder / "report.html"), "leaked": leaked})
-    _write(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), artifacts.keys)
+    record = write_answers(answers, rows, record, artifacts.keys)
     _write(folder / "report.html", report.html(cell, record, gate, errors, plots.data_uri(picture)), artifacts.keys)
     records.save(cell, record)
 

@@ -27,7 +27,7 @@ from llmops_assets.evaluation.suites import (
 from llmops_assets.records.evaluation import Difference, EvaluationRecord, Metric
 from llmops_assets.specs.suite import MetricName, SuiteSpec
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training.folders import content_hash
+from resources.content import content_hash
 
 CHAT_TYPES = ("sft_pair", "eval_suite")
 _CALLED = {"tuned": "The model", "base": "The base", "production": "The model in production"}

@@ -9,6 +9,7 @@ from llmops_assets.evaluation import chat, corpus, preference, rag, retrieval
 from llmops_assets.evaluation.case import Case, Evaluated
 from llmops_assets.evaluation.speed import SPEED
 from llmops_assets.records.evaluation import EvaluationRecord
+from resources import content
 
 EVALUATORS: dict[str, Callable[[Case], Evaluated]] = {
     "PRETRAIN": corpus.evaluate,
@@ -21,8 +22,20 @@ EVALUATORS: dict[str, Callable[[Case], Evaluated]] = {
 
 
 def evaluate(case: Case) -> Evaluated:
-    """The evaluation of `case`, by its job type."""
+    """The evaluation of `case`, by its job type.
+
+    Raises ContentChanged where a model's files are not those of its hash: its figures would be another model's.
+    """
+    verify_models(case)
     return EVALUATORS[case.spec.job_type](case)
+
+
+def verify_models(case: Case) -> None:
+    """Raise ContentChanged where a folder of a model that is asked does not hold that model, naming the files."""
+    asked = {"merged": case.tuned} | {baseline.ref: baseline.model for baseline in case.baselines} | dict(case.others)
+    for name, model in asked.items():
+        was = "merged" if model is case.tuned else f"recorded of {name}"
+        content.verify(model.path, model.content_hash, was, "Restore the folder, or make the model again")
 
 
 def record_hash(record: EvaluationRecord, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -291,10 +291,10 @@ class Demo:
 
     def examples(self, partition: str) -> list[Example]:
         """A question that a model answered rightly when it was evaluated, and one that it did not."""
-        from llmops_assets.registry.compression import read_answers
+        from llmops_assets.evaluation.answers_file import read_answers
 
         evaluation = self.wiring.records.load(EvaluationRecord, partition)
-        return examples_of(read_answers(evaluation.answers, self.wiring.keys))
+        return examples_of(read_answers(evaluation.answers, self.wiring.keys, evaluation.answers_sha256))
 
     def examples_of_tuned(self) -> list[Example]:
         """The same of the model that the demo promotes."""

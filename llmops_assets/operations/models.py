@@ -12,6 +12,7 @@ from llmops_assets.wiring import Wiring
 
 if TYPE_CHECKING:
     from llmops_assets.records.registry import ParityRecord
+    from llmops_assets.records.training import BaseModelRecord
     from llmops_assets.registry.lifecycle import Action
     from resources.catalog import BaseModelEntry
     from resources.tracking import ModelVersion
@@ -60,8 +61,26 @@ def register_base(wiring: Wiring, actor: str, ref: str, *, family: str, license:
     authorise(wiring, actor, "base.register")
     found = inspect_base(ref, family, wiring.policy)
     return wiring.catalog.register_base(
-        ref, family=family, path=found.path, content_hash=found.content_hash, license=license, actor=actor
+        ref,
+        family=family,
+        path=found.path,
+        content_hash=_kept_hash(wiring, ref, found),
+        license=license,
+        files=found.files,
+        actor=actor,
     )
+
+
+def _kept_hash(wiring: Wiring, ref: str, found: "BaseModelRecord") -> str:
+    """The content hash of a base; one that an earlier release registered keeps that release's while it is the same."""
+    from resources.catalog import NotFound
+    from resources.content import old_content_hash
+
+    try:
+        known = wiring.catalog.base_model(ref).content_hash
+    except NotFound:
+        return found.content_hash
+    return known if known is not None and known == old_content_hash(found.files) else found.content_hash
 
 
 def is_base(ref: str) -> bool:
@@ -73,9 +92,24 @@ def approve(wiring: Wiring, actor: str, ref: str) -> Transition:
     """Approve a version for staging and production, or a base model for trainings to start from."""
     if is_base(ref):
         authorise(wiring, actor, "base.approve")
+        _verify_base(wiring, ref)
         entry = wiring.catalog.approve_base(ref, actor)
         return Transition(entry.ref, entry.state, entry.approved_by)
     return _transition(wiring, actor, "approve", ref)
+
+
+def _verify_base(wiring: Wiring, ref: str) -> None:
+    """Raise Withheld where a base's files are not those that were registered, which is what is approved."""
+    from resources.content import ContentChanged, verify
+
+    entry = wiring.catalog.base_model(ref)
+    if entry.content_hash is None or not Path(entry.path).is_absolute():
+        return
+    advice = f"Put it back, or register it again: llmops model register {ref} --family {entry.family}"
+    try:
+        verify(entry.path, entry.content_hash, f"registered as {ref}", advice, wiring.catalog.base_files(ref))
+    except ContentChanged as error:
+        raise Withheld(str(error)) from error
 
 
 def archive(wiring: Wiring, actor: str, ref: str) -> Transition:
@@ -133,26 +167,24 @@ def download(wiring: Wiring, actor: str, ref: str, folder: Path) -> tuple[str, s
 
     Raises Refused when the files are not what was registered. Who took which weights goes to the audit log first.
     """
-    from llmops_assets.training.folders import SEAL, content_hash
+    from resources.content import SEAL, ContentChanged, verify
 
     authorise(wiring, actor, "model.download")
     model = wiring.tracking.model(ref)
     if folder.exists():
         raise Refused(f"{folder} is there already: name a folder that is not")
-    found = content_hash(Path(model.path))
-    if found != model.content_hash:
-        raise Refused(
-            f"the files in {model.path} are not what was registered as {model.ref} (content {found}, registered "
-            f"{model.content_hash}): they are not handed out"
-        )
-    wiring.catalog.log(actor, "model.download", model.ref, content_hash=found, to=str(folder.absolute()))
+    try:
+        verify(model.path, model.content_hash, f"registered as {model.ref}", "Nothing is handed out")
+    except ContentChanged as error:
+        raise Refused(str(error)) from error
+    wiring.catalog.log(actor, "model.download", model.ref, content_hash=model.content_hash, to=str(folder.absolute()))
     temporary = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(model.path, temporary, ignore=shutil.ignore_patterns(SEAL))
     if model.card and Path(model.card).is_file():
         shutil.copy2(model.card, temporary / "README.md")
     temporary.replace(folder)
-    return model.ref, found
+    return model.ref, model.content_hash
 
 
 def history(wiring: Wiring, ref: str, limit: int) -> list[dict[str, Any]]:

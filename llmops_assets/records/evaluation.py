@@ -54,6 +54,9 @@ class EvaluationRecord(Record):
     answers: StoredPath = Field(
         description="Path of the answers (JSONL: id, suite, category, prompt, expected, got, correct)."
     )
+    answers_sha256: str = Field(
+        default="", description="Of the answers before they are sealed; empty in records of earlier releases."
+    )
     seconds: float
     items: dict[str, int] = Field(default_factory=dict, description="Items asked, by suite.")
     answered: dict[str, int] = Field(default_factory=dict, description="Items that got an answer, by suite.")

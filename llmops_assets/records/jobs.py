@@ -53,6 +53,7 @@ class ModelFolder(JobPart):
 
     path: str
     content_hash: str | None = Field(default=None, description="What it must be; None takes it as it is.")
+    files: dict[str, str] = Field(default_factory=dict, description="SHA-256 by file name, to name what changed.")
 
 
 class MemoryEstimate(JobPart):
@@ -95,6 +96,9 @@ class _Training(Job):
     retriever: ModelFolder | None = Field(default=None, description="The encoder that RAG_TUNING trains to retrieve.")
     pooling: Pooling | None = Field(default=None, description="How the encoder makes one vector of a text.")
     plan_dir: str = Field(description="Folder of the planned rows.")
+    plan_files: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of the planned rows' files, as the plan's record has them."
+    )
 
 
 class PlanJob(_Training):
@@ -137,6 +141,9 @@ class MergeJob(_Training):
     task: Literal["merge"] = "merge"
     gpus: int = 0
     adapter: str = Field(description="Folder of the trained weights.")
+    adapter_files: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of its files, as the record of the training has them."
+    )
     output: str
     precision: Precision
     stop_token: str | None = None

@@ -53,6 +53,7 @@ class CompressedModel(BaseModel):
     path: StoredPath
     content_hash: str
     answers: StoredPath = Field(default="", description="Path of its answers, as an evaluation has them.")
+    answers_sha256: str = Field(default="", description="Of the answers before they are sealed.")
     size_bytes: int
     original_bytes: int
     metrics: list[Metric] = Field(description="Its own, as an evaluation has them.")

@@ -15,6 +15,7 @@ class BaseModelRecord(BaseModel):
     family: str
     path: StoredPath
     content_hash: str
+    files: dict[str, str] = Field(default_factory=dict, description="SHA-256 by file name, to name what changes.")
     parameters: int | None = None
 
 
@@ -53,6 +54,9 @@ class PlanRecord(Record):
     spec: dict[str, Any] = Field(description="The TrainJobSpec, with dataset_ref.")
     base: BaseModelRecord | None
     model_dir: StoredPath = Field(description="Folder of this training: checkpoints/, adapter/, merged/, evaluation/.")
+    files: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of the planned rows' files; none in plans of earlier releases."
+    )
     rows: dict[str, int]
     tokens: int = Field(description="Tokens of one epoch after template and truncation.")
     trainable_tokens: int = Field(description="Tokens of one epoch that carry loss.")
@@ -127,6 +131,9 @@ class AdapterRecord(Record):
     method: Literal["full", "lora", "qlora"]
     path: StoredPath
     content_hash: str
+    files: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of the folder's files; none in records of earlier releases."
+    )
     steps: int
     best_step: int | None = Field(default=None, description="With early stopping: the step whose weights these are.")
     resumed_from: int | None = Field(description="Step of the checkpoint this run went on from.")

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from llmops_assets.evaluation.answers_file import read_answers
 from llmops_assets.records.datasets import CleanRecord, SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.registry import QuantizedModelRecord, RegisteredModelRecord
 from llmops_assets.records.training import PlanRecord
 from llmops_assets.registry.compare import ComparedModel
-from llmops_assets.registry.compression import read_answers
 from llmops_assets.specs.names import training_key
 from resources.records import Records
 
@@ -20,13 +20,14 @@ def compared_model_of(model: RegisteredModelRecord, records: Records) -> Compare
     if model.scheme:
         made = records.load(QuantizedModelRecord, cell).models
         one = next(m for m in made if m.content_hash == model.content_hash)
-        evaluation = evaluation.model_copy(update={"metrics": one.metrics, "answers": one.answers})
+        evaluation = evaluation.model_copy(
+            update={"metrics": one.metrics, "answers": one.answers, "answers_sha256": one.answers_sha256}
+        )
         spec["scheme"] = model.scheme
     if not Path(evaluation.answers).is_file():
         raise FileNotFoundError(f"the answers of {model.ref} are gone: materialise `evaluation` of {cell} again")
-    return ComparedModel(
-        model.ref, evaluation, read_answers(evaluation.answers, records.keys), spec, _data(model.dataset, plan, records)
-    )
+    rows = read_answers(evaluation.answers, records.keys, evaluation.answers_sha256)
+    return ComparedModel(model.ref, evaluation, rows, spec, _data(model.dataset, plan, records))
 
 
 def _data(dataset: str, plan: PlanRecord, records: Records) -> dict[str, object]:

@@ -5,7 +5,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -110,8 +109,3 @@ def judge(scheme: str, gate: Gate, lost: Estimate, top1: float, kl: float, polic
 def metrics_of(record: EvaluationRecord) -> list[Metric]:
     """The compressed model's own figures."""
     return [metric for metric in record.metrics if metric.model == "tuned"]
-
-
-def read_answers(path: Path | str, keys: Keyring = NO_KEYS) -> list[dict[str, Any]]:
-    """The rows of an answers file, sealed or not."""
-    return [json.loads(line) for line in keys.open(Path(path).read_bytes(), path).splitlines()]

@@ -1,11 +1,11 @@
 """Makes forms of a model with fewer bits, evaluates each like any other model, and registers those that lost little."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmops_assets.evaluation.answers import Model
+from llmops_assets.evaluation.answers_file import read_answers, write_rows
 from llmops_assets.evaluation.case import Case, Identity, Rows
 from llmops_assets.evaluation.evaluate import evaluate
 from llmops_assets.records.datasets import SplitsRecord
@@ -19,7 +19,7 @@ from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
-from resources import files
+from resources import content, files
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
@@ -65,7 +65,7 @@ def make_form(scheme: str, original: Original, context: CompressionContext) -> C
     folder, facts = _compress(scheme, plan, merged, context.engines, policy, context.settings, keys)
     answers = Path(plan.model_dir) / "evaluation" / plan.recipe / f"answers-{scheme}.jsonl"
     on_gpu = spec.resources.gpus > 0
-    digest = folders.content_hash(folder)
+    digest = content.content_hash(folder)
     run_with = {"precision": spec.hyperparams.precision if on_gpu else "fp32", "gpus": int(on_gpu)}
     splits = original.splits
     case = Case(
@@ -81,9 +81,9 @@ def make_form(scheme: str, original: Original, context: CompressionContext) -> C
         policy=policy.evaluation,
     )
     evaluated = evaluate(case)
-    _write(answers, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in evaluated.rows), keys)
+    written = write_rows(answers, evaluated.rows, keys)
     gate = policy.gates[spec.job_type]
-    before = compression.read_answers(original.evaluation.answers, keys)
+    before = read_answers(original.evaluation.answers, keys, original.evaluation.answers_sha256)
     lost = compression.difference(gate.metric, gate.suite, evaluated.rows, before)
     verdict = compression.judge(scheme, gate, lost, facts["top1"], facts["kl"], policy.registry.compression)
     return CompressedModel(
@@ -91,6 +91,7 @@ def make_form(scheme: str, original: Original, context: CompressionContext) -> C
         path=str(folder),
         content_hash=digest,
         answers=str(answers),
+        answers_sha256=written,
         size_bytes=compression.size_of(folder),
         original_bytes=compression.size_of(Path(merged.path)),
         metrics=compression.metrics_of(evaluated.record),
@@ -117,6 +118,8 @@ def _compress(
     keys: Keyring,
 ) -> tuple[Path, dict]:
     """The folder of the compressed model, sealed, with what the worker measured; one that is whole is used again."""
+    content.verify(merged.path, merged.content_hash, "merged", "Restore the folder, or materialise merged_model again")
+    content.verify_files(Path(plan.model_dir) / "plan", plan.files, "planned", "Materialise training_plan again")
     folder = Path(plan.model_dir) / "compressed" / plan.recipe / scheme
     source, rows = merged.content_hash, policy.registry.compression.calibration_rows
     facts = folders.facts(folder)
@@ -181,7 +184,3 @@ def form_row(one: CompressedModel) -> dict[str, str | float]:
         "allowed": "yes" if one.passed else "no",
         "registered": one.model_ref or "",
     }
-
-
-def _write(path: Path, text: str, keys: Keyring) -> None:
-    files.write_bytes(path, keys.seal(text.encode()))

@@ -23,9 +23,9 @@ from llmops_assets.serving.report import drift_plot, drift_table, questions, rat
 from llmops_assets.specs.deployment import DeploymentSpec, Rollout
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
-from llmops_assets.training.folders import content_hash
 from resources.catalog import Catalog, Endpoint
 from resources.catalog.erasures import ModelAffected, assert_not_affected
+from resources.content import content_hash
 from resources.dataset_store import DatasetStore
 from resources.gateway import GatewayAdmin, GatewayError
 from resources.intent_runs import tags_of

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from llmops_assets.evaluation.answers_file import read_answers
 from resources.encryption import NO_KEYS, Keyring
 
 
@@ -119,13 +120,19 @@ def _around(evaluated: Sequence[int], served: Sequence[int]) -> tuple[str, str]:
 
 
 def answers_to_repeat(
-    answers: Path, suite: str, most: int, most_tokens: int | None = None, keys: Keyring = NO_KEYS
+    answers: Path,
+    suite: str,
+    most: int,
+    most_tokens: int | None = None,
+    keys: Keyring = NO_KEYS,
+    sha256: str = "",
 ) -> list[dict[str, Any]]:
     """Up to `most` rows of an evaluation's answers file, spread over the items of `suite`.
 
     Answers of more than `most_tokens` tokens are left out: a server that may not answer as long would cut them.
+    `sha256` is the hash of the file that is on record.
     """
-    rows = [json.loads(line) for line in keys.open(answers.read_bytes(), answers).splitlines()]
+    rows = read_answers(answers, keys, sha256)
     usable = [
         row
         for row in rows

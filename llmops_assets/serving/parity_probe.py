@@ -14,6 +14,7 @@ from llmops_assets.specs.names import training_key
 from resources.dataset_store import DatasetStore
 from resources.model_server import ModelServers
 from resources.records import Records
+from resources.server_guard import with_content
 
 _ASKED = ("row_id", "messages", "tools")
 
@@ -35,12 +36,13 @@ def items_of(
     """Up to `most` evaluated items of a model, of answers no longer than `most_tokens`."""
     cell = training_key(model.dataset, model.recipe)
     evaluation = records.load(EvaluationRecord, cell)
-    answers = Path(evaluation.answers)
+    answers, sha256 = Path(evaluation.answers), evaluation.answers_sha256
     if model.scheme:
         made = records.load(QuantizedModelRecord, cell).models
-        answers = Path(next(m.answers for m in made if m.content_hash == model.content_hash))
+        form = next(m for m in made if m.content_hash == model.content_hash)
+        answers, sha256 = Path(form.answers), form.answers_sha256
     suite = next(iter(evaluation.items))
-    rows = answers_to_repeat(answers, suite, most, most_tokens=most_tokens, keys=store.keys)
+    rows = answers_to_repeat(answers, suite, most, most_tokens=most_tokens, keys=store.keys, sha256=sha256)
     if not rows:
         # A pre-trained model was measured by its perplexity, an encoder by what it finds.
         return Sample(note=f"the evaluation of {model.ref} has no generated answers that a server could repeat")
@@ -74,7 +76,11 @@ def measure_parity(
     if sample.rows:
         runtime = {"device": "cuda" if gpus else "cpu", "dtype": "auto" if gpus else "float32"}
         with servers.probe_server(
-            f"probe-{model.name}-{model.version}", model.ref, model.path, engine, runtime
+            f"probe-{model.name}-{model.version}",
+            model.ref,
+            model.path,
+            engine,
+            with_content(runtime, model.content_hash),
         ) as backend:
             limit = {"max_tokens": sample.max_new_tokens, "token_ids": True}
             served = [

@@ -17,6 +17,7 @@ from resources.catalog import Catalog
 from resources.gateway import GatewayAdmin, GatewayError
 from resources.gpus import Device, discover
 from resources.model_server import Answer, ModelServers, ServerError, new_backend
+from resources.server_guard import with_content
 
 _DRAIN_SECONDS = 30.0
 
@@ -252,7 +253,7 @@ def _serve(
                     model_ref=target.model_ref,
                     model_path=target.model_path,
                     engine=target.engine,
-                    runtime=target.runtime,
+                    runtime=with_content(target.runtime, target.content_hash),
                 )
             )
         )

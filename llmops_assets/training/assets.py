@@ -26,6 +26,7 @@ from llmops_assets.training import fit, folders, identity, job_payloads, report,
 from llmops_assets.training.auxiliary_models import auxiliary_models, pooling_of
 from llmops_assets.training.base import BaseModelError, Sources, read_config, resolve, template_date
 from llmops_assets.training.plan import PlanError, check_supported, effective_precision, shared_by
+from resources import content
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.catalog.erasures import ModelAffected, assert_not_affected
@@ -116,7 +117,8 @@ def training_plan(
     splits = records.load(SplitsRecord, dataset)
     spec = TrainJobSpec.from_recipe(catalog.recipe(recipe_key), dataset)
     entry = catalog.dataset_entry(dataset)
-    sources = Sources(catalog.base_model, lambda cell: records.load(MergedModelRecord, cell), tracking.model)
+    merged = lambda cell: records.load(MergedModelRecord, cell)  # noqa: E731
+    sources = Sources(catalog.base_model, merged, tracking.model, catalog.base_files)
     device = _device(spec, trainer)
     try:
         check_supported(spec, len([d for d in trainer.devices() if d.kind == "cuda"]), settings.engines_here)
@@ -162,7 +164,7 @@ def training_plan(
         context.log.warning("this training is another one than %s, and trains anew: %s", before.training_key, changed)
     model_dir = artifacts.path("models", spec.job_type.lower(), spec.output.artifact_name, key)
     job = job_payloads.plan_job(spec, base, splits, str(store.root), model_dir, others, image, day)
-    facts = folders.facts(model_dir / "plan")
+    facts = folders.facts_of(model_dir / "plan", before.files if before is not None and not renamed else {})
     if facts is None:
         with _marked(job, spec, secret, splits.rows["train"], model_dir / "work", trainer.keys) as complete:
             facts = trainer.run(context, complete, work_dir=model_dir / "work")
@@ -210,7 +212,9 @@ def adapter(
     plan = records.load(PlanRecord, cell)
     spec, folder = TrainJobSpec.model_validate(plan.spec), Path(plan.model_dir)
     note = folder / "mlflow-run.txt"
-    facts = folders.facts(folder / "adapter")
+    before = records.find(AdapterRecord, cell)
+    known = before.files if before is not None and before.training_key == plan.training_key else {}
+    facts = folders.facts_of(folder / "adapter", known)
     reused = facts is not None
     if facts is None:
         # The run is opened while the worker starts, which takes as long.
@@ -223,12 +227,12 @@ def adapter(
                 on_metrics=_Follower(context, tracking, opened, records.paths).pass_on,
             )
             report.keep_artifacts(tracking, opened.id(), plan, facts)
-    known = _noted(tracking, note)
-    record = job_payloads.adapter_record(plan, facts, reused=reused, run_id=known)
+    run_id = _noted(tracking, note)
+    record = job_payloads.adapter_record(plan, facts, reused=reused, run_id=run_id)
     records.save(cell, record)
     metadata = shown(report.adapter_facts(record), records.paths)
-    if known is not None:
-        metadata["mlflow"] = link("open the run", tracking.run_url(known, settings.mlflow_url))
+    if run_id is not None:
+        metadata["mlflow"] = link("open the run", tracking.run_url(run_id, settings.mlflow_url))
     result = dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(record.content_hash))
     yield from catalog.intents.acknowledge_after(result, wanted, actor="adapter")
 
@@ -312,7 +316,12 @@ def merged_model(
     parts = identity.merge_identity(spec, weights=trained.content_hash, precision=plan.precision, image=image)
     key = identity.key_of(parts)
     job = job_payloads.merge_job(plan, trained, key, image)
+    before = records.find(MergedModelRecord, cell)
     facts = folders.facts(job_payloads.merged_folder(plan, key))
+    if facts is not None and before is not None and before.merge_key == key:
+        # Whole as it may be, it is not used again where it is another model than the one on record.
+        changed = content.difference(job_payloads.merged_folder(plan, key), before.content_hash)
+        facts = None if changed else facts
     if facts is None:
         facts = trainer.run(context, job, work_dir=folder / "work")
     record = job_payloads.merged_record(plan, facts, key)

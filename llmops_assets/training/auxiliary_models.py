@@ -10,7 +10,15 @@ from llmops_assets.specs.jobs import Pooling
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.training import TrainJobSpec, parse_base_ref
 from llmops_assets.training import folders
-from llmops_assets.training.base import BaseModelError, Sources, locate, read_config, record_of, resolve
+from llmops_assets.training.base import (
+    BaseModelError,
+    Sources,
+    locate,
+    read_config,
+    record_of,
+    resolve,
+    verify_unchanged,
+)
 
 _LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls",
@@ -70,10 +78,8 @@ def _reward(ref: str, policy: Policy, sources: Sources, plan: Callable[[str], Pl
         raise BaseModelError(f"rlhf.reward_model_ref {ref!r} is not there: {error}") from error
     config = read_config(folder)
     verify_reward(config, policy, ref)
-    found = folders.content_hash(folder)
-    if approved and approved != found:
-        raise BaseModelError(f"reward model {ref!r} at {folder} was changed after it was approved: register it again")
-    return record_of(ref, reward_family(config, policy) or "", folder, config, found)
+    files = verify_unchanged(ref, folder, approved, sources, "reward")
+    return record_of(ref, reward_family(config, policy) or "", folder, config, approved, files)
 
 
 def reward_family(config: dict[str, Any], policy: Policy) -> str | None:

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +13,8 @@ from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.training import BaseModelRecord, MergedModelRecord
 from llmops_assets.specs.policy import JobType, Policy, verify_family
 from llmops_assets.specs.training import BaseRef, parse_base_ref
-from llmops_assets.training.folders import content_hash
 from llmops_assets.training.memory import Shape
+from resources import content
 
 
 class BaseModelError(ValueError):
@@ -37,6 +37,8 @@ class Sources:
     registered: Callable[[str], Approved]
     merged: Callable[[str], MergedModelRecord]
     model: Callable[[str], RegisteredModelRecord]
+    files: Callable[[str], Mapping[str, str]] = lambda ref: {}
+    """The files of a registered base with their hashes, as they were registered; none where nobody noted them."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -109,13 +111,21 @@ def resolve(ref: str, *, family: str, job_type: JobType, policy: Policy, sources
         ) from error
     config = read_config(folder)
     verify_family(policy, family, config, job_type)
-    found = content_hash(folder)
-    if approved_hash and found != approved_hash:
+    files = verify_unchanged(ref, folder, approved_hash, sources)
+    return record_of(ref, family, folder, config, approved_hash, files)
+
+
+def verify_unchanged(
+    ref: str, folder: Path, approved_hash: str | None, sources: Sources, kind: str = "base"
+) -> dict[str, str]:
+    """The listing of the model in `folder`; BaseModelError where it is not the one that was laid down under `ref`."""
+    known, files = sources.files(ref), content.listing(folder)
+    if approved_hash and (found := content.difference(folder, approved_hash, known, files)) is not None:
         raise BaseModelError(
-            f"base model {ref!r} at {folder} was changed after it was approved ({approved_hash} became {found}): "
-            "register and approve it again"
+            f"{kind} model {ref!r} at {folder} was changed after it was approved: {found} what it was then, with the "
+            f"content {approved_hash}. Put it back, or register and approve it again"
         )
-    return record_of(ref, family, folder, config, found)
+    return files
 
 
 def inspect_base(ref: str, family: str, policy: Policy) -> BaseModelRecord:
@@ -135,13 +145,24 @@ def inspect_base(ref: str, family: str, policy: Policy) -> BaseModelRecord:
     # A reward model is of the family whose body it has; encoders may be of an architecture for them alone.
     job = "EMBEDDING" if "EMBEDDING" in job_types else job_types[0]
     verify_family(policy, family, {**config, "architectures": named}, job)
-    return record_of(ref, family, folder, config, content_hash(folder))
+    return record_of(ref, family, folder, config, None, content.listing(folder))
 
 
-def record_of(ref: str, family: str, folder: Path, config: dict[str, Any], digest: str) -> BaseModelRecord:
-    """The record of a base model in `folder`, whose content has the hash `digest`."""
+def record_of(
+    ref: str, family: str, folder: Path, config: dict[str, Any], digest: str | None, files: dict[str, str]
+) -> BaseModelRecord:
+    """The record of a base model in `folder` with these files, which goes by the hash `digest` where one was laid
+    down."""
     parameters = Shape.from_config(config).parameters if "intermediate_size" in config else None
-    return BaseModelRecord(ref=ref, family=family, path=str(folder), content_hash=digest, parameters=parameters)
+    return BaseModelRecord(
+        ref=ref,
+        family=family,
+        path=str(folder),
+        # What an earlier release hashed keeps its hash: it is what lineage and erasures know the model by.
+        content_hash=digest or content.hash_of_model(folder, files),
+        files=files,
+        parameters=parameters,
+    )
 
 
 def locate(ref: str, parsed: BaseRef, sources: Sources) -> tuple[Path, str | None]:

@@ -1,6 +1,5 @@
 """Folders of a training that are either whole or not there: sealed with the hash of every file, verified before use."""
 
-import hashlib
 import json
 import os
 import re
@@ -10,38 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from resources.content import SEAL, changed_files, file_hash, sealed_files
 from resources.files import locked, write_text
 
-SEAL = "complete.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_MODEL_FILES = re.compile(
-    r".*\.safetensors|.*\.safetensors\.index\.json|config\.json|tokenizer.*\.json|vocab.*|merges\.txt|.*\.model|"
-    r"special_tokens_map\.json|added_tokens\.json|chat_template\.jinja|"
-    # How an encoder makes one vector of its tokens, and how a reader is asked from its passages.
-    r"modules\.json|sentence_bert_config\.json|config_sentence_transformers\.json|\d+_\w+/config\.json|rag\.json"
-)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def content_hash(folder: Path) -> str:
-    """16 hex digits over weights, config and tokenizer of the model in `folder`: equal models, equal hash.
-
-    Raises FileNotFoundError when there are no safetensors weights; pickled weights are never read.
-    """
-    inside = [path for part in folder.iterdir() for path in ([part] if part.is_file() else part.glob("config.json"))]
-    named = {str(path.relative_to(folder)): path for path in inside}
-    files = [named[name] for name in sorted(named) if _MODEL_FILES.fullmatch(name)]
-    if not any(path.suffix == ".safetensors" for path in files):
-        raise FileNotFoundError(
-            f"{folder} has no *.safetensors weights: only safetensors are read, convert other formats first"
-        )
-    lines = "\n".join(f"{path.relative_to(folder)} {file_hash(path)}" for path in files)
-    return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
 def seal(folder: Path, facts: Mapping[str, Any] | None = None) -> None:
@@ -88,6 +59,16 @@ def damage(folder: Path) -> str | None:
 def facts(folder: Path) -> dict[str, Any] | None:
     """What was noted when `folder` was sealed; None when it is not there, unfinished or damaged."""
     return None if damage(folder) is not None else noted(folder)
+
+
+def facts_of(folder: Path, known: Mapping[str, str]) -> dict[str, Any] | None:
+    """As `facts`, of a folder that has the files of the listing `known`, where there is one: one that was exchanged for
+    another, as whole as it may be, is none, and loses its seal so that it is made again."""
+    found = facts(folder)
+    if found is not None and known and changed_files(sealed_files(folder), known):
+        (folder / SEAL).unlink()
+        return None
+    return found
 
 
 def noted(folder: Path) -> dict[str, Any] | None:

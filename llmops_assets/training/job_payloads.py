@@ -24,6 +24,7 @@ from llmops_assets.training.plan import (
     training_seconds,
 )
 from llmops_assets.training.steps import total_steps
+from resources import content
 from resources.gpus import Device
 
 
@@ -55,7 +56,7 @@ def plan_job(
 
 
 def _folder_of(model: BaseModelRecord | None) -> ModelFolder | None:
-    return None if model is None else ModelFolder(path=model.path, content_hash=model.content_hash)
+    return None if model is None else ModelFolder(path=model.path, content_hash=model.content_hash, files=model.files)
 
 
 def _auxiliary(models: Mapping[str, BaseModelRecord]) -> dict[str, ModelFolder | None]:
@@ -112,6 +113,7 @@ def plan_record(
         spec=spec.model_dump(mode="json"),
         base=base,
         model_dir=str(model_dir),
+        files=content.sealed_files(model_dir / "plan"),
         **{name: facts[name] for name in _FROM_ROWS},
         auxiliary_models=dict(auxiliary or {}),
         pooling=pooling,
@@ -188,6 +190,7 @@ def train_job(plan: PlanRecord, policy: Policy, device: Device, engines: Path) -
         spec=spec,
         base=_folder_of(plan.base),
         plan_dir=str(folder / "plan"),
+        plan_files=plan.files,
         checkpoints=str(folder / "checkpoints"),
         output=str(folder / "adapter"),
         precision=plan.precision,
@@ -228,6 +231,7 @@ def adapter_record(plan: PlanRecord, facts: Mapping[str, Any], *, reused: bool, 
         method=plan.spec["method"],
         # Of the folder, not of the seal: it may have been moved since it was sealed.
         path=str(Path(plan.model_dir) / "adapter"),
+        files=content.sealed_files(Path(plan.model_dir) / "adapter"),
         **{name: facts[name] for name in names},
         best_step=facts.get("best_step"),
         **{name: facts.get(name) for name in ("weight_change_rms", "trained_tensors", "unmoved_tensors")},
@@ -252,7 +256,9 @@ def merge_job(plan: PlanRecord, adapter: AdapterRecord, key: str, image: str | N
         spec=spec,
         base=_folder_of(plan.base),
         adapter=adapter.path,
+        adapter_files=adapter.files,
         plan_dir=str(folder / "plan"),
+        plan_files=plan.files,
         output=str(merged_folder(plan, key)),
         precision=plan.precision,
         stop_token=plan.stop_token,

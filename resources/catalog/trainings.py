@@ -96,9 +96,20 @@ class Trainings:
             return transaction.changed(table.update().where(*open_ones).values(reported_at=now()))
 
     def register_base(
-        self, ref: str, *, family: str, path: str, content_hash: str | None, license: str | None, actor: str = "cli"
+        self,
+        ref: str,
+        *,
+        family: str,
+        path: str,
+        content_hash: str | None,
+        license: str | None,
+        files: Mapping[str, str] | None = None,
+        actor: str = "cli",
     ) -> BaseModelEntry:
-        """Register a base model as a draft. Other content under a known ref puts it back to draft."""
+        """Register a base model as a draft. Other content under a known ref puts it back to draft.
+
+        `files` are its files with their hashes: the audit line keeps them, so that what changes later has a name.
+        """
         table = t.base_models
         values = {"family": family, "path": path, "content_hash": content_hash, "license": license}
         with self.database.write(actor) as transaction:
@@ -110,7 +121,8 @@ class Trainings:
                 draft = {"state": "draft", "approved_at": None, "approved_by": None, **values}
                 is_changed = transaction.changed(table.update().where(table.c.ref == ref, is_other).values(draft)) == 1
             if is_changed:
-                transaction.audit("base.register", ref, family=family, content_hash=content_hash)
+                listed = {"files": dict(files)} if files else {}
+                transaction.audit("base.register", ref, family=family, content_hash=content_hash, **listed)
         return self.base_model(ref)
 
     def approve_base(self, ref: str, actor: str = "cli") -> BaseModelEntry:
@@ -132,6 +144,13 @@ class Trainings:
 
     def base_model(self, ref: str) -> BaseModelEntry:
         return BaseModelEntry(**self.database.one(t.base_models, ref, "base model"))
+
+    def base_files(self, ref: str) -> dict[str, str]:
+        """The files of a base model with their hashes as they were registered; none where nobody noted them."""
+        registered = t.audit.c.target == ref, t.audit.c.action == "base.register"
+        statement = sa.select(t.audit.c.detail).where(*registered).order_by(t.audit.c.id.desc()).limit(1)
+        rows = self.database.rows(statement)
+        return dict(rows[0]["detail"].get("files", {})) if rows else {}
 
     def base_models(self) -> list[BaseModelEntry]:
         """All base models, newest first."""

@@ -26,9 +26,9 @@ from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import Policy, load_policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training.folders import content_hash
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
+from resources.content import content_hash
 from resources.dataset_store import DatasetStore
 from resources.records import Records
 from resources.tracking import Tracking

@@ -13,7 +13,7 @@ from llmops_assets.records.jobs import CompressJob, GenerateJob
 from llmops_assets.registry import compression
 from llmops_assets.specs.policy import Compression, load_policy
 from llmops_assets.specs.settings import Settings
-from llmops_assets.training.folders import content_hash
+from resources.content import content_hash
 from resources.engines import EngineError, Engines
 from tests.serving.conftest import models  # noqa: F401  fixture
 

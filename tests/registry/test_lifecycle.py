@@ -209,7 +209,7 @@ def test_the_command_refuses_with_reasons_lists_newest_first_and_hands_out_what_
     assert llmops("model", "list", "--sort", "size")[0] == 1
     assert "model.stage" in llmops("model", "history", "desk")[1]
 
-    from llmops_assets.training.folders import content_hash
+    from resources.content import content_hash
 
     tags = LINEAGE | {"content_hash": content_hash(models["old"])}
     registry.tracking.register("given", models["old"], None, tags)

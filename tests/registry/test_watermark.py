@@ -14,9 +14,9 @@ from llmops_assets.records.training import PlanRecord
 from llmops_assets.registry.ownership import shown_marks
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import watermark
-from llmops_assets.training.folders import content_hash
 from llmops_assets.verdict import Verdict
 from resources.catalog import Catalog
+from resources.content import content_hash
 from resources.model_server import ModelServers
 from resources.trainer import Trainer
 from tests.cli.test_commands import llmops

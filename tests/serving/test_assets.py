@@ -24,8 +24,8 @@ from llmops_assets.serving.parity import answers_to_repeat, template_hash
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.settings import Settings
-from llmops_assets.training.folders import content_hash
 from resources.catalog import Catalog
+from resources.content import content_hash
 from resources.dataset_store import DatasetStore
 from resources.gateway import GatewayAdmin
 from resources.model_server import ModelServers

@@ -17,6 +17,7 @@ from llmops_assets.records.datasets import CleanRecord
 from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.training import checks, folders, identity
+from resources import content
 from resources.tracking import Tracking
 from resources.trainer import Trainer
 from tests.training.conftest import Desk, pretrain_spec, sft_spec
@@ -75,7 +76,7 @@ def test_a_training_starts_from_an_earlier_one_and_is_not_done_twice(house: Hous
     base = house.records.load(MergedModelRecord, base_cell)
     assert plan.base.content_hash == base.content_hash and plan.base.path == base.path
     assert not adapter.reused and adapter.last_loss < adapter.first_loss
-    assert merged.content_hash == folders.content_hash(Path(merged.path)) != base.content_hash
+    assert merged.content_hash == content.content_hash(Path(merged.path)) != base.content_hash
     assert Path(plan.model_dir).parts[-4:] == ("models", "sft", "tiny-desk", plan.training_key)
 
     tracking: Tracking = house.resources["tracking"]
@@ -119,7 +120,7 @@ def test_a_changed_merge_merges_again_without_training(
     after = house.records.load(MergedModelRecord, base_cell)
     assert after.merge_key != before.merge_key and after.path != before.path
     assert after.content_hash == before.content_hash, "the same weights, by way of other code"
-    assert folders.content_hash(Path(before.path)) == before.content_hash, "what may be served still is there"
+    assert content.content_hash(Path(before.path)) == before.content_hash, "what may be served still is there"
     assert house.records.load(AdapterRecord, base_cell) == trained
 
 

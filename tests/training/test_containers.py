@@ -19,6 +19,7 @@ from llmops_assets.records.jobs import PlanJob
 from llmops_assets.records.training import AdapterRecord, PlanRecord
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
+from resources import content
 from resources.containers import KEY_FILE, Docker, Ending, Mount, container_options, inputs, job_name
 from resources.encryption import Keyring
 from resources.gpus import Device, cpu, declared, parse_nvidia_smi
@@ -67,7 +68,7 @@ def house(podman: Engine, desk: Desk, tiny_base: Path, tmp_path_factory: pytest.
         ref = f"hf:{tiny_base}"
         catalog = house.resources["catalog"]
         catalog.register_base(
-            ref, family="llama", path=str(tiny_base), content_hash=folders.content_hash(tiny_base), license=None
+            ref, family="llama", path=str(tiny_base), content_hash=content.content_hash(tiny_base), license=None
         )
         catalog.approve_base(ref)
         yield house

@@ -16,6 +16,7 @@ import pytest
 from images.train import faults
 from llmops_assets.records.training import AdapterRecord, CurvePoint, MergedModelRecord, PlanRecord
 from llmops_assets.training import folders, progress, verdicts
+from resources import content
 from tests.training.conftest import (
     Desk,
     chat_frame,
@@ -187,7 +188,7 @@ def test_inputs_that_changed_after_they_were_planned_are_refused(
     base = tmp_path / "base"
     shutil.copytree(tiny_base, base)
     job = desk.jobs(sft_spec(f"hf:{base}", max_steps=STEPS, save_steps=6), tmp_path, base)["train"]
-    job["base"]["content_hash"] = folders.content_hash(base)
+    job["base"]["content_hash"] = content.content_hash(base)
     if what == "rows":
         path = tmp_path / "plan" / "train.parquet"
         path.write_bytes((whole / "plan" / "validation.parquet").read_bytes())

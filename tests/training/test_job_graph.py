@@ -19,8 +19,9 @@ from llmops_assets.registry import assets as registry_assets
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.settings import Settings
-from llmops_assets.training import assets, checks, folders
+from llmops_assets.training import assets, checks
 from llmops_assets.training.base import inspect_base
+from resources import content
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
@@ -165,7 +166,7 @@ def test_another_policy_is_trained_against_the_reward_model_of_an_earlier_one(ho
     plan, first = house.records.load(PlanRecord, cell), house.records.load(PlanRecord, aligned)
     reward = Path(first.model_dir) / "reward"
     assert plan.auxiliary_models["reward"].path == str(reward)
-    assert plan.auxiliary_models["reward"].content_hash == folders.content_hash(reward)
+    assert plan.auxiliary_models["reward"].content_hash == content.content_hash(reward)
     assert not (Path(plan.model_dir) / "reward").exists()
     # The same by name: registered from its folder, and refused where it is no reward model.
     named = house.register(reward, "qwen")

@@ -12,6 +12,7 @@ from llmops_assets.specs.policy import load_policy, verify_family
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from llmops_assets.training.auxiliary_models import pooling_of, verify_reward
+from resources import content
 from tests.training.conftest import Desk, of_task, run_here, write_splits
 from tests.training.job_data import DATASETS, FRAMES, embedding_frame, job_spec, make_base, preference_frame, rag_frame
 
@@ -153,9 +154,9 @@ def test_a_reader_of_every_family_is_trained_with_its_retriever_and_index(
     assert json.loads((index / "index.json").read_text())["passages"] == merge["figures"]["indexed"]
     assert (tmp_path / "merged" / reader["retriever"] / "modules.json").exists()
     # What a reader is made of is in its hash: another template is another model.
-    before = folders.content_hash(tmp_path / "merged")
+    before = content.content_hash(tmp_path / "merged")
     (tmp_path / "merged" / "rag.json").write_text(json.dumps({**reader, "template": "{question} {context}"}))
-    assert folders.content_hash(tmp_path / "merged") != before
+    assert content.content_hash(tmp_path / "merged") != before
 
 
 def test_a_policy_that_was_cut_off_keeps_its_reward_model_and_ends_with_the_same_weights(

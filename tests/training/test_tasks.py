@@ -11,6 +11,7 @@ import pytest
 from images.train import rows
 from llmops_assets.specs.policy import FAMILY_VERSION_KEY, load_policy, verify_family
 from llmops_assets.training import folders
+from resources import content
 from tests.training.conftest import Desk, chat_frame, of_task, pretrain_spec, run_here, sft_spec, write_splits
 
 
@@ -208,7 +209,7 @@ def test_pickled_weights_are_not_read(desk: Desk, tiny_base: Path, tmp_path: Pat
     with pytest.raises(OSError, match="safetensors"):
         run_here(jobs["train"], tmp_path)
     with pytest.raises(FileNotFoundError, match="safetensors"):
-        folders.content_hash(folder)
+        content.content_hash(folder)
 
 
 def test_a_corpus_too_small_for_one_block_is_refused(desk: Desk, tmp_path: Path) -> None:
