@@ -14,9 +14,14 @@ CELL = 80
 
 
 def check_result(
-    verdict: Verdict, *, warn: bool = False, rows: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
+    verdict: Verdict,
+    *,
+    warn: bool = False,
+    rows: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    name: str | None = None,
 ) -> dg.AssetCheckResult:
-    """The verdict as the result of an asset check; `warn` shows a failed one as a warning.
+    """The verdict as the result of an asset check; `warn` shows a failed one as a warning, `name` is for an asset that
+    gives its own.
 
     `rows` are tables by name, such as the rows that made it fail, with long cells cut; an empty one is left out.
     """
@@ -27,6 +32,7 @@ def check_result(
     }
     return dg.AssetCheckResult(
         passed=verdict.passed,
+        check_name=name,
         severity=dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR,
         description=verdict.text,
         metadata={**verdict.figures, **tables},

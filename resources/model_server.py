@@ -38,6 +38,7 @@ _LOCK_SECONDS = 4 * 3600.0
 """As long as no rollout takes: it loads a model, waits for it, and drains another."""
 _MARK = "LLMOPS_BACKEND"
 _QUESTION = "안녕하세요"
+_NOT_STARTED = "a model server is not started again"
 
 
 class ServerError(RuntimeError):
@@ -472,15 +473,19 @@ class ModelServers:
 
     def _start_again(self, backend: Backend) -> Backend:
         """Start a backend; where its files are not what was registered it stays down, and its endpoint says why."""
+        endpoint = self.catalog.endpoint(backend.endpoint)
+        known = {"expected_revision": endpoint.revision, "expected_state": endpoint.state}
+        held = endpoint.message.startswith(_NOT_STARTED)
         try:
-            return self.start(backend)
+            running = self.start(backend)
         except ServedFilesChanged as error:
-            endpoint = self.catalog.endpoint(backend.endpoint)
-            if str(error) not in (endpoint.message or ""):
-                self.catalog.update_endpoint(
-                    endpoint.name, expected_revision=endpoint.revision, state="failed", message=str(error)
-                )
+            if not held:
+                message = f"{_NOT_STARTED}: {error}"
+                self.catalog.update_endpoint(endpoint.name, state="failed", message=message, **known)
             raise
+        if held and endpoint.state == "failed":
+            self.catalog.update_endpoint(endpoint.name, state="live", message="", **known)
+        return running
 
     def _note_cut_off(self, endpoint: Endpoint) -> list[str]:
         message = "its last deployment was cut off"

@@ -20,6 +20,9 @@ class DeploymentRecord(Record):
     engine: str
     first_completion: str = Field(description="What the new backend answered before traffic was sent to it.")
     startup_seconds: float
+    probed: list[str] = Field(
+        default_factory=list, description="Server processes that answered as evaluated, by what names them."
+    )
     left: list[str] = Field(default_factory=list, description="What could not be stopped, with the reason.")
 
 

@@ -25,10 +25,11 @@ from llmops_assets.registry.compared_model import compared_model_of
 from llmops_assets.registry.lineage import lineage
 from llmops_assets.registry.ownership import shown_marks
 from llmops_assets.registry.quantized import UNFIT, CompressionContext, Original, form_row, make_form, register_form
+from llmops_assets.serving import admission
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
-from resources import files
+from resources import content, files
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog, NotFound
 from resources.catalog.erasures import ModelAffected, assert_not_affected
@@ -88,8 +89,9 @@ def registered_model(
             allow_retries=False,
         )
     try:
+        content.verify(merged.path, merged.content_hash, "merged and evaluated", "Restore it, or make it anew")
         assert_not_affected(catalog, cell=cell, content_hash=merged.content_hash)
-    except ModelAffected as error:
+    except (ModelAffected, content.ContentChanged) as error:
         raise dg.Failure(f"{cell} is not registered: {error}", allow_retries=False) from error
     room = capacity(
         spec.output.artifact_name,
@@ -126,8 +128,10 @@ def registered_model(
     entry = tracking.version(f"{name}@{version}")
     if "state" not in entry.tags:
         # Only when it is new: what a person decided about a version since is left alone.
-        _begin(tracking, catalog, entry, policy)
+        _begin(tracking, catalog, entry, policy, gate.text)
         entry = tracking.version(entry.ref)
+    else:
+        admission.note_update(tracking.model(entry.ref), "registered_model", catalog)
     on_gpu = spec.resources.gpus > 0
     marks = shown_marks(
         plan,
@@ -292,7 +296,7 @@ def _versus_production(
     }
 
 
-def _begin(tracking: Tracking, catalog: Catalog, entry: ModelVersion, policy: Policy) -> None:
+def _begin(tracking: Tracking, catalog: Catalog, entry: ModelVersion, policy: Policy, gate: str) -> None:
     """Give a new version its first state, as the policy says."""
     moment = datetime.now(UTC).isoformat(timespec="seconds")
     tags = {"state": "draft"}
@@ -307,7 +311,8 @@ def _begin(tracking: Tracking, catalog: Catalog, entry: ModelVersion, policy: Po
         "model.register",
         entry.ref,
         state=policy.registry.new_version,
-        content_hash=entry.tags.get("content_hash"),
+        gate=gate,
+        **admission.registration(tracking.model(entry.ref), catalog),
     )
 
 

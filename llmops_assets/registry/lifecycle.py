@@ -27,6 +27,8 @@ class TransitionEvidence:
     `gate` and `parity` are None where the question was never asked, else a pair of (passed, what was found). `erasure`
     says whose erasure touched the data of this version, None where none did. `was_staged` tells that it has been in
     staging before, so that a rollback needs no second round there. `served_on` are the endpoints that route to it.
+    `changed` says what of it, its files or the registry's tags, is not as it was registered, and `approved` whether
+    the audit log has its approval, whatever a tag or an alias says.
     """
 
     ref: str
@@ -37,6 +39,8 @@ class TransitionEvidence:
     erasure: str | None = None
     was_staged: bool = False
     served_on: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    approved: bool = True
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,15 @@ def _evidence(action: Action, evidence: TransitionEvidence) -> list[Refusal]:
     elif evidence.gate is None or not evidence.gate[0]:
         reason = evidence.gate[1] if evidence.gate else "its gate was never asked"
         refusals.append(Refusal(f"its evaluation does not meet the gate: {reason}", "Train a better one"))
+    refusals += [Refusal(change, "It stays where it is until that is put right") for change in evidence.changed]
+    if action != "approve" and evidence.state not in ("draft", "archived") and not evidence.approved:
+        refusals.append(
+            Refusal(
+                f"nobody approved {evidence.ref}: its tag or alias was set by hand",
+                f"Have it approved: take the alias away, set its tag state to draft, then llmops model approve "
+                f"{evidence.ref}",
+            )
+        )
     if evidence.erasure:
         refusals.append(
             Refusal(f"it was trained on data that was erased since: {evidence.erasure}", "Train it again without them")

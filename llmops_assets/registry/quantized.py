@@ -15,6 +15,7 @@ from llmops_assets.records.registry import CompressedModel, RegisteredModelRecor
 from llmops_assets.records.training import MergedModelRecord, PlanRecord
 from llmops_assets.registry import compression
 from llmops_assets.registry.capacity import RegistryFull, capacity
+from llmops_assets.serving.admission import note_update, registration
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
@@ -166,7 +167,10 @@ def register_form(
     ref = f"{name}@{version}"
     if "state" not in tracking.version(ref).tags:
         tracking.tag(name, version, "state", "draft")
-        catalog.log("quantized_model", "model.register", ref, state="draft", content_hash=one.content_hash)
+        known = registration(tracking.model(ref), catalog)
+        catalog.log("quantized_model", "model.register", ref, state="draft", gate=one.explanation, **known)
+    else:
+        note_update(tracking.model(ref), "quantized_model", catalog)
     return ref
 
 

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from llmops_assets.evaluation.gate import judge_gate
-from llmops_assets.records.evaluation import EvaluationRecord
-from llmops_assets.records.registry import ParityRecord, QuantizedModelRecord, RegisteredModelRecord
+from llmops_assets.records.registry import ParityRecord, RegisteredModelRecord
 from llmops_assets.registry.lifecycle import Action, TransitionEvidence, judge
+from llmops_assets.serving import admission
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import Policy
 from llmops_assets.training.erased_rows import learned_nothing_erased
@@ -40,8 +39,8 @@ def evidence_of(registry: Registry, ref: str) -> TransitionEvidence:
     """Where the version that `ref` names stands; raises UnknownModel when there is none."""
     version = registry.tracking.version(ref)
     model = registry.tracking.model(version.ref)
-    cell = training_key(model.dataset, model.recipe)
-    gate = _gate(registry, model, cell)
+    gate = admission.gate_of(model, registry.records, registry.policy, registry.catalog)
+    changed = admission.changed_tags(model, registry.catalog)
     parity = registry.records.find(ParityRecord, parity_key(model))
     known = parity is not None and parity.model_hash == model.content_hash
     return TransitionEvidence(
@@ -57,6 +56,8 @@ def evidence_of(registry: Registry, ref: str) -> TransitionEvidence:
             for endpoint in registry.catalog.endpoints()
             if any(route["model_ref"] == version.ref for route in endpoint.routes)
         ),
+        changed=tuple(filter(None, [*changed, admission.changed_content(model)])),
+        approved=admission.approval_of(version.ref, registry.catalog) == "approved",
     )
 
 
@@ -64,19 +65,6 @@ def parity_key(model: RegisteredModelRecord) -> str:
     """Where the parity of a version is on record: its training's cell, and how it was compressed."""
     cell = training_key(model.dataset, model.recipe)
     return f"{cell}|{model.scheme}" if model.scheme else cell
-
-
-def _gate(registry: Registry, model: RegisteredModelRecord, cell: str) -> tuple[bool, str] | None:
-    """What the evaluation of exactly these weights came to; None without one."""
-    if model.scheme:
-        made = registry.records.find(QuantizedModelRecord, cell)
-        mine = next((m for m in made.models if m.content_hash == model.content_hash), None) if made else None
-        return (mine.passed, mine.explanation) if mine else None
-    evaluation = registry.records.find(EvaluationRecord, cell)
-    if evaluation is None or evaluation.model_hash != model.content_hash:
-        return None
-    gate = judge_gate(evaluation, registry.policy.gates[model.job_type])
-    return gate.passed, gate.explanation
 
 
 def transition(registry: Registry, action: Action, ref: str, actor: str) -> list[str]:

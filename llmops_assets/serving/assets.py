@@ -5,27 +5,27 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from llmops_assets import plots
 from llmops_assets.evaluation.answers import has_chat_template
-from llmops_assets.page import link, stored_path
+from llmops_assets.page import check_result, link, stored_path
 from llmops_assets.partitions import endpoints
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.serving import DeploymentRecord, DriftRecord
-from llmops_assets.serving import rollout
+from llmops_assets.serving import admission, rollout
+from llmops_assets.serving.before_traffic import CHECKS, BeforeTraffic
 from llmops_assets.serving.drift import compare
 from llmops_assets.serving.report import drift_plot, drift_table, questions, ratings, traffic_plot
 from llmops_assets.specs.deployment import DeploymentSpec, Rollout
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
+from llmops_assets.verdict import Verdict
 from resources.catalog import Catalog, Endpoint
 from resources.catalog.erasures import ModelAffected, assert_not_affected
-from resources.content import content_hash
 from resources.dataset_store import DatasetStore
 from resources.gateway import GatewayAdmin, GatewayError
 from resources.intent_runs import tags_of
@@ -53,37 +53,55 @@ class DeploymentConfig(dg.Config):
     kinds={"python", "huggingface"},
     owners=["team:ml"],
     code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec(name, asset="deployment", blocking=True, partitions_def=endpoints, description=description)
+        for name, description in CHECKS.items()
+    ],
     description="The model servers behind an endpoint. A new model is started beside the old one, has to answer a "
-    "completion, and only then gets users: all of them (blue-green) or a share (canary). When it does not answer, the "
-    "traffic stays where it was. Rolling back is materialising this with the previous model as `model_ref`.",
+    "completion as its evaluation did, and only then gets users: all of them (blue-green) or a share (canary). When it "
+    "does not, the traffic stays where it was. Rolling back is materialising this with the previous model as "
+    "`model_ref`.",
 )
 def deployment(
     context: dg.AssetExecutionContext,
     config: DeploymentConfig,
     catalog: dg.ResourceParam[Catalog],
     records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
     tracking: dg.ResourceParam[Tracking],
     servers: dg.ResourceParam[ModelServers],
     gateway: dg.ResourceParam[GatewayAdmin],
     policy: dg.ResourceParam[Policy],
     settings: dg.ResourceParam[Settings],
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     name = context.partition_key
     with servers.exclusively(name):
         endpoint = _wanted(context, catalog, tracking, name, config.model_ref)
         before, wanted = endpoint.routes, catalog.intents.newest("deploy", name)
         catalog.update_endpoint(name, expected_revision=endpoint.revision, state="deploying", message="")
+        last = records.find(DeploymentRecord, name)
+        checked = BeforeTraffic(records, store, servers, known=last.probed if last is not None else [])
         try:
-            model = _admitted(tracking, endpoint.spec, policy)
+            model = _admitted(tracking, endpoint.spec, policy, records, catalog)
             assert_not_affected(catalog, ref=model.ref, content_hash=model.content_hash)
+            checked.note("admitted", Verdict(True, f"{model.ref} is what was registered, evaluated and approved"))
             target = rollout.target_of(endpoint.spec, model)
             plan = rollout.plan(target, before, [backend.id for backend in catalog.backends(name)])
             steps = rollout.describe(target, plan)
             context.log.info("%s", "\n".join(steps))
             outcome = rollout.carry_out(
-                target, plan, catalog=catalog, servers=servers, gateway=gateway, say=context.log.info
+                target,
+                plan,
+                catalog=catalog,
+                servers=servers,
+                gateway=gateway,
+                say=context.log.info,
+                probe=lambda backends: checked.refusal(model, backends),
             )
         except _REASONS as error:
+            if not checked.results:
+                checked.note("admitted", Verdict(False, str(error)))
+            yield from _results(checked)
             catalog.conclude_deployment(name, endpoint.revision, state="failed", message=str(error), outcome="failed")
             raise dg.Failure(
                 f"{name} does not serve {endpoint.spec.model_ref}: {error}", allow_retries=False
@@ -115,8 +133,10 @@ def deployment(
             first_completion=outcome.answer.text,
             startup_seconds=outcome.startup_seconds,
             left=outcome.left,
+            probed=checked.probed,
         )
         records.save(name, record)
+        yield from _results(checked)
         if outcome.routes != before:
             catalog.log("deployment", "endpoint.serve", name, model_ref=model.ref, revision=endpoint.revision)
         yield dg.MaterializeResult(
@@ -128,6 +148,13 @@ def deployment(
         # the endpoint as it shall be. While an alias is to be moved, not all is done.
         if wanted is not None and not fault:
             catalog.conclude_deployment(name, endpoint.revision, state="live", message=message)
+
+
+def _results(checked: BeforeTraffic) -> Iterator[dg.AssetCheckResult]:
+    """What was found before the switch, as Dagster has it on record."""
+    for one in checked.results:
+        rows = {"differing": [vars(difference) for difference in one.differing]}
+        yield check_result(one.verdict, name=one.name, warn=one.warn, rows=rows)
 
 
 def _wanted(
@@ -156,19 +183,16 @@ def _wanted(
     return endpoint
 
 
-def _admitted(tracking: Tracking, spec: DeploymentSpec, policy: Policy) -> RegisteredModelRecord:
-    """The registered model that `spec` names, when it may be served and is what was registered."""
+def _admitted(
+    tracking: Tracking, spec: DeploymentSpec, policy: Policy, records: Records, catalog: Catalog
+) -> RegisteredModelRecord:
+    """The registered model that `spec` names, when it may be served and is what was registered and evaluated."""
     version = tracking.version(spec.model_ref)
     model = tracking.model(version.ref)
-    rollout.admit(model, version.state, spec, policy)
+    more = admission.refusals(model, spec.environment, records, policy, catalog)
+    rollout.admit(model, version.state, spec, policy, more=more)
     if not has_chat_template(model.path):
         raise rollout.NotAdmitted(f"the tokenizer of {model.ref} has no chat template, so it cannot be chatted with")
-    found = content_hash(Path(model.path))
-    if found != model.content_hash:
-        raise rollout.NotAdmitted(
-            f"the files in {model.path} are not what was registered as {model.ref}: content {found}, registered "
-            f"{model.content_hash}. Register them as a version of their own"
-        )
     return model
 
 

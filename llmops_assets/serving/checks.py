@@ -4,15 +4,13 @@ import dagster as dg
 
 from llmops_assets.page import check_result
 from llmops_assets.partitions import endpoints
+from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.serving import DeploymentRecord, DriftRecord
-from llmops_assets.records.training import MergedModelRecord
 from llmops_assets.serving.assets import deployment, drift_report
 from llmops_assets.serving.erased_rows import served_affected
-from llmops_assets.serving.parity import OF_THE_PROMPT, Difference, differences, summary, template_hash
-from llmops_assets.serving.parity_probe import items_of
-from llmops_assets.specs.names import training_key
+from llmops_assets.serving.probing import Probe, through_gateway
 from llmops_assets.verdict import Verdict
-from resources.catalog import Catalog
+from resources.catalog import Backend, Catalog
 from resources.catalog.erasures import affected
 from resources.dataset_store import DatasetStore
 from resources.gateway import GatewayAdmin, GatewayError
@@ -20,7 +18,6 @@ from resources.model_server import ModelServers, ServerError
 from resources.records import Records
 from resources.tracking import Tracking
 
-_COMPARED = 8
 _QUESTION = [{"role": "user", "content": "안녕하세요"}]
 
 
@@ -29,17 +26,20 @@ _QUESTION = [{"role": "user", "content": "안녕하세요"}]
     partitions_def=endpoints,
     blocking=True,
     description="Every model server that the endpoint routes to answers a completion, and so does the gateway under "
-    "the endpoint's name when it runs. The questions are no exposures.",
+    "the endpoint's name when it runs, as the evaluation of the model did. The questions are no exposures.",
 )
 def serving_answers(
     context: dg.AssetCheckExecutionContext,
     catalog: dg.ResourceParam[Catalog],
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
     servers: dg.ResourceParam[ModelServers],
+    tracking: dg.ResourceParam[Tracking],
     gateway: dg.ResourceParam[GatewayAdmin],
 ) -> dg.AssetCheckResult:
     endpoint = catalog.endpoint(context.partition_key)
     backends = {backend.id: backend for backend in catalog.backends(endpoint.name)}
-    faults, seconds = [], {}
+    faults, seconds, probe = [], {}, None
     for route in endpoint.routes:
         try:
             backend = backends.get(route["backend_id"])
@@ -50,93 +50,38 @@ def serving_answers(
             faults.append(str(error))
     try:
         through = gateway.probe(endpoint.name, _QUESTION)
+        served = {route["model_ref"] for route in endpoint.routes}
+        if len(served) == 1 and through is not None:
+            model = tracking.model(served.pop())
+            probe = _through_gateway(endpoint.name, model, list(backends.values()), catalog, records, store, gateway)
     except GatewayError as error:
         through = None
         faults.append(str(error))
+    if probe is not None and not probe.verdict.passed:
+        faults.append(f"through the gateway: {probe.verdict.text}")
     if not endpoint.routes:
         faults.append("the endpoint routes to nothing: materialise `deployment`")
     answered = f"{len(seconds)} model servers answer; through the gateway: {through or 'it does not run'}"
     figures = {f"{id} (s)": value for id, value in seconds.items()}
-    return check_result(Verdict(not faults, "; ".join(faults) or answered, figures))
+    verdict = Verdict(not faults, "; ".join(faults) or answered, figures)
+    only_rounding = probe is not None and probe.may_be_rounding and len(faults) == 1
+    differing = [vars(one) for one in probe.differing] if probe is not None else []
+    return check_result(verdict, warn=only_rounding, rows={"differing": differing})
 
 
-@dg.asset_check(
-    asset=deployment,
-    partitions_def=endpoints,
-    blocking=True,
-    description="The chat template of each served folder is the one that its model was trained and evaluated with.",
-)
-def template_parity(
-    context: dg.AssetCheckExecutionContext,
-    catalog: dg.ResourceParam[Catalog],
-    records: dg.ResourceParam[Records],
-    tracking: dg.ResourceParam[Tracking],
-) -> dg.AssetCheckResult:
-    faults, hashes = [], {}
-    for backend in catalog.backends(context.partition_key):
-        model = tracking.model(backend.model_ref)
-        merged = records.load(MergedModelRecord, training_key(model.dataset, model.recipe))
-        served = template_hash(backend.model_path)
-        hashes[backend.model_ref] = served or "none"
-        if served != merged.chat_template_hash:
-            faults.append(
-                f"{backend.model_ref} is served with chat template {served}, but was trained with "
-                f"{merged.chat_template_hash}: materialise `merged_model` of {model.dataset}|{model.recipe} again"
-            )
-    text = "; ".join(faults) or f"{len(hashes)} models are served with the template of their training"
-    return check_result(Verdict(not faults, text, hashes))
-
-
-@dg.asset_check(
-    asset=deployment,
-    partitions_def=endpoints,
-    blocking=True,
-    description=f"Asked {_COMPARED} questions of its evaluation, each model that is served is shown the same prompt "
-    "tokens and gives the same answers as there, past the gateway and through it. Another prompt always fails. An "
-    "engine other than the evaluation's may round otherwise, so another answer only warns there.",
-)
-def answers_as_evaluated(
-    context: dg.AssetCheckExecutionContext,
-    catalog: dg.ResourceParam[Catalog],
-    records: dg.ResourceParam[Records],
-    store: dg.ResourceParam[DatasetStore],
-    servers: dg.ResourceParam[ModelServers],
-    tracking: dg.ResourceParam[Tracking],
-    gateway: dg.ResourceParam[GatewayAdmin],
-) -> dg.AssetCheckResult:
-    found: list[Difference] = []
-    asked, engines, notes = 0, set(), []
-    endpoint = catalog.endpoint(context.partition_key)
-    backends = catalog.backends(endpoint.name)
-    # With two models behind it, nobody can tell which of them answers a probe.
-    alone = len({route["model_ref"] for route in endpoint.routes}) == 1
-    erased = {one.content_hash for one in affected(catalog)}
-    for backend in backends:
-        model = tracking.model(backend.model_ref)
-        if model.content_hash in erased:
-            notes.append(f"{model.ref} is affected by an erasure, and its test rows are gone")
-            continue
-        most = backend.runtime.get("max_output_tokens")
-        sample = items_of(model, records, store, most=_COMPARED, most_tokens=most)
-        if not sample.rows:
-            notes.append(sample.note)
-            continue
-        limit = {"max_tokens": sample.max_new_tokens, "token_ids": True}
-        try:
-            served = [servers.complete(backend, m, tools=tools, **limit) for m, tools in sample.conversations]
-            # Only a gateway that does not run answers nothing.
-            few = sample.conversations[: 2 if alone else 0]
-            probes = [gateway.ask(endpoint.name, m, tools=tools, **limit) for m, tools in few]
-        except (ServerError, GatewayError) as error:
-            return check_result(Verdict(False, str(error)))
-        pairs = [*zip(sample.rows, served, strict=True), *zip(sample.rows, probes, strict=False)]
-        pairs = [(row, answer) for row, answer in pairs if answer is not None]
-        found += differences([row for row, _ in pairs], [answer for _, answer in pairs])
-        asked += len(pairs)
-        engines.add((backend.engine, backend.runtime.get("device")))
-    sure = engines <= {("transformers", "cpu")} or any(d.kind in OF_THE_PROMPT for d in found)
-    verdict = Verdict(not found, "; ".join([summary(asked, found), *notes]), {"asked": asked})
-    return check_result(verdict, warn=not sure, rows={"differing": [vars(d) for d in found]})
+def _through_gateway(
+    endpoint: str,
+    model: RegisteredModelRecord,
+    backends: list[Backend],
+    catalog: Catalog,
+    records: Records,
+    store: DatasetStore,
+    gateway: GatewayAdmin,
+) -> Probe | None:
+    if model.content_hash in {one.content_hash for one in affected(catalog)}:
+        # Its test rows are gone with the erasure.
+        return None
+    return through_gateway(endpoint, model, backends, records, store, gateway)
 
 
 @dg.asset_check(

@@ -41,6 +41,8 @@ def items_of(
         made = records.load(QuantizedModelRecord, cell).models
         form = next(m for m in made if m.content_hash == model.content_hash)
         answers, sha256 = Path(form.answers), form.answers_sha256
+    if not model.scheme and evaluation.model_hash != model.content_hash:
+        return Sample(note=f"{cell} was trained again since {model.ref}: its evaluation is of newer weights")
     suite = next(iter(evaluation.items))
     rows = answers_to_repeat(answers, suite, most, most_tokens=most_tokens, keys=store.keys, sha256=sha256)
     if not rows:

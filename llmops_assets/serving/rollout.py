@@ -13,7 +13,7 @@ from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.policy import Policy, verify_family
-from resources.catalog import Catalog
+from resources.catalog import Backend, Catalog
 from resources.gateway import GatewayAdmin, GatewayError
 from resources.gpus import Device, discover
 from resources.model_server import Answer, ModelServers, ServerError, new_backend
@@ -90,11 +90,12 @@ def admit(
     spec: DeploymentSpec,
     policy: Policy,
     find_devices: Callable[[], Sequence[Device]] = discover,
+    more: Sequence[str] = (),
 ) -> None:
     """Check that a registered model may be served as `spec` wants; raise NotAdmitted with every reason why not.
 
     `state` is the model's in the registry: draft, approved, staging, production or archived. A model that its gate
-    withheld is not in the registry, so it never comes this far.
+    withheld is not in the registry, so it never comes this far. `more` are further reasons why not.
     """
     reasons = []
     if state == "archived":
@@ -121,6 +122,7 @@ def admit(
             verify_family(policy, model.family, json.loads(config.read_text(encoding="utf-8")), spec.job_type)
         except SpecError as error:
             reasons.append(str(error))
+    reasons += [reason for reason in more if reason not in reasons]
     if reasons:
         raise NotAdmitted("; ".join(reasons))
 
@@ -198,12 +200,14 @@ def carry_out(
     servers: ModelServers,
     gateway: GatewayAdmin,
     say: Callable[[str], None],
+    probe: Callable[[list[Backend]], str | None] = lambda backends: None,
 ) -> Outcome:
-    """Carry out a plan. Hold the endpoint's lock (`servers.exclusively`) around planning and this.
+    """Carry out a plan. `probe` looks at the new backends once they answer, before they get users, and says why they
+    may not have them; None where they may. Hold the endpoint's lock (`servers.exclusively`) around planning and this.
 
-    Raises RolloutFailed when a new backend does not answer or the gateway does not follow: the routes are then as
-    before, and what was started is stopped. An old backend that does not stop is no failure of the rollout; it is
-    named in the outcome, stays on record, and is stopped at the next opportunity.
+    Raises RolloutFailed when a new backend does not answer or may get no users, or the gateway does not follow: the
+    routes are then as before, and what was started is stopped. An old backend that does not stop is no failure of the
+    rollout; it is named in the outcome, stays on record, and is stopped at the next opportunity.
     """
     before = catalog.endpoint(target.endpoint).routes
     routed = {route["backend_id"] for route in before}
@@ -216,7 +220,9 @@ def carry_out(
             # Its process runs, but its worker has died: it would never become healthy.
             if health.get(id) == "failing":
                 servers.stop(id)
-        answer = _serve(target, plan, running, started, servers, say)
+        answer, serving = _serve(target, plan, running, started, servers, say)
+        if (refusal := probe(serving)) is not None:
+            raise ServerError(refusal)
         startup = time.monotonic() - begun
         phase = gateway.set_routes(target.endpoint, plan.routes)
     except (ServerError, GatewayError) as error:
@@ -239,8 +245,9 @@ def carry_out(
 
 def _serve(
     target: Target, plan: Plan, running: set[str], started: list[str], servers: ModelServers, say: Callable[[str], None]
-) -> Answer:
-    """Have every backend of the plan answer; the ids of those that had to be started go to `started`."""
+) -> tuple[Answer, list[Backend]]:
+    """Have every backend of the plan answer; the first answer, and the backends. The ids of those that had to be
+    started go to `started`."""
     backends = []
     for id in plan.serve:
         if id not in running:
@@ -261,7 +268,7 @@ def _serve(
     for backend in backends:
         answers.append(servers.wait_healthy(backend))
         say(f"{backend.id} answers at {backend.url}, in {answers[-1].seconds:.2f} s: {answers[-1].text!r}")
-    return answers[0]
+    return answers[0], backends
 
 
 def _undo(

@@ -1,5 +1,6 @@
 """The audit log: who did what to what, in lines that can only be added."""
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,6 +30,11 @@ class AuditLog:
             mine = sa.or_(*(subject.startswith(f"{target}@", autoescape=True) for subject in subjects))
         statement = sa.select(t.audit).where(mine).order_by(t.audit.c.id.desc()).limit(limit)
         return [dict(r) for r in self.database.rows(statement)]
+
+    def audit_steps(self, target: str, actions: Collection[str]) -> list[dict[str, Any]]:
+        """Every line about exactly this target that is one of `actions`, oldest first."""
+        mine = t.audit.c.target == target, t.audit.c.action.in_(actions)
+        return [dict(r) for r in self.database.rows(sa.select(t.audit).where(*mine).order_by(t.audit.c.id))]
 
     def log(self, actor: str, action: str, target: str, **detail: Any) -> None:
         """Append a line about something that happened outside the catalog."""

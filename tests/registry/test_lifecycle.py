@@ -9,9 +9,11 @@ from llmops_assets.records.evaluation import EvaluationRecord, Metric
 from llmops_assets.records.registry import ParityRecord
 from llmops_assets.registry.lifecycle import NotAllowed, TransitionEvidence, judge
 from llmops_assets.registry.transition import Registry, evidence_of, parity_key, transition
+from llmops_assets.serving import admission
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import load_policy
 from resources.catalog import Catalog
+from resources.content import content_hash
 from resources.records import Records
 from resources.tracking import Tracking
 from tests.cli.test_commands import home, llmops  # noqa: F401  fixture
@@ -90,12 +92,15 @@ def registry(tmp_path: Path) -> Registry:
     catalog, records = Catalog(f"sqlite:///{tmp_path / 'home' / 'catalog.db'}"), Records(tmp_path / "home" / "records")
     registry = Registry(tracking, records, catalog, load_policy())
     for number in (1, 2, 3):
-        tags = LINEAGE | {"recipe": f"desk-0000000{number}", "content_hash": f"hash-{number}"}
-        tracking.register("desk", tmp_path / f"model-{number}", None, tags)
+        folder = tmp_path / f"model-{number}"
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(bytes([number]))
+        tags = LINEAGE | {"recipe": f"desk-0000000{number}", "content_hash": content_hash(folder)}
+        tracking.register("desk", folder, None, tags)
         if number < 3:
-            evaluated(records, tags["recipe"], f"hash-{number}")
+            evaluated(records, tags["recipe"], tags["content_hash"])
     model = tracking.model("desk@1")
-    served(records, parity_key(model), model.recipe, "hash-1")
+    served(records, parity_key(model), model.recipe, model.content_hash)
     return registry
 
 
@@ -154,7 +159,8 @@ def test_a_version_is_taken_to_production_and_back_with_who_and_when(registry: R
     with pytest.raises(NotAllowed, match="nobody has asked whether it is served"):
         transition(registry, "promote", "desk@2", "lee")
     assert tracking.version("desk@2").state == "staging"
-    served(registry.records, parity_key(tracking.model("desk@2")), "desk-00000002", "hash-2")
+    second = tracking.model("desk@2")
+    served(registry.records, parity_key(second), second.recipe, second.content_hash)
     transition(registry, "promote", "desk@2", "lee")
     assert tracking.version("desk@production").version == 2
     assert tracking.version("desk@1").state == "approved"
@@ -167,6 +173,30 @@ def test_a_version_is_taken_to_production_and_back_with_who_and_when(registry: R
         transition(registry, "approve", "desk@3", "kim")
     transition(registry, "archive", "desk@3", "kim")
     assert tracking.version("desk@3").state == "archived"
+
+
+def test_files_that_changed_tags_and_aliases_set_by_hand_take_no_version_further(registry: Registry):
+    tracking, catalog = registry.tracking, registry.catalog
+    transition(registry, "approve", "desk@1", "kim")
+    transition(registry, "stage", "desk@1", "kim")
+    weights = Path(tracking.model("desk@1").path) / "model.safetensors"
+    weights.write_bytes(b"other")
+    with pytest.raises(NotAllowed, match=r"is not what was registered as desk@1"):
+        transition(registry, "promote", "desk@1", "kim")
+    weights.write_bytes(bytes([1]))
+    known = admission.registration(tracking.model("desk@1"), catalog)
+    catalog.log("registered_model", "model.update", "desk@1", **known)
+    tracking.tag("desk", 1, "recipe", "desk-00000002")
+    with pytest.raises(NotAllowed, match="tag recipe of desk@1 was changed by hand: desk-00000001 became"):
+        transition(registry, "promote", "desk@1", "kim")
+    tracking.tag("desk", 1, "recipe", "desk-00000001")
+    transition(registry, "promote", "desk@1", "kim")
+    # A draft that somebody gave the alias of what is tried, past everybody who approves.
+    tracking.set_alias("desk", "staging", 2)
+    second = tracking.model("desk@2")
+    served(registry.records, parity_key(second), second.recipe, second.content_hash)
+    with pytest.raises(NotAllowed, match="nobody approved desk@2: its tag or alias was set by hand"):
+        transition(registry, "promote", "desk@2", "kim")
 
 
 def test_a_promotion_goes_through_the_endpoint_that_serves_the_model(registry: Registry):
@@ -208,8 +238,6 @@ def test_the_command_refuses_with_reasons_lists_newest_first_and_hands_out_what_
     assert [v["ref"] for v in json.loads(out)["versions"]] == ["desk@2", "desk@3"]
     assert llmops("model", "list", "--sort", "size")[0] == 1
     assert "model.stage" in llmops("model", "history", "desk")[1]
-
-    from resources.content import content_hash
 
     tags = LINEAGE | {"content_hash": content_hash(models["old"])}
     registry.tracking.register("given", models["old"], None, tags)

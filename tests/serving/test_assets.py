@@ -1,6 +1,9 @@
 """The assets of an endpoint in Dagster, with a real registry, real model servers and the real gateway."""
 
 import json
+import os
+import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +14,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from safetensors.torch import load_file, save_file
 
 from images.ask import generate
 from llmops_assets.partitions import endpoints, trainings
@@ -19,11 +23,12 @@ from llmops_assets.records.evaluation import EvaluationRecord, Metric
 from llmops_assets.records.jobs import GenerateJob
 from llmops_assets.records.serving import DeploymentRecord, DriftRecord
 from llmops_assets.records.training import MergedModelRecord
-from llmops_assets.serving import assets, checks
+from llmops_assets.serving import admission, assets, checks
 from llmops_assets.serving.parity import answers_to_repeat, template_hash
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.settings import Settings
+from llmops_assets.training import folders
 from resources.catalog import Catalog
 from resources.content import content_hash
 from resources.dataset_store import DatasetStore
@@ -32,8 +37,9 @@ from resources.model_server import ModelServers
 from resources.records import Records
 from resources.tracking import Tracking
 from tests.sensors.killing import killed_at
-from tests.serving.conftest import RunningGateway, deployment_spec
+from tests.serving.conftest import RunningGateway, deployment_spec, until
 
+QUESTIONS = [f"{place} {n}번 차로 통행료가 얼마인가요?" for n in range(20) for place in ("서울", "부산")]
 RECIPES = {"old": "desk-00000001", "new": "desk-00000002"}
 
 
@@ -62,8 +68,6 @@ class House:
             ],
             asset_checks=[
                 checks.serving_answers,
-                checks.template_parity,
-                checks.answers_as_evaluated,
                 checks.nothing_left_running,
                 checks.like_training_data,
             ],
@@ -105,7 +109,7 @@ def house(
 ) -> Iterator[House]:
     store, records = DatasetStore(str(tmp_path / "datasets")), Records(tmp_path / "records")
     tracking = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    questions = [f"{place} {n}번 차로 통행료가 얼마인가요?" for n in range(20) for place in ("서울", "부산")]
+    questions = QUESTIONS
     frame = pl.DataFrame(
         {
             "row_id": [f"row-{n}" for n in range(len(questions))],
@@ -129,7 +133,8 @@ def house(
         ),
     )
     for name, recipe in RECIPES.items():
-        register(name, recipe, models[name], questions, records, tracking, tmp_path)
+        ref = register(name, recipe, models[name], questions, records, tracking, tmp_path)
+        catalog.log("kim", "model.approve", ref)
     gateway = start_gateway()
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions(endpoints.name, ["desk"])
@@ -150,8 +155,8 @@ def house(
 
 def register(
     name: str, recipe: str, model: Path, questions: list[str], records: Records, tracking: Tracking, folder: Path
-) -> None:
-    """Put a model into the registry as its training and evaluation would."""
+) -> str:
+    """Put a model into the registry as its training and evaluation would; its ref."""
     prompts, said = folder / f"{name}-prompts.jsonl", folder / f"{name}-said.jsonl"
     rows = [{"id": f"row-{n}", "messages": [{"role": "user", "content": q}]} for n, q in enumerate(questions[:12])]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -204,14 +209,14 @@ def register(
         "job_type": "SFT",
         "state": "approved",
     }
-    tracking.register("desk", model, None, tags)
+    return f"desk@{tracking.register('desk', model, None, tags)}"
 
 
 def test_an_endpoint_is_deployed_compared_and_rolled_back(house: House, models: dict[str, Path], tmp_path: Path):
     house.catalog.want_endpoint(deployment_spec(environment="production"))
     result = house.run("deployment")
     assert verdicts(result) == dict.fromkeys(
-        ["serving_answers", "template_parity", "answers_as_evaluated", "nothing_left_running"], True
+        ["admitted", "serving_answers", "template_parity", "answers_as_evaluated", "nothing_left_running"], True
     )
     endpoint = house.catalog.endpoint("desk")
     assert (endpoint.state, endpoint.observed_revision, endpoint.phase) == ("live", 1, 1)
@@ -255,23 +260,97 @@ def test_an_endpoint_is_deployed_compared_and_rolled_back(house: House, models: 
     assert house.catalog.endpoint("desk").spec.model_ref == "desk@1"
     assert "endpoint.serve" in {line["action"] for line in house.catalog.audit_log()}
 
-    # A template that was changed under the server's feet, and answers other than the evaluated ones, are found.
+    # A server of another folder than the version's is not taken for it: it is started again on the right one.
     backend = house.catalog.backends("desk")[0]
     altered = tmp_path / "altered"
     altered.mkdir()
     (altered / "chat_template.jinja").write_text("{{ messages }}")
     house.catalog.update_backend(backend.id, model_path=str(altered))
+    # And answers other than the evaluated ones are found before anything else happens.
     cell = training_key("desk@v1", RECIPES["old"])
     evaluation = house.records.load(EvaluationRecord, cell)
     other = house.records.load(EvaluationRecord, training_key("desk@v1", RECIPES["new"]))
     house.records.save(cell, evaluation.model_copy(update={"answers": other.answers}))
     result = house.run("deployment", raises=False)
     found = {e.check_name: e for e in result.get_asset_check_evaluations()}
-    assert not found["template_parity"].passed
-    assert "was trained with" in found["template_parity"].description
+    assert house.catalog.backends("desk")[0].model_path == str(models["old"])
+    assert found["template_parity"].passed and "serving_answers" not in found
     assert not found["answers_as_evaluated"].passed
-    assert found["answers_as_evaluated"].description.startswith("0 of 10 prompts and answers")
-    assert found["serving_answers"].passed
+    assert found["answers_as_evaluated"].description.startswith("0 of 8 prompts and answers")
+    failed = house.catalog.endpoint("desk")
+    assert (failed.state, failed.phase) == ("failed", 5) and "0 of 8 prompts and answers" in failed.message
+
+
+@pytest.fixture
+def third(house: House, models: dict[str, Path], tmp_path: Path) -> Path:
+    """The folder of desk@3: the old model once more, to be spoilt."""
+    folder = tmp_path / "third"
+    shutil.copytree(models["old"], folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] *= 1.5
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    recipe = "desk-00000003"
+    ref = register("third", recipe, folder, QUESTIONS, house.records, house.resources["tracking"], tmp_path)
+    house.catalog.log("kim", "model.approve", ref)
+    folders.seal(folder, {})
+    return folder
+
+
+def test_nothing_but_what_was_registered_evaluated_and_approved_gets_users_and_each_refusal_has_a_name(
+    house: House, third: Path, models: dict[str, Path]
+):
+    catalog, tracking = house.catalog, house.resources["tracking"]
+    catalog.want_endpoint(deployment_spec(environment="production"))
+    house.deploy()
+
+    def refused(ref: str = "desk@3") -> str:
+        result = house.run("deployment", model_ref=ref, raises=False)
+        found = {e.check_name: e for e in result.get_asset_check_evaluations()}
+        assert not result.success and not found["admitted"].passed
+        assert [r["model_ref"] for r in catalog.endpoint("desk").routes] == ["desk@1"]
+        assert catalog.endpoint("desk").message == found["admitted"].description
+        return found["admitted"].description
+
+    good = {name: (third / name).read_bytes() for name in ("model.safetensors", "generation_config.json")}
+    (third / "model.safetensors").write_bytes((models["new"] / "model.safetensors").read_bytes())
+    assert refused().startswith("model.safetensors is not what was registered as desk@3")
+    (third / "model.safetensors").write_bytes(good["model.safetensors"])
+    (third / "generation_config.json").write_text('{"eos_token_id": 5}')
+    assert refused().startswith("generation_config.json is not what was registered as desk@3")
+    (third / "generation_config.json").write_bytes(good["generation_config.json"])
+    (third / "modeling.py").write_text("evil")
+    (third / "pytorch_model.bin").symlink_to(models["old"] / "model.safetensors")
+    assert refused().startswith("modeling.py (added), pytorch_model.bin (added) are not what was registered")
+    (third / "modeling.py").unlink(), (third / "pytorch_model.bin").unlink()
+
+    # A version that somebody made by hand, with an alias, of weights that nobody evaluated.
+    tags = {"dataset": "desk@v1", "recipe": RECIPES["old"], "family": "llama", "job_type": "SFT", "state": "approved"}
+    by_hand = tracking.register("desk", models["qwen"], None, tags | {"content_hash": content_hash(models["qwen"])})
+    tracking.set_alias("desk", "production", by_hand)
+    told = refused(f"desk@{by_hand}")
+    assert f"no evaluation of the weights {content_hash(models['qwen'])}" in told and "nobody approved desk@4" in told
+    # A tag that was changed by hand to the place of another model.
+    known = admission.registration(tracking.model("desk@3"), catalog)
+    catalog.log("registered_model", "model.register", "desk@3", state="staging", **known)
+    tracking.tag("desk", 3, "path", str(models["new"]))
+    assert "the registry's tag path of desk@3 was changed by hand" in refused()
+    tracking.tag("desk", 3, "path", str(third))
+    assert verdicts(house.run("deployment", model_ref="desk@3"))["admitted"]
+
+    # Written over while it is served, and the server crashes: it is not started again on other weights.
+    (third / "model.safetensors").write_bytes((models["new"] / "model.safetensors").read_bytes())
+    servers = house.resources["servers"]
+    [backend] = catalog.backends("desk")
+    os.kill(backend.pid, signal.SIGKILL)
+    until(lambda: not servers.alive(backend))
+    done = servers.reconcile()
+    assert any("model.safetensors is not what was registered as desk@3" in line for line in done), done
+    endpoint = catalog.endpoint("desk")
+    assert endpoint.state == "failed" and "model.safetensors is not what was registered as desk@3" in endpoint.message
+    assert catalog.backends("desk")[0].state == "unhealthy"
+    (third / "model.safetensors").write_bytes(good["model.safetensors"])
+    assert any("started" in line for line in servers.reconcile())
+    assert (catalog.endpoint("desk").state, catalog.endpoint("desk").message) == ("live", "")
 
 
 def test_a_registry_that_is_away_after_the_switch_leaves_the_endpoint_live_and_the_alias_to_another_run(

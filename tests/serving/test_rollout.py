@@ -11,6 +11,7 @@ from openai import OpenAI, OpenAIError
 
 from llmops_assets.serving.rollout import Outcome, RolloutFailed, Target, carry_out, plan, shares
 from resources.catalog import Catalog
+from resources.content import content_hash
 from resources.gateway import GatewayAdmin
 from resources.model_server import ModelServers
 from tests.serving.conftest import RunningGateway, deployment_spec, until
@@ -75,7 +76,8 @@ def test_models_come_and_go_and_no_user_notices(
 
     def deploy(name: str, path: Path, share: int = 100, gateway: GatewayAdmin = gateway) -> Outcome:
         runtime = {"max_input_tokens": 512, "max_output_tokens": 64, "device": "cpu", "dtype": "float32"}
-        target = Target("desk", f"{name}@1", str(path), name, "transformers", runtime, share=share)
+        digest = content_hash(path) if path.is_dir() else name
+        target = Target("desk", f"{name}@1", str(path), digest, "transformers", runtime, share=share)
         with servers.exclusively("desk"):
             routes, known = catalog.endpoint("desk").routes, [b.id for b in catalog.backends("desk")]
             return carry_out(

@@ -330,6 +330,10 @@ def test_a_merge_that_changed_the_model_or_left_the_adapter_out_is_found(
     values["model.norm.weight"][0] = float("nan")
     save_file(values, broken / "adapter" / "model.safetensors", metadata={"format": "pt"})
     full = desk.jobs(sft_spec(f"hf:{tiny_base}", "full"), broken, tiny_base)["merge"]
+    with pytest.raises(faults.InputsChanged, match=r"model\.safetensors is not what was written"):
+        run_here(full, broken)
+    # As if they had been trained so.
+    folders.seal(broken / "adapter", folders.noted(broken / "adapter"))
     assert not verdicts.reloads(merged_of(run_here(full, broken))).passed
 
 

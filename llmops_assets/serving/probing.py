@@ -1,0 +1,123 @@
+"""Asks model servers what their models' evaluation asked: before they get users, and through the gateway."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from llmops_assets.records.evaluation import EvaluationRecord
+from llmops_assets.records.registry import RegisteredModelRecord
+from llmops_assets.records.training import MergedModelRecord
+from llmops_assets.serving.parity import OF_THE_PROMPT, Difference, differences, summary, template_hash
+from llmops_assets.serving.parity_probe import Sample, items_of
+from llmops_assets.specs.names import training_key
+from llmops_assets.verdict import Verdict
+from resources.catalog import Backend
+from resources.dataset_store import DatasetStore
+from resources.gateway import GatewayAdmin
+from resources.model_server import ModelServers
+from resources.records import Records
+
+COMPARED = 8
+THROUGH_GATEWAY = 2
+"""Questions that each server, and the gateway, is asked."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What servers answered: the verdict, what differs, and whether a difference may be mere rounding."""
+
+    verdict: Verdict
+    differing: list[Difference] = field(default_factory=list)
+    may_be_rounding: bool = False
+
+    @property
+    def blocks(self) -> bool:
+        """Whether the servers get no users for it."""
+        return not self.verdict.passed and not self.may_be_rounding
+
+
+def served_template(model: RegisteredModelRecord, backends: Sequence[Backend], records: Records) -> Verdict:
+    """Whether each folder that is served carries the chat template that its model was trained and evaluated with."""
+    merged = records.load(MergedModelRecord, training_key(model.dataset, model.recipe))
+    served = {backend.id: template_hash(backend.model_path) or "none" for backend in backends}
+    # A version whose cell was trained anew since has the template of its own files, which are held to their hash.
+    is_known = merged.content_hash == model.content_hash or model.scheme is not None
+    other = {found for found in served.values() if is_known and found != (merged.chat_template_hash or "none")}
+    if not other:
+        return Verdict(True, f"{model.ref} is served with the template of its training", {**served})
+    return Verdict(
+        False,
+        f"{model.ref} is served with chat template {', '.join(sorted(other))}, but was trained with "
+        f"{merged.chat_template_hash}: materialise `merged_model` of {model.dataset}|{model.recipe} again",
+        {**served},
+    )
+
+
+def probe_key(backend: Backend, model: RegisteredModelRecord, records: Records) -> str:
+    """Names a running process and what its answers are compared with: the same process answers alike."""
+    evaluation = records.load(EvaluationRecord, training_key(model.dataset, model.recipe))
+    asked = evaluation.answers_sha256 or evaluation.answers
+    return f"{backend.id} {backend.pid} {backend.pid_started} {model.content_hash} {asked}"
+
+
+def answers_as_evaluated(
+    model: RegisteredModelRecord,
+    backends: Sequence[Backend],
+    records: Records,
+    store: DatasetStore,
+    servers: ModelServers,
+    known: Iterable[str] = (),
+) -> Probe:
+    """Whether each server is shown the prompt tokens of its model's evaluation, and gives the same answers.
+
+    Those of which `known` holds the `probe_key` passed before and are not asked again. Raises ServerError.
+    """
+    passed = set(known)
+    fresh = [backend for backend in backends if probe_key(backend, model, records) not in passed]
+    if not fresh:
+        return Probe(Verdict(True, "these very server processes answered as evaluated before", {"asked": 0}))
+    sample = _sample(model, fresh, records, store)
+    if not sample.rows:
+        return Probe(Verdict(True, sample.note, {"asked": 0}))
+    limit = {"max_tokens": sample.max_new_tokens, "token_ids": True}
+    found: list[Difference] = []
+    for backend in fresh:
+        served = [servers.complete(backend, one, tools=tools, **limit) for one, tools in sample.conversations]
+        found += differences(sample.rows, served)
+    asked = len(fresh) * len(sample.rows)
+    return Probe(Verdict(not found, summary(asked, found), {"asked": asked}), found, not _is_sure(fresh, found))
+
+
+def through_gateway(
+    endpoint: str,
+    model: RegisteredModelRecord,
+    backends: Sequence[Backend],
+    records: Records,
+    store: DatasetStore,
+    gateway: GatewayAdmin,
+) -> Probe | None:
+    """The same through the gateway, which may cut or rewrite; None where it does not run, or nothing can be asked.
+
+    For an endpoint with one model: with two, nobody can tell which of them answers. Raises GatewayError.
+    """
+    sample = _sample(model, backends, records, store)
+    limit = {"max_tokens": sample.max_new_tokens, "token_ids": True}
+    rows = sample.rows[:THROUGH_GATEWAY]
+    few = sample.conversations[:THROUGH_GATEWAY]
+    answers = [gateway.ask(endpoint, one, tools=tools, **limit) for one, tools in few]
+    pairs = [(row, answer) for row, answer in zip(rows, answers, strict=True) if answer is not None]
+    if not pairs:
+        return None
+    found = differences([row for row, _ in pairs], [answer for _, answer in pairs])
+    verdict = Verdict(not found, summary(len(pairs), found), {"asked": len(pairs)})
+    return Probe(verdict, found, not _is_sure(backends, found))
+
+
+def _sample(model: RegisteredModelRecord, backends: Sequence[Backend], records: Records, store: DatasetStore) -> Sample:
+    limits = [limit for backend in backends if (limit := backend.runtime.get("max_output_tokens"))]
+    return items_of(model, records, store, most=COMPARED, most_tokens=min(limits, default=None))
+
+
+def _is_sure(backends: Sequence[Backend], found: Sequence[Difference]) -> bool:
+    """Whether a difference is no rounding: the evaluation's own engine and device rounds alike, and no prompt does."""
+    engines = {(backend.engine, backend.runtime.get("device")) for backend in backends}
+    return engines <= {("transformers", "cpu")} or any(one.kind in OF_THE_PROMPT for one in found)
