@@ -62,7 +62,7 @@ class Wiring:
     def records(self) -> "Records":
         from resources.records import Records
 
-        return Records(self.settings.root / "records", self.keys, self.paths)
+        return Records(self.settings.root / "records", self.keys, self.paths, self.catalog.record_digests)
 
     @cached_property
     def artifacts(self) -> "Artifacts":

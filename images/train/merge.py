@@ -21,7 +21,8 @@ from images.train.chat import stop_at, template_hash
 from images.train.reporter import Reporter
 from llmops_assets.records.jobs import MergeJob
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training import folders
+from llmops_assets.training import folders, weight_files
+from llmops_assets.training.inspection import require_whole
 from resources import content
 
 _PROBES = 16
@@ -61,6 +62,7 @@ def _run(
         _save_again(adapter, output, SHARD_BYTES[spec.output.save_format])
     else:
         trained = _merge(spec, job, adapter, output, plan_dir, probes)
+    require_whole(output, "the merged model")
     reporter.log.info("loading the merged model again")
     model = _load(output, torch.float32 if job.precision == "fp32" else torch.bfloat16)
     served = _logits(model, probes)
@@ -166,6 +168,7 @@ def _merge(
 
     precision = torch.float32 if job.precision == "fp32" else torch.bfloat16
     model = PeftModel.from_pretrained(weights.trained_base(spec.method, job.base.path, precision), adapter)
+    _check_keys(model, adapter)
     trained = _logits(model, probes)
     merged = model.merge_and_unload(safe_merge=True)
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
@@ -174,6 +177,23 @@ def _merge(
     merged.save_pretrained(output, max_shard_size=SHARD_BYTES[spec.output.save_format])
     tokenizer.save_pretrained(output)
     return trained
+
+
+def _check_keys(model: Any, adapter: Path) -> None:
+    """Raise InputsChanged where an adapter has not exactly the weights that its configuration makes of this base.
+
+    PEFT only warns: what is missing stays as it was initialised, which changes nothing, and what is left over is lost.
+    """
+    from peft import get_peft_model_state_dict
+
+    expected = set(get_peft_model_state_dict(model))
+    found = set(weight_files.header(adapter / "adapter_model.safetensors"))
+    if expected != found:
+        raise faults.InputsChanged(
+            f"the adapter in {adapter} does not fit its base: it lacks {len(expected - found)} tensors "
+            f"({', '.join(sorted(expected - found)[:2])}) and has {len(found - expected)} for layers that do not exist "
+            f"({', '.join(sorted(found - expected)[:2])}). Delete it, and materialise adapter again"
+        )
 
 
 def _load(folder: Path, dtype: torch.dtype, **arguments: Any) -> Any:

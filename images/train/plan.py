@@ -17,6 +17,7 @@ from images.train.trained_modules import trained_modules
 from llmops_assets.records.jobs import PlanJob
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
+from llmops_assets.training.inspection import require_whole
 from resources.dataset_store import DatasetStore
 from resources.encryption import Keyring
 from resources.row_upgrade import upgraded
@@ -47,6 +48,10 @@ def run(job: PlanJob, reporter: Reporter) -> dict[str, Any]:
 
 
 def _plan(job: PlanJob, spec: TrainJobSpec, store: DatasetStore, folder: Path, reporter: Reporter) -> dict[str, Any]:
+    for model in (job.base, job.reward, job.retriever):
+        if model is not None:
+            # A folder of weights that are not what its config says loads without a word, and trains.
+            require_whole(Path(model.path))
     columns = ["row_id", *CONTENT[spec.job_type]]
     frames = {split: store.read(job.manifests[split], columns) for split in ("train", "validation")}
     if job.extra_rows:

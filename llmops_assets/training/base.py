@@ -13,6 +13,7 @@ from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.training import BaseModelRecord, MergedModelRecord
 from llmops_assets.specs.policy import JobType, Policy, verify_family
 from llmops_assets.specs.training import BaseRef, parse_base_ref
+from llmops_assets.training.inspection import ModelFault, require_whole
 from llmops_assets.training.memory import Shape
 from resources import content
 
@@ -131,7 +132,7 @@ def verify_unchanged(
 def inspect_base(ref: str, family: str, policy: Policy) -> BaseModelRecord:
     """The model that `hf:…` names, to be registered: its folder, hash and size, its family verified by its own config.
 
-    Raises BaseModelError when it is not there, SpecError when it is not of `family`.
+    Raises BaseModelError when it is not there or not whole, SpecError when it is not of `family`.
     """
     parsed = parse_base_ref(ref)
     if parsed.source != "hf":
@@ -145,7 +146,13 @@ def inspect_base(ref: str, family: str, policy: Policy) -> BaseModelRecord:
     # A reward model is of the family whose body it has; encoders may be of an architecture for them alone.
     job = "EMBEDDING" if "EMBEDDING" in job_types else job_types[0]
     verify_family(policy, family, {**config, "architectures": named}, job)
-    return record_of(ref, family, folder, config, None, content.listing(folder))
+    files = content.listing(folder)
+    try:
+        found = record_of(ref, family, folder, config, None, files)
+        require_whole(folder, ref)
+    except (FileNotFoundError, ModelFault) as error:
+        raise BaseModelError(str(error)) from error
+    return found
 
 
 def record_of(

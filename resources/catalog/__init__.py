@@ -7,6 +7,7 @@ from resources.catalog.endpoints import Backend, Endpoint, Endpoints
 from resources.catalog.errors import Busy, CatalogTooNew, Conflict, NotFound
 from resources.catalog.experiments import Experiment, Experiments, Withheld
 from resources.catalog.intents import Intent, IntentKind, Intents, Outcome
+from resources.catalog.record_digests import RecordDigests
 from resources.catalog.traffic import Traffic
 from resources.catalog.trainings import BaseModelEntry, TrainingRequest, Trainings
 from resources.stored_paths import StoredPaths
@@ -40,6 +41,7 @@ class Catalog(Datasets, Trainings, Endpoints, Experiments, Traffic, AuditLog):
     def __init__(self, url: str, paths: StoredPaths | None = None) -> None:
         self.database = Database(url, paths)
         self.intents = Intents(self.database)
+        self.record_digests = RecordDigests(self.database)
 
     @property
     def paths(self) -> StoredPaths:

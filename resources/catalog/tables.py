@@ -269,6 +269,14 @@ affected_models = sa.Table(
     sa.Column("at", UtcDateTime, nullable=False),
 )
 
+record_digests = sa.Table(
+    "record_digests",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("record", sa.String, nullable=False, index=True, comment="asset and partition, as the file is named"),
+    sa.Column("sha256", sa.String, nullable=False, comment="of the record before it is sealed"),
+)
+
 intents = sa.Table(
     "intents",
     metadata,
