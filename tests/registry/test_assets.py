@@ -106,7 +106,9 @@ def test_a_second_version_is_compared_with_the_one_in_production(
     worse.write_text("".join(json.dumps(row) + "\n" for row in changed))
     dataset = cell.partition("|")[0]
     other = f"{dataset}|tiny-desk-00000000"
-    house.records.save(other, before.model_copy(update={"answers": str(worse), "recipe": "tiny-desk-00000000"}))
+    house.records.save(
+        other, before.model_copy(update={"answers": str(worse), "recipe": "tiny-desk-00000000", "answers_sha256": ""})
+    )
     plan = house.records.load(PlanRecord, cell)
     spec = plan.spec | {"hyperparams": plan.spec["hyperparams"] | {"lr": 0.5}}
     house.records.save(other, plan.model_copy(update={"spec": spec}))
