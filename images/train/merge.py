@@ -21,8 +21,7 @@ from images.train.chat import stop_at, template_hash
 from images.train.reporter import Reporter
 from llmops_assets.records.jobs import MergeJob
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training import folders, weight_files
-from llmops_assets.training.inspection import require_whole
+from llmops_assets.training import folders, inspection, weight_files
 from resources import content
 
 _PROBES = 16
@@ -62,7 +61,6 @@ def _run(
         _save_again(adapter, output, SHARD_BYTES[spec.output.save_format])
     else:
         trained = _merge(spec, job, adapter, output, plan_dir, probes)
-    require_whole(output, "the merged model")
     reporter.log.info("loading the merged model again")
     model = _load(output, torch.float32 if job.precision == "fp32" else torch.bfloat16)
     served = _logits(model, probes)
@@ -81,6 +79,7 @@ def _run(
         "mean_kl": divergence(trained, served) if trained is not None else None,
         "differs_from_base": base is None or differs(base, served),
         "base_kl": _kl_from(base, served),
+        "faults": inspection.faults(output),
         "reloads": all(bool(torch.isfinite(logits).all()) for logits in served),
     }
     if spec.job_type == "RAG_TUNING":

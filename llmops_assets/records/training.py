@@ -175,6 +175,7 @@ class MergedModelRecord(Record):
         default=None, description="Divergence of the model from its base on the probes, nats a token; None without one."
     )
     reloads: bool
+    faults: list[str] = Field(default_factory=list, description="What is not whole in the folder, a sentence each.")
     merge_key: str | None = Field(default=None, description="Names weights, code and libraries that it was made by.")
     figures: dict[str, float | str] = Field(
         default_factory=dict,

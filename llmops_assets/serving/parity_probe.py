@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from llmops_assets.records.conversation import for_template
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
@@ -54,6 +56,9 @@ def items_of(
         return Sample(
             note=f"{model.ref} was asked prompts made of more than the rows of {suite}: they are not repeated"
         )
+    if "tools" not in frame.columns:
+        # Rows that were stored before there were tools.
+        frame = frame.with_columns(tools=pl.lit(None, pl.String))
     asked = {row_id: (messages, tools) for row_id, messages, tools in frame.select(*_ASKED).iter_rows()}
     conversations = [for_template(messages[:-1], tools) for messages, tools in (asked[row["id"]] for row in rows)]
     limit = int(evaluation.settings["tuned"]["max_new_tokens"])

@@ -260,6 +260,8 @@ def differs_from_base(record: MergedModelRecord) -> Verdict:
 def reloads(record: MergedModelRecord) -> Verdict:
     """Whether the merged model, loaded again from its folder, gives finite logits."""
     text = f"loaded again from {record.path}, it gives finite logits"
+    if record.faults:
+        return Verdict(False, f"the model in {record.path} is not whole: {'; '.join(record.faults)}")
     return Verdict(record.reloads, text if record.reloads else f"loaded again from {record.path}, it gives no numbers")
 
 
