@@ -16,22 +16,17 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from images.train import faults, rows, weights
+from images.train import faults, weights
 from images.train.chat import stop_at, template_hash
+from images.train.probe import Logits, logits_of, mean_loss, probes
 from images.train.reporter import Reporter
 from llmops_assets.records.jobs import MergeJob
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders, inspection, weight_files
 from resources import content
 
-_PROBES = 16
-"""Rows on which the models are compared."""
-_PROBE_TOKENS = 256
-
 SHARD_BYTES = {"hf": 5 * 10**9, "safetensors": 1 << 62}
 """The largest file of weights, by `output.save_format`: one file of whatever size, or the Hugging Face layout."""
-
-Logits = list[torch.Tensor]
 
 
 def run(job: MergeJob, reporter: Reporter) -> dict[str, Any]:
@@ -51,7 +46,7 @@ def _run(
 ) -> dict[str, Any]:
     if spec.job_type == "EMBEDDING":
         return _run_encoder(spec, job, adapter, output, plan_dir, reporter)
-    probes = _probes(plan_dir)
+    asked = probes(plan_dir)
     trained: Logits | None = None
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
@@ -60,15 +55,15 @@ def _run(
     elif spec.method == "full":
         _save_again(adapter, output, SHARD_BYTES[spec.output.save_format])
     else:
-        trained = _merge(spec, job, adapter, output, plan_dir, probes)
+        trained = _merge(spec, job, adapter, output, plan_dir, asked)
     reporter.log.info("loading the merged model again")
     model = _load(output, torch.float32 if job.precision == "fp32" else torch.bfloat16)
-    served = _logits(model, probes)
+    served = logits_of(model, asked)
     tokenizer = AutoTokenizer.from_pretrained(output, trust_remote_code=False)
     difference, agreement = compare(trained, served) if trained is not None else (None, None)
     base = None
     if job.base is not None:
-        base = _logits(_load(Path(job.base.path), model.dtype), probes)
+        base = logits_of(_load(Path(job.base.path), model.dtype), asked)
     facts = {
         "path": str(output),
         "content_hash": content.content_hash(output),
@@ -80,6 +75,7 @@ def _run(
         "differs_from_base": base is None or differs(base, served),
         "base_kl": _kl_from(base, served),
         "faults": inspection.faults(output),
+        **_saved(adapter, trained or served, asked),
         "reloads": all(bool(torch.isfinite(logits).all()) for logits in served),
     }
     if spec.job_type == "RAG_TUNING":
@@ -160,7 +156,7 @@ def _save_again(source: Path, target: Path, most: int) -> None:
 
 
 def _merge(
-    spec: TrainJobSpec, job: MergeJob, adapter: Path, output: Path, plan_dir: Path, probes: list[torch.Tensor]
+    spec: TrainJobSpec, job: MergeJob, adapter: Path, output: Path, plan_dir: Path, asked: list[torch.Tensor]
 ) -> Logits:
     """Write base + adapter as one model to `output`; the logits of the two before they became one."""
     from peft import PeftModel
@@ -168,7 +164,7 @@ def _merge(
     precision = torch.float32 if job.precision == "fp32" else torch.bfloat16
     model = PeftModel.from_pretrained(weights.trained_base(spec.method, job.base.path, precision), adapter)
     _check_keys(model, adapter)
-    trained = _logits(model, probes)
+    trained = logits_of(model, asked)
     merged = model.merge_and_unload(safe_merge=True)
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
     stop_at(merged, tokenizer, job.stop_token)
@@ -201,23 +197,6 @@ def _load(folder: Path, dtype: torch.dtype, **arguments: Any) -> Any:
     ).eval()
 
 
-def _probes(plan_dir: Path) -> list[torch.Tensor]:
-    """Token rows, each of shape (1, tokens), from the validation split where there is one."""
-    files = (plan_dir / "validation.parquet", plan_dir / "train.parquet")
-    frame = rows.load(next(file for file in files if file.exists())).head(_PROBES)
-    if "ids" in frame.columns:
-        found = frame["ids"].to_list()
-    else:
-        found = [p + a for p, a in frame.select("prompt", "chosen").iter_rows()]
-    return [torch.tensor([ids[:_PROBE_TOKENS]]) for ids in found]
-
-
-@torch.inference_mode()
-def _logits(model: Any, probes: list[torch.Tensor]) -> Logits:
-    """fp32 logits of shape (tokens, vocabulary) for each probe."""
-    return [model(input_ids=probe).logits[0].float() for probe in probes]
-
-
 def divergence(one: Logits, other: Logits) -> float:
     """Mean Kullback-Leibler divergence of the next-token distributions of `other` from those of `one`, nats a token."""
     total = sum(
@@ -236,6 +215,12 @@ def compare(one: Logits, other: Logits) -> tuple[float, float]:
     largest = max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True))
     same = sum(int((a.argmax(-1) == b.argmax(-1)).sum()) for a, b in zip(one, other, strict=True))
     return (math.inf if math.isnan(largest) else largest), same / sum(a.shape[0] for a in one)
+
+
+def _saved(adapter: Path, reloaded: Logits, asked: list[torch.Tensor]) -> dict[str, float]:
+    """How far the loss of the saved weights is from what they had in memory; nothing where that was not measured."""
+    before = ((folders.noted(adapter) or {}).get("figures") or {}).get("probe_loss")
+    return {} if before is None else {"saved_difference": abs(mean_loss(reloaded, asked) - before)}
 
 
 def _kl_from(base: Logits | None, other: Logits) -> float | None:

@@ -1,6 +1,7 @@
 """Plans a training on preferences: the pairs as they will be compared, and what in them teaches nothing."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from images.train import pairs
 from images.train.chat import Row, choose_template, marked_markdown, template_hash
 from images.train.pairs import Pair
 from images.train.reporter import Reporter
+from images.train.template_findings import Conversation, findings
 from images.train.trained_modules import check_token_ids
 from llmops_assets.specs.training import TrainJobSpec
 
@@ -34,6 +36,7 @@ def plan_pairs(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     reporter.log.info("chat template: %s", template.origin)
+    known = findings(tokenizer, template, (row for frame in frames.values() for row in _conversations(frame)))
     rendered: dict[str, list[tuple[str, Pair]]] = {}
     dropped: list[str] = []
     for split, frame in frames.items():
@@ -62,10 +65,21 @@ def plan_pairs(
         "dropped_rows": len(dropped),
         "chat_template_hash": template_hash(template.serving),
         "template_origin": template.origin,
+        "findings": [finding.model_dump() for finding in known],
     }
     if dropped:
         facts["failures"]["dropped"] = dropped[:10]
     return facts
+
+
+def _conversations(frame: pl.DataFrame) -> Iterator[Conversation]:
+    """Both conversations of every pair, of which the last answer alone is trained."""
+    for row_id, prompt, chosen, rejected, tools in frame.select(
+        "row_id", "prompt", "chosen", "rejected", "tools"
+    ).iter_rows():
+        before = [{**message, "weight": 0} if message["role"] == "assistant" else message for message in prompt]
+        yield Conversation(row_id, [*before, *chosen], tools)
+        yield Conversation(row_id, [*before, *rejected], tools)
 
 
 def _facts(tokenizer: "PreTrainedTokenizerBase", spec: TrainJobSpec, found: list[tuple[str, Pair]]) -> dict[str, Any]:

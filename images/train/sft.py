@@ -11,6 +11,7 @@ from trl.trainer import utils as trl_utils
 
 from images.train import batch_rows, distributed, isolated, rows, session, weights
 from images.train.order import LengthGroups
+from images.train.probe import loss_in_memory
 from images.train.reporter import Reporter
 from images.train.session import Session, common_arguments
 from llmops_assets.records.jobs import TrainJob
@@ -47,6 +48,8 @@ def build(spec: TrainJobSpec, job: TrainJob) -> Session:
         evaluated=validation is not None,
         save=lambda output: save(trainer.model, tokenizer, spec, output, job.stop_token),
         stopping=spec.hyperparams.early_stopping if trainer.args.load_best_model_at_end else None,
+        # Of several processes each holds a part of the model, or works on rows of its own.
+        figures=lambda: loss_in_memory(trainer.model, plan_dir) if distributed.processes(job) == 1 else {},
         row_ids=lambda batch: batch_rows.rows_in(batch, train["row_id"], train["input_ids"]),
     )
 

@@ -101,14 +101,16 @@ def findings(
             _, ids = found.setdefault(name, (alike[0], []))
             ids += [row.row_id for row in alike]
     for words, ids in refusals.items():
-        raise refused(words, ids, sum(map(len, ordered)))
+        # Both answers of a pair are a conversation of one row.
+        every = {row.row_id for alike in ordered for row in alike}
+        raise refused(words, list(dict.fromkeys(ids)), len(every))
     return [
         TemplateFinding(
             name=name,
             text=_WORDS[name][1],
             blocking=_WORDS[name][0],
-            rows=len(ids),
-            row_ids=ids[:_NAMED],
+            rows=len(dict.fromkeys(ids)),
+            row_ids=list(dict.fromkeys(ids))[:_NAMED],
             example=_example(tokenizer, template, row),
         )
         for name, (row, ids) in sorted(found.items(), key=lambda item: (not _WORDS[item[0]][0], item[0]))

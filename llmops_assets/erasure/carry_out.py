@@ -171,7 +171,9 @@ def _clear_trainings(platform: Platform, plan: Plan) -> int:
                 shutil.rmtree(folder)
                 cleared += name == "plan"
         record = platform.records.load(PlanRecord, training.cell)
-        platform.records.save(training.cell, record.model_copy(update={"example": GONE}))
+        # An example of a finding is a row too.
+        findings = [f.model_copy(update={"example": "", "row_ids": []}) for f in record.findings]
+        platform.records.save(training.cell, record.model_copy(update={"example": GONE, "findings": findings}))
     return cleared
 
 

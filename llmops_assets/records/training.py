@@ -171,6 +171,9 @@ class MergedModelRecord(Record):
     top1_agreement: float | None
     mean_kl: float | None = Field(default=None, description="Merged from base + adapter, nats a token.")
     differs_from_base: bool
+    saved_difference: float | None = Field(
+        default=None, description="Of the loss on the probes, nats a token: the weights as saved from those in memory."
+    )
     base_kl: float | None = Field(
         default=None, description="Divergence of the model from its base on the probes, nats a token; None without one."
     )

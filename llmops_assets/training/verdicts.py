@@ -26,6 +26,8 @@ LEAST_KL_FROM_BASE = 1e-8
 """Nats a token below which two models answer alike."""
 MAX_KL = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 1e-2}
 """Nats a token by which the merged model's predictions may differ from those of base + adapter."""
+MAX_SAVED_DIFFERENCE = {"fp32": 2e-2, "bf16": 5e-2, "fp16": 5e-2}
+"""Nats a token between a model in memory and its saved weights loaded again; QLoRA's four bits are dequantised then."""
 MAX_LOGIT_DIFFERENCE = {"fp32": 1e-2, "bf16": 1.0, "fp16": 0.5}
 
 
@@ -216,6 +218,15 @@ def same_as_trained(record: MergedModelRecord, precision: str) -> Verdict:
     """Whether the merged model computes what base and adapter do, as closely as `precision` allows."""
     if record.figures.get("retriever_top1_agreement", 1.0) < MIN_AGREEMENT:
         return _same_vectors(record, "retriever_")
+    saved = record.saved_difference
+    if saved is not None and not saved <= MAX_SAVED_DIFFERENCE[precision]:
+        return Verdict(
+            False,
+            f"the saved weights are not those that were trained: loaded again, their loss on rows of the plan is "
+            f"{saved:.3g} nats a token from what it was in memory ({MAX_SAVED_DIFFERENCE[precision]:g} is allowed in "
+            f"{precision}). Something that was trained was not saved: embeddings, a head, added tokens",
+            {"saved_difference": saved},
+        )
     if record.max_logit_difference is None or record.top1_agreement is None:
         return Verdict(True, "full weights: there is nothing to merge")
     if record.chat_template_hash is None and "pooling" in record.figures:

@@ -261,7 +261,8 @@ def test_models_that_learned_are_marked_and_the_others_are_not(erased):
     ):
         erasures.assert_not_affected(w.catalog, cell="desk@v1|tuned-01")
     erasures.assert_not_affected(w.catalog, cell="desk@clean|tuned-01")
-    assert "removed by an erasure" in w.records.load(PlanRecord, "desk@v1|tuned-01").example
+    plan = w.records.load(PlanRecord, "desk@v1|tuned-01")
+    assert "removed by an erasure" in plan.example and [f.example for f in plan.findings] == [""]
     answers = w.settings.root / "artifacts" / "models" / "one" / "evaluation" / "tuned-01" / "answers.jsonl"
     assert len(answers.read_text().splitlines()) == 1
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.registry import RegisteredModelRecord
-from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
+from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord, TemplateFinding
 from llmops_assets.wiring import Wiring
 
 COUNTS = [
@@ -30,6 +30,9 @@ def leave_training(w: Wiring, dataset: str, recipe: str, model_dir: Path, theirs
     plan |= {"spec": {"evaluation": {"suites": []}}, "base": None, "model_dir": str(model_dir), "failures": {}}
     plan |= {"stop_token": None, "stop_token_trained": True, "chat_template_hash": None, "precision": "fp32"}
     plan |= {"gradient_checkpointing": False, "memory_advice": None, "seconds": None, "device": "cpu"}
+    plan["findings"] = [
+        TemplateFinding(name="n", text="t", blocking=False, rows=1, row_ids=["r"], example=f"<|user|>{theirs}")
+    ]
     w.records.save(cell, PlanRecord(**same, **plan, example=f"<|user|>{theirs}"))
     for name, text in (("plan/train.jsonl", theirs), ("work/train.log", theirs), ("merged/config.json", "{}")):
         (model_dir / name).parent.mkdir(parents=True, exist_ok=True)

@@ -296,7 +296,7 @@ def test_a_merge_that_changed_the_model_or_left_the_adapter_out_is_found(
     import torch
     from safetensors.torch import load_file, save_file
 
-    from images.train import merge
+    from images.train import merge, probe
 
     facts = run_here(desk.jobs(sft_spec(f"hf:{tiny_base}", max_steps=STEPS), whole, tiny_base)["merge"], whole)
     good = merged_of(facts)
@@ -304,8 +304,8 @@ def test_a_merge_that_changed_the_model_or_left_the_adapter_out_is_found(
     for verdict in (verdicts.same_as_trained(good, "fp32"), verdicts.differs_from_base(good), verdicts.reloads(good)):
         assert verdict.passed, verdict.text
     # What a merge that dropped the adapter would serve: the base.
-    probes = merge._probes(whole / "plan")
-    trained, base = (merge._logits(merge._load(p, torch.float32), probes) for p in (whole / "merged", tiny_base))
+    probes = probe.probes(whole / "plan")
+    trained, base = (probe.logits_of(merge._load(p, torch.float32), probes) for p in (whole / "merged", tiny_base))
     difference, agreement = merge.compare(trained, base)
     figures = {
         "max_logit_difference": difference,
@@ -316,6 +316,17 @@ def test_a_merge_that_changed_the_model_or_left_the_adapter_out_is_found(
     for name in figures:
         one = merged_of({**facts, name: figures[name]})
         assert not verdicts.same_as_trained(one, "fp32").passed, name
+
+    assert facts["saved_difference"] < 1e-4, "what was saved is what was in memory"
+    lost = tmp_path / "lost"
+    for name in ("plan", "adapter"):
+        shutil.copytree(whole / name, lost / name)
+    file = lost / "adapter" / "adapter_model.safetensors"
+    # What was trained in full beside the adapter was not saved with it.
+    save_file({n: v for n, v in load_file(file).items() if "embed_tokens" not in n}, file, metadata={"format": "pt"})
+    facts = run_here(desk.jobs(sft_spec(f"hf:{tiny_base}", max_steps=STEPS), lost, tiny_base)["merge"], lost)
+    verdict = verdicts.same_as_trained(merged_of(facts), "fp32")
+    assert not verdict.passed and "was not saved: embeddings" in verdict.text
 
     shutil.copytree(whole / "plan", tmp_path / "plan")
     unmoved = desk.jobs(sft_spec(f"hf:{tiny_base}", max_steps=1, lr=1e-30, train_embeddings=False), tmp_path, tiny_base)

@@ -70,7 +70,7 @@ def test_the_servable_model_is_one_file_or_laid_out_as_the_hub_has_it(
 ) -> None:
     import torch
 
-    from images.train import merge
+    from images.train import merge, probe
 
     jobs, results = trained(desk, tmp_path, tiny_base, method)
     one = {path.name for path in (tmp_path / "merged").glob("*.safetensors*")}
@@ -84,7 +84,7 @@ def test_the_servable_model_is_one_file_or_laid_out_as_the_hub_has_it(
     assert "model.safetensors.index.json" in names and "model.safetensors" not in names and len(names) > 3
     assert facts["reloads"] and facts["parameters"] == results["merge"]["parameters"]
     served = [
-        merge._logits(merge._load(folder, torch.float32), [torch.arange(9)[None]])
+        probe.logits_of(merge._load(folder, torch.float32), [torch.arange(9)[None]])
         for folder in (tmp_path / "merged", laid_out)
     ]
     assert merge.compare(*served)[0] == 0.0
