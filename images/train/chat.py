@@ -147,6 +147,14 @@ def encode(
         except UnmarkedTurns as error:
             raise TemplateError(str(error)) from error
         pairs = [(row.ids, row.trained or [0] * len(row.ids)) for row in rendered]
+        if template.training != template.serving:
+            # Only the last answer is trained: behind the very prompt that a server makes, which a patched template may
+            # write otherwise (with the thoughts of earlier turns).
+            exact = replace(template, training=template.serving)
+            pairs = [
+                _by_difference(tokenizer, exact, messages, own) if _last_answer_alone(messages) else pair
+                for messages, own, pair in zip(conversations, offered, pairs, strict=True)
+            ]
     blank = blank_tokens(tokenizer)
     return [_row(ids, mask, max_length, tokenizer.bos_token_id, blank) for ids, mask in pairs]
 
@@ -232,6 +240,12 @@ def blank_tokens(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         blank |= {i for i in ids if tokenizer.decode([i]).strip() == "" and i not in tokenizer.all_special_ids}
     return blank
+
+
+def _last_answer_alone(messages: Sequence[Message]) -> bool:
+    """Whether of several answers the last message is the one that carries loss."""
+    spoken = [carries_loss(message) for message in messages if message["role"] == "assistant"]
+    return len(spoken) > 1 and sum(spoken) == 1 and carries_loss(messages[-1])
 
 
 def _by_difference(

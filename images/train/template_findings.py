@@ -157,6 +157,12 @@ _WORDS: dict[str, tuple[bool, str]] = {
         "would be trained without it, or behind what no server puts there. Give the assistant's earlier turns "
         "weight: 0, or split such conversations so that each reasoned answer is the last turn",
     ),
+    "earlier_turns_rewritten": (
+        True,
+        "the chat template writes earlier turns otherwise once a conversation goes on (thinking templates put an empty "
+        "<think> block before the last answer alone), so later answers would be trained behind what no server puts "
+        "there. Give the assistant's earlier turns weight: 0, or split such conversations",
+    ),
     "header_trained": (
         True,
         "the generation block of the chat template is around the header of the assistant's turn too, so the header "
@@ -305,6 +311,8 @@ def _headers(tokenizer: "PreTrainedTokenizerBase", template: Template, row: Conv
         opened = _OPENS.search(tokenizer.decode(prompt[-16:]))
         if opened and not kept:
             names.append("think_opened")
+        if not kept and not opened:
+            names.append("earlier_turns_rewritten")
         # What the answer before this one ended with carries loss, and is no header.
         after = _after(tokenizer, template, row, turn)
         end = len(after) if after is not None else len(prompt)

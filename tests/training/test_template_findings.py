@@ -8,7 +8,7 @@ import pytest
 from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
 from trl import chat_template_utils as shipped
 
-from images.train.chat import CHATML, choose_template, encode
+from images.train.chat import CHATML, choose_template, encode, keeps_prefixes
 from images.train.template_findings import Conversation, RefusedRows, findings
 from tests.training.test_control_tokens import GEMMA, LLAMA, MISTRAL, TAGS
 
@@ -165,3 +165,18 @@ def test_findings_count_all_rows_of_a_shape_and_show_one(tokenizer: PreTrainedTo
     (found,) = findings(tokenizer, choose_template(tokenizer), rows)
     assert found.blocking and found.rows == 20 and found.row_ids[:2] == ["r1", "r3"] and len(found.row_ids) == 10
     assert "통행료가" in found.example and "first user message" in found.text
+
+
+def test_what_a_thinking_template_asks_for_is_trained_behind_what_its_server_writes(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    qwen3 = shipped.qwen3_chat_template
+    assert names(tokenizer, qwen3, PLAIN) == ["earlier_turns_rewritten"]
+    earlier = [REASONED[0], {**REASONED[1], "weight": 0}]
+    talk = [*earlier, said("user", "더하기 둘?"), said("assistant", "7", reasoning_content="5+2는 7이다.")]
+    assert names(tokenizer, qwen3, talk) == [], "as the advice says"
+    template = choose_template(tokenizer)
+    assert keeps_prefixes(tokenizer, template, talk)
+    row = encode(tokenizer, template, [talk], 1000)[0]
+    learnt = tokenizer.decode([i for i, trained in zip(row.ids, row.trained, strict=True) if trained])
+    assert learnt == "<think>\n5+2는 7이다.\n</think>\n\n7<|im_end|>\n" and "2+3은" not in tokenizer.decode(row.ids)
