@@ -159,6 +159,7 @@ def test_a_mapping_names_the_columns_that_recognition_would_miss(tmp_path):
 
 BAD = [
     ('{"messages": [{"role": "user", "content": "열린', "", "not JSON"),
+    ('{"messages": [{"role": "user", ', "", "ends early"),
     ("{'messages': []}", "", "not JSON"),
     ('{"prompt": "\\ud800", "completion": "답"}', "prompt", "lone surrogate"),
     ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "expected text, got a number"),

@@ -135,7 +135,7 @@ def _syntax(text: str, found: ValueError, error: Exception) -> str:
     if stripped.startswith("\ufeff"):
         return "not JSON: a byte order mark stands before the row: save the file without it"
     before = text[:place].rstrip()
-    if before.endswith(",") and text[place : place + 1] in "}]":
+    if before.endswith(",") and text[place : place + 1] in ("}", "]"):
         return f"not JSON: a comma stands before the closing {text[place]!r} (character {place + 1}): remove it"
     if isinstance(found, json.JSONDecodeError) and found.msg == "Extra data":
         rest = text[place:].strip()
