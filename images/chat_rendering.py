@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from images.control_tokens import BREAK, ControlTokens, broken, control_tokens, held, strings
+from images.control_tokens import BREAK, ControlTokens, any_held, broken, control_tokens, strings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,16 +53,10 @@ def render(
     offered = tools if tools is not None else [None] * len(conversations)
     counted = loss if loss is not None else [()] * len(conversations)
     texts, spans = [], []
+    # Both are computed anew at every look, and the same for all conversations.
+    tokens, given = control_tokens(tokenizer, template), {**tokenizer.special_tokens_map, **variables}
     for messages, own_tools, turns in zip(conversations, offered, counted, strict=True):
-        text, marked = text_of(
-            tokenizer,
-            template,
-            messages,
-            tools=own_tools,
-            add_generation_prompt=add_generation_prompt,
-            mask=mask,
-            **variables,
-        )
+        text, marked = _text_of(tokens, template, messages, own_tools, add_generation_prompt, mask, given)
         texts.append(text)
         spans.append(_counted(marked, turns))
     found: list[Rendered] = []
@@ -108,19 +102,28 @@ def text_of(
     *,
     tools: list[Any] | None = None,
     add_generation_prompt: bool = False,
-    mask: bool = False,
-    **variables: Any,
-) -> tuple[str, list[tuple[int, int]]]:
-    """A conversation as the template writes it, and with `mask` the characters (start, end) that the assistant says.
+) -> str:
+    """A conversation as the template writes it; control tokens that somebody wrote have a BREAK in them."""
+    tokens = control_tokens(tokenizer, template)
+    variables = tokenizer.special_tokens_map
+    return _text_of(tokens, template, messages, tools, add_generation_prompt, False, variables)[0]
 
-    Control tokens that somebody wrote have a BREAK in them.
-    """
+
+def _text_of(
+    tokens: ControlTokens,
+    template: str,
+    messages: Sequence[Mapping[str, Any]],
+    tools: list[Any] | None,
+    add_generation_prompt: bool,
+    mask: bool,
+    variables: Mapping[str, Any],
+) -> tuple[str, list[tuple[int, int]]]:
+    """The text of a conversation, and with `mask` the characters (start, end) that the assistant says."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    tokens = control_tokens(tokenizer, template)
     # As apply_chat_template does: most templates would write the word None.
     chat = [{key: value for key, value in message.items() if value is not None} for message in messages]
-    if held(tokens, chat):
+    if any_held(tokens, chat):
         chat = [
             {field: broken(value, tokens.of(message.get("role"), field)) for field, value in message.items()}
             for message in chat
@@ -133,7 +136,7 @@ def text_of(
         chat_template=template,
         return_assistant_tokens_mask=mask,
         add_generation_prompt=add_generation_prompt,
-        **{**tokenizer.special_tokens_map, **variables},
+        **variables,
     )
     text: str = rendered[0]
     if _ESCAPED_BREAK in text and not mask:
@@ -167,7 +170,7 @@ def keep_text(apply_chat_template: Callable[..., Any]) -> Callable[..., Any]:
         batched = bool(conversation) and isinstance(conversation[0], list | tuple)
         chats = [list(chat) for chat in (conversation if batched else [conversation])]
         tokens = control_tokens(self, template)
-        anything = any(held(tokens, chat) for chat in chats) or any(map(tokens.any.search, strings(tools or [])))
+        anything = any(any_held(tokens, chat) for chat in chats) or any(map(tokens.any.search, strings(tools or [])))
         if not anything or not arguments.get("tokenize", True):
             return apply_chat_template(self, conversation, tools=tools, **arguments)
         known = {"chat_template", "tokenize", "add_generation_prompt", "return_dict", "return_tensors"}

@@ -61,6 +61,17 @@ def _any_of(texts: set[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
+def any_held(tokens: ControlTokens, messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a control token stands in what is written in `messages`."""
+    for message in messages:
+        role = message.get("role")
+        for field, value in message.items():
+            pattern = tokens.of(role, field)
+            if pattern.search(value) if isinstance(value, str) else any(map(pattern.search, strings(value))):
+                return True
+    return False
+
+
 def held(tokens: ControlTokens, messages: Sequence[Mapping[str, Any]]) -> list[str]:
     """The control tokens that stand in what is written in `messages`, each once."""
     return list(

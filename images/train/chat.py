@@ -147,13 +147,10 @@ def encode(
         except UnmarkedTurns as error:
             raise TemplateError(str(error)) from error
         pairs = [(row.ids, row.trained or [0] * len(row.ids)) for row in rendered]
-        if template.training != template.serving:
-            # Only the last answer is trained: behind the very prompt that a server makes, which a patched template may
-            # write otherwise (with the thoughts of earlier turns).
-            exact = replace(template, training=template.serving)
+        if template.training != template.serving and not _keeps_turns(tokenizer, template):
             pairs = [
-                _by_difference(tokenizer, exact, messages, own) if _last_answer_alone(messages) else pair
-                for messages, own, pair in zip(conversations, offered, pairs, strict=True)
+                _by_prompts(tokenizer, template, messages, own) if len(turns) > 1 else pair
+                for messages, own, turns, pair in zip(conversations, offered, spoken, pairs, strict=True)
             ]
     blank = blank_tokens(tokenizer)
     return [_row(ids, mask, max_length, tokenizer.bos_token_id, blank) for ids, mask in pairs]
@@ -242,10 +239,49 @@ def blank_tokens(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
     return blank
 
 
-def _last_answer_alone(messages: Sequence[Message]) -> bool:
-    """Whether of several answers the last message is the one that carries loss."""
-    spoken = [carries_loss(message) for message in messages if message["role"] == "assistant"]
-    return len(spoken) > 1 and sum(spoken) == 1 and carries_loss(messages[-1])
+_TWO_TURNS: list[Message] = [
+    {"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, "abcd", strict=True)
+]
+
+
+def _keeps_turns(tokenizer: "PreTrainedTokenizerBase", template: Template) -> bool:
+    """Whether the patched template of training writes earlier turns as the one of serving does.
+
+    Thinking templates do not: a server puts an empty `<think>` block before the last answer alone, and leaves earlier
+    thoughts out, where the patched one writes both everywhere.
+    """
+    trained = render(tokenizer, template.training, [_TWO_TURNS])[0].ids
+    prompt = prompt_ids(tokenizer, template, _TWO_TURNS[:3])
+    return trained[: len(prompt)] == prompt
+
+
+def _by_prompts(
+    tokenizer: "PreTrainedTokenizerBase", template: Template, messages: Sequence[Message], tools: Tools
+) -> tuple[list[int], list[int]]:
+    """A conversation as a server writes it, every trained answer from behind its prompt to the token that ends it.
+
+    A control token in what people wrote is text, so the first one of its kind behind a prompt is the template's own.
+    """
+    given, offered = for_template(messages, tools)
+
+    def ids_of(count: int) -> list[int]:
+        return render(tokenizer, template.serving, [given[:count]], tools=[offered])[0].ids
+
+    ids, blank = ids_of(len(messages)), blank_tokens(tokenizer)
+    mask = [0] * len(ids)
+    for turn, message in enumerate(messages):
+        if turn == 0 or not carries_loss(message):
+            continue
+        before = prompt_ids(tokenizer, template, messages[:turn], tools)
+        stop = next((token for token in reversed(ids_of(turn + 1)) if token not in blank), None)
+        if ids[: len(before)] != before or stop is None or stop not in ids[len(before) :]:
+            raise TemplateError(
+                "the base model's chat template renders earlier messages differently once more follow, so the "
+                "assistant's part cannot be found: split the conversations so that each has one answer"
+            )
+        end = ids.index(stop, len(before)) + 1
+        mask[len(before) : end] = [1] * (end - len(before))
+    return ids, mask
 
 
 def _by_difference(

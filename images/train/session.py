@@ -216,6 +216,8 @@ def outcome(
     trainer, state = session.trainer, session.trainer.state
     eval_loss = _last_eval_loss(trainer) if session.evaluated else None
     change, non_finite = start.compare(trainer.model)
+    # Before it is saved: what is merged for that has other names.
+    moved = start.how_much_moved(trainer.model)
     curve = loss_curve(state.log_history)
     losses = [point["loss"] for point in curve if point.get("loss") is not None]
     return {
@@ -232,7 +234,7 @@ def outcome(
         "peak_memory_bytes": peak_memory(),
         "curve": curve,
         "weight_change": change,
-        **start.how_much_moved(trainer.model),
+        **moved,
         "non_finite_weights": non_finite,
         "trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "figures": session.figures(),

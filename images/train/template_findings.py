@@ -159,9 +159,9 @@ _WORDS: dict[str, tuple[bool, str]] = {
     ),
     "earlier_turns_rewritten": (
         True,
-        "the chat template writes earlier turns otherwise once a conversation goes on (thinking templates put an empty "
-        "<think> block before the last answer alone), so later answers would be trained behind what no server puts "
-        "there. Give the assistant's earlier turns weight: 0, or split such conversations",
+        "the chat template writes earlier turns otherwise once a conversation goes on, so later answers would be "
+        "trained behind what no server puts there. Split such conversations so that each has one answer, or use a "
+        "template whose output only grows with the messages",
     ),
     "header_trained": (
         True,
@@ -249,7 +249,7 @@ def _text(
     tokenizer: "PreTrainedTokenizerBase", template: str, messages: Sequence[Message], tools: Tools, prompt: bool
 ) -> str:
     given, offered = for_template(messages, tools)
-    return text_of(tokenizer, template, given, tools=offered, add_generation_prompt=prompt)[0]
+    return text_of(tokenizer, template, given, tools=offered, add_generation_prompt=prompt)
 
 
 def _lost(

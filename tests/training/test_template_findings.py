@@ -171,12 +171,16 @@ def test_what_a_thinking_template_asks_for_is_trained_behind_what_its_server_wri
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     qwen3 = shipped.qwen3_chat_template
-    assert names(tokenizer, qwen3, PLAIN) == ["earlier_turns_rewritten"]
+    assert names(tokenizer, qwen3, PLAIN, SYSTEM) == [], "an empty thought before the last answer alone"
+    template = choose_template(tokenizer)
+    row = encode(tokenizer, template, [PLAIN], 1000)[0]
+    learnt = tokenizer.decode([i for i, trained in zip(row.ids, row.trained, strict=True) if trained])
+    assert learnt == "1,200원입니다.<|im_end|><think>\n\n</think>\n\n네.<|im_end|>"
+    assert keeps_prefixes(tokenizer, template, PLAIN) and keeps_prefixes(tokenizer, template, CALLED, TOOLS)
     earlier = [REASONED[0], {**REASONED[1], "weight": 0}]
     talk = [*earlier, said("user", "더하기 둘?"), said("assistant", "7", reasoning_content="5+2는 7이다.")]
     assert names(tokenizer, qwen3, talk) == [], "as the advice says"
-    template = choose_template(tokenizer)
     assert keeps_prefixes(tokenizer, template, talk)
     row = encode(tokenizer, template, [talk], 1000)[0]
     learnt = tokenizer.decode([i for i, trained in zip(row.ids, row.trained, strict=True) if trained])
-    assert learnt == "<think>\n5+2는 7이다.\n</think>\n\n7<|im_end|>\n" and "2+3은" not in tokenizer.decode(row.ids)
+    assert learnt == "<think>\n5+2는 7이다.\n</think>\n\n7<|im_end|>" and "2+3은" not in tokenizer.decode(row.ids)
