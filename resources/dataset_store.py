@@ -16,12 +16,11 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
-from llmops_assets.records.conversation import TOOLS
 from llmops_assets.specs.canonical import canonical_json, digest
 from resources import process
 from resources.artifacts import write_bytes_atomically
 from resources.encryption import NO_KEYS, Keyring
-from resources.row_upgrade import upgraded
+from resources.row_upgrade import ADDED, upgraded
 
 REACH = 256
 """A chunk ends after a row whose hash is the largest of this many rows on either side: 512 rows on average.
@@ -128,8 +127,9 @@ ZSTD_LEVEL = 2
 
 
 def _from_parquet(data: bytes, columns: list[str] | None) -> pl.DataFrame:
-    if columns is not None and TOOLS in columns and TOOLS not in pl.read_parquet_schema(io.BytesIO(data)):
-        columns = [name for name in columns if name != TOOLS]
+    if columns is not None and not ADDED.keys().isdisjoint(columns):
+        stored = pl.read_parquet_schema(io.BytesIO(data))
+        columns = [name for name in columns if name not in ADDED or name in stored]
     return pl.read_parquet(io.BytesIO(data), columns=columns)
 
 

@@ -21,7 +21,7 @@ from images.train.progress import finite
 from images.train.reporter import Reporter
 from images.train.session import Session, common_arguments
 from llmops_assets.records.jobs import TrainJob
-from llmops_assets.specs.jobs import Pooling
+from llmops_assets.specs.jobs import ALIKE, Pooling
 from llmops_assets.specs.training import TrainJobSpec
 from resources import content
 
@@ -109,7 +109,13 @@ class Collator:
         passages = [row["passage"] for row in rows] + [n for row in rows for n in row["negatives"]]
         keys = [row["passage_key"] for row in rows] + [k for row in rows for k in row["negative_keys"]]
         batch = padded([row["anchor"] for row in rows] + passages, self.pad)
-        batch["allowed"] = torch.from_numpy(allowed(keys, [row["known"] for row in rows]))
+        # How alike two texts with a score are says nothing of others, so theirs are no negatives.
+        scores = [row.get("score") for row in rows]
+        mask = allowed(keys, [row["known"] for row in rows])
+        mask[:, [at for at, score in enumerate(scores) if score is not None]] = False
+        np.fill_diagonal(mask, True)
+        batch["allowed"] = torch.from_numpy(mask)
+        batch["score"] = torch.tensor([float("nan") if score is None else score for score in scores])
         batch["row_id"] = [row["row_id"] for row in rows]
         return batch
 
@@ -157,6 +163,33 @@ def contrastive_loss(
     return functional.cross_entropy(scores, torch.arange(len(anchors), device=scores.device))
 
 
+def score_loss(cosines: torch.Tensor, scores: torch.Tensor, temperature: float) -> torch.Tensor:
+    """CoSENT: the cosine of a pair with a higher score is to be the higher one (Su 2022, kexue.fm/archives/8847).
+
+    `cosines` and `scores` have shape (pairs,); the loss is 0 where all scores are equal.
+    """
+    differences = (cosines[None, :] - cosines[:, None]) / temperature
+    ordered = scores[:, None] > scores[None, :]
+    return torch.logsumexp(torch.cat([cosines.new_zeros(1), differences[ordered]]), dim=0)
+
+
+def batch_loss(
+    anchors: torch.Tensor, passages: torch.Tensor, mask: torch.Tensor, scores: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """The loss of a batch: contrastive of rows without a score (NaN), by the order of scores of the others."""
+    scored = ~torch.isnan(scores)
+    if not scored.any():
+        return contrastive_loss(anchors, passages, mask, temperature)
+    own = passages[: len(anchors)]
+    by_score = score_loss((anchors[scored] * own[scored]).sum(1), scores[scored], temperature)
+    plain = torch.nonzero(~scored).flatten()
+    if not len(plain):
+        return by_score
+    logits = (anchors[plain] @ passages.T / temperature).masked_fill(~mask[plain], float("-inf"))
+    contrast = functional.cross_entropy(logits, plain)
+    return (len(plain) * contrast + scored.sum() * by_score) / len(scores)
+
+
 class _Trainer(Trainer):
     """The contrastive training of an encoder."""
 
@@ -179,7 +212,7 @@ class _Trainer(Trainer):
         mask = inputs["allowed"]
         hidden = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
         vectors = pool(hidden, inputs["attention_mask"], self.pooling)
-        loss = contrastive_loss(vectors[: len(mask)], vectors[len(mask) :], mask, self.temperature)
+        loss = batch_loss(vectors[: len(mask)], vectors[len(mask) :], mask, inputs["score"], self.temperature)
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -207,9 +240,21 @@ def embed(model: Any, rows: Sequence[Sequence[int]], pad: int, pooling: Pooling,
 
 
 def figures(model: Any, pad: int, pooling: Pooling, frame: pl.DataFrame) -> dict[str, float]:
-    """Whether the encoder still tells texts apart: mean cosine of an anchor to its passage and to all others."""
+    """Whether the encoder still tells texts apart: mean cosine of an anchor to its passage and to all others.
+
+    Of pairs with scores it is the rank correlation of cosines and scores, and those that are alike stand for the rest.
+    """
     was_training = model.training
     model.eval()
+    by_score: dict[str, float] = {}
+    if "score" in frame.columns and (scored := frame.filter(pl.col("score").is_not_null())).height > 1:
+        sides = [embed(model, scored[name].to_list(), pad, pooling) for name in ("anchor", "passage")]
+        found = pl.DataFrame({"cosine": (sides[0] * sides[1]).sum(1), "score": scored["score"]})
+        rank = found.select(pl.corr("cosine", "score", method="spearman")).item()
+        if rank is not None and np.isfinite(rank):
+            by_score = {"score_spearman": float(rank), "scored_pairs": float(scored.height)}
+        alike = frame.filter(pl.col("score").is_null() | (pl.col("score") >= ALIKE))
+        frame = alike if alike.height else frame.head(1)
     frame = frame.unique("passage_key", maintain_order=True)
     anchors = embed(model, frame["anchor"].to_list(), pad, pooling)
     passages = embed(model, frame["passage"].to_list(), pad, pooling)
@@ -223,4 +268,5 @@ def figures(model: Any, pad: int, pooling: Pooling, frame: pl.DataFrame) -> dict
         "cosine_others": float(cosines[others].mean()) if count > 1 else 0.0,
         "cosine_among_passages": float(among[others].mean()) if count > 1 else 0.0,
         "measured_passages": float(count),
+        **by_score,
     }

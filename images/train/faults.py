@@ -25,7 +25,7 @@ _DISK_WORDS = {"os error 28": errno.ENOSPC, "os error 27": errno.EFBIG, "os erro
 _TORCH_WRITER = ("PytorchStreamWriter failed", "unexpected pos", "iostream error")
 _INDEX_WORDS = "index out of range in self"
 _ASSERT_WORDS = ("device-side assert triggered", "srcIndex < srcSelectDimSize")
-_TOKEN_COLUMNS = ("ids", "prompt", "chosen", "rejected")
+_TOKEN_COLUMNS = ("ids", "prompt", "chosen", "rejected", "completion")
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
 
 

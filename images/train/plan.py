@@ -26,10 +26,16 @@ CONTENT: dict[str, tuple[str, ...]] = {
     "PRETRAIN": ("text",),
     "SFT": ("messages", "tools"),
     "RLHF": ("prompt", "chosen", "rejected", "tools"),
-    "EMBEDDING": ("anchor", "positives", "negatives"),
+    "EMBEDDING": ("anchor", "positives", "negatives", "score"),
     "RAG_TUNING": ("question", "answer", "positives", "negatives"),
 }
 """The columns that a job type trains on."""
+
+
+def columns_of(spec: TrainJobSpec) -> tuple[str, ...]:
+    """The columns that a job trains on."""
+    by_kto = spec.rlhf is not None and spec.rlhf.algorithm == "kto"
+    return ("prompt", "completion", "tools", "label") if by_kto else CONTENT[spec.job_type]
 
 
 def run(job: PlanJob, reporter: Reporter) -> dict[str, Any]:
@@ -52,7 +58,7 @@ def _plan(job: PlanJob, spec: TrainJobSpec, store: DatasetStore, folder: Path, r
         if model is not None:
             # A folder of weights that are not what its config says loads without a word, and trains.
             require_whole(Path(model.path))
-    columns = ["row_id", *CONTENT[spec.job_type]]
+    columns = ["row_id", *columns_of(spec)]
     frames = {split: store.read(job.manifests[split], columns) for split in ("train", "validation")}
     if job.extra_rows:
         extra = upgraded(sealed.read_parquet(job.extra_rows), columns).select(columns)

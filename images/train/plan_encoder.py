@@ -29,13 +29,15 @@ SCHEMA = {
     "passage_key": pl.Int64,
     "negative_keys": pl.List(pl.Int64),
     "known": pl.List(pl.Int64),
+    "score": pl.Float64,
 }
 
 
 def plan_encoder(
     spec: TrainJobSpec, frames: dict[str, pl.DataFrame], base: Path, folder: Path, reporter: Reporter
 ) -> dict[str, Any]:
-    """Turn `frames` (row_id, anchor, positives, negatives) into token rows in `folder`, and tell what they are."""
+    """Turn `frames` (row_id, anchor, positives, negatives, perhaps score) into token rows in `folder`, and tell what
+    they are."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
@@ -88,6 +90,7 @@ def _rows(
 ) -> tuple[pl.DataFrame, list[str]]:
     """A row for each anchor and passage that belong together, and the ids of those with a text that is too long."""
     known = _known(frame)
+    frame = frame if "score" in frame.columns else frame.with_columns(score=pl.lit(None, pl.Float64))
     texts: dict[str, list[int]] = {}
 
     def tokens(text: str) -> list[int]:
@@ -96,9 +99,10 @@ def _rows(
         return texts[text]
 
     rows, long = [], []
-    for row_id, anchor, positives, negatives in frame.select("row_id", "anchor", "positives", "negatives").iter_rows():
+    columns = ("row_id", "anchor", "positives", "negatives", "score")
+    for row_id, anchor, positives, negatives, score in frame.select(columns).iter_rows():
         asked = tokens(block.query_prompt + anchor)
-        own = known[anchor.strip()]
+        own = known.get(anchor.strip(), set())
         # A text that belongs to the anchor teaches the opposite as a negative; the check on the plan tells of it.
         others = [text for text in negatives if text_key(text) not in own][:MOST_NEGATIVES]
         against = [tokens(block.passage_prompt + text) for text in others]
@@ -115,14 +119,17 @@ def _rows(
                     "passage_key": text_key(positive),
                     "negative_keys": [text_key(text) for text in others],
                     "known": sorted(own),
+                    "score": score,
                 }
             )
     return pl.DataFrame(rows, schema=SCHEMA), list(dict.fromkeys(long))
 
 
 def _known(frame: pl.DataFrame) -> dict[str, set[int]]:
-    """The keys of all passages that belong to an anchor, whichever row says so."""
+    """The keys of all passages that belong to an anchor, whichever row says so; a text with a score need not."""
     known: dict[str, set[int]] = {}
+    if "score" in frame.columns:
+        frame = frame.filter(pl.col("score").is_null())
     for anchor, positives in frame.select("anchor", "positives").iter_rows():
         known.setdefault(anchor.strip(), set()).update(text_key(text) for text in positives)
     return known
@@ -174,6 +181,7 @@ def _facts(
         "failures": {kind: row_ids[:10] for kind, row_ids in wrong.items() if row_ids},
         "figures": {
             "pairs": rows.height,
+            "scored": int(rows["score"].is_not_null().sum()),
             "given_negatives_mean": float(rows["negatives"].list.len().mean()),
             "contradictions": len(contradicted),
             "repeated_passages": repeated,
@@ -188,7 +196,7 @@ def _contradictions(frame: pl.DataFrame) -> list[str]:
     return [
         row_id
         for row_id, anchor, negatives in frame.select("row_id", "anchor", "negatives").iter_rows()
-        if any(text_key(text) in known[anchor.strip()] for text in negatives)
+        if any(text_key(text) in known.get(anchor.strip(), ()) for text in negatives)
     ]
 
 
@@ -200,6 +208,6 @@ def _false_negatives(rows: pl.DataFrame, batch: int) -> float:
     """
     share = rows.group_by("passage_key").len()
     frequency = dict(share.iter_rows())
-    own = sum(sum(frequency.get(key, 0) for key in known) - 1 for known in rows["known"].to_list())
+    own = sum(sum(frequency.get(key, 0) for key in known) - 1 for known in rows["known"].to_list() if known)
     others = max(1, rows.height - 1)
     return own / rows.height * (min(batch, rows.height) - 1) / others * min(batch, rows.height)

@@ -29,6 +29,10 @@ def plan_pairs(
     date: str | None = None,
 ) -> dict[str, Any]:
     """Render the pairs of `frames` (prompt, chosen, rejected), keep them in `folder`, and tell what they are."""
+    if spec.rlhf.algorithm == "kto":
+        from images.train.plan_kto import plan_kto
+
+        return plan_kto(spec, frames, base, folder, reporter, date)
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)

@@ -20,7 +20,8 @@ def probes(plan_dir: Path) -> list[torch.Tensor]:
     if "ids" in frame.columns:
         found = frame["ids"].to_list()
     else:
-        found = [p + a for p, a in frame.select("prompt", "chosen").iter_rows()]
+        answer = "chosen" if "chosen" in frame.columns else "completion"
+        found = [p + a for p, a in frame.select("prompt", answer).iter_rows()]
     return [torch.tensor([ids[:_PROBE_TOKENS]]) for ids in found]
 
 

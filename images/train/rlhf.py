@@ -1,4 +1,4 @@
-"""Trains from preferences: dpo on the pairs themselves, or rloo and grpo against a reward model that comes first."""
+"""Trains from preferences: dpo on pairs, kto on rated answers, rloo and grpo against a reward model trained first."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +11,11 @@ import polars as pl
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
-from trl.trainer import utils as trl_utils
 
 from images.chat_rendering import keep_text
-from images.train import pairs, reward, session, sft, weights
+from images.train import kto, pairs, reward, session, sft, weights
 from images.train.chat import Template, choose_template
+from images.train.heads import small_head
 from images.train.likelihood import MEASURED, implicit_rewards
 from images.train.progress import Diverged, diverged, finite
 from images.train.reporter import Reporter
@@ -27,6 +27,8 @@ from llmops_assets.specs.training import TrainJobSpec
 
 def train(spec: TrainJobSpec, job: TrainJob, reporter: Reporter) -> dict[str, Any]:
     """Train the policy, and before it its reward model where it needs one and none is given."""
+    if spec.rlhf.algorithm == "kto":
+        return session.train(lambda: kto.build(spec, job), spec, job, reporter)
     if spec.rlhf.algorithm == "dpo":
         return session.train(lambda: _dpo(spec, job), spec, job, reporter)
     reward_figures: dict[str, Any] = {}
@@ -51,7 +53,7 @@ def _dpo(spec: TrainJobSpec, job: TrainJob) -> Session:
     tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
     train, validation = pairs.load(plan_dir / "train.parquet"), pairs.validation(plan_dir)
     model = weights.base_model(spec, job.base.path, job.precision)
-    _small_head(model)
+    small_head(model)
     arguments = common_arguments(spec, job, train.height, validation is not None) | {
         "beta": spec.rlhf.kl_coeff,
         "max_length": spec.hyperparams.max_seq_len,
@@ -127,7 +129,7 @@ def _policy(spec: TrainJobSpec, job: TrainJob, judge: str, reward_figures: dict[
             "raise hyperparams.max_seq_len or lower rlhf.max_new_tokens"
         )
     model = weights.base_model(spec, job.base.path, job.precision)
-    _small_head(model)
+    small_head(model)
     kind, config = _TRAINERS[rlhf.algorithm]
     arguments = common_arguments(spec, job, frame.height, False, steps=rlhf.ppo_steps) | {
         "beta": rlhf.kl_coeff,
@@ -220,9 +222,3 @@ def _run_figures(history: list[dict[str, Any]]) -> dict[str, float | None]:
     _, cut, _ = ends("completions/clipped_ratio")
     found = {"policy_first_reward": first, "policy_last_reward": last, "kl": kl, "largest_kl": most, "answers_cut": cut}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _small_head(model: Any) -> None:
-    """The head takes a buffer for its whole chunk, whatever the vocabulary."""
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE = min(trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE, vocabulary)

@@ -73,7 +73,7 @@ class Cleaning:
         """The rows that are kept, masked, in order."""
         scores = self.scores.select("row_id", "score")
         # By a 128-bit hash of the normalised text; which row it was first met in.
-        first_with: dict[int, str] = {}
+        first_with: dict[tuple[int, bool | None], str] = {}
 
         def work(
             given: tuple[pl.DataFrame, pl.DataFrame | None],
@@ -99,8 +99,9 @@ class Cleaning:
             frame = result.frame.with_columns(_changes(result).alias(CHANGES))
             if self.dataset_type != "eval_suite":
                 again = []
+                said = dict(frame.select("row_id", "label").iter_rows()) if "label" in frame.columns else {}
                 for row_id, a, b in keys.table.select("row_id", "whole", "whole2").iter_rows():
-                    stays = first_with.setdefault(a << 64 | b, row_id)
+                    stays = first_with.setdefault((a << 64 | b, said.get(row_id)), row_id)
                     if stays != row_id:
                         again.append((row_id, "duplicate after masking", f"of {stays}"))
                 if again:
@@ -171,7 +172,9 @@ def cleaning(
     again = batches.of(rows)
     decided = pl.DataFrame(schema=DROPPED)
     if dataset_type != "eval_suite":
-        brought = pl.concat(list(again(["row_id", "quality_score"])))
+        # Of answers that were found bad the bad ones are wanted, too, and beside the same one that was found good.
+        said = ["label"] if dataset_type == "kto" else []
+        brought = pl.concat(list(again(["row_id", "quality_score", *said])))
         if unwanted is not None and unwanted.height:
             # A row like one of them stays in its place.
             clusters = clusters.join(unwanted, on="row_id", how="anti", maintain_order="left")
@@ -187,9 +190,14 @@ def cleaning(
 
 def decide(brought: pl.DataFrame, clusters: pl.DataFrame, scores: pl.DataFrame, lowest_score: float) -> pl.DataFrame:
     """The rows that are dropped by score or as duplicates, before anything is masked; `brought` has row_id and
-    quality_score in the order of the rows."""
+    quality_score in the order of the rows, and of rated answers their label: bad ones are dropped for no score, and are
+    no duplicates of good ones."""
     judged = brought.join(scores.select("row_id", "score"), on="row_id", how="left", maintain_order="left")
     low = judged.filter(pl.min_horizontal("score", "quality_score") < lowest_score)
+    alike = ["cluster"]
+    if "label" in brought.columns:
+        low, alike = low.filter("label"), ["cluster", "label"]
+        clusters = clusters.join(brought.select("row_id", "label"), on="row_id", how="left", maintain_order="left")
     poor = low.select(
         "row_id",
         pl.lit("low score").alias("reason"),
@@ -197,7 +205,7 @@ def decide(brought: pl.DataFrame, clusters: pl.DataFrame, scores: pl.DataFrame, 
     )
     left = clusters.join(poor, on="row_id", how="anti", maintain_order="left")
     # The kept row of a cluster may itself have been too poor: the next one takes its place.
-    left = left.with_columns(stays=pl.col("row_id").first().over("cluster"))
+    left = left.with_columns(stays=pl.col("row_id").first().over(alike))
     repeats = left.filter(pl.col("row_id") != pl.col("stays")).select(
         "row_id",
         pl.when("exact").then(pl.lit("exact duplicate")).otherwise(pl.lit("near duplicate")).alias("reason"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from llmops_assets.records.conversation import NO_LOSS, TOOLS
-from resources.row_upgrade import MESSAGE
+from resources.row_upgrade import MESSAGE, SCORE
 
 if TYPE_CHECKING:
     import pandera.polars as pa
@@ -31,9 +31,17 @@ CONTENT: dict[str, dict[str, pl.DataType]] = {
     "eval_suite": {"messages": MESSAGES, TOOLS: pl.String()},
     "pretrain_corpus": {"text": pl.String()},
     "rlhf_pair": {"prompt": MESSAGES, "chosen": MESSAGES, "rejected": MESSAGES, TOOLS: pl.String()},
+    "kto": {"prompt": MESSAGES, "completion": MESSAGES, TOOLS: pl.String()},
     "rag_qa": {"question": pl.String(), "answer": pl.String(), "positives": TEXTS, "negatives": TEXTS},
     "embedding_pair": {"anchor": pl.String(), "positives": TEXTS, "negatives": TEXTS},
 }
+
+JUDGED: dict[str, dict[str, pl.DataType]] = {
+    "kto": {"label": pl.Boolean()},
+    "embedding_pair": {SCORE: pl.Float64()},
+}
+"""What people said of a row's content, by type: whether an answer is wanted; how alike the anchor and its only positive
+are, from 0 to 1, null where the positives belong to it. It is learned as the content is."""
 
 QUARANTINE: dict[str, pl.DataType] = {
     "file": pl.String(),
@@ -55,10 +63,10 @@ class Rule:
 
 
 def columns_of(dataset_type: str) -> dict[str, pl.DataType]:
-    """Columns of the canonical table of a type, in order: its content, then what all types have."""
+    """Columns of the canonical table of a type, in order: its content, what was said of it, and what all types have."""
     if dataset_type not in CONTENT:
         raise ValueError(f"{dataset_type!r} is no dataset type: use one of {', '.join(CONTENT)}")
-    return {"row_id": COMMON["row_id"], **CONTENT[dataset_type], **COMMON}
+    return {"row_id": COMMON["row_id"], **CONTENT[dataset_type], **JUDGED.get(dataset_type, {}), **COMMON}
 
 
 def empty_frame(dataset_type: str) -> pl.DataFrame:
@@ -165,6 +173,17 @@ def rules_of(dataset_type: str) -> list[Rule]:
                 _said("chosen") != _said("rejected"),
             ),
         ]
+    if dataset_type == "kto":
+        return [
+            Rule(
+                "prompt_order",
+                "prompt[].role",
+                "the prompt is not a conversation that ends with the user's turn",
+                _roles("prompt").str.contains(rf"^s?(?:{_TURN}[ac])*{_TURN}$"),
+            ),
+            Rule("empty_prompt", "prompt[].content", "a message of the prompt is empty", _all_say_something("prompt")),
+            Rule("empty_completion", "completion", "the answer is missing or empty", _answer("completion")),
+        ]
     if dataset_type == "rag_qa":
         return [
             Rule("empty_question", "question", "the question is empty", _filled("question")),
@@ -178,6 +197,17 @@ def rules_of(dataset_type: str) -> list[Rule]:
             Rule("no_positives", "positives", "there is no positive text", pl.col("positives").list.len() > 0),
             Rule("empty_positive", "positives[]", "a positive text is empty", _all_filled(pl.col("positives"))),
             Rule("empty_negative", "negatives[]", "a negative text is empty", _all_filled(pl.col("negatives"))),
+            Rule(
+                "score_of_one",
+                SCORE,
+                "a score from 0 to 1 is of the anchor and one other text, without negatives",
+                pl.col(SCORE).is_null()
+                | (
+                    pl.col(SCORE).is_between(0, 1)
+                    & (pl.col("positives").list.len() == 1)
+                    & (pl.col("negatives").list.len() == 0)
+                ),
+            ),
         ]
     raise ValueError(f"{dataset_type!r} is no dataset type: use one of {', '.join(CONTENT)}")
 
@@ -203,7 +233,7 @@ def table_schema(dataset_type: str) -> "pa.DataFrameSchema":
     return pa.DataFrameSchema(columns, checks=[judge(rule) for rule in rules_of(dataset_type)], strict=True)
 
 
-_NULLABLE = {"source", "category", "quality_score", TOOLS}
+_NULLABLE = {"source", "category", "quality_score", TOOLS, SCORE}
 
 
 def _sound(frame: pl.DataFrame, dataset_type: str) -> bool:

@@ -29,7 +29,7 @@ def prompt_of(dataset_type: str) -> pl.Expr:
     """What the model is given: all turns but the last, the question, the anchor. Null for a plain corpus."""
     if dataset_type in ("sft_pair", "eval_suite"):
         return _joined(pl.col("messages").list.head(pl.col("messages").list.len() - 1)).alias("prompt")
-    if dataset_type == "rlhf_pair":
+    if dataset_type in ("rlhf_pair", "kto"):
         return _joined(pl.col("prompt")).alias("prompt")
     if dataset_type == "rag_qa":
         return pl.col("question").alias("prompt")
@@ -44,6 +44,8 @@ def answer_of(dataset_type: str) -> pl.Expr:
         return spoken(pl.col("messages").list.last()).alias("answer")
     if dataset_type == "rlhf_pair":
         return _joined(pl.col("chosen")).alias("answer")
+    if dataset_type == "kto":
+        return _joined(pl.col("completion")).alias("answer")
     if dataset_type == "rag_qa":
         return pl.col("answer")
     if dataset_type == "embedding_pair":

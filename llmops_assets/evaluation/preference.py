@@ -1,8 +1,9 @@
 """Evaluates a model trained from preferences: whether it prefers as people did, and whether it beats its base.
 
-Of dpo the model itself is a reward: the log-likelihood of an answer under it, less that under its reference (Rafailov
-et al. 2023, arXiv:2305.18290). Of rloo and grpo the reward model is asked what it makes of the pairs, and then which of
-two answers it prefers, the tuned model's or its base's: the first says how far the second can be believed.
+Of dpo and kto the model itself is a reward: the log-likelihood of an answer under it, less that under its reference
+(Rafailov et al. 2023, arXiv:2305.18290). Of rloo and grpo the reward model is asked what it makes of the pairs, and
+then which of two answers it prefers, the tuned model's or its base's: the first says how far the second can be
+believed.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from llmops_assets.evaluation import chat
+from llmops_assets.evaluation import chat, rated
 from llmops_assets.evaluation import metrics as m
 from llmops_assets.evaluation.answers import Model, ask, kept
 from llmops_assets.evaluation.case import Case, ErrorAnalysis, Evaluated, worker_settings
@@ -23,6 +24,7 @@ from llmops_assets.evaluation.suites import NO_CATEGORY, TEST, Answer, Item, as_
 from llmops_assets.records.conversation import for_template
 from llmops_assets.records.evaluation import Difference, EvaluationRecord, Metric
 from llmops_assets.records.jobs import PreferJob
+from llmops_assets.specs.jobs import OFFLINE
 
 WORST = 20
 WIN_RATE = "win_rate"
@@ -38,6 +40,9 @@ class Pair:
     chosen: tuple[Mapping[str, str], ...]
     rejected: tuple[Mapping[str, str], ...]
     tools: str | None = None
+    rejected_prompt: tuple[Mapping[str, str], ...] | None = None
+    """Of answers that were found good or bad each by itself, the prompt of the bad one."""
+    rejected_tools: str | None = None
 
     @property
     def question(self) -> str:
@@ -63,7 +68,24 @@ class Scores:
 
 
 def pairs_of(frame: pl.DataFrame) -> list[Pair]:
-    """The pairs of a preference split."""
+    """The pairs of a preference split; of rated answers a good and a bad one each."""
+    if "label" in frame.columns:
+        found = [
+            Pair(
+                f"{good.id}+{bad.id}",
+                good.category or NO_CATEGORY,
+                _said(good.prompt),
+                _said(good.completion),
+                _said(bad.completion),
+                good.tools,
+                _said(bad.prompt),
+                bad.tools,
+            )
+            for good, bad in rated.matched(rated.rated_of(frame))
+        ]
+        if not found:
+            raise ValueError("the test split has no good and bad answer to compare: register a version with more rows")
+        return found
     rows = frame.select("row_id", "category", "prompt", "chosen", "rejected", "tools").iter_rows()
     found = [Pair(i, category or NO_CATEGORY, _said(p), _said(c), _said(r), t) for i, category, p, c, r, t in rows]
     if not found:
@@ -80,7 +102,7 @@ def evaluate(case: Case) -> Evaluated:
     """Preference accuracy on the test split, by the implicit reward or the reward model; suites are asked besides."""
     pairs = pairs_of(case.test.frame)
     settings: dict[str, Any] = {}
-    if case.spec.rlhf.algorithm == "dpo":
+    if case.spec.rlhf.algorithm in OFFLINE:
         scores, figures, differences, rows = _implicit(case, pairs, settings)
     else:
         scores, figures, differences, rows = _rewarded(case, pairs, settings)
@@ -140,6 +162,11 @@ def with_suites(case: Case, evaluated: Evaluated) -> Evaluated:
 
 
 def _measured_by(case: Case) -> str:
+    if case.spec.rlhf.algorithm == "kto":
+        return (
+            "A preference is the model's log-likelihood of a good answer less that of its base, above the same of a "
+            "bad one, which may belong to another prompt"
+        )
     if case.spec.rlhf.algorithm == "dpo":
         return "A preference is the model's log-likelihood of an answer less that of its base"
     return "A preference is the reward model's; win_rate is how often it prefers the tuned model's answer to the base's"
@@ -151,7 +178,9 @@ Part = tuple[Scores, list[Metric], list[Difference], list[dict[str, Any]]]
 def _implicit(case: Case, pairs: Sequence[Pair], settings: dict[str, Any]) -> Part:
     """Implicit rewards, and besides which answer each model alone finds the likelier, a token."""
     if case.base is None:
-        raise ValueError("dpo is judged against the model that it started from, but there is none")
+        raise ValueError(
+            f"{case.spec.rlhf.algorithm} is judged against the model that it started from, but there is none"
+        )
     likelihood: dict[str, Scores] = {}
     alone: dict[str, list[bool]] = {}
     for name, model in {"tuned": case.tuned, "base": case.base.model}.items():
@@ -255,6 +284,13 @@ def _ask_pairs(
         }
         for p in pairs
     ]
+    if any(p.rejected_prompt is not None for p in pairs):
+        others = [
+            {"rejected_prompt": list(p.rejected_prompt or p.prompt), "rejected_tools": p.rejected_tools} for p in pairs
+        ]
+        alone = rated.singly([row | other for row, other in zip(rows, others, strict=True)])
+        found, result = _prefer(case, model, alone, kind)
+        return rated.together(found), result
     return _prefer(case, model, rows, kind)
 
 

@@ -17,6 +17,7 @@ from llmops_assets.evaluation.differences import paired, versus_base
 from llmops_assets.evaluation.suites import NO_CATEGORY, TEST, as_metric
 from llmops_assets.records.evaluation import Difference, EvaluationRecord, Metric
 from llmops_assets.records.jobs import RetrieveJob
+from llmops_assets.specs.jobs import ALIKE
 
 DEPTH = 10
 WORST = 20
@@ -68,8 +69,12 @@ def queries_of(frame: pl.DataFrame, column: str) -> tuple[list[Query], dict[str,
     passages: dict[str, str] = {}
     own: dict[str, list[str]] = {}
     first: dict[str, tuple[str, str]] = {}
-    columns = ["row_id", "category", column, "positives", "negatives"]
-    for row_id, category, text, positives, negatives in frame.select(columns).iter_rows():
+    frame = frame if "score" in frame.columns else frame.with_columns(score=pl.lit(None, pl.Float64))
+    columns = ["row_id", "category", column, "positives", "negatives", "score"]
+    for row_id, category, text, positives, negatives, score in frame.select(columns).iter_rows():
+        if score is not None and score < ALIKE:
+            # Two texts that are less alike don't belong together: the other one is a passage among all.
+            positives, negatives = [], [*positives, *negatives]
         passages.update((passage_key(passage), passage) for passage in (*positives, *negatives))
         if positives:
             own.setdefault(text.strip(), []).extend(passage_key(passage) for passage in positives)

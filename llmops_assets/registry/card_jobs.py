@@ -50,6 +50,11 @@ def limits(spec: TrainJobSpec) -> str:
             "Recall is over the passages of the test split, which are fewer and more alike than those that a search "
             "engine holds: among more passages it is lower."
         )
+    if spec.job_type == "RLHF" and spec.rlhf.algorithm == "kto":
+        return (
+            "`preference_accuracy` is how often the model, against its base, gives a good answer more than a bad one, "
+            "which may belong to another prompt. It says nothing of the answers that the model writes itself."
+        )
     if spec.job_type == "RLHF" and spec.rlhf.algorithm == "dpo":
         return (
             "`preference_accuracy` is how often the model, against its base, prefers what people preferred. It says "

@@ -10,7 +10,7 @@ from pydantic import Field
 from llmops_assets.specs.base import Float, Int, Name, Part, Rule, Spec, Text, VersionedRef, View
 from llmops_assets.specs.suite import SuiteSpec
 
-DatasetType = Literal["pretrain_corpus", "sft_pair", "rag_qa", "rlhf_pair", "embedding_pair", "eval_suite"]
+DatasetType = Literal["pretrain_corpus", "sft_pair", "rag_qa", "rlhf_pair", "kto", "embedding_pair", "eval_suite"]
 DATASET_TYPES: tuple[str, ...] = get_args(DatasetType)
 
 

@@ -7,11 +7,16 @@ from pydantic import Field
 
 from llmops_assets.specs.base import Float, Int, Part, Rule, Text, View
 
-Algorithm = Literal["rloo", "grpo", "dpo"]
+Algorithm = Literal["rloo", "grpo", "dpo", "kto"]
+OFFLINE = ("dpo", "kto")
+"""Algorithms that learn from the rows themselves, without sampling answers or a reward model."""
+ALIKE = 0.8
+"""Score (0 to 1) from which two texts are taken for texts that belong together."""
+
 Pooling = Literal["mean", "cls", "lasttoken"]
 
 SAMPLING_DEFAULTS = {"num_generations": 4, "max_new_tokens": 128, "temperature": 1.0}
-"""Fields of `rlhf` that say how answers are sampled; without effect where none are (dpo)."""
+"""Fields of `rlhf` that say how answers are sampled; without effect where none are (dpo, kto)."""
 
 CONTEXT_TEMPLATE = "다음 문서를 읽고 질문에 답하세요.\n\n{context}\n\n질문: {question}"
 
@@ -35,14 +40,23 @@ class RlhfBlock(Part):
         description="A reward model; null trains one from the same pairs first. As base_model_ref; of an earlier RLHF "
         "training its reward model is taken."
     )
-    kl_coeff: Float = Field(ge=0, description="Weight of the KL divergence from the SFT model; the beta of dpo.")
+    kl_coeff: Float = Field(
+        ge=0, description="Weight of the KL divergence from the SFT model; the beta of dpo and kto."
+    )
     ppo_steps: Int | None = Field(
-        default=None, ge=1, description="Steps of policy optimisation (rloo, grpo); dpo runs num_epochs instead."
+        default=None, ge=1, description="Steps of policy optimisation (rloo, grpo); dpo and kto run num_epochs instead."
     )
     algorithm: Algorithm = Field(
         default="rloo",
-        description="rloo or grpo sample answers and learn from a reward model; dpo learns from the pairs themselves.",
+        description="rloo or grpo sample answers and learn from a reward model; dpo learns from the pairs themselves, "
+        "kto from single answers that were found good or bad (a dataset of type kto).",
     )
+    desirable_weight: Float | None = Field(
+        default=None,
+        gt=0,
+        description="kto: weight of a good answer. What is left out of the two makes good and bad ones weigh the same.",
+    )
+    undesirable_weight: Float | None = Field(default=None, gt=0, description="kto: weight of a bad answer.")
     num_generations: Int | None = Field(default=None, ge=2, description="Answers sampled a prompt; 4 unless given.")
     max_new_tokens: Int | None = Field(default=None, ge=1, description="Of a sampled answer; 128 unless given.")
     temperature: Float | None = Field(default=None, gt=0, description="Of sampling; 1.0 unless given.")
@@ -93,12 +107,22 @@ def _rlhf_rules(view: View) -> Iterator[Rule]:
     algorithm = view.get("rlhf.algorithm", str) or "rloo"
     if view.get("rlhf") is None:
         return
-    if algorithm == "dpo":
+    if algorithm != "kto":
+        for name in ("desirable_weight", "undesirable_weight"):
+            if view.get(f"rlhf.{name}") is not None:
+                yield f"rlhf.{name}", f"has no effect with algorithm {algorithm}", "Remove it, or use kto"
+    if algorithm in OFFLINE:
         for name in ("ppo_steps", "reward_model_ref", "reward_lr", *SAMPLING_DEFAULTS):
             if view.get(f"rlhf.{name}") is not None:
-                yield f"rlhf.{name}", "has no effect with algorithm dpo", "Remove it (reward_model_ref: null)"
+                yield f"rlhf.{name}", f"has no effect with algorithm {algorithm}", "Remove it (reward_model_ref: null)"
         if view.number("rlhf.kl_coeff") == 0:
-            yield "rlhf.kl_coeff", "dpo divides by it", "Write a number above 0; 0.1 is usual"
+            yield "rlhf.kl_coeff", f"{algorithm} multiplies every reward by it", "Write a number above 0; 0.1 is usual"
+        if algorithm == "kto" and (view.get("hyperparams.batch_size", int) or 2) < 2:
+            yield (
+                "hyperparams.batch_size",
+                "kto estimates the divergence from the other rows of a batch: one row has none",
+                "Write 2 or more; 8 and above estimate better",
+            )
         return
     if view.get("rlhf.ppo_steps") is None:
         yield "rlhf.ppo_steps", f"required for algorithm {algorithm}", "Write how many steps the policy is optimised"

@@ -7,7 +7,7 @@ from llmops_assets.specs.base import Rule, Spec, SpecError, SpecFault, View
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
 from llmops_assets.specs.policy import JOB_TYPES, Policy
-from llmops_assets.specs.training import DATASET_TYPE_OF, TrainJobSpec
+from llmops_assets.specs.training import TrainJobSpec
 
 
 def check_against_policy(spec: Spec, policy: Policy, role: str | None = None) -> list[SpecFault]:
@@ -43,13 +43,13 @@ def image_for(
 def check_dataset(spec: TrainJobSpec, dataset_type: str, status: str = "active") -> list[SpecFault]:
     """Whether the registered dataset that `spec` names can be trained on: its type and its status."""
     faults = []
-    wanted = DATASET_TYPE_OF[spec.job_type]
+    wanted = spec.dataset_type
     if dataset_type != wanted:
         faults.append(
             SpecFault(
                 "dataset_ref",
-                f"{spec.dataset_ref} is of type {dataset_type}, but {spec.job_type} trains on {wanted}",
-                f"Name a {wanted} dataset",
+                f"{spec.dataset_ref} is of type {dataset_type}, but {_trained(spec)} trains on {wanted}",
+                f"Name a {wanted} dataset{_other_algorithm(spec, dataset_type)}",
             )
         )
     if status == "erased":
@@ -58,6 +58,16 @@ def check_dataset(spec: TrainJobSpec, dataset_type: str, status: str = "active")
     if status == "archived":
         faults.append(SpecFault("dataset_ref", f"{spec.dataset_ref} is archived", "Name an active version"))
     return faults
+
+
+def _trained(spec: TrainJobSpec) -> str:
+    return f"{spec.job_type} by {spec.rlhf.algorithm}" if spec.rlhf is not None else spec.job_type
+
+
+def _other_algorithm(spec: TrainJobSpec, dataset_type: str) -> str:
+    if spec.job_type != "RLHF" or dataset_type not in ("kto", "rlhf_pair"):
+        return ""
+    return ", or write rlhf.algorithm: kto" if dataset_type == "kto" else ", or write rlhf.algorithm: dpo"
 
 
 def check_base(spec: TrainJobSpec, config: dict[str, Any], job_type: str | None = None) -> list[SpecFault]:

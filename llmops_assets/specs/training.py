@@ -45,7 +45,7 @@ DATASET_TYPE_OF: dict[str, str] = {
     "RLHF": "rlhf_pair",
     "EMBEDDING": "embedding_pair",
 }
-"""The type of dataset that each job type trains on."""
+"""The type of dataset that each job type trains on; RLHF by kto on one of its own."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +248,8 @@ class TrainJobSpec(Spec):
     @property
     def dataset_type(self) -> str:
         """The type that the dataset must be of."""
+        if self.rlhf is not None and self.rlhf.algorithm == "kto":
+            return "kto"
         return DATASET_TYPE_OF[self.job_type]
 
     def recipe(self) -> dict[str, Any]:

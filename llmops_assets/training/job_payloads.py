@@ -9,7 +9,7 @@ from typing import Any
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.jobs import MemoryEstimate, MergeJob, ModelFolder, PlanJob, TrainJob
 from llmops_assets.records.training import AdapterRecord, BaseModelRecord, CurvePoint, MergedModelRecord, PlanRecord
-from llmops_assets.specs.jobs import Pooling
+from llmops_assets.specs.jobs import OFFLINE, Pooling
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import fit
@@ -91,7 +91,7 @@ def plan_record(
         length=longest,
     )
     processes = shared_by(spec, device.kind)
-    sampled = spec.rlhf is not None and spec.rlhf.algorithm != "dpo"
+    sampled = spec.rlhf is not None and spec.rlhf.algorithm not in OFFLINE
     hyper = spec.hyperparams
     # Pairs of two equal answers teach nothing and are left out.
     steps = (

@@ -7,6 +7,8 @@ from llmops_assets.verdict import Verdict
 
 MAX_SAME_PAIRS = 0.05
 """Share of preference pairs that may have two equal answers after truncation."""
+WEIGHT_RATIOS = (0.1, 10.0)
+"""What weight times number of good answers may be to that of bad ones; KTO's paper recommends 1 to 4/3 (eq. 8)."""
 MAX_CONTRADICTIONS = 0.0
 MAX_KL = 1.0
 """Nats a token that a policy may be away from its reference: beyond, it writes another language."""
@@ -24,6 +26,8 @@ def pairs_differ(plan: PlanRecord) -> Verdict:
     """Whether preference pairs have something to prefer."""
     if plan.spec["job_type"] != "RLHF":
         return DOES_NOT_APPLY
+    if "desirable" in plan.figures:
+        return _both_kinds(plan)
     same, pairs = int(plan.figures["same_pairs"]), int(plan.figures["pairs"])
     share = same / pairs if pairs else 1.0
     text = (
@@ -39,6 +43,38 @@ def pairs_differ(plan: PlanRecord) -> Verdict:
         f"{text}. Where they differ only behind max_seq_len, raise it; the others teach nothing: take them out",
         {**figures, "examples": examples},
     )
+
+
+def _both_kinds(plan: PlanRecord) -> Verdict:
+    """Whether answers of both kinds are there, weighed against each other, and none is of both."""
+    found = plan.figures
+    good, bad, both = (int(found[name]) for name in ("desirable", "undesirable", "both_labels"))
+    weights = found["desirable_weight"], found["undesirable_weight"]
+    text = (
+        f"{good} good and {bad} bad answers, which weigh {weights[0]:.3g} and {weights[1]:.3g}: "
+        f"{found['weight_ratio']:.2f} to 1 in all; a good one is the longer of two in {found['chosen_longer']:.0%}"
+    )
+    figures = {name: found[name] for name in ("desirable", "undesirable", "weight_ratio", "both_labels")}
+    if not good or not bad:
+        kind = "good" if not good else "bad"
+        return Verdict(False, f"{text}. There is no {kind} answer, so nothing tells them apart: add some", figures)
+    if both > MAX_SAME_PAIRS * (good + bad):
+        examples = ", ".join(plan.failures.get("both_labels", []))
+        return Verdict(
+            False,
+            f"{both} rows have the very answer that another row with the same prompt says the opposite of "
+            f"({MAX_SAME_PAIRS:.0%} are allowed). Take one of each two out",
+            {**figures, "examples": examples},
+        )
+    low, high = WEIGHT_RATIOS
+    if not low <= found["weight_ratio"] <= high:
+        return Verdict(
+            False,
+            f"{text}, and the one kind drowns the other ({low:g} to {high:g} are allowed). Leave "
+            "rlhf.desirable_weight or undesirable_weight out, which balances them",
+            figures,
+        )
+    return Verdict(True, text, figures)
 
 
 def prompts_have_room(plan: PlanRecord) -> Verdict:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from llmops_assets.specs.jobs import OFFLINE
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training.memory import Estimate, Shape, estimate
 from resources.gpus import GPU_TYPES, Device
@@ -118,7 +119,8 @@ def sequences_a_row(spec: TrainJobSpec) -> int:
     Of an encoder's rows one negative is reckoned with.
     """
     if spec.job_type == "RLHF":
-        return 2 if spec.rlhf.algorithm == "dpo" else 1
+        # Of kto the answer, and the one that the divergence is estimated from.
+        return 2 if spec.rlhf.algorithm in OFFLINE else 1
     if spec.job_type == "EMBEDDING":
         return 3
     return 1
@@ -132,7 +134,7 @@ def frozen_bytes(spec: TrainJobSpec, shape: Shape, precision: str) -> int:
     if spec.job_type != "RLHF":
         return 0
     reference = 4 * shape.parameters if spec.method == "full" else 0
-    judge = {"fp32": 4, "bf16": 2, "fp16": 2}[precision] * shape.parameters if spec.rlhf.algorithm != "dpo" else 0
+    judge = {"fp32": 4, "bf16": 2, "fp16": 2}[precision] * shape.parameters if spec.rlhf.algorithm not in OFFLINE else 0
     return reference + judge
 
 

@@ -56,7 +56,7 @@ def test_what_is_no_data_is_left_out_by_name(repo):
 def test_scan_and_registering_say_what_was_left_out(repo, house):  # noqa: F811
     found = scan(str(repo), load_policy())
     assert found.rows == 2 and found.files == ["data/test.jsonl", "data/train.jsonl"]
-    assert "README.md (a data card)" in found.summary()["notes"][0]
+    assert "README.md (a data card)" in found.summary()["notes"][1]
     assert found.summary()["lines"] == "2 lines = 2 rows"
     assert register(spec(), [str(repo)], **house)
     left_out = left_out_of(house["artifacts"], spec())

@@ -77,6 +77,7 @@ def test_every_type_can_be_scored_and_masked(dataset_type):
         "messages": [*message, {"role": "assistant", "content": GOOD}], "text": GOOD, "prompt": message,
         "chosen": [{"role": "assistant", "content": GOOD}], "rejected": [{"role": "assistant", "content": "몰라요."}],
         "question": ASKED, "answer": GOOD, "anchor": ASKED, "positives": [GOOD, "둘째 글"], "negatives": [],
+        "completion": [{"role": "assistant", "content": GOOD}], "label": True, "score": None,
     }  # fmt: skip
     columns = schema.columns_of(dataset_type)
     common = {

@@ -141,6 +141,7 @@ EXAMPLES = {
     "sft_pair": chat(1, category="toll", source="web", quality_score=0.5, user={"id": 7}),
     "rlhf_pair": {"prompt": "고를까?", "chosen": "좋은 답", "rejected": "나쁜 답", "metadata": {"category": "a"}},
     "rag_qa": {"question": "왜?", "answer": "그래서", "positives": ["글"], "negatives": ["딴 글"]},
+    "kto": {"prompt": "고를까?", "completion": "나쁜 답", "label": False, "metadata": {"category": "a"}},
     "embedding_pair": {"anchor": "가", "positives": ["나"], "negatives": []},
     "pretrain_corpus": {"text": "글 하나"},
     "eval_suite": chat(2),

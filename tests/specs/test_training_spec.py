@@ -502,6 +502,8 @@ def test_learning_rates_mean_the_same_in_every_spelling(text):
     assert TrainJobSpec.model_validate(job("SFT", hyperparams__lr=rate)).hyperparams.lr == 0.0002
 
 
+KTO = {"reward_model_ref": None, "kl_coeff": 0.1, "algorithm": "kto"}
+
 CHANGES = {
     "SFT": {
         "model_family": "mistral",
@@ -574,6 +576,7 @@ CHANGES = {
         "rlhf.max_new_tokens": 16,
         "rlhf.temperature": 0.7,
     },
+    "KTO": {"rlhf.desirable_weight": 1.5, "rlhf.undesirable_weight": 2.0},
     "EMBEDDING": {
         "embedding.pooling": "cls",
         "embedding.temperature": 0.1,
@@ -587,8 +590,10 @@ CHANGES = {
     ("name", "path"), [(name, path) for name, paths in CHANGES.items() for path in paths], ids=lambda part: str(part)
 )
 def test_changing_any_field_gives_another_recipe(name, path):
-    base = TrainJobSpec.model_validate(job(name))
-    other = TrainJobSpec.model_validate(job(name, **{path.replace(".", "__"): CHANGES[name][path]}))
+    name, rlhf = ("RLHF", {"rlhf": KTO}) if name == "KTO" else (name, {})
+    changed = {path.replace(".", "__"): CHANGES["KTO" if rlhf else name][path]}
+    base = TrainJobSpec.model_validate(job(name, **rlhf))
+    other = TrainJobSpec.model_validate(job(name, **rlhf, **changed))
     assert other.recipe_key() != base.recipe_key()
 
 
@@ -629,3 +634,16 @@ def test_one_device_shares_nothing():
 def test_another_dataset_is_the_same_recipe():
     keys = {TrainJobSpec.model_validate(job("SFT", dataset_ref=ref)).recipe_key() for ref in ("a@v1", "b@v2")}
     assert len(keys) == 1
+
+
+def test_kto_trains_on_rated_answers_and_weighs_them():
+    spec = TrainJobSpec.model_validate(job("RLHF", rlhf=KTO))
+    assert spec.dataset_type == "kto" and check_dataset(spec, "kto") == []
+    (fault,) = check_dataset(spec, "rlhf_pair")
+    assert "RLHF by kto trains on kto" in fault.message and "rlhf.algorithm: dpo" in fault.hint
+    (fault,) = check_dataset(TrainJobSpec.model_validate(job("RLHF")), "kto")
+    assert "rlhf.algorithm: kto" in fault.hint
+    assert training_faults("RLHF", rlhf={**KTO, "kl_coeff": 0}) == ["rlhf.kl_coeff"]
+    assert training_faults("RLHF", rlhf={**KTO, "ppo_steps": 5}) == ["rlhf.ppo_steps"]
+    assert training_faults("RLHF", rlhf=KTO, hyperparams__batch_size=1) == ["hyperparams.batch_size"]
+    assert training_faults("RLHF", rlhf__desirable_weight=2.0) == ["rlhf.desirable_weight"]

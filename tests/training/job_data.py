@@ -44,6 +44,19 @@ def preference_frame(count: int, seed: int = 0) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
+def rated_frame(count: int, seed: int = 0) -> pl.DataFrame:
+    """A polite answer that was found good, or a rude one that was found bad; good ones are the rarer ones."""
+    frame = preference_frame(count, seed)
+    good = pl.int_range(pl.len()) % 3 == 0
+    return frame.select(
+        "row_id",
+        "prompt",
+        pl.when(good).then(pl.col("chosen")).otherwise(pl.col("rejected")).alias("completion"),
+        pl.lit(None, pl.String).alias("tools"),
+        good.alias("label"),
+    )
+
+
 def embedding_frame(count: int, seed: int = 0) -> pl.DataFrame:
     """A question with the passage of its place and topic, and a passage of another topic."""
     rng = random.Random(seed)
@@ -59,6 +72,23 @@ def embedding_frame(count: int, seed: int = 0) -> pl.DataFrame:
             }
         )
     return pl.DataFrame(rows, schema={"row_id": pl.String, "anchor": pl.String, "positives": TEXTS, "negatives": TEXTS})
+
+
+def scored_frame(count: int, seed: int = 0) -> pl.DataFrame:
+    """A question with a passage of its topic (1), of its place alone (.5), or of neither (0)."""
+    rng = random.Random(seed)
+    rows = []
+    for i, (topic, question) in enumerate(_questions(count, seed)):
+        place = question.split()[0]
+        other = rng.choice([t for t in TOPICS if t != topic])
+        score, text = [
+            (1.0, f"{place}: {TOPICS[topic][1]}"),
+            (0.5, f"{place}: {TOPICS[other][1]}"),
+            (0.0, TOPICS[other][1]),
+        ][i % 3]
+        rows.append({"row_id": f"s-{i}", "anchor": question, "positives": [text], "negatives": [], "score": score})
+    schema = {"row_id": pl.String, "anchor": pl.String, "positives": TEXTS, "negatives": TEXTS, "score": pl.Float64}
+    return pl.DataFrame(rows, schema=schema)
 
 
 def rag_frame(count: int, seed: int = 0) -> pl.DataFrame:

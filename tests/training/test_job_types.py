@@ -14,7 +14,17 @@ from llmops_assets.training import folders
 from llmops_assets.training.auxiliary_models import pooling_of, verify_reward
 from resources import content
 from tests.training.conftest import Desk, of_task, run_here, write_splits
-from tests.training.job_data import DATASETS, FRAMES, embedding_frame, job_spec, make_base, preference_frame, rag_frame
+from tests.training.job_data import (
+    DATASETS,
+    FRAMES,
+    embedding_frame,
+    job_spec,
+    make_base,
+    preference_frame,
+    rag_frame,
+    rated_frame,
+    scored_frame,
+)
 
 SIZES = {"train": 48, "validation": 12, "test": 24}
 FAMILIES = ("llama", "mistral", "gemma", "qwen", "bert")
@@ -26,13 +36,17 @@ class Bench:
     def __init__(self, desk: Desk, root: Path, tokenizer: Path) -> None:
         self.desk = desk
         self.manifests = {job: self.splits(job, DATASETS[job], make) for job, make in FRAMES.items()}
+        self.manifests["KTO"] = self.splits("KTO", "rated@v1", rated_frame)
+        self.manifests["STS"] = self.splits("STS", "scored@v1", scored_frame)
         self.bases = {family: make_base(family, root / family, tokenizer) for family in FAMILIES}
 
     def splits(self, job: str, dataset: str, make: Any) -> dict[str, str]:
         frames = {split: make(count, seed) for seed, (split, count) in enumerate(SIZES.items())}
         return write_splits(self.desk.store, dataset, frames)
 
-    def jobs(self, spec: dict[str, Any], folder: Path, **more: Any) -> dict[str, dict[str, Any]]:
+    def jobs(
+        self, spec: dict[str, Any], folder: Path, rows: str | None = None, **more: Any
+    ) -> dict[str, dict[str, Any]]:
         """The worker's jobs of one training in `folder`, by task."""
         kind = spec["job_type"]
         checked = TrainJobSpec.model_validate({**spec, "dataset_ref": DATASETS[kind]})
@@ -54,7 +68,8 @@ class Bench:
             "gradient_checkpointing": False,
         }
         merge = {"adapter": str(folder / "adapter"), "output": str(folder / "merged")}
-        plan = {"store": str(self.desk.store.root), "manifests": self.manifests[kind]}
+        rows = rows or ("KTO" if checked.dataset_type == "kto" else kind)
+        plan = {"store": str(self.desk.store.root), "manifests": self.manifests[rows]}
         return {
             "plan": of_task("plan", {**common, **plan, **more}),
             "train": of_task("train", {**common, **train}),
@@ -80,6 +95,9 @@ DPO = {"algorithm": "dpo", "ppo_steps": None, "max_new_tokens": None}
         ("llama", "full", "dpo"),
         ("mistral", "lora", "dpo"),
         ("gemma", "qlora", "dpo"),
+        ("qwen", "full", "kto"),
+        ("llama", "lora", "kto"),
+        ("gemma", "qlora", "kto"),
         ("qwen", "full", "rloo"),
         ("gemma", "lora", "rloo"),
         ("llama", "qlora", "rloo"),
@@ -90,7 +108,7 @@ DPO = {"algorithm": "dpo", "ppo_steps": None, "max_new_tokens": None}
 def test_preferences_train_a_policy_of_every_family(
     bench: Bench, tmp_path: Path, family: str, method: str, algorithm: str
 ) -> None:
-    rlhf = DPO if algorithm == "dpo" else {"algorithm": algorithm}
+    rlhf = {**DPO, "algorithm": algorithm} if algorithm in ("dpo", "kto") else {"algorithm": algorithm}
     # Enough steps for a reward model to tell a polite answer from a rude one.
     found = bench.run(job_spec("RLHF", family, "hf:x", method, rlhf=rlhf, max_steps=6, lr=1e-2), tmp_path)
     plan, train, merge = found["plan"], found["train"], found["merge"]
@@ -102,7 +120,14 @@ def test_preferences_train_a_policy_of_every_family(
     assert (merge["max_logit_difference"] or 0.0) < 1e-3
     # Of all the pairs that are there to judge on, not of those of one batch.
     assert train["figures"]["reward_pairs"] == (plan["rows"].get("validation") or plan["rows"]["train"])
-    if algorithm == "dpo":
+    if algorithm == "kto":
+        # A third of the answers are good: one weighs as much as two bad ones.
+        figures = plan["figures"]
+        assert (figures["desirable"], figures["undesirable"]) == (16, 32)
+        assert (figures["desirable_weight"], figures["undesirable_weight"], figures["weight_ratio"]) == (2.0, 1.0, 1.0)
+        assert "**desirable**" in plan["example"] and "**undesirable**" in plan["example"]
+        assert train["figures"]["chosen_reward"] > train["figures"]["rejected_reward"]
+    if algorithm in ("dpo", "kto"):
         assert train["last_loss"] < train["first_loss"]
         return
     assert train["steps"] == 2 and abs(train["figures"]["kl"]) < 1
@@ -112,6 +137,14 @@ def test_preferences_train_a_policy_of_every_family(
     verify_reward(json.loads((reward / "config.json").read_text()), load_policy(), "the reward model")
     # The reward model is whole: an adapter it was trained with is in it.
     assert not (reward / "adapter_config.json").exists() and folders.facts(reward)["steps"] == 6
+
+
+def test_scores_order_the_cosines_of_an_encoder(bench: Bench, tmp_path: Path) -> None:
+    spec = job_spec("EMBEDDING", "bert", "hf:x", max_steps=30, num_epochs=10, lr=2e-3, batch_size=16)
+    found = bench.run(spec, tmp_path, rows="STS")
+    assert found["plan"]["figures"]["scored"] == 48
+    assert found["train"]["last_loss"] < found["train"]["first_loss"]
+    assert found["train"]["figures"]["score_spearman"] > 0.5 and found["train"]["figures"]["scored_pairs"] == 12
 
 
 @pytest.mark.parametrize(

@@ -86,12 +86,6 @@ def refuse_unheeded(row: Mapping[str, Any]) -> None:
     """RowFault for what a row says of itself that would change what is learned, and that no chat has a place for."""
     refuse_media(row)
     weights.refuse_row_weight(row)
-    for key in ("label", "kto_tag"):
-        value = row.get(key)
-        if value is False or (isinstance(value, str) and value.strip().lower() == "false"):
-            raise RowFault(
-                key, f"{key}: false says that this answer is not wanted: register the file as preferences (type kto)"
-            )
     if row.get("segments"):
         raise RowFault(
             "segments",

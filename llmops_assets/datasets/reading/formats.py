@@ -9,6 +9,8 @@ from llmops_assets.datasets.reading.envelopes import with_answer
 from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.messages import Message
 from llmops_assets.datasets.reading.preferences import preference
+from llmops_assets.datasets.reading.rated import rated
+from llmops_assets.datasets.reading.ratings import labels_of_mapping, refuse_rated, with_named_label
 from llmops_assets.datasets.reading.raw import RowFault
 from llmops_assets.datasets.reading.retrieval import embedding, rag
 from llmops_assets.datasets.reading.tags import retagged, tags_of_mapping
@@ -22,17 +24,24 @@ def _corpus(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
     return {"text": text_of(row[name], name)}, {name}
 
 
+def _taught(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """A conversation whose answers are learned as they are, so none that was found bad may be among them."""
+    refuse_rated(row)
+    return chat(row)
+
+
 _READERS: dict[str, Callable[[dict[str, Any]], tuple[dict[str, Any], set[str]]]] = {
-    "sft_pair": chat,
+    "sft_pair": _taught,
     "eval_suite": chat,
     "pretrain_corpus": _corpus,
     "rlhf_pair": preference,
+    "kto": rated,
     "rag_qa": rag,
     "embedding_pair": embedding,
 }
 
 
-_ANSWERS = ("chosen", "rejected")
+_ANSWERS = ("chosen", "rejected", "completion")
 _ANSWERED = ("sft_pair", "eval_suite", "rag_qa")
 
 
@@ -66,8 +75,11 @@ def convert(
     if not isinstance(value, dict):
         raise RowFault("", f"expected an object, got {kind_of(value)}")
     columns, tags = tags_of_mapping(mapping or {})
+    columns, names, least = labels_of_mapping(columns)
     row = _mapped(value, columns) if columns else value
     row = retagged(row, tags) if tags else row
+    if names or least is not None:
+        row = with_named_label(row, names, least)
     if dataset_type in _ANSWERED and (answered := with_answer(row)) is not row:
         row = answered
         fates.used(["answers"])

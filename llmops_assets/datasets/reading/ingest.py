@@ -19,9 +19,11 @@ from llmops_assets.datasets.reading.formats import convert
 from llmops_assets.datasets.reading.messages import Message
 from llmops_assets.datasets.reading.raw import DEFAULT_LIMITS, RAW_SAMPLE, Limits, Raw, RowFault, clean_sample
 from llmops_assets.datasets.reading.readers import Block, read_blocks, read_file
+from llmops_assets.datasets.reading.relations import Labelled, Made, Relation
 from llmops_assets.datasets.reading.values import kind_of
 from llmops_assets.records.datasets import FileAccount
 from resources.encryption import NO_KEYS, Keyring
+from resources.row_upgrade import SCORE
 
 BATCH_ROWS = 20_000
 
@@ -107,6 +109,30 @@ def _canonical(content: Mapping[str, Any]) -> str:
         else:
             parts.extend("\x1f".join(item.texts()) if isinstance(item, Message) else item for item in value)
     return "\x1e".join(parts)
+
+
+def _identity(content: Mapping[str, Any], judged: Mapping[str, Any]) -> str:
+    """The hash of a row's content with what was said of it, which makes another row of the same texts."""
+    said = {name: str(value).lower() for name, value in judged.items() if value is not None}
+    return row_hash({**content, **said})
+
+
+def _normal_relation(relation: Relation) -> Relation:
+    try:
+        return replace(relation, other=_normal(relation.other))
+    except RowFault as fault:
+        raise RowFault("label", fault.reason) from None
+
+
+def _labelled_row(made: Made) -> dict[str, Any]:
+    """The row that labels made, identified by what it says now."""
+    row = made.row
+    content = {name: row[name] for name in ("anchor", "positives", "negatives")}
+    row["row_id"] = _identity(content, {SCORE: row[SCORE]})
+    if neutral := row.pop("neutral", None):
+        extra = {**msgspec.json.decode(row["extra"]), "neutral": neutral}
+        row["extra"] = msgspec.json.encode(extra, order="sorted").decode()
+    return row
 
 
 def row_hash(content: Mapping[str, Any]) -> str:
@@ -200,7 +226,11 @@ def _batches(
 
 
 def _pieces(name: str, path: UPath, how: _How, account: Account) -> Iterator[Columns | dict[str, Any] | Refused]:
-    """What is in one file, in order: whole blocks where every line is as expected, else rows and refusals."""
+    """What is in one file, in order: whole blocks where every line is as expected, else rows and refusals.
+
+    Rows that labels make together come last.
+    """
+    labelled = Labelled()
 
     def slowly(raws: Iterable[Raw]) -> Iterator[dict[str, Any] | Refused]:
         for raw in raws:
@@ -209,7 +239,11 @@ def _pieces(name: str, path: UPath, how: _How, account: Account) -> Iterator[Col
                     raise raw.fault
                 row = _row(raw.value, how, name, raw.line)
                 how.fates.end_row()
-                yield row
+                relation = row.pop("relation", None)
+                if relation is None:
+                    yield row
+                else:
+                    labelled.add(row, relation)
             except RowFault as fault:
                 how.fates.refused(fault.field)
                 how.fates.end_row()
@@ -219,6 +253,13 @@ def _pieces(name: str, path: UPath, how: _How, account: Account) -> Iterator[Col
     blocks = read_blocks(path, how.limits, how.keys, account) if decoder else None
     if blocks is None:
         yield from slowly(read_file(path, how.limits, how.keys, account))
+        for made in labelled.made():
+            account.joined += made.rows - 1
+            if made.fault is None:
+                yield _labelled_row(made)
+            else:
+                sample = _sample({key: made.row[key] for key in ("anchor", "positives", "negatives")})
+                yield (name, made.row["line"], made.fault.field, made.fault.reason, sample)
         return
     for block in blocks:
         if isinstance(block, Raw):
@@ -252,10 +293,14 @@ def _decoded(
 
 def _row(value: Any, how: _How, file: str, line: int) -> dict[str, Any]:
     content, rest = convert(value, how.dataset_type, how.mapping, how.fates)
+    judged = {name: content.pop(name, None) for name in schema.JUDGED.get(how.dataset_type, {})}
+    relation = content.pop("relation", None)
     content = {name: _normal_content(item, name) for name, item in content.items()}
     row = {
         **content,
-        "row_id": row_hash(content),
+        **judged,
+        **({"relation": _normal_relation(relation)} if relation else {}),
+        "row_id": _identity(content, judged),
         "source": _label(rest.pop("source", None), "source"),
         "category": _label(rest.pop("category", None), "category"),
         "quality_score": _score(rest.pop("quality_score", None)),

@@ -1,8 +1,9 @@
 """Reads the rows of raw files (JSON, JSONL, CSV, TSV, Parquet, text; .gz and .zst) one by one, each with its line."""
 
 import io
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -272,14 +273,31 @@ def _read_parquet(stream: BinaryIO, account: Account) -> Iterator[Raw]:
         file = pyarrow.parquet.ParquetFile(stream)
         account.unit, account.total = ROWS, file.metadata.num_rows
         row = 0
+        names = _class_names(file.schema_arrow.metadata or {})
         for batch in file.iter_batches(batch_size=PARQUET_ROWS):
             for value in batch.to_pylist():
                 row += 1
+                for column, known in names.items():
+                    if isinstance(number := value.get(column), int) and 0 <= number < len(known):
+                        value[column] = known[number]
                 yield Raw(row, value)
     except pa.ArrowException as error:
         account.unit = ROWS
         account.without_line += 1
         yield Raw(1, None, RowFault("", f"not a Parquet file: {error}"))
+
+
+def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """Names of the classes by column, as the `datasets` library writes them into a Parquet file's metadata."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        return {
+            column: feature["names"]
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _read_text(stream: BinaryIO, limits: Limits, account: Account) -> Iterator[Raw]:

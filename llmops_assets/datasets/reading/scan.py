@@ -18,7 +18,7 @@ from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.ingest import ingest
 from llmops_assets.datasets.reading.raw import Limits
 from llmops_assets.datasets.reading.readers import all_files
-from llmops_assets.datasets.reading.recognise import any_decoded, type_of_files
+from llmops_assets.datasets.reading.recognise import any_decoded, guess
 from llmops_assets.datasets.similarity import duplicates
 from llmops_assets.datasets.versions import checkout
 from llmops_assets.privacy import pii
@@ -131,8 +131,11 @@ def scan(
     described = columns_beside([path], [name for name, _ in files])
     mapping = mapping or described.mapping
     limits = Limits(line=policy.limits.max_line_bytes, file=policy.limits.max_decompressed_bytes)
-    found_type = dataset_type or type_of_files(files, mapping, limits)
+    guessed = None if dataset_type else guess(files, mapping, limits)
+    found_type = dataset_type or guessed.type
     if found_type is None:
+        if guessed is not None and guessed.refused:
+            raise ScanError(f"{path} tells no type: {guessed.refused}")
         nothing = _unrecognised(path, folder, limits, policy)
         if out is not None:
             _write_empty(out, nothing.quarantine)
@@ -160,7 +163,11 @@ def scan(
             "recognised": dataset_type is None,
             "accounts": list(accounts.values()),
             "key_fates": fates.records(),
-            "notes": [*folder.words(), *described.notes],
+            "notes": [
+                *([f"recognised as {guessed.words()}"] if guessed else []),
+                *folder.words(),
+                *described.notes,
+            ],
         }
         if not rows.rows:
             if quarantine.height and not any_decoded(files, limits):

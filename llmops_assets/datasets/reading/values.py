@@ -37,8 +37,15 @@ def first_of(row: Mapping[str, Any], names: Iterable[str]) -> str | None:
 
 def unrecognised(row: Mapping[str, Any], wanted: str) -> RowFault:
     """The fault of a row whose fields tell nothing: what it has, and what would do."""
-    found = ", ".join(map(str, list(row)[:12])) or "nothing"
-    return RowFault("", f"found {found}; expected {wanted}, or a mapping in the registration")
+    found = ", ".join(str(name)[:_LONG_NAME] for name in list(row)[:12]) or "nothing"
+    no_header = any(len(str(name)) > _LONG_NAME or str(name).rstrip().endswith(_SENTENCE_ENDS) for name in row)
+    hint = ". The first line seems to be a row: put a header line above it" if no_header else ""
+    return RowFault("", f"found {found}; expected {wanted}, or a mapping in the registration{hint}")
+
+
+_LONG_NAME = 80
+_SENTENCE_ENDS = ("?", ".", "!", "。", "？", "！")
+"""What a column's name is not longer than, and does not end in."""
 
 
 _MEDIA = ("image", "images", "image_url", "audio", "audios", "video", "videos", "pixel_values")

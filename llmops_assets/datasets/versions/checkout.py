@@ -69,7 +69,7 @@ def _packed(stream: BinaryIO, suffix: str) -> AbstractContextManager[IO[bytes]]:
 
 def records(batch: pl.DataFrame, dataset_type: str) -> Iterator[dict[str, Any]]:
     """Rows as users write them: their content, and `metadata` with what is known of them beside it."""
-    content = list(schema.CONTENT[dataset_type])
+    content = [*schema.CONTENT[dataset_type], *schema.JUDGED.get(dataset_type, {})]
     for row in batch.select(*content, *_LABELS, "extra").iter_rows(named=True):
         metadata = {name: row[name] for name in _LABELS if row[name] is not None}
         metadata |= msgspec.json.decode(row["extra"])
@@ -86,4 +86,4 @@ def written(row: Mapping[str, Any], dataset_type: str) -> dict[str, Any]:
             found |= {TOOLS: tools} if tools else {}
         else:
             found[name] = row[name]
-    return found
+    return found | {name: row[name] for name in schema.JUDGED.get(dataset_type, {}) if row[name] is not None}
