@@ -1,6 +1,9 @@
 """Whatever a row says of itself is used, kept as metadata, or refuses the row: in every shape that people bring."""
 
+import copy
 import json
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -517,3 +520,92 @@ def test_keys_that_are_data_are_counted_without_end_in_no_memory():
         fates.metadata([f"user{number}"])
         fates.end_row()
     assert len(fates.rows) == MOST_KEYS + 1 and fates.rows[OTHERS, "metadata"] == 50
+
+
+def test_tools_of_a_parquet_file_have_their_own_fields_alone(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    def tool(name: str, **properties: Any) -> dict:
+        return {"type": "function", "function": {"name": name, "parameters": {"properties": properties}}}
+
+    made = [
+        chat(
+            ASKED,
+            {"role": "assistant", "content": "", "tool_calls": [CALL]},
+            tools=[tool("discount", price={"type": "number"})],
+        ),
+        chat(ASKED, ANSWER, tools=[tool("weather", city={"type": "string"})]),
+    ]
+    pyarrow.parquet.write_table(pa.Table.from_pylist(made), tmp_path / "a.parquet")
+    rows, refused, _ = read(tmp_path)
+    assert refused == [] and [tools for _, tools in written(rows)] == [row["tools"] for row in made]
+    assert written(rows)[0][0][1]["tool_calls"] == [CALL]
+
+
+def test_what_nobody_thought_of_costs_its_own_row(tmp_path, monkeypatch):
+    from llmops_assets.datasets.reading import formats
+
+    whole = formats._READERS["sft_pair"]
+
+    def reader(row: dict[str, Any]) -> Any:
+        return whole(row) if row.get("lang") is None else {}["nobody"]
+
+    monkeypatch.setitem(formats._READERS, "sft_pair", reader)
+    rows, refused, _ = ingested(tmp_path, spoken("하나", "둘") | {"lang": "ko"}, spoken("셋", "넷"))
+    assert rows.height == 1 and "KeyError" in refused[0][1]
+
+
+def test_any_mutation_of_a_row_is_read_or_refused(tmp_path):
+    rng = random.Random(7)
+    atoms: list[Any] = [
+        None,
+        True,
+        0,
+        -1,
+        0.5,
+        10**40,
+        "",
+        "글",
+        "user",
+        "{}",
+        "[]",
+        "\ud800",
+        "a\0b",
+        [],
+        {},
+        [[]],
+        [{}],
+    ]
+    good = [
+        chat(
+            ASKED,
+            {"role": "assistant", "content": None, "tool_calls": [TEXT_CALL]},
+            RESULT,
+            ANSWER,
+            tools=[TOOL],
+            system="반",
+        ),
+        {"instruction": "a", "input": "b", "output": "c", "history": [["a", "b"]], "metadata": {"category": "x"}},
+        {"question": "a", "answers": [{"text": "b"}], "context": "c", "thinking": "d"},
+        {"conversation": [{"input": "a", "output": "b"}], "weight": 1},
+    ]
+
+    def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
+        yield path
+        for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+            yield from places(value[key], (*path, key))
+
+    lines = []
+    for _ in range(1500):
+        row = copy.deepcopy(rng.choice(good))
+        *into, last = rng.choice(list(places(row))[1:])
+        at: Any = row
+        for key in into:
+            at = at[key]
+        at[last] = rng.choice(atoms)
+        lines.append(json.dumps(row))
+    rows, refused, fates = ingested(tmp_path, *lines)
+    assert rows.height + len(refused) == len(lines) and min(rows.height, len(refused)) > 200
+    assert not [reason for _, reason in refused if "could not be read" in reason]
+    assert sum(count for (_, fate), count in fates.items() if fate == "refused") == len(refused)

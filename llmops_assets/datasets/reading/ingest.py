@@ -91,7 +91,7 @@ def _normal_content(value: Any, path: str) -> Any:
 def _normal_message(message: Message) -> Message:
     changed = {
         name: text
-        for name in ("content", "name", "tool_calls", "tool_call_id", "reasoning_content")
+        for name in ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content")
         if (before := getattr(message, name)) is not None and (text := _normal(before)) is not before
     }
     return replace(message, **changed) if changed else message
@@ -225,6 +225,14 @@ def _batches(
         yield _judge(rows, refused, numbers_given, how.fates)
 
 
+_UNFORESEEN = (RowFault, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What a row raises that nobody thought of costs that row alone."""
+
+
+def _unforeseen(error: Exception) -> RowFault:
+    return RowFault("", f"the row could not be read ({type(error).__name__}: {str(error)[:120]})")
+
+
 def _pieces(name: str, path: UPath, how: _How, account: Account) -> Iterator[Columns | dict[str, Any] | Refused]:
     """What is in one file, in order: whole blocks where every line is as expected, else rows and refusals.
 
@@ -244,7 +252,8 @@ def _pieces(name: str, path: UPath, how: _How, account: Account) -> Iterator[Col
                     yield row
                 else:
                     labelled.add(row, relation)
-            except RowFault as fault:
+            except _UNFORESEEN as error:
+                fault = error if isinstance(error, RowFault) else _unforeseen(error)
                 how.fates.refused(fault.field)
                 how.fates.end_row()
                 yield (name, raw.line, fault.field, fault.reason, _sample(raw.value))

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 from upath import UPath
@@ -280,11 +280,29 @@ def _read_parquet(stream: BinaryIO, account: Account) -> Iterator[Raw]:
                 for column, known in names.items():
                     if isinstance(number := value.get(column), int) and 0 <= number < len(known):
                         value[column] = known[number]
+                for column in _TREES & value.keys():
+                    value[column] = _without_nulls(value[column])
                 yield Raw(row, value)
     except pa.ArrowException as error:
         account.unit = ROWS
         account.without_line += 1
         yield Raw(1, None, RowFault("", f"not a Parquet file: {error}"))
+
+
+_TREES = {"tools", "functions", "messages", "conversations", "prompt", "completion", "chosen", "rejected"}
+
+
+def _without_nulls(value: Any) -> Any:
+    """A tree of lists and objects without fields that are null.
+
+    In a Parquet file every object of a column has the fields of all others: the parameters of one tool, null, in
+    every other tool, and the arguments of one call in every other call.
+    """
+    if isinstance(value, dict):
+        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
