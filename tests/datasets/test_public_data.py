@@ -1,11 +1,16 @@
 """Real public data that nobody here wrote loads whole; none of it is kept in this repository."""
 
+import json
+
+import polars as pl
 import pytest
 from upath import UPath
 
 from benchmarks import names as names_benchmark
+from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.ingest import ingest
 from llmops_assets.datasets.reading.recognise import guess
+from llmops_assets.records.conversation import calls_of
 from llmops_assets.records.datasets import FileAccount
 from tests.conftest import PUBLIC_DATA
 
@@ -14,7 +19,9 @@ PUBLIC = [
     ("llamafactory/alpaca_en_demo.json", "sft_pair", None, 999),
     ("llamafactory/glaive_toolcall_en_demo.json", "sft_pair", None, 300),
     ("llamafactory/kto_en_demo.json", "kto", None, 300),
+    ("llamafactory/dpo_en_demo.json", "rlhf_pair", None, 300),
     ("llamafactory/dpo_zh_demo.json", "rlhf_pair", None, 300),
+    ("llamafactory/identity.json", "sft_pair", None, 91),
     ("llamafactory/c4_demo.jsonl", "pretrain_corpus", None, 300),
     ("llamafactory/wiki_demo.txt", "pretrain_corpus", None, 30),
     ("klue/klue-sts-v1.1_dev.json", "embedding_pair", None, 519),
@@ -35,6 +42,18 @@ def test_public_data_loads_whole(name, dataset_type, mapping, count):
     assert accounts[name].missing == 0
     assert sum(batch.rows.height for batch in batches) == count
     assert sum(batch.quarantine.height for batch in batches) == 0
+
+
+def test_calls_and_tools_of_a_public_file_are_in_its_rows():
+    name = "llamafactory/glaive_toolcall_en_demo.json"
+    fates = Fates()
+    rows = pl.concat([b.rows for b in ingest([(name, UPath(PUBLIC_DATA / name))], "sft_pair", fates=fates)])
+    raw = json.loads((PUBLIC_DATA / name).read_text(encoding="utf-8"))
+    calls = [turn for row in raw for turn in row["conversations"] if turn["from"] == "function_call"]
+    made = [call for row in rows["messages"].to_list() for turn in row for call in calls_of(turn)]
+    assert len(made) == len(calls) > 100 and all(isinstance(c["function"]["arguments"], dict) for c in made)
+    assert rows["tools"].null_count() == sum(json.loads(row["tools"] or "[]") == [] for row in raw)
+    assert {fate.fate for fate in fates.records()} == {"used"}
 
 
 TYPES = {

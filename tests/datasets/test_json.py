@@ -1,0 +1,100 @@
+"""Files of JSON are read however they hold their rows, and what is no JSON is refused with what was found and where."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.datasets.test_formats import ingested, read
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "words"),
+    [
+        ('{"question":"첫 물음","question":"둘째 물음","answer":"답"}', "question", "twice"),
+        ('{"question": "물음", "answer": "답", "metadata": {"a": 1, "a": 1, "a": 2}}', "metadata.a", "3 times"),
+        ('{"messages":[{"role":"user","content":"a","content":"b"}]}', "messages[0].content", "twice"),
+        ('{"question": "물음", "answer": "답", "score": NaN}', "score", "NaN"),
+        ('{"question": "물음", "answer": "답", "metadata": {"s": [1, -Infinity]}}', "metadata.s[1]", "-Infinity"),
+        ('{"question": "물음", "answer": "답", "n": 1e999}', "n", "too large"),
+        ('{"question": "물음", "answer": "답\\ud83d"}', "answer", "lone surrogate"),
+        ('{"question": "물음", "answer": "답",}', "", "comma"),
+        ("{'question': '물음', 'answer': None}", "", "Python"),
+        ('{"question": "물음", "answer": "답"}{"question": "물음", "answer": "답"}', "", "several values"),
+        ('{"question": "물음", "answer": "답', "", "cut"),
+        ('[{"question": "물음", "answer": "답"}]', "", "a list"),
+        ('\ufeff{"question": "물음", "answer": "답"}', "", "byte order mark"),
+        ('{"question": 1, "answer": "답"}', "question", "a number"),
+        ('{"question": ["물음"], "answer": "답"}', "question[0]", "expected a message, got text"),
+    ],
+)
+def test_broken_json_is_refused_with_what_was_found_and_where(tmp_path, line, field, words):
+    good = '{"question": ":) 물음 \\":", "answer": "답"}'
+    rows, refused, _ = ingested(tmp_path, good, line, good)
+    assert rows.height == 2 and len(refused) == 1
+    assert refused[0][0] == field and words in refused[0][1]
+
+
+def test_a_huge_number_is_metadata_like_any_other(tmp_path):
+    rows, refused, _ = ingested(tmp_path, f'{{"question": "물음", "answer": "답", "n": {10**30}}}')
+    assert refused == [] and json.loads(rows["extra"][0]) == {"n": 10**30}
+
+
+ROWS = [{"question": f"물음 {n}", "answer": f"답 {n}"} for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.jsonl", json.dumps(ROWS, ensure_ascii=False)),
+        ("a.jsonl", json.dumps(ROWS, ensure_ascii=False, indent=2)),
+        ("a.jsonl", "\n".join(json.dumps(row, ensure_ascii=False, indent=2) for row in ROWS)),
+        ("a.json", "\n".join(json.dumps(row, ensure_ascii=False, indent=2) for row in ROWS)),
+        ("a.json", json.dumps({"version": "1.0", "license": None, "data": ROWS}, ensure_ascii=False)),
+        ("a.json", json.dumps({"rows": ROWS}, ensure_ascii=False, indent=1)),
+    ],
+)
+def test_rows_are_found_however_the_file_holds_them(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    rows, refused, _ = read(tmp_path)
+    assert refused == [] and [row[0]["content"] for row in rows["messages"].to_list()] == [r["question"] for r in ROWS]
+
+
+def test_what_stands_behind_an_array_or_is_broken_among_objects_is_not_lost(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(ROWS) + "\n" + json.dumps(ROWS), encoding="utf-8")
+    rows, refused, _ = read(tmp_path)
+    assert rows.height == 5 and "behind the end of the array" in refused[0][1]
+    (tmp_path / "a.json").write_text('{"question": "열린\n' + "\n".join(map(json.dumps, ROWS)), encoding="utf-8")
+    rows, refused, _ = read(tmp_path)
+    assert rows.height == 5 and len(refused) == 1
+
+
+def test_notes_beside_a_list_of_rows_are_their_metadata(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"version": "1.0", "data": ROWS}), encoding="utf-8")
+    rows, _, fates = read(tmp_path)
+    assert json.loads(rows["extra"][0]) == {"version": "1.0"} and fates["version", "metadata"] == 5
+
+
+def squad() -> dict[str, Any]:
+    asked = [
+        {
+            "id": "q1",
+            "question": "언제?",
+            "answers": [{"text": "1999년", "answer_start": 3}, {"text": "99년", "answer_start": 5}],
+        },
+        {"id": "q2", "question": "왜?", "answers": [], "is_impossible": True},
+    ]
+    return {
+        "version": "KorQuAD_v1.0",
+        "data": [{"title": "다리", "paragraphs": [{"context": "글이다.", "qas": asked}]}],
+    }
+
+
+@pytest.mark.parametrize("kind", ["sft_pair", "eval_suite"])
+def test_articles_of_squad_are_questions_about_their_paragraphs(tmp_path, kind):
+    (tmp_path / "a.json").write_text(json.dumps(squad(), ensure_ascii=False), encoding="utf-8")
+    rows, refused, _ = read(tmp_path, kind)
+    assert [m["content"] for m in rows["messages"][0]] == ["언제?\n\n글이다.", "1999년"]
+    extra = json.loads(rows["extra"][0])
+    assert extra["references"] == ["99년"] and extra["title"] == "다리" and extra["id"] == "q1"
+    assert [field for field, _ in refused] == ["answers"]
