@@ -147,7 +147,7 @@ def encode(
         except UnmarkedTurns as error:
             raise TemplateError(str(error)) from error
         pairs = [(row.ids, row.trained or [0] * len(row.ids)) for row in rendered]
-        if template.training != template.serving and not _keeps_turns(tokenizer, template):
+        if template.origin == "trl" and not _keeps_turns(tokenizer, template):
             pairs = [
                 _by_prompts(tokenizer, template, messages, own) if len(turns) > 1 else pair
                 for messages, own, turns, pair in zip(conversations, offered, spoken, pairs, strict=True)

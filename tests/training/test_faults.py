@@ -328,6 +328,7 @@ def test_a_merge_that_changed_the_model_or_left_the_adapter_out_is_found(
     save_file(
         {n: began.clone() if "embed_tokens" in n else v for n, v in values.items()}, file, metadata={"format": "pt"}
     )
+    folders.seal(lost / "adapter", folders.noted(lost / "adapter") or {})
     facts = run_here(desk.jobs(sft_spec(f"hf:{tiny_base}", max_steps=STEPS), lost, tiny_base)["merge"], lost)
     verdict = verdicts.same_as_trained(merged_of(facts), "fp32")
     assert not verdict.passed and "was not saved: embeddings" in verdict.text
