@@ -17,7 +17,7 @@ from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.ingest import Batch, ingest
 from llmops_assets.datasets.reading.raw import Limits
 from llmops_assets.datasets.reading.readers import list_files
-from llmops_assets.datasets.similarity import duplicates
+from llmops_assets.datasets.similarity import duplicates, examples
 from llmops_assets.datasets.versions.register import left_out_of, rows_folder
 from llmops_assets.page import stored_path
 from llmops_assets.partitions import dataset_versions
@@ -224,6 +224,9 @@ def quality_report(
         detector=personal.identity,
         exact_duplicates=found.duplicates.exact,
         near_duplicates=found.duplicates.near,
+        dropped_pairs=found.dropped_pairs,
+        shared_text=found.shared_text,
+        alike_but_apart=found.duplicates.apart,
         clusters=store.write(found.duplicates.clusters, kind="clusters", config_hash=settings, **written),
         scores=store.write(found.scores, kind="scores", config_hash=settings, **written),
         score_mean=found.score_mean,
@@ -244,6 +247,8 @@ def quality_report(
             "rows_with_personal_data": found.pii_rows,
             "exact_duplicates": found.duplicates.exact,
             "near_duplicates": found.duplicates.near,
+            "alike_but_apart": dg.MetadataValue.json(found.duplicates.apart),
+            "shared_text": dg.MetadataValue.md(report.markdown_table(found.shared_text)),
             "score_mean": round(found.score_mean, 4),
             "toxic_rows": found.toxic_rows,
             "unexamined_rows": found.unexamined_rows,
@@ -331,6 +336,7 @@ def clean_dataset(
                 report.markdown_table([{"step": name, "rows": f"{count:+,}"} for name, count in steps.items()])
             ),
             "dropped": dg.MetadataValue.json(result.dropped_by_reason),
+            "duplicates": dg.MetadataValue.md(report.markdown_table(examples.as_lines(found.dropped_pairs))),
             "masked": dg.MetadataValue.json(dict(sorted(result.masked.items()))),
             "masked_rows": result.masked_rows,
             "preview": dg.MetadataValue.md(

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from llmops_assets.datasets import coverage, schema, split, suites, texts
+from llmops_assets.datasets import clean, coverage, schema, split, suites, texts
 from llmops_assets.datasets.assets import (
     clean_dataset,
     clusters_of,
@@ -22,7 +22,7 @@ from llmops_assets.datasets.quality import control_tokens as token_findings
 from llmops_assets.datasets.quality import personal_data, report
 from llmops_assets.datasets.reading import accounting
 from llmops_assets.datasets.reading.quarantine import common_reasons, in_words
-from llmops_assets.datasets.similarity import duplicates
+from llmops_assets.datasets.similarity import duplicates, examples
 from llmops_assets.page import check_result
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.privacy import pii
@@ -214,6 +214,19 @@ def answers_differ(
     rows = store.batches(record.manifest, texts.content_columns(record.type))
     counts = coverage.answer_counts(rows, record.type)
     return check_result(coverage.answers_differ(counts, policy.datasets.max_same_answer_share))
+
+
+@dg.asset_check(
+    asset=clean_dataset, description="No more rows than the policy allows were dropped as near duplicates.", **BLOCKING
+)
+def near_duplicate_share(
+    context: Context, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
+) -> dg.AssetCheckResult:
+    key = context.partition_key
+    quality = records.find(QualityRecord, key)
+    judged = clean.duplicate_share(records.load(CleanRecord, key), policy.datasets.max_duplicate_share)
+    shown = examples.as_lines(quality.dropped_pairs) if quality is not None else []
+    return result(judged.passed, judged.text, rows=shown, **judged.figures)
 
 
 @dg.asset_check(asset=clean_dataset, description="A second look at the masked rows finds no personal data.", **BLOCKING)

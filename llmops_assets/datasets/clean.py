@@ -10,6 +10,8 @@ from llmops_assets.datasets import batches
 from llmops_assets.datasets.quality import personal_data
 from llmops_assets.datasets.similarity import duplicates
 from llmops_assets.privacy import pii
+from llmops_assets.records.datasets import CleanRecord
+from llmops_assets.verdict import Verdict
 
 DROPPED = {"row_id": pl.String, "reason": pl.String, "detail": pl.String}
 CHANGES = "changes"
@@ -188,6 +190,23 @@ def cleaning(
     return Cleaning(again, dataset_type, decided, scores, personal, clusters, spans, near)
 
 
+NEAR_DUPLICATE = "near duplicate"
+
+
+def duplicate_share(record: CleanRecord, limit: float) -> Verdict:
+    """No more than the share `limit` of the rows went as near duplicates; exact copies are not counted."""
+    total = record.rows + sum(record.dropped_by_reason.values())
+    near = record.dropped_by_reason.get(NEAR_DUPLICATE, 0)
+    share = near / max(total, 1)
+    text = f"{near:,} of {total:,} rows were dropped as near duplicates ({share:.1%}, at most {limit:.1%})."
+    if share > limit:
+        text += (
+            " Look at the examples. Keep one of each in the files and register them as a new version; or, if so many "
+            "copies are no mistake, raise datasets.max_duplicate_share in the policy."
+        )
+    return Verdict(share <= limit, text, {"share": round(share, 6)})
+
+
 def decide(brought: pl.DataFrame, clusters: pl.DataFrame, scores: pl.DataFrame, lowest_score: float) -> pl.DataFrame:
     """The rows that are dropped by score or as duplicates, before anything is masked; `brought` has row_id and
     quality_score in the order of the rows, and of rated answers their label: bad ones are dropped for no score, and are
@@ -208,7 +227,7 @@ def decide(brought: pl.DataFrame, clusters: pl.DataFrame, scores: pl.DataFrame, 
     left = left.with_columns(stays=pl.col("row_id").first().over(alike))
     repeats = left.filter(pl.col("row_id") != pl.col("stays")).select(
         "row_id",
-        pl.when("exact").then(pl.lit("exact duplicate")).otherwise(pl.lit("near duplicate")).alias("reason"),
+        pl.when("exact").then(pl.lit("exact duplicate")).otherwise(pl.lit(NEAR_DUPLICATE)).alias("reason"),
         pl.format("of {}", "stays").alias("detail"),
     )
     return pl.concat([poor, repeats])

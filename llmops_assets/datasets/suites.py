@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from llmops_assets.datasets import schema, texts
-from llmops_assets.datasets.similarity import contamination
+from llmops_assets.datasets.similarity import contamination, keys
 from llmops_assets.datasets.similarity.contamination import Suite
 from llmops_assets.records.datasets import CleanRecord, ContaminationRecord, DatasetRecord, SplitsRecord
 from llmops_assets.verdict import Verdict
@@ -37,11 +37,13 @@ def _items_of(suite: str, records: Records) -> str | None:
 
 
 def read_suite(store: DatasetStore, name: str, manifest: str) -> Suite:
-    """The questions of a suite as they are asked, of whatever type its rows are."""
+    """The questions of a suite as they are asked, of whatever type its rows are; without the system prompt, which training
+    rows may share and learn nothing of the answer from."""
     columns = upgraded_types(store.manifest(manifest).columns)
     kind = next(kind for kind, content in schema.CONTENT.items() if content.keys() <= columns.keys())
     rows = store.read(manifest, ["row_id", *texts.content_columns(kind)])
-    asked = rows.with_columns(asked=pl.coalesce(texts.prompt_of(kind), texts.whole_of(kind)))["asked"]
+    asking = keys.spoken(rows, kind)
+    asked = asking.with_columns(asked=pl.coalesce(texts.prompt_of(kind), texts.whole_of(kind)))["asked"]
     return Suite(name, rows["row_id"].to_list(), asked)
 
 

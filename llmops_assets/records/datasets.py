@@ -78,6 +78,16 @@ class QualityRecord(Record):
     exact_duplicates: int = Field(description="Rows that repeat an earlier row exactly.")
     near_duplicates: int = Field(description="Rows beyond the first of each near-duplicate cluster.")
     clusters: str = Field(description="Manifest id: row_id, cluster (id), kept (bool).")
+    dropped_pairs: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Some rows that repeat another, beside it, with what makes them alike; texts are masked.",
+    )
+    shared_text: list[dict[str, Any]] = Field(
+        default_factory=list, description="Text that many rows share, masked, with how many rows hold it."
+    )
+    alike_but_apart: dict[str, int] = Field(
+        default_factory=dict, description="Pairs as alike as duplicates that say something else, by what differs."
+    )
     scores: str = Field(description="Manifest id: row_id, score and its parts.")
     score_mean: float
     toxic_rows: int

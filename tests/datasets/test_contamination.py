@@ -3,8 +3,9 @@
 import polars as pl
 import pytest
 
-from llmops_assets.datasets import batches, schema
+from llmops_assets.datasets import batches, schema, suites
 from llmops_assets.datasets.similarity.contamination import Suite, overlap
+from resources.dataset_store import DatasetStore
 
 ITEM = "서수원 영업소에서 하이패스 단말기를 잃어버렸을 때 새 단말기를 다시 등록하려면 무엇을 가져가야 하나요?"
 FILLER = "통행료 영수증은 누리집에서 언제든지 다시 출력하실 수 있습니다."
@@ -66,3 +67,28 @@ def test_items_too_short_to_judge_are_counted_and_suites_are_told_apart():
 def test_no_suites_and_no_rows_are_no_overlap():
     assert overlap(rows(ITEM), "sft_pair", []).found.height == 0
     assert found([ITEM]) == []
+
+
+def test_a_system_prompt_that_training_rows_share_is_no_leak_and_a_question_under_it_is(tmp_path):
+    system = "당신은 고속도로 고객센터의 상담원입니다. 요금과 휴게소, 단말기에 관한 물음에만 두 문장으로 답합니다. " * 3
+    items = ["경차 할인은 얼마나 되고 어디에서 신청하나요?", ITEM]
+    asked = pl.DataFrame(
+        {
+            "row_id": ["q0", "q1"],
+            "messages": [
+                [
+                    {"role": "system", "content": system},
+                    {"role": "user", "content": text},
+                    {"role": "assistant", "content": "절반입니다."},
+                ]
+                for text in items
+            ],
+            "source": None, "category": None, "quality_score": None, "extra": "{}", "file": "f", "line": [1, 2],
+        },
+        schema=schema.columns_of("eval_suite"),
+    )  # fmt: skip
+    store = DatasetStore(tmp_path)
+    manifest = store.write(asked, kind="rows", dataset="exam@v1", step="dataset", config_hash="0")
+    suite = suites.read_suite(store, "exam@v1", manifest)
+    training = rows(f"{system} 휴게소는 어디인가요?", f"{system} {ITEM}")
+    assert overlap(training, "sft_pair", [suite]).found["item"].to_list() == ["q1"]

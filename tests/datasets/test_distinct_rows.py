@@ -7,8 +7,11 @@ import polars as pl
 import pytest
 
 from benchmarks.distinct_rows import kinds
-from llmops_assets.datasets import schema
+from llmops_assets.datasets import clean, schema
+from llmops_assets.datasets.quality import page, report
 from llmops_assets.datasets.similarity import duplicates as d
+from llmops_assets.datasets.similarity import examples
+from llmops_assets.records.datasets import CleanRecord
 
 
 def table(dataset_type: str, rows: list) -> pl.DataFrame:
@@ -159,3 +162,44 @@ def test_documents_that_differ_in_facts_alone_are_kept_or_dropped_as_the_policy_
 def test_what_kept_pairs_apart_that_are_as_alike_as_duplicates_is_counted():
     rows = asks(("무엇을 알려 주나요?", f"{LONG} 서울입니다."), ("무엇을 알려 주나요?", f"{LONG} 부산입니다."))
     assert d.find(table("sft_pair", rows), "sft_pair").apart == {"another word": 1}
+
+
+def test_the_page_shows_what_was_dropped_beside_what_stays_and_what_many_rows_share():
+    head = "누리시 도서관 안내입니다. 아래 물음을 읽고 존댓말로 짧게 답하되 전화번호는 되풀이하지 마세요. 물음: "
+    things = ("역사", "과학", "요리", "여행", "음악", "건축")
+    answers = [f"{thing} 책은 {floor}층 안쪽 서가에 있습니다." for floor, thing in enumerate(things, 1)]
+    rows = asks(
+        *((f"{thing} 책은 어디에 있나요?", text) for thing, text in zip(things, answers, strict=True)), before=head
+    )
+    rows += [rows[0], [rows[1][0], {**rows[1][1], "content": "과학 책은 2층 안쪽 셔가에 있습니다."}]]
+    rows += asks(("환불은 언제 되나요?", "3일 뒤"), ("환불은 언제 되나요", "3일 뒤."))
+    whole = table("sft_pair", rows).with_columns(
+        source=pl.lit(None, pl.String), category=pl.lit(None, pl.String), quality_score=pl.lit(None, pl.Float64),
+        extra=pl.lit("{}"), file=pl.lit("f.jsonl"), line=pl.int_range(1, len(rows) + 1),
+    )  # fmt: skip
+    found = report.analyse(whole.select(list(schema.columns_of("sft_pair"))), "sft_pair")
+    shown = {line["dropped"]["where"]: line for line in found.dropped_pairs}
+    assert {name: (line["kept"]["where"], line["rule"]) for name, line in shown.items()} == {
+        "f.jsonl:7": ("f.jsonl:1", examples.EXACT),
+        "f.jsonl:8": ("f.jsonl:2", examples.NEAR),
+        "f.jsonl:10": ("f.jsonl:9", examples.BARE),
+    }
+    slip = shown["f.jsonl:8"]
+    assert slip["differences"] == ["서가에 → 셔가에"] and 0.8 <= slip["similarity"] < 1 and 0.4 < slip["shared"] < 1
+    assert any(line["rows"] == 8 and "존댓말로 짧게 답하되" in line["text"] for line in found.shared_text)
+    html = page.html("desk@v1", "sft_pair", found)
+    assert "서가에 → 셔가에" in html and "Text that many rows share" in html and "alike but for slips" in html
+
+
+def test_more_near_duplicates_than_the_policy_allows_block_with_advice():
+    def record(rows: int, **reasons: int) -> CleanRecord:
+        named = {name.replace("_", " "): count for name, count in reasons.items()}
+        return CleanRecord(
+            dataset="d@v1", type="sft_pair", manifest="m", dropped="d", rows=rows, dropped_by_reason=named,
+            masked_by_type={}, content_hash="h",
+        )  # fmt: skip
+
+    assert clean.duplicate_share(record(50, near_duplicate=50), 0.5).passed
+    assert clean.duplicate_share(record(10, exact_duplicate=90), 0.5).passed
+    judged = clean.duplicate_share(record(40, near_duplicate=55, low_score=5), 0.5)
+    assert not judged.passed and "55 of 100" in judged.text and "max_duplicate_share" in judged.text

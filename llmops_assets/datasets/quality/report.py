@@ -11,7 +11,7 @@ import polars as pl
 from llmops_assets.datasets import batches, schema, texts
 from llmops_assets.datasets.quality import bias, control_tokens, personal_data, score, toxicity
 from llmops_assets.datasets.quality.features import estimated_tokens, features
-from llmops_assets.datasets.similarity import duplicates
+from llmops_assets.datasets.similarity import duplicates, examples
 from llmops_assets.datasets.split import NO_CATEGORY
 from llmops_assets.privacy import masking, pii
 
@@ -48,7 +48,8 @@ class Report:
     neither scores nor lengths have it.
     `spans`: where personal data is (`personal_data.SPANS`), for all who mask it or must know of it.
     `chars` and `tokens` are lengths of whole rows, int32 of shape (rows,); `worst` and `cluster_samples` are rows to
-    look at, masked. `bias` has a line for each group that rows mention (`bias.disparity`).
+    look at, masked; `dropped_pairs` and `shared_text` are those of `similarity.examples`.
+    `bias` has a line for each group that rows mention (`bias.disparity`).
     """
 
     rows: int
@@ -74,6 +75,8 @@ class Report:
     tokens_counted_by: str
     worst: list[dict[str, Any]] = field(default_factory=list)
     cluster_samples: list[dict[str, Any]] = field(default_factory=list)
+    dropped_pairs: list[dict[str, Any]] = field(default_factory=list)
+    shared_text: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def score_mean(self) -> float:
@@ -185,6 +188,8 @@ def analyse(
         tokens_counted_by=tokens_counted_by if tokens else "estimate",
         worst=_shown(worst, personal),
         cluster_samples=_cluster_samples(found.clusters, again, dataset_type, personal),
+        dropped_pairs=examples.pairs(found, again, dataset_type, near, personal),
+        shared_text=examples.shared_text(found, again, dataset_type, personal),
     )
 
 

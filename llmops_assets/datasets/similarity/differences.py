@@ -106,7 +106,7 @@ def regions(texts: Buffers, pairs: np.ndarray, counts: Counts | None = None) -> 
     )
     n, d = pl.col("letters"), pl.col("distance")
     words = pl.max_horizontal(one.str.count_matches(r"\S+"), other.str.count_matches(r"\S+")).cast(pl.Int32)
-    slip = (d <= pl.max_horizontal(words, n // 5)) & (d < n)
+    slip = (d <= pl.max_horizontal(words, pl.min_horizontal(n // 5, 2))) & (d < n)
     added = (a == "") | (b == "")
     if counts is not None:
         slip = slip & ~pl.Series(counts.both_known(found["one"], found["other"]))

@@ -20,6 +20,7 @@ from llmops_assets.datasets.similarity.keys import (
     spoken,
 )
 from llmops_assets.datasets.similarity.normal import normalise
+from llmops_assets.datasets.similarity.sketch import components
 
 __all__ = [
     "Duplicates", "Gathered", "Keys", "Near", "clusters", "components", "find", "gathered", "keys", "near_pairs",
@@ -65,18 +66,6 @@ def restricted(clusters: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
     left = left.filter(pl.len().over("cluster") > 1)
     first = pl.col("row_id").first().over("cluster")
     return left.select("row_id", first.alias("cluster"), (pl.col("row_id") == first).alias("kept"), "exact")
-
-
-def components(size: int, pairs: np.ndarray) -> np.ndarray:
-    """For each of `size` items the smallest item that it is connected with through `pairs`."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
-    _, label = connected_components(graph, directed=False)
-    smallest = np.full(label.max(initial=-1) + 1, size, dtype=np.int64)
-    np.minimum.at(smallest, label, np.arange(size))
-    return smallest[label]
 
 
 def near_pairs(documents: pl.Series, how: Near) -> tuple[np.ndarray, np.ndarray]:

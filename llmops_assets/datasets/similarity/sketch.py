@@ -39,10 +39,10 @@ def buffers(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
 @cache
 def permutations(count: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Multipliers and summands of datasketch's scheme ``affine32``, uint32 of shape (count,) each."""
-    from datasketch import MinHash
-
-    a, b = MinHash(count, seed=seed).permutations
-    return np.ascontiguousarray(a, dtype=np.uint32), np.ascontiguousarray(b, dtype=np.uint32)
+    # The package itself takes a second to import, with much of scipy; a test holds the two together.
+    random = np.random.RandomState(seed)
+    a = random.randint(0, 1 << 31, count, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
+    return a, random.randint(0, 1 << 32, count, dtype=np.uint32)
 
 
 @compiled
@@ -282,3 +282,27 @@ def jaccard(texts: tuple[np.ndarray, np.ndarray], pairs: np.ndarray, size: int) 
     if len(pairs):
         _similarities(*texts, pairs, size, result)
     return result
+
+
+@compiled
+def _root(parent, item):
+    while parent[item] != item:
+        parent[item] = parent[parent[item]]
+        item = parent[item]
+    return item
+
+
+@compiled
+def _components(parent, pairs):
+    for number in range(len(pairs)):
+        one, other = _root(parent, pairs[number, 0]), _root(parent, pairs[number, 1])
+        parent[max(one, other)] = min(one, other)
+    for item in range(len(parent)):
+        parent[item] = _root(parent, item)
+
+
+def components(size: int, pairs: np.ndarray) -> np.ndarray:
+    """For each of `size` items the smallest item that it is connected with through `pairs`: int64 of shape (size,)."""
+    parent = np.arange(size, dtype=np.int64)
+    _components(parent, np.ascontiguousarray(pairs, dtype=np.int64).reshape(-1, 2))
+    return parent

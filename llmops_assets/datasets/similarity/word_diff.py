@@ -4,7 +4,6 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from llmops_assets.datasets.similarity.shared_text import _words
 from llmops_assets.datasets.similarity.sketch import Buffers, _decode, _longest, compiled
 
 FARTHEST = 192
@@ -21,6 +20,42 @@ REGIONS = {
     "other": pl.String,
     "next": pl.String,
 }
+
+
+@compiled
+def _tokens(values, begin, end, hashes, places):
+    """Hashes of the words of one text, and the byte where each begins; how many.
+
+    A word ends at a space and after a sign of ASCII (calls, code and numbers have no spaces); a Chinese character or a
+    kana is one by itself.
+    """
+    count = 0
+    inside = ended = False
+    value = np.uint64(0)
+    at = begin
+    while at < end:
+        byte = values[at]
+        ideograph = 0xE3 <= byte <= 0xE9
+        letter = byte >= 128 or 48 <= byte <= 57 or 97 <= byte <= 122 or 65 <= byte <= 90
+        if inside and (byte == 32 or ideograph or (ended and letter)):
+            hashes[count] = value
+            count += 1
+            inside = False
+        if byte == 32:
+            at += 1
+            continue
+        if not inside:
+            inside, ended, value = True, False, np.uint64(0xCBF29CE484222325)
+            places[count] = at
+        for _ in range(3 if ideograph else 1):
+            value = (value ^ np.uint64(values[at])) * np.uint64(0x100000001B3)
+            value ^= value >> np.uint64(29)
+            at += 1
+        ended = ideograph or not letter
+    if inside:
+        hashes[count] = value
+        count += 1
+    return count
 
 
 @compiled
@@ -92,8 +127,8 @@ def _regions(values, starts, pairs):
     found, total = np.empty((1024, 7), dtype=np.int64), 0
     for number in range(len(pairs)):
         x, y = pairs[number, 0], pairs[number, 1]
-        n = _words(values, starts[x], starts[x + 1], one, at_one)
-        m = _words(values, starts[y], starts[y + 1], other, at_other)
+        n = _tokens(values, starts[x], starts[x + 1], one, at_one)
+        m = _tokens(values, starts[y], starts[y + 1], other, at_other)
         at_one[n], at_other[m] = starts[x + 1], starts[y + 1]
         head = 0
         while head < n and head < m and one[head] == other[head]:
