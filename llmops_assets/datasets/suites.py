@@ -37,8 +37,8 @@ def _items_of(suite: str, records: Records) -> str | None:
 
 
 def read_suite(store: DatasetStore, name: str, manifest: str) -> Suite:
-    """The questions of a suite as they are asked, of whatever type its rows are; without the system prompt, which training
-    rows may share and learn nothing of the answer from."""
+    """The questions of a suite as they are asked, of whatever type its rows are, without the system prompt: training
+    rows may share that, and learn nothing of an answer from it."""
     columns = upgraded_types(store.manifest(manifest).columns)
     kind = next(kind for kind, content in schema.CONTENT.items() if content.keys() <= columns.keys())
     rows = store.read(manifest, ["row_id", *texts.content_columns(kind)])
