@@ -78,10 +78,13 @@ def _slots_of(values, starts, runs, words, run_counts, word_counts):
 
 @compiled
 def _count(table, slots):
-    most = np.iinfo(table.dtype).max
+    """Count each slot, up to the largest number that the table holds; the largest count there is now of these."""
+    most, largest = np.iinfo(table.dtype).max, 0
     for slot in slots:
         if table[slot] < most:
             table[slot] += 1
+        largest = max(largest, table[slot])
+    return largest
 
 
 @compiled
@@ -193,17 +196,18 @@ class Counts:
     runs: np.ndarray = field(default_factory=lambda: np.zeros(1 << _SLOTS, dtype=np.uint16))
     words: np.ndarray = field(default_factory=lambda: np.zeros(1 << _SLOTS, dtype=np.uint16))
     rows: int = 0
+    most_shared: int = 0
 
     def add(self, found: Slots, rows: int) -> None:
         """Count one batch more."""
-        _count(self.runs, found.runs)
+        self.most_shared = max(self.most_shared, int(_count(self.runs, found.runs)))
         _count(self.words, found.words)
         self.rows += rows
 
     @property
     def any_shared(self) -> bool:
         """Whether any run of words is in so many rows that candidates are to be found without it."""
-        return bool(self.rows >= SHARED and (self.runs >= SHARED).any())
+        return self.most_shared >= SHARED
 
     def both_known(self, one: pl.Series, other: pl.Series) -> np.ndarray:
         """Of each pair of texts whether both are words of the dataset, and none a slip of the other."""
