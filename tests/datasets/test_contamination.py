@@ -83,7 +83,8 @@ def test_a_system_prompt_that_training_rows_share_is_no_leak_and_a_question_unde
                 ]
                 for text in items
             ],
-            "tools": None, "source": None, "category": None, "quality_score": None, "extra": "{}", "file": "f", "line": [1, 2],
+            "tools": None, "source": None, "category": None,
+            "quality_score": None, "extra": "{}", "file": "f", "line": [1, 2],
         },
         schema=schema.columns_of("eval_suite"),
     )  # fmt: skip
