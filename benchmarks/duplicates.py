@@ -78,7 +78,7 @@ def edited(row: Any, rng: random.Random) -> Any:
     text = row if isinstance(row, str) else row[at_turn]["content"]
     places = [match.start() + 1 for match in re.finditer(r"[가-힣]{3,}|[a-z]{4,}", text)]
     at = rng.choice(places[len(places) // 3 :] or places)
-    text = text[:at] + rng.choice("갸먀뱌샤") + text[at + 1 :]
+    text = text[:at] + rng.choice("갸먀뱌샤챠탸햐얘걔쟤꽤뙈뻬쐐쬬퓨횩갭냉뤄뭬볜쇡웽쥬췌켸튈펼휭") + text[at + 1 :]
     if isinstance(row, str):
         return text
     copy = [dict(turn) for turn in row]
