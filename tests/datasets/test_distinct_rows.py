@@ -61,6 +61,21 @@ def test_rows_that_offer_other_tools_or_make_other_calls_are_kept():
     assert found.clusters.height == 0
 
 
+def test_one_answer_that_was_judged_otherwise_is_another_row():
+    prompt = [{"role": "user", "content": "환불은 언제 되나요?"}]
+    completion = [{"role": "assistant", "content": "접수하신 날로부터 영업일 기준 며칠 안에 처리됩니다."}]
+    rows = pl.DataFrame(
+        {
+            "row_id": ["r0", "r1", "r2"],
+            "prompt": pl.Series([prompt] * 3, dtype=schema.MESSAGES),
+            "completion": pl.Series([completion] * 3, dtype=schema.MESSAGES),
+            "tools": pl.Series([None] * 3, dtype=pl.String),
+            "label": [True, False, True],
+        }
+    )
+    assert d.find(rows, "kto").clusters["row_id"].to_list() == ["r0", "r2"]
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -113,6 +128,14 @@ def test_spaces_punctuation_case_and_normal_form_make_no_new_row(other):
 )
 def test_punctuation_between_digits_is_no_punctuation(one, other):
     assert dropped(asks((f"답이 {one} 인가요", "네"), (f"답이 {other} 인가요", "네"))) == []
+
+
+def test_a_syllable_typed_twice_and_a_page_that_one_copy_counts_are_no_facts():
+    twice = asks(
+        (f"{LONG}. 맞나요?", "네, 부탁드립니다. 고맙습니다."), (f"{LONG}. 맞나요?", "네, 부부탁드립니다. 고맙습니다.")
+    )
+    assert dropped(twice) == [1]
+    assert dropped([f"{LONG}. 끝.", f"{LONG}. 끝. 붙임 1."], "pretrain_corpus") == [1]
 
 
 def test_rows_shorter_than_a_shingle_are_compared_whole():

@@ -84,7 +84,13 @@ def regions(texts: Buffers, pairs: np.ndarray, counts: Counts | None = None) -> 
     found = found.with_columns(pl.Series("distance", distance), pl.Series("letters", letters))
     a, b = pl.col("a"), pl.col("b")
     numbers = _numbers(one) != _numbers(other)
-    prefixed = pl.any_horizontal(*((a == prefix + b) | (b == prefix + a) for prefix in _PREFIXES))
+    prefixed = pl.any_horizontal(
+        *(
+            # A syllable that is typed twice denies nothing.
+            (a == prefix + b) & ~b.str.starts_with(prefix) | (b == prefix + a) & ~a.str.starts_with(prefix)
+            for prefix in _PREFIXES
+        )
+    )
     negation = one.str.count_matches(_NEGATION) != other.str.count_matches(_NEGATION)
     negation = negation | (prefixed & (a != "") & (b != ""))
     opposites = [text.str.extract_all(_OPPOSITE).list.eval(pl.element().str.strip_chars()) for text in (one, other)]
@@ -150,6 +156,10 @@ def compare(
     count, only whole stretches of other text do.
     """
     table = regions(texts, pairs, counts)
+    if answers is None:
+        # An attachment or a page that one copy of a document counts says nothing else; it says more.
+        beside = (pl.col("sort") == NUMBER) & ((pl.col("a") == "") | (pl.col("b") == ""))
+        table = table.with_columns(sort=pl.when(beside).then(pl.lit(ADDED)).otherwise("sort"))
     number = table["pair"].to_numpy()
     begin = np.zeros(len(pairs), dtype=np.int64) if answers is None else answers[pairs[:, 0]]
     size = np.maximum(letters[pairs].max(axis=1), 1) if len(pairs) else np.ones(0)

@@ -12,6 +12,7 @@ from llmops_assets.datasets.similarity.keys import (
     Gathered,
     Keys,
     Near,
+    columns,
     gathered,
     keys,
     normalised,
@@ -96,8 +97,9 @@ def find(rows: pl.DataFrame | batches.Batches, dataset_type: str, how: Near | No
     """
     how = how or Near()
     again = batches.of(rows)
-    columns = ["row_id", *texts.content_columns(dataset_type)]
-    found = batches.mapped(lambda batch: keys(batch, dataset_type, how), batches.regrouped(again(columns)))
+    found = batches.mapped(
+        lambda batch: keys(batch, dataset_type, how), batches.regrouped(again(columns(dataset_type)))
+    )
     return clusters(gathered(found), again, dataset_type, how)
 
 
@@ -176,6 +178,10 @@ def _candidates(found: Keys, unique: np.ndarray, dataset_type: str, how: Near, p
     bands = found.bands[:, unique] ^ numbers
     reach = _reach(len(bands), parted)
     pairs = [sketch.candidates(bands, low, how.jaccard, reach, group=group, wanted=wanted)]
+    if not with_prompt and how.heeds_facts(dataset_type):
+        # One copy of a document may count a page or an attachment more: its neighbours are looked at all the same.
+        plain = found.bands[::PLAIN, unique]
+        pairs.append(sketch.candidates(plain, low, how.jaccard, np.full(len(plain), NEXT)))
     if with_prompt:
         # Rows with an answer that no other row has need no second look at their prompts.
         _, inverse, sizes = np.unique(group, return_inverse=True, return_counts=True)

@@ -7,9 +7,10 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from llmops_assets.datasets import texts
+from llmops_assets.datasets import schema, texts
 from llmops_assets.datasets.similarity import shared_text, sketch, word_diff
 from llmops_assets.datasets.similarity.normal import normalise
+from llmops_assets.records.conversation import TOOLS
 from llmops_assets.specs.policy import MinHash
 
 PROMPT_BANDS, PROMPT_ROWS = 20, 4
@@ -74,10 +75,10 @@ class Keys:
     """What rows are compared by, without their texts.
 
     `table`: row_id, two hashes of the whole text, one of it without spaces and punctuation (`bare`), one of prompt and
-    answer each (null where there is none), and one of all digits (`numbers`); the tools of a row are in those of its
-    whole text and in its numbers. `bands` and `low` are `sketch.sketches` of the whole
-    texts without system turns, `asked` and `asked_low` those of the prompts. `slots` is where words and runs of words
-    are counted, with how many of them each row has.
+    answer each (null where there is none), and one of all digits (`numbers`); the tools of a row and how it was judged
+    are in those of its whole text and in its numbers. `bands` and `low` are `sketch.sketches` of the whole texts
+    without system turns, `asked` and `asked_low` those of the prompts. `slots` is where words and runs of words are
+    counted, with how many of them each row has.
     """
 
     table: pl.DataFrame
@@ -88,11 +89,26 @@ class Keys:
     slots: shared_text.Slots | None
 
 
+def columns(dataset_type: str) -> list[str]:
+    """The columns that `keys` needs of a table."""
+    return ["row_id", *schema.CONTENT[dataset_type], *schema.JUDGED.get(dataset_type, {})]
+
+
+def _beside(rows: pl.DataFrame, dataset_type: str) -> pl.Series:
+    """What is learned of each row beside its text: the tools that it offers, and how it was judged; null of neither."""
+    names = [name for name in (TOOLS, *schema.JUDGED.get(dataset_type, {})) if name in rows.columns]
+    given = [rows[name].cast(pl.String) for name in names]
+    if not given:
+        return pl.Series([None] * rows.height, dtype=pl.String)
+    whole = pl.concat_str(given, separator="\x1f", ignore_nulls=True)
+    return pl.select(pl.when(pl.any_horizontal(*(part.is_not_null() for part in given))).then(whole)).to_series()
+
+
 def keys(rows: pl.DataFrame, dataset_type: str, how: Near | None) -> Keys:
     """The keys of one batch (row_id and content columns); without `how` only the table of hashes of whole texts."""
     text = normalised(rows, dataset_type)
-    # Rows that offer other tools are no repeats, however alike they read.
-    offered = rows["tools"] if "tools" in rows.columns else pl.Series([None] * rows.height, dtype=pl.String)
+    # Rows that offer other tools, or were judged otherwise, are no repeats, however alike they read.
+    offered = _beside(rows, dataset_type)
     identity = pl.concat_str("whole", offered, separator="\x1f", ignore_nulls=True)
     table = text.select(
         rows["row_id"],
