@@ -14,7 +14,7 @@ import polars as pl
 
 from llmops_assets.experiments.analysis import Plan, analyse, plan_of
 from llmops_assets.experiments.decision import decide
-from llmops_assets.experiments.simulate import METHODS, Design, rejection_rates
+from llmops_assets.experiments.simulate import METHODS, Design, quiet_split_rates, rejection_rates
 from llmops_assets.specs.experiment import ExperimentSpec
 from llmops_assets.specs.policy import load_policy
 
@@ -93,6 +93,17 @@ def rule_table(runs: int, users: int, seed: int) -> None:
         print(f"| {name} | {shares} | {median} | {time.process_time() - started:.0f} |", flush=True)
 
 
+def split_table(runs: int, seed: int) -> None:
+    """How often a split is ever quiet enough for a promotion, by the share of the treatment's users that is lost."""
+    at = (400, 600, 1000, 2000, 4000)
+    print(f"\nwhether a promotion is let through by the split: {runs} runs a row, a look every 20 users from 400 on\n")
+    print(f"| lost | proven broken only | {' | '.join(f'quiet within {n:,} users' for n in at)} |")
+    print(f"|---|---|{'---|' * len(at)}")
+    for lost in (0.0, 0.05, 0.1, 0.17, 0.3):
+        rates = quiet_split_rates(lost, runs=runs, users=at, seed=seed)
+        print(f"| {lost:.0%} | {rates.unproven:.1%} | {' | '.join(f'{r:.1%}' for r in rates.quiet)} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=2000, help="simulated experiments per row")
@@ -101,8 +112,12 @@ def main() -> None:
         "--expected", type=int, nargs="*", default=[400, 2000], help="N*: users of both arms at decision"
     )
     parser.add_argument("--rule", type=int, default=0, help="experiments per row played through the whole rule")
+    parser.add_argument("--split", type=int, default=0, help="simulated splits per row, and nothing else")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    if options.split:
+        split_table(options.split, options.seed)
+        return
 
     print(f"{options.runs} runs a row, 4 ratings (1-5) a user, a look every 10 users an arm up to {options.users}")
     print("share of runs that end significant at .05: at any look (at the last look only)\n")

@@ -27,11 +27,13 @@ from images.gateway.chat_request import (
     read_json,
     unmet_wishes,
     who_asks,
+    with_usage,
 )
 from images.gateway.errors import ApiError
 from images.gateway.exposures import Exposure, ExposureLog, now
 from images.gateway.metrics import Metrics
 from images.gateway.routes import Endpoint, Route, RouteTable
+from images.gateway.shaping import Shaper, shaper_of
 from resources.catalog import Catalog
 
 log = logging.getLogger("gateway")
@@ -123,8 +125,8 @@ class Gateway:
         exposure = _exposure(request_id, endpoint, route, caller, query, bool(body.get("stream")))
         # A probe of the platform itself is no exposure. Nobody else may keep a request out of the log.
         is_probe = "x-llmops-probe" in request.headers and _from_here(request)
-        call = _Call(self, endpoint, route, exposure, begun, is_logged=not is_probe)
-        return await call.answer(msgspec.json.encode(sent), headers)
+        call = _Call(self, endpoint, route, exposure, begun, shaper_of(body), is_logged=not is_probe)
+        return await call.answer(msgspec.json.encode(with_usage(sent, route.engine)), headers)
 
     def _endpoint(self, name: object) -> Endpoint:
         if not isinstance(name, str):
@@ -243,6 +245,7 @@ class _Call:
         route: Route,
         exposure: Exposure,
         begun: float,
+        shaper: Shaper,
         *,
         is_logged: bool = True,
     ) -> None:
@@ -251,6 +254,7 @@ class _Call:
         self.route = route
         self.exposure = exposure
         self.begun = begun
+        self.shaper = shaper
         self.is_logged = is_logged
         self.is_open = True
         gateway.in_flight[endpoint.name] += 1
@@ -269,9 +273,9 @@ class _Call:
             self._close(499, "the client went away")
             raise
         if isinstance(got, proxy.Whole):
-            self.exposure.body = got.body
+            self.exposure.body = body = self.shaper.whole(got.body)
             self._close(got.status)
-            return Response(got.body, status_code=got.status, headers=headers, media_type="application/json")
+            return Response(body, status_code=got.status, headers=headers, media_type="application/json")
         headers["Cache-Control"] = "no-cache"
         headers["X-Accel-Buffering"] = "no"
         return _Streaming(self, got, headers)
@@ -322,14 +326,20 @@ class _Call:
         parts, size = [], 0
         status, error = 499, "the client went away"
         try:
-            async for lines in stream.lines():
+            async for read in stream.lines():
+                lines = self.shaper.feed(read)
+                if not lines:
+                    continue
                 if self.exposure.ttft_ms is None and proxy.has_text(lines):
                     self.exposure.ttft_ms = 1000 * (time.monotonic() - self.begun)
                 if size < _MOST_LOGGED_BYTES:
                     parts.append(lines)
                     size += len(lines)
                 yield lines
+                if self.shaper.is_over:
+                    break
             status, error = 200, None
+            parts.append(self.shaper.logged_usage)
         except proxy.BackendFailed as failure:
             log.warning("%s: %s", self.endpoint.name, failure)
             status, error = 502, str(failure)

@@ -28,8 +28,8 @@ _MOST_BYTES_PER_TOKEN = 8
 _KEPT_BACK = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
 # `transformers serve` decodes greedily whatever a request says; the answer's header tells which wishes were not met.
 _IGNORED_BY_TRANSFORMERS = (
-    "temperature", "top_p", "seed", "stop", "logit_bias", "frequency_penalty", "presence_penalty", "tool_choice",
-    "parallel_tool_calls", "reasoning_effort",
+    "temperature", "top_p", "seed", "logit_bias", "frequency_penalty", "presence_penalty", "parallel_tool_calls",
+    "reasoning_effort",
 )  # fmt: skip
 _LENGTHS = ("max_tokens", "max_completion_tokens")
 _JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"\s*:?|[\[\]{}]')
@@ -249,6 +249,16 @@ def check_fields(body: dict[str, Any]) -> None:
         raise ApiError(400, "`response_format` should be an object with a type", param="response_format")
 
 
+def with_usage(sent: dict[str, Any], engine: str) -> dict[str, Any]:
+    """What a model server is sent, so that it counts tokens of a stream too, for the log.
+
+    `transformers serve` counts always; the others where they are asked. Whether the client gets it is `shaping`'s.
+    """
+    if engine == "transformers" or not sent.get("stream"):
+        return sent
+    return sent | {"stream_options": {**(sent.get("stream_options") or {}), "include_usage": True}}
+
+
 def for_upstream(body: dict[str, Any], endpoint: Endpoint, size: int) -> dict[str, Any]:
     """What a model server is sent: one name for all models, and no longer an answer than the endpoint allows.
 
@@ -279,11 +289,14 @@ def unmet_wishes(body: dict[str, Any], engine: str) -> list[str]:
         "n": (body.get("n") or 1) != 1,
         "logprobs": bool(body.get("logprobs")),
         "response_format": isinstance(form, dict) and form.get("type", "text") != "text",
+        # It writes calls as text, and a client that waits for `tool_calls` would wait for ever.
+        "tools": bool(body.get("tools")),
+        "tool_choice": body.get("tool_choice", "auto") not in ("auto", "none"),
     }
     for name, is_asked in refused.items():
         if is_asked:
             raise ApiError(400, f"this endpoint's engine (transformers) has no `{name}`; vllm does", param=name)
-    defaults = {"temperature": 0, "tool_choice": "auto", "presence_penalty": 0, "frequency_penalty": 0, "top_p": 1}
+    defaults = {"temperature": 0, "presence_penalty": 0, "frequency_penalty": 0, "top_p": 1}
     return [
         name for name in _IGNORED_BY_TRANSFORMERS if body.get(name) is not None and body[name] != defaults.get(name)
     ]

@@ -100,8 +100,9 @@ class Arm:
     """What happened on one arm.
 
     users: distinct users exposed; closed_users: those whose rating window is over; rated_users: those of them who
-    rated; ratings: how often each rating of the scale was given, the lowest first; shares are of requests, times in
-    milliseconds.
+    rated; ratings: how often each rating of the scale was given, the lowest first; mean_rating: the mean over users of
+    what each gave on average; shares are of requests, times in milliseconds; recent_failed_users: distinct users whom
+    one of the last requests failed.
     """
 
     model: str
@@ -115,6 +116,7 @@ class Arm:
     failed_share: float | None
     recent_failed_share: float | None
     recent_requests: int
+    recent_failed_users: int
     last_failed: bool
     latency_p50_ms: float | None
     latency_p95_ms: float | None
@@ -156,8 +158,11 @@ class Guardrail:
 class Analysis:
     """Everything that the decision and the report are made of.
 
-    rating: the success metric (mean rating, treatment less control) at level α; rating_harm: the same at the divided
-    level; both None until `LEAST_USERS` of each arm in one phase have rated. tests are those of the largest phase.
+    rating: the success metric (the mean over users of what each rated on average, treatment less control) at level α,
+    so that every user counts once, however much one rates; rating_harm: the same at the divided level; both None until
+    `LEAST_USERS` of each arm in one phase have rated. by_ratings: the difference of the means over all ratings, and
+    heaviest_share: the share of them that the ten users gave who rated most; both only reported. srm_p: of the
+    sequential test; srm_fixed_p: of the χ² test at this look. tests are those of the largest phase.
     """
 
     plan: Plan
@@ -174,6 +179,9 @@ class Analysis:
     other_requests: int
     foreign_ratings: int
     ratings_off_scale: int = 0
+    srm_fixed_p: float = 1.0
+    by_ratings: float | None = None
+    heaviest_share: float | None = None
 
     @property
     def rated_users(self) -> int:
@@ -222,7 +230,7 @@ def analyse(
     first = exposed.group_by("user", maintain_order=True).agg(
         pl.col("at").first().alias("first_at"), pl.col("phase").first(), pl.col("arm").first()
     )
-    srm_p = inference.sequential_srm(first["arm"].to_numpy(), first["phase"].to_numpy(), shares)
+    drawn = (first["arm"].to_numpy(), first["phase"].to_numpy(), shares)
 
     inconstant = (
         exposed.group_by("user", "phase")
@@ -239,8 +247,12 @@ def analyse(
     rows = exposed.join(users.select("user", "code", "closes_at"), on="user", how="inner", maintain_order="left")
     in_scale = feedback.filter(pl.col("rating").is_between(*plan.scale))
     rated, foreign = _ratings(rows, in_scale, now)
-    totals = _totals(rated.group_by("code", "phase", "arm").agg(pl.col("rating").sum(), pl.len().alias("count")))
+    by_user = rated.group_by("code", "phase", "arm")
+    # A user is one draw of the assignment: a thousand ratings of one must not outweigh a thousand users.
+    totals = _totals(by_user.agg(pl.col("rating").mean(), pl.lit(1).alias("count")))
     effect = inference.stratified_difference(totals, LEAST_USERS)
+    summed = _totals(by_user.agg(pl.col("rating").sum(), pl.len().alias("count")))
+    by_ratings = inference.stratified_difference(summed, LEAST_USERS)
     return Analysis(
         plan=plan,
         at=now,
@@ -249,14 +261,27 @@ def analyse(
         rating_harm=_sequence(effect, plan, plan.deterioration_alpha),
         rating_effect=effect,
         guardrails=tuple(_guardrails(rows, plan)),
-        srm_p=srm_p,
+        srm_p=inference.sequential_srm(*drawn),
         tests=_tests(totals, effect),
         rating_totals=totals,
         inconstant_users=inconstant.height,
         other_requests=in_time.height - exposed.height,
         foreign_ratings=foreign,
         ratings_off_scale=feedback.height - in_scale.height,
+        srm_fixed_p=inference.fixed_srm(*drawn),
+        by_ratings=by_ratings.difference if by_ratings else None,
+        heaviest_share=_heaviest_share(rated),
     )
+
+
+HEAVIEST = 10
+
+
+def _heaviest_share(rated: pl.DataFrame) -> float | None:
+    """The share of all ratings that the users gave who rated most."""
+    if not rated.height:
+        return None
+    return float(rated.group_by("code").len()["len"].top_k(HEAVIEST).sum()) / rated.height
 
 
 def path(analysis: Analysis, points: int = 60) -> list[Interval]:
@@ -408,7 +433,8 @@ def _tests(totals: UserTotals, effect: Stratified | None) -> dict[str, Any]:
 
 def _arm(rows: pl.DataFrame, rated: pl.DataFrame, index: int, plan: Plan, now: datetime) -> Arm:
     own, ratings = rows.filter(pl.col("arm") == index), rated.filter(pl.col("arm") == index)
-    recent = own["failed"].drop_nulls().tail(RECENT_REQUESTS)
+    last = own.filter(pl.col("failed").is_not_null()).tail(RECENT_REQUESTS)
+    recent = last["failed"]
     answered = own.filter(pl.col("slow").is_not_null())["latency_ms"]
     counts = dict(ratings["rating"].value_counts().iter_rows())
     return Arm(
@@ -418,11 +444,12 @@ def _arm(rows: pl.DataFrame, rated: pl.DataFrame, index: int, plan: Plan, now: d
         rated_users=ratings["code"].n_unique(),
         requests=own.height,
         ratings=tuple(int(counts.get(r, 0)) for r in range(plan.scale[0], plan.scale[1] + 1)),
-        mean_rating=ratings["rating"].mean(),
+        mean_rating=ratings.group_by("code").agg(pl.col("rating").mean())["rating"].mean(),
         slow_share=own["slow"].cast(pl.Float64).mean(),
         failed_share=own["failed"].cast(pl.Float64).mean(),
         recent_failed_share=recent.cast(pl.Float64).mean(),
         recent_requests=len(recent),
+        recent_failed_users=last.filter(pl.col("failed"))["code"].n_unique(),
         last_failed=bool(recent.tail(1).any()),
         latency_p50_ms=answered.quantile(0.5, "linear"),
         latency_p95_ms=answered.quantile(0.95, "linear"),

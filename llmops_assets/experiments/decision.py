@@ -13,6 +13,15 @@ FINAL: tuple[Outcome, ...] = ("promote", "rollback", "inconclusive", "invalid")
 BREAKER_SHARE = 0.3
 """Share of failed requests, of the treatment's last ones, that ends the experiment at once."""
 BREAKER_LEAST_REQUESTS = 20
+BREAKER_LEAST_USERS = 3
+"""Users whom the treatment's last requests failed: one user's failures may be that user's own."""
+QUIET_SPLIT_P = 0.05
+"""What both tests of the split must reach for a promotion: Pearson's at this look, the sequential one at every look.
+
+`srm_p` of the policy is where a split is proven broken, which takes more users than a promotion does. Of 3,000
+simulated tests with a look every 20 users from 400 on, 95.1 % of the clean ones are quiet at the first look and 98.0 %
+within 600 users. Where 17 % (30 %) of an arm are lost, 51.4 % (4.8 %) are at the first look; without this rule 99.0 %
+(73.3 %) were let through (`python -m benchmarks.experiments --split 3000`)."""
 MAX_INCONSTANT_SHARE = 0.01
 """Share of users who may be assigned both models within one phase before the comparison means nothing."""
 
@@ -60,13 +69,14 @@ def decide(analysis: Analysis, previous: Decision | None = None, *, treatment_ha
         return final("rollback", tripped)
     if harms := _harms(analysis):
         return final("rollback", f"{plan.treatment} does harm: {'; '.join(harms)}")
-    if _better(analysis) and not _doubts(analysis):
+    if _better(analysis) and not _doubts(analysis) and _quiet(analysis):
         rating = analysis.rating
         return final(
             "promote",
             f"users rate {plan.treatment} higher by {rating.difference:.2f} "
             f"({1 - plan.alpha:.0%} sequence {rating.low:.2f} to {rating.high:.2f}), "
-            "and every guardrail is within its margin",
+            "every guardrail is within its margin, and users are split as intended "
+            f"(p = {analysis.srm_fixed_p:.2g})",
         )
     if now >= plan.closes_at:
         return final(
@@ -101,7 +111,10 @@ def guardrail_text(guardrail: Guardrail) -> str:
 def _breaker(analysis: Analysis, treatment_has_backend: bool) -> str | None:
     control, treatment = analysis.arms
     share, other = treatment.recent_failed_share or 0.0, control.recent_failed_share or 0.0
-    if treatment.recent_requests >= BREAKER_LEAST_REQUESTS and share >= BREAKER_SHARE and share >= 2 * other:
+    enough = (
+        treatment.recent_requests >= BREAKER_LEAST_REQUESTS and treatment.recent_failed_users >= BREAKER_LEAST_USERS
+    )
+    if enough and share >= BREAKER_SHARE and share >= 2 * other:
         return (
             f"{share:.0%} of the last {treatment.recent_requests} requests to {treatment.model} failed "
             f"(control: {other:.0%} of {control.recent_requests}; the breaker looks at {RECENT_REQUESTS} and trips at "
@@ -129,6 +142,11 @@ def _better(analysis: Analysis) -> bool:
     return enough and analysis.rating is not None and analysis.rating.low > 0
 
 
+def _quiet(analysis: Analysis) -> bool:
+    """Whether nothing speaks against the intended split: neither at this look, nor at any before it."""
+    return min(analysis.srm_p, analysis.srm_fixed_p) >= QUIET_SPLIT_P
+
+
 def _doubts(analysis: Analysis) -> list[str]:
     """Guardrails that are not yet shown to be within their margin."""
     known = {g.name for g in analysis.guardrails}
@@ -150,4 +168,11 @@ def _missing(analysis: Analysis) -> str:
     if rating is None or rating.low <= 0:
         spread = f"{rating.low:.2f} to {rating.high:.2f}" if rating else "unknown"
         return f"the difference in ratings may still be none ({1 - plan.alpha:.0%} sequence {spread})"
-    return f"ratings are better, but the guardrails are open: {'; '.join(_doubts(analysis))}"
+    if doubts := _doubts(analysis):
+        return f"ratings are better, but the guardrails are open: {'; '.join(doubts)}"
+    return (
+        f"ratings are better, but the split of users is not quiet enough to trust them: {control.users} users on "
+        f"{control.model} and {treatment.users} on {treatment.model} (p = {analysis.srm_fixed_p:.2g} at this look, "
+        f"{analysis.srm_p:.2g} over all looks; a promotion asks for {QUIET_SPLIT_P:g} of both). Look for requests "
+        "that one arm loses before they are logged"
+    )

@@ -241,6 +241,24 @@ def sequential_srm(arms: NDArray[np.int64], phases: NDArray[np.int64], shares: d
     return math.exp(-largest)
 
 
+def fixed_srm(arms: NDArray[np.int64], phases: NDArray[np.int64], shares: dict[int, tuple[float, float]]) -> float:
+    """p of Pearson's χ² test of the split as it is now, a degree of freedom a phase; arguments as of `sequential_srm`.
+
+    At one look it has more power than the sequential test, which pays for every look. Under repeated looks it errs more
+    often than its level, on the side that here only waits: a clean split is found quiet at the next look.
+    """
+    statistic, phases_compared = 0.0, 0
+    for phase in np.unique(phases):
+        intended = shares[int(phase)]
+        if min(intended) <= 0:
+            continue
+        arm = arms[phases == phase]
+        expected = len(arm) * np.asarray(intended) / sum(intended)
+        statistic += float(((np.array([(arm == 0).sum(), (arm == 1).sum()]) - expected) ** 2 / expected).sum())
+        phases_compared += 1
+    return float(scipy.stats.chi2.sf(statistic, phases_compared)) if phases_compared else 1.0
+
+
 @dataclass(frozen=True)
 class TestResult:
     """A test that is reported beside the deciding sequence: valid at one look fixed beforehand, not under peeking."""

@@ -22,7 +22,10 @@ def figures(analysis: Analysis) -> dict[str, Any]:
         "rating_low": rating.low if rating else None,
         "rating_high": rating.high if rating else None,
         "rating_p_always_valid": rating.p if rating else None,
+        "rating_difference_over_ratings": analysis.by_ratings,
+        "ratings_of_ten_heaviest_users": analysis.heaviest_share,
         "srm_p": analysis.srm_p,
+        "srm_fixed_p": analysis.srm_fixed_p,
         "at": analysis.at.isoformat(),
         "plan": {
             "control": plan.control,
@@ -92,7 +95,12 @@ def table(analysis: Analysis) -> list[dict[str, str]]:
     level = f"{1 - plan.alpha:.0%}"
     rows = [
         _row("model", control.model, treatment.model),
-        _row("users", control.users, treatment.users, verdict=f"sample ratio p = {analysis.srm_p:.3g}"),
+        _row(
+            "users",
+            control.users,
+            treatment.users,
+            verdict=f"sample ratio p = {analysis.srm_p:.3g} over all looks, {analysis.srm_fixed_p:.3g} now",
+        ),
         _row("requests", control.requests, treatment.requests),
         _row(
             "users who rated",
@@ -106,6 +114,9 @@ def table(analysis: Analysis) -> list[dict[str, str]]:
             f"always-valid p = {rating.p:.3g}" if rating else "",
         ),
     ]
+    if analysis.by_ratings is not None:
+        heavy = f"the ten users who rated most gave {_percent(analysis.heaviest_share)} of them; reported only"
+        rows.append(_row("mean over all ratings", "", "", f"{analysis.by_ratings:+.3f}", heavy))
     for g in analysis.guardrails:
         verdict = "worse" if g.deteriorated else "within the margin" if g.non_inferior else "open"
         rows.append(

@@ -1,12 +1,14 @@
 """Simulated experiments: how often each way of deciding is wrong when nothing differs, and right when it does."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from llmops_assets.experiments.inference import ALPHA, mixture_rho2, sequence_factor
+from llmops_assets.experiments.decision import QUIET_SPLIT_P
+from llmops_assets.experiments.inference import ALPHA, mixture_rho2, sequence_factor, srm_log_bayes_factor
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,47 @@ def rejection_rates(design: Design, *, runs: int, seed: int, expected_n: float, 
             peeking[method] += int(rejected.any(axis=1).sum())
             once[method] += int(rejected[:, -1].sum())
     return Rates(runs, {m: k / runs for m, k in peeking.items()}, {m: k / runs for m, k in once.items()})
+
+
+@dataclass(frozen=True)
+class SplitRates:
+    """Shares of runs: `unproven`, in which the split was not proven broken at the first look, and `quiet`, in which it
+    was quiet enough for a promotion at some look up to each number of users."""
+
+    unproven: float
+    quiet: tuple[float, ...]
+
+
+def quiet_split_rates(
+    lost: float,
+    *,
+    runs: int,
+    users: Sequence[int],
+    seed: int,
+    first: int = 400,
+    every: int = 20,
+    broken_p: float = 0.001,
+) -> SplitRates:
+    """Simulate the split of experiments that lose the share `lost` of the treatment's users before they are logged.
+
+    Looks every `every` users of both arms from `first` on, until the split is proven broken (`broken_p`).
+    """
+    rng = np.random.default_rng(seed)
+    most = max(users)
+    looks = np.arange(first, most + 1, every)
+    treated = np.cumsum(rng.random((runs, most)) < (1 - lost) / (2 - lost), axis=1)
+    counts = np.stack([np.arange(1, most + 1) - treated, treated], axis=-1)
+    largest = np.maximum.accumulate(np.maximum(srm_log_bayes_factor(counts, (0.5, 0.5)), 0.0), axis=1)
+    sequential = np.exp(-largest)[:, looks - 1]
+    at = counts[:, looks - 1]
+    fixed = scipy.stats.chi2.sf((at[..., 0] - at[..., 1]) ** 2 / looks, 1)
+    quiet = (sequential >= QUIET_SPLIT_P) & (fixed >= QUIET_SPLIT_P)
+    reached = np.maximum.accumulate(quiet, axis=1)
+    where = np.searchsorted(looks, users, side="right") - 1
+    return SplitRates(
+        unproven=float((sequential[:, 0] >= broken_p).mean()),
+        quiet=tuple(float(share) for share in reached[:, where].mean(axis=0)),
+    )
 
 
 def _draw(rng: np.random.Generator, runs: int, design: Design, shift: float) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """What the checks say about an A/B report: passed or not, and what to do."""
 
-from llmops_assets.experiments.decision import MAX_INCONSTANT_SHARE
+from llmops_assets.experiments.decision import MAX_INCONSTANT_SHARE, QUIET_SPLIT_P
 from llmops_assets.records.experiments import AbReportRecord
 from llmops_assets.verdict import Verdict
 
@@ -12,6 +12,12 @@ def sample_ratio(record: AbReportRecord) -> Verdict:
     users = {f"users, {name}": arm["users"] for name, arm in arms.items()}
     metadata = {"p": p, "limit": limit, **users}
     if p >= limit:
+        now = figures.get("srm_fixed_p", 1.0)
+        if min(p, now) < QUIET_SPLIT_P:
+            text = (
+                f"users may not be split as intended (p = {p:.2g} over all looks, {now:.2g} now): nothing is promoted"
+            )
+            return Verdict(True, text, metadata)
         return Verdict(True, f"users are split as intended (p = {p:.3g})", metadata)
     return Verdict(
         False,

@@ -3,10 +3,12 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 
 from llmops_assets.experiments.analysis import FAILED, SLOW, Analysis, analyse, path
+from llmops_assets.experiments.decision import decide
 from llmops_assets.experiments.inference import ratio
 from llmops_assets.experiments.report import ratings_plot
 from tests.experiments.traffic import CONTROL, START, TREATMENT, plan, routes, traffic
@@ -18,11 +20,11 @@ def look(exposures: pl.DataFrame, feedback: pl.DataFrame, *, now=LATER, phases=N
     return analyse(exposures, feedback, plan(**changes), phases or {1: routes()}, now)
 
 
-def test_the_difference_is_that_of_the_user_level_ratios() -> None:
+def test_the_difference_is_that_of_the_means_over_users() -> None:
     exposures, feedback = traffic(300, levels=(3.2, 3.7))
     analysis = look(exposures, feedback)
     joined = feedback.join(exposures.select("request_id", "variant"), on="request_id")
-    by_user = joined.group_by("user", "variant").agg(pl.col("rating").sum(), pl.len().alias("n")).sort("user")
+    by_user = joined.group_by("user", "variant").agg(pl.col("rating").mean(), pl.lit(1).alias("n")).sort("user")
     arms = [by_user.filter(pl.col("variant") == v) for v in (0, 1)]
     control, treatment = (ratio(a["rating"].to_numpy(), a["n"].to_numpy()) for a in arms)
     assert analysis.rating is not None
@@ -30,6 +32,47 @@ def test_the_difference_is_that_of_the_user_level_ratios() -> None:
     assert analysis.rating.se == pytest.approx((control.variance + treatment.variance) ** 0.5)
     assert [a.mean_rating for a in analysis.arms] == pytest.approx([control.value, treatment.value])
     assert analysis.rating.n == sum(a.rated_users for a in analysis.arms)
+
+
+def test_every_user_counts_once_however_many_ratings_one_gives() -> None:
+    exposures, feedback = traffic(400, requests=2)
+    plain = look(exposures, feedback)
+    fan = exposures.filter(pl.col("variant") == 1).head(1)
+    more = pl.concat([fan] * 3000).with_columns(
+        request_id=pl.format("fan-{}", pl.int_range(3000)),
+        at=pl.col("at") + pl.duration(milliseconds=pl.int_range(3000)),
+    )
+    praise = more.select("request_id", pl.col("at"), "user", pl.lit(5, dtype=pl.Int64).alias("rating"))
+    analysis = look(pl.concat([exposures, more]), pl.concat([feedback, praise.select(feedback.columns)]))
+    assert plain.rating is not None and analysis.rating is not None
+    # The one user's mean is 5 now: a 200th of what the arm's users say, and no more.
+    assert abs(analysis.rating.difference - plain.rating.difference) < 4 / analysis.arms[1].rated_users
+    assert analysis.by_ratings > 1 and analysis.heaviest_share > 0.75
+    assert decide(analysis).outcome == "continue"
+
+
+def test_one_fan_promotes_nobody() -> None:
+    """Eight hundred users of two equal models, of whom one gives a thousand fives (growthbook#2293)."""
+    rng = np.random.default_rng(7)
+    users = np.repeat(np.arange(800), 2)
+    requests = np.concatenate([users, np.full(1000, 1)])
+    at = [START + timedelta(seconds=10 * int(n)) for n in range(len(requests))]
+    exposures = pl.DataFrame(
+        {
+            "request_id": [f"r{n}" for n in range(len(requests))],
+            "at": pl.Series(at).cast(pl.Datetime("us", "UTC")),
+            "phase": np.ones(len(requests), dtype=np.int64),
+            "variant": requests % 2,
+            "user": [f"u{u}" for u in requests],
+            "status": np.full(len(requests), 200),
+            "error": pl.Series([None] * len(requests), dtype=pl.String),
+            "latency_ms": np.full(len(requests), 300.0),
+        }
+    )
+    ratings = np.concatenate([rng.integers(1, 6, len(users)), np.full(1000, 5)])
+    feedback = exposures.select("request_id", "at", "user").with_columns(rating=pl.Series(ratings, dtype=pl.Int64))
+    decision = decide(look(exposures, feedback))
+    assert decision.outcome == "continue" and "may still be none" in decision.reason
 
 
 def test_before_anyone_came_there_is_nothing_to_say() -> None:

@@ -3,13 +3,18 @@
 import json
 from datetime import timedelta
 
+import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import chisquare
 
 from llmops_assets.experiments.analysis import Analysis, analyse
-from llmops_assets.experiments.decision import Decision, decide, model_for
+from llmops_assets.experiments.decision import QUIET_SPLIT_P, Decision, decide, model_for
+from llmops_assets.experiments.inference import fixed_srm, sequential_srm
 from llmops_assets.experiments.report import figures, ratings_plot, sequence_plot, table
+from llmops_assets.experiments.simulate import quiet_split_rates
 from llmops_assets.plots import MAX_BYTES, png
+from llmops_assets.specs.policy import load_policy
 from tests.experiments.traffic import CONTROL, START, TREATMENT, plan, routes, spec, traffic
 
 LATER, OVER = START + timedelta(hours=40), START + timedelta(hours=49, minutes=1)
@@ -80,6 +85,46 @@ def test_lost_users_make_the_test_invalid_however_good_the_model_looks() -> None
     decision = decide(look(kept, feedback))
     assert decision.outcome == "invalid"
     assert "sample ratio mismatch" in decision.reason
+
+
+def test_a_split_that_is_not_proven_broken_but_not_quiet_promotes_nobody() -> None:
+    exposures, feedback = traffic(1600, requests=1, levels=(3.0, 4.5))
+    number = pl.col("user").str.strip_prefix("user-").cast(pl.Int64)
+    kept = exposures.filter(~((pl.col("variant") == 1) & (number % 6 == 0)))
+    analysis = look(kept, feedback)
+    assert analysis.srm_p >= analysis.plan.srm_p and analysis.srm_fixed_p < QUIET_SPLIT_P
+    decision = decide(analysis)
+    assert decision.outcome == "continue"
+    assert (
+        "the split of users is not quiet enough" in decision.reason and "a promotion asks for 0.05" in decision.reason
+    )
+    whole = decide(look(exposures, feedback))
+    assert whole.outcome == "promote" and "users are split as intended" in whole.reason
+
+
+def test_776_users_against_660_are_promoted_by_no_look() -> None:
+    arms = np.random.default_rng(0).permutation(np.repeat([0, 1], [776, 660]))
+    phases, shares = np.ones(len(arms), dtype=np.int64), {1: (0.5, 0.5)}
+    assert fixed_srm(arms, phases, shares) == pytest.approx(chisquare([776, 660]).pvalue)
+    assert fixed_srm(arms, phases, shares) < QUIET_SPLIT_P
+    assert sequential_srm(arms, phases, shares) > load_policy().experiments.srm_p
+
+
+def test_hardly_any_clean_split_waits_and_a_broken_one_mostly_does() -> None:
+    clean, broken = (quiet_split_rates(lost, runs=400, users=(400, 1000), seed=3) for lost in (0.0, 0.3))
+    assert clean.quiet[0] > 0.9 and clean.quiet[1] > 0.96
+    assert broken.quiet[1] < 0.1 < 0.6 < broken.unproven
+
+
+def test_one_users_failures_trip_no_breaker() -> None:
+    exposures, feedback = traffic(40)
+    one = exposures.filter(pl.col("variant") == 1).tail(1)
+    failing = pl.concat([one] * 40).with_columns(
+        request_id=pl.format("f-{}", pl.int_range(40)),
+        status=pl.lit(502, dtype=pl.Int64),
+        at=pl.col("at") + pl.duration(seconds=pl.int_range(40)),
+    )
+    assert decide(look(pl.concat([exposures, failing]), feedback)).outcome == "continue"
 
 
 def test_users_who_get_both_models_make_the_test_invalid() -> None:

@@ -90,7 +90,12 @@ class Model:
                     await asyncio.sleep(0.01)
                     yield event({"content": "."})
             # Like `transformers serve`, without OpenAI's end mark.
-            yield event({}, finish_reason="stop")
+            last = event({}, finish_reason="stop")
+            if asked == "count":
+                # It counts on the last event, whether it was asked to or not.
+                usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+                last = f"data: {json.dumps(json.loads(last[6:]) | {'usage': usage})}\n\n".encode()
+            yield last
         except (GeneratorExit, asyncio.CancelledError):
             self.cancelled += 1
             raise
@@ -232,6 +237,39 @@ def test_a_stream_passes_through_and_gives_no_variant_away(gateway: RunningGatew
     assert "kim@example.com" not in row["query"] + row["response"]
     assert "[전화번호]" in row["query"]
     assert "[이메일]" in row["response"]
+
+
+def test_a_stream_ends_before_a_stop_text_and_the_server_is_told_to_end(gateway: RunningGateway, catalog: Catalog, b):
+    client, user = client_of(gateway), user_of(catalog, "b")
+    stream = client.chat.completions.create(
+        model="desk",
+        messages=[{"role": "user", "content": "endless"}],
+        user=user,
+        stream=True,
+        stop=["endless...", "never"],
+    )
+    chunks = list(stream)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == "b: "
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    until(lambda: b.cancelled == 1)
+    whole = client.chat.completions.create(
+        model="desk", messages=[{"role": "user", "content": "hi"}], user=user, stop=": "
+    )
+    assert (whole.choices[0].message.content, whole.choices[0].finish_reason) == ("b", "stop")
+    row = written(catalog, 2).row(0, named=True)
+    assert (row["status"], row["response"], row["finish_reason"]) == (200, "b: ", "stop")
+    assert row["completion_tokens"] > 3
+
+
+def test_counts_of_a_stream_are_in_the_log_and_with_the_client_only_where_asked(gateway, catalog: Catalog):
+    client, user = client_of(gateway), user_of(catalog, "b")
+    asked = {"model": "desk", "messages": [{"role": "user", "content": "count"}], "user": user, "stream": True}
+    plain = list(client.chat.completions.create(**asked))
+    assert all(chunk.usage is None and chunk.choices for chunk in plain)
+    counted = list(client.chat.completions.create(**asked, stream_options={"include_usage": True}))
+    assert counted[-1].choices == [] and counted[-1].usage.prompt_tokens == 3
+    assert all(chunk.usage is None and chunk.choices for chunk in counted[:-1])
+    assert written(catalog, 2)["prompt_tokens"].to_list() == [3, 3]
 
 
 def test_a_user_is_whom_the_request_names_else_its_session(gateway: RunningGateway, catalog: Catalog):
