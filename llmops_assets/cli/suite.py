@@ -77,6 +77,35 @@ def add(
         conclude(follow(done.key, "splits", since=since))
 
 
+@app.command()
+def archive(version: Annotated[str, typer.Argument(metavar="NAME@VERSION")]) -> None:
+    """Ask no new model a suite; what was measured with it stays.
+
+    Example: `llmops suite archive desk-cases@v1`
+    """
+    from llmops_assets.operations.suites import archive_suite
+
+    done = archive_suite(wiring(), actor(), version)
+    out.print(f"{'archived' if done.changed else 'archived already'}: {done.key}", markup=False)
+    if done.asked_of:
+        out.print(
+            f"the policy names it for {', '.join(done.asked_of)} (evaluation.suites): it is left out there, and said",
+            markup=False,
+        )
+
+
+@app.command()
+def restore(version: Annotated[str, typer.Argument(metavar="NAME@VERSION")]) -> None:
+    """Ask new models an archived suite again.
+
+    Example: `llmops suite restore desk-cases@v1`
+    """
+    from llmops_assets.operations.suites import restore_suite
+
+    done = restore_suite(wiring(), actor(), version)
+    out.print(f"{'in use again' if done.changed else 'in use already'}: {done.key}", markup=False)
+
+
 @app.command("list")
 def list_(json: Json = False) -> None:
     """List suites, newest first.

@@ -18,6 +18,12 @@ SHOWN = 20
 """Contaminated items that are kept with the result."""
 
 
+VERSION = 2
+"""Rule that items are compared by: since 2, those of a few words too, whole."""
+MOST_UNCOMPARED = 0.1
+"""Share of a suite's items without any text that could be compared, above which nobody knows what it shares."""
+
+
 def registered_suites(catalog: Catalog, records: Records) -> dict[str, str]:
     """Every suite in use that has rows, by name: the manifest of its items (masked, once the suite is cleaned)."""
     used = (
@@ -49,7 +55,8 @@ def read_suite(store: DatasetStore, name: str, manifest: str) -> Suite:
 
 def is_current(kept: ContaminationRecord | None, splits: SplitsRecord, suites: Mapping[str, str]) -> bool:
     """Whether a kept comparison is of these training rows and these suites."""
-    return kept is not None and kept.train == splits.manifests.get("train") and kept.suites == dict(suites)
+    same = kept is not None and kept.train == splits.manifests.get("train") and kept.suites == dict(suites)
+    return same and kept.version == VERSION
 
 
 def compared(
@@ -74,6 +81,7 @@ def _compare(splits: SplitsRecord, suites: Mapping[str, str], store: DatasetStor
         suites=dict(suites),
         judged=found.judged,
         too_short=found.too_short,
+        version=VERSION,
         leaked={name: found.found.filter(suite=name).height for name in suites},
         items=found.found.head(SHOWN).to_dicts(),
     )
@@ -95,10 +103,18 @@ def shares(
 def verdict(found: ContaminationRecord, limit: float) -> Verdict:
     """No suite has more than the share `limit` of its items in the training rows."""
     over = [name for name in found.suites if found.share(name) > limit]
+    unknown = {name: found.too_short.get(name, 0) for name in found.suites if found.too_short.get(name, 0)}
+    blind = [n for n, count in unknown.items() if count > MOST_UNCOMPARED * (count + found.judged.get(n, 0))]
     text = (
         f"Items of {', '.join(over)} stand in training rows: drop those rows, or do not judge by that suite"
         if over
         else f"{len(found.suites)} suites were compared; at most {limit:.0%} of the items of any stands in training "
         "rows."
     )
-    return Verdict(not over, text, {f"share of {name}": round(found.share(name), 4) for name in found.suites})
+    if unknown:
+        which = ", ".join(f"{count} of {name}" for name, count in unknown.items())
+        text += f" Items that could not be compared: {which}"
+        text += ". Give those items a text, or do not judge by that suite." if blind else "."
+    return Verdict(
+        not over and not blind, text, {f"share of {name}": round(found.share(name), 4) for name in found.suites}
+    )

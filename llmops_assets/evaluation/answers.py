@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,13 +47,28 @@ class Likelihood:
     bytes: int
 
 
+def chat_template_of(model_dir: Path | str) -> str:
+    """What the tokenizer in a model folder renders conversations with; empty where it cannot. Several are one text."""
+    folder = Path(model_dir)
+    found = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("chat_template.j*"))]
+    found += [path.read_text(encoding="utf-8") for path in sorted(folder.glob("additional_chat_templates/*.jinja"))]
+    config = folder / "tokenizer_config.json"
+    inside = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.exists() else None
+    if isinstance(inside, list):
+        found += [str(template.get("template", "")) for template in inside if isinstance(template, dict)]
+    elif inside:
+        found.append(str(inside))
+    return "\n".join(found)
+
+
 def has_chat_template(model_dir: Path | str) -> bool:
     """Whether the tokenizer in a model folder can render a conversation."""
-    folder = Path(model_dir)
-    if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
-        return True
-    config = folder / "tokenizer_config.json"
-    return config.exists() and bool(json.loads(config.read_text(encoding="utf-8")).get("chat_template"))
+    return bool(chat_template_of(model_dir))
+
+
+def shows_tools(template: str) -> bool:
+    """Whether a chat template renders the tools that a conversation may call."""
+    return re.search(r"\btools\b", template) is not None
 
 
 def ask(

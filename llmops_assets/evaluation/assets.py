@@ -65,7 +65,9 @@ def evaluation(
     folder = Path(plan.model_dir) / "evaluation" / plan.recipe
     answers = folder / "answers.jsonl"
     splits = records.load(SplitsRecord, plan.dataset)
-    base, asked = plan.base, suites_of(spec, policy)
+    base, named = plan.base, suites_of(spec, policy)
+    archived = archived_of(named, catalog)
+    asked = [name for name in named if name not in archived]
     case = Case(
         identity=Identity(plan.dataset, plan.recipe, plan.training_key),
         spec=spec,
@@ -88,7 +90,8 @@ def evaluation(
     gate = judge_gate(record, policy.gates[spec.job_type])
     picture = report.plot(record, gate)
     leaked = leaked_suites(plan, asked, catalog, records, store)
-    record = record.model_copy(update={"report": str(folder / "report.html"), "leaked": leaked})
+    report_file = str(folder / "report.html")
+    record = record.model_copy(update={"report": report_file, "leaked": leaked, "archived": archived})
     record = write_answers(answers, rows, record, artifacts.keys)
     _write(folder / "report.html", report.html(cell, record, gate, errors, plots.data_uri(picture)), artifacts.keys)
     records.save(cell, record)
@@ -120,6 +123,12 @@ def other_models(plan: PlanRecord) -> dict[str, tuple[str, str]]:
 def suites_of(spec: TrainJobSpec, policy: Policy) -> list[str]:
     """The suites that a model is asked: those of its spec, then those that the policy wants of its job type."""
     return list(dict.fromkeys([*spec.evaluation.suites, *policy.evaluation.suites.get(spec.job_type, [])]))
+
+
+def archived_of(names: list[str], catalog: Catalog) -> list[str]:
+    """Those of the suites that are archived, which no model is asked any more."""
+    archived = {entry.key for entry in catalog.datasets() if entry.status == "archived"}
+    return [name for name in names if name in archived]
 
 
 def _production(tracking: Tracking, name: str, content_hash: str, run_with: dict[str, Any]) -> Baseline | None:
@@ -168,6 +177,8 @@ def _evaluation_metadata(
         "report": stored_path(record.report or "", paths),
         "settings": dg.MetadataValue.json(record.settings),
     }
+    if record.archived:
+        metadata["not_asked"] = f"archived: {', '.join(record.archived)}"
     if record.differences:
         metadata["differences"] = dg.MetadataValue.md(report.differences_table(record))
     if errors.latency:

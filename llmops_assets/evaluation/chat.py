@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from llmops_assets.evaluation import harness, lengths
-from llmops_assets.evaluation.answers import Model, ask, choose, has_chat_template, similarity
+from llmops_assets.evaluation.answers import Model, ask, chat_template_of, choose, shows_tools, similarity
+from llmops_assets.evaluation.calls import parser_of
 from llmops_assets.evaluation.case import Case, Evaluated, Rows, worker_settings
 from llmops_assets.evaluation.chat_results import ChatEvaluation
 from llmops_assets.evaluation.differences import paired, versus_base
@@ -76,9 +77,15 @@ def evaluate_chat(case: Case, suites: Mapping[str, Sequence[Item]]) -> ChatEvalu
     for name, model in models.items():
         asked = suites if name == "tuned" else _askable(model, suites)
         if missing := [suite for suite in suites if suite not in asked]:
-            notes.append(f"{_CALLED[name]} was not asked {', '.join(missing)}: its tokenizer has no chat template")
+            notes.append(f"{_CALLED[name]} was not asked {', '.join(missing)}: {_why_not(model)}")
         if asked and name != "tuned":
             notes.append(f"{_CALLED[name]} was asked the same items")
+        template = chat_template_of(model.path)
+        if any(item.tools for items in asked.values() for item in items) and not shows_tools(template):
+            raise ValueError(
+                f"the items are to be asked with tools, and the chat template of {model.path} renders none: the model "
+                "would not see them. Train with a template that has `tools`, or leave those suites out"
+            )
         answers, facts = _answers(case, model, asked, latency_items=case.policy.latency_items if name == "tuned" else 0)
         if facts:
             settings[name] = {"model_hash": model.content_hash} | facts
@@ -86,8 +93,11 @@ def evaluate_chat(case: Case, suites: Mapping[str, Sequence[Item]]) -> ChatEvalu
         if name == "tuned":
             latency = settings[name].pop("latency", [])
         verdicts[name] = _verdicts(case, asked, answers)
+        parser = parser_of(template)
+        if any(item.judge.kind == "calls" for items in asked.values() for item in items):
+            settings[name]["call_parser"] = parser
         scored[name] = {
-            suite: score(items, [answers[i.key] for i in items if i.key in answers], verdicts[name].right)
+            suite: score(items, [answers[i.key] for i in items if i.key in answers], verdicts[name].right, parser)
             for suite, items in asked.items()
         }
         for suite, rows in case.suites.items():
@@ -143,10 +153,18 @@ def _named(spec: TrainJobSpec, specs: Mapping[str, SuiteSpec], suite: str) -> li
 
 
 def _askable(model: Model, suites: Mapping[str, Sequence[Item]]) -> dict[str, Sequence[Item]]:
-    """The suites that `model` can be asked: without a chat template only choices, whose likelihood needs none."""
-    if has_chat_template(model.path):
+    """The suites that `model` can be asked: without a chat template only choices, whose likelihood needs none, and
+    without tools in it none that have some."""
+    template = chat_template_of(model.path)
+    if not template:
+        return {suite: items for suite, items in suites.items() if all(item.choices for item in items)}
+    if shows_tools(template):
         return dict(suites)
-    return {suite: items for suite, items in suites.items() if all(item.choices for item in items)}
+    return {suite: items for suite, items in suites.items() if not any(item.tools for item in items)}
+
+
+def _why_not(model: Model) -> str:
+    return "its chat template shows no tools" if chat_template_of(model.path) else "its tokenizer has no chat template"
 
 
 def _answers(

@@ -39,7 +39,7 @@ def figures_of(
 
 
 def _estimate(name: MetricName, scored: Sequence[Scored], similarity: Mapping[str, float] | None) -> Estimate | None:
-    answers = [s.text for s in scored]
+    answers = [s.judged for s in scored]
     references = [s.item.references for s in scored]
     if name == "bleu":
         return texts.bleu(answers, references)

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from llmops_assets.evaluation.items import NO_CATEGORY, Item, item_of
-from llmops_assets.evaluation.judge import is_refusal, normalise
+from llmops_assets.evaluation.judge import is_refusal, normalise, without_reasoning
 from llmops_assets.evaluation.metrics import Estimate, clustered_wilson, macro_f1
 from llmops_assets.records.conversation import TOOLS
 from llmops_assets.records.evaluation import Metric
@@ -64,6 +64,11 @@ class Scored:
     @property
     def text(self) -> str:
         return self.answer.text if self.answer else ""
+
+    @property
+    def judged(self) -> str:
+        """The answer as a judge reads it: without what was thought before."""
+        return normalise(without_reasoning(self.text))
 
     @property
     def empty(self) -> bool:
@@ -230,7 +235,7 @@ def suite_metrics(scored: Sequence[Scored], suite: str, model: str) -> list[Metr
     """Accuracy with its interval, and macro-F1 over the references where they are labels: few, and each used again."""
     metrics = [as_metric(accuracy(scored), suite, "accuracy", model)]
     if labels_of(scored):
-        estimate = macro_f1([s.item.references[0] for s in scored], [normalise(s.text) for s in scored])
+        estimate = macro_f1([s.item.references[0] for s in scored], [s.judged for s in scored])
         metrics.append(as_metric(estimate, suite, "macro_f1", model))
     return metrics
 
@@ -241,7 +246,7 @@ def labels_of(scored: Sequence[Scored]) -> list[str]:
     counts = Counter(s.item.references[0] for s in scored)
     single = all(len(s.item.references) == 1 for s in scored)
     # Choices that are texts of their own (COPA, HellaSwag) are no classes either.
-    if kinds <= {"exact", "multiple_choice"} and single and 2 <= len(counts) <= len(scored) / 2:
+    if kinds <= {"exact", "multiple_choice", "letter"} and single and 2 <= len(counts) <= len(scored) / 2:
         return [label for label, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
     return []
 
@@ -257,7 +262,7 @@ def confusion_matrix(scored: Sequence[Scored], most: int = 12) -> tuple[list[str
     at = {label: n for n, label in enumerate(labels)}
     counts = [[0] * (len(labels) + 1) for _ in labels]
     for s in scored:
-        counts[at[s.item.references[0]]][at.get(normalise(s.text), len(labels))] += 1
+        counts[at[s.item.references[0]]][at.get(s.judged, len(labels))] += 1
     return labels, counts
 
 
@@ -286,7 +291,7 @@ def confusions(scored: Sequence[Scored], most: int = 15) -> list[tuple[str, str,
     labels = {s.item.references[0] for s in scored}
     counts: dict[tuple[str, str], int] = defaultdict(int)
     for s in scored:
-        answered = normalise(s.text)
+        answered = s.judged
         if not s.right and answered in labels:
             counts[s.item.references[0], answered] += 1
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))

@@ -1,4 +1,4 @@
-"""Registering evaluation suites."""
+"""Registering evaluation suites, archiving them, and using them again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,16 @@ from llmops_assets.operations.errors import Refused
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.specs.suite import HarnessSpec, SuiteSpec
 from llmops_assets.wiring import Wiring
+from resources.catalog import pointers
+
+
+@dataclass(frozen=True)
+class SuiteState:
+    """A suite that was archived or restored: whether that changed anything, and the job types that are asked it."""
+
+    key: str
+    changed: bool
+    asked_of: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -68,3 +78,35 @@ def register_suite(
     )
     split = wiring.records.find(SplitsRecord, registered.key) is not None
     return RegisteredSuite(registered.key, new, split, notes)
+
+
+def archive_suite(wiring: Wiring, actor: str, version: str) -> SuiteState:
+    """Ask no new model the suite `version`; what was measured with it stays, and so do its rows.
+
+    Raises NotFound for an unknown version, Refused for what is no suite, or was erased.
+    """
+    authorise(wiring, actor, "suite.archive")
+    key = _suite(wiring, version)
+    return _state(wiring, key, wiring.catalog.archive_suite(key, actor))
+
+
+def restore_suite(wiring: Wiring, actor: str, version: str) -> SuiteState:
+    """Ask new models an archived suite again. Raises as `archive_suite`."""
+    authorise(wiring, actor, "suite.restore")
+    key = _suite(wiring, version)
+    return _state(wiring, key, wiring.catalog.restore_suite(key, actor))
+
+
+def _suite(wiring: Wiring, version: str) -> str:
+    key = pointers.resolve(wiring.catalog, version)
+    entry = wiring.catalog.dataset_entry(key)
+    if entry.spec.type != "eval_suite":
+        raise Refused(f"{key} is a dataset of type {entry.spec.type}, and no suite")
+    if entry.status == "erased":
+        raise Refused(f"{key} was erased on a person's request")
+    return key
+
+
+def _state(wiring: Wiring, key: str, changed: bool) -> SuiteState:
+    asked_of = (job for job, suites in wiring.policy.evaluation.suites.items() if key in suites)
+    return SuiteState(key, changed, tuple(asked_of))

@@ -140,8 +140,11 @@ class ContaminationRecord(Record):
     dataset: str
     train: str = Field(description="Manifest id of the training rows that were looked through.")
     suites: dict[str, str] = Field(description="Manifest id of the items by suite.")
-    judged: dict[str, int] = Field(description="Items that are long enough to be judged, by suite.")
-    too_short: dict[str, int]
+    judged: dict[str, int] = Field(description="Items that were compared, by suite.")
+    too_short: dict[str, int] = Field(
+        description="Items that could not be compared, by suite: without any text, or too short before version 2."
+    )
+    version: int = Field(default=1, description="Rule that items were compared by.")
     leaked: dict[str, int] = Field(
         validation_alias=AliasChoices("leaked", "seen"),
         description="Judged items that stand in training rows, by suite.",

@@ -81,6 +81,9 @@ class EvaluationRecord(Record):
         description="Share of a suite's items that stand in rows which the model, or one that it was made from, was "
         "trained on; suites of which none does are left out.",
     )
+    archived: list[str] = Field(
+        default_factory=list, description="Suites that the spec or the policy names and that were not asked: archived."
+    )
     judges: dict[str, str] = Field(default_factory=dict, description="Rule by which answers are judged, by suite.")
     position_flips: int = Field(default=0, description="Verdicts of an LLM judge that changed with the order.")
     unjudged: int = Field(default=0, description="Answers that an LLM judge gave no verdict on; they count as wrong.")

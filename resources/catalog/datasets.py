@@ -59,6 +59,24 @@ class Datasets:
             transaction.audit(action, spec.key, digest=digest, revision=revision)
         return is_new
 
+    def archive_suite(self, key: str, actor: str = "cli") -> bool:
+        """No longer use an evaluation suite; its rows and what was measured with it stay. Whether that is a change."""
+        return self._set_status(key, "archived", "suite.archive", actor)
+
+    def restore_suite(self, key: str, actor: str = "cli") -> bool:
+        """Use an archived suite again; whether that is a change."""
+        return self._set_status(key, "active", "suite.restore", actor)
+
+    def _set_status(self, key: str, status: str, action: str, actor: str) -> bool:
+        table = t.datasets
+        with self.database.write(actor) as transaction:
+            # What was erased stays so; restoring takes back an archiving, and no other mark.
+            other = ("active", "deprecated") if status == "archived" else ("archived",)
+            update = table.update().where(table.c.key == key, table.c.status.in_(other)).values(status=status)
+            if changed := bool(transaction.changed(update)):
+                transaction.audit(action, key)
+        return changed
+
     def dataset_entry(self, key: str) -> Dataset:
         return _dataset(self.database.one(t.datasets, key, "dataset version"))
 

@@ -96,3 +96,27 @@ def test_what_is_no_suite_is_not_shown_as_one(data: Path) -> None:  # noqa: F811
     assert code == 1 and "no suite" in error
     assert json.loads(llmops("suite", "list", "--json")[1]) == []
     assert llmops("suite", "add", "x@v1", data, "--format", "mmlu")[0] == 1
+
+
+def test_an_archived_suite_is_asked_no_more_until_it_is_restored(data: Path) -> None:  # noqa: F811
+    from llmops_assets.datasets.suites import registered_suites
+    from llmops_assets.evaluation.assets import archived_of
+
+    assert llmops("suite", "add", "cases@v1", data, "--judge", "contains")[0] == 0
+    code, out, _ = llmops("suite", "archive", "cases@v1")
+    assert code == 0 and "archived: cases@v1" in out
+    w = common.wiring()
+    assert w.catalog.dataset_entry("cases@v1").status == "archived"
+    assert archived_of(["other@v1", "cases@v1"], w.catalog) == ["cases@v1"]
+    assert registered_suites(w.catalog, w.records) == {}
+    (row,) = json.loads(llmops("suite", "list", "--json")[1])
+    assert row["status"] == "archived"
+    assert "archived already" in llmops("suite", "archive", "cases@v1")[1]
+    assert "in use again" in llmops("suite", "restore", "cases@v1")[1]
+    assert w.catalog.dataset_entry("cases@v1").status == "active"
+    assert "in use already" in llmops("suite", "restore", "cases@v1")[1]
+    actions = [line["action"] for line in w.catalog.audit_log(100)]
+    assert (actions.count("suite.archive"), actions.count("suite.restore")) == (1, 1)
+    assert llmops("dataset", "add", "desk@v1", data, "--type", "sft_pair")[0] == 0
+    code, _, error = llmops("suite", "archive", "desk@v1")
+    assert code == 1 and "no suite" in error

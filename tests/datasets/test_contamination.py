@@ -53,9 +53,26 @@ def test_a_short_item_must_stand_there_as_a_whole():
     ] == ["q0"]
 
 
-def test_items_too_short_to_judge_are_counted_and_suites_are_told_apart():
+def test_items_of_few_words_are_found_where_they_are_all_that_is_asked():
+    short = ["2+2는?", "수도는 어디", "?!"]
+    assert [hit[1] for hit in found(short, "2 + 2는", "수도는 어디인가", "안녕 수도는 어디 있나요 지금")] == ["q0"]
+    assert [hit[1] for hit in found([*short, ITEM], "?!", "수도는  어디?", ITEM)] == ["q1", "q2", "q3"]
+    suite = Suite("exam@v1", [f"q{n}" for n in range(40)], pl.Series([f"{n}의 제곱은?" for n in range(40)]))
+    result = overlap(rows(*(f"{n}의 제곱은?" for n in range(30))), "sft_pair", [suite])
+    assert (result.judged, result.too_short, result.share("exam@v1")) == ({"exam@v1": 40}, {"exam@v1": 0}, 0.75)
+
+
+def test_a_short_item_is_found_as_a_line_of_a_document():
+    values = {"row_id": ["d"], "text": ["제목\n수도는 어디?\n서울"], "extra": "{}", "file": "c.txt", "line": [1]}
+    empty = {"source": None, "category": None, "quality_score": None}
+    corpus = batches.of(pl.DataFrame(values | empty, schema=schema.columns_of("pretrain_corpus")))
+    suite = Suite("s@v1", ["a", "b"], pl.Series(["수도는 어디?", "수도는"]))
+    assert overlap(corpus, "pretrain_corpus", [suite]).found["item"].to_list() == ["a"]
+
+
+def test_items_without_any_text_are_counted_and_suites_are_told_apart():
     suites = [
-        Suite("a@v1", ["x", "y"], pl.Series(["네", ITEM])),
+        Suite("a@v1", ["x", "y"], pl.Series([" ", ITEM])),
         Suite("b@v1", ["z"], pl.Series([FILLER + " " + ITEM])),
     ]
     result = overlap(rows(FILLER, ITEM), "sft_pair", suites)

@@ -43,6 +43,8 @@ def changes(catalog: Catalog) -> dict[str, Callable[[], object]]:
         "experiment.act": lambda: catalog.mark_acted("base-or-tuned"),
         "dataset.tag": lambda: pointers.move(catalog, "desk", "prod", "v1", "kim"),
         "train.done": lambda: catalog.intents.acknowledge("train", "desk@v1|tuned", 1, actor="run"),
+        "suite.archive": lambda: catalog.archive_suite("desk@v2", "kim"),
+        "suite.restore": lambda: catalog.restore_suite("desk@v2", "kim") and catalog.archive_suite("desk@v1", "kim"),
         "dataset.forget": lambda: erasures.begin(catalog, **erasure),
         "model.affected": lambda: erasures.mark_affected(catalog, [AFFECTED], "kim"),
         "dataset.erased": lambda: erasures.mark_erased(catalog, "desk@v1"),

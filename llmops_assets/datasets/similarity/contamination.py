@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from llmops_assets.datasets import batches, texts
+from llmops_assets.datasets import batches, schema, texts
 from llmops_assets.datasets.quality.features import _WORD, _kind
 from llmops_assets.datasets.similarity import duplicates
 from llmops_assets.datasets.similarity.sketch import _decode, _longest, buffers, compiled
@@ -17,7 +17,8 @@ is contaminated when 70 % of its 8-grams are found (Chowdhery et al., PaLM, 2022
 Brown et al. (GPT-3, 2020), would see nothing of most Korean questions, which are shorter than that."""
 
 SHORTEST = 4
-"""Words of the shortest item that can be judged. One with fewer than `N` must stand in a row as a whole."""
+"""Words of the shortest item that is looked for inside of longer texts. One with fewer than `N` must stand in a row as
+a whole, and one with fewer than this must be all that is asked there: three words stand in many texts by chance."""
 
 COVERED = 0.7
 
@@ -44,7 +45,8 @@ class Suite:
 
 @dataclass(frozen=True)
 class Overlap:
-    """`found`: contaminated items with the training row that holds most of each; by suite how many were judged."""
+    """`found`: contaminated items with the training row that holds most of each; by suite how many were judged, and how
+    many could not be, having neither letters nor signs."""
 
     found: pl.DataFrame
     judged: dict[str, int]
@@ -164,9 +166,13 @@ def overlap(
     places = np.empty((len(grams), 2), dtype=np.int64)
     counts = np.zeros(len(ids), dtype=np.int64)
     total = _grams_of(values, starts, n, SHORTEST, grams, places, counts)
-    judged, too_short = _counted(suites, names, counts)
+    short = pl.DataFrame({"suite": names, "item": ids, "key": _key(items)}).filter(pl.Series(counts < SHORTEST))
+    judged, too_short = _counted(suites, names, items)
+    equal = (
+        _equal(rows, dataset_type, short.filter(pl.col("key") != "")) if short.height else pl.DataFrame(schema=FOUND)
+    )
     if not total:
-        return Overlap(pl.DataFrame(schema=FOUND), judged, too_short)
+        return Overlap(equal, judged, too_short)
     grams, places = grams[:total], places[:total]
     slots = 64
     while slots < 3 * total:
@@ -176,7 +182,7 @@ def overlap(
     sizes = np.unique(np.minimum(counts[counts >= SHORTEST], n))
     hits = _hits(rows, dataset_type, table, sizes)
     if not hits.height:
-        return Overlap(pl.DataFrame(schema=FOUND), judged, too_short)
+        return Overlap(equal, judged, too_short)
     coverage = _coverage(table, grams, places, counts, n, hits["slot"].unique().to_numpy())
     where = np.array([_slot(table, gram) for gram in grams], dtype=np.int64)
     of_item = pl.DataFrame({"item": places[:, 0], "slot": where}).join(hits, on="slot")
@@ -199,7 +205,44 @@ def overlap(
         },
         schema=FOUND,
     )
-    return Overlap(table_of_items, judged, too_short)
+    order = pl.DataFrame({"suite": names, "item": ids}).with_row_index("place")
+    together = pl.concat([table_of_items, equal]).join(order, on=["suite", "item"]).sort("place").drop("place")
+    return Overlap(together, judged, too_short)
+
+
+def _key(values: pl.Series) -> pl.Series:
+    """Texts as they are compared whole: in one form and case, without signs; of a text of signs alone those."""
+    plain = pl.DataFrame({"text": duplicates.normalise(values.fill_null(""))})
+    words = pl.col("text").str.replace_all(r"[^\p{L}\p{N}]+", " ").str.strip_chars()
+    return plain.select(pl.when(words != "").then(words).otherwise(pl.col("text").str.strip_chars()))["text"]
+
+
+def _asked(dataset_type: str) -> pl.Expr:
+    """Everything that a row asks, each by itself; of a document its lines."""
+    content = schema.CONTENT[dataset_type]
+    for name in ("messages", "prompt"):
+        if name in content:
+            turn = pl.element()
+            users = turn.filter(turn.struct.field("role") == "user").struct.field("content")
+            return pl.col(name).list.eval(users)
+    name = next(name for name in ("question", "anchor", "text") if name in content)
+    return pl.col(name).str.split("\n")
+
+
+def _equal(rows: batches.Batches, dataset_type: str, items: pl.DataFrame) -> pl.DataFrame:
+    """Items that are, word for word, all that a row asks; each with the first such row."""
+    found = []
+    for batch in rows(["row_id", "file", "line", *texts.content_columns(dataset_type)]):
+        asked = (
+            batch.select("row_id", "file", "line", _asked(dataset_type).alias("asked")).explode("asked").drop_nulls()
+        )
+        if asked.height:
+            asked = asked.with_columns(_key(asked["asked"]).alias("key"))
+            found.append(items.join(asked.unique("key", keep="first", maintain_order=True), on="key"))
+    if not found:
+        return pl.DataFrame(schema=FOUND)
+    first = pl.concat(found).unique(["suite", "item"], keep="first", maintain_order=True)
+    return first.select("suite", "item", pl.lit(1.0).alias("coverage"), "row_id", "file", "line").cast(FOUND)
 
 
 def _hits(rows: batches.Batches, dataset_type: str, table: np.ndarray, sizes: np.ndarray) -> pl.DataFrame:
@@ -238,8 +281,8 @@ def _coverage(
     return (inside[offsets[1:]] - inside[offsets[:-1]]) / np.maximum(counts, 1)
 
 
-def _counted(suites: Sequence[Suite], names: list[str], counts: np.ndarray) -> tuple[dict[str, int], dict[str, int]]:
-    table = pl.DataFrame({"suite": pl.Series(names, dtype=pl.String), "long": counts >= SHORTEST})
+def _counted(suites: Sequence[Suite], names: list[str], items: pl.Series) -> tuple[dict[str, int], dict[str, int]]:
+    table = pl.DataFrame({"suite": pl.Series(names, dtype=pl.String), "long": _key(items) != ""})
     by_suite = {
         suite: (long, size - long)
         for suite, long, size in table.group_by("suite").agg(pl.col("long").sum(), pl.len().alias("size")).iter_rows()
