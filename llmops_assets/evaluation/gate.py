@@ -42,6 +42,15 @@ def judge_gate(record: EvaluationRecord, gate: Gate) -> GateOutcome:
             f"The gate is {gate.text}, but the evaluation has no such figure (it has {have}).",
             "Evaluate the model on that suite, or change the gate in the policy.",
         )
+    if (other := _other_judges(record, gate)) and gate.metric == "accuracy":
+        return GateOutcome(
+            False,
+            metric,
+            bound,
+            f"The gate is {gate.text}, of answers judged by {gate.judge}; suite {gate.suite} was judged by {other}.",
+            f"Judge it by {gate.judge} (evaluation.judge of the recipe, the suite's or its rows' own), or change "
+            "`judge` of the gate in the policy: what another judge finds right is another figure.",
+        )
     passed = gate.passes(metric.value, metric.n, low=metric.low, high=metric.high)
     finding = f"{gate.metric} of suite {gate.suite} is {interval(metric)}; the gate is {gate.text}."
     if passed:
@@ -62,6 +71,15 @@ def judge_gate(record: EvaluationRecord, gate: Gate) -> GateOutcome:
             "run itself did not fail."
         )
     return GateOutcome(False, metric, bound, finding, advice)
+
+
+def _other_judges(record: EvaluationRecord, gate: Gate) -> str:
+    """The rules by which the gate's suite was judged, where they are not those that the gate asks for; else empty.
+
+    Rows whose answer is a call are judged as calls whatever is asked for, and no laxer than word by word.
+    """
+    used = [judge for judge in record.judges.get(gate.suite, "").split(", ") if judge and judge != "calls"]
+    return ", ".join(used) if gate.judge and any(judge != gate.judge for judge in used) else ""
 
 
 def _caution(metric: Metric, gate: Gate) -> str:

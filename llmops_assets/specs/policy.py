@@ -57,7 +57,9 @@ class Gate(Part):
 
     metric: Text
     suite: Text = "test"
-    judge: JudgeKind | None = None
+    judge: JudgeKind | None = Field(
+        default=None, description="Rule that the suite must be judged by for its accuracy to count; left out, any."
+    )
     at_least: Float | None = None
     at_most: Float | None = None
     n_at_least: Int = Field(ge=1)

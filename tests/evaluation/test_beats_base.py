@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from llmops_assets.evaluation.gate import judge_gate
 from llmops_assets.evaluation.verdicts import compare_with_base
 from llmops_assets.records.evaluation import EvaluationRecord, Metric
+from llmops_assets.specs.policy import Gate
 
 
 def metric(name: str, value: float, model: str, spread: float = 2.0) -> Metric:
@@ -60,3 +62,15 @@ def test_where_answers_are_right_accuracy_decides_and_the_others_stand_beside_it
     same = compare_with_base(record(*figures, only_tuned=1, only_base=2, p=0.9))
     assert not same.passed and "By accuracy, training made it no better" in same.text
     assert "bleu 75.2 to 1.6" in same.text
+
+
+def test_a_gate_counts_the_accuracy_of_its_own_judge_only() -> None:
+    accuracy = Metric(suite="test", name="accuracy", value=0.95, low=0.92, high=0.97, n=300)
+    gate = Gate(metric="accuracy", judge="exact", at_least=0.9, n_at_least=200)
+    for judges, passes in (("exact", True), ("calls, exact", True), ("contains", False), ("contains, exact", False)):
+        outcome = judge_gate(record(accuracy).model_copy(update={"judges": {"test": judges}}), gate)
+        assert outcome.passed is passes, judges
+        assert passes or f"was judged by {judges}" in outcome.text
+    assert judge_gate(record(accuracy), gate).passed
+    loose = record(accuracy).model_copy(update={"judges": {"test": "contains"}})
+    assert judge_gate(loose, gate.model_copy(update={"judge": None})).passed
