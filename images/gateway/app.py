@@ -104,6 +104,8 @@ class Gateway:
         endpoint: Endpoint | None = None
         try:
             body = await read_json(request)
+            # A probe of the platform itself is no exposure. Nobody else may keep a request out of the log.
+            is_probe = "x-llmops-probe" in request.headers and _from_here(request)
             endpoint = self._endpoint(body.get("model"))
             caller = who_asks(request, body)
             check_fields(body)
@@ -113,7 +115,7 @@ class Gateway:
             if not any(weight > 0 for weight in endpoint.weights):
                 raise ApiError(503, f"endpoint {endpoint.name!r} serves no model yet", code="not_ready")
             route = endpoint.assigned(caller.user)
-            if unmet := unmet_wishes(body, route.engine):
+            if unmet := unmet_wishes(body, route.engine, is_probe=is_probe):
                 headers["x-ignored-parameters"] = ", ".join(unmet)
             if self.in_flight[endpoint.name] >= endpoint.max_concurrent_requests:
                 raise ApiError(429, f"endpoint {endpoint.name!r} is busy: try again in a moment", code="busy")
@@ -123,8 +125,6 @@ class Gateway:
         if caller.new_session:
             headers["Set-Cookie"] = f"{SESSION_COOKIE}={caller.new_session}; Path=/; HttpOnly; SameSite=Lax"
         exposure = _exposure(request_id, endpoint, route, caller, query, bool(body.get("stream")))
-        # A probe of the platform itself is no exposure. Nobody else may keep a request out of the log.
-        is_probe = "x-llmops-probe" in request.headers and _from_here(request)
         call = _Call(self, endpoint, route, exposure, begun, shaper_of(body), is_logged=not is_probe)
         return await call.answer(msgspec.json.encode(with_usage(sent, route.engine)), headers)
 

@@ -280,8 +280,11 @@ def for_upstream(body: dict[str, Any], endpoint: Endpoint, size: int) -> dict[st
     return sent
 
 
-def unmet_wishes(body: dict[str, Any], engine: str) -> list[str]:
-    """The parameters of a request that the engine sets aside; ApiError where its answer would not be what was asked."""
+def unmet_wishes(body: dict[str, Any], engine: str, *, is_probe: bool = False) -> list[str]:
+    """The parameters of a request that the engine sets aside; ApiError where its answer would not be what was asked.
+
+    A probe of the platform compares the text that a model writes when it is shown tools: it waits for no `tool_calls`.
+    """
     if engine != "transformers":
         return []
     form = body.get("response_format")
@@ -289,8 +292,8 @@ def unmet_wishes(body: dict[str, Any], engine: str) -> list[str]:
         "n": (body.get("n") or 1) != 1,
         "logprobs": bool(body.get("logprobs")),
         "response_format": isinstance(form, dict) and form.get("type", "text") != "text",
-        # It writes calls as text, and a client that waits for `tool_calls` would wait for ever.
-        "tools": bool(body.get("tools")),
+        # It gives calls as text, unless the tokenizer says how to read them: whoever waits for `tool_calls` gets none.
+        "tools": bool(body.get("tools")) and not is_probe,
         "tool_choice": body.get("tool_choice", "auto") not in ("auto", "none"),
     }
     for name, is_asked in refused.items():

@@ -114,6 +114,7 @@ def test_tools_are_refused_by_an_engine_that_has_none() -> None:
             unmet_wishes(body, "transformers")
         assert (error.value.status, error.value.param) == (400, name)
         assert unmet_wishes(body, "vllm") == []
+    assert unmet_wishes({"tools": [{"type": "function"}]}, "transformers", is_probe=True) == []
     assert unmet_wishes({"tools": [], "tool_choice": "none", "stop": ["x"]}, "transformers") == []
 
 
