@@ -11,7 +11,7 @@ _MARKER = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"\n|(?<=[.!?。])\s|\Z")
-_DENIED = re.compile(r"[가-힣%A-Za-z]{0,4}?(?:이|가|은|는)?\s?(?:아니|아닙|아닌)")
+_DENIED = re.compile(r"[가-힣%A-Za-z]{0,4}?(?:이|가|은|는)?\s?(?:아니|아닙|아닌|아님)")
 _NOT_BEFORE = re.compile(r"\b(?:not|isn't|is not)\s+$", re.IGNORECASE)
 _STATED = re.compile(
     r"\s?[가-힣A-Za-z%]{0,4}?(?:입니다|이에요|예요|이다|이며|이고|임|이죠|됩니다|이라고|으로|다)(?![가-힣])|\s*[.!。)\"'\]]*\s*(?:\n|$)"

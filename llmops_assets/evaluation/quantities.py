@@ -60,7 +60,16 @@ def prepared(text: str) -> str:
     text = re.sub(r"(?<=\d)\*\*(?=\d)", "^", text)
     text = re.sub(r"(?m)^\s*(?:[-*•]\s+|\d{1,2}[.)]\s+(?=\D*[A-Za-z가-힣]))", "", text)
     text = re.sub(r"(?:마이너스|영하|음수|\b(?:minus|negative))\s?(?=[\d.])", " -", text, flags=re.IGNORECASE)
+    text = re.sub(r"[(\[{][-+\d.,\s]+[)\]}]", _parted, text)
     return re.sub(r"(?<=\d)_(?=\d{3}(?!\d))", ",", text)
+
+
+def _parted(m: re.Match[str]) -> str:
+    """A list or a point in brackets with a space behind its commas, unless they part thousands: (3,5), no (1,000)."""
+    inside = m[0]
+    if re.fullmatch(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?", inside[1:-1].strip()):
+        return inside
+    return re.sub(r",(?=\S)", ", ", inside)
 
 
 def _fraction_of_latex(m: re.Match[str]) -> str:
@@ -189,6 +198,10 @@ def _duration(m: re.Match[str]) -> Quantity | None:
     return Quantity("number", (Fraction(seconds),), m.start(), m.end(), "초")
 
 
+def _ordinal(m: re.Match[str]) -> Quantity | None:
+    return Quantity("number", (Fraction(int(m["ordinal"])),), m.start(), m.end())
+
+
 def _code(m: re.Match[str]) -> Quantity | None:
     return Quantity("code", tuple(re.findall(r"\d+", m[0])), m.start(), m.end())
 
@@ -202,6 +215,7 @@ _MINUS = r"(?P<sign>(?<![\w)])-)?"
 _COUNTED = r"월|년|개|명|번|살|세|층|점|도"
 _THOUSANDS_BY_DOTS = r"\d{1,3}(?:\.\d{3})+(?![\d.])"
 _PATTERNS: list[tuple[str, Callable[[re.Match[str]], Quantity | None]]] = [
+    (r"제\s?(?P<ordinal>\d+)(?=\s?[조항호장절회번차권과])", _ordinal),
     (rf"{_NOT_GLUED}{_YEAR}\s?(?P<sep>[-./])\s?(?P<month>\d{{1,2}})\s?(?P=sep)\s?{_DAY}(?!\d|[-/]\d)", _date),
     (rf"(?:(?P<year>\d{{2,4}})년\s?)?(?P<month>\d{{1,2}})월\s?{_DAY}일", _date),
     (rf"{_YEAR}년\s?(?P<month>\d{{1,2}})월", _date),

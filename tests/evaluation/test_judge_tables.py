@@ -74,6 +74,14 @@ def test_a_judge_says_what_its_table_says(kind: str, reference: str, answer: str
         ("1234567", "1\u202f234\u202f567", True),
         ("7", "٧", True),
         ("42", "답이 42는 아니고 43입니다", False),
+        ("90", "90도 아님", False),
+        ("2", "제2조", True),
+        ("(3, 5)", "(3,5)", True),
+        ("1,000", "(1,000)", True),
+        ("12300", "약 1만 2천 3백 원", True),
+        ("10000", "만약 그렇다면", False),
+        ("2024-12-25", "25/12/2024", True),
+        ("12", "12시간 30분", False),
     ],
 )
 def test_neighbours_of_the_table(reference: str, answer: str, right: bool) -> None:
