@@ -246,10 +246,10 @@ def test_a_stream_ends_before_a_stop_text_and_the_server_is_told_to_end(gateway:
         messages=[{"role": "user", "content": "endless"}],
         user=user,
         stream=True,
-        stop=["endless...", "never"],
+        stop=["...", "never"],
     )
     chunks = list(stream)
-    assert "".join(c.choices[0].delta.content or "" for c in chunks) == "b: "
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == "b"
     assert chunks[-1].choices[0].finish_reason == "stop"
     until(lambda: b.cancelled == 1)
     whole = client.chat.completions.create(
@@ -257,7 +257,7 @@ def test_a_stream_ends_before_a_stop_text_and_the_server_is_told_to_end(gateway:
     )
     assert (whole.choices[0].message.content, whole.choices[0].finish_reason) == ("b", "stop")
     row = written(catalog, 2).row(0, named=True)
-    assert (row["status"], row["response"], row["finish_reason"]) == (200, "b: ", "stop")
+    assert (row["status"], row["response"], row["finish_reason"]) == (200, "b", "stop")
     assert row["completion_tokens"] > 3
 
 
