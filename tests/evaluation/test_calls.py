@@ -13,6 +13,7 @@ from llmops_assets.evaluation.case import Baseline, Case, Identity, Rows
 from llmops_assets.evaluation.evaluate import evaluate
 from llmops_assets.specs.policy import EvaluationPolicy
 from llmops_assets.specs.suite import SuiteSpec
+from llmops_assets.training.folders import content_hash
 from tests.evaluation.conftest import CHATML, make_tiny_model, read_jsonl
 from tests.evaluation.test_assets import spec_of
 from tests.evaluation.test_compare import InProcess
@@ -49,13 +50,13 @@ def case(tmp_path: Path, tuned: Path, base: Path) -> Case:
     return Case(
         identity=Identity("desk@v1", "tiny", "key"),
         spec=spec_of("tiny", "desk@v1", evaluation={"max_new_tokens": 6, "suites": ["calls@v1"]}),
-        tuned=Model(str(tuned), "tuned"),
+        tuned=Model(str(tuned), content_hash(tuned)),
         test=Rows("sft_pair", chat_frame([("a", "c", "질문", "답", {})])),
         suites={"calls@v1": Rows("eval_suite", frame(), SuiteSpec(judge="calls"))},
         answers=tmp_path / "answers.jsonl",
         cache=tmp_path / "cache",
         worker=InProcess(),
-        base=Baseline("base", "hf:base", Model(str(base), "base")),
+        base=Baseline("base", "hf:base", Model(str(base), content_hash(base))),
         policy=EvaluationPolicy(latency_items=0),
     )
 

@@ -19,6 +19,7 @@ from llmops_assets.evaluation.verdicts import forgetting, further_gates, regress
 from llmops_assets.records.jobs import ChoicesJob, GenerateJob, Job
 from llmops_assets.specs.policy import EvaluationPolicy, Forgetting, Gate, Regression
 from llmops_assets.specs.suite import SuiteSpec
+from llmops_assets.training.folders import content_hash
 from tests.evaluation.conftest import make_tiny_model, read_jsonl, write_jsonl
 from tests.evaluation.test_assets import spec_of
 from tests.evaluation.test_choices import TASK
@@ -52,7 +53,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     choices.run(ChoicesJob.model_validate({"model_dir": str(one), **files}))
     chosen = [LABELS[row["nll"].index(min(row["nll"]))] for row in read_jsonl(root / "o")]
     return SimpleNamespace(
-        one=Model(str(one), "one"), two=Model(str(two), "two"), questions=questions, said=said, chosen=chosen, root=root
+        one=Model(str(one), content_hash(one)),
+        two=Model(str(two), content_hash(two)),
+        questions=questions,
+        said=said,
+        chosen=chosen,
+        root=root,
     )
 
 
