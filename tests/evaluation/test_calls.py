@@ -13,7 +13,7 @@ from llmops_assets.evaluation.case import Baseline, Case, Identity, Rows
 from llmops_assets.evaluation.evaluate import evaluate
 from llmops_assets.specs.policy import EvaluationPolicy
 from llmops_assets.specs.suite import SuiteSpec
-from llmops_assets.training.folders import content_hash
+from resources.content import content_hash
 from tests.evaluation.conftest import CHATML, make_tiny_model, read_jsonl
 from tests.evaluation.test_assets import spec_of
 from tests.evaluation.test_compare import InProcess

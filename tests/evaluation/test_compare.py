@@ -19,7 +19,7 @@ from llmops_assets.evaluation.verdicts import forgetting, further_gates, regress
 from llmops_assets.records.jobs import ChoicesJob, GenerateJob, Job
 from llmops_assets.specs.policy import EvaluationPolicy, Forgetting, Gate, Regression
 from llmops_assets.specs.suite import SuiteSpec
-from llmops_assets.training.folders import content_hash
+from resources.content import content_hash
 from tests.evaluation.conftest import make_tiny_model, read_jsonl, write_jsonl
 from tests.evaluation.test_assets import spec_of
 from tests.evaluation.test_choices import TASK
