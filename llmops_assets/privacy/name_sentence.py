@@ -16,6 +16,7 @@ from llmops_assets.privacy.name_words import (
     famous,
     gazetteer,
     is_full,
+    is_technical,
     is_thing,
     korean,
     named_so,
@@ -59,7 +60,7 @@ class Sentence:
         runs = [match.span() for match in _RUN.finditer(self.text)]
         found: set[Bounds] = set()
         for number, (start, end) in enumerate(runs):
-            if not self._within(start):
+            if not self._within(start) or is_technical(self.text[start:end]):
                 continue
             inside = (at for at in range(start + 1, end) if self._kiwi.noun_at(at) or self._mecab.noun_at(at))
             for begin in (start, *inside):
@@ -120,6 +121,8 @@ class Sentence:
 
     def _is_part(self, start: int, end: int) -> bool:
         word = self.text[start:end]
+        if is_technical(word):
+            return False
         if profile(word).part:
             return True
         votes = self._kiwi.proper_over(start) + self._mecab.proper_over(start)
@@ -251,6 +254,8 @@ def _ends_of(word: str) -> tuple[int, ...]:
 
 def may_hold_name(word: str, pieces: Sequence[Piece]) -> bool:
     """Whether a word of several syllables that stands alone, cut so, can have a candidate: false is certain."""
+    if is_technical(word):
+        return False
     if any(_is_proper(piece.tag) or _may_be_name(piece.tag) for piece in pieces):
         return True
     if word[0] in SURNAMES and context.surname_alone(word, 1):

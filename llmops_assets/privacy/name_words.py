@@ -12,6 +12,7 @@ import polars as pl
 import yaml
 
 from llmops_assets.privacy.lexicon import words
+from llmops_assets.privacy.name_context import ENDED
 from llmops_assets.privacy.name_dictionary import UNLISTED, Listed, listed, nouns
 from llmops_assets.privacy.patterns import COMPOUND_SURNAMES, SURNAMES
 
@@ -179,7 +180,21 @@ def famous() -> frozenset[str]:
 @cache
 def things() -> frozenset[str]:
     """Well-known places, organisations and brands."""
-    return words("well_known") | words("well_known_brands") | words("not_names")
+    lists = ("well_known", "well_known_brands", "not_names", "computing", "regions")
+    return frozenset().union(*map(words, lists))
+
+
+_FROM_WHERE = 3
+"""Syllables of a word of computing with which a longer word may begin: 이스케이프하면, 클래스들은."""
+
+
+@lru_cache(1 << 16)
+def is_technical(word: str) -> bool:
+    """Whether a word, with whatever hangs on to it, is one of computing or of offices, so that no name is in it."""
+    known = words("computing")
+    if word in known or ((bare := ENDED.match(word)) and bare.group(1) in known):
+        return True
+    return any(word[:end] in known for end in range(_FROM_WHERE, len(word)))
 
 
 _AREAS = frozenset("시군구읍면동리도역산강섬호천항로길대")

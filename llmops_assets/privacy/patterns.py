@@ -19,6 +19,7 @@ from llmops_assets.privacy.checksums import (
     timestamp,
 )
 from llmops_assets.privacy.pattern import Pattern
+from llmops_assets.privacy.spelled_patterns import SPELLED
 from llmops_assets.specs.recognizers import Recognizer, translated
 
 SURNAMES = (
@@ -30,11 +31,25 @@ COMPOUND_SURNAMES = ("남궁", "황보", "제갈", "선우", "독고", "사공",
 _START = r"(?<![0-9A-Za-z])(?<![0-9][-.])"
 _END = r"(?![0-9])(?!-[0-9])"
 _GAP = r"[^0-9\n\[\]]"
-_SPOKEN = "[공영일이삼사오육륙칠팔구]"
 _NOT_A_PHONE = (
     r"(?:주문|접수|예약|예매|송장|운송장|등기|거래|승인|관리|영수증|문서|사건|상품|제품|모델|시리얼|일련|신청|민원|order|invoice|tracking"
     r"|ticket|serial|model|reference)\s?(?:번호|코드|넘버|no\.?|No\.?|number|id|ID|#)\s?(?:[은는이가을를:#]|is)?\s{0,2}"
 )
+_MACHINE = (
+    r"(?:시리얼|커밋|해시|세션|노드|티켓|빌드|트랜잭션|체크섬|리비전|포트|이슈|로그|토큰|파드|배치|(?i:serial|commit|hash|session|node"
+    r"|ticket|build|transaction|checksum|revision|port|issue|token|trace|span|uuid|pid|seq|offset))"
+    r"\s?(?:번호|값|코드)?(?:[은는이가을를:=#]|\s?[:=#])?\s{0,2}"
+)
+"""What a machine numbers: digits in a row behind it are none of a person's."""
+_RELEASE = (
+    r"(?:(?<![A-Za-z])(?i:v|ver|version|release|build|kernel|firmware|patch|oid|section|sec|chapter|figure|fig|table|clause)\.?[:=]?\s?"
+    r"|(?<![A-Za-z])(?i:nginx|apache|tomcat|java|jdk|jre|python|node|php|mysql|mariadb|postgres(?:ql)?|redis|openssl|openssh"
+    r"|linux|windows|chrome|chromium|firefox|safari|android|ios|macos|ubuntu|debian|docker|kafka|spark|hadoop|gcc|cuda|driver)\s"
+    r"|[A-Za-z0-9_]==?|(?<!/)(?<![A-Za-z][:])[A-Za-z0-9_.]/|[A-Za-z]-|[A-Za-z]@|[제§]"
+    r"|(?:버전|릴리스|릴리즈|펌웨어|빌드|커널|패치|업데이트|업그레이드|배포판|드라이버|크롬|안드로이드|윈도우|리눅스)(?:(?!IP|ip|주소|아이피|접속|서버)[^0-9\n]){0,10}"
+    r"|(?:섹션|그림|표|식|절|항목|조항|부록)\s?)"
+)
+"""What stands before four numbers with dots that are a version, or the number of a section."""
 _SIDO = (
     r"(?:서울|부산|대구|인천|광주|대전|울산|세종|경기|강원|충북|충남|충청북도|충청남도|전북|전남|전라북도|전라남도|경북|경남|경상북도|경상남도|제주)"
     r"(?:특별자치시|특별자치도|특별시|광역시|시|도)?"
@@ -131,16 +146,16 @@ PATTERNS: tuple[Pattern, ...] = (
         "mobile number",
         "PHONE_NUMBER",
         rf"{_START}(?:(?:\+82|0082|82)[-. ]?(?:\(0\)|0)?|\(?0)1[016789]\)?"
-        rf"[-. ]{{0,3}}[0-9]{{3,4}}[-. ]{{0,3}}[0-9]{{4}}{_END}",
+        rf"[-. ]{{0,3}}[0-9]{{3,4}}[-. ]{{1,3}}[0-9]{{4}}{_END}",
         0.8,
         unless=_NOT_A_PHONE,
     ),
     Pattern(
-        "mobile number, spoken",
+        "mobile number, digits in a row",
         "PHONE_NUMBER",
-        rf"(?<![가-힣])[공영]일{_SPOKEN}[-. ]{{0,3}}{_SPOKEN}{{3,4}}[-. ]{{0,3}}{_SPOKEN}{{4}}(?!{_SPOKEN})",
+        rf"{_START}(?:(?:\+82|0082|82)[-. ]?(?:\(0\)|0)?|\(?0)1[016789]\)?[-. ]{{0,3}}[0-9]{{7,8}}{_END}",
         0.8,
-        numeric=False,
+        unless=f"(?:{_NOT_A_PHONE}|{_MACHINE})",
     ),
     Pattern(
         "landline number",
@@ -179,20 +194,19 @@ PATTERNS: tuple[Pattern, ...] = (
         0.95,
     ),
     Pattern(
-        "e-mail address, disguised",
-        "EMAIL_ADDRESS",
-        r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}\s?(?:[(\[{]\s?(?i:at|골뱅이)\s?[)\]}]|골뱅이)\s?"
-        r"(?:[A-Za-z0-9-]{1,63}(?:\.|\s?[(\[{]\s?(?i:dot|점)\s?[)\]}]\s?)){1,6}[A-Za-z]{2,24}",
-        0.9,
-        numeric=False,
-    ),
-    Pattern(
         "card number",
         "CREDIT_CARD",
-        rf"{_START}(?:(?:[0-9]{{4}}[- ]){{3}}[0-9]{{4}}"
-        rf"|3[47][0-9]{{2}}[- ][0-9]{{6}}[- ][0-9]{{5}}|[0-9]{{13,19}}){_END}",
+        rf"{_START}(?:(?:[0-9]{{4}}[- ]){{3}}[0-9]{{4}}|3[47][0-9]{{2}}[- ][0-9]{{6}}[- ][0-9]{{5}}){_END}",
         0.9,
         unless=_NOT_A_PHONE,
+        valid=card_holds,
+    ),
+    Pattern(
+        "card number, digits in a row",
+        "CREDIT_CARD",
+        rf"{_START}[0-9]{{13,19}}{_END}",
+        0.9,
+        unless=f"(?:{_NOT_A_PHONE}|{_MACHINE})",
         valid=card_holds,
     ),
     Pattern(
@@ -326,10 +340,11 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern(
         "IP address",
         "IP_ADDRESS",
-        r"(?<![0-9A-Za-z.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9])(?!\.[0-9])",
+        r"(?<![0-9A-Za-z.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9])(?!\.[0-9])(?!-[A-Za-z])"
+        r"(?!\s?(?:버전|릴리스|릴리즈|판)(?![가-힣]{2}))(?![절조항장](?:[은는이가을를의에과와]|에서|\s|[,.)]|$))",
         0.7,
         # What is spoken of between the word and the number may be an address all the same.
-        unless=r"(?:(?<![A-Za-z])(?i:v|version|ver\.?|release)[:=]?|버전(?:(?!IP|ip|주소|아이피)[^0-9\n]){0,10})\s?",
+        unless=_RELEASE,
         valid=public_address,
     ),
     Pattern(
@@ -366,6 +381,7 @@ PATTERNS: tuple[Pattern, ...] = (
         label=r"(?i:my (?:full )?name is|(?:full |customer )name\s?:)\s{1,2}",
         numeric=False,
     ),
+    *SPELLED,
 )
 
 
