@@ -293,7 +293,8 @@ def _check(data: Mapping[str, Any], run_id: str) -> Check:
         asset="/".join(data["asset_key"]["path"]),
         name=data["check_name"],
         passed=bool(data.get("success", data.get("passed"))),
-        blocking=bool(data.get("blocking")),
+        # A warning blocks nothing, whatever its check may do.
+        blocking=bool(data.get("blocking")) and "WARN" not in str(data.get("severity")),
         description=data.get("description") or "",
         run_id=run_id,
     )

@@ -24,6 +24,7 @@ from llmops_assets.wiring import Wiring
 
 if TYPE_CHECKING:
     from llmops_assets.local.watch import Outcome
+    from llmops_assets.operations.datasets import Registered
     from llmops_assets.records.datasets import KeyFate
     from llmops_assets.specs.base import SpecFault
     from llmops_assets.specs.training import TrainJobSpec
@@ -142,6 +143,7 @@ def follow(
 
     `explain` says what is waited for while nothing runs; left out, how far the runs are.
     """
+    from llmops_assets.local.runs import tried_again
     from llmops_assets.local.stack import platform
     from llmops_assets.local.watch import Watcher
 
@@ -157,6 +159,7 @@ def follow(
             timeout=timeout,
             alive=stack.check if stack else lambda: None,
             explain=explain,
+            tried_again=lambda run: tried_again(wiring(), run),
         )
 
 
@@ -170,6 +173,17 @@ def conclude(outcome: "Outcome") -> None:
         raise typer.Exit(int(Exit.WITHHELD))
     where = f"asset {outcome.asset}, " if outcome.asset else ""
     fail(f"{where}partition {outcome.partition}: {outcome.error} (run {outcome.run_id})", Exit.FAILED)
+
+
+def say_there(done: "Registered", *, wait: bool) -> None:
+    """Say of a version that was ingested before that nothing is to be done, or that it is blocked, which is a failure
+    for whoever waits for it."""
+    if done.blocked is None:
+        out.print("its splits are there; nothing to do")
+    elif wait:
+        fail(f"its splits are there, and nothing trains on them: {done.blocked}", Exit.FAILED)
+    else:
+        out.print(f"its splits are there, and nothing trains on them: {_escape(done.blocked)}")
 
 
 def now() -> datetime:

@@ -15,6 +15,7 @@ from llmops_assets.cli.common import (
     out,
     parse_spec,
     print_json,
+    say_there,
     show,
     show_keys,
     when,
@@ -75,7 +76,7 @@ def add(
     for note in done.notes:
         out.print(note)
     if done.split:
-        out.print("its splits are there; nothing to do")
+        say_there(done, wait=wait)
         return
     if wait:
         conclude(follow(spec.key, "splits", since=since))

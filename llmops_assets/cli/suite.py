@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from llmops_assets.cli.common import Json, Wait, actor, conclude, follow, now, out, print_json, show, when, wiring
+from llmops_assets.cli.common import (
+    Json,
+    Wait,
+    actor,
+    conclude,
+    follow,
+    now,
+    out,
+    print_json,
+    say_there,
+    show,
+    when,
+    wiring,
+)
 from llmops_assets.records.datasets import DatasetRecord
 from llmops_assets.specs.suite import JUDGE_KINDS, METRIC_NAMES, SuiteSpec
 
@@ -73,7 +86,9 @@ def add(
     out.print(f"{'registered' if done.new else 'registered already'}: {done.key} ({format})", markup=False)
     for note in done.notes:
         out.print(note, markup=False)
-    if wait and (done.new or not done.split):
+    if done.split and done.blocked is not None:
+        say_there(done, wait=wait)
+    elif wait and (done.new or not done.split):
         conclude(follow(done.key, "splits", since=since))
 
 

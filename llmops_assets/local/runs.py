@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from llmops_assets.local.stack import StackError, running
 from llmops_assets.operations.graph import TRAINING
@@ -11,6 +12,7 @@ from llmops_assets.operations.trainings import cancel_runs, stop_training
 from llmops_assets.wiring import Wiring
 from resources.cancellation import REACH_SECONDS
 from resources.catalog import NotFound
+from resources.run_log import Run
 
 STOP_SECONDS = 180.0
 """How long a stopped training may take to save its checkpoint and end."""
@@ -40,6 +42,26 @@ def stop(wiring: Wiring, actor: str, partition: str) -> TrainingStatus:
         # The daemon takes a run up again that died meanwhile; that one was not asked for either.
         cancel_runs(wiring, partition, reach_seconds=reach)
     return training_status(wiring, partition)
+
+
+def tried_again(wiring: Wiring, run: Run) -> str | None:
+    """Why another run will be asked for after one that failed or was cancelled; None where none will.
+
+    The sensor of intents asks a few times for what was cancelled or died, and never again for what reached a verdict.
+    """
+    from resources import intent_runs
+    from resources.attempts import LIMITS, Held, next_step
+
+    name = run.tags.get(intent_runs.INTENT_TAG, "")
+    kind, _, rest = name.partition(":")
+    intent = wiring.catalog.intents.newest(kind, rest.rpartition(":")[0]) if kind in LIMITS else None
+    if intent is None or not intent.is_open or intent.name != name:
+        return None
+    known = intent_runs.attempts(wiring.run_log.instance, [name])[name]
+    step = next_step(known, LIMITS[kind], datetime.now(UTC))
+    if isinstance(step, Held):
+        return None
+    return getattr(step, "reason", "") or f"run {run.id[:8]} did not succeed; another is asked for"
 
 
 def explainer(wiring: Wiring, partition: str) -> Callable[[], str]:

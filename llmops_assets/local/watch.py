@@ -94,13 +94,15 @@ class Watcher:
         alive: Callable[[], None] = lambda: None,
         grace: float = 20,
         explain: Callable[[], str] | None = None,
+        tried_again: Callable[[Run], str | None] = lambda run: None,
     ) -> Outcome:
         """Wait until asset `target` of `partition` was materialised after `since`, a gate withheld it, or a run failed.
 
-        It has failed, too, when it was materialised and a blocking check of its run failed. `gate` is the (asset,
-        check) that may withhold the target while its run stays green. `alive` is called at every look and may raise.
+        It has failed, too, when it was materialised and a blocking check of it, or of its run, failed. `gate` is the
+        (asset, check) that may withhold the target while its run stays green. `alive` is called at every look and may raise.
         `explain` says what is waited for while nothing runs; left out, how far the runs are. A run that died with its
-        process is taken up again by the daemon, hence `grace` (seconds).
+        process is taken up again by the daemon, hence `grace` (seconds); `tried_again` says of a run that failed or was
+        cancelled why another will be asked for, which is then waited for, and None where none will.
         """
         deadline = time.monotonic() + timeout
         old = {
@@ -112,6 +114,7 @@ class Watcher:
         read = _Followed()
         explained_at, explanation = time.monotonic(), ""
         failed_since: float | None = None
+        given_up: set[str] = set()
         while time.monotonic() < deadline:
             alive()
             runs = [run for run in self.runs(partition, target) if run.id not in old]
@@ -121,6 +124,8 @@ class Watcher:
             busy = any(not run.is_finished for run in runs)
             checks, blocked = list(read.checks.values()), read.blocked_by
             if last is not None and last.timestamp >= since.timestamp() and not busy:
+                # One that another run evaluates counts as well: what stands on record is what holds up the next asset.
+                blocked = blocked or self.log.failed_check(partition, [target])
                 if blocked is not None:
                     return _failed_check(partition, blocked, checks, last.run_id)
                 return Outcome(partition, "done", target, checks, run_id=last.run_id)
@@ -129,7 +134,13 @@ class Watcher:
                 verdict = read.checks.get(gate) if gate else None
                 if gate and verdict is not None and not verdict.passed and newest.is_success:
                     return Outcome(partition, "withheld", gate[0], checks, verdict.description)
-                if newest.is_failure or newest.is_canceled:
+                why = tried_again(newest) if (newest.is_failure or newest.is_canceled) and not blocked else None
+                if why is not None:
+                    if newest.id not in given_up:
+                        given_up.add(newest.id)
+                        self.say(f"  {why}")
+                    read.error, failed_since = "", None
+                elif newest.is_failure or newest.is_canceled:
                     failed_since = failed_since or time.monotonic()
                     if not newest.will_retry and (read.error or time.monotonic() - failed_since > grace):
                         if blocked is not None:
@@ -204,7 +215,8 @@ def _check(event: "dg.DagsterEvent", run_id: str) -> Check:
         evaluation.asset_key.to_user_string(),
         evaluation.check_name,
         evaluation.passed,
-        bool(evaluation.blocking),
+        # A warning blocks nothing, whatever its check may do.
+        bool(evaluation.blocking) and evaluation.severity.value == "ERROR",
         evaluation.description or "",
         run_id,
     )

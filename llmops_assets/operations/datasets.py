@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmops_assets.operations.access import authorise
+from llmops_assets.operations.graph import DATASET
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.wiring import Wiring
@@ -18,6 +19,8 @@ class Registered:
     new: bool
     split: bool
     notes: Sequence[str] = ()
+    blocked: str | None = None
+    """The blocking check that failed on it, where its splits are there; nothing trains on them."""
 
 
 def register_dataset(wiring: Wiring, actor: str, spec: DatasetSpec, files: Sequence[str]) -> Registered:
@@ -44,4 +47,6 @@ def register_dataset(wiring: Wiring, actor: str, spec: DatasetSpec, files: Seque
         spec, list(files), artifacts=wiring.artifacts, catalog=wiring.catalog, policy=wiring.policy, actor=actor
     )
     split = not new and wiring.records.find(SplitsRecord, spec.key) is not None
-    return Registered(spec.key, new, split, [*found.words(), *described.notes, *known])
+    failed = wiring.run_log.failed_check(spec.key, DATASET) if split else None
+    blocked = f"check {failed.asset}.{failed.name} failed: {failed.description}" if failed is not None else None
+    return Registered(spec.key, new, split, [*found.words(), *described.notes, *known], blocked)

@@ -10,8 +10,11 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from llmops_assets.local import watch
+from llmops_assets.local.runs import tried_again
 from llmops_assets.local.watch import Watcher
 from llmops_assets.specs.settings import Settings
+from llmops_assets.wiring import Wiring
+from resources.intent_runs import tags_of
 
 ENDPOINT = "desk"
 PARTITIONS = dg.StaticPartitionsDefinition([ENDPOINT])
@@ -107,3 +110,54 @@ def test_while_nothing_runs_it_says_what_is_waited_for(
     )
     assert repeated.is_set() and (outcome.state, outcome.error) == ("failed", "the run was stopped")
     assert lines[:3] == ["  queued: waits for its turn"] * 3
+
+
+def test_a_failed_check_of_another_run_counts_and_a_warning_does_not(
+    home: tuple[Settings, dg.DagsterInstance],
+) -> None:
+    settings, instance = home
+
+    def evaluated(passed: bool, severity: dg.AssetCheckSeverity) -> dg.AssetChecksDefinition:
+        @dg.asset_check(asset=deployment, name="answers", blocking=True, partitions_def=PARTITIONS)
+        def answers() -> dg.AssetCheckResult:
+            return dg.AssetCheckResult(passed=passed, severity=severity, description="rounded")
+
+        return answers
+
+    def outcome_of(*asked: dg.AssetChecksDefinition) -> str:
+        since = datetime.now(UTC)
+        run(instance, deployment, checks=list(asked))
+        return Watcher(settings, lambda line: None).wait(ENDPOINT, "deployment", since=since, timeout=30).state
+
+    assert outcome_of(evaluated(False, dg.AssetCheckSeverity.WARN)) == "done"
+    assert outcome_of(evaluated(False, dg.AssetCheckSeverity.ERROR)) == "failed"
+    # Materialised anew by a run that did not ask the check: what stands on record still holds up what follows.
+    assert outcome_of() == "failed"
+    assert outcome_of(evaluated(True, dg.AssetCheckSeverity.ERROR)) == outcome_of() == "done"
+
+
+def test_a_run_that_will_be_tried_again_is_not_the_end(
+    home: tuple[Settings, dg.DagsterInstance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, instance = home
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.05)
+    wiring = Wiring(settings)
+    wiring.catalog.intents.want("deploy", ENDPOINT, "kim")
+    tags = {"dagster/partition": ENDPOINT, **tags_of(f"deploy:{ENDPOINT}:1", 1)}
+    kind = {"asset_selection": frozenset({deployment.key}), "tags": tags}
+    first = create_run_for_test(instance, "deploy", status=dg.DagsterRunStatus.STARTED, **kind)
+    instance.report_run_failed(first, "the process was killed")
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if "tried again at" in line:
+            run(instance, deployment)
+
+    watcher = Watcher(settings, say)
+    wait = {"since": LONG_AGO, "timeout": 30, "grace": 0}
+    outcome = watcher.wait(ENDPOINT, "deployment", **wait, tried_again=lambda one: tried_again(wiring, one))
+    assert outcome.state == "done" and [line for line in lines if "the process was killed" in line]
+    # Nobody wants it any more, so nothing is asked for.
+    wiring.catalog.intents.withdraw("deploy", ENDPOINT, "kim")
+    assert tried_again(wiring, wiring.run_log.run(first.run_id)) is None
