@@ -99,7 +99,8 @@ class Watcher:
         """Wait until asset `target` of `partition` was materialised after `since`, a gate withheld it, or a run failed.
 
         It has failed, too, when it was materialised and a blocking check of it, or of its run, failed. `gate` is the
-        (asset, check) that may withhold the target while its run stays green. `alive` is called at every look and may raise.
+        (asset, check) that may withhold the target while its run stays green. `alive` is called at every look, and may
+        raise.
         `explain` says what is waited for while nothing runs; left out, how far the runs are. A run that died with its
         process is taken up again by the daemon, hence `grace` (seconds); `tried_again` says of a run that failed or was
         cancelled why another will be asked for, which is then waited for, and None where none will.

@@ -172,9 +172,9 @@ def test_a_loss_that_is_no_number_ends_the_training(desk: Desk, tiny_base: Path,
 
     weights = load_file(broken / "model.safetensors")
     weights["model.norm.weight"][:] = float("nan")
-    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     jobs = desk.jobs(sft_spec(f"hf:{broken}"), tmp_path, broken)
     run_here(jobs["plan"], tmp_path)
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(Diverged, match="loss became nan in step 1"):
         run_here(jobs["train"], tmp_path)
     assert not (tmp_path / "adapter").exists()
@@ -202,10 +202,10 @@ def test_pickled_weights_are_not_read(desk: Desk, tiny_base: Path, tmp_path: Pat
 
     folder = tmp_path / "pickled"
     shutil.copytree(tiny_base, folder)
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
     jobs = desk.jobs(sft_spec(f"hf:{folder}"), tmp_path, folder)
     run_here(jobs["plan"], tmp_path)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
     with pytest.raises(OSError, match="safetensors"):
         run_here(jobs["train"], tmp_path)
     with pytest.raises(FileNotFoundError, match="safetensors"):
