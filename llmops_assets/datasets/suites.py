@@ -42,14 +42,15 @@ def _items_of(suite: str, records: Records) -> str | None:
     return splits.manifests["test"] if splits is not None else None
 
 
-def read_suite(store: DatasetStore, name: str, manifest: str) -> Suite:
+def read_suite(store: DatasetStore, name: str, manifest: str, *, whole: bool = False) -> Suite:
     """The questions of a suite as they are asked, of whatever type its rows are, without the system prompt: training
-    rows may share that, and learn nothing of an answer from it."""
+    rows may share that, and learn nothing of an answer from it. With `whole` the answers too."""
     columns = upgraded_types(store.manifest(manifest).columns)
     kind = next(kind for kind, content in schema.CONTENT.items() if content.keys() <= columns.keys())
     rows = store.read(manifest, ["row_id", *texts.content_columns(kind)])
+    order = (texts.whole_of, texts.prompt_of) if whole else (texts.prompt_of, texts.whole_of)
     asking = keys.spoken(rows, kind)
-    asked = asking.with_columns(asked=pl.coalesce(texts.prompt_of(kind), texts.whole_of(kind)))["asked"]
+    asked = asking.with_columns(asked=pl.coalesce(*(of(kind) for of in order)))["asked"]
     return Suite(name, rows["row_id"].to_list(), asked)
 
 

@@ -14,7 +14,8 @@ from llmops_assets.evaluation.answers_file import write_answers
 from llmops_assets.evaluation.case import Baseline, Case, ErrorAnalysis, Identity, Rows
 from llmops_assets.evaluation.evaluate import evaluate, record_hash
 from llmops_assets.evaluation.gate import GateOutcome, judge_gate
-from llmops_assets.evaluation.leakage import leaked_suites
+from llmops_assets.evaluation.leakage import leaked_suites, leaked_test_rows
+from llmops_assets.evaluation.suites import TEST
 from llmops_assets.page import link, stored_path
 from llmops_assets.partitions import trainings
 from llmops_assets.records.datasets import DatasetRecord, SplitsRecord
@@ -90,8 +91,10 @@ def evaluation(
     gate = judge_gate(record, policy.gates[spec.job_type])
     picture = report.plot(record, gate)
     leaked = leaked_suites(plan, asked, catalog, records, store)
-    report_file = str(folder / "report.html")
-    record = record.model_copy(update={"report": report_file, "leaked": leaked, "archived": archived})
+    of_test = leaked_test_rows(plan, catalog, records, store)
+    leaked |= {TEST: of_test.share} if of_test.rows else {}
+    also = {"report": str(folder / "report.html"), "leaked": leaked, "leaked_rows": of_test.rows, "archived": archived}
+    record = record.model_copy(update=also)
     record = write_answers(answers, rows, record, artifacts.keys)
     _write(folder / "report.html", report.html(cell, record, gate, errors, plots.data_uri(picture)), artifacts.keys)
     records.save(cell, record)

@@ -1,10 +1,19 @@
 """Which of the suites that a model is asked stand in rows that it, or a model it was made from, was trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from llmops_assets.datasets.suites import shares
+import polars as pl
+
+from llmops_assets.datasets import suites
+from llmops_assets.datasets.similarity import contamination
+from llmops_assets.datasets.split import asked
+from llmops_assets.datasets.suites import SHOWN, shares
+from llmops_assets.evaluation.suites import TEST
 from llmops_assets.records.datasets import SplitsRecord
-from llmops_assets.records.training import MergedModelRecord, PlanRecord
+from llmops_assets.records.registry import RegisteredModelRecord
+from llmops_assets.records.training import BaseModelRecord, MergedModelRecord, PlanRecord
 from llmops_assets.specs.names import training_key
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore
@@ -24,20 +33,76 @@ def trained_on(plan: PlanRecord, records: Records) -> list[str]:
     while current is not None and current.training_key not in known:
         known.add(current.training_key)
         found.append(current.dataset)
-        current = by_hash.get(current.base.content_hash) if current.base else None
+        current = _plan_of(current.base, by_hash, records) if current.base else None
     return list(dict.fromkeys(found))
 
 
+def _plan_of(base: BaseModelRecord, by_hash: Mapping[str, PlanRecord], records: Records) -> PlanRecord | None:
+    """The plan of the training that made a base; None for one that came from elsewhere.
+
+    By its weights, and by what it was called: its cell may have been merged anew since.
+    """
+    if base.content_hash in by_hash:
+        return by_hash[base.content_hash]
+    if "|" in base.ref:
+        return records.find(PlanRecord, base.ref)
+    versions = (one for one in records.all(RegisteredModelRecord) if one.ref == base.ref)
+    made = next(versions, None)
+    return records.find(PlanRecord, training_key(made.dataset, made.recipe)) if made is not None else None
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Test rows that a base was trained on: their share of the split, and up to twenty of them, with their places."""
+
+    share: float
+    rows: list[dict[str, Any]]
+
+
+def leaked_test_rows(plan: PlanRecord, catalog: Catalog, records: Records, store: DatasetStore) -> Leak:
+    """Rows of a training's test split that stand in the training rows of a version that one of its bases learned from.
+
+    By the same n-grams as the items of suites, and those that are too short for that by their whole prompt. Prose may
+    well hold the words of a question: in a corpus the answer has to stand as well. The splits of its own version are
+    held apart by the checks of `splits`.
+    """
+    splits = records.load(SplitsRecord, plan.dataset)
+    test = splits.manifests["test"]
+    ancestors = [dataset for dataset in trained_on(plan, records) if dataset != plan.dataset]
+    if not ancestors or not splits.rows.get("test"):
+        return Leak(0.0, [])
+    prompts = asked(lambda columns: store.batches(test, columns), splits.type)
+    leaked: dict[str, dict[str, Any]] = {}
+    for dataset in ancestors:
+        theirs = records.find(SplitsRecord, dataset)
+        # What was erased cannot be looked through any more; its models are marked as affected.
+        if theirs is None or catalog.dataset_entry(dataset).status == "erased":
+            continue
+        train = theirs.manifests["train"]
+
+        def batches(columns: list[str] | None, train: str = train) -> Iterator[pl.DataFrame]:
+            return store.batches(train, columns)
+
+        items = suites.read_suite(store, TEST, test, whole=theirs.type == "pretrain_corpus")
+        found = contamination.overlap(batches, theirs.type, [items])
+        for row in found.found.iter_rows(named=True):
+            leaked.setdefault(row["item"], {"row": row["item"], "stands in": dataset, "as": row["row_id"]})
+        same = prompts.is_in(asked(batches, theirs.type).unique())
+        for item in pl.Series(items.ids).filter(same).to_list():
+            leaked.setdefault(item, {"row": item, "stands in": dataset, "as": "the same prompt"})
+    return Leak(len(leaked) / splits.rows["test"], list(leaked.values())[:SHOWN])
+
+
 def leaked_suites(
-    plan: PlanRecord, suites: Sequence[str], catalog: Catalog, records: Records, store: DatasetStore
+    plan: PlanRecord, asked_suites: Sequence[str], catalog: Catalog, records: Records, store: DatasetStore
 ) -> dict[str, float]:
     """The largest share of each suite's items that stands in the training rows of one version; none where it is 0."""
     most: dict[str, float] = {}
     for dataset in trained_on(plan, records):
         splits = records.find(SplitsRecord, dataset)
         # What was erased cannot be looked through any more; its models are marked as affected.
-        if not suites or splits is None or catalog.dataset_entry(dataset).status == "erased":
+        if not asked_suites or splits is None or catalog.dataset_entry(dataset).status == "erased":
             continue
-        for suite, share in shares(splits, suites, catalog, records, store).items():
+        for suite, share in shares(splits, asked_suites, catalog, records, store).items():
             most[suite] = max(share, most.get(suite, 0.0))
     return {suite: share for suite, share in most.items() if share > 0}

@@ -210,6 +210,9 @@ def suites_unseen(record: EvaluationRecord, limit: float) -> Verdict:
     if not over:
         return Verdict(True, f"At most {limit:.0%} of the items of any suite stands in training rows.", figures)
     which = ", ".join(f"{share:.1%} of {suite}" for suite, share in over.items())
+    if TEST in over and record.leaked_rows:
+        shown = "; ".join(f"{one['row']} in {one['stands in']} ({one['as']})" for one in record.leaked_rows[:5])
+        which += f", which its base learned: {shown}"
     return Verdict(
         False,
         f"The model was trained on items that it was asked: {which}. What it scores there says little, and it is not "

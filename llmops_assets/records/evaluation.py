@@ -84,6 +84,9 @@ class EvaluationRecord(Record):
     archived: list[str] = Field(
         default_factory=list, description="Suites that the spec or the policy names and that were not asked: archived."
     )
+    leaked_rows: list[dict[str, str]] = Field(
+        default_factory=list, description="Up to twenty test rows that a base was trained on, and where they stand."
+    )
     judges: dict[str, str] = Field(default_factory=dict, description="Rule by which answers are judged, by suite.")
     position_flips: int = Field(default=0, description="Verdicts of an LLM judge that changed with the order.")
     unjudged: int = Field(default=0, description="Answers that an LLM judge gave no verdict on; they count as wrong.")
