@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -96,6 +97,9 @@ _CONTENT: dict[type, tuple[str, ...]] = {
 }
 
 
+_BESIDE = ("metadata", "category", "source", "quality_score", "id")
+
+
 class Keys:
     """The keys of the rows of one block, which are all of one shape, as their decoder found them.
 
@@ -104,15 +108,9 @@ class Keys:
 
     def __init__(self, rows: list[Any]) -> None:
         self._rows = rows
-        given = [row.metadata for row in rows if row.metadata]
+        given = list(filter(None, map(attrgetter("metadata"), rows)))
         self._metadata = Counter(map(tuple, given))
-        self._beside = {
-            "metadata": sum([row.metadata is not UNSET for row in rows]),
-            "category": sum([row.category is not UNSET for row in rows]),
-            "source": sum([row.source is not UNSET for row in rows]),
-            "quality_score": sum([row.quality_score is not UNSET for row in rows]),
-            "id": sum([row.id is not UNSET for row in rows]),
-        }
+        self._beside = {name: len(rows) - list(map(attrgetter(name), rows)).count(UNSET) for name in _BESIDE}
         self._inside = sum(len(names) * count for names, count in self._metadata.items())
         if not {dict, list}.isdisjoint(map(type, chain.from_iterable(map(dict.values, given)))):
             self._inside = sum(map(keys_in, given))
@@ -141,7 +139,8 @@ def _content_keys(rows: list[Any], each: bool = True) -> dict[str, int]:
     shape = type(rows[0])
     if shape in (Chat, ShareGpt):
         name, role, text = ("messages", "role", "content") if shape is Chat else ("conversations", "from", "value")
-        turns = sum(len(row.messages) if each else bool(row.messages) for row in rows)
+        lengths = list(map(len, map(attrgetter(name), rows)))
+        turns = sum(lengths) if each else len(lengths) - lengths.count(0)
         return {name: len(rows), f"{name}[].{role}": turns, f"{name}[].{text}": turns}
     if shape is Alpaca:
         about = sum(row.input is not UNSET for row in rows)
