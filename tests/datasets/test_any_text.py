@@ -51,6 +51,7 @@ def examine(values: list[str]) -> None:
                 ],
                 dtype=MESSAGES,
             ),
+            "tools": pl.Series([None] * len(values), dtype=pl.String),
         }
     )
     spans = pii.find(column)
