@@ -8,7 +8,6 @@ import polars as pl
 
 from llmops_assets.datasets import suites
 from llmops_assets.datasets.similarity import contamination
-from llmops_assets.datasets.split import asked
 from llmops_assets.datasets.suites import SHOWN, shares
 from llmops_assets.evaluation.suites import TEST
 from llmops_assets.records.datasets import SplitsRecord
@@ -62,16 +61,14 @@ class Leak:
 def leaked_test_rows(plan: PlanRecord, catalog: Catalog, records: Records, store: DatasetStore) -> Leak:
     """Rows of a training's test split that stand in the training rows of a version that one of its bases learned from.
 
-    By the same n-grams as the items of suites, and those that are too short for that by their whole prompt. Prose may
-    well hold the words of a question: in a corpus the answer has to stand as well. The splits of its own version are
-    held apart by the checks of `splits`.
+    They are compared as the items of suites are. Prose may well hold the words of a question: in a corpus the answer
+    has to stand as well. The splits of its own version are held apart by the checks of `splits`.
     """
     splits = records.load(SplitsRecord, plan.dataset)
     test = splits.manifests["test"]
     ancestors = [dataset for dataset in trained_on(plan, records) if dataset != plan.dataset]
     if not ancestors or not splits.rows.get("test"):
         return Leak(0.0, [])
-    prompts = asked(lambda columns: store.batches(test, columns), splits.type)
     leaked: dict[str, dict[str, Any]] = {}
     for dataset in ancestors:
         theirs = records.find(SplitsRecord, dataset)
@@ -87,9 +84,6 @@ def leaked_test_rows(plan: PlanRecord, catalog: Catalog, records: Records, store
         found = contamination.overlap(batches, theirs.type, [items])
         for row in found.found.iter_rows(named=True):
             leaked.setdefault(row["item"], {"row": row["item"], "stands in": dataset, "as": row["row_id"]})
-        same = prompts.is_in(asked(batches, theirs.type).unique())
-        for item in pl.Series(items.ids).filter(same).to_list():
-            leaked.setdefault(item, {"row": item, "stands in": dataset, "as": "the same prompt"})
     return Leak(len(leaked) / splits.rows["test"], list(leaked.values())[:SHOWN])
 
 

@@ -24,6 +24,12 @@ QUESTIONS = [f"{place} 영업소에서 {number}번 차로로 들어간 트럭의
 SHORT = "하이패스 분실"
 
 
+def answer_to(question: str) -> str:
+    """An answer whose words are those of no other."""
+    words = ["고객센터에서", "사흘", "안에", "처리해", "드립니다", "영수증을", "준비해", "주세요"]
+    return " ".join(f"{question[:2]}{word}" for word in words)
+
+
 def made(kind: Any, **values: Any) -> Any:
     needed = {name: None for name, field in kind.model_fields.items() if field.is_required()}
     return kind.model_construct(**{**needed, **values})
@@ -43,15 +49,13 @@ class House:
         for name, asked in (("train", train), ("test", test)):
             rows: dict[str, Any] = {"row_id": [f"{name}-{n}" for n in range(len(asked))]}
             if kind == "sft_pair":
-                answer = {
-                    "role": "assistant",
-                    "content": "고객센터에서 사흘 안에 처리해 드립니다, 영수증을 준비해 주세요.",
-                }
-                rows["messages"] = [[{"role": "user", "content": one}, answer] for one in asked]
+                rows["messages"] = [
+                    [{"role": "user", "content": one}, {"role": "assistant", "content": answer_to(one)}]
+                    for one in asked
+                ]
+                rows["tools"] = pl.Series([None] * len(asked), dtype=pl.String)
             else:
                 rows["text"] = asked
-            if kind == "sft_pair":
-                rows["tools"] = pl.Series([None] * len(asked), dtype=pl.String)
             frame = pl.DataFrame(rows).with_columns(
                 file=pl.lit("rows.jsonl"), line=pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
             )
@@ -130,7 +134,7 @@ def test_test_rows_that_a_base_learned_are_found_however_far_back_and_named(hous
     assert {one["row"]: (one["stands in"], one["as"]) for one in found.rows} == {
         "test-0": (first, "train-0"),
         "test-1": (first, "train-1"),
-        "test-4": (first, "the same prompt"),
+        "test-4": (first, "train-2"),
     }
     record = made(EvaluationRecord, leaked={TEST: found.share}, leaked_rows=found.rows)
     verdict = suites_unseen(record, 0.01)
@@ -158,8 +162,9 @@ def test_a_base_from_the_registry_has_its_lineage_too(house: House) -> None:
 
 
 def test_prose_that_holds_the_words_of_a_question_is_no_leak_and_one_with_its_answer_is(house: House) -> None:
-    answer = "고객센터에서 사흘 안에 처리해 드립니다, 영수증을 준비해 주세요."
-    corpus = house.version("v1", [QUESTIONS[0], f"{QUESTIONS[1]} {answer}"], ["글입니다"], kind="pretrain_corpus")
+    corpus = house.version(
+        "v1", [QUESTIONS[0], f"{QUESTIONS[1]} {answer_to(QUESTIONS[1])}"], ["글입니다"], kind="pretrain_corpus"
+    )
     last = house.version("v2", ["새로 배우는 것은 이것뿐입니다"], QUESTIONS[:2])
     base = house.training(corpus, "aaaa", None)
     plan = house.training(last, "bbbb", base_of(training_key(base.dataset, base.recipe), "aaaa"))
