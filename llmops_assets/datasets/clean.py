@@ -73,7 +73,8 @@ class Cleaning:
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The rows that are kept, masked, in order."""
-        scores = self.scores.select("row_id", "score")
+        # Rows of pairs may have a score of their own, which is learned: that of the report goes by another name.
+        scores = self.scores.select("row_id", pl.col("score").alias("found_score"))
         # By a 128-bit hash of the normalised text; which row it was first met in.
         first_with: dict[tuple[int, bool | None], str] = {}
 
@@ -83,7 +84,9 @@ class Cleaning:
             batch, found = given
             left = batch.join(self.decided, on="row_id", how="anti", maintain_order="left")
             left = left.join(scores, on="row_id", how="left", maintain_order="left")
-            left = left.with_columns(pl.coalesce("quality_score", "score").alias("quality_score")).drop("score")
+            left = left.with_columns(pl.coalesce("quality_score", "found_score").alias("quality_score")).drop(
+                "found_score"
+            )
 
             def mask(rows: pl.DataFrame) -> tuple[personal_data.Masked, duplicates.Keys]:
                 spans = None if found is None else personal_data.in_rows(found, rows)

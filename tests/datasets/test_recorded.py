@@ -214,3 +214,25 @@ def test_detectors_that_find_the_same_have_one_identity():
     mask = pii.Detector()
     assert mask.identity == replace(mask, placeholders={"PERSON": "*"}, mode="drop").identity
     assert len({mask.identity, DETECTORS["names"].identity, replace(mask, patterns=mask.patterns[1:]).identity}) == 3
+
+
+def test_the_score_of_a_pair_is_kept_by_cleaning_and_is_no_score_of_quality():
+    pairs = [
+        ("길이 막혀서 늦게 도착했다.", "도로가 막혀 늦었다.", 0.84),
+        ("오늘은 비가 온다.", "어제 산에 다녀왔다.", 0.1),
+    ]
+    rows = pl.DataFrame(
+        {
+            "row_id": ["r0", "r1"],
+            "anchor": [one for one, _, _ in pairs],
+            "positives": [[other] for _, other, _ in pairs],
+            "negatives": pl.Series([[], []], dtype=pl.List(pl.String)),
+            "score": [score for _, _, score in pairs],
+            "source": None, "category": None, "quality_score": None, "extra": "{}", "file": "f.jsonl", "line": [1, 2],
+        },
+        schema=schema.columns_of("embedding_pair"),
+    )  # fmt: skip
+    found = report.analyse(rows, "embedding_pair", near=NEAR)
+    _, frame = cleaned(rows, "embedding_pair", pii.PATTERNS_ONLY, found, recorded=True)
+    assert frame["score"].to_list() == [0.84, 0.1]
+    assert frame["quality_score"].to_list() == found.scores["score"].to_list()
