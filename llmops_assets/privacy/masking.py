@@ -63,6 +63,10 @@ _FIGURE = re.compile(FIGURE)
 
 def matches(pattern: Pattern, text: str) -> list[tuple[int, int]]:
     """Where a pattern holds in an already folded text."""
+    if pattern.anywhere:
+        plain = text.casefold()
+        if not any(part in plain for part in pattern.anywhere):
+            return []
     expression, unless = _compiled(pattern.expression, pattern.unless)
     found = []
     for match in expression.finditer(text):

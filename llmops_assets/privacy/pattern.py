@@ -26,6 +26,9 @@ class Pattern:
     context: tuple[str, ...] = ()
     """Words of which one must stand within `NEAR` characters, if there are any."""
 
+    anywhere: tuple[str, ...] = ()
+    """Parts in lower case of which every match holds one, if there are any: a text without them is not searched."""
+
     @cached_property
     def expression(self) -> str:
         """For Python's `re`, whose look-behind has a fixed width: the span is the group ``span``."""

@@ -65,6 +65,7 @@ SPELLED: tuple[Pattern, ...] = (
         rf"{_LOCAL}{_AT}(?:{_LABEL}{_DOT}){{1,6}}[A-Za-z]{{2,24}}(?![A-Za-z])",
         0.9,
         valid=_is_disguised,
+        anywhere=("골뱅이", "앳", "at", "@"),
         numeric=False,
     ),
     Pattern(
@@ -72,6 +73,7 @@ SPELLED: tuple[Pattern, ...] = (
         "EMAIL_ADDRESS",
         rf"{_LOCAL}\s(?i:at)\s(?:{_LABEL}\s(?i:dot)\s){{1,6}}{_ENDING}",
         0.9,
+        anywhere=("dot",),
         numeric=False,
     ),
     Pattern(
@@ -79,6 +81,19 @@ SPELLED: tuple[Pattern, ...] = (
         "EMAIL_ADDRESS",
         rf"{_LOCAL}\s(?i:at)\s(?i:{_MAIL})\.(?i:{_ENDING})(?:\.(?i:kr))?",
         0.9,
+        anywhere=(
+            "gmail.",
+            "naver.",
+            "daum.",
+            "hanmail.",
+            "kakao.",
+            "nate.",
+            "hotmail.",
+            "outlook.",
+            "yahoo.",
+            "icloud.",
+            "proton",
+        ),
         numeric=False,
     ),
     Pattern(
@@ -87,6 +102,7 @@ SPELLED: tuple[Pattern, ...] = (
         rf"{_LOCAL}\s(?i:at)\s(?:{_LABEL}\.){{1,6}}{_ENDING}",
         0.85,
         label=r"(?:메일|(?i:e-?mail|mailto))(?:\s?(?:주소|address))?(?:[은는이가:]|\sis)?\s{0,2}",
+        anywhere=("mail", "메일"),
         numeric=False,
     ),
     Pattern(
@@ -95,6 +111,7 @@ SPELLED: tuple[Pattern, ...] = (
         rf"(?<![A-Za-z0-9가-힣._%+-])[A-Za-z0-9가-힣][A-Za-z0-9가-힣._+-]{{0,30}}\s?(?:골뱅이|앳)\s?"
         rf"(?:{_HOUSES}|{_LABEL})\s?[점닷쩜.]\s?(?:컴|넷|코\s?[점닷쩜.]?\s?케이알|오알지|{_ENDING})",
         0.9,
+        anywhere=("골뱅이", "앳"),
         numeric=False,
     ),
 )
