@@ -30,7 +30,7 @@ from resources.records import Records
 from resources.tracking import Tracking
 from resources.trainer import Trainer
 from tests.training.conftest import Desk, add_cell, run_here, write_splits
-from tests.training.job_data import DATASETS, FRAMES, job_spec, make_base
+from tests.training.job_data import DATASETS, FRAMES, job_spec, make_base, rated_frame
 
 SIZES = {"train": 96, "validation": 24, "test": 40}
 NAMES = ("training_plan", "adapter", "merged_model", "evaluation", "registered_model")
@@ -186,6 +186,21 @@ def test_dpo_is_judged_by_the_models_own_preference(house: House) -> None:
     record = house.records.load(EvaluationRecord, cell)
     assert record.metric("test", "preference_accuracy").value > 0.9
     assert record.metric("test", "likelihood_accuracy", "base") is not None
+
+
+def test_kto_is_judged_by_good_and_bad_answers_put_together(house: House) -> None:
+    frames = {split: rated_frame(count, seed).pipe(_common) for seed, (split, count) in enumerate(SIZES.items())}
+    house.add("rated@v1", "kto", write_splits(house.resources["store"], "rated@v1", frames))
+    kto = {"algorithm": "kto", "ppo_steps": None, "max_new_tokens": None}
+    spec = job_spec("RLHF", "qwen", house.refs["qwen"], "full", rlhf=kto, max_steps=8, lr=3e-3)
+    cell = house.request(spec, "rated@v1")
+    result = house.run(cell, raises=False)
+    # 40 rows of the test split make 14 twos: too few for the gate, enough to be judged.
+    assert set(failed(result)) <= {"beats_base", "enough_items", "accuracy_gate", "gate"}, failed(result)
+    record = house.records.load(EvaluationRecord, cell)
+    assert record.metric("test", "preference_accuracy").value > 0.9 and record.items["test"] == 14
+    plan = house.records.load(PlanRecord, cell)
+    assert plan.figures["desirable"] == 32 and plan.figures["desirable_weight"] == 2.0
 
 
 def test_an_encoder_finds_more_than_the_untrained_one_and_is_registered(house: House) -> None:
