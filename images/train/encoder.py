@@ -218,6 +218,14 @@ class _Trainer(Trainer):
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         return finite(super().training_step(*args, **kwargs), self.state.global_step + 1)
 
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        # Only training leaves the last rows out: a validation split smaller than a batch would be none.
+        dropping, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = dropping
+
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():

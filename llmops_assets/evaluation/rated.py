@@ -58,12 +58,13 @@ def matched(rows: Iterable[Rated]) -> list[tuple[Rated, Rated]]:
 def singly(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of a `PreferJob` that ask for each answer of some pairs by itself, behind its own prompt: the chosen ones
     first, then the rejected ones. `rejected_prompt` and `rejected_tools` are those of the second answer."""
-    good = [{"id": row["id"], "prompt": row["prompt"], "tools": row["tools"], "chosen": row["chosen"]} for row in rows]
-    bad = [
-        {"id": row["id"], "prompt": row["rejected_prompt"], "tools": row["rejected_tools"], "chosen": row["rejected"]}
-        for row in rows
+    good = [(row["prompt"], row["tools"], row["chosen"]) for row in rows]
+    bad = [(row["rejected_prompt"], row["rejected_tools"], row["rejected"]) for row in rows]
+    # What is answered is found by its id, so each has one of its own.
+    return [
+        {"id": f"{number}", "prompt": prompt, "tools": tools, "chosen": answer, "rejected": answer}
+        for number, (prompt, tools, answer) in enumerate((*good, *bad))
     ]
-    return [{**row, "rejected": row["chosen"]} for row in (*good, *bad)]
 
 
 def together(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -192,7 +192,7 @@ def test_kto_is_judged_by_good_and_bad_answers_put_together(house: House) -> Non
     frames = {split: rated_frame(count, seed).pipe(_common) for seed, (split, count) in enumerate(SIZES.items())}
     house.add("rated@v1", "kto", write_splits(house.resources["store"], "rated@v1", frames))
     kto = {"algorithm": "kto", "ppo_steps": None, "max_new_tokens": None}
-    spec = job_spec("RLHF", "qwen", house.refs["qwen"], "full", rlhf=kto, max_steps=8, lr=3e-3)
+    spec = job_spec("RLHF", "qwen", house.refs["qwen"], "full", rlhf=kto, max_steps=12, lr=1e-2)
     cell = house.request(spec, "rated@v1")
     result = house.run(cell, raises=False)
     # 40 rows of the test split make 14 twos: too few for the gate, enough to be judged.
