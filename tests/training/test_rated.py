@@ -65,6 +65,8 @@ def test_a_good_and_a_bad_answer_are_put_together_and_none_twice():
         {"id": "x", "chosen": value, "chosen_tokens": 2, "rejected": value, "rejected_tokens": 2}
         for value in (-3.0, -5.0)
     ]
+    # What comes back is found by its id.
+    assert len({one["id"] for one in asked}) == 2
     (pair,) = judged.together(found)
     assert (pair["chosen"], pair["rejected"]) == (-3.0, -5.0)
 
