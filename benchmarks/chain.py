@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.installation import Installation, Ran, opened
+from benchmarks.installation import TRAINING, Installation, Ran, opened
 
 CORPUS, DESK, ENDPOINT = "corpus@v1", "desk@v1", "desk"
 
@@ -156,6 +156,14 @@ class Chain:
     tuned: str
     model_ref: str
     seconds: dict[str, float]
+    steps: dict[str, float]
+    """What each step of the graph took: `<part of the chain>/<asset or check>`."""
+
+    def check_share(self, part: str, asset: str) -> tuple[float, float]:
+        """Seconds that an asset of a part took, and those of its checks together."""
+        own = f"{part}/{asset}"
+        checks = sum(taken for name, taken in self.steps.items() if name.startswith(f"{own}_"))
+        return self.steps[own], checks
 
 
 class NotFinished(RuntimeError):
@@ -165,11 +173,13 @@ class NotFinished(RuntimeError):
 def build(one: Installation, *, serve: bool = True) -> Chain:
     """Take an empty installation through the whole chain; raises NotFinished where a step is stopped."""
     seconds: dict[str, float] = {}
+    steps: dict[str, float] = {}
 
     def step(name: str, run: Callable[[], Ran]) -> None:
         begun = time.monotonic()
         ran = run()
         seconds[name] = time.monotonic() - begun
+        steps.update({f"{name}/{key}": taken for key, taken in ran.seconds.items()})
         if not ran.success or ran.failed:
             raise NotFinished(f"{name}: {ran.failed}")
 
@@ -184,7 +194,7 @@ def build(one: Installation, *, serve: bool = True) -> Chain:
     step("tuned evaluated", lambda: one.run(tuned, "evaluation", "registered_model"))
     if serve:
         step("deployed", lambda: one.deploy(deployment_spec()))
-    return Chain(base, tuned, "tiny-desk@1", seconds)
+    return Chain(base, tuned, "tiny-desk@1", seconds, steps)
 
 
 def main() -> None:
@@ -197,6 +207,9 @@ def main() -> None:
         for name, taken in chain.seconds.items():
             print(f"{name:18} {taken:6.1f} s")
         print(f"{'in all':18} {time.monotonic() - begun:6.1f} s, with what starts and ends")
+        for part, asset in (("desk", "clean_dataset"), ("desk", "splits"), *(("tuned", a) for a in TRAINING[:3])):
+            taken, checks = chain.check_share(part, asset)
+            print(f"{part + ' ' + asset:24} {taken:6.2f} s, its checks {checks:6.2f} s")
 
 
 if __name__ == "__main__":

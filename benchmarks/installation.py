@@ -50,6 +50,12 @@ class Ran:
         return {e.asset_key.to_user_string() for e in self.result.get_asset_materialization_events() if e.asset_key}
 
     @property
+    def seconds(self) -> dict[str, float]:
+        """What each step took, assets and checks by name."""
+        events = self.result.filter_events(lambda event: event.is_step_success)
+        return {str(e.step_key): e.step_success_data.duration_ms / 1000 for e in events}
+
+    @property
     def failed(self) -> dict[str, str]:
         """What is said by check or asset of all that failed, warnings aside."""
         errors = dg.AssetCheckSeverity.ERROR

@@ -202,7 +202,7 @@ def rows_left(context: Context, records: dg.ResourceParam[Records]) -> dg.AssetC
 
 
 @dg.asset_check(asset=clean_dataset, description="Not all rows have the same answer.", **BLOCKING)
-def answers_differ(
+def answers_vary(
     context: Context,
     records: dg.ResourceParam[Records],
     store: dg.ResourceParam[DatasetStore],
@@ -213,7 +213,7 @@ def answers_differ(
         return result(True, "Documents have no answers.")
     rows = store.batches(record.manifest, texts.content_columns(record.type))
     counts = coverage.answer_counts(rows, record.type)
-    return check_result(coverage.answers_differ(counts, policy.datasets.max_same_answer_share))
+    return check_result(coverage.answers_vary(counts, policy.datasets.max_same_answer_share))
 
 
 @dg.asset_check(

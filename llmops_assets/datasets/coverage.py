@@ -23,7 +23,7 @@ def answer_counts(batches: Iterable[pl.DataFrame], dataset_type: str) -> pl.Data
     return counted.group_by("answer").agg(pl.col("len").sum()).sort(["len", "answer"], descending=[True, False])
 
 
-def answers_differ(counts: pl.DataFrame, allowed: float) -> Verdict:
+def answers_vary(counts: pl.DataFrame, allowed: float) -> Verdict:
     """Whether no more than the share `allowed` of the rows has one and the same answer, by `answer_counts`.
 
     A model that is trained on one answer gives it to everything, and a test split of the same rows finds it perfect.

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from llmops_assets.datasets import schema
-from llmops_assets.datasets.coverage import answer_counts, answers_differ, categories_are_tested
+from llmops_assets.datasets.coverage import answer_counts, answers_vary, categories_are_tested
 
 
 def chat(answers: list[str]) -> pl.DataFrame:
@@ -14,7 +14,7 @@ def chat(answers: list[str]) -> pl.DataFrame:
 
 def test_one_answer_in_nearly_all_rows_is_named() -> None:
     def judged(*answers: str):
-        return answers_differ(answer_counts([chat([*answers[:5]]), chat([*answers[5:]])], "sft_pair"), 0.9)
+        return answers_vary(answer_counts([chat([*answers[:5]]), chat([*answers[5:]])], "sft_pair"), 0.9)
 
     same = judged(*["네, 알겠습니다."] * 38, "네, 알겠습니다. ", "아니요")
     assert (
@@ -34,7 +34,7 @@ def test_one_answer_in_nearly_all_rows_is_named() -> None:
     ],
 )
 def test_rows_of_every_kind_that_has_answers_are_looked_at(kind: str, frame: pl.DataFrame) -> None:
-    assert not answers_differ(answer_counts([frame], kind), 0.9).passed
+    assert not answers_vary(answer_counts([frame], kind), 0.9).passed
 
 
 def split(train: list[str | None], test: list[str | None]) -> dict[str, pl.Series]:

@@ -23,3 +23,12 @@ def test_answers_that_are_cut_before_they_are_right_are_stopped(
     spec["evaluation"]["max_new_tokens"] = 3
     # The chain's own training: only what it is asked is another recipe.
     row.assert_stopped(shared.train(spec)[1])
+
+
+@pytest.mark.fault("judge-laxer-than-the-gate")
+def test_a_judge_that_is_laxer_than_the_gate_opens_it_for_nobody(
+    shared: Installation, finished: Finished, row: Row
+) -> None:
+    spec = sft_spec(finished.chain.base)
+    spec["evaluation"]["judge"] = "contains"
+    row.assert_stopped(shared.train(spec)[1])

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.chain import sft_spec
+from benchmarks.chain import chats, sft_spec
 from benchmarks.installation import TRAINING, Installation
 from tests.truth.conftest import Finished, fault
-from tests.truth.faults import ANSWER, all_of, brought_base, replaced, with_json, with_template
+from tests.truth.faults import ANSWER, HEADER, all_of, brought_base, replaced, with_json, with_template
 from tests.truth.table import Row
 
 PLAIN_ANSWER = "{{- message['content'] + '<|im_end|>' -}}"
@@ -20,9 +20,14 @@ PLAIN_ANSWER = "{{- message['content'] + '<|im_end|>' -}}"
     [
         fault("nothing-left-after-truncation", {"max_seq_len": 16}),
         fault("answers-cut", {"max_seq_len": 30}),
+        fault("rows-left-out", {"max_seq_len": 30, "overlong": "drop"}),
+        fault("rate-that-moves-nothing", {"lr": 1e-30, "max_steps": 4, "save_steps": 4}),
+        fault("warm-up-never-ends", {"warmup_steps": 500, "max_steps": 4, "save_steps": 4}),
+        fault("early-stopping-never-looks", {"early_stopping": {"patience": 2}, "eval_steps": 60, "max_steps": 20}),
+        fault("target-module-missing", {"target_modules": ["q_proj", "W_pack"], "method": "lora"}),
     ],
 )
-def test_a_length_that_cuts_the_answers_is_stopped(
+def test_settings_under_which_nothing_or_something_else_is_learned_are_stopped(
     shared: Installation, finished: Finished, row: Row, hyperparams: dict[str, Any]
 ) -> None:
     row.assert_stopped(shared.train(sft_spec(finished.chain.base, **hyperparams), *TRAINING)[1])
@@ -40,6 +45,12 @@ def test_a_length_that_cuts_the_answers_is_stopped(
         ),
         fault("no-stop-token", with_template(replaced(("<|im_end|>", "")))),
         fault(
+            "header-trained",
+            with_template(replaced((HEADER, ""), ("{%- generation -%}", "{%- generation -%}" + HEADER))),
+        ),
+        fault("think-opened", with_template(replaced(("assistant\\n'", "assistant\\n<think>\\n'")))),
+        fault("content-rewritten", with_template(replaced(("message['content']", "message['content'] | upper")))),
+        fault(
             "double-bos",
             all_of(
                 with_json("tokenizer_config.json", bos_token="<|im_start|>"),
@@ -53,6 +64,58 @@ def test_a_chat_template_that_teaches_something_else_is_stopped(
 ) -> None:
     base = brought_base(shared, finished.chain.base, row.key, change)
     row.assert_stopped(shared.train(sft_spec(base), *TRAINING)[1])
+
+
+LOOP = "{%- for message in messages -%}"
+SYSTEM = {"role": "system", "content": "고속도로 안내 창구입니다. 짧게 답하세요."}
+TOOL = {"type": "function", "function": {"name": "fare", "parameters": {"type": "object", "properties": {}}}}
+
+
+def with_system() -> list[dict[str, Any]]:
+    return [row | {"messages": [SYSTEM, *row["messages"]]} for row in chats(40, 41)]
+
+
+def of_two_turns() -> list[dict[str, Any]]:
+    pairs = zip(chats(40, 42), chats(40, 43), strict=True)
+    return [first | {"messages": first["messages"] + second["messages"]} for first, second in pairs]
+
+
+def with_tools() -> list[dict[str, Any]]:
+    return [row | {"tools": [TOOL]} for row in chats(40, 44)]
+
+
+def with_reasoning() -> list[dict[str, Any]]:
+    rows = chats(40, 45)
+    for row in rows:
+        row["messages"][1]["reasoning_content"] = "손님이 무엇을 묻는지 본다."
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "template"),
+    [
+        fault(
+            "system-prompt-dropped",
+            with_system(),
+            replaced((LOOP, "{%- for message in messages if message['role'] != 'system' -%}")),
+        ),
+        fault(
+            "system-prompt-refused",
+            with_system(),
+            "{%- if messages[0]['role'] == 'system' -%}{{ raise_exception('System role not supported') }}{%- endif -%}"
+            + replaced(),
+        ),
+        fault("earlier-turns-dropped", of_two_turns(), replaced((LOOP, "{%- for message in messages[-2:] -%}"))),
+        fault("tools-dropped", with_tools(), replaced()),
+        fault("reasoning-dropped", with_reasoning(), replaced()),
+    ],
+)
+def test_a_chat_template_that_leaves_out_what_rows_have_is_stopped(
+    shared: Installation, finished: Finished, row: Row, rows: list[dict[str, Any]], template: str
+) -> None:
+    assert not shared.ingest(f"{row.key}@v1", "sft_pair", rows).failed
+    base = brought_base(shared, finished.chain.base, row.key, with_template(template))
+    row.assert_stopped(shared.train(sft_spec(base, f"{row.key}@v1"), *TRAINING)[1])
 
 
 @pytest.mark.fault("base-swapped")
