@@ -24,14 +24,7 @@ from llmops_assets.records.training import MergedModelRecord
 ACCURACY = {"accuracy_gate", "registered_model"}
 """What may fail of a clean training: its gate, and with it the registration."""
 SPLIT = {"stratify_by": "category", "ratios": [0.7, 0.1, 0.2]}
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "fare",
-        "description": "The fare of a road.",
-        "parameters": {"type": "object", "properties": {"road": {"type": "string"}}, "required": ["road"]},
-    },
-}
+TOOL = {"type": "function", "function": {"name": "fare", "parameters": {"type": "object"}}}
 TOOLS_TEMPLATE = (
     "{%- if tools -%}{{- '<|im_start|>system\\n' -}}"
     "{%- for tool in tools -%}{{- tool | tojson + '\\n' -}}{%- endfor -%}{{- '<|im_end|>\\n' -}}{%- endif -%}"
@@ -199,9 +192,14 @@ Kind = Callable[[Bench], dict[str, Any]]
 def _sft(rows: str, make: Callable[[], list[dict[str, Any]]], template: str | None = None, **hyper: Any) -> Kind:
     def spec(b: Bench) -> dict[str, Any]:
         base = b.base(rows, template) if template else b.chain.base
-        return sft_spec(base, b.rows(rows, "sft_pair", make()), **{**SHORT, **hyper})
+        return _with_room(sft_spec(base, b.rows(rows, "sft_pair", make()), **{**SHORT, **hyper}))
 
     return spec
+
+
+def _with_room(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec with room for answers in words that the desk's tokenizer has not seen."""
+    return spec | {"evaluation": {**spec["evaluation"], "max_new_tokens": 64}}
 
 
 def _continued(b: Bench) -> str:
@@ -223,7 +221,7 @@ KINDS: dict[str, Kind] = {
     "sft unmarked template": _sft("unmarked", lambda: chats(160, 32), UNMARKED),
     "sft system": _sft("system", with_system),
     "sft several turns": _sft("turns", two_turns, max_seq_len=160),
-    "sft english": _sft("english", english),
+    "sft english": _sft("english", english, max_steps=60, save_steps=60),
     "sft two languages": _sft("both", lambda: chats(90, 33) + english(90, 34)),
     "sft tools": _sft("tools", calling, TOOLS_TEMPLATE, max_seq_len=256),
     "sft reasoning": _sft("reasoning", reasoning, TOOLS_TEMPLATE),
@@ -237,9 +235,9 @@ KINDS: dict[str, Kind] = {
         b.chain.base, batch_size=4, gradient_accumulation_steps=4, warmup_ratio=0.1, weight_decay=0.01, **SHORT
     ),
     "sft overlong dropped": _sft("long", some_long, overlong="drop", max_seq_len=96),
-    "continuation": lambda b: sft_spec(b.chain.tuned, b.rows("english", "sft_pair", english()), **SHORT),
-    "continuation of a continuation": lambda b: sft_spec(
-        _continued(b), b.rows("system", "sft_pair", with_system()), lr=1e-4, **SHORT
+    "continuation": lambda b: _with_room(sft_spec(b.chain.tuned, b.rows("english", "sft_pair", english()), **SHORT)),
+    "continuation of a continuation": lambda b: _with_room(
+        sft_spec(_continued(b), b.rows("system", "sft_pair", with_system()), lr=1e-4, **SHORT)
     ),
     "dpo": lambda b: other_job(
         b,

@@ -21,6 +21,8 @@ LEAST_SHARE_OF_WALK = 1e-3
 """Of what a random walk of Adam's steps would move a weight: an embedding of many unseen tokens stays far above."""
 LEAST_RISE = 0.02
 """Nats by which a loss may rise whatever its noise: a model that knows its rows has a loss of about so much."""
+MOST_RISE = 0.5
+"""Share of the first loss by which no noise of batches lets a loss rise."""
 NOISES, MIN_STEPS_FOR_NOISE = 2.5, 4
 LEAST_KL_FROM_BASE = 1e-8
 """Nats a token below which two models answer alike."""
@@ -193,7 +195,8 @@ def loss_fell(record: AdapterRecord) -> Verdict:
         return Verdict(True, "the loss of policy optimisation is near zero at all times; `learned` looks at its reward")
     if record.last_loss < record.first_loss:
         return Verdict(True, text)
-    allowed = max(LEAST_RISE, NOISES * loss_noise(record))
+    # What rises by half is no noise: a training that diverges leaps from step to step.
+    allowed = max(LEAST_RISE, min(NOISES * loss_noise(record), MOST_RISE * record.first_loss))
     if record.last_loss - record.first_loss <= allowed:
         return Verdict(True, f"{text}: no more than its batches differ by chance ({allowed:.2g})")
     return Verdict(

@@ -20,7 +20,7 @@ PLAIN_ANSWER = "{{- message['content'] + '<|im_end|>' -}}"
     [
         fault("nothing-left-after-truncation", {"max_seq_len": 16}),
         fault("answers-cut", {"max_seq_len": 30}),
-        fault("rows-left-out", {"max_seq_len": 30, "overlong": "drop"}),
+        fault("all-rows-left-out", {"max_seq_len": 30, "overlong": "drop"}),
         fault("rate-that-moves-nothing", {"lr": 1e-30, "max_steps": 4, "save_steps": 4}),
         fault("warm-up-never-ends", {"warmup_steps": 500, "max_steps": 4, "save_steps": 4}),
         fault("early-stopping-never-looks", {"early_stopping": {"patience": 2}, "eval_steps": 60, "max_steps": 20}),
@@ -49,7 +49,10 @@ def test_settings_under_which_nothing_or_something_else_is_learned_are_stopped(
             with_template(replaced((HEADER, ""), ("{%- generation -%}", "{%- generation -%}" + HEADER))),
         ),
         fault("think-opened", with_template(replaced(("assistant\\n'", "assistant\\n<think>\\n'")))),
-        fault("content-rewritten", with_template(replaced(("message['content']", "message['content'] | upper")))),
+        fault(
+            "content-rewritten",
+            with_template(replaced(("message['content']", "message['content'] | replace('통행료', '요금')"))),
+        ),
         fault(
             "double-bos",
             all_of(
@@ -64,6 +67,19 @@ def test_a_chat_template_that_teaches_something_else_is_stopped(
 ) -> None:
     base = brought_base(shared, finished.chain.base, row.key, change)
     row.assert_stopped(shared.train(sft_spec(base), *TRAINING)[1])
+
+
+@pytest.mark.fault("rows-left-out")
+def test_a_training_on_the_few_rows_that_are_short_is_stopped(
+    shared: Installation, finished: Finished, row: Row
+) -> None:
+    rows = chats(60, 46)
+    for long, other in zip(rows[:40], chats(40, 47), strict=True):
+        long["messages"][0]["content"] += " " + " ".join([other["messages"][0]["content"]] * 4)
+    assert not shared.ingest("long@v1", "sft_pair", rows).failed
+    row.assert_stopped(
+        shared.train(sft_spec(finished.chain.base, "long@v1", max_seq_len=64, overlong="drop"), *TRAINING)[1]
+    )
 
 
 LOOP = "{%- for message in messages -%}"
