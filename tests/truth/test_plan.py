@@ -9,7 +9,7 @@ import pytest
 from benchmarks.chain import chats, sft_spec
 from benchmarks.installation import TRAINING, Installation
 from tests.truth.conftest import Finished, fault
-from tests.truth.faults import ANSWER, HEADER, all_of, brought_base, replaced, with_json, with_template
+from tests.truth.faults import ANSWER, HEADER, all_of, brought_base, replaced, with_json, with_template, with_weights
 from tests.truth.table import Row
 
 PLAIN_ANSWER = "{{- message['content'] + '<|im_end|>' -}}"
@@ -142,9 +142,35 @@ def test_a_base_that_was_swapped_under_its_name_is_stopped(shared: Installation,
     row.assert_stopped(shared.train(sft_spec(base), *TRAINING)[1])
 
 
-@pytest.mark.fault("wrong-family")
-def test_a_model_of_another_family_cannot_be_registered(shared: Installation, finished: Finished, row: Row) -> None:
-    change = with_json("config.json", architectures=["Qwen3ForCausalLM"], model_type="qwen3")
+def cut_short(tensors: dict[str, Any]) -> None:
+    name = "model.embed_tokens.weight"
+    tensors[name] = tensors[name][:-5].clone()
+
+
+def without_a_layer(tensors: dict[str, Any]) -> None:
+    del tensors[next(name for name in tensors if "q_proj" in name)]
+
+
+def not_a_number(tensors: dict[str, Any]) -> None:
+    tensors[next(name for name in tensors if "norm" in name)].fill_(float("nan"))
+
+
+QWEN = with_json("config.json", architectures=["Qwen3ForCausalLM"], model_type="qwen3")
+
+
+@pytest.mark.parametrize(
+    ("change", "family"),
+    [
+        fault("wrong-family", QWEN, "llama"),
+        fault("weights-of-another-family", QWEN, "qwen"),
+        fault("weights-incomplete", with_weights(without_a_layer), "llama"),
+        fault("more-tokens-than-embeddings", with_weights(cut_short), "llama"),
+        fault("weights-are-no-numbers", with_weights(not_a_number), "llama"),
+    ],
+)
+def test_a_model_folder_that_is_not_what_it_says_cannot_be_registered(
+    shared: Installation, finished: Finished, row: Row, change: Callable[[Path], None], family: str
+) -> None:
     with pytest.raises(Exception) as refusal:
-        brought_base(shared, finished.chain.base, "wrong-family", change)
+        brought_base(shared, finished.chain.base, row.key, change, family)
     row.assert_says(str(refusal.value))

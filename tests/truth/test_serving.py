@@ -1,4 +1,4 @@
-"""Faults of what is served, which no user may meet."""
+"""Faults of what is evaluated, registered and served, which no user may meet."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from benchmarks.chain import deployment_spec
-from benchmarks.installation import Installation
+from benchmarks.installation import ACTOR, Installation
+from llmops_assets.operations import models
 from tests.truth.conftest import Finished, fault
 from tests.truth.faults import with_json, with_template
 from tests.truth.table import Row
@@ -17,29 +18,78 @@ def served(one: Installation) -> list[str]:
     return [route["model_ref"] for route in one.w.catalog.endpoint("desk").routes]
 
 
+def one_bit(folder: Path) -> None:
+    """Changes one bit of the weights, as a bad disk or a copy that broke off does."""
+    file = folder / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-400] ^= 0x40
+    file.write_bytes(data)
+
+
+def folder_of(one: Installation) -> Path:
+    return Path(one.w.tracking.model("tiny-desk@1").path)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         fault("template-of-the-server-differs", with_template("{{ messages }}")),
         fault("config-changed", with_json("config.json", rope_theta=10.0)),
+        fault("generation-config-changed", with_json("generation_config.json", eos_token_id=5)),
+        fault("weights-changed-before-deployment", one_bit),
     ],
 )
 def test_a_folder_that_was_changed_after_its_evaluation_is_not_deployed(
     one: Installation, row: Row, change: Callable[[Path], None]
 ) -> None:
-    change(Path(one.w.tracking.model("tiny-desk@1").path))
+    change(folder_of(one))
     row.assert_stopped(one.deploy(deployment_spec()))
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("name", "changes"),
     [
-        fault("no-such-version", {"model_ref": "tiny-desk@7"}),
-        fault("another-job-type", {"job_type": "RLHF"}),
+        fault("no-such-version", "missing", {"model_ref": "tiny-desk@7"}),
+        fault("another-job-type", "other", {"job_type": "RLHF"}),
     ],
 )
 def test_a_deployment_of_something_else_leaves_the_users_where_they_are(
-    shared: Installation, finished: Finished, row: Row, changes: dict[str, Any]
+    shared: Installation, finished: Finished, row: Row, name: str, changes: dict[str, Any]
 ) -> None:
     row.assert_stopped(shared.deploy(deployment_spec() | changes))
     assert served(shared) == [finished.chain.model_ref]
+
+
+@pytest.mark.fault("weights-changed-before-evaluation")
+def test_other_weights_than_were_merged_are_not_evaluated(one: Installation, finished: Finished, row: Row) -> None:
+    one_bit(folder_of(one))
+    row.assert_stopped(one.run(finished.chain.tuned, "evaluation"))
+
+
+@pytest.mark.fault("weights-changed-before-a-restart")
+def test_a_server_is_not_started_again_with_other_weights(one: Installation, row: Row) -> None:
+    one_bit(folder_of(one))
+    row.assert_says(" ".join(one.w.servers.reconcile()))
+    assert not any(one.w.servers.alive(backend) for backend in one.w.catalog.backends("desk"))
+
+
+@pytest.mark.fault("alias-set-by-hand")
+def test_a_version_that_nobody_evaluated_gets_no_users_by_its_alias(
+    one: Installation, finished: Finished, row: Row
+) -> None:
+    # The base's weights, registered and put into production by hand.
+    base = one.w.tracking.model("tiny-base@1")
+    tags = dict(one.w.tracking.version("tiny-desk@1").tags) | {"content_hash": base.content_hash}
+    number = one.w.tracking.register("tiny-desk", base.path, None, tags)
+    one.w.tracking.set_alias("tiny-desk", "production", number)
+    row.assert_stopped(one.deploy(deployment_spec("tiny-desk@production")))
+    assert served(one) == [finished.chain.model_ref]
+
+
+@pytest.mark.fault("promoted-with-other-weights")
+def test_other_weights_than_were_registered_are_not_promoted(one: Installation, row: Row) -> None:
+    one_bit(folder_of(one))
+    one.w.tracking.delete_alias("tiny-desk", "production")
+    with pytest.raises(Exception) as refusal:
+        models.promote(one.w, ACTOR, "tiny-desk@1", "staging")
+    row.assert_says(str(refusal.value))
