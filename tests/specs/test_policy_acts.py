@@ -221,6 +221,7 @@ PROVEN_BY = {
     "datasets.min_quality_score": "datasets/test_quality.py",
     "datasets.min_generated_score": "documents/test_graph.py",
     "datasets.max_duplicate_share": "datasets/test_distinct_rows.py",
+    "datasets.control_tokens": "datasets/test_control_token_findings.py",
     "datasets.minhash": "datasets/test_duplicates.py",
     "datasets.pii": "datasets/test_own_privacy.py",
     "datasets.toxicity": "datasets/test_toxicity.py",
