@@ -174,11 +174,9 @@ def _parts(parts: list[Any], path: str) -> tuple[str, str]:
     texts, thoughts = [], []
     for index, part in enumerate(parts):
         where = f"{path}[{index}]"
-        if isinstance(part, str):
-            texts.append(part)
-            continue
+        # A list of bare texts is as likely a list of answers as one text in pieces.
         if not isinstance(part, dict):
-            raise RowFault(where, f"expected a part of a message, got {kind_of(part)}")
+            raise RowFault(where, f"expected a part of a message (type and text), got {kind_of(part)}")
         kind = part.get("type", "text" if isinstance(part.get("text"), str) else None)
         if kind in ("text", "input_text", "output_text"):
             texts.append(text_of(part.get("text"), f"{where}.text"))
