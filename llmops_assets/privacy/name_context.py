@@ -176,6 +176,27 @@ def somebody(text: str, start: int, end: int) -> bool:
     return text[end - 1] == "모" and end - start < 4 and _SOMEBODY.match(text, end) is not None
 
 
+_COUNTED = re.compile(
+    r"(?:(?<![가-힣])(?:한|두|세|네|다섯|여섯|일곱|여덟|아홉|열|스무|몇|여러|수십|수백|수천)|[0-9만천백십])\s?$"
+)
+
+
+def counted(text: str, start: int, end: int) -> bool:
+    """Whether `text[start:end]` counts animals: the 마리 of "고라니 한 마리", which is a name elsewhere."""
+    return text[start:end] == "마리" and _COUNTED.search(text, max(0, start - 4), start) is not None
+
+
+_FIGURES_AHEAD = re.compile(r"[0-9][0-9.\- ]{6,}[0-9]\)?,?\s$")
+_STATED = re.compile(r"(?:입니다|이에요|예요|이라고|인데요|이고요|이구요|이요)(?![가-힣])")
+
+
+def signed(text: str, start: int, end: int) -> bool:
+    """Whether `text[start:end]` has the length of a full name and is stated right behind a phone number or the like."""
+    return 2 < end - start < 5 and bool(
+        _STATED.match(text, end) and _FIGURES_AHEAD.search(text[max(0, start - 24) : start])
+    )
+
+
 @cache
 def _initial() -> re.Pattern[str]:
     case = "(?:가|는|를|의|와|도|에게|에|측|은|이|과)?(?![가-힣])"

@@ -23,6 +23,10 @@ _WORD = re.compile(r"\S+")
 _AROUND = "around: "
 _LETTER = re.compile(r"(?<![A-Za-z])[A-Z](?![A-Za-z])")
 _SURNAME = re.compile(rf"(?<![가-힣])[{SURNAMES}](?=[가-힣]?\s?[씨모군양(]|\s[가-힣])")
+_INTRODUCED = re.compile(
+    rf"(?<![가-힣])[{SURNAMES}][가-힣]{{2,3}}(?=(?:입니다|이에요|예요|이라고|라고|인데요|이고요|이구요|이요)(?![가-힣]))"
+)
+"""What people say who they are with. Dictionaries may not know the name, so the word alone does not speak for it."""
 _KEPT = 1 << 18
 """Words whose evidence is kept, a hundred bytes each for most."""
 
@@ -69,11 +73,12 @@ def parts_of_words(text: str) -> list[tuple[Bounds, Features]]:
 
 
 def _titled(text: str) -> list[int]:
-    """Where a surname or a letter stands for a person, by the title behind it: 김 대표, 박모(33) 씨, A씨."""
+    """Where a surname or a letter stands for a person (김 대표, 박모(33) 씨, A씨), or somebody may say who they are."""
     found = [match.start() for match in _LETTER.finditer(text) if context.initial(text, match.end())]
     for match in _SURNAME.finditer(text):
         if context.surname_alone(text, match.end()) or context.in_office(text, match.end()):
             found.append(match.start())
+    found += [match.start() for match in _INTRODUCED.finditer(text)]
     return found
 
 

@@ -68,7 +68,8 @@ class Sentence:
             found.update(self._of_several(runs, number))
         letters = (m.span() for m in _LETTER.finditer(self.text) if context.initial(self.text, m.end()))
         found.update(span for span in letters if self._within(span[0]))
-        return sorted(span for span in found if not context.somebody(self.text, *span))
+        none = (context.somebody, context.counted)
+        return sorted(span for span in found if not any(is_none(self.text, *span) for is_none in none))
 
     def _within(self, at: int) -> bool:
         return any(start <= at < end for start, end in self._places)

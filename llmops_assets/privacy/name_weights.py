@@ -7,6 +7,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+from llmops_assets.privacy import name_context as context
 from llmops_assets.privacy.name_sentence import Bounds, Sentence
 from llmops_assets.privacy.name_words import Features, form
 
@@ -98,6 +99,10 @@ def logit(likely: float) -> float:
     return math.log(max(likely, 1e-12) / max(1 - likely, 1e-12))
 
 
+_SIGNED = 1.0
+"""What a phone number ahead adds to "노은서입니다". It is not fitted: no sentence of news ends so."""
+
+
 def log_odds(sentence: Sentence) -> list[tuple[float, Bounds]]:
     """Of each candidate, that it is a name and none that overlaps it is."""
     weigh = weights()[0]
@@ -112,7 +117,8 @@ def log_odds(sentence: Sentence) -> list[tuple[float, Bounds]]:
         if end not in after:
             after[end] = total(sentence.after(end), weigh)
         score = before[start] + after[end] + total(sentence.inside(start, end), weigh)
-        scores.append(score + _by_form(word) if _has_form(word) else score)
+        score += _by_form(word) if _has_form(word) else 0.0
+        scores.append(score + _SIGNED if context.signed(sentence.text, start, end) else score)
     _, likely = Lattice(spans).chances(scores)
     return [(logit(share), span) for share, span in zip(likely, spans, strict=True)]
 
