@@ -46,7 +46,7 @@ def listing(folder: Path) -> dict[str, str]:
     names = sorted(paths.keys() - {SEAL})
     # Hashing lets go of the interpreter: the shards of a large model are read side by side.
     with ThreadPoolExecutor(_THREADS) as pool:
-        return dict(zip(names, pool.map(lambda name: _entry(paths[name]), names), strict=True))
+        return dict(zip(names, pool.map(_entry, [paths[name] for name in names]), strict=True))
 
 
 def _files(folder: Path) -> Iterable[Path]:
