@@ -29,7 +29,6 @@ from benchmarks.mutation_points import POINTS, Outcome, Runner, Timeline, as_jso
 
 VERDICTS = ("harmless", "stopped by name", "stopped unclearly", "SILENT")
 UNCLEAR = (
-    "Traceback (most recent call last)",
     "KeyError",
     "IndexError",
     "AttributeError",
@@ -38,7 +37,7 @@ UNCLEAR = (
     "UnicodeDecodeError",
     "JSONDecodeError",
 )
-"""What a message has that was written by nobody."""
+"""How a message ends that was written by nobody."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,8 @@ def judge(mutation: Mutation, outcome: Outcome, clean: list[list[int]]) -> str:
         return "harmless" if outcome.answers == clean else "SILENT"
     if outcome.crashed:
         return "stopped unclearly"
-    words = "\n".join(outcome.reasons.values())
+    # What a process failed with stands in its last line; those before it may be the trace that leads there.
+    words = "\n".join(reason.strip().rpartition("\n")[2] for reason in outcome.reasons.values())
     if any(sign in words for sign in UNCLEAR) or not words.strip():
         return "stopped unclearly"
     # A check says under its own name what is wrong; a step that fails has to name the thing.

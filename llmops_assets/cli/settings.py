@@ -37,6 +37,7 @@ SET_BY_THE_PLATFORM = {
     "LLMOPS_PARENT_PID": "The process that a worker ends with.",
     "LLMOPS_WORKER_PID": "The process that the processes of one training end with.",
     "LLMOPS_BACKEND": "Which model server a process is.",
+    "LLMOPS_SERVED_MODEL": "The folder of the model that vLLM serves: what its control tokens are is read there.",
     "LLMOPS_IMAGE_JOB_TYPE": "The job type that an image was built for.",
     "LLMOPS_IMAGE_ENGINES": "Where an image has its engines.",
 }
