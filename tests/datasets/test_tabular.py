@@ -229,7 +229,7 @@ def test_lines_of_json_are_accounted_for_in_every_encoding(tmp_path, encoding, e
     lines = [good, "", good, "{oops", "  ", good]
     rows, refused, account = read(tmp_path, end.join(lines).encode(encoding), "rows.jsonl")
     assert [line for line, _ in rows] == [1, 3, 6] and [line for line, _ in refused] == [4]
-    assert account == FileAccount(file="rows.jsonl", unit="lines", total=6, rows=3, refused=1, blank=2)
+    assert account == FileAccount(name="rows.jsonl", unit="lines", total=6, rows=3, refused=1, blank=2)
     assert in_words([account]) == "6 lines = 3 rows, 1 refused, 2 blank"
 
 

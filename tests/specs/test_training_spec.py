@@ -543,6 +543,7 @@ CHANGES = {
         "evaluation.batch_size": 8,
         "evaluation.metrics": ["chrf"],
         "evaluation.encoder": "/models/bert",
+        "reasoning": "drop",
         # A block of which nothing is given but this.
         "watermark.marks": 32,
         "watermark.share": 0.05,
@@ -560,6 +561,7 @@ CHANGES = {
         "architecture.initializer_range": 0.05,
         "tokenizer.vocab_size": 2000,
         "tokenizer.min_frequency": 3,
+        "tokenizer.control_tokens": "tokens",
     },
     "RAG_TUNING": {
         "rag.retriever_model_ref": "other",

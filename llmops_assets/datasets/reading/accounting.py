@@ -36,7 +36,7 @@ class Account:
     def closed(self, rows: int, refused: int) -> FileAccount:
         """The account with what became of the rows."""
         return FileAccount(
-            file=self.file,
+            name=self.file,
             unit=self.unit,
             total=self.total,
             rows=rows,
@@ -88,7 +88,7 @@ def verdict(record: DatasetRecord) -> Verdict:
     wrong = unaccounted(record.accounts)
     table = [account.model_dump() | {"missing": account.missing} for account in (wrong or record.accounts)[:20]]
     if wrong:
-        where = ", ".join(f"{account.file}: {account.missing:,} of {account.total:,}" for account in wrong[:5])
+        where = ", ".join(f"{account.name}: {account.missing:,} of {account.total:,}" for account in wrong[:5])
         return Verdict(False, f"Lines that nobody accounts for ({where}): ingest the version again", table)
     stored = sum(account.rows for account in record.accounts)
     if stored != record.rows:
