@@ -33,7 +33,7 @@ def imports_of(module: str, root: Path = ROOT) -> set[str]:
 
     Of a `from package import name` that is the module `package.name` where there is one.
     """
-    tree = ast.parse(_source(module, root).read_text(encoding="utf-8"))
+    tree = _parsed(_source(module, root).read_text(encoding="utf-8"))
     for_types = {
         node
         for block in ast.walk(tree)
@@ -50,6 +50,14 @@ def imports_of(module: str, root: Path = ROOT) -> set[str]:
             within = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name for name in within if _is_ours(name, root)} or {node.module}
     return found
+
+
+def _parsed(text: str) -> ast.Module:
+    try:
+        return ast.parse(text)
+    except SystemError:
+        # Python 3.11 counts its depth wrongly where a collection parses something meanwhile (cpython#106905).
+        return ast.parse(text)
 
 
 def closure(entries: Iterable[str], cut: Mapping[str, Iterable[str]] | None = None, root: Path = ROOT) -> list[str]:
@@ -111,7 +119,7 @@ def _source(module: str, root: Path) -> Path:
 
 @cache
 def _statements_of(path: Path, changed: int) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = _parsed(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         # Of an expression (lambda, x if y else z) it is one node.
         body = getattr(node, "body", None)

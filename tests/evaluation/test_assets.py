@@ -64,6 +64,7 @@ class House:
             asset_checks=[
                 checks.accuracy_gate,
                 checks.complete,
+                checks.answers_end,
                 checks.beats_base,
                 checks.nothing_forgotten,
                 checks.no_regression,

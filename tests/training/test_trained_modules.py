@@ -18,6 +18,7 @@ from images.train.trained_modules import (
     trained_modules,
 )
 from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.training.inspection import ModelFault
 from tests.training.conftest import Desk, run_here, sft_spec
 
 
@@ -90,4 +91,6 @@ def test_a_token_without_an_embedding_is_named_before_anything_is_trained(
     tokenizer.save_pretrained(base)
     check_token_ids(tokenizer, (rows or 0) - 1, base)
     with pytest.raises(ModuleError, match=rf"token '통행료' \(id {rows}\).*have {rows} rows.*resize_token_embeddings"):
+        check_token_ids(tokenizer, rows or 0, base)
+    with pytest.raises(ModelFault, match=rf"tokens up to {rows}, and there are {rows} rows of embeddings"):
         run_here(desk.jobs(sft_spec("hf:x"), tmp_path, base)["plan"], tmp_path)
