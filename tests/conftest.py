@@ -30,6 +30,8 @@ DEAR = (
     "test_demo.py",
     "training/test_platform_kills.py",
     "training/test_containers.py",
+    "truth/test_mutations.py",
+    "truth/test_plan.py",
     "erasure/test_erasure.py",
     "serving/test_model_server.py",
     "serving/test_assets.py",

@@ -10,7 +10,7 @@ from benchmarks.mutation_kinds import Mutation, spoil
 from benchmarks.mutation_points import POINTS, Outcome, Runner, build
 from benchmarks.mutations import clean_answers, judge, one_run
 
-SEED, RUNS = 20261130, 24
+SEED, RUNS = 20261130, 12
 
 
 @pytest.fixture(scope="module")
