@@ -80,9 +80,12 @@ def leaked_test_rows(plan: PlanRecord, catalog: Catalog, records: Records, store
         def batches(columns: list[str] | None, train: str = train) -> Iterator[pl.DataFrame]:
             return store.batches(train, columns)
 
-        items = suites.read_suite(store, TEST, test, whole=theirs.type == "pretrain_corpus")
-        found = contamination.overlap(batches, theirs.type, [items])
-        for row in found.found.iter_rows(named=True):
+        found = contamination.overlap(batches, theirs.type, [suites.read_suite(store, TEST, test)]).found
+        if theirs.type == "pretrain_corpus":
+            # Documents are full of the words of answers: neither the question nor the answer alone is the row.
+            whole = contamination.overlap(batches, theirs.type, [suites.read_suite(store, TEST, test, whole=True)])
+            found = found.filter(pl.col("item").is_in(whole.found["item"].to_list()))
+        for row in found.iter_rows(named=True):
             leaked.setdefault(row["item"], {"row": row["item"], "stands in": dataset, "as": row["row_id"]})
     return Leak(len(leaked) / splits.rows["test"], list(leaked.values())[:SHOWN])
 

@@ -2,9 +2,7 @@
 
 import csv
 import math
-import os
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +14,7 @@ from llmops_assets.privacy.name_evidence import Evidence, evidence, widened
 from llmops_assets.privacy.name_sentence import Sentence, may_hold_name
 from llmops_assets.privacy.name_weights import evidence_weights
 from llmops_assets.privacy.names import find_names
+from tests.conftest import PUBLIC_DATA
 
 WORDS_TEXT = """
 김민수 김민수는 박모 씨 씨가 최 감독 홍길동입니다 에밀리 왓슨 남궁솔 A씨 B(33)씨 배우 이용자가 서울에서 010-1234-5678
@@ -58,7 +57,7 @@ def test_names_are_the_same_without_the_prefilter(texts):
 
 
 def public_texts(count: int) -> list[str]:
-    path = Path(os.environ.get("LLMOPS_TEST_DATA", "")) / "songys-chatbot" / "ChatbotData.csv"
+    path = PUBLIC_DATA / "songys-chatbot" / "ChatbotData.csv"
     with path.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [f"{row['Q']} {row['A']}" for row in rows[: 10 * count : 10]]

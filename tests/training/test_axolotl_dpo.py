@@ -122,7 +122,8 @@ def test_every_field_of_the_preferences_reaches_axolotl_or_is_refused(tiny_base:
     for name, value in refused.items():
         with pytest.raises(ValueError, match="has no effect with algorithm dpo"):
             rendered(tmp_path, tiny_base, {}, {name: value})
-    assert {"kl_coeff", "algorithm", *refused} == set(RlhfBlock.model_fields)
+    of_kto = {"desirable_weight", "undesirable_weight"}
+    assert {"kl_coeff", "algorithm", *refused, *of_kto} == set(RlhfBlock.model_fields)
 
 
 def test_axolotl_takes_what_is_rendered(tiny_base: Path, tmp_path: Path, environments: Path):  # noqa: F811

@@ -90,7 +90,9 @@ def test_shards_that_were_stopped_go_on_together_and_end_as_one_process_does(
 
 
 def test_a_process_that_fails_fails_the_training_and_says_why(desk: Desk, tiny_base: Path, tmp_path: Path):
-    job = job_of(desk, tmp_path, tiny_base, "lora", 2, target_modules=["no_such_module"])
+    job = job_of(desk, tmp_path, tiny_base, "lora", 2)
+    # The plan would refuse it.
+    job["spec"]["hyperparams"]["target_modules"] = ["no_such_module"]
     with pytest.raises(LaunchError, match=r"(?s)process \d: \w+: No modules were targeted.*ranks\.log"):
         run_here(job, tmp_path)
     assert folders.facts(tmp_path / "adapter") is None
