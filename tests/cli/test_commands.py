@@ -153,12 +153,25 @@ def test_a_training_is_accepted_once_its_recipe_is_content_addressed(home, data)
     assert len(common.wiring().catalog.recipes()) == 1
 
 
+def small_qwen(folder):
+    """A whole Qwen3 of random weights, with a tokenizer of bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from tests.training.job_data import make_base
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={sign: number for number, sign in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    whole = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>")
+    whole.save_pretrained(folder)
+    make_base("qwen", folder, folder)
+
+
 def test_a_base_model_is_verified_then_approved(home):
     folder = home / "model"
-    folder.mkdir()
-    config = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 8, "num_attention_heads": 1}
-    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1, "vocab_size": 10}))
-    (folder / "model.safetensors").write_bytes(b"weights")
+    small_qwen(folder)
     code, _, errors = llmops("model", "register", f"hf:{folder}", "--family", "mistral")
     assert code == 1
     assert "MistralForCausalLM" in errors
