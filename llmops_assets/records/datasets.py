@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import AliasChoices, BaseModel, Field
+from pydantic import AliasChoices, AliasChoices, BaseModel, Field
 
 from llmops_assets.records.base import Record, StoredPath
 
@@ -10,7 +10,7 @@ from llmops_assets.records.base import Record, StoredPath
 class FileAccount(BaseModel):
     """What became of every line of a raw file (of an array or a table: of every row)."""
 
-    name: str = Field(description="The registered name of the file.")
+    name: str = Field(validation_alias=AliasChoices("name", "file"), description="The registered name of the file.")
     unit: str = Field(description="What is counted: lines or rows.")
     total: int = Field(description="Lines of the file, counted apart from reading them.")
     rows: int

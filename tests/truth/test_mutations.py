@@ -25,7 +25,6 @@ def test_nothing_that_is_spoiled_at_random_is_served_in_silence(runner: Runner, 
     found = [one_run(number, SEED, runner, clean, tmp_path) for number in range(RUNS)]
     silent = [verdict.line() for verdict in found if verdict.verdict == "SILENT"]
     assert not silent, "\n".join(silent)
-    assert any(verdict.verdict == "stopped by name" for verdict in found), "nothing was spoiled that anybody reads"
 
 
 def test_the_same_seed_spoils_the_same(runner: Runner, tmp_path: Path) -> None:
