@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import AliasChoices, AliasChoices, BaseModel, Field
+from pydantic import AliasChoices, BaseModel, Field
 
 from llmops_assets.records.base import Record, StoredPath
 
