@@ -87,6 +87,12 @@ class Check:
     blocking: bool
     description: str
     run_id: str = ""
+    warning: bool = False
+
+    @property
+    def objects(self) -> bool:
+        """Whether it failed, and is more than a warning: what it guards is withheld, whether or not it blocks a run."""
+        return not self.passed and not self.warning
 
 
 class RunLog:
@@ -289,14 +295,16 @@ def _seconds(moment: datetime | str) -> float:
 
 
 def _check(data: Mapping[str, Any], run_id: str) -> Check:
+    warning = "WARN" in str(data.get("severity"))
     return Check(
         asset="/".join(data["asset_key"]["path"]),
         name=data["check_name"],
         passed=bool(data.get("success", data.get("passed"))),
         # A warning blocks nothing, whatever its check may do.
-        blocking=bool(data.get("blocking")) and "WARN" not in str(data.get("severity")),
+        blocking=bool(data.get("blocking")) and not warning,
         description=data.get("description") or "",
         run_id=run_id,
+        warning=warning,
     )
 
 

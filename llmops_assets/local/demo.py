@@ -124,7 +124,7 @@ class Demo:
         self.step("training: two fine-tunings of it, one long enough, one far too short")
         tuned, undertrained = self.train([specs["tuned"], specs["undertrained"]])
         if tuned.state != "done":
-            raise DemoError(f"the tuned model missed its gate: {tuned.error} (partition {tuned.partition})")
+            raise DemoError(f"the tuned model was withheld: {tuned.error} (partition {tuned.partition})")
         if undertrained.state != "withheld":
             raise DemoError(f"the undertrained model was not withheld (partition {undertrained.partition})")
         experiment = self.load("experiment", ExperimentSpec)
@@ -208,18 +208,18 @@ class Demo:
 
     def train(self, specs: Sequence[TrainJobSpec]) -> "list[Outcome]":
         """Ask for the trainings that are not there yet, and wait for all."""
-        from llmops_assets.local.watch import Outcome
+        from llmops_assets.local.watch import Outcome, withheld_by
 
         since = _now()
         outcomes: dict[str, Outcome] = {}
         waiting: list[str] = []
         for spec in specs:
             partition = training_key(spec.dataset_ref, spec.recipe_key())
-            verdict = self.watcher.check(*GATE, partition)
+            objection = withheld_by(self.watcher.checks(partition, GATE[0]), GATE)
             if self.watcher.finished(partition, "registered_model"):
                 outcomes[partition] = Outcome(partition, "done", "registered_model")
-            elif verdict is not None and not verdict.passed and not self.watcher.busy(partition, "evaluation"):
-                outcomes[partition] = Outcome(partition, "withheld", "evaluation", [verdict], verdict.description)
+            elif objection is not None and not self.watcher.busy(partition, "evaluation"):
+                outcomes[partition] = Outcome(partition, "withheld", GATE[0], [objection], objection.description)
             else:
                 if not self.watcher.busy(partition, "evaluation"):
                     request_training(self.wiring, self.actor, spec)

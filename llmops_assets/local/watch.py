@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -99,8 +99,8 @@ class Watcher:
         """Wait until asset `target` of `partition` was materialised after `since`, a gate withheld it, or a run failed.
 
         It has failed, too, when it was materialised and a blocking check of it, or of its run, failed. `gate` is the
-        (asset, check) that may withhold the target while its run stays green. `alive` is called at every look, and may
-        raise.
+        asset and main check that may withhold the target while its run stays green; others of that asset may, too.
+        `alive` is called at every look, and may raise.
         `explain` says what is waited for while nothing runs; left out, how far the runs are. A run that died with its
         process is taken up again by the daemon, hence `grace` (seconds); `tried_again` says of a run that failed or was
         cancelled why another will be asked for, which is then waited for, and None where none will.
@@ -132,9 +132,9 @@ class Watcher:
                 return Outcome(partition, "done", target, checks, run_id=last.run_id)
             if runs and not busy:
                 newest = runs[-1]
-                verdict = read.checks.get(gate) if gate else None
-                if gate and verdict is not None and not verdict.passed and newest.is_success:
-                    return Outcome(partition, "withheld", gate[0], checks, verdict.description)
+                objection = withheld_by(checks, gate) if gate else None
+                if objection is not None and newest.is_success:
+                    return Outcome(partition, "withheld", objection.asset, checks, objection.description)
                 why = tried_again(newest) if (newest.is_failure or newest.is_canceled) and not blocked else None
                 if why is not None:
                     if newest.id not in given_up:
@@ -192,6 +192,12 @@ class Watcher:
         return self.log.checks(partition, stage_of(asset))
 
 
+def withheld_by(checks: Sequence[Check], gate: tuple[str, str]) -> Check | None:
+    """The check that withholds what stands behind a gate: the gate's main one, or else another one of its asset."""
+    objections = [check for check in checks if check.asset == gate[0] and check.objects]
+    return next((check for check in objections if check.name == gate[1]), next(iter(objections), None))
+
+
 def _what_waits(runs: list[Run]) -> str:
     """What is known of what is waited for while no run is at work."""
     if not runs:
@@ -212,12 +218,14 @@ def _failed_check(partition: str, check: Check, checks: list[Check], run_id: str
 
 def _check(event: "dg.DagsterEvent", run_id: str) -> Check:
     evaluation = event.asset_check_evaluation_data
+    warning = evaluation.severity.value == "WARN"
     return Check(
         evaluation.asset_key.to_user_string(),
         evaluation.check_name,
         evaluation.passed,
         # A warning blocks nothing, whatever its check may do.
-        bool(evaluation.blocking) and evaluation.severity.value == "ERROR",
+        bool(evaluation.blocking) and not warning,
         evaluation.description or "",
         run_id,
+        warning,
     )

@@ -19,7 +19,6 @@ from resources.catalog import Conflict, NotFound, TrainingRequest
 
 if TYPE_CHECKING:
     from resources.catalog import Intent
-    from resources.records import Records
     from resources.run_log import Run
 
 
@@ -131,7 +130,7 @@ def _progress(request: TrainingRequest, run: "Run | None", folder: Path | None) 
 
 
 def _state(wiring: Wiring, request: TrainingRequest, run: "Run | None", folder: Path | None) -> tuple[str, str]:
-    cell, records = _cell(request), wiring.records
+    cell = _cell(request)
     if run is None:
         return _before_a_run(wiring, request)
     if run.status in ("QUEUED", "NOT_STARTED"):
@@ -153,15 +152,17 @@ def _state(wiring: Wiring, request: TrainingRequest, run: "Run | None", folder: 
         if intent is not None and intent.outcome == "withdrawn":
             return "stopped", intent.reason or "the request was withdrawn"
         return "failed", why_failed(wiring, run, folder)
-    return _from_records(records, cell) or ("planning", "")
+    return _from_records(wiring, cell) or ("planning", "")
 
 
-def _from_records(records: "Records", cell: str) -> tuple[str, str] | None:
+def _from_records(wiring: Wiring, cell: str) -> tuple[str, str] | None:
     """How far a training came that nothing works on any more; None when it left nothing."""
+    records = wiring.records
     if model := records.find(RegisteredModelRecord, cell):
         return "registered", model.ref
     if records.find(EvaluationRecord, cell):
-        return "withheld", "it missed its gate"
+        objections = [check for check in wiring.run_log.checks(cell, ["evaluation"]) if check.objects]
+        return "withheld", "; ".join(f"check {c.name}: {c.description}" for c in objections) or "it missed its gate"
     return ("trained", "") if records.find(AdapterRecord, cell) else None
 
 
@@ -179,7 +180,7 @@ def _before_a_run(wiring: Wiring, request: TrainingRequest) -> tuple[str, str]:
     if intent is not None and intent.outcome == "withdrawn":
         reason = _erased(wiring, request.dataset) or intent.reason
         return "stopped", reason or "the request was withdrawn before a run took it up"
-    if intent is not None and intent.outcome == "done" and (found := _from_records(wiring.records, _cell(request))):
+    if intent is not None and intent.outcome == "done" and (found := _from_records(wiring, _cell(request))):
         # Its runs were forgotten, as an erasure or the retention of the event log does.
         return found
     return _dataset_holds(wiring, request.dataset) or _base_holds(wiring, request) or ("requested", READY)

@@ -63,6 +63,33 @@ def test_a_target_whose_blocking_check_failed_is_not_done(home: tuple[Settings, 
     assert outcome.state == "done" and [one.passed for one in outcome.checks] == [True]
 
 
+@pytest.mark.parametrize("low", ["accuracy_gate", "suites_unseen"])
+def test_whatever_check_withholds_a_model_ends_the_waiting(home: tuple[Settings, dg.DagsterInstance], low: str) -> None:
+    settings, instance = home
+
+    @dg.asset(partitions_def=PARTITIONS)
+    def evaluation() -> None: ...
+
+    @dg.asset(partitions_def=PARTITIONS, deps=[evaluation], output_required=False)
+    def registered_model() -> Iterator[dg.Output[None]]:
+        yield from ()
+
+    def judged(name: str, passed: bool, severity: dg.AssetCheckSeverity) -> dg.AssetChecksDefinition:
+        @dg.asset_check(asset=evaluation, name=name, partitions_def=PARTITIONS)
+        def judge() -> dg.AssetCheckResult:
+            return dg.AssetCheckResult(passed=passed, severity=severity, description=f"{name} says why")
+
+        return judge
+
+    error, warning = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+    checks = [judged("beats_base", False, warning)]
+    checks += [judged(name, name != low, error) for name in ("accuracy_gate", "suites_unseen")]
+    run(instance, evaluation, registered_model, checks=checks)
+    gate = ("evaluation", "accuracy_gate")
+    outcome = Watcher(settings, str).wait(ENDPOINT, "registered_model", since=LONG_AGO, gate=gate, timeout=20)
+    assert (outcome.state, outcome.asset, outcome.error) == ("withheld", "evaluation", f"{low} says why")
+
+
 def test_what_the_steps_behind_a_failure_did_not_do_is_no_news(home: tuple[Settings, dg.DagsterInstance]) -> None:
     settings, instance = home
 
