@@ -39,13 +39,13 @@ def listens(processes: Iterable[psutil.Process], port: int) -> bool | None:
 
     A process that somebody left behind on the port would answer in the server's place, of whatever model it has.
     """
-    told = False
+    reported = False
     for process in processes:
         try:
             for one in (process, *process.children(recursive=True)):
                 if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in one.net_connections("tcp")):
                     return True
-                told = True
+                reported = True
         except (psutil.Error, OSError):
             continue
-    return False if told else None
+    return False if reported else None

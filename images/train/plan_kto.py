@@ -10,6 +10,7 @@ import polars as pl
 from images.train import unpaired
 from images.train.chat import Row, choose_template, marked_markdown, template_hash
 from images.train.reporter import Reporter
+from images.train.template_findings import findings, last_answer
 from images.train.trained_modules import check_token_ids
 from images.train.unpaired import Rated
 from llmops_assets.specs.training import TrainJobSpec
@@ -35,6 +36,9 @@ def plan_kto(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     reporter.log.info("chat template: %s", template.origin)
+    columns = ("row_id", "prompt", "completion", "tools")
+    rated_rows = (row for frame in frames.values() for row in frame.select(columns).iter_rows())
+    known = findings(tokenizer, template, (last_answer(*row) for row in rated_rows))
     kept: dict[str, list[tuple[str, Rated]]] = {}
     dropped: list[str] = []
     for split, frame in frames.items():
@@ -62,6 +66,7 @@ def plan_kto(
         "dropped_rows": len(dropped),
         "chat_template_hash": template_hash(template.serving),
         "template_origin": template.origin,
+        "findings": [finding.model_dump() for finding in known],
     }
     if dropped:
         facts["failures"]["dropped"] = dropped[:10]
@@ -125,11 +130,11 @@ def _facts(
 
 def _both_labels(frame: pl.DataFrame) -> list[str]:
     """Rows whose very answer to the very prompt is found good in one row and bad in another."""
-    said = [
+    texts = [
         pl.col(name).list.eval(pl.element().struct.field("content")).list.join("\x1e")
         for name in ("prompt", "completion")
     ]
-    whole = frame.select("row_id", "label", pl.concat_str(said, separator="\x1f").alias("whole"))
+    whole = frame.select("row_id", "label", pl.concat_str(texts, separator="\x1f").alias("whole"))
     twice = whole.group_by("whole").agg(pl.col("label").n_unique().alias("labels")).filter(pl.col("labels") > 1)
     return whole.join(twice, on="whole", how="semi", maintain_order="left")["row_id"].to_list()
 

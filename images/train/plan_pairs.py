@@ -12,7 +12,7 @@ from images.train import pairs
 from images.train.chat import Row, choose_template, marked_markdown, template_hash
 from images.train.pairs import Pair
 from images.train.reporter import Reporter
-from images.train.template_findings import Conversation, findings
+from images.train.template_findings import Conversation, findings, last_answer
 from images.train.trained_modules import check_token_ids
 from llmops_assets.specs.training import TrainJobSpec
 
@@ -81,9 +81,8 @@ def _conversations(frame: pl.DataFrame) -> Iterator[Conversation]:
     for row_id, prompt, chosen, rejected, tools in frame.select(
         "row_id", "prompt", "chosen", "rejected", "tools"
     ).iter_rows():
-        before = [{**message, "weight": 0} if message["role"] == "assistant" else message for message in prompt]
-        yield Conversation(row_id, [*before, *chosen], tools)
-        yield Conversation(row_id, [*before, *rejected], tools)
+        yield last_answer(row_id, prompt, chosen, tools)
+        yield last_answer(row_id, prompt, rejected, tools)
 
 
 def _facts(tokenizer: "PreTrainedTokenizerBase", spec: TrainJobSpec, found: list[tuple[str, Pair]]) -> dict[str, Any]:

@@ -39,6 +39,12 @@ class Conversation:
     tools: Tools = None
 
 
+def last_answer(row_id: str, prompt: Sequence[Message], answer: Sequence[Message], tools: Tools) -> Conversation:
+    """A prompt with an answer to it, of which the answer alone is trained: what preferences and ratings are made of."""
+    before = [{**message, "weight": 0} if message["role"] == "assistant" else message for message in prompt]
+    return Conversation(row_id, [*before, *answer], tools)
+
+
 class RefusedRows(ValueError):
     """The chat template refuses rows; the message has its own words, and which rows."""
 

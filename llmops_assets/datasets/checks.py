@@ -103,8 +103,8 @@ def quarantine_share(
     **BLOCKING,
 )
 def lines_accounted_for(context: Context, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
-    verdict = accounting.verdict(records.load(DatasetRecord, context.partition_key))
-    return result(verdict.passed, verdict.message, files=verdict.table)
+    record = records.load(DatasetRecord, context.partition_key)
+    return check_result(accounting.verdict(record), rows={"files": accounting.table(record)})
 
 
 @dg.asset_check(asset=dataset, name="schema", description="Columns, types and rules of the dataset's type.", **BLOCKING)
@@ -226,7 +226,7 @@ def near_duplicate_share(
     quality = records.find(QualityRecord, key)
     judged = clean.duplicate_share(records.load(CleanRecord, key), policy.datasets.max_duplicate_share)
     shown = examples.as_lines(quality.dropped_pairs) if quality is not None else []
-    return result(judged.passed, judged.text, rows=shown, **judged.figures)
+    return check_result(judged, rows={"rows": shown})
 
 
 @dg.asset_check(asset=clean_dataset, description="A second look at the masked rows finds no personal data.", **BLOCKING)

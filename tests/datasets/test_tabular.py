@@ -255,8 +255,8 @@ def test_lines_that_became_nothing_fail_the_check_and_an_old_record_does_not(tmp
         dataset="desk@v1", type="sft_pair", manifest="m", quarantine=None, rows=5, quarantined=0, source_bytes=1,
         content_hash="c", accounts=[account],
     )  # fmt: skip
-    assert verdict(record).passed and "6 lines = 5 rows, 1 header" in verdict(record).message
+    assert verdict(record).passed and "6 lines = 5 rows, 1 header" in verdict(record).text
     lost = record.model_copy(update={"accounts": [account.model_copy(update={"rows": 4})]})
-    assert not verdict(lost).passed and "rows.csv: 1 of 6" in verdict(lost).message
+    assert not verdict(lost).passed and "rows.csv: 1 of 6" in verdict(lost).text
     assert not verdict(record.model_copy(update={"rows": 4})).passed
     assert verdict(record.model_copy(update={"accounts": []})).passed

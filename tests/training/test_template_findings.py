@@ -4,12 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
 from trl import chat_template_utils as shipped
 
 from images.train.chat import CHATML, choose_template, encode, keeps_prefixes
+from images.train.plan_pairs import plan_pairs
+from images.train.reporter import Reporter
 from images.train.template_findings import Conversation, RefusedRows, findings
+from llmops_assets.datasets import schema
+from llmops_assets.specs.training import TrainJobSpec
+from tests.training.job_data import job_spec
 from tests.training.test_control_tokens import GEMMA, LLAMA, MISTRAL, TAGS
 
 TOOLS = json.dumps(
@@ -184,3 +190,26 @@ def test_what_a_thinking_template_asks_for_is_trained_behind_what_its_server_wri
     row = encode(tokenizer, template, [talk], 1000)[0]
     learnt = tokenizer.decode([i for i, trained in zip(row.ids, row.trained, strict=True) if trained])
     assert learnt == "<think>\n5+2는 7이다.\n</think>\n\n7<|im_end|>" and "2+3은" not in tokenizer.decode(row.ids)
+
+
+@pytest.mark.parametrize("algorithm", ["dpo", "kto"])
+def test_preferences_and_ratings_are_looked_at_as_conversations_are(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, algorithm: str
+) -> None:
+    tokenizer.chat_template = NO_SYSTEM
+    tokenizer.save_pretrained(tmp_path / "base")
+    good, bad = [said("assistant", "1,200원입니다.")], [said("assistant", "몰라요.")]
+    answers = {
+        "dpo": [{"chosen": good, "rejected": bad}] * 2,
+        "kto": [{"completion": good, "label": True}, {"completion": bad, "label": False}],
+    }[algorithm]
+    rows = [{"row_id": f"r{n}", "prompt": SYSTEM[:2], "tools": None, **one} for n, one in enumerate(answers)]
+    frame = pl.DataFrame(rows, schema=schema.columns_of("kto" if algorithm == "kto" else "rlhf_pair"))
+    rlhf = {"algorithm": algorithm, "ppo_steps": None, "max_new_tokens": None}
+    spec = job_spec("RLHF", "llama", "hf:x", "lora", rlhf=rlhf) | {"dataset_ref": "pairs@v1"}
+    (tmp_path / "plan").mkdir()
+    checked = TrainJobSpec.model_validate(spec)
+    reporter = Reporter({})
+    facts = plan_pairs(checked, {"train": frame}, tmp_path / "base", tmp_path / "plan", reporter)
+    found = {finding["name"]: finding for finding in facts["findings"]}
+    assert found["system_prompt_dropped"]["blocking"] and found["system_prompt_dropped"]["row_ids"]

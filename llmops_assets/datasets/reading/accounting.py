@@ -6,6 +6,7 @@ from typing import Any, BinaryIO
 
 from llmops_assets.datasets.reading.encodings import Wrapped
 from llmops_assets.records.datasets import DatasetRecord, FileAccount
+from llmops_assets.verdict import Verdict
 
 LINES, ROWS = "lines", "rows"
 
@@ -72,29 +73,23 @@ class Counted(Wrapped):
         return len(data)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether all lines are accounted for, in words, and the accounts of the files that matter most."""
-
-    passed: bool
-    message: str
-    table: list[dict[str, Any]]
+def table(record: DatasetRecord, most: int = 20) -> list[dict[str, Any]]:
+    """The accounts of the files that matter most: those whose lines don't add up, or else the first ones."""
+    shown = (unaccounted(record.accounts) or record.accounts)[:most]
+    return [account.model_dump() | {"missing": account.missing} for account in shown]
 
 
 def verdict(record: DatasetRecord) -> Verdict:
     """Whether every line of the files of a version became something; a record of an earlier version has no accounts."""
     if not record.accounts:
-        return Verdict(True, "Ingested by an earlier version, which kept no account of lines.", [])
-    wrong = unaccounted(record.accounts)
-    table = [account.model_dump() | {"missing": account.missing} for account in (wrong or record.accounts)[:20]]
-    if wrong:
+        return Verdict(True, "Ingested by an earlier version, which kept no account of lines.")
+    if wrong := unaccounted(record.accounts):
         where = ", ".join(f"{account.name}: {account.missing:,} of {account.total:,}" for account in wrong[:5])
-        return Verdict(False, f"Lines that nobody accounts for ({where}): ingest the version again", table)
+        return Verdict(False, f"Lines that nobody accounts for ({where}): ingest the version again")
     stored = sum(account.rows for account in record.accounts)
     if stored != record.rows:
-        message = f"{record.rows:,} rows are stored and {stored:,} were read: ingest the version again"
-        return Verdict(False, message, table)
-    return Verdict(True, f"Every line is accounted for: {in_words(record.accounts)}.", table)
+        return Verdict(False, f"{record.rows:,} rows are stored and {stored:,} were read: ingest the version again")
+    return Verdict(True, f"Every line is accounted for: {in_words(record.accounts)}.")
 
 
 def unaccounted(accounts: Iterable[FileAccount]) -> list[FileAccount]:

@@ -108,15 +108,15 @@ def _of_two(row: Mapping[str, Any], first: str, second: str) -> Compared:
 
 def _first_won(value: Any, first: str, second: str, field: str) -> bool:
     """Whether a choice names the first of two answers."""
-    said = str(value).strip().lower()
-    if _TIES.search(said):
-        raise RowFault(field, f"{said!r}: none of the two answers was preferred")
+    preferred = str(value).strip().lower()
+    if _TIES.search(preferred):
+        raise RowFault(field, f"{preferred!r}: none of the two answers was preferred")
     # SHP: labels 1 is the first answer, 0 the second.
-    if first == "human_ref_A" and said in ("0", "1"):
-        return said == "1"
+    if first == "human_ref_A" and preferred in ("0", "1"):
+        return preferred == "1"
     for name, won in ((first, True), (second, False)):
         ending = name.lower()[-1]
-        if said in (name.lower(), ending, f"model_{ending}", f"response_{ending}", f"output_{ending}"):
+        if preferred in (name.lower(), ending, f"model_{ending}", f"response_{ending}", f"output_{ending}"):
             return won
     raise RowFault(field, f"{value!r} names neither {first} nor {second}")
 

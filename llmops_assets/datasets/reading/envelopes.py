@@ -65,8 +65,8 @@ def with_answer(row: dict[str, Any]) -> dict[str, Any]:
         raise RowFault("answers", f"expected a list of answers, got {kind_of(given)}")
     if not given:
         raise RowFault("answers", "there is no answer to learn: the passage does not answer the question")
-    said = [item.get("text") if isinstance(item, dict) else item for item in given]
-    texts = [text_of(text, f"answers[{index}]") for index, text in enumerate(said)]
+    answers = [item.get("text") if isinstance(item, dict) else item for item in given]
+    texts = [text_of(text, f"answers[{index}]") for index, text in enumerate(answers)]
     places = starts if starts is not None else [item.get("answer_start") for item in given if isinstance(item, dict)]
     others = [text for text in dict.fromkeys(texts) if text != texts[0]]
     rest = {"references": others} if others else {}

@@ -108,30 +108,30 @@ def message_of(item: Any, path: str) -> Message:
     """One message; RowFault naming `path` when it is none, or when something is said of it that cannot be heeded."""
     if not isinstance(item, dict):
         raise RowFault(path, f"expected a message, got {kind_of(item)}")
-    said = {key: value for key, value in item.items() if value is not None}
-    role_key = next((name for name in _ROLE_KEYS if name in said), None)
+    fields = {key: value for key, value in item.items() if value is not None}
+    role_key = next((name for name in _ROLE_KEYS if name in fields), None)
     if role_key is None:
         lowered = {str(key).strip().lower(): value for key, value in item.items()}
         if lowered.keys() != item.keys() and len(lowered) == len(item):
             return message_of(lowered, path)
         raise RowFault(path, f"a message needs role and content (or from and value), found {_names(item)}")
-    text_key = next((name for name in _TEXT_KEYS if name in said), None)
-    others = [name for name in _TEXT_KEYS if name in said and name != text_key and said[name] != said[text_key]]
+    text_key = next((name for name in _TEXT_KEYS if name in fields), None)
+    others = [name for name in _TEXT_KEYS if name in fields and name != text_key and fields[name] != fields[text_key]]
     if others:
         raise RowFault(f"{path}.{others[0]}", f"{text_key} and {others[0]} both hold a text: keep one of them")
     for key, what in _UNHEEDED.items():
-        if said.get(key) not in (None, [], ""):
+        if fields.get(key) not in (None, [], ""):
             raise RowFault(f"{path}.{key}", f"{what} cannot be heeded: leave it out, or split the row")
-    refuse_media(said, path)
-    spelled = text_of(said[role_key], f"{path}.{role_key}").strip()
+    refuse_media(fields, path)
+    spelled = text_of(fields[role_key], f"{path}.{role_key}").strip()
     role, masked = _role(spelled)
     message = Message(role, "", path=path)
     used = [role_key]
-    _read_text(message, said, text_key, spelled, used)
-    _read_fields(message, said, used)
-    weights.read(message, said, path, masked, used)
+    _read_text(message, fields, text_key, spelled, used)
+    _read_fields(message, fields, used)
+    weights.read(message, fields, path, masked, used)
     message.used = tuple(used)
-    message.rest = {str(key): value for key, value in said.items() if key not in used}
+    message.rest = {str(key): value for key, value in fields.items() if key not in used}
     return message
 
 
@@ -148,19 +148,19 @@ def _role(spelled: str) -> tuple[str, bool]:
     return ROLE_NAMES.get(bare, spelled), bare != lowered and bare in ROLE_NAMES
 
 
-def _read_text(message: Message, said: dict[str, Any], text_key: str | None, spelled: str, used: list[str]) -> None:
-    calls = any(said.get(name) for name in ("tool_calls", "function_call"))
+def _read_text(message: Message, fields: dict[str, Any], text_key: str | None, spelled: str, used: list[str]) -> None:
+    calls = any(fields.get(name) for name in ("tool_calls", "function_call"))
     if text_key is None:
         if not calls:
             raise RowFault(f"{message.path}.content", "expected text, got null")
         return
     used.append(text_key)
     where = f"{message.path}.{text_key}"
-    if isinstance(said[text_key], list):
-        message.content, thought = _parts(said[text_key], where)
+    if isinstance(fields[text_key], list):
+        message.content, thought = _parts(fields[text_key], where)
         message.reasoning_content = thought or None
     else:
-        message.content = text_of(said[text_key], where)
+        message.content = text_of(fields[text_key], where)
     if spelled.lower() in CALLING:
         thought = _THOUGHT.match(message.content)
         if thought:
@@ -187,29 +187,29 @@ def _parts(parts: list[Any], path: str) -> tuple[str, str]:
     return "\n".join(texts), "\n".join(thoughts)
 
 
-def _read_fields(message: Message, said: dict[str, Any], used: list[str]) -> None:
+def _read_fields(message: Message, fields: dict[str, Any], used: list[str]) -> None:
     path, role = message.path, message.role
-    if said.get("name") not in (None, ""):
-        message.name = text_of(said["name"], f"{path}.name")
+    if fields.get("name") not in (None, ""):
+        message.name = text_of(fields["name"], f"{path}.name")
     for key in _REASONING_KEYS:
-        if key not in said:
+        if key not in fields:
             continue
-        thought = text_of(said[key], f"{path}.{key}")
+        thought = text_of(fields[key], f"{path}.{key}")
         used.append(key)
         if thought and role != "assistant":
             raise RowFault(f"{path}.{key}", f"a turn of role {role} has a reasoning: only the assistant thinks")
         if thought and message.reasoning_content not in (None, thought):
             raise RowFault(f"{path}.{key}", "the reasoning is given twice, and differs: keep one")
         message.reasoning_content = thought or message.reasoning_content
-    made = [key for key in ("tool_calls", "function_call") if said.get(key)]
+    made = [key for key in ("tool_calls", "function_call") if fields.get(key)]
     if made and role != "assistant":
         raise RowFault(f"{path}.{made[0]}", f"a turn of role {role} calls a tool: only the assistant does")
     if len(made) == 2:
         raise RowFault(f"{path}.function_call", "tool_calls and function_call stand in one message: keep one")
     if made:
-        message.tool_calls = call_text(said[made[0]], f"{path}.{made[0]}")
-    if said.get("tool_call_id") not in (None, ""):
+        message.tool_calls = call_text(fields[made[0]], f"{path}.{made[0]}")
+    if fields.get("tool_call_id") not in (None, ""):
         if role != "tool":
             raise RowFault(f"{path}.tool_call_id", f"a turn of role {role} answers a call: only a tool does")
-        message.tool_call_id = text_of(said["tool_call_id"], f"{path}.tool_call_id")
-    used += [key for key in ("name", "tool_calls", "function_call", "tool_call_id") if key in said]
+        message.tool_call_id = text_of(fields["tool_call_id"], f"{path}.tool_call_id")
+    used += [key for key in ("name", "tool_calls", "function_call", "tool_call_id") if key in fields]

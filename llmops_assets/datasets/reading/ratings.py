@@ -27,10 +27,10 @@ def label_of(value: Any, field: str) -> bool:
     """Whether a label says that an answer is wanted; RowFault for one that says neither."""
     if isinstance(value, bool):
         return value
-    said = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip().lower()
-    if said in _GOOD:
+    written = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip().lower()
+    if written in _GOOD:
         return True
-    if said in _BAD:
+    if written in _BAD:
         return False
     what = f"{kind_of(value)}" if value is None or isinstance(value, (list, dict)) else f"{value!r}"
     raise RowFault(field, f"expected true or false (good or bad, 1 or 0), got {what}; a rating has to be mapped: {HOW}")
@@ -85,7 +85,7 @@ def with_named_label(row: dict[str, Any], names: Mapping[str, str], least: float
             return {**row, field: float(value) >= least}
         except (TypeError, ValueError):
             raise RowFault(field, f"expected a rating, got {kind_of(value)} {value!r}") from None
-    said = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
-    if said not in names:
-        raise RowFault(field, f"the mapping names the labels {', '.join(names)}, and not {said!r}")
-    return {**row, field: names[said]}
+    written = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    if written not in names:
+        raise RowFault(field, f"the mapping names the labels {', '.join(names)}, and not {written!r}")
+    return {**row, field: names[written]}

@@ -15,15 +15,15 @@ _NO_LOSS = ("mask", "masked")
 _ROW_WEIGHTS = ("weight", "loss_weight", "sample_weight", "loss_scale")
 
 
-def read(message: "Message", said: Mapping[str, Any], path: str, masked: bool, used: list[str]) -> None:
+def read(message: "Message", fields: Mapping[str, Any], path: str, masked: bool, used: list[str]) -> None:
     """Set the weight of a message from what is said of it, and add the keys to `used`.
 
     RowFault for weights other than 0 and 1, for two that differ, and for loss on a turn that is not the assistant's.
     """
     found: dict[str, bool] = {"role": False} if masked else {}
     for key in (*_LOSS, *_NO_LOSS):
-        if key in said:
-            value = _truth(said[key], f"{path}.{key}")
+        if key in fields:
+            value = _truth(fields[key], f"{path}.{key}")
             found[key] = value if key in _LOSS else not value
             used.append(key)
     if not found:
