@@ -51,9 +51,7 @@ def recipe(
     context: dg.AssetExecutionContext, catalog: dg.ResourceParam[Catalog], policy: dg.ResourceParam[Policy]
 ) -> dg.MaterializeResult:
     stored = catalog.recipe(context.partition_key)
-    spec = TrainJobSpec.from_recipe(stored, "any@v0")
-    if spec.recipe_key() != context.partition_key:
-        raise dg.Failure(f"the recipe kept under {context.partition_key} is {spec.recipe_key()}", allow_retries=False)
+    spec = _spec_of(catalog, context.partition_key, "any@v0")
     _refuse(check_against_policy(spec, policy))
     text = json.dumps(stored, ensure_ascii=False, indent=1, sort_keys=True)
     return dg.MaterializeResult(
@@ -115,7 +113,7 @@ def training_plan(
     keys = context.partition_key.keys_by_dimension
     dataset, recipe_key = keys["dataset"], keys["recipe"]
     splits = records.load(SplitsRecord, dataset)
-    spec = TrainJobSpec.from_recipe(catalog.recipe(recipe_key), dataset)
+    spec = _spec_of(catalog, recipe_key, dataset)
     entry = catalog.dataset_entry(dataset)
     merged = lambda cell: records.load(MergedModelRecord, cell)  # noqa: E731
     sources = Sources(catalog.base_model, merged, tracking.model, catalog.base_files)
@@ -329,6 +327,18 @@ def merged_model(
     return dg.MaterializeResult(
         metadata=shown(report.merged_facts(record), records.paths), data_version=dg.DataVersion(record.content_hash)
     )
+
+
+def _spec_of(catalog: Catalog, recipe_key: str, dataset: str) -> TrainJobSpec:
+    """The job that trains a kept recipe on a dataset version; dg.Failure where it is not the recipe of that key."""
+    spec = TrainJobSpec.from_recipe(catalog.recipe(recipe_key), dataset)
+    if spec.recipe_key() != recipe_key:
+        raise dg.Failure(
+            f"the recipe kept under {recipe_key} is {spec.recipe_key()}: it was changed in the catalog after it was "
+            "asked for. Request the training again from its spec",
+            allow_retries=False,
+        )
+    return spec
 
 
 def _refuse_withdrawn(context: dg.AssetExecutionContext, catalog: Catalog) -> None:

@@ -1,6 +1,8 @@
 """Faults that are stopped by the plan, before anything is trained."""
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,18 @@ def test_a_chat_template_that_teaches_something_else_is_stopped(
 ) -> None:
     base = brought_base(shared, finished.chain.base, row.key, change)
     row.assert_stopped(shared.train(sft_spec(base), *TRAINING)[1])
+
+
+@pytest.mark.fault("recipe-edited")
+def test_a_recipe_that_was_changed_behind_the_platform_is_stopped(
+    shared: Installation, finished: Finished, row: Row
+) -> None:
+    partition = shared.request(sft_spec(finished.chain.base, lr=4e-3))
+    key = partition.split("|")[1]
+    with closing(sqlite3.connect(shared.root / "catalog.db")) as connection, connection:
+        change = "update recipes set spec = json_set(spec, '$.hyperparams.lr', 0.4) where key = ?"
+        assert connection.execute(change, (key,)).rowcount == 1
+    row.assert_stopped(shared.run(partition, "training_plan"))
 
 
 @pytest.mark.fault("rows-left-out")
