@@ -12,6 +12,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 from dagster._core.events import AssetCheckEvaluationPlanned
 from dagster._core.test_utils import create_run_for_test
 
+from llmops_assets.datasets.suites import VERSION
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.records.datasets import ContaminationRecord, DatasetRecord, SplitsRecord
 from llmops_assets.specs.dataset import DatasetSpec
@@ -78,7 +79,8 @@ class House:
         key = run.tags["dagster/partition"]
         current = suites.registered_suites(self.catalog, self.records)
         counts = {"judged": {}, "too_short": {}, "leaked": {}, "items": []}
-        self.records.save(key, ContaminationRecord(dataset=key, train=f"{key}-train", suites=current, **counts))
+        compared = ContaminationRecord(dataset=key, train=f"{key}-train", suites=current, version=VERSION, **counts)
+        self.records.save(key, compared)
         where = dg.AssetRecordsFilter(dg.AssetKey("splits"), asset_partitions=[key])
         (last,) = self.instance.fetch_materializations(where, limit=1).records
         target = AssetCheckEvaluationTargetMaterializationData(
@@ -198,3 +200,11 @@ def test_nothing_new_costs_no_look_at_the_instance(house, monkeypatch):
     house.compare()
     monkeypatch.setattr(suites, "_stale", None)
     assert house.tick() == []
+
+
+def test_a_comparison_by_an_older_rule_is_made_again(house):
+    house.compare()
+    kept = house.records.find(ContaminationRecord, "desk@v0")
+    house.records.save("desk@v0", kept.model_copy(update={"version": VERSION - 1}))
+    house.cursor = None
+    assert [request.tags["dagster/partition"] for request in house.tick()] == ["desk@v0"]
