@@ -117,8 +117,8 @@ def bench_patterns(count: int) -> None:
 
 
 def bench_toxicity(data: Path) -> None:
-    from llmops_assets.datasets.quality.toxicity import Lexicon
-    from llmops_assets.datasets.quality.toxicity_linear import train
+    from llmops_assets.toxicity.linear import train
+    from llmops_assets.toxicity.scorers import Lexicon
 
     with (data / "unsmile" / "unsmile_train_v1.0.tsv").open(encoding="utf-8") as file:
         table = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))

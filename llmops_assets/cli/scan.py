@@ -45,13 +45,13 @@ def scan(
 
     Example: `llmops dataset scan chats.jsonl --out scanned/`
     """
-    from llmops_assets.datasets.quality.toxicity_scorer import ToxicityError
     from llmops_assets.datasets.reading.scan import ScanError
     from llmops_assets.datasets.reading.scan import scan as scan_file
     from llmops_assets.datasets.reading.scan import tokenizer as load_tokenizer
     from llmops_assets.privacy.name_model import NameModelError
     from llmops_assets.privacy.pseudonyms import PseudonymKeyError
     from llmops_assets.specs.policy import load_policy
+    from llmops_assets.toxicity.scorer import ToxicityError
 
     if type is not None and type not in DATASET_TYPES:
         raise typer.BadParameter(f"{type!r} is none of {', '.join(DATASET_TYPES)}", param_hint="--type")

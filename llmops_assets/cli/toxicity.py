@@ -32,8 +32,8 @@ def train_toxicity(
 
     Example: `llmops dataset train-toxicity labels.csv --text comment --label toxic --out toxicity.safetensors`
     """
-    from llmops_assets.datasets.quality.toxicity_linear import read_labels, train
-    from llmops_assets.datasets.quality.toxicity_scorer import ToxicityError
+    from llmops_assets.toxicity.linear import read_labels, train
+    from llmops_assets.toxicity.scorer import ToxicityError
 
     try:
         labels = read_labels(file, text, label, group)

@@ -11,7 +11,7 @@ from llmops_assets import plots
 from llmops_assets.automation import RUN_WHEN_READY
 from llmops_assets.datasets import clean, split
 from llmops_assets.datasets.batches import Batches
-from llmops_assets.datasets.quality import control_tokens, page, report, toxicity
+from llmops_assets.datasets.quality import control_tokens, page, report
 from llmops_assets.datasets.reading import accounting
 from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.ingest import Batch, ingest
@@ -25,6 +25,7 @@ from llmops_assets.privacy import pii
 from llmops_assets.records.datasets import CleanRecord, DatasetRecord, FileAccount, QualityRecord, SplitsRecord
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.policy import Policy
+from llmops_assets.toxicity import scorers
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.dataset_store import DatasetStore, config_hash
@@ -208,7 +209,7 @@ def quality_report(
     rows = rows_of(store, source.manifest)
     quarantine = store.read(source.quarantine) if source.quarantine else None
     personal = pii.detector(policy.datasets.pii, key)
-    flagging = toxicity.scorer(policy.datasets.toxicity)
+    flagging = scorers.scorer(policy.datasets.toxicity)
     found = report.analyse(rows, source.type, personal=personal, near=near_of(policy), flagging=flagging)
     written = {"dataset": key, "step": "quality_report", "parent": source.manifest}
     settings = store.keep_config(policy.datasets.model_dump(mode="json"))

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmops_assets.datasets.quality import bias, features, score, toxicity
+from llmops_assets.datasets.quality import bias, features, score
 from llmops_assets.datasets.schema import MESSAGES
 from llmops_assets.datasets.similarity import duplicates, sketch
 from llmops_assets.datasets.similarity.normal import normalise
 from llmops_assets.privacy import masking, names, pii
+from llmops_assets.toxicity import scorers
 from tests.conftest import PUBLIC_DATA
 
 TOO_LONG_FOR_A_NAME = "리아 웨스턴오스트레일리아주"
@@ -56,7 +57,7 @@ def examine(values: list[str]) -> None:
     )
     spans = pii.find(column)
     assert pii.find(pii.mask_texts(column, pii.PATTERNS_ONLY)).height == 0 or spans.height
-    flagged = toxicity.Lexicon().groups(column)
+    flagged = scorers.Lexicon().groups(column)
     counted = features.features(column)
     assert features.estimated_tokens(counted).min() >= 0
     assert bias.count(column, flagged.list.len() > 0)["rows"].sum() >= 0

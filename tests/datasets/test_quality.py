@@ -5,10 +5,11 @@ import psutil
 import pytest
 
 from llmops_assets.datasets import clean, schema, texts
-from llmops_assets.datasets.quality import page, report, score, toxicity
+from llmops_assets.datasets.quality import page, report, score
 from llmops_assets.datasets.similarity import duplicates
 from llmops_assets.privacy import pii
 from llmops_assets.privacy.names import find_names
+from llmops_assets.toxicity import scorers
 
 ASKED = "하이패스 미납 통행료는 어떻게 납부하나요?"
 GOOD = "미납 통행료는 누리집이나 가까운 영업소에서 카드로 납부하실 수 있습니다."
@@ -103,7 +104,7 @@ def test_every_type_can_be_scored_and_masked(dataset_type):
 
 
 def test_offensive_words_are_flagged_with_the_group_they_offend():
-    flagged = toxicity.Lexicon().groups(
+    flagged = scorers.Lexicon().groups(
         pl.Series(["이런 병신 같은", "맘충이라니", "시발점이 어디인가요", "고맙습니다", "shiitake"])
     )
     assert flagged.to_list() == [["insult"], ["women"], [], [], []]

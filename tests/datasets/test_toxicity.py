@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 
 from llmops_assets import intervals
 from llmops_assets.cli import app
-from llmops_assets.datasets.quality import bias, toxicity
-from llmops_assets.datasets.quality.toxicity import Lexicon
-from llmops_assets.datasets.quality.toxicity_linear import Linear, read_labels, train
-from llmops_assets.datasets.quality.toxicity_scorer import ToxicityError
-from llmops_assets.datasets.quality.toxicity_transformers import Transformers
+from llmops_assets.datasets.quality import bias
 from llmops_assets.specs.policy import Toxicity
+from llmops_assets.toxicity import scorers
+from llmops_assets.toxicity.classifier import Transformers
+from llmops_assets.toxicity.linear import Linear, read_labels, train
+from llmops_assets.toxicity.scorer import ToxicityError
+from llmops_assets.toxicity.scorers import Lexicon
 
 WHO = {"drivers": ["운전자", "기사", "버스 기사"], "visitors": ["관광객", "방문객", "여행자"]}
 BAD = ["전부 쓰레기다", "다 꺼졌으면 좋겠다", "제발 사라져라", "머리가 텅 비었다", "역겨워서 못 봐주겠다"]
@@ -92,7 +93,7 @@ def test_the_command_trains_from_a_file_and_the_policy_uses_what_it_wrote(tmp_pa
     figures = json.loads(result.stdout)
     assert figures["groups"] == ["drivers", "visitors"] and figures["skipped"] == 2
     assert figures["f1"] > 0.95 and figures["texts"] == 80
-    scorer = toxicity.scorer(Toxicity(scorer="linear", path=str(out)))
+    scorer = scorers.scorer(Toxicity(scorer="linear", path=str(out)))
     assert scorer.groups(pl.Series(["여행자들 역겨워서 못 봐주겠다"])).to_list() == [["visitors"]]
     wrong = CliRunner().invoke(app, [*command[:4], "본문", *command[5:], "--out", str(out)])
     assert wrong.exit_code == 1 and "no column '본문'" in " ".join(wrong.output.split())

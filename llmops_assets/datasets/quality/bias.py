@@ -10,8 +10,8 @@ from typing import Any
 
 import polars as pl
 
-from llmops_assets.datasets.quality.lexicon import mentions, sentiments
 from llmops_assets.intervals import wilson
+from llmops_assets.toxicity.lexicon import mentions, sentiments
 
 COUNTS = {"group": pl.String, "rows": pl.Int64, "toxic": pl.Int64, "praise": pl.Int64, "blame": pl.Int64}
 NOBODY = "(no group)"

@@ -9,11 +9,12 @@ import numpy as np
 import polars as pl
 
 from llmops_assets.datasets import batches, schema, texts
-from llmops_assets.datasets.quality import bias, control_tokens, personal_data, score, toxicity
+from llmops_assets.datasets.quality import bias, control_tokens, personal_data, score
 from llmops_assets.datasets.quality.features import estimated_tokens, features
 from llmops_assets.datasets.similarity import duplicates, examples
 from llmops_assets.datasets.split import NO_CATEGORY
 from llmops_assets.privacy import masking, pii
+from llmops_assets.toxicity import scorers
 
 FINDINGS = {
     "row_id": pl.String,
@@ -110,7 +111,7 @@ def analyse(
     *,
     personal: pii.Detector = pii.PATTERNS_ONLY,
     near: duplicates.Near | None = None,
-    flagging: toxicity.ToxicityScorer | None = None,
+    flagging: scorers.ToxicityScorer | None = None,
     tokens: Tokens | None = None,
     tokens_counted_by: str = "estimate",
     max_tokens: int | None = None,
@@ -121,7 +122,7 @@ def analyse(
     the texts of duplicate candidates. With `max_tokens`, longer rows are findings of kind ``length``.
     """
     near = near or duplicates.Near()
-    scorer = flagging or toxicity.Lexicon()
+    scorer = flagging or scorers.Lexicon()
     again = batches.of(rows)
 
     def examine(batch: pl.DataFrame) -> tuple[_Part, duplicates.Keys]:
@@ -197,7 +198,7 @@ def _look(
     batch: pl.DataFrame,
     dataset_type: str,
     personal: pii.Detector,
-    scorer: toxicity.ToxicityScorer,
+    scorer: scorers.ToxicityScorer,
     tokens: Tokens | None,
     max_tokens: int | None,
 ) -> _Part:

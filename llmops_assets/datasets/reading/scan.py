@@ -11,7 +11,7 @@ import polars as pl
 from upath import UPath
 
 from llmops_assets.datasets import batches, clean, schema
-from llmops_assets.datasets.quality import page, report, toxicity
+from llmops_assets.datasets.quality import page, report
 from llmops_assets.datasets.reading import accounting, hub
 from llmops_assets.datasets.reading.described import columns_beside
 from llmops_assets.datasets.reading.fates import Fates
@@ -24,6 +24,7 @@ from llmops_assets.datasets.versions import checkout
 from llmops_assets.privacy import pii
 from llmops_assets.records.datasets import FileAccount, KeyFate
 from llmops_assets.specs.policy import Policy
+from llmops_assets.toxicity import scorers
 from resources.files import replacing
 
 CLEAN, QUARANTINE, DUPLICATES, PAGE = "clean.jsonl", "quarantine.jsonl", "duplicates.jsonl", "report.html"
@@ -184,7 +185,7 @@ def scan(
             rows,
             found_type,
             personal=personal,
-            flagging=toxicity.scorer(policy.datasets.toxicity),
+            flagging=scorers.scorer(policy.datasets.toxicity),
             near=duplicates.Near.of(policy.datasets.minhash),
             tokens=tokens,
             tokens_counted_by=tokens_counted_by,

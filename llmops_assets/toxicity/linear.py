@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from llmops_assets.datasets.quality.toxicity_scorer import UNNAMED, ToxicityError
+from llmops_assets.toxicity.scorer import UNNAMED, ToxicityError
 from resources import files
 
 if TYPE_CHECKING:

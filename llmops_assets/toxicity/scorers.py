@@ -6,10 +6,10 @@ from pathlib import Path
 
 import polars as pl
 
-from llmops_assets.datasets.quality.lexicon import toxic_stems
-from llmops_assets.datasets.quality.toxicity_scorer import ToxicityError, ToxicityScorer
 from llmops_assets.privacy.pattern import superset
 from llmops_assets.specs.policy import Toxicity
+from llmops_assets.toxicity.lexicon import toxic_stems
+from llmops_assets.toxicity.scorer import ToxicityError, ToxicityScorer
 
 
 class Lexicon:
@@ -39,9 +39,9 @@ def scorer(rules: Toxicity) -> ToxicityScorer:
         raise ToxicityError(f"datasets.toxicity.scorer is {rules.scorer}, but datasets.toxicity.path names no model")
     path = Path(rules.path).expanduser()
     if rules.scorer == "linear":
-        from llmops_assets.datasets.quality.toxicity_linear import Linear
+        from llmops_assets.toxicity.linear import Linear
 
         return Linear.load(path, rules.threshold)
-    from llmops_assets.datasets.quality.toxicity_transformers import Transformers
+    from llmops_assets.toxicity.classifier import Transformers
 
     return Transformers(path, threshold=rules.threshold, clean=rules.clean_labels)

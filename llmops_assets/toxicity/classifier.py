@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from llmops_assets.datasets.quality.toxicity_scorer import UNNAMED, ToxicityError
+from llmops_assets.toxicity.scorer import UNNAMED, ToxicityError
 
 _BATCH = 32
 _LONGEST = 512
