@@ -1,24 +1,18 @@
 """Reads a chat request: who asks, what of it goes to the model server, and what the limits of the endpoint say."""
 
-import json
 import math
+import os
 import re
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import cookie_parser
 
+from images.gateway.call import Call
 from images.gateway.errors import ApiError
 from images.gateway.routes import Endpoint
 
-MAX_BODY_BYTES = 4 * 1024 * 1024
-# Who is answered while still sending finds the connection reset, and never reads why: what is too much is read on, and
-# thrown away, up to here.
-_MOST_DRAINED_BYTES = 64 * 1024 * 1024
-MAX_DEPTH = 64
-"""Levels of JSON below each other: a tool's schema has a dozen; a model server gives up at some hundred."""
 SESSION_COOKIE = "llmops_session"
 
 # No tokenizer in use packs more bytes into a token on average; what is longer by this measure is too long by any. The
@@ -32,14 +26,11 @@ _IGNORED_BY_TRANSFORMERS = (
     "reasoning_effort",
 )  # fmt: skip
 _LENGTHS = ("max_tokens", "max_completion_tokens")
-_JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"\s*:?|[\[\]{}]')
-_SEARCHED_BYTES = 64 * 1024
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _IDENTIFIER = re.compile(r"[\w.@:+-]{1,200}")
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class EndUser:
     """Whom the answer is for: `user` decides the variant; `new_session` is a session id that the client is to keep."""
 
     user: str
@@ -47,107 +38,30 @@ class Caller:
     new_session: str | None = None
 
 
-async def read_json(request: Request) -> dict[str, Any]:
-    """The request's body as a JSON object of limited size; a field that is null is as one that is not there.
-
-    Raises ApiError for what no model server reads: a key given twice, numbers without an end, nesting without an end.
-    """
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size <= MAX_BODY_BYTES:
-            parts.append(part)
-        elif size > _MOST_DRAINED_BYTES:
-            break
-    if size > MAX_BODY_BYTES:
-        raise ApiError(413, f"the request is larger than {MAX_BODY_BYTES} bytes")
-    data = b"".join(parts)
-    try:
-        # msgspec is faster, but takes the last of two equal keys in silence.
-        body = json.loads(data.decode("utf-8"), object_pairs_hook=_object)
-    except _TwiceGiven as error:
-        raise ApiError(400, f"`{error}` is given twice in one object of the request", param=str(error)) from error
-    except RecursionError as error:
-        raise _too_deep(_deep_field(data)) from error
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ApiError(400, f"the request's body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise ApiError(400, "the request's body should be a JSON object")
-    body = {key: value for key, value in body.items() if value is not None}
-    _check_values(body)
-    return body
-
-
-class _TwiceGiven(ValueError):
-    """A key that an object has twice."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _TwiceGiven(next(key for key in keys if keys.count(key) > 1))
-    return found
-
-
-def _too_deep(name: str | None) -> ApiError:
-    where = f"`{name}`" if name else "the request's body"
-    return ApiError(400, f"{where} is nested more than {MAX_DEPTH} levels deep", param=name)
-
-
-def _deep_field(data: bytes) -> str | None:
-    """The field of the outermost object whose value is nested too deep, where it is among the first bytes."""
-    depth, name = 0, None
-    for match in _JSON_TOKEN.finditer(data[:_SEARCHED_BYTES]):
-        token = match.group()
-        if token in (b"[", b"{"):
-            depth += 1
-        elif token in (b"]", b"}"):
-            depth -= 1
-        elif depth == 1:
-            name = token.rstrip(b" :")[1:-1].decode("utf-8", "replace")
-        if depth > MAX_DEPTH:
-            return name
-    return None
-
-
-def _check_values(body: dict[str, Any]) -> None:
-    """Raise ApiError where a value is nested too deep or is a number that JSON has no room for on its way further."""
-    for name, value in body.items():
-        todo = [(value, 2)]
-        while todo:
-            value, depth = todo.pop()
-            if isinstance(value, dict | list):
-                if depth > MAX_DEPTH:
-                    raise _too_deep(name)
-                todo.extend((v, depth + 1) for v in (value.values() if isinstance(value, dict) else value))
-            elif isinstance(value, float) and not math.isfinite(value):
-                raise ApiError(400, f"`{name}` holds {value}, which is no number of JSON", param=name)
-            elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-                raise ApiError(400, f"`{name}` holds a whole number of more than 64 bits", param=name)
-            elif isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
-                raise ApiError(400, f"`{name}` holds half a character (a lone surrogate)", param=name)
-
-
-def who_asks(request: Request, body: dict[str, Any]) -> Caller:
+def who_asks(call: Call, body: dict[str, Any]) -> EndUser:
     """The user a request names in its body or header, else its session; a stranger gets a session of their own.
 
     A client that keeps the session's cookie stays with its variant. One that does not is a new user with each request.
     """
-    session = request.headers.get("x-session-id") or request.cookies.get(SESSION_COOKIE)
+    session = call.header(b"x-session-id") or _cookie(call)
     if session is not None and not _IDENTIFIER.fullmatch(session):
         raise ApiError(400, "a session id has up to 200 letters, digits and . _ @ : + -", param="x-session-id")
     user = body.get("user")
     if user is None or user == "":
-        user = request.headers.get("x-user-id") or None
+        user = call.header(b"x-user-id") or None
     if user is not None:
         if not isinstance(user, str) or len(user) > 200:
             raise ApiError(400, "`user` should be a text of at most 200 characters", param="user")
-        return Caller(user, session)
+        return EndUser(user, session)
     if session is not None:
-        return Caller(session, session)
-    session = f"anonymous-{uuid.uuid4().hex[:16]}"
-    return Caller(session, session, new_session=session)
+        return EndUser(session, session)
+    session = f"anonymous-{os.urandom(8).hex()}"
+    return EndUser(session, session, new_session=session)
+
+
+def _cookie(call: Call) -> str | None:
+    header = call.header(b"cookie")
+    return None if header is None or SESSION_COOKIE not in header else cookie_parser(header).get(SESSION_COOKIE)
 
 
 def check_messages(body: dict[str, Any]) -> str:

@@ -1,25 +1,55 @@
 """Errors in the shape that OpenAI's API gives them, which its clients turn into exceptions."""
 
+import msgspec
 from starlette.responses import JSONResponse
 
-_TYPES = {400: "invalid_request_error", 403: "permission_error", 404: "invalid_request_error"}
-_TYPES |= {413: "invalid_request_error", 429: "rate_limit_error"}
+_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error"}
+_TYPES |= {404: "invalid_request_error", 413: "invalid_request_error", 429: "rate_limit_error"}
 
 
 class ApiError(Exception):
-    """An answer with an HTTP status of 400 or above; `code` is for programs, `message` for people."""
+    """An answer with an HTTP status of 400 or above; `code` is for programs, `message` for people.
 
-    def __init__(self, status: int, message: str, *, code: str | None = None, param: str | None = None) -> None:
+    `retry_after` (seconds) and `extra` headers go with it.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: int | None = None,
+        extra: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
         self.param = param
+        self.retry_after = 1 if retry_after is None and status in (429, 503) else retry_after
+        self.extra = extra or {}
 
     def body(self) -> dict:
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
+    def encoded(self) -> bytes:
+        """The body in JSON; what is no text in UTF-8 is replaced."""
+        try:
+            return msgspec.json.encode(self.body())
+        except UnicodeEncodeError:
+            self.message = self.message.encode("utf-8", "replace").decode()
+            self.param = None if self.param is None else self.param.encode("utf-8", "replace").decode()
+            return msgspec.json.encode(self.body())
+
+    def event(self) -> bytes:
+        """The error as an event of a stream, which OpenAI's clients raise."""
+        return b"data: " + self.encoded() + b"\n\n"
+
+    def headers(self) -> dict[str, str]:
+        return self.extra if self.retry_after is None else {"Retry-After": str(self.retry_after), **self.extra}
+
     def response(self, headers: dict[str, str] | None = None) -> JSONResponse:
-        extra = {"Retry-After": "1"} if self.status in (429, 503) else {}
-        return JSONResponse(self.body(), status_code=self.status, headers={**extra, **(headers or {})})
+        return JSONResponse(self.body(), status_code=self.status, headers={**self.headers(), **(headers or {})})

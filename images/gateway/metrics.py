@@ -1,6 +1,7 @@
 """What the gateway counts, for Prometheus."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -62,6 +63,13 @@ class Metrics:
         for reason in ("queue full", "not written", "refused"):
             self.dropped.labels(reason)
         self.feedback = Counter("llmops_gateway_feedback", "Ratings received", ["rating"], registry=self.registry)
+        # A counter by its labels' values: looking it up anew for each request costs more than counting.
+        self.requests_of = lru_cache(4096)(self.requests.labels)
+        self.seconds_of = lru_cache(4096)(self.seconds.labels)
+        self.first_token_of = lru_cache(4096)(self.first_token.labels)
+        self.in_flight_of = lru_cache(4096)(self.in_flight.labels)
+        self.retries_of = lru_cache(4096)(self.retries.labels)
+        self.reconnects_of = lru_cache(4096)(self.reconnects.labels)
 
     def routes_read(self, fault: str | None, faults: Iterable[str]) -> None:
         """Note what the last reading of the catalog could not read: all of it, or single endpoints by name."""

@@ -62,10 +62,14 @@ class Shaper:
         return b"".join(out)
 
     @property
+    def counted(self) -> dict[str, Any] | None:
+        """What the server counted, or how many pieces came where it was cut off before."""
+        return self.usage or ({"completion_tokens": self._events} if self.is_over else None)
+
+    @property
     def logged_usage(self) -> bytes:
-        """An event for the log alone: what the server counted, or how many pieces came where it was cut off before."""
-        usage = self.usage or ({"completion_tokens": self._events} if self.is_over else None)
-        return _written({"usage": usage}) if usage else b""
+        """An event for the log alone that holds what was counted."""
+        return _written({"usage": self.counted}) if self.counted else b""
 
     def _event(self, data: bytes) -> bytes:
         if data == _DONE:

@@ -1,0 +1,117 @@
+"""Reads the body of a request as strict JSON, and refuses what no model server reads."""
+
+import json
+import math
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+from images.gateway.call import Call
+from images.gateway.errors import ApiError
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+# Who is answered while still sending finds the connection reset, and never reads why: what is too much is read on, and
+# thrown away, up to here.
+_MOST_DRAINED_BYTES = 64 * 1024 * 1024
+MAX_DEPTH = 64
+"""Levels of JSON below each other: a tool's schema has a dozen; a model server gives up at some hundred."""
+_JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"\s*:?|[\[\]{}]')
+_SEARCHED_BYTES = 64 * 1024
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class ClientGone(Exception):
+    """The client went away while it sent its request."""
+
+
+async def _parts(call: Call) -> AsyncIterator[bytes]:
+    more = True
+    while more:
+        message = await call.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
+    call.is_read = True
+
+
+async def read_json(call: Call) -> dict[str, Any]:
+    """The request's body as a JSON object of limited size; a field that is null is as one that is not there.
+
+    Raises ApiError for what no model server reads: a key given twice, numbers without an end, nesting without an end.
+    """
+    parts, size = [], 0
+    async for part in _parts(call):
+        size += len(part)
+        if size <= MAX_BODY_BYTES:
+            parts.append(part)
+        elif size > _MOST_DRAINED_BYTES:
+            break
+    if size > MAX_BODY_BYTES:
+        raise ApiError(413, f"the request is larger than {MAX_BODY_BYTES} bytes")
+    data = b"".join(parts)
+    try:
+        # msgspec is faster, but takes the last of two equal keys in silence.
+        body = json.loads(data.decode("utf-8"), object_pairs_hook=_object)
+    except _TwiceGiven as error:
+        raise ApiError(400, f"`{error}` is given twice in one object of the request", param=str(error)) from error
+    except RecursionError as error:
+        raise _too_deep(_deep_field(data)) from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ApiError(400, f"the request's body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise ApiError(400, "the request's body should be a JSON object")
+    body = {key: value for key, value in body.items() if value is not None}
+    _check_values(body)
+    return body
+
+
+class _TwiceGiven(ValueError):
+    """A key that an object has twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _TwiceGiven(next(key for key in keys if keys.count(key) > 1))
+    return found
+
+
+def _too_deep(name: str | None) -> ApiError:
+    where = f"`{name}`" if name else "the request's body"
+    return ApiError(400, f"{where} is nested more than {MAX_DEPTH} levels deep", param=name)
+
+
+def _deep_field(data: bytes) -> str | None:
+    """The field of the outermost object whose value is nested too deep, where it is among the first bytes."""
+    depth, name = 0, None
+    for match in _JSON_TOKEN.finditer(data[:_SEARCHED_BYTES]):
+        token = match.group()
+        if token in (b"[", b"{"):
+            depth += 1
+        elif token in (b"]", b"}"):
+            depth -= 1
+        elif depth == 1:
+            name = token.rstrip(b" :")[1:-1].decode("utf-8", "replace")
+        if depth > MAX_DEPTH:
+            return name
+    return None
+
+
+def _check_values(body: dict[str, Any]) -> None:
+    """Raise ApiError where a value is nested too deep or is a number that JSON has no room for on its way further."""
+    for name, value in body.items():
+        todo = [(value, 2)]
+        while todo:
+            value, depth = todo.pop()
+            if isinstance(value, dict | list):
+                if depth > MAX_DEPTH:
+                    raise _too_deep(name)
+                todo.extend((v, depth + 1) for v in (value.values() if isinstance(value, dict) else value))
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise ApiError(400, f"`{name}` holds {value}, which is no number of JSON", param=name)
+            elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ApiError(400, f"`{name}` holds a whole number of more than 64 bits", param=name)
+            elif isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
+                raise ApiError(400, f"`{name}` holds half a character (a lone surrogate)", param=name)

@@ -1,0 +1,70 @@
+"""What the layers of a gateway share: the routes, the connections to model servers, the log and the counters."""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+from starlette.concurrency import run_in_threadpool
+
+from images.gateway import proxy
+from images.gateway.exposures import ExposureLog
+from images.gateway.metrics import Metrics
+from images.gateway.routes import RouteTable
+from llmops_assets.specs.settings import Settings
+from resources.catalog import Catalog
+
+log = logging.getLogger("gateway")
+
+REFRESH_SECONDS = 0.5
+
+
+class Gateway:
+    """The state of one gateway's process; what has to hold across several of them is not here."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        mask: Callable[[str], str],
+        *,
+        settings: Settings | None = None,
+        read_seconds: float = 300.0,
+        scale: tuple[int, int] = (1, 5),
+    ) -> None:
+        self.catalog = catalog
+        self.settings = settings or Settings()
+        self.scale = scale
+        self.mask = mask
+        self.read_seconds = read_seconds
+        self.table = RouteTable()
+        self.metrics = Metrics()
+        self.in_flight: Counter[str] = Counter()
+        self.on_backend: Counter[str] = Counter()
+        self.failed_at: dict[str, float] = {}
+        self.exposures: ExposureLog
+        self.connections: proxy.Connections
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """From the first reading of the catalog to the last written exposure."""
+        await run_in_threadpool(self.table.refresh, self.catalog)
+        self.exposures = ExposureLog(self.catalog, self.mask, self.metrics)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=self.read_seconds)
+        refresher = asyncio.create_task(self._refresh())
+        try:
+            async with proxy.Connections(timeout) as self.connections:
+                yield
+        finally:
+            refresher.cancel()
+            await run_in_threadpool(self.exposures.close)
+
+    async def _refresh(self) -> None:
+        while True:
+            self.metrics.routes_read(self.table.fault, self.table.faults)
+            await asyncio.sleep(REFRESH_SECONDS)
+            try:
+                await run_in_threadpool(self.table.refresh, self.catalog)
+            except Exception:  # a refresh that ended for good would serve old routes for ever
+                log.exception("the routes could not be renewed; trying again in %s s", REFRESH_SECONDS)

@@ -1,0 +1,58 @@
+"""Chooses the variant that a user gets, and opens the exposure of the request."""
+
+import msgspec
+
+from images.gateway.api import Operation
+from images.gateway.call import Answer, Call, Proceed
+from images.gateway.chat_request import SESSION_COOKIE, for_upstream, unmet_wishes
+from images.gateway.errors import ApiError
+from images.gateway.exposures import Exposure, now
+from images.gateway.layers.base import Layer
+
+
+class Assign(Layer):
+    """Fills `payload`, `route` and `exposure` of a call, and holds one of the endpoint's places until it is over."""
+
+    def applies(self, operation: Operation) -> bool:
+        return operation.asks_model
+
+    async def __call__(self, call: Call, proceed: Proceed) -> Answer:
+        endpoint, user = call.endpoint, call.end_user
+        size = len(msgspec.json.encode(call.body["messages"]))
+        call.payload = for_upstream(call.body, endpoint, size)
+        if not any(weight > 0 for weight in endpoint.weights):
+            raise ApiError(503, f"endpoint {endpoint.name!r} serves no model yet", code="not_ready")
+        route = endpoint.assigned(user.user)
+        if unmet := unmet_wishes(call.body, route.engine, is_probe=call.is_probe):
+            call.headers["x-ignored-parameters"] = ", ".join(unmet)
+        gateway, name = self.gateway, endpoint.name
+        if gateway.in_flight[name] >= endpoint.max_concurrent_requests:
+            raise ApiError(429, f"endpoint {name!r} is busy: try again in a moment", code="busy")
+        if user.new_session:
+            call.headers["Set-Cookie"] = f"{SESSION_COOKIE}={user.new_session}; Path=/; HttpOnly; SameSite=Lax"
+        gateway.in_flight[name] += 1
+        gauge = gateway.metrics.in_flight_of(name)
+        gauge.inc()
+
+        def leave() -> None:
+            gateway.in_flight[name] -= 1
+            gauge.dec()
+
+        call.on_close(leave)
+        call.route = route
+        call.exposure = Exposure(
+            request_id=call.request_id,
+            at=now(),
+            endpoint=name,
+            salt=endpoint.salt,
+            experiment=endpoint.experiment,
+            phase=endpoint.phase,
+            variant=route.index,
+            backend=route.backend,
+            model_ref=route.model_ref,
+            user=user.user,
+            session=user.session,
+            query=call.query,
+            streamed=call.is_streamed,
+        )
+        return await proceed(call)

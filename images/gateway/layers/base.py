@@ -1,0 +1,29 @@
+"""What a layer is: something around the answering of a call."""
+
+from images.gateway.api import Operation
+from images.gateway.call import Answer, Call, Proceed
+from images.gateway.gateway import Gateway
+
+
+class Layer:
+    """A step on the way of every request, made once for a gateway.
+
+    It answers by itself, raises ApiError to refuse, or awaits `proceed(call)` and gives on what comes back. What must
+    be done when a call is over, however it ends, it registers with `call.on_close`.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    def applies(self, operation: Operation) -> bool:
+        """Whether requests for this operation pass the layer; decided once, at the start."""
+        return True
+
+    async def open(self) -> None:
+        """Before the first request."""
+
+    async def close(self) -> None:
+        """After the last one."""
+
+    async def __call__(self, call: Call, proceed: Proceed) -> Answer:
+        return await proceed(call)

@@ -1,0 +1,56 @@
+"""Hands the exposure of every request to the log, with what the client got."""
+
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from images.gateway.api import Operation
+from images.gateway.call import Answer, Call, Proceed
+from images.gateway.layers.base import Layer
+from images.gateway.proxy import has_text
+
+_MOST_LOGGED_BYTES = 512 * 1024
+
+
+class Log(Layer):
+    """One exposure a request that was assigned a variant; a probe of the platform is none."""
+
+    def applies(self, operation: Operation) -> bool:
+        return operation.asks_model
+
+    async def __call__(self, call: Call, proceed: Proceed) -> Answer:
+        parts: list[bytes] = []
+        call.on_close(lambda: self._put(call, parts))
+        answer = await proceed(call)
+        if call.exposure is None or call.is_probe:
+            return answer
+        # From here on the client may know the id, and rate the answer.
+        self.gateway.exposures.expect(call.exposure)
+        if answer.events is None:
+            parts.append(answer.body)
+        else:
+            answer.events = self._copied(call, answer.events, parts)
+        return answer
+
+    async def _copied(self, call: Call, events: AsyncIterator[bytes], parts: list[bytes]) -> AsyncIterator[bytes]:
+        size, exposure = 0, call.exposure
+        async for lines in events:
+            if exposure.ttft_ms is None and has_text(lines):
+                exposure.ttft_ms = 1000 * (time.monotonic() - call.begun)
+            if size < _MOST_LOGGED_BYTES:
+                parts.append(lines)
+                size += len(lines)
+            yield lines
+
+    def _put(self, call: Call, parts: list[bytes]) -> None:
+        exposure = call.exposure
+        if exposure is None or call.is_probe:
+            return
+        if call.usage is not None and exposure.streamed:
+            parts.append(b"data: " + msgspec.json.encode({"usage": call.usage}) + b"\n\n")
+        exposure.body = b"".join(parts)
+        exposure.status = call.status
+        exposure.error = exposure.error or call.error
+        exposure.latency_ms = 1000 * (time.monotonic() - call.begun)
+        self.gateway.exposures.put(exposure)
