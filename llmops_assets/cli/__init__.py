@@ -6,6 +6,7 @@ import typer
 
 from llmops_assets.cli import (
     ab,
+    api_keys,
     dataset,
     deploy,
     endpoint,
@@ -26,6 +27,7 @@ from llmops_assets.cli.demo import demo
 from llmops_assets.cli.settings import settings
 from llmops_assets.cli.tune import tune
 from llmops_assets.cli.up import up
+from llmops_assets.cli.usage import usage
 
 app = typer.Typer(
     help="From raw instruction data to a served, compared and promoted language model.",
@@ -50,6 +52,8 @@ app.command("deploy")(deploy.deploy)
 app.add_typer(endpoint.app, name="endpoint")
 app.command()(chat)
 app.add_typer(ab.app, name="ab")
+app.add_typer(api_keys.app, name="key")
+app.command()(usage)
 app.add_typer(keys.app, name="keys")
 app.add_typer(watermark.app, name="watermark")
 app.add_typer(engines.app, name="engines")

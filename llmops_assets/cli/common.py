@@ -79,7 +79,7 @@ def say(line: str) -> None:
     err.print(_escape(line))
 
 
-def hand_out(key: str, file: Path | None, variable: str) -> None:
+def hand_out(key: str, file: Path | None, variable: str | None) -> None:
     """Give a new key to whoever asked: in a file of their own, readable by them alone, or on stdout."""
     if file is None:
         with suppress(OSError, ValueError):
@@ -94,7 +94,7 @@ def hand_out(key: str, file: Path | None, variable: str) -> None:
         fail(f"{file} exists; a key is never overwritten: give another name")
     with os.fdopen(handle, "w") as stream:
         stream.write(key + "\n")
-    out.print(f"wrote {file}; set {variable}={file}", markup=False)
+    out.print(f"wrote {file}" if variable is None else f"wrote {file}; set {variable}={file}", markup=False)
 
 
 def print_json(value: Any) -> None:

@@ -8,7 +8,10 @@ import typer
 
 from llmops_assets.cli.common import Exit, Json, actor, fail, hand_out, out, print_json, say, wiring
 
-app = typer.Typer(help="Encryption at rest: make keys, change them, open sealed files.", no_args_is_help=True)
+app = typer.Typer(
+    help="Encryption at rest: make keys, change them, open sealed files. (Keys of the gateway: `llmops key`.)",
+    no_args_is_help=True,
+)
 
 
 @app.command()

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from llmops_assets.specs.access import AccessPolicy
 from llmops_assets.specs.base import Bool, Float, Int, Part, SpecError, SpecFault, Text, VersionedRef, faults_of
 from llmops_assets.specs.kubernetes import Kubernetes
 from llmops_assets.specs.recognizers import Recognizer
@@ -337,6 +338,7 @@ class Policy(Part):
     serving: ServingPolicy
     registry: RegistryPolicy = Field(default_factory=RegistryPolicy)
     kubernetes: Kubernetes = Field(default_factory=Kubernetes)
+    access: AccessPolicy = Field(default_factory=AccessPolicy)
 
     @model_validator(mode="after")
     def _complete(self) -> "Policy":

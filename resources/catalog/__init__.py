@@ -1,5 +1,6 @@
 """The catalog: what users registered, asked for and deployed, and what the gateway saw."""
 
+from resources.catalog.api_keys import ApiKey, ApiKeys
 from resources.catalog.audit import AuditLog
 from resources.catalog.database import HEAD, Database, Transaction
 from resources.catalog.datasets import Dataset, Datasets
@@ -10,10 +11,12 @@ from resources.catalog.intents import Intent, IntentKind, Intents, Outcome
 from resources.catalog.record_digests import RecordDigests
 from resources.catalog.traffic import Traffic
 from resources.catalog.trainings import BaseModelEntry, TrainingRequest, Trainings
+from resources.catalog.usage import Usage, Used
 from resources.stored_paths import StoredPaths
 
 __all__ = [
     "HEAD",
+    "ApiKey",
     "Backend",
     "BaseModelEntry",
     "Busy",
@@ -31,6 +34,7 @@ __all__ = [
     "Outcome",
     "TrainingRequest",
     "Transaction",
+    "Used",
     "Withheld",
 ]
 
@@ -42,6 +46,8 @@ class Catalog(Datasets, Trainings, Endpoints, Experiments, Traffic, AuditLog):
         self.database = Database(url, paths)
         self.intents = Intents(self.database)
         self.record_digests = RecordDigests(self.database)
+        self.api_keys = ApiKeys(self.database)
+        self.usage = Usage(self.database)
 
     @property
     def paths(self) -> StoredPaths:

@@ -231,6 +231,7 @@ PROVEN_BY = {
     "registry.parity_items": "registry/test_parity.py",
     "registry.compression": "registry/test_compression.py",
     "kubernetes": "training/test_kubernetes.py",
+    "access": "operations/test_access.py",
 }
 """Fields, or whole blocks, whose effect takes a graph, a server or a cluster to show: the file of tests that does."""
 
