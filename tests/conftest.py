@@ -84,6 +84,7 @@ STARTS_PROCESSES = (
     "resources/test_event_log.py",
     "resources/test_migrations.py",
     "resources/test_run_log.py",
+    "resources/test_traffic_statistics.py",
     "resources/test_writers.py",
     "sensors/*",
     "serving/test_exposures.py",

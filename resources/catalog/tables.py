@@ -195,8 +195,16 @@ exposures = sa.Table(
     sa.Column("prompt_tokens", sa.Integer),
     sa.Column("completion_tokens", sa.Integer),
     sa.Column("finish_reason", sa.String),
+    sa.Column(
+        "source", sa.String, comment="model, cache, or fallback: another model than the assigned one; null: model"
+    ),
+    sa.Column("prompt_version", sa.String, comment="of the prompt that the answer was made with"),
+    sa.Column("consent", sa.Boolean, comment="whether the user agreed to the use of the texts; null: not asked"),
+    sa.Column("worker", sa.String, comment="the spool that it came through"),
+    sa.Column("sequence", sa.Integer, comment="its place in that spool, counted without a gap"),
     sa.Index("ix_exposures_endpoint_at", "endpoint", "at"),
-    sa.Index("ix_exposures_experiment", "experiment"),
+    sa.Index("ix_exposures_experiment_user", "experiment", "user"),
+    sa.Index("ix_exposures_worker_sequence", "worker", "sequence"),
 )
 
 feedback = sa.Table(
@@ -208,7 +216,48 @@ feedback = sa.Table(
     sa.Column("user", sa.String),
     sa.Column("rating", sa.Integer, nullable=False),
     sa.Column("comment", sa.Text),
+    sa.Column("correction", sa.Text, comment="what the user says would have been right, personal data masked"),
+    sa.Column("scores", sa.JSON, comment="other numbers of this feedback by name"),
+    sa.Column("event", sa.String, comment="id that makes writing it twice harmless"),
+    sa.Column("worker", sa.String, comment="the spool that it came through"),
+    sa.Column("sequence", sa.Integer, comment="its place in that spool, counted with the exposures"),
     sa.CheckConstraint("rating BETWEEN 1 AND 5", name="rating_range"),
+    sa.Index("uq_feedback_event", "event", unique=True),
+    sa.Index("ix_feedback_worker_sequence", "worker", "sequence"),
+)
+
+statistics_plans = sa.Table(
+    "statistics_plans",
+    metadata,
+    sa.Column("endpoint", sa.String, primary_key=True),
+    sa.Column("experiment", sa.String, primary_key=True, comment="empty: what was answered outside of experiments"),
+    sa.Column("slow_ms", sa.Float, nullable=False, comment="a request that took longer counts as slow"),
+    sa.Column("ends_at", UtcDateTime, comment="exposures after it do not count"),
+    sa.Column("rating_window_seconds", sa.Float, comment="after a user's first exposure; null: any rating counts"),
+)
+
+user_statistics = sa.Table(
+    "user_statistics",
+    metadata,
+    sa.Column("endpoint", sa.String, primary_key=True),
+    sa.Column("experiment", sa.String, primary_key=True, comment="empty: what was answered outside of experiments"),
+    sa.Column("user", sa.String, primary_key=True),
+    sa.Column("phase", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("variant", sa.Integer, primary_key=True, autoincrement=False, comment="index into the phase's routes"),
+    sa.Column("first_at", UtcDateTime, nullable=False),
+    sa.Column("last_at", UtcDateTime, nullable=False),
+    sa.Column("requests", sa.Integer, nullable=False),
+    sa.Column("judged", sa.Integer, nullable=False, comment="requests less what the caller did wrong"),
+    sa.Column("failed", sa.Integer, nullable=False, comment="of the judged"),
+    sa.Column("fallbacks", sa.Integer, nullable=False, comment="of the failed: another model gave the answer"),
+    sa.Column("timed", sa.Integer, nullable=False, comment="requests whose time says something of the model"),
+    sa.Column("slow", sa.Integer, nullable=False, comment="of the timed"),
+    sa.Column("latency_sum", sa.Float, nullable=False, comment="ms, over the timed"),
+    sa.Column("latency_squares", sa.Float, nullable=False, comment="ms², over the timed"),
+    sa.Column("prompt_tokens", sa.Integer, nullable=False),
+    sa.Column("completion_tokens", sa.Integer, nullable=False),
+    *(sa.Column(f"rated_{n}", sa.Integer, nullable=False, comment=f"answers whose rating is {n}") for n in range(1, 6)),
+    sa.Column("foreign_ratings", sa.Integer, nullable=False, comment="ratings by another user than the one who asked"),
 )
 
 dataset_pointers = sa.Table(

@@ -1,12 +1,15 @@
 """What the gateway saw: exposures, ratings, and what an experiment has of them."""
 
+import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from resources.catalog import tables as t
-from resources.catalog.database import Database, Query, now
+from resources.catalog import traffic_statistics as statistics
+from resources.catalog.database import Database, Query, Transaction, now
 
 if TYPE_CHECKING:
     import polars as pl
@@ -17,20 +20,70 @@ class Traffic:
 
     database: Database
 
-    def add_exposures(self, rows: list[dict[str, Any]]) -> None:
-        """Append exposures, a dict a row with the columns of the table."""
-        if not rows:
-            return
-        with self.database.write("gateway") as transaction:
-            transaction.execute(t.exposures.insert(), rows)
+    def add_exposures(self, rows: list[dict[str, Any]], *, slow_ms: float = statistics.SLOW_MS) -> int:
+        """Append exposures, a dict a row with the columns of the table; see `add_traffic`."""
+        return self.add_traffic(rows, [], slow_ms=slow_ms)[0]
 
     def add_feedback(
         self, request_id: str, rating: int, *, user: str | None = None, comment: str | None = None
     ) -> None:
+        row = {"request_id": request_id, "at": now(), "user": user, "rating": rating, "comment": comment}
+        self.add_traffic([], [row])
+
+    def add_traffic(
+        self, exposures: list[dict[str, Any]], feedback: list[dict[str, Any]], *, slow_ms: float = statistics.SLOW_MS
+    ) -> tuple[int, int]:
+        """Append exposures and ratings and add them to the statistics, in one transaction; how many of each were new.
+
+        A row that is on record already (by `request_id`, or `event` of a rating) changes nothing: a batch may be
+        written twice. A rating may come before its exposure.
+        """
+        if not exposures and not feedback:
+            return 0, 0
         with self.database.write("gateway") as transaction:
-            transaction.execute(
-                t.feedback.insert().values(request_id=request_id, at=now(), user=user, rating=rating, comment=comment)
+            # Two that write ratings of one answer at once would each add its own, and neither take the other's back.
+            transaction.serialize("traffic")
+            statistics.make_plans(
+                transaction, ((row["endpoint"], row.get("experiment") or "") for row in exposures), slow_ms
             )
+            # Whose first exposure turns out to be earlier has other ratings in the window.
+            moved = statistics.earlier_users(transaction, exposures)
+            touched = {row["request_id"] for row in (*exposures, *feedback)}
+            touched |= statistics.rated_requests(transaction, moved)
+            statistics.add_ratings(transaction, touched, -1)
+            new = _insert_missing(transaction, t.exposures, exposures, t.exposures.c.request_id)
+            rated = _insert_missing(transaction, t.feedback, feedback, t.feedback.c.id)
+            statistics.add_requests(transaction, new)
+            statistics.add_ratings(transaction, touched)
+        return len(new), len(rated)
+
+    def user_statistics(self, *, endpoint: str, experiment: str = "", slow_ms: float | None = None) -> "pl.DataFrame":
+        """The sums of an experiment, or of what was answered outside of experiments: a row per user, phase, variant.
+
+        They are made by a plan: until when exposures count, how long ratings do, and what is slow. Where the
+        experiment was extended since, or `slow_ms` is another than they were counted by, they are made anew first.
+        """
+        self._keep_plan(endpoint, experiment, slow_ms)
+        table = t.user_statistics
+        mine = table.c.endpoint == endpoint, table.c.experiment == experiment
+        columns = [c for c in table.columns if c.name not in ("endpoint", "experiment")]
+        return self._frame(columns, sa.select(*columns).where(*mine))
+
+    def _keep_plan(self, endpoint: str, experiment: str, slow_ms: float | None) -> None:
+        p, e = t.statistics_plans, t.experiments
+        mine = p.c.endpoint == endpoint, p.c.experiment == experiment
+        wanted = sa.select(e.c.spec, e.c.started_at).where(e.c.name == experiment)
+        with self.database.read() as connection:
+            found = connection.execute(sa.select(p).where(*mine)).mappings().first()
+            row = connection.execute(wanted).mappings().first() if experiment else None
+        plan = statistics.plan_values(None if row is None else dict(row))
+        if slow_ms is not None:
+            plan["slow_ms"] = slow_ms
+        if found is None or all(found[name] == value for name, value in plan.items()):
+            return
+        with self.database.write("statistics") as transaction:
+            transaction.execute(p.update().where(*mine).values(plan))
+            statistics.rebuild(transaction, endpoint, experiment)
 
     def exposures(
         self, *, experiment: str | None = None, endpoint: str | None = None, since: datetime | None = None
@@ -44,7 +97,7 @@ class Traffic:
             statement = statement.where(table.c.endpoint == endpoint)
         if since is not None:
             statement = statement.where(table.c.at >= since)
-        return self._frame(table, statement)
+        return self._frame(table.columns, statement)
 
     def feedback(self, *, experiment: str | None = None, endpoint: str | None = None) -> "pl.DataFrame":
         """Ratings of the exposures selected, oldest first."""
@@ -56,7 +109,7 @@ class Traffic:
             statement = statement.where(t.exposures.c.experiment == experiment)
         if endpoint is not None:
             statement = statement.where(t.exposures.c.endpoint == endpoint)
-        return self._frame(table, statement)
+        return self._frame(table.columns, statement)
 
     def exposed_by(self, request_id: str) -> str | None:
         """The endpoint that answered a request, or None when no such exposure was written."""
@@ -86,15 +139,51 @@ class Traffic:
             requests, ratings, users = (connection.execute(count).scalar_one() for count in counts)
         return requests, ratings, users
 
-    def _frame(self, table: sa.Table, statement: Query) -> "pl.DataFrame":
+    def _frame(self, columns: Iterable[Any], statement: Query) -> "pl.DataFrame":
         # Few commands ask for frames, and this import would be a quarter of what asking for a training takes.
         import polars as pl
 
-        dtypes: dict[type, Any] = {sa.String: pl.String, sa.Text: pl.String, sa.Integer: pl.Int64, sa.Float: pl.Float64}
+        dtypes: dict[type, Any] = {
+            sa.String: pl.String,
+            sa.Text: pl.String,
+            sa.Integer: pl.Int64,
+            sa.Float: pl.Float64,
+            sa.Boolean: pl.Boolean,
+            sa.JSON: pl.String,
+        }
         schema = {
             c.name: pl.Datetime("us", "UTC") if isinstance(c.type, t.UtcDateTime) else dtypes[type(c.type)]
-            for c in table.columns
+            for c in columns
         }
+        json_at = [place for place, c in enumerate(columns) if isinstance(c.type, sa.JSON)]
+        frames = [pl.DataFrame(schema=schema)]
         with self.database.read() as connection:
-            rows = [tuple(r) for r in connection.execute(statement)]
-        return pl.DataFrame(rows, schema=schema, orient="row")
+            # In pieces: as Python's objects a million rows are ten times what they are in columns.
+            for rows in connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(statement).partitions():
+                plain = [_with_json(row, json_at) for row in rows] if json_at else [tuple(row) for row in rows]
+                frames.append(pl.DataFrame(plain, schema=schema, orient="row"))
+        return pl.concat(frames)
+
+
+_ROWS_AT_ONCE = 50_000
+
+
+def _with_json(row: Any, places: list[int]) -> tuple[Any, ...]:
+    values = list(row)
+    for place in places:
+        values[place] = None if values[place] is None else json.dumps(values[place], ensure_ascii=False)
+    return tuple(values)
+
+
+def _insert_missing(
+    transaction: Transaction, table: sa.Table, rows: list[dict[str, Any]], key: sa.Column[Any]
+) -> list[Any]:
+    """Insert rows unless a unique index knows them; the keys of those that are new."""
+    if not rows:
+        return []
+    if transaction.connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert
+    statement = insert(table).on_conflict_do_nothing().returning(key)
+    return list(transaction.execute(statement, rows).scalars())

@@ -51,9 +51,7 @@ class Stack:
         instance.add_dynamic_partitions(experiments.name, [NAME])
 
     def log(self, exposures: pl.DataFrame, feedback: pl.DataFrame) -> None:
-        self.catalog.add_exposures(exposures.to_dicts())
-        for row in feedback.iter_rows(named=True):
-            self.catalog.add_feedback(row["request_id"], row["rating"], user=row["user"])
+        self.catalog.add_traffic(exposures.to_dicts(), feedback.to_dicts())
 
     def report(self) -> tuple[AbReportRecord, dg.ExecuteInProcessResult]:
         result = dg.materialize(

@@ -33,9 +33,7 @@ def test_an_arm_that_loses_users_before_they_are_logged_is_not_promoted(
     exposures, feedback = traffic(1600, phase=phase, levels=(3.0, 4.4))
     seen = pl.col("user").hash(1) % 100 >= int(100 * lost)
     exposures = exposures.filter((pl.col("model_ref") == CONTROL) | seen)
-    catalog.add_exposures(exposures.to_dicts())
     known = set(exposures["request_id"])
-    for rating in feedback.filter(pl.col("request_id").is_in(known)).iter_rows(named=True):
-        catalog.add_feedback(rating["request_id"], rating["rating"], user=rating["user"])
+    catalog.add_traffic(exposures.to_dicts(), feedback.filter(pl.col("request_id").is_in(known)).to_dicts())
     row.assert_stopped(one.run(NAME, "ab_report"))
     assert catalog.experiment(NAME).decision != "promote"
