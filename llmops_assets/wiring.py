@@ -112,7 +112,7 @@ class Wiring:
     def gateway(self) -> "GatewayAdmin":
         from resources.gateway import GatewayAdmin
 
-        return GatewayAdmin(self.catalog, self.settings.gateway_url)
+        return GatewayAdmin.of(self.catalog, self.settings)
 
     def trainer(self, client: "PipesClient | None" = None) -> "Trainer":
         """The trainer; with a Pipes client its work shows in the run's log."""

@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
 from resources.model_server import Answer, answer_of
 
@@ -17,13 +18,23 @@ class GatewayError(RuntimeError):
 class GatewayAdmin:
     """The gateway at `url` over `catalog`. It may not be running: then there is no traffic, and nothing to wait for.
 
-    `follow_seconds` is how long it may take to serve what the catalog says; it looks twice a second.
+    Its routes and what is in flight stand at `admin_url`, for who has the `token`. `follow_seconds` is how long it may
+    take to serve what the catalog says; it looks twice a second.
     """
 
-    def __init__(self, catalog: Catalog, url: str, *, follow_seconds: float = 15.0) -> None:
+    def __init__(
+        self, catalog: Catalog, url: str, *, admin_url: str, token: str | None, follow_seconds: float = 15.0
+    ) -> None:
         self.catalog = catalog
         self.url = url.rstrip("/")
+        self.admin_url = admin_url.rstrip("/")
         self.follow_seconds = follow_seconds
+        self._token = token
+
+    @classmethod
+    def of(cls, catalog: Catalog, settings: Settings) -> "GatewayAdmin":
+        """The gateway of an installation."""
+        return cls(catalog, settings.gateway_url, admin_url=settings.gateway_admin_url, token=settings.admin_token)
 
     def set_routes(self, endpoint: str, routes: list[dict[str, Any]], *, actor: str = "deployment") -> int:
         """Replace an endpoint's routes (backend_id, model_ref, weight) and return the phase that this opens.
@@ -93,7 +104,7 @@ class GatewayAdmin:
         request = urllib.request.Request(
             f"{self.url}/v1/chat/completions",
             json.dumps(body).encode(),
-            {"Content-Type": "application/json", "x-llmops-probe": "1"},
+            {"Content-Type": "application/json", "x-llmops-probe": self._token or ""},
         )
         begun = time.monotonic()
         try:
@@ -107,14 +118,24 @@ class GatewayAdmin:
 
     def state(self) -> dict[str, Any] | None:
         """What the gateway says of itself, or None when nothing listens at its address."""
+        request = urllib.request.Request(
+            f"{self.admin_url}/admin/routes", headers={"Authorization": f"Bearer {self._token or ''}"}
+        )
         try:
-            with urllib.request.urlopen(f"{self.url}/admin/routes", timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=10) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
-            raise GatewayError(f"what listens at {self.url} is no gateway of this platform ({error.code})") from error
+            if error.code in (401, 403):
+                raise GatewayError(
+                    f"the gateway at {self.admin_url} has another administrative token: does it belong to another "
+                    "installation (LLMOPS_HOME, LLMOPS_GATEWAY_ADMIN_TOKEN)?"
+                ) from error
+            raise GatewayError(
+                f"what listens at {self.admin_url} is no gateway of this platform ({error.code})"
+            ) from error
         except urllib.error.URLError as error:
             if isinstance(error.reason, ConnectionRefusedError):
                 return None
-            raise GatewayError(f"the gateway at {self.url} does not answer: {error.reason}") from error
+            raise GatewayError(f"the gateway at {self.admin_url} does not answer: {error.reason}") from error
         except (OSError, ValueError) as error:
-            raise GatewayError(f"the gateway at {self.url} does not answer: {error}") from error
+            raise GatewayError(f"the gateway at {self.admin_url} does not answer: {error}") from error

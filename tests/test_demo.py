@@ -91,15 +91,16 @@ def run(environment: dict[str, str], log: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     folder = tmp_path_factory.mktemp("demo")
-    gateway, dagster, mlflow = free_ports(3)
+    gateway, admin, dagster, mlflow = free_ports(4)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("LLMOPS_", "DAGSTER_", "OMP_"))},
         "LLMOPS_HOME": str(folder / "home"),
         "LLMOPS_GATEWAY_PORT": str(gateway),
+        "LLMOPS_GATEWAY_ADMIN_PORT": str(admin),
         "LLMOPS_DAGSTER_PORT": str(dagster),
         "LLMOPS_MLFLOW_PORT": str(mlflow),
     }
-    wiring = Wiring(Settings(home=folder / "home", gateway_port=gateway, _env_file=None))
+    wiring = Wiring(Settings(home=folder / "home", gateway_port=gateway, gateway_admin_port=admin, _env_file=None))
     cut_off_at = start_and_cut_off(environment, folder / "first.log")
     table = run(environment, folder / "second.log")
     began = time.monotonic()

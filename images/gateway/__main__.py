@@ -4,13 +4,13 @@ import argparse
 import logging
 import sys
 
-import uvicorn
-
 from images.gateway.app import create_app
+from images.gateway.server import serve
 from llmops_assets.privacy.masking import mask_text
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
+from resources.gateway_token import ensure_admin_token
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,10 +23,15 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # The thread that masks and writes the log gives way to the event loop after this long, instead of 5 ms.
     sys.setswitchinterval(0.0005)
+    ensure_admin_token(settings)
     rating = load_policy(settings.policy_file).experiments.rating
-    app = create_app(Catalog(settings.catalog), lambda text: mask_text(text)[0], scale=(rating.low, rating.high))
-    # On SIGTERM new connections are refused and what is in flight is answered, then the log is written out.
-    uvicorn.run(app, host=a.host, port=a.port, access_log=False, server_header=False, timeout_graceful_shutdown=30)
+    app = create_app(
+        Catalog(settings.catalog),
+        lambda text: mask_text(text)[0],
+        settings=settings,
+        scale=(rating.low, rating.high),
+    )
+    serve(app, a.host, a.port, settings.gateway_admin_port or a.port + 1)
 
 
 if __name__ == "__main__":

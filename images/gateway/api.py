@@ -99,8 +99,6 @@ def operations(gateway: Gateway) -> list[Operation]:
         Operation("GET", "/healthz", bound(pages.alive), is_open=True),
         Operation("GET", "/readyz", bound(pages.health), is_open=True),
         Operation("GET", "/health", bound(pages.health)),
-        Operation("GET", "/metrics", bound(pages.metrics)),
-        Operation("GET", "/admin/routes", bound(pages.state)),
     ]
 
 

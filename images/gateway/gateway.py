@@ -35,6 +35,7 @@ class Gateway:
     ) -> None:
         self.catalog = catalog
         self.settings = settings or Settings()
+        self.admin_token = self.settings.admin_token
         self.scale = scale
         self.mask = mask
         self.read_seconds = read_seconds

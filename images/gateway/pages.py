@@ -3,7 +3,6 @@
 import time
 
 from images.gateway.call import Answer, Call
-from images.gateway.errors import ApiError
 from images.gateway.gateway import Gateway
 
 _STALE_SECONDS = 10.0
@@ -38,32 +37,3 @@ async def health(gateway: Gateway, _call: Call) -> Answer:
     if table.faults:
         state["faults"] = table.faults
     return Answer.of(state)
-
-
-async def metrics(gateway: Gateway, _call: Call) -> Answer:
-    """GET /metrics, for Prometheus."""
-    return Answer(body=gateway.metrics.text(), content_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-async def state(gateway: Gateway, call: Call) -> Answer:
-    """GET /admin/routes, for this machine only: what is served in which phase, and what is in flight."""
-    if not call.is_from_loopback:
-        raise ApiError(403, "only for programs on the gateway's own machine")
-    endpoints = {
-        e.name: {
-            "phase": e.phase,
-            "experiment": e.experiment,
-            "routes": [{"backend": r.backend, "model_ref": r.model_ref, "weight": r.weight} for r in e.routes],
-            "in_flight": gateway.in_flight[e.name],
-        }
-        for e in gateway.table.endpoints.values()
-    }
-    on_backend = {backend: count for backend, count in gateway.on_backend.items() if count}
-    return Answer.of(
-        {
-            "endpoints": endpoints,
-            "in_flight": on_backend,
-            "queued": gateway.exposures.queued,
-            "faults": gateway.table.faults,
-        }
-    )

@@ -14,6 +14,7 @@ from images.gateway.layers.count import Count
 from images.gateway.layers.guard import Guard
 from images.gateway.layers.limit import Limit
 from images.gateway.layers.log import Log
+from images.gateway.layers.probe import Probe
 from images.gateway.layers.prompt import Prompt
 from images.gateway.layers.proxy import Proxy
 from images.gateway.layers.retrieval import Retrieval
@@ -24,6 +25,7 @@ from images.gateway.layers.validate import Validate
 LAYERS: tuple[type[Layer], ...] = (
     Log,
     Count,
+    Probe,
     Authenticate,
     Limit,
     Validate,

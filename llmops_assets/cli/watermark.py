@@ -69,7 +69,11 @@ def verify(
     token = os.environ.get(api_key_env, "") if api_key_env else "unused"
     client = OpenAI(base_url=address, api_key=token or "unused", max_retries=1, timeout=60)
     # Our own gateway keeps a probe out of the log, so that no question ends in feedback or drift.
-    ours = {"extra_headers": {"x-llmops-probe": "1"}, "user": user or "watermark"} if url is None else {}
+    ours = (
+        {"extra_headers": {"x-llmops-probe": w.settings.admin_token or ""}, "user": user or "watermark"}
+        if url is None
+        else {}
+    )
     faults: list[str] = []
 
     def ask(mark: watermark.Mark) -> str | None:

@@ -112,7 +112,7 @@ def chat_model(spec: GenerationSpec, settings: Settings) -> ChatModel:
         # A key for another server is not sent to ours, unless it was named for it.
         key=None if own and spec.api_key_env == DEFAULT_KEY else os.environ.get(spec.api_key_env),
         # Rows that are written are no traffic of users: no exposure of an A/B test, and no drift.
-        headers={"x-llmops-probe": "1"} if own else {},
+        headers={"x-llmops-probe": settings.admin_token or ""} if own else {},
         timeout=spec.timeout_seconds,
         attempts=spec.attempts,
         temperature=spec.temperature,

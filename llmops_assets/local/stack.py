@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
+from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
 import psutil
@@ -23,6 +24,7 @@ from llmops_assets.specs.settings import Settings
 from llmops_assets.with_parent import ALONE, MODULE, PARENT
 from resources.artifacts import Artifacts
 from resources.at_rest import remove_remains
+from resources.gateway_token import ensure_admin_token
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 120
@@ -84,6 +86,7 @@ def prepare_home(settings: Settings) -> None:
         (settings.root / name).mkdir(parents=True, exist_ok=True)
     (settings.root).chmod(0o700)
     shutil.copyfile(REPOSITORY / "dagster.yaml", settings.dagster_home / "dagster.yaml")
+    ensure_admin_token(settings)
     remove_remains(Artifacts(settings.artifacts))
 
 
@@ -121,7 +124,7 @@ class Stack:
                 "--location-name llmops --log-level warning",
                 self.code_port,
             ),
-            Component("gateway", "images.gateway", settings.gateway_port, "/health"),
+            Component("gateway", "images.gateway", settings.gateway_port, "/readyz"),
             Component("daemon", "llmops_assets.local.daemon run", None, arguments=("-w", str(workspace))),
         ]
         if pages:
@@ -147,7 +150,8 @@ class Stack:
         settings = self.settings
         for component in self.components:
             if component.name != "code server" and component.port:
-                _refuse_taken_port(settings.host, component)
+                _refuse_taken_port(settings.host, component.port, component.name)
+        _refuse_taken_port(settings.host, urlsplit(settings.gateway_admin_url).port or 0, "gateway admin")
         self.workspace.write_text(
             f"load_from:\n  - grpc_server: {{host: {settings.host}, port: {self.code_port}, location_name: llmops}}\n"
         )
@@ -230,15 +234,15 @@ class Stack:
                     os.killpg(process.pid, signal.SIGKILL)
 
 
-def _refuse_taken_port(host: str, component: Component) -> None:
+def _refuse_taken_port(host: str, port: int, name: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, component.port))
+            probe.bind((host, port))
         except OSError as error:
-            variable = f"LLMOPS_{component.name.upper()}_PORT"
+            variable = f"LLMOPS_{name.upper().replace(' ', '_')}_PORT"
             raise StackError(
-                f"port {component.port} on {host} is taken, and the {component.name} needs it ({error.strerror}). "
+                f"port {port} on {host} is taken, and the {name} needs it ({error.strerror}). "
                 f"Stop what listens there, or set {variable} to another port"
             ) from error
 

@@ -76,6 +76,18 @@ class Settings(BaseSettings):
     dagster_port: int = Field(default=3000, description="Port of the Dagster UI.")
     mlflow_port: int = Field(default=5000, description="Port of the MLflow UI.")
     gateway_port: int = Field(default=8080, description="Port of the gateway.")
+    gateway_admin_port: int | None = Field(
+        default=None,
+        description="Port of the gateway's routes and metrics, for programs with its token. Default: the next one.",
+    )
+    gateway_admin_token: SecretStr | None = Field(
+        default=None,
+        description="Token that opens that port and marks a request as a probe. Default: from a file in the home.",
+    )
+    gateway_admin_token_file: Path | None = Field(
+        default=None,
+        description="File that holds the token, instead of the variable above. `llmops up` makes it if missing.",
+    )
     sensor_interval_seconds: int = Field(
         default=5,
         ge=1,
@@ -129,6 +141,24 @@ class Settings(BaseSettings):
     @property
     def gateway_url(self) -> str:
         return f"http://{self.host}:{self.gateway_port}"
+
+    @property
+    def gateway_admin_url(self) -> str:
+        return f"http://{self.host}:{self.gateway_admin_port or self.gateway_port + 1}"
+
+    @property
+    def admin_token_path(self) -> Path:
+        return self.gateway_admin_token_file or self.root / "gateway-admin.token"
+
+    @property
+    def admin_token(self) -> str | None:
+        """The gateway's administrative token, from the variable or from its file; None without one."""
+        if self.gateway_admin_token is not None:
+            return self.gateway_admin_token.get_secret_value()
+        try:
+            return self.admin_token_path.read_text(encoding="utf-8").strip() or None
+        except FileNotFoundError:
+            return None
 
     @property
     def dagster_url(self) -> str:

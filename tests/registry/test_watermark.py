@@ -157,6 +157,7 @@ def test_a_served_model_shows_its_marks_to_the_key_and_to_no_other(
     gateway = start_gateway()
     monkeypatch.setenv("LLMOPS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("LLMOPS_GATEWAY_PORT", gateway.url.rpartition(":")[2])
+    monkeypatch.setenv("LLMOPS_GATEWAY_ADMIN_TOKEN", gateway.token)
 
     def verify(key: bytes) -> tuple[int, dict]:
         monkeypatch.setenv("LLMOPS_WATERMARK_KEY", key.decode())

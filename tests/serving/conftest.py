@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -20,7 +21,10 @@ from starlette.applications import Starlette
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.policy import load_policy
 from resources.catalog import Backend, Catalog
+from resources.gateway import GatewayAdmin
 from resources.model_server import ModelServers
+
+ADMIN_TOKEN = "token-of-the-tests"
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -155,8 +159,9 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-def get(url: str) -> dict:
-    with urllib.request.urlopen(url, timeout=10) as response:
+def get(url: str, token: str | None = None) -> dict:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as response:
         return json.load(response)
 
 
@@ -165,8 +170,22 @@ class RunningGateway:
     """The gateway as `python -m images.gateway` starts it."""
 
     url: str
+    admin_url: str
+    token: str
     process: subprocess.Popen
     log: Path
+
+    def admin(self, catalog: Catalog, **changes: Any) -> GatewayAdmin:
+        """Its administration, over a catalog."""
+        return GatewayAdmin(catalog, self.url, admin_url=self.admin_url, token=self.token, **changes)
+
+    def routes(self) -> dict:
+        return get(f"{self.admin_url}/admin/routes", self.token)
+
+    def metrics(self) -> str:
+        request = urllib.request.Request(f"{self.admin_url}/metrics", headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.read().decode()
 
     def stop(self) -> int:
         self.process.terminate()
@@ -180,24 +199,27 @@ def start_gateway(tmp_path: Path, catalog: Catalog) -> Iterator[Callable[..., Ru
 
     def start(over: Catalog = catalog) -> RunningGateway:
         over.open()
-        port = free_port()
+        port, admin_port = free_port(), free_port()
         environment = os.environ | {
             "LLMOPS_HOME": str(tmp_path),
             "LLMOPS_CATALOG_URL": over.url,
             "LLMOPS_GATEWAY_PORT": str(port),
+            "LLMOPS_GATEWAY_ADMIN_PORT": str(admin_port),
+            "LLMOPS_GATEWAY_ADMIN_TOKEN": ADMIN_TOKEN,
         }
         log = tmp_path / f"gateway-{port}.log"
         with open(log, "wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "images.gateway"], env=environment, stdout=output, stderr=output
             )
-        gateway = RunningGateway(f"http://127.0.0.1:{port}", process, log)
+        addresses = (f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}")
+        gateway = RunningGateway(*addresses, ADMIN_TOKEN, process, log)
         running.append(gateway)
 
         def is_up() -> bool:
             assert process.poll() is None, log.read_text()
             try:
-                return get(f"{gateway.url}/health")["status"] == "ok"
+                return get(f"{gateway.url}/readyz")["status"] == "ok"
             except OSError:
                 return False
 

@@ -32,7 +32,6 @@ from llmops_assets.training import folders
 from resources.catalog import Catalog
 from resources.content import content_hash
 from resources.dataset_store import DatasetStore
-from resources.gateway import GatewayAdmin
 from resources.model_server import ModelServers
 from resources.records import Records
 from resources.tracking import Tracking
@@ -148,7 +147,7 @@ def house(
                 "tracking": tracking,
                 "policy": load_policy(),
                 "servers": servers,
-                "gateway": GatewayAdmin(catalog, gateway.url),
+                "gateway": gateway.admin(catalog),
             },
         )
 

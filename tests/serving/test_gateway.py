@@ -24,7 +24,7 @@ from images.gateway.routes import RouteTable
 from llmops_assets.experiments.assignment import assign
 from llmops_assets.specs.experiment import ExperimentSpec
 from resources.catalog import Catalog
-from resources.gateway import GatewayAdmin, GatewayError
+from resources.gateway import GatewayError
 from tests.serving.conftest import RunningGateway, Upstream, backend, deployment_spec, free_port, get, until
 
 SECRET = "제 번호는 010-1234-5678이고 메일은 kim@example.com입니다"
@@ -190,7 +190,7 @@ def test_users_stay_with_their_variant_and_come_in_the_shares_of_the_routes(
     assert 15 <= Counter(first)["b"] <= 50
 
     # A larger share moves users to the new model, and none away from it.
-    admin = GatewayAdmin(catalog, gateway.url)
+    admin = gateway.admin(catalog)
     begun = time.monotonic()
     phase = admin.set_routes("desk", split(40, 60))
     assert time.monotonic() - begun < 2
@@ -319,7 +319,7 @@ def test_what_fails_is_asked_again_elsewhere_and_the_log_says_so(gateway: Runnin
     assert "desk-a answered 503" in rows[0]["error"]
     assert "desk-b answered instead" in rows[0]["error"]
     assert "desk-b answered 503" in rows[2]["error"]
-    metrics = urllib.request.urlopen(f"{gateway.url}/metrics").read().decode()
+    metrics = gateway.metrics()
     assert 'llmops_gateway_retries_total{endpoint="desk"} 3.0' in metrics
 
 
@@ -346,12 +346,12 @@ def test_limits_are_kept(gateway: RunningGateway, catalog: Catalog, a: Model, b:
         with pytest.raises(RateLimitError) as busy:
             say(client, "hi", "u2")
         assert busy.value.response.headers["retry-after"] == "1"
-        assert get(f"{gateway.url}/admin/routes")["endpoints"]["desk"]["in_flight"] == 3
-        assert GatewayAdmin(catalog, gateway.url).drain(["desk-a", "desk-b"], 0.2) == 3
+        assert gateway.routes()["endpoints"]["desk"]["in_flight"] == 3
+        assert gateway.admin(catalog).drain(["desk-a", "desk-b"], 0.2) == 3
         a.release.set()
         b.release.set()
         assert [w.result()[1:] for w in waiting] == [": wait"] * 3
-    assert GatewayAdmin(catalog, gateway.url).drain(["desk-a", "desk-b"], 5) == 0
+    assert gateway.admin(catalog).drain(["desk-a", "desk-b"], 5) == 0
     assert say(client, "hi", "u2")
 
 
@@ -493,19 +493,19 @@ def test_an_endpoint_that_cannot_be_read_keeps_its_routes_and_stops_no_other(
             )
             phase = connection.exec_driver_sql("SELECT phase FROM endpoints WHERE name = 'help'").scalar()
         until(lambda: set(get(f"{gateway.url}/readyz").get("faults", {})) == {"desk"}, 10)
-        until(lambda phase=phase: get(f"{gateway.url}/admin/routes")["endpoints"]["help"]["phase"] == phase, 10)
-        assert get(f"{gateway.url}/health")["status"] == "degraded"
+        until(lambda phase=phase: gateway.routes()["endpoints"]["help"]["phase"] == phase, 10)
+        assert get(f"{gateway.url}/readyz")["status"] == "degraded"
         with pytest.raises(GatewayError, match="cannot read the routes of endpoint 'desk'"):
-            GatewayAdmin(catalog, gateway.url).wait_for("desk", 999)
-        metrics = urllib.request.urlopen(f"{gateway.url}/metrics").read().decode()
+            gateway.admin(catalog).wait_for("desk", 999)
+        metrics = gateway.metrics()
         assert 'llmops_gateway_route_faults{endpoint="desk"} 1.0' in metrics
         assert say(client, "hi", user_of_split(catalog, "a")) == "a: hi"
         answer = client.chat.completions.create(model="help", messages=[{"role": "user", "content": "hi"}])
         assert answer.choices[0].message.content == "b: hi"
         with catalog.database.engine.begin() as connection:
             connection.exec_driver_sql(f"UPDATE {table} SET {column} = ? WHERE name = 'desk'", (was,))
-        until(lambda: get(f"{gateway.url}/health")["status"] == "ok", 10)
-        assert "llmops_gateway_route_faults{" not in urllib.request.urlopen(f"{gateway.url}/metrics").read().decode()
+        until(lambda: get(f"{gateway.url}/readyz")["status"] == "ok", 10)
+        assert "llmops_gateway_route_faults{" not in gateway.metrics()
     text = gateway.log.read_text()
     assert "endpoint desk cannot be read, its last good routes are kept" in text
     assert "model_ref of route 0 should be a text" in text
@@ -572,7 +572,7 @@ def test_a_kept_connection_that_the_server_closed_costs_no_request(
     if answers:
         assert [say(client, f"hi {n}", "u1") for n in range(12)] == ["ok"] * 12
         assert server.unanswered >= 6, "a kept connection was in fact closed under a request"
-        metrics = urllib.request.urlopen(f"{gateway.url}/metrics").read().decode()
+        metrics = gateway.metrics()
         assert f'llmops_gateway_reconnects_total{{endpoint="desk"}} {float(server.unanswered)}' in metrics
     else:
         # A server that closes a fresh connection too is broken: it is not asked again and again.
@@ -624,17 +624,17 @@ def test_a_rating_given_before_its_exposure_is_written_is_the_same_users(gateway
 
 
 def test_exposures_name_the_experiment_once_both_models_are_routed(gateway: RunningGateway, catalog: Catalog):
-    client, admin = client_of(gateway), GatewayAdmin(catalog, gateway.url)
+    client, admin = client_of(gateway), gateway.admin(catalog)
     admin.set_routes("desk", split(75, 25)[:1])
     catalog.create_experiment(
         ExperimentSpec.model_validate(
             {"name": "a-or-b", "endpoint": "desk", "control": "a@1", "treatment": "b@1", "duration_hours": 1}
         )
     )
-    until(lambda: get(f"{gateway.url}/admin/routes")["endpoints"]["desk"]["experiment"] is None)
+    until(lambda: gateway.routes()["endpoints"]["desk"]["experiment"] is None)
     say(client, "hi", "u1")
     admin.set_routes("desk", split(50, 50))
-    until(lambda: get(f"{gateway.url}/admin/routes")["endpoints"]["desk"]["experiment"] == "a-or-b")
+    until(lambda: gateway.routes()["endpoints"]["desk"]["experiment"] == "a-or-b")
     say(client, "hi", "u1")
     assert written(catalog, 2).sort("at")["experiment"].to_list() == [None, "a-or-b"]
 
@@ -650,11 +650,11 @@ def test_a_client_that_leaves_ends_the_generation(gateway: RunningGateway, catal
     row = written(catalog, 1).row(0, named=True)
     assert (row["status"], row["error"]) == (499, "the client went away")
     assert row["response"].startswith(("a", "b"))
-    assert get(f"{gateway.url}/admin/routes")["in_flight"] == {}
+    assert gateway.routes()["in_flight"] == {}
 
 
 def test_a_probe_is_no_exposure(gateway: RunningGateway, catalog: Catalog):
-    admin = GatewayAdmin(catalog, gateway.url)
+    admin = gateway.admin(catalog)
     assert admin.probe("desk", [{"role": "user", "content": "hi"}]) in ("a: hi", "b: hi")
     with pytest.raises(GatewayError, match="answers 502"):
         admin.probe("desk", [{"role": "user", "content": "fail all"}])
@@ -676,14 +676,14 @@ def test_going_down_finishes_answers_and_writes_the_log(gateway: RunningGateway,
     assert gateway.process.wait(20) in (0, -signal.SIGTERM)
     assert catalog.exposures(endpoint="desk")["query"].to_list() == ["wait"]
     # With no gateway there is nothing to wait for.
-    admin = GatewayAdmin(catalog, gateway.url)
+    admin = gateway.admin(catalog)
     assert admin.set_routes("desk", split(1, 99)) == 2
     assert (admin.state(), admin.drain(["desk-a"], 1), admin.probe("desk", [])) == (None, 0, None)
 
 
 def _listens(url: str) -> bool:
     try:
-        get(f"{url}/health")
+        get(f"{url}/readyz")
         return True
     except OSError:
         return False

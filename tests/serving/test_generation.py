@@ -28,7 +28,8 @@ def test_our_engine_is_spoken_to_as_it_can_be(
     spec = GenerationSpec.model_validate(
         {"endpoint": "endpoint:desk", "model": "desk", "max_tokens": 64, "attempts": 2, "timeout_seconds": 60}
     )
-    model = chat_model(spec, Settings(home=tmp_path, gateway_port=int(gateway.url.rsplit(":", 1)[1])))
+    port = int(gateway.url.rsplit(":", 1)[1])
+    model = chat_model(spec, Settings(home=tmp_path, gateway_port=port, gateway_admin_token=gateway.token))
     read = work.read_all([("refunds.md", TEXT.encode())], spec)
     (result,) = generate(read.passages, spec, model, work.KeptAnswers(Artifacts(tmp_path / "kept")), print)
     # Random weights write no JSON: the engine answers, but with nothing that is a row.

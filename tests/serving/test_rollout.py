@@ -68,10 +68,10 @@ def test_models_come_and_go_and_no_user_notices(
     tmp_path: Path,
 ):
     running = start_gateway()
-    gateway, users, said = GatewayAdmin(catalog, running.url), Users(running), []
+    gateway, users, said = running.admin(catalog), Users(running), []
     # The gateway of another installation at our address would never follow.
     foreign = start_gateway(Catalog(f"sqlite:///{tmp_path / 'foreign.db'}"))
-    deaf = GatewayAdmin(catalog, foreign.url, follow_seconds=0.5)
+    deaf = foreign.admin(catalog, follow_seconds=0.5)
     endpoint = catalog.want_endpoint(deployment_spec())
 
     def deploy(name: str, path: Path, share: int = 100, gateway: GatewayAdmin = gateway) -> Outcome:

@@ -167,8 +167,8 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def platform(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     root = tmp_path_factory.mktemp("kills") / "home"
-    port = free_port()
-    wiring = Wiring(Settings(home=root, gateway_port=port, _env_file=None))
+    port, admin_port = free_port(), free_port()
+    wiring = Wiring(Settings(home=root, gateway_port=port, gateway_admin_port=admin_port, _env_file=None))
     prepare_home(wiring.settings)
     ref = f"hf:{tiny_base}"
     found = inspect_base(ref, "llama", wiring.policy)
@@ -190,6 +190,7 @@ def platform(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         **GPU,
         "LLMOPS_HOME": str(root),
         "LLMOPS_GATEWAY_PORT": str(port),
+        "LLMOPS_GATEWAY_ADMIN_PORT": str(admin_port),
         "LLMOPS_SENSOR_INTERVAL_SECONDS": "1",
         "LLMOPS_OMP_THREADS": "1",
     }

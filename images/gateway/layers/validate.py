@@ -18,8 +18,6 @@ class Validate(Layer):
 
     async def __call__(self, call: Call, proceed: Proceed) -> Answer:
         body = call.body = await read_json(call)
-        # A probe of the platform itself is no exposure. Nobody else may keep a request out of the log.
-        call.is_probe = call.header(b"x-llmops-probe") is not None and call.is_from_loopback
         call.endpoint = endpoint_of(self.gateway, body.get("model"))
         call.end_user = who_asks(call, body)
         check_fields(body)

@@ -1,0 +1,92 @@
+"""HTTP as uvicorn speaks it, with ends to what a client may send slowly, or without end, or read too slowly."""
+
+import asyncio
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+HEADER_SECONDS = 15.0
+"""From the beginning of a connection, or of a request on it, to the end of the request's headers."""
+MAX_HEADER_BYTES = 64 * 1024
+WRITE_SECONDS = 60.0
+"""How long a client may take nothing of an answer that is ready for it."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. What is no HTTP is answered in the shape of OpenAI's errors."""
+
+    _in_headers = True
+    _header_bytes = 0
+    _header_timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._header_timer = self.loop.call_later(HEADER_SECONDS, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        self._in_headers, self._header_bytes = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        if self._header_timer is not None:
+            self._disarm()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # Nearly always the headers of a request come at once, and no timer is needed.
+        if self._in_headers and not self.transport.is_closing():
+            self._header_bytes += len(data)
+            if self._header_bytes > MAX_HEADER_BYTES:
+                self._refuse(431, f"the headers of a request may have {MAX_HEADER_BYTES} bytes")
+            elif self._header_timer is None:
+                self._header_timer = self.loop.call_later(HEADER_SECONDS, self._too_slow)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # What comes next begins a request; until then uvicorn's own timer watches the connection.
+        self._header_bytes = 0
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "the request is no HTTP that can be understood")
+
+    def _too_slow(self) -> None:
+        self._header_timer = None
+        if not self.transport.is_closing():
+            self._refuse(408, f"the headers of the request did not come within {HEADER_SECONDS:g} s")
+
+    def _disarm(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer what is not even a request, and end the connection."""
+        self._disarm()
+        if self.cycle is not None and not self.cycle.response_complete:
+            # An answer is under way on this connection: another one in its middle would be taken for a part of it.
+            self.transport.close()
+            return
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+        body = msgspec.json.encode({"error": error})
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()

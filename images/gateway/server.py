@@ -1,0 +1,63 @@
+"""Runs the gateway's two ports in one process: the API for everybody, and the administrative one."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+import uvicorn
+import uvloop
+
+from images.gateway.admin import admin_app
+from images.gateway.app import App
+from images.gateway.protocol import BoundedProtocol
+
+# On SIGTERM new connections are refused and what is in flight is answered, then the log is written out.
+_DRAIN_SECONDS = 30
+# Longer than clients keep a connection that they do not use: else they send on one that is being closed.
+_KEEP_ALIVE_SECONDS = 75
+
+
+class _Beside(uvicorn.Server):
+    """A server that leaves signals to the one that it runs beside."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def config(app: object, host: str, port: int, **more: object) -> uvicorn.Config:
+    """How the gateway listens. No layer of uvicorn's own stands in front of the application."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=BoundedProtocol,
+        loop="none",
+        ws="none",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        log_config=None,
+        backlog=4096,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+        **more,
+    )
+
+
+async def _serve(app: App, host: str, port: int, admin_port: int) -> None:
+    server = uvicorn.Server(config(app, host, port))
+    admin = _Beside(config(admin_app(app.gateway), host, admin_port, lifespan="off"))
+    beside = asyncio.create_task(admin.serve())
+    try:
+        await server.serve()
+    finally:
+        # To the last answer the platform may ask how many are left.
+        admin.should_exit = True
+        await beside
+
+
+def serve(app: App, host: str, port: int, admin_port: int) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(app, host, port, admin_port))
