@@ -5,7 +5,6 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
 
 import sqlalchemy as sa
 
@@ -152,5 +151,6 @@ class ApiKeys:
 
 
 def _api_key(row: Row) -> ApiKey:
-    endpoints = cast(Any, row["endpoints"])
-    return ApiKey(**{**row, "endpoints": None if endpoints is None else tuple(endpoints)})
+    endpoints: list[str] | None = row["endpoints"]
+    values: Row = {**row, "endpoints": None if endpoints is None else tuple(endpoints)}
+    return ApiKey(**values)
