@@ -41,6 +41,8 @@ class Identity:
     team: str | None = None
     roles: frozenset[str] = frozenset()
     endpoints: frozenset[str] | None = None
+    requests_per_minute: int | None = None
+    monthly_tokens: int | None = None
 
     @property
     def is_anonymous(self) -> bool:
@@ -48,8 +50,11 @@ class Identity:
 
     @property
     def name(self) -> str:
-        """What limits and the ledger count by: the key, else the subject; empty for the anonymous."""
-        return self.key or self.subject or ""
+        """What limits and the ledger count by: the key's id, or `sub:` and the subject; empty for the anonymous.
+
+        Whoever chooses a subject cannot choose that of a key.
+        """
+        return self.key or (f"sub:{self.subject}" if self.subject else "")
 
 
 ANONYMOUS = Identity()
