@@ -1,5 +1,6 @@
 """API keys of the gateway: made, listed, revoked."""
 
+import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from llmops_assets.operations.errors import Refused
 from llmops_assets.specs.access import CALL
 from llmops_assets.wiring import Wiring
 from resources.catalog import ApiKey
+from resources.catalog.api_keys import digest_of, looks_like_key
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,12 @@ def revoke_key(wiring: Wiring, actor: str, id: str) -> tuple[ApiKey, bool]:
     authorise(wiring, actor, "key.revoke")
     is_changed = wiring.catalog.api_keys.revoke(actor, id)
     return wiring.catalog.api_keys.get(id), is_changed
+
+
+def holder_of(wiring: Wiring, secret: str) -> ApiKey | None:
+    """The key that a secret is, while it is valid; None for every other text."""
+    if not looks_like_key(secret):
+        return None
+    digest, at = digest_of(secret), datetime.now(UTC)
+    keys = (key for key in wiring.catalog.api_keys.usable() if hmac.compare_digest(key.sha256, digest))
+    return next((key for key in keys if key.state(at) == "valid"), None)

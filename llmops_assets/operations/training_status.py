@@ -109,6 +109,13 @@ def status_of(wiring: Wiring, request: TrainingRequest, runs: "Sequence[Run] | N
     )
 
 
+def last_checkpoint(wiring: Wiring, partition: str) -> int | None:
+    """The step of the last whole checkpoint of a training; None where there is none."""
+    plan = wiring.records.find(PlanRecord, partition)
+    found = read(Path(plan.model_dir)) if plan else None
+    return found.checkpoint if found else None
+
+
 def _cell(request: TrainingRequest) -> str:
     return f"{request.dataset}|{request.recipe}"
 

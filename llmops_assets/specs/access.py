@@ -19,6 +19,7 @@ ACTIONS: Mapping[str, tuple[str, ...]] = {
     "keys": ("rotate",),
     "key": ("create", "list", "revoke"),
     "usage": ("read",),
+    "audit": ("read",),
 }
 """What can be asked of the platform, by what it is done to; the audit log names them the same way."""
 

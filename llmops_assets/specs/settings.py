@@ -88,6 +88,17 @@ class Settings(BaseSettings):
         default=None,
         description="File that holds the token, instead of the variable above. `llmops up` makes it if missing.",
     )
+    console_port: int = Field(default=8090, description="Port of the console's HTTP interface.")
+    trusted_proxies: str | None = Field(
+        default=None,
+        description="Networks, with commas, whose `X-User-Id` and `X-User-Roles` the console believes: the proxy that "
+        "logs users in. Default: this machine, where the console is on loopback; else none.",
+    )
+    import_roots: str | None = Field(
+        default=None,
+        description="Folders, with colons, that the console may register files and models from by path. Default: any, "
+        "where it is on loopback; else none.",
+    )
     sensor_interval_seconds: int = Field(
         default=5,
         ge=1,

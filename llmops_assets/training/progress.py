@@ -65,14 +65,31 @@ def failure(model_dir: Path) -> str | None:
 
 def evaluations(model_dir: Path) -> list[tuple[int, float]]:
     """(step, validation loss) so far, in order, as the worker wrote them down."""
+    return [
+        (line["step"], line["eval_loss"])
+        for line in _metrics(model_dir)
+        if line.get("eval_loss") is not None and "phase" not in line
+    ]
+
+
+def curves(model_dir: Path) -> dict[str, list[dict[str, Any]]]:
+    """By metric, its values so far as ``{step, value}``; those of a phase are named ``phase/metric``."""
+    found: dict[str, dict[int, float]] = {}
+    for line in _metrics(model_dir):
+        phase = f"{line['phase']}/" if line.get("phase") else ""
+        for name, value in line.items():
+            if name not in ("step", "phase", "at") and isinstance(value, (int, float)) and not isinstance(value, bool):
+                # A training that was taken up again repeats steps; what it said last holds.
+                found.setdefault(f"{phase}{name}", {})[int(line["step"])] = float(value)
+    return {name: [{"step": s, "value": values[s]} for s in sorted(values)] for name, values in sorted(found.items())}
+
+
+def _metrics(model_dir: Path) -> list[dict[str, Any]]:
     path = model_dir / "work" / "train.metrics"
     if not path.exists():
         return []
     lines = path.read_bytes()
-    found = [json.loads(line) for line in lines[: lines.rfind(b"\n") + 1].splitlines()]
-    return [
-        (line["step"], line["eval_loss"]) for line in found if line.get("eval_loss") is not None and "phase" not in line
-    ]
+    return [json.loads(line) for line in lines[: lines.rfind(b"\n") + 1].splitlines()]
 
 
 class Tail:

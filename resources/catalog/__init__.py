@@ -1,9 +1,11 @@
 """The catalog: what users registered, asked for and deployed, and what the gateway saw."""
 
+from resources.catalog.answered import AnsweredRequests
 from resources.catalog.api_keys import ApiKey, ApiKeys
 from resources.catalog.audit import AuditLog
 from resources.catalog.database import HEAD, Database, Transaction
 from resources.catalog.datasets import Dataset, Datasets
+from resources.catalog.drafts import DatasetDraft, Drafts, NamedModel
 from resources.catalog.endpoints import Backend, Endpoint, Endpoints
 from resources.catalog.errors import Busy, CatalogTooNew, Conflict, NotFound
 from resources.catalog.experiments import Experiment, Experiments, Withheld
@@ -25,11 +27,13 @@ __all__ = [
     "Conflict",
     "Database",
     "Dataset",
+    "DatasetDraft",
     "Endpoint",
     "Experiment",
     "Intent",
     "IntentKind",
     "Intents",
+    "NamedModel",
     "NotFound",
     "Outcome",
     "TrainingRequest",
@@ -48,6 +52,8 @@ class Catalog(Datasets, Trainings, Endpoints, Experiments, Traffic, AuditLog):
         self.record_digests = RecordDigests(self.database)
         self.api_keys = ApiKeys(self.database)
         self.usage = Usage(self.database)
+        self.drafts = Drafts(self.database)
+        self.answered = AnsweredRequests(self.database)
 
     @property
     def paths(self) -> StoredPaths:

@@ -326,6 +326,45 @@ record_digests = sa.Table(
     sa.Column("sha256", sa.String, nullable=False, comment="of the record before it is sealed"),
 )
 
+dataset_drafts = sa.Table(
+    "dataset_drafts",
+    metadata,
+    sa.Column("key", sa.String, primary_key=True, comment="name@version"),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("version", sa.String, nullable=False),
+    sa.Column("fields", sa.JSON, nullable=False, comment="fields of the DatasetSpec that were given"),
+    sa.Column("reason", sa.String, nullable=False, comment="why there are no files yet"),
+    sa.Column("created_by", sa.String, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+named_models = sa.Table(
+    "named_models",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("version", sa.String, primary_key=True),
+    sa.Column("storage_uri", sa.String, nullable=False),
+    sa.Column("family", sa.String, nullable=False),
+    sa.Column("license", sa.String),
+    sa.Column("owner", sa.String, nullable=False),
+    sa.Column("detail", sa.JSON, nullable=False, comment="what else was said of it"),
+    sa.Column("base_ref", sa.String, comment="the base model that it is, once its files were looked at"),
+    sa.Column("reason", sa.String, nullable=False, comment="why its files were not looked at yet"),
+    sa.Column("created_by", sa.String, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+answered_requests = sa.Table(
+    "answered_requests",
+    metadata,
+    sa.Column("actor", sa.String, primary_key=True),
+    sa.Column("key", sa.String, primary_key=True, comment="the Idempotency-Key that the client chose"),
+    sa.Column("digest", sa.String, nullable=False, comment="SHA-256 of method, path and body"),
+    sa.Column("status", sa.Integer, comment="null while the request is being carried out"),
+    sa.Column("body", sa.JSON),
+    sa.Column("at", UtcDateTime, nullable=False, index=True),
+)
+
 intents = sa.Table(
     "intents",
     metadata,

@@ -1,0 +1,1 @@
+"""The console: the HTTP interface onto the platform's operations."""

@@ -1,0 +1,154 @@
+"""Routes of datasets: enter, upload, register, look at."""
+
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from images.console import uploads
+from images.console.bodies import DatasetBody
+from images.console.pages import Cursor, Limit, page, tagged
+from images.console.problems import Problem
+from images.console.state import Asking, Here, State
+from llmops_assets.operations import dataset_entries as entries
+from llmops_assets.operations.datasets import Registered
+
+router = APIRouter(prefix="/catalog/datasets", tags=["datasets"])
+OPERATIONS = "/llm-ops/v1/operations"
+
+
+def plain(version: entries.Version) -> dict[str, Any]:
+    """A version as JSON; `id` is how other routes name it."""
+    values = asdict(version)
+    return {"id": values.pop("key"), "status": version.state, **values}
+
+
+@router.post("", status_code=201)
+def create(body: DatasetBody, here: Here, asking: Asking) -> dict[str, Any]:
+    """Enter a dataset version; its files follow by `…/upload`, or from its storage_uri by `…/register`."""
+    fields = {
+        "name": body.name,
+        "version": body.version,
+        "type": body.type,
+        "owner": body.owner_team,
+        "description": body.description or f"{body.type} of {body.owner_team}",
+        "storage_uri": body.storage_uri,
+        "license": body.license,
+        "mapping": body.mapping,
+        "split": body.split,
+        "suite": body.suite,
+    }
+    given = {name: value for name, value in fields.items() if value is not None}
+    return plain(entries.enter_dataset(here.wiring, asking.name, given))
+
+
+@router.get("")
+def list_(here: Here, asking: Asking, limit: Limit = 50, cursor: Cursor = None) -> dict[str, Any]:
+    """Dataset versions, newest first."""
+    found = page(entries.list_versions(here.wiring), limit, cursor, lambda one: one.key)
+    return {**found, "items": [plain(one) for one in found["items"]]}
+
+
+@router.post("/{dataset_id}/upload", status_code=201)
+async def upload(dataset_id: str, request: Request, here: Here, asking: Asking) -> JSONResponse:
+    """Upload files (multipart, any number of parts named `files`) and register them under an entered version."""
+    key = await run_in_threadpool(entries.find_version, here.wiring, dataset_id)
+    here.uploads.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="upload-", dir=here.uploads))
+    try:
+        names = await uploads.receive(request, folder, here.wiring.policy.limits.max_upload_bytes)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if not names:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise Problem(422, "files: there is no part with a file; send multipart/form-data with files=@NAME")
+    return await here.works.run(lambda: _register(here, asking.name, key, folder), OPERATIONS, 201)
+
+
+def _register(here: State, actor: str, key: str, folder: Path) -> dict[str, Any]:
+    try:
+        return _registered(here, entries.add_files(here.wiring, actor, key, folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _registered(here: State, done: Registered) -> dict[str, Any]:
+    return {
+        **plain(entries.version(here.wiring, done.key)),
+        "is_new": done.new,
+        "notes": list(done.notes),
+        "blocked": done.blocked,
+    }
+
+
+@router.put("/{dataset_id}/files/{name}", status_code=204)
+async def put_part(dataset_id: str, name: str, request: Request, here: Here, asking: Asking) -> Response:
+    """Upload one file in pieces: each at its `Upload-Offset`; where a piece broke off, HEAD says how far it came."""
+    key = await run_in_threadpool(entries.find_version, here.wiring, dataset_id)
+    part = uploads.Part(here.uploads, asking.name, key, name)
+    offset = await part.append(request, here.wiring.policy.limits.max_upload_bytes)
+    return Response(status_code=204, headers={"Upload-Offset": str(offset)})
+
+
+@router.head("/{dataset_id}/files/{name}")
+def part_offset(dataset_id: str, name: str, here: Here, asking: Asking) -> Response:
+    """How many bytes of a file have arrived, in `Upload-Offset`."""
+    part = uploads.Part(here.uploads, asking.name, entries.find_version(here.wiring, dataset_id), name)
+    return Response(headers={"Upload-Offset": str(part.size)})
+
+
+@router.post("/{dataset_id}/register", status_code=201)
+async def register(dataset_id: str, here: Here, asking: Asking) -> JSONResponse:
+    """Register an entered version: from the files that were uploaded in pieces, or else from its storage_uri."""
+    key = await run_in_threadpool(entries.find_version, here.wiring, dataset_id)
+    folder = uploads.folder_of(here.uploads, asking.name, key)
+    if folder.is_dir() and any(folder.iterdir()):
+        return await here.works.run(lambda: _register(here, asking.name, key, folder), OPERATIONS, 201)
+
+    def stored() -> dict[str, Any]:
+        done = entries.register_stored(here.wiring, asking.name, key, here.import_roots)
+        return _registered(here, done)
+
+    return await here.works.run(stored, OPERATIONS, 201)
+
+
+@router.get("/{dataset_id}")
+def show(dataset_id: str, request: Request, here: Here, asking: Asking) -> Response:
+    """One version: where it stands, and how many rows it has."""
+    return tagged(request, plain(entries.version(here.wiring, entries.find_version(here.wiring, dataset_id))))
+
+
+@router.get("/{dataset_id}/stats")
+def stats(dataset_id: str, request: Request, here: Here, asking: Asking) -> Response:
+    """What each step of the graph left behind of a version; null of a step that was not made yet."""
+    key = entries.find_version(here.wiring, dataset_id)
+    if entries.version(here.wiring, key).state == "awaiting_files":
+        raise Problem(409, f"{key} has no files yet: upload them first")
+    return tagged(request, {"id": key, **entries.reports(here.wiring, key)})
+
+
+@router.post("/{dataset_id}/validate")
+def validate(dataset_id: str, here: Here, asking: Asking) -> Any:
+    """Whether a version may be trained on: every check with its verdict. 202 while the checks are not done."""
+    return validated(here, entries.find_version(here.wiring, dataset_id))
+
+
+def validated(here: State, key: str) -> JSONResponse:
+    """The checks of a version; 202 while its splits are not there."""
+    version = entries.version(here.wiring, key)
+    if version.state == "awaiting_files":
+        raise Problem(409, f"{key} has no files yet: upload them first")
+    body = {
+        "id": key,
+        "status": version.state,
+        "is_valid": version.state == "ready" if version.state != "ingesting" else None,
+        "detail": version.detail,
+        "checks": entries.checks(here.wiring, key),
+    }
+    return JSONResponse(body, 202 if version.state == "ingesting" else 200)

@@ -1,0 +1,130 @@
+"""Routes of endpoints: want, look at, delete, and ask one."""
+
+from typing import Any
+
+import aiohttp
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.background import BackgroundTask
+
+from images.console import translate
+from images.console.api.datasets import OPERATIONS
+from images.console.bodies import EndpointBody
+from images.console.pages import Cursor, Limit, page, tagged
+from images.console.problems import Problem
+from images.console.state import Asking, Here, State
+from llmops_assets.operations import endpoints
+from llmops_assets.operations.access import authorise
+from llmops_assets.operations.forms import endpoint_spec
+
+router = APIRouter(prefix="/serving/endpoints", tags=["serving"])
+serve = APIRouter(prefix="/serve", tags=["serving"])
+STATUS = {"live": "healthy", "deploying": "deploying", "failed": "failed", "deleting": "deleting"}
+"""What other programs wait for, by the state of an endpoint; any other is `pending`."""
+
+
+def plain(endpoint: Any) -> dict[str, Any]:
+    """An endpoint as JSON."""
+    is_behind = endpoint.observed_revision < endpoint.revision
+    status = STATUS.get(endpoint.state, "pending")
+    return {
+        "id": endpoint.name,
+        "name": endpoint.name,
+        # It serves, and not yet what was wanted last.
+        "status": "deploying" if status == "healthy" and is_behind else status,
+        "state": endpoint.state,
+        "message": endpoint.message,
+        "environment": endpoint.spec.environment,
+        "model_ref": endpoint.spec.model_ref,
+        "revision": endpoint.revision,
+        "observed_revision": endpoint.observed_revision,
+        "traffic": [{"model_ref": r["model_ref"], "weight": r["weight"]} for r in endpoint.routes],
+        "chat": f"/llm-ops/v1/serve/{endpoint.name}/chat",
+        "created_at": endpoint.created_at,
+        "updated_at": endpoint.updated_at,
+    }
+
+
+def want(here: State, actor: str, body: EndpointBody) -> dict[str, Any]:
+    """Say what an endpoint shall serve; the endpoint as it stands then, with notes."""
+    form, notes = translate.endpoint(body)
+    spec = endpoint_spec(here.wiring, form)
+    wanted = endpoints.want_endpoint(here.wiring, actor, spec)
+    found = here.wiring.catalog.endpoint(wanted.endpoint)
+    return {**plain(found), "notes": [*notes, *spec.notes()]}
+
+
+@router.post("", status_code=202)
+def create(body: EndpointBody, here: Here, asking: Asking) -> dict[str, Any]:
+    """Say what an endpoint shall serve; `status` of the endpoint is `healthy` once it does."""
+    return want(here, asking.name, body)
+
+
+@router.get("")
+def list_(here: Here, asking: Asking, limit: Limit = 50, cursor: Cursor = None) -> dict[str, Any]:
+    """Endpoints, newest first."""
+    found = page(here.wiring.catalog.endpoints(), limit, cursor, lambda one: one.name)
+    return {**found, "items": [plain(one) for one in found["items"]]}
+
+
+@router.get("/{endpoint_id}")
+def show(endpoint_id: str, request: Request, here: Here, asking: Asking) -> Response:
+    """One endpoint with its model servers."""
+    catalog = here.wiring.catalog
+    found = plain(catalog.endpoint(endpoint_id))
+    servers = [{"id": b.id, "model_ref": b.model_ref, "state": b.state} for b in catalog.backends(endpoint_id)]
+    return tagged(request, {**found, "servers": servers})
+
+
+@router.get("/{endpoint_id}/routes")
+def routes(endpoint_id: str, here: Here, asking: Asking) -> dict[str, Any]:
+    """Which models an endpoint's users get, in which shares."""
+    found = here.wiring.catalog.endpoint(endpoint_id)
+    return {"id": found.name, "phase": found.phase, "routes": plain(found)["traffic"]}
+
+
+@router.delete("/{endpoint_id}")
+async def delete(endpoint_id: str, here: Here, asking: Asking) -> JSONResponse:
+    """Stop an endpoint's model servers and forget it; what could not be stopped stays on record, and is named."""
+
+    def gone() -> dict[str, Any]:
+        endpoints.delete_endpoint(here.wiring, asking.name, endpoint_id)
+        return {"id": endpoint_id, "status": "deleted"}
+
+    return await here.works.run(gone, OPERATIONS)
+
+
+@serve.post("/{route_name}/chat")
+async def chat(route_name: str, request: Request, here: Here, asking: Asking) -> Response:
+    """Ask an endpoint through the gateway, which authenticates, limits and logs; the body is OpenAI's, less `model`."""
+    authorise(here.wiring, asking.name, "endpoint.call")
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, f"the body is no JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise Problem(422, "the body should be an object with messages")
+    body = {**body, "model": route_name}
+    passed = {"authorization", "x-request-id", "cookie", "accept-language"}
+    headers = {name: value for name, value in request.headers.items() if name in passed}
+    body.setdefault("user", asking.name)
+    session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=600))
+    try:
+        url = f"{here.wiring.settings.gateway_url}/v1/chat/completions"
+        answer = await session.post(url, json=body, headers=headers)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        await session.close()
+        raise Problem(503, f"the gateway does not answer: {error}", **{"Retry-After": "5"}) from error
+
+    async def close() -> None:
+        answer.close()
+        await session.close()
+
+    told = {name: answer.headers[name] for name in ("x-request-id", "retry-after") if name in answer.headers}
+    return StreamingResponse(
+        answer.content.iter_any(),
+        answer.status,
+        {**told, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        media_type=answer.content_type,
+        background=BackgroundTask(close),
+    )

@@ -1,0 +1,61 @@
+"""The HTTP interface as an ASGI application: every route calls one operation, errors are problems, keys hold once."""
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.types import ASGIApp
+
+from images.console import problems
+from images.console.api import admin, datasets, endpoints, experiments, models, trainings
+from images.console.once import OncePerKey
+from images.console.state import Asking, Here, State
+from llmops_assets.operations.access import authorise
+from resources.catalog import CatalogTooNew
+
+VERSION = "1"
+
+
+def create_app(state: State) -> ASGIApp:
+    """The application over the platform's resources."""
+    app = FastAPI(
+        title="LLMOps",
+        version=VERSION,
+        summary="From raw instruction data to a served, compared and promoted language model.",
+        openapi_url="/llm-ops/v1/openapi.json",
+        # Their pages load scripts from elsewhere, and a closed network has no elsewhere.
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.console = state
+    problems.install(app)
+    v1 = APIRouter(prefix="/llm-ops/v1")
+
+    @v1.get("/health", tags=["health"])
+    def health(here: Here) -> JSONResponse:
+        """200 while the catalog can be read."""
+        try:
+            here.wiring.catalog.audit_log(limit=1)
+        except (SQLAlchemyError, OSError, CatalogTooNew):
+            problems.log.exception("the catalog cannot be read")
+            return JSONResponse({"status": "degraded", "detail": "the catalog cannot be read"}, 503)
+        return JSONResponse({"status": "healthy"})
+
+    @v1.get("/operations/{operation_id}", tags=["operations"])
+    async def operation(operation_id: str, here: Here, asking: Asking) -> JSONResponse:
+        """The outcome of work that took longer than a request waits."""
+        return here.works.look(operation_id)
+
+    @v1.get("/audit", tags=["audit"])
+    def audit(here: Here, asking: Asking, limit: int = 100) -> dict[str, Any]:
+        """The newest lines of the audit log."""
+        authorise(here.wiring, asking.name, "audit.read")
+        return {"items": here.wiring.catalog.audit_log(limit=max(1, min(limit, 1000)))}
+
+    for module in (datasets, models, trainings, endpoints, experiments):
+        v1.include_router(module.router)
+    v1.include_router(endpoints.serve)
+    app.include_router(v1)
+    app.include_router(admin.router)
+    return OncePerKey(app, state.wiring.catalog, state.callers)
