@@ -86,6 +86,7 @@ def home(folder: Path, port: int) -> Iterator[Settings]:
         "LLMOPS_HOME": str(folder),
         "LLMOPS_DAGSTER_PORT": str(port),
         "LLMOPS_MLFLOW_PORT": str(port + 1),
+        "LLMOPS_CONSOLE_PORT": str(port + 3),
         "LLMOPS_GATEWAY_PORT": str(port + 2),
     }
     settings = Settings()

@@ -91,7 +91,7 @@ def run(environment: dict[str, str], log: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     folder = tmp_path_factory.mktemp("demo")
-    gateway, admin, dagster, mlflow = free_ports(4)
+    gateway, admin, dagster, mlflow, console = free_ports(5)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("LLMOPS_", "DAGSTER_", "OMP_"))},
         "LLMOPS_HOME": str(folder / "home"),
@@ -99,6 +99,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         "LLMOPS_GATEWAY_ADMIN_PORT": str(admin),
         "LLMOPS_DAGSTER_PORT": str(dagster),
         "LLMOPS_MLFLOW_PORT": str(mlflow),
+        "LLMOPS_CONSOLE_PORT": str(console),
     }
     wiring = Wiring(Settings(home=folder / "home", gateway_port=gateway, gateway_admin_port=admin, _env_file=None))
     cut_off_at = start_and_cut_off(environment, folder / "first.log")

@@ -12,7 +12,6 @@ from starlette.exceptions import HTTPException
 from llmops_assets.operations.errors import Failed, Forbidden, Refused, Unavailable, Withheld
 from llmops_assets.specs.base import SpecError, dotted
 from resources.catalog import Busy, Conflict, NotFound
-from resources.dataset_store import DatasetStoreError
 from resources.tracking import UnknownModel
 
 log = logging.getLogger("console")
@@ -60,7 +59,7 @@ def status_of(error: Exception) -> int | None:
         ((Conflict, Withheld), 409),
         ((Failed,), 424),
         ((Unavailable, Busy), 503),
-        ((Refused, SpecError, DatasetStoreError), 422),
+        ((Refused, SpecError), 422),
     )
     return next((code for kinds, code in codes if isinstance(error, kinds)), None)
 
@@ -104,6 +103,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     own = (Problem, SpecError, Refused, Withheld, Failed, Unavailable)
-    for kind in (*own, Conflict, NotFound, UnknownModel, Busy, DatasetStoreError):
+    for kind in (*own, Conflict, NotFound, UnknownModel, Busy):
         app.add_exception_handler(kind, other)
     app.add_exception_handler(Exception, other)

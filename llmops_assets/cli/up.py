@@ -19,9 +19,11 @@ def _stop(_signal: int, _frame: object) -> None:
 
 
 def up(
-    pages: Annotated[bool, typer.Option(help="Leave the pages of Dagster and MLflow out with --no-pages.")] = True,
+    pages: Annotated[
+        bool, typer.Option(help="Leave out the pages of Dagster and MLflow and the console: --no-pages.")
+    ] = True,
 ) -> None:
-    """Start the Dagster pages and daemon, the MLflow pages and the gateway; Ctrl-C or SIGTERM stops them all.
+    """Start the Dagster pages and daemon, the MLflow pages, the console and the gateway; Ctrl-C or SIGTERM stops them.
 
     What ends on its own is started again; what it started ends with it, even when it is killed.
 
@@ -38,6 +40,7 @@ def up(
             if pages:
                 out.print(f"Dagster  {settings.dagster_url}")
                 out.print(f"MLflow   {settings.mlflow_url}")
+                out.print(f"console  {settings.console_url}/llm-ops/v1")
             out.print(f"gateway  {settings.gateway_url}/v1")
             out.print(f"state    {settings.root} (logs in {settings.root / 'logs'})")
             out.print("Ctrl-C stops them all.")

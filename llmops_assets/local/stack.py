@@ -106,7 +106,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 class Stack:
-    """Code server, daemon and gateway, with the Dagster and MLflow pages when `pages` is set.
+    """Code server, daemon and gateway, with the Dagster and MLflow pages and the console when `pages` is set.
 
     One stack runs on a home folder at a time, held by a file lock that goes with the process.
     """
@@ -129,6 +129,7 @@ class Stack:
         ]
         if pages:
             self.components += [
+                Component("console", "images.console", settings.console_port, "/llm-ops/v1/health"),
                 Component(
                     "dagster",
                     f"dagster_webserver -h {host} -p {settings.dagster_port} --log-level warning",
@@ -217,7 +218,7 @@ class Stack:
 
     def stop(self) -> None:
         """Stop every component, the ones that start work first; kill what does not end in time."""
-        order = {"daemon": 0, "dagster": 1, "mlflow": 1, "gateway": 2, "code server": 3}
+        order = {"daemon": 0, "dagster": 1, "mlflow": 1, "console": 1, "gateway": 2, "code server": 3}
         running = [(c.name, c.process) for c in self.components if c.process is not None and c.process.poll() is None]
         for _name, process in sorted(running, key=lambda item: order[item[0]]):
             process.send_signal(signal.SIGTERM)

@@ -172,6 +172,10 @@ class Settings(BaseSettings):
             return None
 
     @property
+    def console_url(self) -> str:
+        return f"http://{self.host}:{self.console_port}"
+
+    @property
     def dagster_url(self) -> str:
         return f"http://{self.host}:{self.dagster_port}"
 
