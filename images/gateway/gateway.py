@@ -10,9 +10,11 @@ import aiohttp
 from starlette.concurrency import run_in_threadpool
 
 from images.gateway import proxy
+from images.gateway.access.callers import Callers
 from images.gateway.exposures import ExposureLog
 from images.gateway.metrics import Metrics
 from images.gateway.routes import RouteTable
+from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
 
@@ -36,6 +38,7 @@ class Gateway:
         self.catalog = catalog
         self.settings = settings or Settings()
         self.admin_token = self.settings.admin_token
+        self.callers = Callers(self.settings, load_policy(self.settings.policy_file).access)
         self.scale = scale
         self.mask = mask
         self.read_seconds = read_seconds
@@ -51,6 +54,7 @@ class Gateway:
     async def running(self) -> AsyncIterator[None]:
         """From the first reading of the catalog to the last written exposure."""
         await run_in_threadpool(self.table.refresh, self.catalog)
+        await self.callers.open(self.catalog)
         self.exposures = ExposureLog(self.catalog, self.mask, self.metrics)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=self.read_seconds)
         refresher = asyncio.create_task(self._refresh())
@@ -59,6 +63,7 @@ class Gateway:
                 yield
         finally:
             refresher.cancel()
+            await self.callers.close()
             await run_in_threadpool(self.exposures.close)
 
     async def _refresh(self) -> None:
@@ -67,5 +72,6 @@ class Gateway:
             await asyncio.sleep(REFRESH_SECONDS)
             try:
                 await run_in_threadpool(self.table.refresh, self.catalog)
+                await run_in_threadpool(self.callers.refresh, self.catalog)
             except Exception:  # a refresh that ended for good would serve old routes for ever
                 log.exception("the routes could not be renewed; trying again in %s s", REFRESH_SECONDS)

@@ -8,12 +8,12 @@ from images.gateway.gateway import Gateway
 _STALE_SECONDS = 10.0
 
 
-async def models(gateway: Gateway, _call: Call) -> Answer:
-    """GET /v1/models: the endpoints that serve a model."""
+async def models(gateway: Gateway, call: Call) -> Answer:
+    """GET /v1/models: the endpoints that serve a model, of those that the caller may call."""
     data = [
         {"id": e.name, "object": "model", "created": int(e.created_at.timestamp()), "owned_by": "llmops"}
         for e in sorted(gateway.table.endpoints.values(), key=lambda e: e.created_at, reverse=True)
-        if e.routes
+        if e.routes and gateway.callers.may_call(call.caller, e.name)
     ]
     return Answer.of({"object": "list", "data": data})
 
@@ -26,14 +26,18 @@ async def alive(_gateway: Gateway, _call: Call) -> Answer:
 async def health(gateway: Gateway, _call: Call) -> Answer:
     """GET /readyz (and /health, its older name): 503 until the catalog was read once.
 
-    `degraded` while it cannot be read, or while some endpoint's entry in it cannot (`faults`, by name).
+    `degraded` while it cannot be read, or while some endpoint's entry in it cannot (`faults`, by name), or while the
+    store of the limits or the keys of tokens cannot be reached (`access`).
     """
     table = gateway.table
     if table.loaded_at is None:
         return Answer.of({"status": "starting", "fault": table.fault}, 503)
     stale = time.monotonic() - table.loaded_at > _STALE_SECONDS
-    is_degraded = stale or bool(table.faults)
+    access = gateway.callers.faults
+    is_degraded = stale or bool(table.faults) or bool(access)
     state: dict = {"status": "degraded" if is_degraded else "ok", "endpoints": len(table.endpoints)}
     if table.faults:
         state["faults"] = table.faults
+    if access:
+        state["access"] = access
     return Answer.of(state)

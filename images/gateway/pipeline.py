@@ -8,6 +8,7 @@ from images.gateway.call import Proceed
 from images.gateway.gateway import Gateway
 from images.gateway.layers.assign import Assign
 from images.gateway.layers.authenticate import Authenticate
+from images.gateway.layers.authorize import Authorize
 from images.gateway.layers.base import Layer
 from images.gateway.layers.cache import Cache
 from images.gateway.layers.count import Count
@@ -17,10 +18,12 @@ from images.gateway.layers.log import Log
 from images.gateway.layers.probe import Probe
 from images.gateway.layers.prompt import Prompt
 from images.gateway.layers.proxy import Proxy
+from images.gateway.layers.reserve import Reserve
 from images.gateway.layers.retrieval import Retrieval
 from images.gateway.layers.validate import Validate
 
-# A request goes down: authenticate, limit, validate, guard in, assign, cache, prompt or retrieval, proxy. Its answer
+# A request goes down: authenticate, limit (requests; below `validate` what it may call, places and budgets), validate,
+# guard in, assign, cache, prompt or retrieval, proxy. Its answer
 # comes up again: guard out, count, log. So those that act on the way back alone stand first, the last to act outermost.
 LAYERS: tuple[type[Layer], ...] = (
     Log,
@@ -29,6 +32,8 @@ LAYERS: tuple[type[Layer], ...] = (
     Authenticate,
     Limit,
     Validate,
+    Authorize,
+    Reserve,
     Guard,
     Assign,
     Cache,

@@ -71,11 +71,52 @@ class Settings(BaseSettings):
     )
     host: str = Field(
         default="127.0.0.1",
-        description="Address that `llmops up` binds. Nothing here has a login yet: keep it on loopback.",
+        description="Address that `llmops up` binds. The pages have no login: keep them on loopback (gateway_host).",
     )
     dagster_port: int = Field(default=3000, description="Port of the Dagster UI.")
     mlflow_port: int = Field(default=5000, description="Port of the MLflow UI.")
     gateway_port: int = Field(default=8080, description="Port of the gateway.")
+    gateway_host: str | None = Field(
+        default=None,
+        description="Address that the gateway binds. Beyond loopback it asks for keys. Default: that of `llmops up`.",
+    )
+    gateway_access: Literal["on", "off"] | None = Field(
+        default=None,
+        description="Whether the gateway asks who calls; off on loopback alone. Default: off there, unless tokens or "
+        "proxies are named, and on elsewhere.",
+    )
+    gateway_limits: Literal["on", "off"] | None = Field(
+        default=None,
+        description="Whether requests a minute are limited as the policy says. Default: where access is on.",
+    )
+    gateway_trusted_proxies: str | None = Field(
+        default=None,
+        description="Networks (10.0.0.0/8, …) whose X-Forwarded-For says who calls. Default: it is ignored.",
+    )
+    gateway_workers: int = Field(
+        default=1, ge=1, le=64, description="Processes that answer on the gateway's port; several need a store."
+    )
+    gateway_store_url: str | None = Field(
+        default=None,
+        description="Valkey or Redis (redis://…, rediss://… with TLS) in which several workers or gateways count "
+        "limits together.",
+    )
+    gateway_store_failure: Literal["open", "closed"] = Field(
+        default="open",
+        description="While that store is away: open, each worker counts by itself; closed, requests get 503.",
+    )
+    jwt_issuer: str | None = Field(default=None, description="The iss of tokens that are taken.")
+    jwt_audience: str | None = Field(default=None, description="The aud of tokens that are taken.")
+    jwt_jwks: str | None = Field(
+        default=None,
+        description="URL (https, or http on loopback) or file of the issuer's public keys, for RS256 and ES256.",
+    )
+    jwt_secret: SecretStr | None = Field(
+        default=None, description="Secret of tokens that are signed with HS256, 32 bytes or more."
+    )
+    jwt_secret_file: Path | None = Field(
+        default=None, description="File that holds that secret, instead of the variable above."
+    )
     gateway_admin_port: int | None = Field(
         default=None,
         description="Port of the gateway's routes and metrics, for programs with its token. Default: the next one.",
@@ -133,6 +174,18 @@ class Settings(BaseSettings):
         return self.watermark_key_file.read_text(encoding="utf-8") if self.watermark_key_file else None
 
     @property
+    def jwt_key(self) -> bytes | None:
+        """The secret of tokens, from the variable or from its file; None without one."""
+        if self.jwt_secret is not None:
+            return self.jwt_secret.get_secret_value().encode()
+        return self.jwt_secret_file.read_bytes().strip() if self.jwt_secret_file else None
+
+    @property
+    def gateway_address(self) -> str:
+        """The address that the gateway binds."""
+        return self.gateway_host or self.host
+
+    @property
     def catalog(self) -> str:
         return self.catalog_url or f"sqlite:///{self.root / 'catalog.db'}"
 
@@ -151,11 +204,11 @@ class Settings(BaseSettings):
 
     @property
     def gateway_url(self) -> str:
-        return f"http://{self.host}:{self.gateway_port}"
+        return f"http://{_asked_at(self.gateway_address)}:{self.gateway_port}"
 
     @property
     def gateway_admin_url(self) -> str:
-        return f"http://{self.host}:{self.gateway_admin_port or self.gateway_port + 1}"
+        return f"http://{_asked_at(self.gateway_address)}:{self.gateway_admin_port or self.gateway_port + 1}"
 
     @property
     def admin_token_path(self) -> Path:
@@ -185,3 +238,10 @@ class Settings(BaseSettings):
         if self.mlflow.startswith(("http://", "https://")):
             return self.mlflow
         return f"http://{self.host}:{self.mlflow_port}"
+
+
+def _asked_at(address: str) -> str:
+    """Where a program of this machine finds what binds an address: all of them are no place to ask."""
+    if address in ("0.0.0.0", "::"):
+        return "127.0.0.1" if address == "0.0.0.0" else "[::1]"
+    return f"[{address}]" if ":" in address else address

@@ -197,7 +197,7 @@ def start_gateway(tmp_path: Path, catalog: Catalog) -> Iterator[Callable[..., Ru
     """Starts the gateway over the test's catalog, or another one; stopped with the test."""
     running: list[RunningGateway] = []
 
-    def start(over: Catalog = catalog) -> RunningGateway:
+    def start(over: Catalog = catalog, **settings: str) -> RunningGateway:
         over.open()
         port, admin_port = free_port(), free_port()
         environment = os.environ | {
@@ -206,6 +206,7 @@ def start_gateway(tmp_path: Path, catalog: Catalog) -> Iterator[Callable[..., Ru
             "LLMOPS_GATEWAY_PORT": str(port),
             "LLMOPS_GATEWAY_ADMIN_PORT": str(admin_port),
             "LLMOPS_GATEWAY_ADMIN_TOKEN": ADMIN_TOKEN,
+            **settings,
         }
         log = tmp_path / f"gateway-{port}.log"
         with open(log, "wb") as output:

@@ -24,9 +24,9 @@ class KeyTable:
         return self._version is not None
 
     @property
-    def budgets(self) -> dict[str, int]:
-        """Tokens a month by key, of those that have a budget."""
-        return {key.id: key.monthly_tokens for key, _ in self._keys.values() if key.monthly_tokens is not None}
+    def has_budgets(self) -> bool:
+        """Whether some key may use so many tokens a month and no more."""
+        return any(key.monthly_tokens is not None for key, _ in self._keys.values())
 
     def refresh(self, catalog: Catalog) -> None:
         """Read what changed; raises what the catalog's driver raises, and stays as it was."""

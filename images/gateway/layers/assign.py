@@ -11,7 +11,7 @@ from images.gateway.layers.base import Layer
 
 
 class Assign(Layer):
-    """Fills `payload`, `route` and `exposure` of a call, and holds one of the endpoint's places until it is over."""
+    """Fills `payload`, `route` and `exposure` of a call, and counts it as in flight until it is over."""
 
     def applies(self, operation: Operation) -> bool:
         return operation.asks_model
@@ -26,8 +26,6 @@ class Assign(Layer):
         if unmet := unmet_wishes(call.body, route.engine, is_probe=call.is_probe):
             call.headers["x-ignored-parameters"] = ", ".join(unmet)
         gateway, name = self.gateway, endpoint.name
-        if gateway.in_flight[name] >= endpoint.max_concurrent_requests:
-            raise ApiError(429, f"endpoint {name!r} is busy: try again in a moment", code="busy")
         if user.new_session:
             call.headers["Set-Cookie"] = f"{SESSION_COOKIE}={user.new_session}; Path=/; HttpOnly; SameSite=Lax"
         gateway.in_flight[name] += 1

@@ -14,6 +14,7 @@ from images.gateway.errors import ApiError
 from images.gateway.layers.base import Layer
 from images.gateway.routes import Route
 from images.gateway.shaping import Shaper, shaper_of
+from images.gateway.usage import counted_in, counted_of, estimated
 
 log = logging.getLogger("gateway")
 
@@ -37,8 +38,10 @@ class Proxy(Layer):
         call.on_close(leave)
         shaper = shaper_of(call.body)
         payload = msgspec.json.encode(with_usage(call.payload, call.route.engine))
+        call.timings["asked"] = time.monotonic() - call.begun
         found = await self._ask_one_or_another(call, payload)
         if isinstance(found, proxy.Whole):
+            call.usage = counted_of(found.body)
             return Answer(found.status, shaper.whole(found.body))
         call.on_close(found.close)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -90,8 +93,12 @@ class Proxy(Layer):
 
     async def _relay(self, call: Call, stream: proxy.Stream, shaper: Shaper) -> AsyncIterator[bytes]:
         """The stream's lines; a failure in its middle becomes an event that OpenAI's clients raise as an error."""
+        pieces, last_usage = 0, b""
         try:
             async for read in stream.lines():
+                pieces += read.count(b'"delta"')
+                if b'"usage"' in read:
+                    last_usage = read
                 lines = shaper.feed(read)
                 if lines:
                     yield lines
@@ -104,5 +111,5 @@ class Proxy(Layer):
             fault = ApiError(502, "the model server broke off in the middle of its answer", code="backend_failed")
             yield fault.event()
         finally:
-            call.usage = shaper.counted
+            call.usage = shaper.counted or counted_in(last_usage) or estimated(call, pieces)
             stream.close()

@@ -18,7 +18,7 @@ class Validate(Layer):
 
     async def __call__(self, call: Call, proceed: Proceed) -> Answer:
         body = call.body = await read_json(call)
-        call.endpoint = endpoint_of(self.gateway, body.get("model"))
+        call.endpoint = endpoint_of(self.gateway, body.get("model"), call)
         call.end_user = who_asks(call, body)
         check_fields(body)
         call.query = check_messages(body)
@@ -26,7 +26,7 @@ class Validate(Layer):
         return await proceed(call)
 
 
-def endpoint_of(gateway: Gateway, name: object) -> Endpoint:
+def endpoint_of(gateway: Gateway, name: object, call: Call) -> Endpoint:
     """The endpoint that a request names; ApiError 404 where there is none, 503 while its routes cannot be read."""
     if not isinstance(name, str):
         raise ApiError(400, "`model` should be the name of an endpoint", param="model")
@@ -36,6 +36,7 @@ def endpoint_of(gateway: Gateway, name: object) -> Endpoint:
             503, f"the routes of endpoint {name!r} cannot be read; the gateway's log says why", code="not_ready"
         )
     if endpoint is None:
-        known = ", ".join(sorted(gateway.table.endpoints)) or "none yet"
+        mine = [known for known in gateway.table.endpoints if gateway.callers.may_call(call.caller, known)]
+        known = ", ".join(sorted(mine)) or "none yet"
         raise ApiError(404, f"there is no endpoint {name!r}; known are: {known}", code="model_not_found", param="model")
     return endpoint

@@ -30,7 +30,7 @@ class Limiter:
         if self.shared is None or self.shared.fault is None:
             return None
         meaning = "each worker counts by itself" if self.on_failure == "open" else "requests are refused"
-        return f"{self.shared.fault}; meanwhile {meaning}"
+        return f"the store of the limits does not answer: {meaning}"
 
     async def open(self) -> None:
         if self.shared is not None:

@@ -1,0 +1,47 @@
+"""Holds a place of the endpoint, and tokens of the caller's monthly budget, until the call is over."""
+
+from images.gateway.access.callers import this_month
+from images.gateway.api import Operation
+from images.gateway.call import Answer, Call, Proceed
+from images.gateway.errors import ApiError
+from images.gateway.layers.base import Layer
+from images.gateway.limits.counted import Budget
+from images.gateway.usage import asked_tokens, tokens_of
+
+
+class Reserve(Layer):
+    """429 where all places of the endpoint are taken, or the tokens of the month used up.
+
+    What a request may use at most is reserved while it runs: of many at once no more than the last one goes beyond a
+    budget. What it used is counted when it is over.
+    """
+
+    def applies(self, operation: Operation) -> bool:
+        return operation.asks_model
+
+    async def __call__(self, call: Call, proceed: Proceed) -> Answer:
+        callers, endpoint = self.gateway.callers, call.endpoint
+        budget = self._budget(call)
+        place, leave = await callers.limiter.enter(
+            call.request_id, endpoint.name, endpoint.max_concurrent_requests, budget
+        )
+        if place.refused == "budget":
+            raise ApiError(
+                429,
+                f"the {budget.limit} tokens of this month are used up ({place.used} used, the rest is reserved by "
+                "requests that are under way)",
+                code="insufficient_quota",
+                # Trying again helps next month; OpenAI's clients heed this.
+                extra={"x-should-retry": "false"},
+            )
+        if place.refused is not None:
+            raise ApiError(429, f"endpoint {endpoint.name!r} is busy: try again in a moment", code="busy")
+        call.on_close(lambda: leave(sum(tokens_of(call)[:2]) if budget is not None else 0))
+        return await proceed(call)
+
+    def _budget(self, call: Call) -> Budget | None:
+        caller, month = call.caller, this_month()
+        if caller.monthly_tokens is None or call.is_probe:
+            return None
+        used = self.gateway.callers.used(caller.name, month)
+        return Budget(caller.name, month, caller.monthly_tokens, used, asked_tokens(call))
