@@ -15,6 +15,7 @@ from llmops_assets.experiments import assets as experiment_assets
 from llmops_assets.experiments import checks as experiment_checks
 from llmops_assets.registry import assets as registry_assets
 from llmops_assets.registry import checks as registry_checks
+from llmops_assets.retrieval import assets as retrieval_assets
 from llmops_assets.serving import assets as serving_assets
 from llmops_assets.serving import checks as serving_checks
 from llmops_assets.specs.settings import Settings
@@ -38,6 +39,7 @@ def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.D
                 training_assets,
                 evaluation_assets,
                 registry_assets,
+                retrieval_assets,
                 serving_assets,
                 experiment_assets,
             ],
@@ -63,6 +65,7 @@ def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.D
                 "records": w.records,
                 "artifacts": w.artifacts,
                 "store": w.store,
+                "indexes": w.indexes,
                 "tracking": w.tracking,
                 "trainer": w.trainer(pipes_client(settings)),
                 "servers": w.servers,
@@ -92,6 +95,7 @@ RESOURCES = {
     "records": "What each asset left behind for those after it: one JSON document a partition.",
     "artifacts": "The root of all files that assets write; encrypted at rest where a key is set.",
     "store": "Dataset versions: immutable manifests over content-addressed Parquet chunks.",
+    "indexes": "Indexes of passages: their versions, what each name stands for, and the Qdrant server, if any.",
     "tracking": "MLflow: training runs with their figures, and the model registry.",
     "trainer": "Runs the worker (images/train) in a child process, a container or a pod, and leases it a GPU.",
     "servers": "Starts, watches and stops the model servers behind the endpoints.",

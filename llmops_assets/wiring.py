@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from resources.gpus import Device
     from resources.model_server import ModelServers
     from resources.records import Records
+    from resources.retrieval.indexes import Indexes
     from resources.run_log import RunLog
     from resources.stored_paths import StoredPaths
     from resources.tracking import Tracking
     from resources.trainer import Launcher, PipesClient, Trainer
 
-IMAGE_OF_TASK = {"retrieve": "EMBEDDING"}
+IMAGE_OF_TASK = {"retrieve": "EMBEDDING", "embed": "EMBEDDING"}
 """Whose image a job without a job type runs in, where that of SFT does not have what its task needs."""
 
 
@@ -75,6 +76,14 @@ class Wiring:
         from resources.dataset_store import DatasetStore
 
         return DatasetStore(self.artifacts.upath("datasets"), self.keys)
+
+    @cached_property
+    def indexes(self) -> "Indexes":
+        from resources.retrieval.indexes import FOLDER, Indexes, QdrantServer
+
+        url = self.settings.qdrant_url
+        server = QdrantServer(url, self.settings.qdrant_secret) if url else None
+        return Indexes(self.artifacts.path(FOLDER), self.keys, self.paths, server)
 
     @cached_property
     def tracking(self) -> "Tracking":

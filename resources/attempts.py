@@ -7,7 +7,15 @@ from typing import Literal
 
 State = Literal["waiting", "running", "succeeded", "failed", "cancelled"]
 
-LIMITS: Mapping[str, int] = {"ingest": 3, "train": 3, "deploy": 5, "compare_suites": 3, "recipe": 3, "trial": 1}
+LIMITS: Mapping[str, int] = {
+    "ingest": 3,
+    "train": 3,
+    "deploy": 5,
+    "compare_suites": 3,
+    "recipe": 3,
+    "trial": 1,
+    "index": 3,
+}
 """Attempts by kind of intent. A study learns from each trial how it went and goes on, so a trial has one."""
 
 FIRST_PAUSE = timedelta(seconds=15)

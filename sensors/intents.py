@@ -1,4 +1,5 @@
-"""Asks for the runs that open intents need: dataset versions to ingest, trainings, trials of studies, deployments.
+"""Asks for the runs that open intents need: dataset versions to ingest, trainings, trials of studies, indexes,
+deployments.
 
 It marks nothing: a tick that is killed at any line is repeated, and asks for the same runs under the same keys.
 """
@@ -34,6 +35,7 @@ JOBS = {
         ("make_recipe", ("recipe",), "The recipe of a training."),
         ("trial", ("training_plan", "adapter"), "A trial of a study: trained to be compared, and no further."),
         ("deploy", ("deployment",), "An endpoint, brought to what is wanted of it."),
+        ("index", ("retrieval_index",), "The passages of a dataset version, indexed by an encoder."),
     )
 }
 """What is run: for an intent the job of its kind, and before a training its recipe."""
@@ -160,6 +162,20 @@ class Tick:
             return step
         return type(step)(f"{step.reason} ({endpoint.message})")
 
+    def index(self, intent: Intent) -> Step:
+        dataset, recipe = intent.key.split("|")
+        try:
+            entry = self.catalog.dataset_entry(dataset)
+        except NotFound as error:
+            return Held(str(error))
+        if entry.status == "erased":
+            return Held(f"{dataset} was erased on a person's request")
+        partitions = [self.add_partition(dataset_versions, dataset), self.add_partition(recipes, recipe)]
+        if self.records.find(SplitsRecord, dataset) is None:
+            return Underway(f"waits for the splits of {dataset}")
+        # A run of a cell of the product can be asked for only once its two partitions are there.
+        return self.run(intent, intent.key, "retrieval_index") if all(partitions) else Ask(1)
+
     def trial(self, intent: Intent) -> Step:
         ready, step = self._prepare_training(intent)
         # A run of a cell of the product can be asked for only once its two partitions are there.
@@ -255,6 +271,7 @@ class Tick:
 _CARRY_OUT: dict[str, Callable[[Tick, Intent], Any]] = {
     "ingest": Tick.ingest,
     "deploy": Tick.deploy,
+    "index": Tick.index,
     "trial": Tick.trial,
     "train": Tick.train,
 }

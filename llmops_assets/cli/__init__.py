@@ -11,6 +11,7 @@ from llmops_assets.cli import (
     deploy,
     endpoint,
     engines,
+    index,
     keys,
     model,
     scan,
@@ -45,6 +46,7 @@ toxicity.add_to(dataset.app)
 app.add_typer(suite.app, name="suite")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(train.app, name="train")
+app.add_typer(index.app, name="index")
 app.command()(tune)
 app.add_typer(spec.app, name="spec")
 app.add_typer(model.app, name="model")

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,18 +41,16 @@ def leakage_lines(record: EvaluationRecord) -> list[str]:
 
 def metric_table(record: EvaluationRecord) -> str:
     """The figures of every suite with their intervals; ⚠ marks a suite whose items are in the training rows."""
+    return metrics_table(record.metrics, record.leaked)
+
+
+def metrics_table(metrics: Sequence[Metric], leaked: Collection[str] = ()) -> str:
+    """Figures with their intervals; ⚠ marks a suite of `leaked`."""
     return table(
         ("suite", "metric", "model", "value", "95 % interval", "n"),
         [
-            (
-                m.suite + (" ⚠" if m.suite in record.leaked else ""),
-                m.name,
-                m.model,
-                number(m.value),
-                _bounds(m),
-                str(m.n),
-            )
-            for m in record.metrics
+            (m.suite + (" ⚠" if m.suite in leaked else ""), m.name, m.model, number(m.value), _bounds(m), str(m.n))
+            for m in metrics
         ],
     )
 

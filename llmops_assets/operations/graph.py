@@ -5,6 +5,7 @@ TRAINING = frozenset({"training_plan", "adapter", "merged_model", "evaluation", 
 STAGES = (
     DATASET,
     TRAINING,
+    frozenset({"retrieval_index"}),
     frozenset({"deployment"}),
     frozenset({"ab_report"}),
     frozenset({"drift_report"}),

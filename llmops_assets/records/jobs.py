@@ -232,6 +232,17 @@ class RetrieveJob(AskJob):
     top_k: int = Field(default=10, ge=1)
 
 
+class EmbedJob(AskJob):
+    """The vectors of texts by an encoder."""
+
+    input_field: ClassVar[str] = "texts_file"
+
+    task: Literal["embed"] = "embed"
+    texts_file: str = Field(description="JSON lines of {id, text}, each behind its prompt.")
+    output_file: str = Field(description="safetensors of `vectors`, a unit vector a text, in the order of the input.")
+    chunk: int = Field(default=1024, ge=1, description="Texts whose vectors are kept at a time, to go on from.")
+
+
 class PreferJob(AskJob):
     """What a model, or a reward model, thinks of two answers to each of some prompts."""
 
@@ -252,6 +263,7 @@ AnyJob = (
     | BertscoreJob
     | HarnessJob
     | RetrieveJob
+    | EmbedJob
     | PreferJob
 )
 JOBS: dict[str, type[AnyJob]] = {kind.model_fields["task"].default: kind for kind in get_args(AnyJob)}

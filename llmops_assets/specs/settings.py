@@ -30,6 +30,14 @@ class Settings(BaseSettings):
         default=None,
         description="MLflow tracking and registry URI. Default: SQLite in the home folder.",
     )
+    qdrant_url: str | None = Field(
+        default=None,
+        description="Address of a Qdrant server that holds the indexes. Default: Qdrant embedded in each retriever.",
+    )
+    qdrant_api_key: SecretStr | None = Field(default=None, description="Key of the Qdrant server.")
+    qdrant_api_key_file: Path | None = Field(
+        default=None, description="File that holds the key of the Qdrant server, instead of the variable above."
+    )
     encryption_key: SecretStr | None = Field(
         default=None,
         description="Key that seals files at rest, from `llmops keys new`. Further ones behind a comma only open.",
@@ -184,6 +192,14 @@ class Settings(BaseSettings):
     def gateway_address(self) -> str:
         """The address that the gateway binds."""
         return self.gateway_host or self.host
+
+    @property
+    def qdrant_secret(self) -> str | None:
+        """The key of the Qdrant server, from the variable or from its file; None without one."""
+        if self.qdrant_api_key is not None:
+            return self.qdrant_api_key.get_secret_value()
+        file = self.qdrant_api_key_file
+        return file.expanduser().read_text(encoding="utf-8").strip() if file else None
 
     @property
     def catalog(self) -> str:

@@ -11,7 +11,7 @@ from resources.catalog import tables as t
 from resources.catalog.database import Database, Row, Transaction, now
 
 T = TypeVar("T")
-IntentKind = Literal["ingest", "train", "trial", "deploy", "compare_suites"]
+IntentKind = Literal["ingest", "train", "trial", "deploy", "compare_suites", "index"]
 Outcome = Literal["done", "failed", "withdrawn", "superseded"]
 
 
