@@ -157,9 +157,11 @@ def query_index(
     except (IndexCorrupt, EngineUnavailable) as error:
         raise Unavailable(str(error)) from error
     rows = index.passages.select("id", "document", "page", "text").rows()
-    return version, [
-        FoundPassage(*rows[hit.row][:3], hit.score, hit.cosine, hit.sparse, rows[hit.row][3]) for hit in hits
-    ]
+    found = []
+    for hit in hits:
+        id, document, page, text = rows[hit.row]
+        found.append(FoundPassage(id, document, page, hit.score, hit.cosine, hit.sparse, text))
+    return version, found
 
 
 def _rows(ids: list[str], buried: set[str]) -> list[int]:

@@ -61,7 +61,9 @@ def sparse_rows(texts: Sequence[str]) -> SparseRows:
     counts = [Counter(map(term_id, words(text))) for text in texts]
     lengths = np.array([sum(count.values()) for count in counts], dtype=np.float64)
     average = float(lengths.mean()) if len(lengths) and lengths.sum() else 1.0
-    starts, terms, weights = [0], [], []
+    starts: list[int] = [0]
+    terms: list[int] = []
+    weights: list[float] = []
     for count, length in zip(counts, lengths, strict=True):
         norm = K1 * (1 - B + B * length / average)
         for term in sorted(count):

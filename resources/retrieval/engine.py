@@ -170,9 +170,12 @@ def search(
     """
     wanted = max(CANDIDATES, limit) + len(excluded)
     out = frozenset(excluded)
-    dense = [] if mode == "sparse" else [hit for hit in engine.nearest(vector, wanted) if hit[0] not in out]
-    terms = [] if mode == "dense" else question_terms(question)
-    sparse = [hit for hit in engine.matching(terms, wanted) if hit[0] not in out] if terms else []
+    dense: list[tuple[int, float]] = []
+    sparse: list[tuple[int, float]] = []
+    if mode != "sparse":
+        dense = [hit for hit in engine.nearest(vector, wanted) if hit[0] not in out]
+    if mode != "dense" and (terms := question_terms(question)):
+        sparse = [hit for hit in engine.matching(terms, wanted) if hit[0] not in out]
     fused: dict[int, float] = {}
     for ranking in (dense, sparse):
         for rank, (row, _) in enumerate(ranking, 1):

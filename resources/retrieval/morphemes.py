@@ -3,7 +3,7 @@
 import re
 import threading
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kiwipiepy import Kiwi
@@ -39,8 +39,9 @@ def tokens(text: str) -> list[str]:
     if not _HANGUL.search(text):
         return [word for match in _WORD.findall(text) if (word := _stem(match)) not in _STOP]
     with _LOCK:
-        found = _kiwi().tokenize(text)
-    words = []
+        # Of one text it gives its tokens; of several, a list of lists, which its type says too.
+        found: Any = _kiwi().tokenize(text)
+    words: list[str] = []
     for token in found:
         tag = token.tag.split("-")[0]
         if tag in _CONTENT and token.form not in _EVERYDAY:
