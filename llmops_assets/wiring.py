@@ -79,11 +79,9 @@ class Wiring:
 
     @cached_property
     def indexes(self) -> "Indexes":
-        from resources.retrieval.indexes import FOLDER, Indexes, QdrantServer
+        from resources.retrieval.indexes import open_indexes
 
-        url = self.settings.qdrant_url
-        server = QdrantServer(url, self.settings.qdrant_secret) if url else None
-        return Indexes(self.artifacts.path(FOLDER), self.keys, self.paths, server)
+        return open_indexes(self.settings)
 
     @cached_property
     def tracking(self) -> "Tracking":

@@ -20,7 +20,9 @@ from typing import Any
 
 from llmops_assets.records.retrieval import IndexFacts
 from llmops_assets.specs.names import check_key
+from llmops_assets.specs.settings import Settings
 from resources import files
+from resources.artifacts import Artifacts
 from resources.encryption import NO_KEYS, Keyring
 from resources.retrieval import files as index_files
 from resources.retrieval.engine import DENSE, SPARSE, Embedded, Engine, EngineUnavailable, Server, unavailable
@@ -298,4 +300,13 @@ class Indexes:
             return {"tombstones": 0}
 
 
-__all__ = ["EngineUnavailable", "IndexCorrupt", "Indexes", "QdrantServer", "UnknownIndex"]
+def open_indexes(settings: Settings) -> Indexes:
+    """The indexes of an installation, by its settings."""
+    secret, url = settings.encryption_key, settings.qdrant_url
+    keys = Keyring.load(secret.get_secret_value() if secret else None, settings.encryption_key_file)
+    server = QdrantServer(url, settings.qdrant_secret) if url else None
+    root = Artifacts(settings.artifacts).path(FOLDER)
+    return Indexes(root, keys, StoredPaths(settings.root, settings.artifacts), server)
+
+
+__all__ = ["EngineUnavailable", "IndexCorrupt", "Indexes", "QdrantServer", "UnknownIndex", "open_indexes"]

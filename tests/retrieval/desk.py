@@ -62,9 +62,13 @@ def make_encoder(folder: Path, seed: int = 0) -> Path:
     tokenizer = train_tokenizer([json.dumps(row, ensure_ascii=False) for row in rows()], 700, 2, 128)
     torch.manual_seed(seed)
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, initializer_range=0.5, **sizes)
+    encoder = BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **sizes))
+    with torch.no_grad():
+        # Its vector is about the mean of those of its words.
+        encoder.embeddings.word_embeddings.weight.normal_()
+        encoder.embeddings.position_embeddings.weight.zero_()
     body = folder / "body"
-    BertModel(config).save_pretrained(body)
+    encoder.save_pretrained(body)
     tokenizer.save_pretrained(body)
     transformer = parts.Transformer(str(body), max_seq_length=128)
     modules = [transformer, parts.Pooling(transformer.get_embedding_dimension(), "mean"), parts.Normalize()]

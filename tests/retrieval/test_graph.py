@@ -205,7 +205,7 @@ def test_the_command_shows_what_there_is_and_what_a_question_finds(
     assert shown.exit_code == 0 and "recall_at_10" in shown.output and built.version in shown.output
     assert run(app, ["index", "show", "nothing"]).exit_code == 1
     monkeypatch.setattr(Wiring, "trainer", lambda self, client=None: desk.Here(locks=self.settings.root / "gpus"))
-    version, found = query_index(w, "test", "desk", "강변 영업소의 미납 요금 규정", limit=3)
+    version, found = query_index(w, "test", "desk", "강변 영업소의 미납 요금 규정", mode="sparse")
     assert version == built.version and "강변" in found[0].text and "미납" in found[0].text
     assert found[0].sparse and found[0].cosine <= 1.001
     asked = run(app, ["index", "query", "desk", "강변 영업소의 미납 요금 규정", "--json", "--mode", "sparse"])
