@@ -86,6 +86,8 @@ STARTS_PROCESSES = (
     "resources/test_run_log.py",
     "resources/test_traffic_statistics.py",
     "resources/test_writers.py",
+    "retrieval/test_endpoint.py",
+    "retrieval/test_graph.py",
     "sensors/*",
     "serving/test_exposures.py",
     "serving/test_gateway.py",
