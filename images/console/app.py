@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp
@@ -27,8 +28,10 @@ def create_app(state: State) -> ASGIApp:
         # Their pages load scripts from elsewhere, and a closed network has no elsewhere.
         docs_url=None,
         redoc_url=None,
+        responses=problems.DOCUMENTED,
     )
     app.state.console = state
+    app.openapi = lambda: _described(app)
     problems.install(app)
     v1 = APIRouter(prefix="/llm-ops/v1")
 
@@ -59,3 +62,14 @@ def create_app(state: State) -> ASGIApp:
     app.include_router(v1)
     app.include_router(admin.router)
     return OncePerKey(app, state.wiring.catalog, state.callers)
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    """The description of the interface, with the shape of its errors."""
+    if app.openapi_schema is None:
+        found = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        shapes = problems.ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
+        parts = shapes.pop("$defs")
+        found.setdefault("components", {}).setdefault("schemas", {}).update(parts, ProblemBody=shapes)
+        app.openapi_schema = found
+    return app.openapi_schema

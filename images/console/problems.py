@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from llmops_assets.operations.errors import Failed, Forbidden, Refused, Unavailable, Withheld
@@ -15,6 +16,7 @@ from resources.catalog import Busy, Conflict, NotFound
 from resources.tracking import UnknownModel
 
 log = logging.getLogger("console")
+KIND = "application/problem+json"
 TITLES = {
     400: "the request cannot be read",
     401: "nobody is known by this token",
@@ -33,6 +35,32 @@ TITLES = {
 }
 
 
+class Fault(BaseModel):
+    """One thing that is wrong in a request."""
+
+    field: str
+    message: str
+    hint: str
+
+
+class ProblemBody(BaseModel):
+    """The body of every error."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[Fault] = Field(default_factory=list)
+
+
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    status: {"description": words, "content": {KIND: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}}
+    for status, words in TITLES.items()
+    if status not in (405, 412, 429)
+}
+"""Errors of every route, as the description of the interface has them."""
+
+
 class Problem(Exception):
     """An error with its status, as a route raises it."""
 
@@ -48,7 +76,7 @@ def problem(
     body: dict[str, Any] = {"type": "about:blank", "title": TITLES.get(status, ""), "status": status, "detail": detail}
     if errors:
         body["errors"] = list(errors)
-    return JSONResponse(body, status, dict(headers or {}), media_type="application/problem+json")
+    return JSONResponse(body, status, dict(headers or {}), media_type=KIND)
 
 
 def status_of(error: Exception) -> int | None:

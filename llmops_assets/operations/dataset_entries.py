@@ -1,5 +1,6 @@
 """Dataset versions that are entered by name first and get their files later, and what is known of each."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ from llmops_assets.operations.datasets import Registered, register_dataset
 from llmops_assets.operations.errors import Refused
 from llmops_assets.operations.graph import DATASET
 from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
-from llmops_assets.specs.base import SpecError, faults_of
+from llmops_assets.specs.base import REF_PATTERN, SpecError, faults_of
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.wiring import Wiring
 from resources.catalog import Conflict, NotFound
@@ -144,7 +145,7 @@ def find_version(wiring: Wiring, ref: str) -> str:
         raise Conflict(f"{ref!r} may be any of {', '.join(alike)}: name one of them")
     if alike:
         return alike[0]
-    if "@" in ref:
+    if re.fullmatch(REF_PATTERN, ref):
         return resolve(wiring.catalog, ref)
     names = sorted(known)[:10]
     raise NotFound(f"there is no dataset version {ref!r}; known are: {', '.join(names) or 'none yet'}")

@@ -87,7 +87,7 @@ def _registered(here: State, done: Registered) -> dict[str, Any]:
     }
 
 
-@router.put("/{dataset_id}/files/{name}", status_code=204)
+@router.put("/{dataset_id}/files/{name}", status_code=204, response_class=Response)
 async def put_part(dataset_id: str, name: str, request: Request, here: Here, asking: Asking) -> Response:
     """Upload one file in pieces: each at its `Upload-Offset`; where a piece broke off, HEAD says how far it came."""
     key = await run_in_threadpool(entries.find_version, here.wiring, dataset_id)
@@ -96,7 +96,7 @@ async def put_part(dataset_id: str, name: str, request: Request, here: Here, ask
     return Response(status_code=204, headers={"Upload-Offset": str(offset)})
 
 
-@router.head("/{dataset_id}/files/{name}")
+@router.head("/{dataset_id}/files/{name}", response_class=Response)
 def part_offset(dataset_id: str, name: str, here: Here, asking: Asking) -> Response:
     """How many bytes of a file have arrived, in `Upload-Offset`."""
     part = uploads.Part(here.uploads, asking.name, entries.find_version(here.wiring, dataset_id), name)

@@ -65,7 +65,7 @@ def audit(model_id: str, here: Here, asking: Asking, limit: Limit = 50) -> dict[
     return {"items": history(here.wiring, model.ref or model.id, limit)}
 
 
-@router.get("/{model_id:path}/card")
+@router.get("/{model_id:path}/card", response_class=Response, responses={200: {"content": {"text/markdown": {}}}})
 def card(model_id: str, here: Here, asking: Asking) -> Response:
     """The model card of a trained version, in Markdown."""
     text = entries.card(here.wiring, model_id)
