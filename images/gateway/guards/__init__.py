@@ -1,0 +1,1 @@
+"""What an endpoint's guards look for in requests and answers, and what they decide."""

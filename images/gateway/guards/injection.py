@@ -1,0 +1,59 @@
+"""Attempts to make a model disregard its instructions: how surely a text holds one, and by which rule."""
+
+from dataclasses import dataclass
+
+from images.gateway.guards import normalise
+from images.gateway.guards.injection_rules import Rule, rules
+
+THRESHOLD = 0.6
+"""Score from which a text is an attempt."""
+# What is encoded is rarely harmless once it reads like an attempt.
+_DISGUISED = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How surely (0 to 1) a text is an attempt, and what of it says so; empty `reasons` where nothing does."""
+
+    score: float
+    reasons: tuple[str, ...]
+
+    @property
+    def is_one(self) -> bool:
+        return self.score >= THRESHOLD
+
+
+NONE = Attempt(0.0, ())
+
+
+def judge(text: str) -> Attempt:
+    """What the rules say of a text, as it is written and as it reads once it is decoded.
+
+    Independent signs add up: the score is one less the product of what each leaves open.
+    """
+    best = NONE
+    for how, form in normalise.forms(text):
+        found: dict[str, float] = {}
+        present: dict[frozenset[str], bool] = {}
+        for rule in rules():
+            if _may_match(rule, form, present) and rule.expression.search(form):
+                found[rule.name] = max(rule.weight, found.get(rule.name, 0.0))
+        if not found:
+            continue
+        left = 1.0
+        for weight in found.values():
+            left *= 1 - weight
+        score = min(1.0, 1 - left + (_DISGUISED if how else 0.0))
+        if score > best.score:
+            best = Attempt(score, tuple(f"{name} ({how})" if how else name for name in sorted(found)))
+    return best
+
+
+def _may_match(rule: Rule, form: str, present: dict[frozenset[str], bool]) -> bool:
+    """Whether the words are there that a rule needs; `present` remembers for the other rules."""
+    for needed in rule.needed:
+        if needed not in present:
+            present[needed] = any(word in form for word in needed)
+        if not present[needed]:
+            return False
+    return True

@@ -1,0 +1,32 @@
+"""What a guard decided about a text, and why."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Side = Literal["in", "out"]
+Outcome = Literal["pass", "mask", "refuse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One guard's decision on one request or answer.
+
+    `reason` says what was found and where, in words that hold nothing of the text; None where nothing was. `figure` is
+    what was measured: spans of personal data, a score from 0 to 1, characters, a share. `where` is the field.
+    """
+
+    guard: str
+    side: Side
+    outcome: Outcome
+    reason: str | None = None
+    figure: float | None = None
+    where: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As the log of requests keeps it."""
+        found = {"guard": self.guard, "side": self.side, "verdict": self.outcome, "reason": self.reason}
+        return {**found, "figure": None if self.figure is None else round(self.figure, 4), "where": self.where}
+
+
+class GuardUnavailable(RuntimeError):
+    """A guard cannot judge: its model is missing or failed. Nothing passes it."""
