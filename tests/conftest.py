@@ -90,6 +90,7 @@ STARTS_PROCESSES = (
     "retrieval/test_graph.py",
     "sensors/*",
     "serving/test_exposures.py",
+    "gateway/test_guards.py",
     "serving/test_gateway.py",
     "serving/test_generation.py",
     "serving/test_images.py",

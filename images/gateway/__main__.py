@@ -25,12 +25,14 @@ def main(arguments: list[str] | None = None) -> None:
     # The thread that masks and writes the log gives way to the event loop after this long, instead of 5 ms.
     sys.setswitchinterval(0.0005)
     ensure_admin_token(settings)
-    rating = load_policy(settings.policy_file).experiments.rating
+    policy = load_policy(settings.policy_file)
+    rating = policy.experiments.rating
     try:
         app = create_app(
             Catalog(settings.catalog),
             lambda text: mask_text(text)[0],
             settings=settings.model_copy(update={"gateway_host": a.host}),
+            policy=policy,
             scale=(rating.low, rating.high),
         )
     except AccessMisconfigured as error:

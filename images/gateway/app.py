@@ -11,6 +11,7 @@ from images.gateway.body import ClientGone
 from images.gateway.call import Answer, Call, Proceed
 from images.gateway.errors import ApiError
 from images.gateway.gateway import Gateway
+from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
 
@@ -165,6 +166,7 @@ def create_app(
     mask: Callable[[str], str],
     *,
     settings: Settings | None = None,
+    policy: Policy | None = None,
     read_seconds: float = 300.0,
     scale: tuple[int, int] = (1, 5),
 ) -> App:
@@ -172,5 +174,5 @@ def create_app(
 
     `mask` replaces personal data in what is logged; `scale` is the lowest and the highest rating that is taken.
     """
-    gateway = Gateway(catalog, mask, settings=settings, read_seconds=read_seconds, scale=scale)
+    gateway = Gateway(catalog, mask, settings=settings, policy=policy, read_seconds=read_seconds, scale=scale)
     return App(gateway, api.Router(api.operations(gateway)))

@@ -14,7 +14,7 @@ from images.gateway.access.callers import Callers
 from images.gateway.exposures import ExposureLog
 from images.gateway.metrics import Metrics
 from images.gateway.routes import RouteTable
-from llmops_assets.specs.policy import load_policy
+from llmops_assets.specs.policy import Policy, load_policy
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
 
@@ -32,13 +32,15 @@ class Gateway:
         mask: Callable[[str], str],
         *,
         settings: Settings | None = None,
+        policy: Policy | None = None,
         read_seconds: float = 300.0,
         scale: tuple[int, int] = (1, 5),
     ) -> None:
         self.catalog = catalog
         self.settings = settings or Settings()
+        self.policy = policy or load_policy(self.settings.policy_file)
         self.admin_token = self.settings.admin_token
-        self.callers = Callers(self.settings, load_policy(self.settings.policy_file).access)
+        self.callers = Callers(self.settings, self.policy.access)
         self.scale = scale
         self.mask = mask
         self.read_seconds = read_seconds

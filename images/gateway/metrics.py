@@ -58,6 +58,12 @@ class Metrics:
             ["endpoint"],
             registry=self.registry,
         )
+        self.verdicts = Counter(
+            "llmops_gateway_guard_verdicts",
+            "Requests (in) and answers (out) that a guard judged, by what it decided: pass, mask, refuse",
+            ["endpoint", "guard", "side", "verdict"],
+            registry=self.registry,
+        )
         self.exposures = Counter("llmops_gateway_exposures", "Log rows written", registry=self.registry)
         self.dropped = Counter("llmops_gateway_exposures_dropped", "Log rows lost", ["reason"], registry=self.registry)
         for reason in ("queue full", "not written", "refused"):
@@ -67,6 +73,7 @@ class Metrics:
         self.requests_of = lru_cache(4096)(self.requests.labels)
         self.seconds_of = lru_cache(4096)(self.seconds.labels)
         self.first_token_of = lru_cache(4096)(self.first_token.labels)
+        self.verdicts_of = lru_cache(4096)(self.verdicts.labels)
         self.in_flight_of = lru_cache(4096)(self.in_flight.labels)
         self.retries_of = lru_cache(4096)(self.retries.labels)
         self.reconnects_of = lru_cache(4096)(self.reconnects.labels)

@@ -9,6 +9,7 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from llmops_assets.experiments.assignment import assign
+from llmops_assets.specs.guards import Guards
 from resources.catalog import Catalog, NotFound
 from resources.catalog import Endpoint as CatalogEndpoint
 
@@ -41,6 +42,7 @@ class Endpoint:
     max_input_tokens: int | None
     max_output_tokens: int | None
     created_at: datetime
+    guards: Guards = field(default_factory=Guards)
 
     def assigned(self, user: str) -> Route:
         """The route of a user, the same as long as the phase lasts; ValueError when no route has weight."""
@@ -148,6 +150,7 @@ def _endpoint(entry: CatalogEndpoint, backends: dict, experiment: str | None) ->
         max_input_tokens=runtime.max_input_tokens,
         max_output_tokens=runtime.max_output_tokens,
         created_at=entry.created_at,
+        guards=entry.spec.guards,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from llmops_assets.specs.base import NAME_PATTERN, Int, Name, Part, Rule, Spec, Text, VersionedRef, View
+from llmops_assets.specs.guards import Guards
 from llmops_assets.specs.policy import Environment, JobType, ServeTarget
 
 
@@ -65,6 +66,7 @@ class DeploymentSpec(Spec):
     runtime: Runtime = Field(default_factory=Runtime)
     replicas: Replicas = Field(default_factory=Replicas)
     rollout: Rollout = Field(default_factory=Rollout)
+    guards: Guards = Field(default_factory=Guards)
     image: Text | None = Field(default=None, description="Another serve image than the policy's; for some roles only.")
 
     @property

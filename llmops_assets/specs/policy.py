@@ -292,6 +292,17 @@ class ExperimentPolicy(Part):
     max_duration_hours: Float = Field(gt=0)
 
 
+class InjectionClassifier(Part):
+    """A sequence classifier of the user's that tells attempts at injection from other requests."""
+
+    path: Text = Field(description="A local folder: config.json, safetensors, a fast tokenizer.")
+    threshold: Float = Field(default=0.9, gt=0, lt=1)
+    clean_labels: list[Text] = Field(
+        default_factory=lambda: ["safe", "benign", "legit", "clean", "normal", "no_injection", "LABEL_0"],
+        description="Labels that mean no attempt.",
+    )
+
+
 class ServingPolicy(Part):
     """What may be served how, and the bounds of a model server."""
 
@@ -302,6 +313,9 @@ class ServingPolicy(Part):
     cb_max_batch_tokens: Int = Field(ge=1)
     start_timeout_seconds: Float = Field(gt=0)
     stop_timeout_seconds: Float = Field(gt=0)
+    injection_classifier: InjectionClassifier | None = Field(
+        default=None, description="Asked by guards of endpoints that want it, beside the rules."
+    )
 
 
 class Compression(Part):

@@ -35,7 +35,7 @@ class Transformers:
         self._flags = [n for n, label in enumerate(self._labels) if label.casefold() not in ignored]
         if not self._flags or len(self._flags) == len(self._labels) == 2:
             raise ToxicityError(
-                f"{path}: of the labels {', '.join(self._labels)} datasets.toxicity.clean_labels must name those that "
+                f"{path}: of the labels {', '.join(self._labels)} clean_labels must name those that "
                 "are harmless, and not all"
             )
         self._threshold = 0.5 if threshold is None else threshold
@@ -65,6 +65,12 @@ class Transformers:
             for number, row in zip(numbers, judged.tolist(), strict=True):
                 found[number] = row
         return found
+
+    def flagged(self, values: list[str]) -> list[float]:
+        """Of each text the probability that a flagged label holds: together, or the likeliest where several may."""
+        several = self._model.config.problem_type == "multi_label_classification"
+        together = max if several else sum
+        return [float(min(1.0, together(row[n] for n in self._flags))) for row in self.probabilities(values)]
 
     def groups(self, values: pl.Series) -> pl.Series:
         """The labels over the threshold; `toxic` for a text that only all of them together reach."""

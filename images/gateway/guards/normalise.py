@@ -50,7 +50,7 @@ def forms(text: str) -> list[tuple[str, str]]:
     if _LETTER.search(bare) and _FIGURE.search(bare):
         found += [("with figures for letters", squeezed(_unleeted(bare, table))) for table in _LEETS]
     found.append(("backwards", found[0][1][::-1]))
-    if re.search("[a-z]{3}", bare):
+    if len(_LETTER.findall(bare)) * 2 > len(found[0][1]):
         found.append(("in ROT13", found[0][1].translate(_ROT13)))
     found += [(how, squeezed(plain(decoded))) for how, decoded in decodings(text)]
     return found

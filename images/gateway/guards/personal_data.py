@@ -179,6 +179,4 @@ class StreamMask:
     @staticmethod
     def _behind(context: int, spans: list[Span]) -> list[Span]:
         """Of spans in a text behind `context` characters of another, those in the text, by its own positions."""
-        return [
-            Span(max(s.start - context, 0), s.end - context, s.type, s.score) for s in spans if s.end > context
-        ]
+        return [Span(max(s.start - context, 0), s.end - context, s.type, s.score) for s in spans if s.end > context]

@@ -1,17 +1,115 @@
 """Looks at what users ask and at what models answer: personal data, injection, harm, length, language."""
 
+import logging
+from collections.abc import AsyncIterator
+
 from images.gateway.api import Operation
 from images.gateway.call import Answer, Call, Proceed
+from images.gateway.errors import ApiError
+from images.gateway.gateway import Gateway
+from images.gateway.guards.inputs import judge_request
+from images.gateway.guards.judges import Judges
+from images.gateway.guards.outputs import AnswerGuard
+from images.gateway.guards.verdict import GuardUnavailable, Verdict
 from images.gateway.layers.base import Layer
+from llmops_assets.specs.guards import InputGuards, OutputGuards
+
+log = logging.getLogger("gateway.guards")
+
+_NO_INPUT, _NO_OUTPUT = InputGuards(), OutputGuards()
+# Ways to have an answer's text in another form than the one that is looked at.
+_OTHER_FORMS = ("logprobs", "top_logprobs", "prompt_logprobs", "return_token_ids", "return_tokens_as_token_ids")
 
 
 class Guard(Layer):
-    """On the way down it looks at `call.query` and `call.body["messages"]`, may mask (in the body) or refuse (400), and
+    """On the way down it looks at everything in `call.body` that a model reads, may mask it there or refuse (400), and
     notes its verdicts in `call.verdicts`; on the way up it looks at the answer, also across the borders of events.
+
+    The platform's own probes pass: they compare what a model says with what it said when it was evaluated.
     """
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway)
+        self.judges = Judges(gateway.policy)
 
     def applies(self, operation: Operation) -> bool:
         return operation.asks_model
 
+    async def close(self) -> None:
+        self.judges.close()
+
     async def __call__(self, call: Call, proceed: Proceed) -> Answer:
-        return await proceed(call)
+        guards = call.endpoint.guards
+        if call.is_probe or (guards.input == _NO_INPUT and guards.output == _NO_OUTPUT):
+            return await proceed(call)
+        try:
+            if guards.input != _NO_INPUT:
+                await self._request(call, guards.input)
+            if guards.output == _NO_OUTPUT:
+                return await proceed(call)
+            for name in _OTHER_FORMS:
+                if call.body.get(name):
+                    raise ApiError(
+                        400, f"`{name}` cannot be had: this endpoint looks at the text of its answers", param=name
+                    )
+            answer = await proceed(call)
+            if answer.status != 200:
+                return answer
+            guard = AnswerGuard(guards.output, self.judges)
+            if answer.events is not None:
+                answer.events = self._events(call, guard, answer.events)
+                return answer
+            answer.body = await guard.whole(answer.body)
+            self._note(call, guard.verdicts)
+            return answer
+        except GuardUnavailable as error:
+            raise self._unavailable(call, error) from error
+
+    async def _request(self, call: Call, guards: InputGuards) -> None:
+        judged = await judge_request(guards, self.judges, call.body, call.query)
+        self._note(call, judged.verdicts)
+        if (verdict := judged.refusal) is not None:
+            raise ApiError(
+                400,
+                f"the request was refused by the guard `{verdict.guard}` of endpoint {call.endpoint.name!r}: "
+                f"{verdict.reason}",
+                code="content_filter",
+                param=verdict.where or "messages",
+            )
+        call.body, call.query = judged.body, judged.query
+
+    async def _events(self, call: Call, guard: AnswerGuard, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        options = call.body.get("stream_options") or {}
+        guarded = guard.stream(
+            events,
+            choices=call.body.get("n") or 1,
+            wants_usage=bool(options.get("include_usage")),
+            on_over=lambda: call.end(200),
+        )
+        try:
+            async for out in guarded:
+                yield out
+        except (GuardUnavailable, ApiError) as error:
+            fault = error if isinstance(error, ApiError) else self._unavailable(call, error)
+            call.end(fault.status, fault.message)
+            yield fault.event()
+        finally:
+            await guarded.aclose()
+            await events.aclose()
+            self._note(call, guard.verdicts)
+
+    def _note(self, call: Call, verdicts: list[Verdict]) -> None:
+        for verdict in verdicts:
+            self.gateway.metrics.verdicts_of(call.endpoint.name, verdict.guard, verdict.side, verdict.outcome).inc()
+            if verdict.outcome != "pass":
+                log.info(
+                    "request %s: %s of guard %s (%s): %s",
+                    call.request_id, verdict.outcome, verdict.guard, verdict.side, verdict.reason,
+                )  # fmt: skip
+        call.verdicts += [verdict.as_dict() for verdict in verdicts]
+
+    def _unavailable(self, call: Call, error: Exception) -> ApiError:
+        log.error("the guards of endpoint %s cannot judge: %s", call.endpoint.name, error)
+        return ApiError(
+            503, f"the guards of endpoint {call.endpoint.name!r} cannot judge; the log says why", code="guard_failed"
+        )
