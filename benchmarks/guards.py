@@ -114,9 +114,8 @@ def main() -> None:
     judges = Judges(load_policy())
     questions = harmless(a.data, a.count)
     counted, refused = alarms(judges, questions)
-    print(
-        f"false alarms on {len(questions):,} harmless Korean questions: {len(refused)} ({len(refused) / len(questions):.2%})"
-    )
+    share = len(refused) / len(questions)
+    print(f"false alarms on {len(questions):,} harmless Korean questions: {len(refused)} ({share:.2%})")
     print(f"  by guard: {dict(counted) or 'none'}")
     attempts = yaml.safe_load(Path(__file__).with_name("guard_attempts.yaml").read_text(encoding="utf-8"))
     for half in ("tuned", "held_out"):
@@ -130,9 +129,8 @@ def main() -> None:
     hateful, clean = offensive(a.data, a.count)
     harm = [bool(groups) for groups in judges.harm([*hateful, *clean])]
     right, wrong = sum(harm[: len(hateful)]), sum(harm[len(hateful) :])
-    print(
-        f"harm (the default scorer): {right / len(hateful):.1%} of hateful comments, {wrong / len(clean):.1%} of clean ones"
-    )
+    shares = f"{right / len(hateful):.1%} of hateful comments, {wrong / len(clean):.1%} of clean ones"
+    print(f"harm (the default scorer): {shares}")
     kept, total = leaks(judges, questions[:500])
     print(f"personal data put into a stream, a character at a time: {kept} of {total} masked whole")
     masker = judges.masker(names=False)
