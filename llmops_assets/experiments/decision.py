@@ -1,14 +1,18 @@
-"""The rule of an A/B test: when it goes on, promotes, rolls back, ends without a winner, or is invalid."""
+"""The rule of an A/B test: when it goes on, promotes, rolls back, ends without a winner, or is invalid.
+
+`no_difference` is futility: whatever the difference is, it is too small to matter.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from llmops_assets.experiments.analysis import RECENT_REQUESTS, Analysis, Guardrail
+from llmops_assets.experiments.analysis import RECENT_REQUESTS, Analysis, Guardrail, Plan
+from llmops_assets.experiments.inference import Interval
 from llmops_assets.specs.experiment import ExperimentSpec
 
-Outcome = Literal["continue", "promote", "rollback", "inconclusive", "invalid"]
-FINAL: tuple[Outcome, ...] = ("promote", "rollback", "inconclusive", "invalid")
+Outcome = Literal["continue", "promote", "rollback", "no_difference", "inconclusive", "invalid"]
+FINAL: tuple[Outcome, ...] = ("promote", "rollback", "no_difference", "inconclusive", "invalid")
 
 BREAKER_SHARE = 0.3
 """Share of failed requests, of the treatment's last ones, that ends the experiment at once."""
@@ -71,14 +75,19 @@ def decide(analysis: Analysis, previous: Decision | None = None, *, treatment_ha
         return final("rollback", f"{plan.treatment} does harm: {'; '.join(harms)}")
     if _better(analysis) and not _doubts(analysis) and _quiet(analysis):
         rating = analysis.rating
+        guarded = "every guardrail is within its margin, and " if plan.margins else ""
         return final(
             "promote",
-            f"users rate {plan.treatment} higher by {rating.difference:.2f} "
-            f"({1 - plan.alpha:.0%} sequence {rating.low:.2f} to {rating.high:.2f}), "
-            "every guardrail is within its margin, and users are split as intended "
-            f"(p = {analysis.srm_fixed_p:.2g})",
+            f"{_better_text(plan, rating)}, {guarded}users are split as intended (p = {analysis.srm_fixed_p:.2g})",
         )
-    if now >= plan.closes_at:
+    if analysis.rated_users >= plan.min_users and analysis.too_small_to_matter:
+        rating = analysis.rating
+        return final(
+            "no_difference",
+            f"no difference that matters: the {1 - plan.alpha:.0%} sequence {_number(rating.low)} to "
+            f"{_number(rating.high)} lies within ± {plan.minimum_effect:g}. {plan.control} stays",
+        )
+    if plan.closes_at is not None and now >= plan.closes_at:
         return final(
             "inconclusive", f"the duration is over without a winner: {_missing(analysis)}. {plan.control} stays"
         )
@@ -131,7 +140,9 @@ def _harms(analysis: Analysis) -> list[str]:
     found = []
     if analysis.rated_users >= least and analysis.rating_deteriorated:
         harm = analysis.rating_harm
-        found.append(f"ratings are lower by {-harm.high:.2f} to {-harm.low:.2f}")
+        what, worse = ("ratings are", "lower") if analysis.plan.success_metric == "user_rating" else ("it is", "worse")
+        ends = sorted((abs(harm.low), abs(harm.high)))
+        found.append(f"{what} {worse} by {_number(ends[0])} to {_number(ends[1])}")
     if analysis.users >= least:
         found += [guardrail_text(g) for g in analysis.guardrails if g.deteriorated]
     return found
@@ -139,7 +150,7 @@ def _harms(analysis: Analysis) -> list[str]:
 
 def _better(analysis: Analysis) -> bool:
     enough = analysis.rated_users >= analysis.plan.min_users
-    return enough and analysis.rating is not None and analysis.rating.low > 0
+    return enough and analysis.rating_better
 
 
 def _quiet(analysis: Analysis) -> bool:
@@ -165,9 +176,10 @@ def _missing(analysis: Analysis) -> str:
         )
         waiting = sum(a.users - a.closed_users for a in analysis.arms)
         return f"{text} ({waiting} users still have time to rate)" if waiting else text
-    if rating is None or rating.low <= 0:
-        spread = f"{rating.low:.2f} to {rating.high:.2f}" if rating else "unknown"
-        return f"the difference in ratings may still be none ({1 - plan.alpha:.0%} sequence {spread})"
+    if rating is None or not analysis.rating_better:
+        spread = f"{_number(rating.low)} to {_number(rating.high)}" if rating else "unknown"
+        left = "" if analysis.days_left is None else f"; about {analysis.days_left:.1f} days more at this rate"
+        return f"the difference in ratings may still be none ({1 - plan.alpha:.0%} sequence {spread}){left}"
     if doubts := _doubts(analysis):
         return f"ratings are better, but the guardrails are open: {'; '.join(doubts)}"
     return (
@@ -176,3 +188,17 @@ def _missing(analysis: Analysis) -> str:
         f"{analysis.srm_p:.2g} over all looks; a promotion asks for {QUIET_SPLIT_P:g} of both). Look for requests "
         "that one arm loses before they are logged"
     )
+
+
+def _better_text(plan: Plan, rating: Interval) -> str:
+    """That the treatment is better, by how much."""
+    interval = f"({1 - plan.alpha:.0%} sequence {_number(rating.low)} to {_number(rating.high)})"
+    if plan.success_metric == "user_rating":
+        return f"users rate {plan.treatment} higher by {_number(rating.difference)} {interval}"
+    way = "higher" if plan.higher_is_better else "lower, which is better,"
+    return f"{plan.success_metric} of {plan.treatment} is {way} by {_number(abs(rating.difference))} {interval}"
+
+
+def _number(value: float) -> str:
+    """Two decimals, or as many digits as a small number needs."""
+    return f"{value:.2f}" if value == 0 or abs(value) >= 0.1 else f"{value:.2g}"

@@ -11,7 +11,7 @@ class AbReportRecord(Record):
 
     asset: ClassVar[str] = "ab_report"
     experiment: str
-    decision: Literal["continue", "promote", "rollback", "inconclusive", "invalid"]
+    decision: Literal["continue", "promote", "rollback", "no_difference", "inconclusive", "invalid"]
     reason: str
     users: dict[str, int]
     exposures: dict[str, int]

@@ -42,6 +42,12 @@ class ExperimentSpec(Spec):
     rating_window_hours: Float = Field(
         default=24.0, gt=0, description="Ratings count when given within this time after a user's first exposure."
     )
+    minimum_effect: Float | None = Field(
+        default=None,
+        gt=0,
+        description="The least difference in mean rating that matters: the test ends without a winner once the "
+        "difference is known to be smaller. Left out: it is never ended for that.",
+    )
     guardrails: Margins = Field(default_factory=Margins)
     auto_promote: Bool = Field(
         default=True,
