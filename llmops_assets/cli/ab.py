@@ -49,3 +49,80 @@ def report(name: str, json: Json = False) -> None:
         rows += [(f"users, {arm}", n) for arm, n in record.users.items()]
         rows += [(key, value) for key, value in record.figures.items() if not isinstance(value, (dict, list))]
     show(name, ["", ""], rows)
+
+
+Column = Annotated[str | None, typer.Option(metavar="COLUMN", help="Left out: guessed by its usual names.")]
+
+
+@app.command()
+def analyze(
+    log: Annotated[Path, typer.Argument(metavar="LOG.csv|jsonl|parquet", help="A row for each request or user.")],
+    metric: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column that decides; --value is the same.")
+    ] = None,
+    value: Column = None,
+    user: Column = None,
+    variant: Column = None,
+    timestamp: Column = None,
+    phase: Column = None,
+    pre: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The user's value from before the test, for CUPED.")
+    ] = None,
+    category: Column = None,
+    status: Column = None,
+    latency: Column = None,
+    control: Annotated[str | None, typer.Option(help="The arm in place. Left out: control, baseline, A, …")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Left out: the policy's.")] = None,
+    expected_users: Annotated[
+        int | None, typer.Option(help="Users of both arms at which a decision is expected. Left out: two full arms.")
+    ] = None,
+    users_per_arm: Annotated[int | None, typer.Option(help="No decision before. Left out: the policy's.")] = None,
+    minimum_effect: Annotated[
+        float | None, typer.Option(help="The least difference that matters: a smaller one ends the test.")
+    ] = None,
+    margin: Annotated[
+        list[str] | None, typer.Option(metavar="GUARDRAIL=SHARE", help="Such as failed_requests=0.01; repeatable.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Intended shares, control first: 90:10, or A=90,B=10. Left out: equal.")
+    ] = None,
+    secondary: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Reported, by Benjamini-Hochberg; repeatable.")
+    ] = None,
+    lower_is_better: Annotated[bool, typer.Option("--lower-is-better", help="For costs, times, faults.")] = False,
+    json: Json = False,
+) -> None:
+    """Analyse any log of an experiment by the rule that the platform decides by; nothing is stored or changed.
+
+    Example: `llmops ab analyze LOG.csv --metric rating --expected-users 2000`
+    """
+    from llmops_assets.operations.experiment_logs import analyse_file, json_of, table_of
+
+    found = analyse_file(
+        wiring(),
+        log,
+        columns={
+            "value": metric if metric is not None else value,
+            "user": user,
+            "variant": variant,
+            "timestamp": timestamp,
+            "phase": phase,
+            "pre": pre,
+            "category": category,
+            "status": status,
+            "latency": latency,
+        },
+        control=control,
+        alpha=alpha,
+        expected_users=expected_users,
+        users_per_arm=users_per_arm,
+        minimum_effect=minimum_effect,
+        margins=margin or (),
+        split=split,
+        secondary=secondary or (),
+        higher_is_better=not lower_is_better,
+    )
+    if json:
+        print_json(json_of(found))
+        return
+    show(log.name, ["", ""], table_of(found))

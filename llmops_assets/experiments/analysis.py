@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from llmops_assets.experiments import forecast, inference
 from llmops_assets.experiments.covariates import Adjustment, cuped
@@ -88,7 +89,7 @@ class Analysis:
     heaviest_share: the share of them that the ten users gave who rated most; both only reported. adjusted: the same
     metric with what was known of users before taken away (CUPED), reported. srm_p: of the sequential test;
     srm_fixed_p: of the χ² test at this look. tests are those of the largest phase. moved_users: who changed arms with
-    the weights, and is left out from then on.
+    the weights, and is left out from then on. arrivals: the time of the first request of each user, by code.
     """
 
     plan: Plan
@@ -113,6 +114,7 @@ class Analysis:
     adjustment: Adjustment | None = None
     days_left: float | None = None
     users_by_day: dict[str, tuple[int, int]] = field(default_factory=dict)
+    arrivals: NDArray[np.datetime64] = field(default_factory=lambda: np.empty(0, "datetime64[us]"))
 
     @property
     def rated_users(self) -> int:
@@ -221,6 +223,7 @@ def analyse_sums(
         adjustment=adjustment,
         days_left=_days_left(effect, plan, first, now),
         users_by_day=_users_by_day(first),
+        arrivals=_arrivals(first),
     )
 
 
@@ -234,6 +237,12 @@ def path(analysis: Analysis, points: int = 60) -> list[Interval]:
         return []
     effects = path_of(analysis.rating_totals, LEAST_USERS, points)
     return [i for i in (_sequence(e, plan, plan.alpha) for e in effects) if i is not None]
+
+
+def _arrivals(first: pl.DataFrame) -> NDArray[np.datetime64]:
+    times = np.full(int(first["code"].max() or 0) + 1, np.datetime64("NaT"), dtype="datetime64[us]")
+    times[first["code"].to_numpy()] = first["first_at"].dt.replace_time_zone(None).to_numpy()
+    return times
 
 
 def _heaviest_share(totals: UserTotals) -> float | None:

@@ -5,6 +5,7 @@ Two arms are coded 0 (control) and 1 (treatment); a difference is always treatme
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -198,17 +199,20 @@ def confidence_sequence(difference: float, se: float, n: int, expected_n: float,
     return Interval(difference, se, difference - reach, difference + reach, p, n)
 
 
-def srm_log_bayes_factor(counts: ArrayLike, shares: ArrayLike, concentration: float = 100.0) -> NDArray[np.float64]:
+def srm_log_bayes_factor(
+    counts: ArrayLike, shares: ArrayLike, concentration: float = 100.0, prior: ArrayLike | None = None
+) -> NDArray[np.float64]:
     """ln BF of "the shares are not the intended ones" against "they are", for counts of users per arm.
 
     ln BF = lnΓ(Σα) − lnΓ(Σα+n) + Σ[lnΓ(αᵢ+xᵢ) − lnΓ(αᵢ)] − Σ xᵢ ln θᵢ, with αᵢ = concentration·θᵢ: Lindon & Malek,
     NeurIPS 2022 (arXiv 2011.03567), the Dirichlet-multinomial mixture. counts: (…, arms); the result has shape (…).
+    prior: α itself, where it is not proportional to the shares.
     """
     x, theta = np.asarray(counts, dtype=float), np.asarray(shares, dtype=float)
     if np.any(theta <= 0):
         raise ValueError(f"an arm without traffic has no place in a sample ratio test; the shares are {theta.tolist()}")
     theta = theta / theta.sum()
-    alpha = concentration * theta
+    alpha = concentration * theta if prior is None else np.asarray(prior, dtype=float)
     gammaln = scipy.special.gammaln
     n = x.sum(axis=-1)
     return (
@@ -219,12 +223,14 @@ def srm_log_bayes_factor(counts: ArrayLike, shares: ArrayLike, concentration: fl
     )
 
 
-def sequential_srm(arms: NDArray[np.int64], phases: NDArray[np.int64], shares: dict[int, tuple[float, float]]) -> float:
+def sequential_srm(
+    arms: NDArray[np.int64], phases: NDArray[np.int64], shares: Mapping[int, tuple[float, ...]]
+) -> float:
     """p of a sample ratio mismatch, valid at every look: the running minimum of min(1, 1/BF).
 
     arms and phases: one entry per user, in the order of their first exposure, and taken from it: a user who comes back
-    was drawn once. shares: intended traffic of (control, treatment) by phase; a phase with only one arm says nothing.
-    Bayes factors of successive phases multiply, because each is a martingale that starts at 1.
+    was drawn once. shares: intended traffic of every arm, the control first, by phase; a phase with only one arm says
+    nothing. Bayes factors of successive phases multiply, because each is a martingale that starts at 1.
     """
     log_factor, largest = 0.0, 0.0
     for phase in np.unique(phases):
@@ -234,29 +240,31 @@ def sequential_srm(arms: NDArray[np.int64], phases: NDArray[np.int64], shares: d
         if min(intended) <= 0:
             continue
         arm = arms[phases == phase]
-        counts = np.stack([np.cumsum(arm == 0), np.cumsum(arm == 1)], axis=-1)
+        counts = np.stack([np.cumsum(arm == index) for index in range(len(intended))], axis=-1)
         path = log_factor + srm_log_bayes_factor(counts, intended)
         largest = max(largest, float(path.max()))
         log_factor = float(path[-1])
     return math.exp(-largest)
 
 
-def fixed_srm(arms: NDArray[np.int64], phases: NDArray[np.int64], shares: dict[int, tuple[float, float]]) -> float:
-    """p of Pearson's χ² test of the split as it is now, a degree of freedom a phase; arguments as of `sequential_srm`.
+def fixed_srm(arms: NDArray[np.int64], phases: NDArray[np.int64], shares: Mapping[int, tuple[float, ...]]) -> float:
+    """p of Pearson's χ² test of the split as it is now; arguments as of `sequential_srm`.
 
-    At one look it has more power than the sequential test, which pays for every look. Under repeated looks it errs more
-    often than its level, on the side that here only waits: a clean split is found quiet at the next look.
+    Each treatment has a degree of freedom in each phase. At one look it has more power than the sequential test, which
+    pays for every look. Under repeated looks it errs more often than its level, on the side that here only waits: a
+    clean split is found quiet at the next look.
     """
-    statistic, phases_compared = 0.0, 0
+    statistic, freedom = 0.0, 0
     for phase in np.unique(phases):
         intended = shares[int(phase)]
         if min(intended) <= 0:
             continue
         arm = arms[phases == phase]
         expected = len(arm) * np.asarray(intended) / sum(intended)
-        statistic += float(((np.array([(arm == 0).sum(), (arm == 1).sum()]) - expected) ** 2 / expected).sum())
-        phases_compared += 1
-    return float(scipy.stats.chi2.sf(statistic, phases_compared)) if phases_compared else 1.0
+        found = np.array([(arm == index).sum() for index in range(len(intended))])
+        statistic += float(((found - expected) ** 2 / expected).sum())
+        freedom += len(intended) - 1
+    return float(scipy.stats.chi2.sf(statistic, freedom)) if freedom else 1.0
 
 
 @dataclass(frozen=True)

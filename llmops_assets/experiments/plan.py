@@ -83,9 +83,7 @@ def plan_of(spec: ExperimentSpec, policy: ExperimentPolicy, started_at: datetime
 
 def shares_by_phase(phases: Mapping[int, Routes], plan: Plan) -> dict[int, tuple[float, float]]:
     """Intended traffic of (control, treatment) in each phase, from its route table."""
-    return {
-        phase: (_share(routes, plan.control), _share(routes, plan.treatment)) for phase, routes in phases.items()
-    }
+    return {phase: (_share(routes, plan.control), _share(routes, plan.treatment)) for phase, routes in phases.items()}
 
 
 def _share(routes: Routes, model: str) -> float:

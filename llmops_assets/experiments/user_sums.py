@@ -52,8 +52,9 @@ class UserSums:
             for name, dtype in SUMS.items()
         ]
         columns += [
-            (pl.col(name).cast(pl.Datetime("us", "UTC")) if name in times else pl.lit(None, pl.Datetime("us", "UTC")))
-            .alias(name)
+            (
+                pl.col(name).cast(pl.Datetime("us", "UTC")) if name in times else pl.lit(None, pl.Datetime("us", "UTC"))
+            ).alias(name)
             for name in ("first_at", "last_at")
         ]
         return cls(frame.select(columns))

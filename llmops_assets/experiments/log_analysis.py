@@ -1,0 +1,316 @@
+"""Analyses any log of an experiment as the platform analyses its own: every treatment against one control, decided."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from llmops_assets.experiments import inference
+from llmops_assets.experiments.analysis import Analysis, analyse_sums
+from llmops_assets.experiments.decision import Decision, decide
+from llmops_assets.experiments.log_columns import Columns, LogError, columns_of
+from llmops_assets.experiments.log_files import read_log
+from llmops_assets.experiments.log_rows import MOST_VARIANTS, Rows, rows_of, sums_of
+from llmops_assets.experiments.multiplicity import benjamini_hochberg, holm
+from llmops_assets.experiments.plan import FAILED, SLOW, Plan
+from llmops_assets.experiments.user_sums import UserSums
+
+CONTROLS = (
+    "control", "ctrl", "baseline", "base", "a", "old", "reference", "default", "0", "false", "champion",
+    "대조군", "대조",
+)  # fmt: skip
+"""How the arm in place is usually called, without case; where none is there, the first name in order."""
+MAX_UNUSABLE_SHARE = 0.01
+"""Share of rows that may be no number, infinite or without a variant before the comparison means nothing."""
+LEAST_USERS = 2
+"""Users of each arm from which an interval is shown; nothing is decided on so few (`Question.users_per_arm`)."""
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a log. Levels, margins and numbers of users are to be chosen before the data are looked at.
+
+    columns: names by role (`log_columns.ROLES`), None to guess; split: intended shares, by variant or in the order of
+    the arms with the control first, None for equal ones; margins: of guardrails that the log has data for.
+    """
+
+    columns: Mapping[str, str | None] = field(default_factory=dict)
+    control: str | None = None
+    alpha: float = 0.05
+    users_per_arm: int = 200
+    expected_users: int | None = None
+    srm_p: float = 0.001
+    slow_ms: float = 2000.0
+    margins: Mapping[str, float] = field(default_factory=lambda: {SLOW: 0.05, FAILED: 0.01})
+    minimum_effect: float | None = None
+    higher_is_better: bool = True
+    split: Mapping[str, float] | Sequence[float] | None = None
+    secondary: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One treatment against the control; p is Holm's over all treatments."""
+
+    treatment: str
+    analysis: Analysis
+    decision: Decision
+    p: float | None
+
+
+@dataclass(frozen=True)
+class LogAnalysis:
+    """What a log says: every comparison, the first of which is the deciding one."""
+
+    question: Question
+    columns: Columns
+    rows: Rows
+    variants: tuple[str, ...]
+    control_guessed: bool
+    comparisons: tuple[Comparison, ...]
+    decision: Decision
+    split_tested: bool
+    log_bayes_factor: float | None
+    sums: UserSums
+    secondary: Mapping[str, tuple[Analysis, float | None]]
+    notes: tuple[str, ...]
+
+    @property
+    def deciding(self) -> Comparison:
+        return self.comparisons[0]
+
+
+def analyse_log(path: Path, question: Question) -> LogAnalysis:
+    """Read a log and compare its arms; raises LogError where it cannot be read or has fewer than two arms."""
+    log, notes = read_log(path)
+    return analyse_rows(log, question, path, notes)
+
+
+def analyse_rows(log: pl.DataFrame, question: Question, path: Path, notes: Sequence[str] = ()) -> LogAnalysis:
+    """The same for rows that are in memory; `path` is what messages call them."""
+    _check(question)
+    columns = columns_of(log.columns, question.columns)
+    rows = rows_of(log, columns, path, question.slow_ms)
+    variants, guessed = _variants(rows, question, columns, path)
+    sums = sums_of(rows, variants)
+    shares = _shares(question, variants)
+    split_tested = question.split is not None or len(rows.phases) == 1
+    srm, fixed, log_factor = _split(sums, shares, rows) if split_tested else (1.0, 1.0, None)
+    now = _now(rows)
+    analyses = [
+        _compared(sums, arm, variants, question, rows, path, now, (srm, fixed)) for arm in range(1, len(variants))
+    ]
+    decided = _decided(analyses, question)
+    unusable = sum(rows.left_out.values()) - sum(n for reason, n in rows.left_out.items() if "there" in reason)
+    decision = _whole(decided, rows, unusable, log.height)
+    secondary = _secondary(log, question, columns, path, variants, now, (srm, fixed))
+    found = list(notes) + list(rows.notes)
+    if not split_tested:
+        found.append(
+            "whether users are split as intended was not tested: the log has several phases, and only you know the "
+            "shares of each (--split, where they were the same in all)"
+        )
+    if len(variants) == 2 and guessed and variants[0].casefold() not in CONTROLS:
+        found.append(f"{variants[0]!r} is taken for the control, as the first name in order: --control names another")
+    return LogAnalysis(
+        question, columns, rows, variants, guessed, decided, decision, split_tested, log_factor, sums, secondary,
+        tuple(found),
+    )  # fmt: skip
+
+
+def _check(question: Question) -> None:
+    if not 0 < question.alpha < 1:
+        raise LogError(f"alpha must lie between 0 and 1; got {question.alpha:g}")
+    if question.users_per_arm < 2:
+        raise LogError(f"nothing can be decided on {question.users_per_arm} users: at least 2")
+    if question.expected_users is not None and question.expected_users < 1:
+        raise LogError(f"the expected number of users must be at least 1; got {question.expected_users}")
+    for name, margin in question.margins.items():
+        if name not in (SLOW, FAILED):
+            raise LogError(f"there is no guardrail {name!r}; there are {SLOW} and {FAILED}")
+        if not 0 <= margin <= 1:
+            raise LogError(f"the margin of {name} is a share of requests, between 0 and 1; got {margin:g}")
+    if question.minimum_effect is not None and not question.minimum_effect > 0:
+        raise LogError(f"the minimum effect must be above 0; got {question.minimum_effect:g}")
+
+
+def _variants(rows: Rows, question: Question, columns: Columns, path: Path) -> tuple[tuple[str, ...], bool]:
+    """The arms, the control first, and whether the control was guessed."""
+    counts = rows.frame.group_by("variant").agg(pl.col("user").n_unique().alias("users")).sort("variant")
+    names = counts["variant"].to_list()
+    if len(names) > MOST_VARIANTS:
+        raise LogError(
+            f"the column {columns['variant']!r} of {path} has {len(names):,} different values, such as {names[0]!r}: "
+            "is it the variant? Name the column with --variant"
+        )
+    if question.control is not None and question.control not in names:
+        raise LogError(f"{path} has no variant {question.control!r}; it has {', '.join(map(repr, names))}")
+    if len(names) < 2:
+        raise LogError(
+            f"{path} has one arm only, {names[0]!r} with {counts['users'][0]:,} users: a comparison needs two"
+        )
+    plain = {name.casefold(): name for name in reversed(names)}
+    usual = next((plain[name] for name in CONTROLS if name in plain), names[0])
+    control = question.control or usual
+    return (control, *(name for name in names if name != control)), question.control is None
+
+
+def _shares(question: Question, variants: Sequence[str]) -> tuple[float, ...]:
+    split = question.split
+    if split is None:
+        return tuple(1.0 for _ in variants)
+    if isinstance(split, Mapping):
+        if set(split) != set(variants):
+            raise LogError(f"--split names {', '.join(split)}, and the log has the arms {', '.join(variants)}")
+        found = tuple(float(split[name]) for name in variants)
+    else:
+        found = tuple(map(float, split))
+    if len(found) != len(variants) or min(found) <= 0:
+        raise LogError(
+            f"--split needs a share above 0 for each of the {len(variants)} arms ({', '.join(variants)}, in this order)"
+        )
+    return found
+
+
+def _split(sums: UserSums, shares: tuple[float, ...], rows: Rows) -> tuple[float, float, float]:
+    """p of the sequential and of Pearson's test of the split over all arms, and the log Bayes factor now."""
+    frame = sums.frame.sort("first_at", nulls_last=True, maintain_order=True) if "at" in rows.has else sums.frame
+    # Who was given two arms in one phase is in none.
+    torn = frame.group_by("user", "phase").agg(pl.col("arm").n_unique().alias("n")).filter(pl.col("n") > 1)
+    frame = frame.join(torn.select("user").unique(), on="user", how="anti", maintain_order="left")
+    first = frame.sort("phase", maintain_order=True).unique("user", keep="first", maintain_order=True)
+    arms, phases = first["arm"].to_numpy(), np.ones(first.height, dtype=np.int64)
+    counts = [int((arms == arm).sum()) for arm in range(len(shares))]
+    log_factor = float(inference.srm_log_bayes_factor(counts, shares))
+    # Without times the order of the rows says nothing of who came first: a log may be sorted by arm.
+    looks = inference.sequential_srm(arms, phases, {1: shares}) if "at" in rows.has else math.exp(-max(0.0, log_factor))
+    return looks, inference.fixed_srm(arms, phases, {1: shares}), log_factor
+
+
+def _now(rows: Rows) -> datetime:
+    last = rows.frame["at"].max() if "at" in rows.has else None
+    return last if isinstance(last, datetime) else _NEVER
+
+
+def _compared(
+    sums: UserSums,
+    arm: int,
+    variants: Sequence[str],
+    question: Question,
+    rows: Rows,
+    path: Path,
+    now: datetime,
+    split: tuple[float, float],
+) -> Analysis:
+    """One treatment against the control, at α divided by the number of treatments (Bonferroni's intervals)."""
+    measured = {SLOW: "slow" in rows.has, FAILED: "failed" in rows.has}
+    plan = Plan(
+        experiment=path.name,
+        control=variants[0],
+        treatment=variants[arm],
+        started_at=None,
+        ends_at=None,
+        rating_window=timedelta(0),
+        min_users=question.users_per_arm,
+        expected_users=question.expected_users or 2 * question.users_per_arm,
+        alpha=question.alpha / (len(variants) - 1),
+        srm_p=question.srm_p,
+        slow_ms=question.slow_ms,
+        margins={name: margin for name, margin in question.margins.items() if measured[name]},
+        scale=None,
+        success_metric="the value",
+        minimum_effect=question.minimum_effect,
+        higher_is_better=question.higher_is_better,
+    )
+    pair = sums.arms(0, arm)
+    phases = pair.frame["phase"].unique().to_list()
+    found = analyse_sums(pair, plan, {phase: (1.0, 1.0) for phase in phases}, now, least_users=LEAST_USERS)
+    return replace(found, srm_p=split[0], srm_fixed_p=split[1])
+
+
+def _decided(analyses: Sequence[Analysis], question: Question) -> tuple[Comparison, ...]:
+    """Every comparison with its own decision, the deciding one first.
+
+    Of several treatments the one with the i-th smallest p (from 0) is decided at α/(K − i), as long as all before it
+    were found to differ: Holm's steps. The others keep α/K, Bonferroni's.
+    """
+    known = [index for index, a in enumerate(analyses) if a.rating is not None]
+    raw = [a.rating.p for a in analyses if a.rating is not None]
+    adjusted: dict[int, float] = dict(zip(known, map(float, holm(raw)), strict=True))
+    steps = {known[at]: step for step, at in enumerate(np.argsort(raw, kind="stable"))}
+    compared = []
+    for index, analysis in enumerate(analyses):
+        p = adjusted.get(index)
+        if p is not None and p < question.alpha and steps[index]:
+            analysis = _at_level(analysis, question.alpha / (len(known) - steps[index]))
+        compared.append(Comparison(analysis.plan.treatment, analysis, decide(analysis), p))
+    sign = 1 if question.higher_is_better else -1
+    order = {"promote": 0, "invalid": 1, "rollback": 2, "continue": 3, "inconclusive": 4, "no_difference": 5}
+
+    def rank(c: Comparison) -> tuple[int, float]:
+        difference = c.analysis.rating.difference if c.analysis.rating else 0.0
+        return order[c.decision.outcome], -sign * difference
+
+    return tuple(sorted(compared, key=rank))
+
+
+def _at_level(analysis: Analysis, alpha: float) -> Analysis:
+    """The same figures with the sequence of the rating at another level; ρ stays as it was chosen, and so does p."""
+    effect, plan = analysis.rating_effect, analysis.plan
+    if effect is None or analysis.rating is None:
+        return analysis
+    rho2 = inference.mixture_rho2(plan.expected_users, plan.alpha)
+    reach = float(inference.sequence_factor(effect.users, rho2, alpha)) * effect.se
+    rating = replace(analysis.rating, low=effect.difference - reach, high=effect.difference + reach)
+    return replace(analysis, plan=replace(plan, alpha=alpha), rating=rating)
+
+
+def _whole(compared: Sequence[Comparison], rows: Rows, unusable: int, height: int) -> Decision:
+    """The decision over all treatments: the best one that may be promoted, else what stands in the way."""
+    if unusable > MAX_UNUSABLE_SHARE * height:
+        what = "; ".join(f"{n:,} {reason} ({rows.examples[reason]})" for reason, n in rows.left_out.items())
+        return Decision(
+            "invalid",
+            f"{unusable:,} of {height:,} rows ({unusable / height:.1%}) say nothing usable, too many to compare arms "
+            f"without them: {what}",
+            compared[0].analysis.at,
+        )
+    first = compared[0].decision
+    if len(compared) == 1:
+        return first
+    outcomes = {c.decision.outcome for c in compared}
+    if first.outcome in ("promote", "invalid") or len(outcomes) == 1:
+        others = ", ".join(f"{c.treatment}: {c.decision.outcome}" for c in compared[1:])
+        return replace(first, reason=f"{first.reason} (of {len(compared)} treatments, by Holm; {others})")
+    parts = "; ".join(f"{c.treatment}: {c.decision.outcome}, {c.decision.reason}" for c in compared)
+    if "continue" in outcomes:
+        return Decision("continue", parts)
+    return Decision("rollback" if "rollback" in outcomes else "no_difference", parts, compared[0].analysis.at)
+
+
+def _secondary(
+    log: pl.DataFrame,
+    question: Question,
+    columns: Columns,
+    path: Path,
+    variants: Sequence[str],
+    now: datetime,
+    split: tuple[float, float],
+) -> dict[str, tuple[Analysis, float | None]]:
+    """Other columns, the deciding treatment's kind of comparison for each; p by Benjamini & Hochberg over them all."""
+    found: dict[str, Analysis] = {}
+    for name in question.secondary:
+        mine = columns_of(log.columns, {**columns.names, "value": name})
+        rows = rows_of(log, mine, path, question.slow_ms)
+        sums = sums_of(rows, variants)
+        for arm in range(1, len(variants)):
+            label = name if len(variants) == 2 else f"{name}, {variants[arm]}"
+            found[label] = _compared(sums, arm, variants, question, rows, path, now, split)
+    known = {label: a.rating.p for label, a in found.items() if a.rating is not None}
+    adjusted = dict(zip(known, map(float, benjamini_hochberg(list(known.values()))), strict=True))
+    return {label: (analysis, adjusted.get(label)) for label, analysis in found.items()}
