@@ -134,6 +134,7 @@ EXPERIMENT_CHANGES: dict[str, Any] = {
     "expected_users": 900,
     "success_metric": "clicks",
     "rating_window_hours": 1,
+    "minimum_effect": 0.1,
     "guardrails.slow_requests": 0.2,
     "guardrails.failed_requests": 0.2,
     "auto_promote": False,
