@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from images.ask.alone import asked_alone
 from images.chat_rendering import render
 from images.train import sealed
 from images.train.reporter import Reporter
@@ -30,7 +31,8 @@ def run(job: GenerateJob, reporter: Reporter | None = None) -> dict[str, Any]:
     context), or "prompt_too_long" (nothing was generated, as the prompt fills the context).
 
     Returns counts, seconds, tokens per second, what the answers depend on (stop ids, template hash, versions), and the
-    seconds that `latency_items` of the prompts, evenly spread, took one at a time ({id, seconds, tokens}).
+    seconds that `latency_items` of the prompts, evenly spread, took one at a time ({id, seconds, tokens}). With
+    `asks_alone`, `alone` says of those with the most padding how far their answer alone is from that in the batch.
     """
     import torch
     import transformers
@@ -78,6 +80,18 @@ def run(job: GenerateJob, reporter: Reporter | None = None) -> dict[str, Any]:
             reporter.log.info(f"answered {done} of {len(prompts)} prompts")
     seconds = time.monotonic() - started
     latency = _latency(model, device, prompts, encoded, batches, stop_ids, job.latency_items)
+    alone: list[dict[str, Any]] = []
+    if job.asks_alone:
+
+        def once(ids: Any, room: int) -> list[int]:
+            output = _greedy(model, device, ids, torch.ones_like(ids), room)
+            return cut_at_stop(output[0, ids.shape[1] :].tolist(), stop_ids)[0]
+
+        given = [answer["token_ids"] if answer is not None else [] for answer in answers]
+        alone = [
+            {"id": prompts[one["index"]]["id"], "gap": one["gap"]}
+            for one in asked_alone(model, device, encoded, batches, given, once)
+        ]
 
     complete = [answer for answer in answers if answer is not None]
     if len(complete) != len(prompts):
@@ -91,6 +105,7 @@ def run(job: GenerateJob, reporter: Reporter | None = None) -> dict[str, Any]:
         "seconds": seconds,
         "tokens_per_second": tokens / seconds if seconds > 0 else 0.0,
         "latency": latency,
+        "alone": alone,
         "settings": {
             "engine": f"transformers {transformers.__version__}, torch {torch.__version__}",
             "decoding": "greedy",

@@ -25,6 +25,7 @@ _DISK_WORDS = {"os error 28": errno.ENOSPC, "os error 27": errno.EFBIG, "os erro
 _TORCH_WRITER = ("PytorchStreamWriter failed", "unexpected pos", "iostream error")
 _INDEX_WORDS = "index out of range in self"
 _ASSERT_WORDS = ("device-side assert triggered", "srcIndex < srcSelectDimSize")
+_OTHER = {"rows": "other rows", "base model": "another base model", "recipe": "another recipe"}
 _TOKEN_COLUMNS = ("ids", "prompt", "chosen", "rejected", "completion")
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
 
@@ -113,7 +114,7 @@ def check_resumable(step: int, checkpoint: Path, ours: Mapping[str, str]) -> Non
     other = [name for name in ours if theirs.get(name) != ours[name]]
     if other:
         raise InputsChanged(
-            f"the checkpoint of step {step} was made with {' and '.join(f'another {name}' for name in other)}: going "
+            f"the checkpoint of step {step} was made with {' and '.join(_OTHER[name] for name in other)}: going "
             f"on from it would give weights of neither. Delete {checkpoint.parent} to begin anew"
         )
 

@@ -257,20 +257,39 @@ class Snapshot:
             square += float((self._sample(parameter) - self._values[name]).double().square().sum())
         return math.sqrt(square), broken
 
-    def how_much_moved(self, model: torch.nn.Module) -> dict[str, float | int]:
-        """Root mean square of the change of a weight, and how many of the trained tensors did not change at all."""
+    def how_much_moved(self, model: torch.nn.Module) -> dict[str, Any]:
+        """Root mean square of the change of a weight, in all and by kind of module, and how many of the trained tensors
+        did not change at all."""
         square, count, unmoved, tensors = 0.0, 0, 0, 0
+        by_module: dict[str, tuple[float, int]] = {}
         for name, parameter in self._trained(model):
             change = (self._sample(parameter) - self._values[name]).double()
-            square += float(change.square().sum())
+            own = float(change.square().sum())
+            square += own
             count += change.numel()
+            before = by_module.get(module_kind(name), (0.0, 0))
+            by_module[module_kind(name)] = (before[0] + own, before[1] + change.numel())
             tensors += 1
             unmoved += int(not bool(change.any()))
         return {
             "weight_change_rms": math.sqrt(square / max(1, count)),
             "trained_tensors": tensors,
             "unmoved_tensors": unmoved,
+            "moved_by_module": {kind: math.sqrt(total / max(1, n)) for kind, (total, n) in sorted(by_module.items())},
         }
+
+
+_ADAPTER_PARTS = {"weight", "bias", "default", "modules_to_save", "original_module", "base_layer"}
+
+
+def module_kind(parameter: str) -> str:
+    """The name that a spec calls the module of a parameter by, in whatever layer: `q_proj`, `embed_tokens`.
+
+    PEFT puts the names of its parts around it: `….q_proj.lora_A.default.weight`.
+    """
+    parts = [part for part in parameter.split(".") if part not in _ADAPTER_PARTS and not part.startswith("lora_")]
+    named = [part for part in parts if not part.isdigit()]
+    return named[-1] if named else parameter
 
 
 def loss_curve(history: list[dict[str, Any]]) -> list[dict[str, Any]]:

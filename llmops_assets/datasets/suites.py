@@ -7,6 +7,7 @@ import polars as pl
 from llmops_assets.datasets import schema, texts
 from llmops_assets.datasets.similarity import contamination, keys
 from llmops_assets.datasets.similarity.contamination import Suite
+from llmops_assets.datasets.similarity.one_row import Asked
 from llmops_assets.records.datasets import CleanRecord, ContaminationRecord, DatasetRecord, SplitsRecord
 from llmops_assets.verdict import Verdict
 from resources.catalog import Catalog
@@ -42,16 +43,26 @@ def _items_of(suite: str, records: Records) -> str | None:
     return splits.manifests["test"] if splits is not None else None
 
 
-def read_suite(store: DatasetStore, name: str, manifest: str, *, whole: bool = False) -> Suite:
+def read_suite(store: DatasetStore, name: str, manifest: str) -> Suite:
     """The questions of a suite as they are asked, of whatever type its rows are, without the system prompt: training
-    rows may share that, and learn nothing of an answer from it. With `whole` the answers too."""
+    rows may share that, and learn nothing of an answer from it."""
+    rows, kind = _items(store, manifest)
+    asked = rows.with_columns(asked=pl.coalesce(texts.prompt_of(kind), texts.whole_of(kind)))["asked"]
+    return Suite(name, rows["row_id"].to_list(), asked)
+
+
+def read_asked(store: DatasetStore, manifest: str) -> Asked:
+    """The same with the answers that are wanted, each by itself."""
+    rows, kind = _items(store, manifest)
+    parts = rows.with_columns(asked=texts.prompt_of(kind), answered=texts.answer_of(kind))
+    return Asked(parts["row_id"].to_list(), parts["asked"], parts["answered"])
+
+
+def _items(store: DatasetStore, manifest: str) -> tuple[pl.DataFrame, str]:
+    """The rows of a table without their system prompts, and their type."""
     columns = upgraded_types(store.manifest(manifest).columns)
     kind = next(kind for kind, content in schema.CONTENT.items() if content.keys() <= columns.keys())
-    rows = store.read(manifest, ["row_id", *texts.content_columns(kind)])
-    order = (texts.whole_of, texts.prompt_of) if whole else (texts.prompt_of, texts.whole_of)
-    asking = keys.spoken(rows, kind)
-    asked = asking.with_columns(asked=pl.coalesce(*(of(kind) for of in order)))["asked"]
-    return Suite(name, rows["row_id"].to_list(), asked)
+    return keys.spoken(store.read(manifest, ["row_id", *texts.content_columns(kind)]), kind), kind
 
 
 def is_current(kept: ContaminationRecord | None, splits: SplitsRecord, suites: Mapping[str, str]) -> bool:

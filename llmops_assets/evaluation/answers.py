@@ -82,18 +82,21 @@ def ask(
     batch_size: int,
     seed: int = 0,
     latency_items: int = 0,
+    asks_alone: bool = False,
 ) -> tuple[list[Answer], dict[str, Any]]:
     """Greedy answers of `model` to `items`, with the worker's result; asked once for the same model and questions.
 
     Answers are kept in a folder below `cache` named by everything that they depend on; the batch size is not part of
     it. `context` is Dagster's, or None for a plain child process. The result has `cached`, and the seconds that
-    `latency_items` of the items took one at a time under `latency`.
+    `latency_items` of the items took one at a time under `latency`; with `asks_alone`, `alone` says how far a few
+    answers are from those that the model gives alone.
     """
     settings = {
         "max_new_tokens": max_new_tokens,
         "batch_size": batch_size,
         "seed": seed,
         "latency_items": latency_items,
+        "asks_alone": asks_alone,
     }
     key = {"max_new_tokens": max_new_tokens, "seed": seed}
     if latency_items:

@@ -71,6 +71,7 @@ def evaluate_chat(case: Case, suites: Mapping[str, Sequence[Item]]) -> ChatEvalu
     scored: dict[str, dict[str, list[Scored]]] = {}
     verdicts: dict[str, Verdicts] = {}
     notes, latency = [], []
+    alone: dict[str, float] = {}
     if case.base is None:
         notes.append("There is no base: the model was made from nothing")
     models = {"tuned": case.tuned} | {baseline.name: baseline.model for baseline in case.baselines}
@@ -86,12 +87,13 @@ def evaluate_chat(case: Case, suites: Mapping[str, Sequence[Item]]) -> ChatEvalu
                 f"the items are to be asked with tools, and the chat template of {model.path} renders none: the model "
                 "would not see them. Train with a template that has `tools`, or leave those suites out"
             )
-        answers, facts = _answers(case, model, asked, latency_items=case.policy.latency_items if name == "tuned" else 0)
+        answers, facts = _answers(case, model, asked, tuned=name == "tuned")
         if facts:
             settings[name] = {"model_hash": model.content_hash} | facts
         seconds += facts.get("seconds", 0.0)
         if name == "tuned":
             latency = settings[name].pop("latency", [])
+            alone = {one["id"]: one["gap"] for one in settings[name].pop("alone", [])}
         verdicts[name] = _verdicts(case, asked, answers)
         parser = parser_of(template)
         if any(item.judge.kind == "calls" for items in asked.values() for item in items):
@@ -110,7 +112,8 @@ def evaluate_chat(case: Case, suites: Mapping[str, Sequence[Item]]) -> ChatEvalu
     similarities = {name: _similarities(case, group, specs, settings) for name, group in scored.items()}
     longest = case.spec.evaluation.max_new_tokens
     too_long = {suite: lengths.too_long(items, case.tuned.path, longest) for suite, items in suites.items()}
-    return ChatEvaluation(scored, specs, ". ".join(notes), settings, seconds, latency, verdicts, similarities, too_long)
+    said = ". ".join(notes)
+    return ChatEvaluation(scored, specs, said, settings, seconds, latency, verdicts, similarities, too_long, alone)
 
 
 def _verdicts(case: Case, suites: Mapping[str, Sequence[Item]], answers: Mapping[str, Answer]) -> Verdicts:
@@ -168,7 +171,7 @@ def _why_not(model: Model) -> str:
 
 
 def _answers(
-    case: Case, model: Model, suites: Mapping[str, Sequence[Item]], *, latency_items: int
+    case: Case, model: Model, suites: Mapping[str, Sequence[Item]], *, tuned: bool
 ) -> tuple[dict[str, Answer], dict[str, Any]]:
     """Answers by key, and what they depend on."""
     items = [item for suite in suites.values() for item in suite]
@@ -184,12 +187,13 @@ def _answers(
             case.cache,
             max_new_tokens=options.max_new_tokens,
             batch_size=options.batch_size,
-            latency_items=latency_items,
+            latency_items=case.policy.latency_items if tuned else 0,
+            asks_alone=tuned,
         )
         answers += generated
         facts = worker_settings(result) | {"batch_size": options.batch_size}
-        if latency_items:
-            facts["latency"] = result.get("latency", [])
+        if tuned:
+            facts |= {name: result.get(name, []) for name in ("latency", "alone")}
     if chosen := [item for item in items if item.choices]:
         generated, result = choose(case.worker, case.context, model, chosen, case.cache, batch_size=options.batch_size)
         answers += generated
@@ -230,6 +234,7 @@ def chat_record(case: Case, evaluation: ChatEvaluation) -> EvaluationRecord:
         refusals=sum(s.refused for s in every),
         right=sum(s.right for s in every),
         right_but_cut=sum(s.right and s.truncated for s in every),
+        asked_alone=evaluation.alone,
         references_too_long={suite: count for suite, count in evaluation.too_long.items() if count},
         by_category={
             category: as_metric(accuracy(group), suite_of_categories, "accuracy")

@@ -22,6 +22,8 @@ class ChatEvaluation:
     similarities: dict[str, dict[str, float]] = field(default_factory=dict)
     too_long: dict[str, int] = field(default_factory=dict)
     """Items by suite whose reference is longer than the model may write."""
+    alone: dict[str, float] = field(default_factory=dict)
+    """By the items that were asked alone too: by how much a logit is above that of the batch, where answers part."""
 
     @property
     def tuned(self) -> dict[str, list[Scored]]:

@@ -67,6 +67,12 @@ answers_end = _check(
     "Right answers fit into max_new_tokens, and those that count as right end by themselves. Not blocking: one that "
     "does not end is no failed run, but it is not registered.",
 )
+same_alone = _check(
+    "same_alone",
+    lambda record, policy: verdicts.same_alone(record),
+    "Items that are asked alone too get the answer that they got in a batch. Not blocking: a score that depends on the "
+    "batch size is no failed run, but the model is not registered.",
+)
 beats_base = _check(
     "beats_base",
     lambda record, policy: verdicts.compare_with_base(record),

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from llmops_assets.datasets import suites
-from llmops_assets.datasets.similarity import contamination
+from llmops_assets.datasets.similarity import contamination, one_row
 from llmops_assets.datasets.suites import SHOWN, shares
 from llmops_assets.evaluation.suites import TEST
 from llmops_assets.records.datasets import SplitsRecord
@@ -61,8 +61,8 @@ class Leak:
 def leaked_test_rows(plan: PlanRecord, catalog: Catalog, records: Records, store: DatasetStore) -> Leak:
     """Rows of a training's test split that stand in the training rows of a version that one of its bases learned from.
 
-    They are compared as the items of suites are. Prose may well hold the words of a question: in a corpus the answer
-    has to stand as well. The splits of its own version are held apart by the checks of `splits`.
+    They are compared as the items of suites are. In a corpus question and answer must stand in one document, each by
+    itself (`one_row`). The splits of its own version are held apart by the checks of `splits`.
     """
     splits = records.load(SplitsRecord, plan.dataset)
     test = splits.manifests["test"]
@@ -80,11 +80,11 @@ def leaked_test_rows(plan: PlanRecord, catalog: Catalog, records: Records, store
         def batches(columns: list[str] | None, train: str = train) -> Iterator[pl.DataFrame]:
             return store.batches(train, columns)
 
-        found = contamination.overlap(batches, theirs.type, [suites.read_suite(store, TEST, test)]).found
-        if theirs.type == "pretrain_corpus":
-            # Documents are full of the words of answers: neither the question nor the answer alone is the row.
-            whole = contamination.overlap(batches, theirs.type, [suites.read_suite(store, TEST, test, whole=True)])
-            found = found.filter(pl.col("item").is_in(whole.found["item"].to_list()))
+        if theirs.type == "pretrain_corpus" and splits.type != "pretrain_corpus":
+            # Prose of the domain has the phrases of questions and the answers that many of them share, here and there.
+            found = one_row.held(batches, theirs.type, suites.read_asked(store, test))
+        else:
+            found = contamination.overlap(batches, theirs.type, [suites.read_suite(store, TEST, test)]).found
         for row in found.iter_rows(named=True):
             leaked.setdefault(row["item"], {"row": row["item"], "stands in": dataset, "as": row["row_id"]})
     return Leak(len(leaked) / splits.rows["test"], list(leaked.values())[:SHOWN])

@@ -11,6 +11,8 @@ from llmops_assets.specs.policy import EvaluationPolicy, Forgetting, Gate, Regre
 from llmops_assets.verdict import Verdict
 
 ALPHA = 0.05
+MAX_LOGIT_GAP = {"fp32": 0.05, "bf16": 1.0, "fp16": 0.25}
+"""By how much a logit may be above another that was preferred in a batch: sums are rounded in another order there."""
 MAX_RIGHT_BUT_CUT = 0.2
 """Share of the right answers that may be cut at the length limit."""
 
@@ -221,6 +223,33 @@ def suites_unseen(record: EvaluationRecord, limit: float) -> Verdict:
     )
 
 
+def same_alone(record: EvaluationRecord) -> Verdict:
+    """Whether the answers of a batch are those that the model gives alone, as a server asks it.
+
+    Of two tokens whose logits differ by less than the rounding of the precision either is as good.
+    """
+    tuned = record.settings.get("tuned", {})
+    allowed = MAX_LOGIT_GAP.get(tuned.get("precision", "fp32"), MAX_LOGIT_GAP["fp32"])
+    other = {item: gap for item, gap in record.asked_alone.items() if gap > allowed}
+    figures: dict[str, float | int | str] = {"asked_alone": len(record.asked_alone), "answered_otherwise": len(other)}
+    if not record.asked_alone:
+        return Verdict(True, "No answer was written in a batch with others, or it was not looked at.", figures)
+    if not other:
+        return Verdict(
+            True, f"{len(record.asked_alone)} items were asked alone too: the answers are the same.", figures
+        )
+    worst = max(other, key=other.__getitem__)
+    return Verdict(
+        False,
+        f"{len(other)} of {len(record.asked_alone)} items that were asked alone too are answered otherwise than in a "
+        f"batch of {tuned.get('batch_size', 'several')} (most of all {worst}, by a logit of {other[worst]:.2g}, where "
+        f"rounding explains {allowed:g}): the score depends on the batch size, and users would get other answers. Look "
+        "for what makes a model see its neighbours: rope_scaling that depends on the length (dynamic, longrope), a "
+        "padding token in the attention mask. Set evaluation.batch_size to 1 to see what it is worth alone.",
+        figures,
+    )
+
+
 def withholding(
     record: EvaluationRecord, policy: EvaluationPolicy, max_contaminated: float, max_cut: float = 0.05
 ) -> list[Verdict]:
@@ -228,6 +257,7 @@ def withholding(
     verdicts = [
         completeness(record),
         answers_end(record, max_cut),
+        same_alone(record),
         forgetting(record, policy.forgetting),
         regression(record, policy.regression),
         further_gates(record, policy.gates),

@@ -87,6 +87,11 @@ class EvaluationRecord(Record):
     leaked_rows: list[dict[str, str]] = Field(
         default_factory=list, description="Up to twenty test rows that a base was trained on, and where they stand."
     )
+    asked_alone: dict[str, float] = Field(
+        default_factory=dict,
+        description="Items that were asked alone too: by how much the logit of what the model says alone is above that "
+        "of what it said in its batch, where the two part; 0 where they are the same.",
+    )
     judges: dict[str, str] = Field(default_factory=dict, description="Rule by which answers are judged, by suite.")
     position_flips: int = Field(default=0, description="Verdicts of an LLM judge that changed with the order.")
     unjudged: int = Field(default=0, description="Answers that an LLM judge gave no verdict on; they count as wrong.")

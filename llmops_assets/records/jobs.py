@@ -171,6 +171,7 @@ class GenerateJob(AskJob):
     batch_size: int = Field(default=16, ge=1)
     seed: int = 0
     latency_items: int = Field(default=0, ge=0, description="Prompts that are asked one at a time too, and timed.")
+    asks_alone: bool = Field(default=False, description="Whether a few prompts are asked alone too, and compared.")
 
 
 class ChoicesJob(AskJob):

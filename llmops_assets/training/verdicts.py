@@ -162,6 +162,15 @@ def weights_moved(record: AdapterRecord, plan: PlanRecord | None = None) -> Verd
                 "and at the label mask in the plan",
                 figures,
             )
+        if still_modules := {m: rms for m, rms in record.moved_by_module.items() if rms < LEAST_SHARE_OF_WALK * walk}:
+            which = ", ".join(f"{module} ({rms:.2g} a weight)" for module, rms in still_modules.items())
+            return Verdict(
+                False,
+                f"{text}, but not those of {which}, where {record.steps} steps at lr {hyper.lr:g} move one by about "
+                f"{walk:.2g}: in no layer has that module a gradient. Take it out of what is trained "
+                "(target_modules, train_embeddings), or mend the base: what follows the module may be zero",
+                figures | {f"moved, {module}": rms for module, rms in record.moved_by_module.items()},
+            )
     return Verdict(True, text + (f"; {still} of {tensors} tensors did not" if still else ""), figures)
 
 

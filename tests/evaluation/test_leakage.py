@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from llmops_assets.datasets.similarity import one_row
 from llmops_assets.evaluation.leakage import leaked_test_rows, trained_on
 from llmops_assets.evaluation.suites import TEST
 from llmops_assets.evaluation.verdicts import suites_unseen
@@ -42,7 +43,9 @@ class House:
         self.catalog = Catalog(f"sqlite:///{root / 'catalog.db'}")
         self.store, self.records = DatasetStore(str(root / "datasets")), Records(root / "records")
 
-    def version(self, version: str, train: list[str], test: list[str], kind: str = "sft_pair") -> str:
+    def version(
+        self, version: str, train: list[str], test: list[str], kind: str = "sft_pair", answers: list[str] | None = None
+    ) -> str:
         key = f"desk@{version}"
         self.catalog.register_dataset(dataset(version), f"digest of {version}")
         manifests = {}
@@ -50,8 +53,10 @@ class House:
             rows: dict[str, Any] = {"row_id": [f"{name}-{n}" for n in range(len(asked))]}
             if kind == "sft_pair":
                 rows["messages"] = [
-                    [{"role": "user", "content": one}, {"role": "assistant", "content": answer_to(one)}]
-                    for one in asked
+                    [{"role": "user", "content": one}, {"role": "assistant", "content": said}]
+                    for one, said in zip(
+                        asked, answers if answers and name == "test" else map(answer_to, asked), strict=True
+                    )
                 ]
                 rows["tools"] = pl.Series([None] * len(asked), dtype=pl.String)
             else:
@@ -170,6 +175,40 @@ def test_prose_that_holds_the_words_of_a_question_is_no_leak_and_one_with_its_an
     plan = house.training(last, "bbbb", base_of(training_key(base.dataset, base.recipe), "aaaa"))
     found = leaked_test_rows(plan, house.catalog, house.records, house.store)
     assert [one["row"] for one in found.rows] == ["test-1"]
+
+
+def test_the_phrases_of_a_domain_and_a_shared_answer_are_no_leak_and_an_item_in_prose_is(house: House) -> None:
+    shared = "환불은 앱에서 신청하면 사흘 안에 카드로 들어옵니다"
+    asked = [
+        "서울 영업소를 지나 강릉 방향으로 달리던 화물차 요금을 두 번 냈는데 환불은 어떻게 받나요",
+        "부산 영업소를 지나 대구 방향으로 달리던 승용차 요금을 두 번 냈는데 돌려받을 방법이 있나요",
+    ]
+    # Every stretch of the first question stands somewhere beside the answer, and never all of them at once.
+    words = asked[0].split()
+    pieces = [f"안내문 {n}. {' '.join(words[n : n + 8])}. {shared}. 담당 부서 {n}" for n in range(len(words) - 7)]
+    prose = f"상담 사례입니다.\n손님: “{asked[1]}?”\n직원: {shared}. 그 뒤로 손님은 만족하였습니다."
+    others = [f"{asked[1]} 그 물음에는 아직 아무도 답하지 않았습니다 {n}" for n in range(2)]
+    corpus = house.version("v1", [*pieces, prose], ["글입니다"], kind="pretrain_corpus")
+    unanswered = house.version("v2", [*pieces, *others], ["글입니다"], kind="pretrain_corpus")
+    found = {}
+    for number, key in enumerate((corpus, unanswered)):
+        last = house.version(f"v{number + 3}", ["새로 배우는 것은 이것뿐입니다"], asked, answers=[shared, shared])
+        base = house.training(key, f"base{number}", None)
+        plan = house.training(last, f"tuned{number}", base_of(training_key(base.dataset, base.recipe), f"base{number}"))
+        found[key] = [one["row"] for one in leaked_test_rows(plan, house.catalog, house.records, house.store).rows]
+    assert found == {corpus: ["test-1"], unanswered: []}
+
+
+def test_an_item_is_found_in_a_document_however_many_others_share_its_phrases() -> None:
+    questions = [f"{n}번 창구에서 받은 영수증을 잃어버렸는데 다시 받으려면 어디로 가야 하나요" for n in range(60)]
+    answer = "신분증을 가지고 가까운 영업소 창구로 오시면 바로 드립니다"
+    text = [f"서론 {n} {questions[n]}? {answer}. 결론 {n}" if n < 40 else f"{answer} 안내 {n}" for n in range(60)]
+    rows = pl.DataFrame({"row_id": [str(n) for n in range(60)], "text": text}).with_columns(
+        file=pl.lit("f"), line=pl.int_range(1, 61, dtype=pl.Int64)
+    )
+    asked = one_row.Asked([str(n) for n in range(60)], pl.Series(questions), pl.Series([answer] * 60))
+    found = one_row.held(lambda columns: iter([rows]), "pretrain_corpus", asked, covered=1.0)
+    assert found["item"].to_list() == found["row_id"].to_list() == [str(n) for n in range(40)]
 
 
 def test_a_model_of_no_lineage_and_one_of_the_same_version_have_no_leak(house: House) -> None:

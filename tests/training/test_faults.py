@@ -214,7 +214,7 @@ def test_a_checkpoint_of_other_rows_is_not_gone_on_with(
     frames = {"train": chat_frame(conversations(60, 9)), "validation": chat_frame(conversations(8, 1))}
     run_here({**jobs["plan"], "manifests": write_splits(desk.store, "desk@v2", frames)}, tmp_path)
     shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
-    with pytest.raises(faults.InputsChanged, match="step 24 was made with another rows: going on"):
+    with pytest.raises(faults.InputsChanged, match="step 24 was made with other rows: going on"):
         run_here(jobs["train"], tmp_path)
     assert [step for step, _ in folders.checkpoints(tmp_path / "checkpoints")] == [24, 18], "nothing is deleted"
 

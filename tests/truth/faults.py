@@ -59,6 +59,14 @@ def with_weights(change_one: Callable[[dict[str, Any]], None]) -> Callable[[Path
     return change
 
 
+def one_bit(folder: Path) -> None:
+    """Changes one bit of the weights, as a bad disk or a copy that broke off does."""
+    file = folder / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-400] ^= 0x40
+    file.write_bytes(data)
+
+
 def all_of(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         for one in changes:

@@ -36,6 +36,12 @@ class Row:
         assert not ran.made & PROMOTED, f"{self.key}: {ran.made & PROMOTED} was made all the same"
 
 
+def done_rightly() -> set[str]:
+    """The keys of the second table, of what comes out right."""
+    part = DOCUMENT.read_text(encoding="utf-8").split("## Done rightly")[1].split("\n## ")[0]
+    return set(re.findall(r"^\| `([a-z0-9-]+)` \|", part, re.MULTILINE))
+
+
 def rows() -> dict[str, Row]:
     """The rows of the table by their key."""
     text = DOCUMENT.read_text(encoding="utf-8")

@@ -1,11 +1,17 @@
 """Faults that are stopped by the evaluation: nothing is registered."""
 
+import shutil
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from benchmarks.chain import chats, sft_spec
 from benchmarks.installation import Installation
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.evaluation import EvaluationRecord
 from tests.truth.conftest import Finished
-from tests.truth.faults import SPLIT
+from tests.truth.faults import SPLIT, brought_base, with_json
 from tests.truth.table import Row
 
 
@@ -32,3 +38,82 @@ def test_a_judge_that_is_laxer_than_the_gate_opens_it_for_nobody(
     spec = sft_spec(finished.chain.base)
     spec["evaluation"]["judge"] = "contains"
     row.assert_stopped(shared.train(spec)[1])
+
+
+def stretched(folder: Path) -> None:
+    """A base whose rotary positions go by the length of the whole batch, as Phi's and other long contexts do."""
+    import json
+
+    shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    half = shape.get("head_dim", shape["hidden_size"] // shape["num_attention_heads"]) // 2
+    positions = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "original_max_position_embeddings": 42,
+        "factor": 8.0,
+        "short_factor": [1.0] * half,
+        "long_factor": [16.0] * half,
+    }
+    with_json("config.json", rope_parameters=positions, rope_scaling=None)(folder)
+
+
+@pytest.mark.fault("score-of-the-batch-size")
+def test_a_score_that_depends_on_the_batch_size_is_stopped(shared: Installation, finished: Finished, row: Row) -> None:
+    rows = chats(300, 71)
+    for long, more in zip(rows[:60], chats(60, 72), strict=True):
+        long["messages"][0]["content"] += " " + more["messages"][0]["content"]
+    assert not shared.ingest("lengths@v1", "sft_pair", rows, split=SPLIT).failed
+    base = brought_base(shared, finished.chain.base, "stretched", stretched)
+    row.assert_stopped(shared.train(sft_spec(base, "lengths@v1"))[1])
+
+
+@pytest.mark.right("batch-size")
+def test_answers_are_the_same_alone_and_in_a_batch(shared: Installation, finished: Finished) -> None:
+    scores = []
+    for size in (1, 7):
+        spec = sft_spec(finished.chain.base)
+        spec["evaluation"] |= {"batch_size": size}
+        cell = shared.request(spec)
+        assert not shared.run(cell, "training_plan", "adapter", "merged_model").failed
+        shutil.rmtree(shared.root / "artifacts" / "answers", ignore_errors=True)
+        assert not shared.run(cell, "evaluation").failed
+        record = shared.w.records.load(EvaluationRecord, cell)
+        scores.append((record.metric("test", "accuracy").value, record.settings["tuned"]["batch_size"]))
+    assert scores[0][0] == scores[1][0] and [size for _, size in scores] == [1, 7]
+
+
+@pytest.mark.fault("near-duplicates-in-the-base")
+def test_test_rows_that_the_base_learned_in_other_words_are_stopped(
+    shared: Installation, finished: Finished, row: Row
+) -> None:
+    rows = [with_question(one, one["messages"][0]["content"] + " 급합니다") for one in chats(360)[:120]]
+    assert not shared.ingest("again@v1", "sft_pair", rows, split=SPLIT).failed
+    row.assert_stopped(shared.train(sft_spec(finished.chain.tuned, "again@v1", max_steps=8, save_steps=8))[1])
+
+
+@pytest.mark.right("near-duplicates")
+def test_near_duplicates_and_equal_questions_are_one_row_or_stay_in_one_split(shared: Installation) -> None:
+    rows = chats(120, 61)
+    slips, again = rows[:12], rows[12:36]
+    slipped = [with_question(row, row["messages"][0]["content"].replace(" ", "  ", 2) + "?!") for row in slips]
+    answered = [
+        row | {"messages": [row["messages"][0], {"role": "assistant", "content": "창구로 오세요."}]} for row in again
+    ]
+    assert not shared.ingest("twice@v1", "sft_pair", [*rows, *slipped, *answered], split=SPLIT).failed
+    record = shared.w.records.load(SplitsRecord, "twice@v1")
+    asked = {
+        name: [normalise(m[0]["content"]) for m in shared.w.store.read(manifest)["messages"].to_list()]
+        for name, manifest in record.manifests.items()
+    }
+    every = [question for questions in asked.values() for question in questions]
+    twice = {normalise(row["messages"][0]["content"]) for row in again}
+    assert len(every) == 144 and len(set(every)) == 120, "slips are one row, equal questions with two answers are two"
+    assert twice & set(asked["test"]) and not set(asked["train"]) & set(asked["test"])
+
+
+def normalise(text: str) -> str:
+    return " ".join(text.rstrip("?!").split())
+
+
+def with_question(row: dict[str, Any], text: str) -> dict[str, Any]:
+    return row | {"messages": [row["messages"][0] | {"content": text}, row["messages"][1]]}

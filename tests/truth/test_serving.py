@@ -10,20 +10,12 @@ from benchmarks.chain import deployment_spec
 from benchmarks.installation import ACTOR, Installation
 from llmops_assets.operations import models
 from tests.truth.conftest import Finished, fault
-from tests.truth.faults import with_json, with_template
+from tests.truth.faults import one_bit, with_json, with_template
 from tests.truth.table import Row
 
 
 def served(one: Installation) -> list[str]:
     return [route["model_ref"] for route in one.w.catalog.endpoint("desk").routes]
-
-
-def one_bit(folder: Path) -> None:
-    """Changes one bit of the weights, as a bad disk or a copy that broke off does."""
-    file = folder / "model.safetensors"
-    data = bytearray(file.read_bytes())
-    data[-400] ^= 0x40
-    file.write_bytes(data)
 
 
 def folder_of(one: Installation) -> Path:
