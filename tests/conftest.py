@@ -106,6 +106,7 @@ STARTS_PROCESSES = (
     "training/test_named_rows.py",
     "training/test_order.py",
     "training/test_packing.py",
+    "training/test_saved_weights.py",
     "training/test_throughput_benchmark.py",
     "training/test_worker.py",
 )

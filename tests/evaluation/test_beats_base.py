@@ -3,7 +3,7 @@
 from typing import Any
 
 from llmops_assets.evaluation.gate import judge_gate
-from llmops_assets.evaluation.verdicts import compare_with_base
+from llmops_assets.evaluation.verdicts import compare_with_base, same_alone
 from llmops_assets.records.evaluation import EvaluationRecord, Metric
 from llmops_assets.specs.policy import Gate
 
@@ -74,3 +74,15 @@ def test_a_gate_counts_the_accuracy_of_its_own_judge_only() -> None:
     assert judge_gate(record(accuracy), gate).passed
     loose = record(accuracy).model_copy(update={"judges": {"test": "contains"}})
     assert judge_gate(loose, gate.model_copy(update={"judge": None})).passed
+
+
+def test_answers_that_differ_alone_by_more_than_rounding_withhold_a_model() -> None:
+    def asked(precision: str, *gaps: float) -> EvaluationRecord:
+        found = record().model_copy(update={"asked_alone": {f"item {n}": gap for n, gap in enumerate(gaps)}})
+        return found.model_copy(update={"settings": {"tuned": {"precision": precision, "batch_size": 64}}})
+
+    assert same_alone(record()).passed, "a record of an earlier release"
+    assert same_alone(asked("fp32", 0.0, 1e-4)).passed and same_alone(asked("bf16", 0.0, 0.4)).passed
+    for other in (asked("fp32", 0.0, 0.4), asked("bf16", 3.0)):
+        verdict = same_alone(other)
+        assert not verdict.passed and "1 of" in verdict.text and "batch of 64" in verdict.text

@@ -44,6 +44,26 @@ def test_batch_size_and_order_do_not_change_the_answers(tiny_model: Path, tmp_pa
     assert turned[::-1] == alone
 
 
+def test_the_most_padded_are_asked_alone_and_a_model_that_minds_its_neighbours_is_found(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    result, _ = answer(tiny_model, tmp_path, batch_size=25, asks_alone=True)
+    asked = {PROMPTS[int(one["id"][1:])]["messages"][0]["content"] for one in result["alone"]}
+    assert asked == {"a"} and all(one["gap"] < 1e-3 for one in result["alone"])
+    assert answer(tiny_model, tmp_path, batch_size=1, asks_alone=True)[0]["alone"] == []
+    assert answer(tiny_model, tmp_path, batch_size=25)[0]["alone"] == []
+    minding = make_tiny_model(tmp_path / "minding")
+    config = json.loads((minding / "config.json").read_text())
+    half = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"]) // 2
+    config["rope_parameters"] = {
+        "rope_type": "longrope", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 60,
+        "short_factor": [1.0] * half, "long_factor": [8.0] * half,
+    }  # fmt: skip
+    (minding / "config.json").write_text(json.dumps(config))
+    result, _ = answer(minding, tmp_path, batch_size=25, asks_alone=True)
+    assert max(one["gap"] for one in result["alone"]) > 0.05
+
+
 def test_an_answer_is_what_the_model_says_token_by_token(tiny_model: Path, tmp_path: Path) -> None:
     import torch
 

@@ -30,7 +30,7 @@ def trained(losses: list[float] | None = None, **facts: Any) -> AdapterRecord:
     given = {"first_loss": curve[0], "last_loss": curve[-1], "steps": 100, "weight_change": 1.0, "figures": {}}
     points = [CurvePoint(step=n, loss=loss) for n, loss in enumerate(curve, start=1)]
     empty = dict.fromkeys(("weight_change_rms", "trained_tensors", "unmoved_tensors"))
-    return AdapterRecord.model_construct(**{**given, **empty, "curve": points, **facts})
+    return AdapterRecord.model_construct(**{**given, **empty, "moved_by_module": {}, "curve": points, **facts})
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,33 @@ def test_weights_that_moved_less_than_their_rate_moves_them_are_found() -> None:
     verdict = verdicts.weights_moved(little, plan(lr=5e-3))
     assert not verdict.passed and "hardly anything" in verdict.text
     assert verdicts.weights_moved(little, plan(lr=1e-5)).passed, "at a small rate that is much"
+
+
+def test_one_kind_of_module_that_did_not_move_among_many_that_did_is_found() -> None:
+    moved = {"q_proj": 4e-3, "v_proj": 5e-3, "embed_tokens": 2e-4}
+    good = trained(weight_change_rms=4e-3, trained_tensors=29, unmoved_tensors=0, moved_by_module=moved)
+    assert verdicts.weights_moved(good, plan(lr=5e-3)).passed, "embeddings of tokens that no row has do not move"
+    for still in (0.0, 1e-6):
+        record = good.model_copy(update={"moved_by_module": moved | {"embed_tokens": still}})
+        verdict = verdicts.weights_moved(record, plan(lr=5e-3))
+        assert not verdict.passed and "but not those of embed_tokens" in verdict.text and "q_proj" not in verdict.text
+
+
+@pytest.mark.parametrize(
+    ("parameter", "kind"),
+    [
+        ("base_model.model.model.layers.1.self_attn.q_proj.lora_A.default.weight", "q_proj"),
+        ("base_model.model.model.embed_tokens.modules_to_save.default.weight", "embed_tokens"),
+        ("base_model.model.model.embed_tokens.lora_embedding_A.default", "embed_tokens"),
+        ("model.layers.0.mlp.experts.3.gate_proj.weight", "gate_proj"),
+        ("model.layers.0.self_attn.k_proj.bias", "k_proj"),
+        ("model.layers.0.mlp.experts.gate_up_proj", "gate_up_proj"),
+    ],
+)
+def test_a_parameter_belongs_to_the_module_that_a_spec_names(parameter: str, kind: str) -> None:
+    from images.train.progress import module_kind
+
+    assert module_kind(parameter) == kind
 
 
 def test_a_gentle_continuation_does_not_fail_by_chance_and_a_divergence_does() -> None:

@@ -11,7 +11,7 @@ from benchmarks.installation import Installation
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
 from tests.truth.conftest import Finished
-from tests.truth.faults import SPLIT, brought_base, with_json
+from tests.truth.faults import SPLIT, all_of, brought_base, with_json, with_weights
 from tests.truth.table import Row
 
 
@@ -40,6 +40,15 @@ def test_a_judge_that_is_laxer_than_the_gate_opens_it_for_nobody(
     row.assert_stopped(shared.train(spec)[1])
 
 
+def stirred(tensors: dict[str, Any]) -> None:
+    """Weights by which every word depends on the place of every other: the desk's own questions need no order."""
+    import torch
+
+    torch.manual_seed(7)
+    for name in [name for name, tensor in tensors.items() if tensor.ndim == 2]:
+        tensors[name] = torch.randn_like(tensors[name]) * 0.3
+
+
 def stretched(folder: Path) -> None:
     """A base whose rotary positions go by the length of the whole batch, as Phi's and other long contexts do."""
     import json
@@ -63,8 +72,8 @@ def test_a_score_that_depends_on_the_batch_size_is_stopped(shared: Installation,
     for long, more in zip(rows[:60], chats(60, 72), strict=True):
         long["messages"][0]["content"] += " " + more["messages"][0]["content"]
     assert not shared.ingest("lengths@v1", "sft_pair", rows, split=SPLIT).failed
-    base = brought_base(shared, finished.chain.base, "stretched", stretched)
-    row.assert_stopped(shared.train(sft_spec(base, "lengths@v1"))[1])
+    base = brought_base(shared, finished.chain.base, "stretched", all_of(with_weights(stirred), stretched))
+    row.assert_stopped(shared.train(sft_spec(base, "lengths@v1", lr=1e-4, max_steps=4, save_steps=4))[1])
 
 
 @pytest.mark.right("batch-size")
