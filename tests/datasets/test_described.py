@@ -78,10 +78,6 @@ def test_other_descriptions_say_nothing_and_broken_ones_are_named(tmp_path):
     (tmp_path / "dataset_info.json").write_text("{broken")
     assert "dataset_info.json" in columns_beside([file], ["a.json"]).notes[0]
     (tmp_path / "dataset_info.json").unlink()
-    (tmp_path / "README.md").write_text(
-        "---\nconfigs:\n- config_name: ko\n  data_files: a.json\n- config_name: en\n---\n# card\n"
-    )
-    assert "ko, en" in columns_beside([str(tmp_path)], ["a.json"]).notes[0]
     (tmp_path / "README.md").write_text("---\nx: [\n---\n")
     assert "README.md" in columns_beside([str(tmp_path)], ["a.json"]).notes[0]
 

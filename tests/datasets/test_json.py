@@ -3,8 +3,13 @@
 import json
 from typing import Any
 
+import polars as pl
 import pytest
+from upath import UPath
 
+from llmops_assets.datasets.reading.ingest import ingest
+from llmops_assets.datasets.reading.raw import Limits
+from llmops_assets.datasets.reading.readers import list_files
 from tests.datasets.test_formats import ingested, read
 
 
@@ -98,3 +103,64 @@ def test_articles_of_squad_are_questions_about_their_paragraphs(tmp_path, kind):
     extra = json.loads(rows["extra"][0])
     assert extra["references"] == ["99년"] and extra["title"] == "다리" and extra["id"] == "q1"
     assert [field for field, _ in refused] == ["answers"]
+
+
+def korquad(count: int = 40) -> dict[str, Any]:
+    """Articles that are more than fits into the limit of the test, as KorQuAD's training file is of the platform's."""
+    return {
+        "version": "KorQuAD_v1.0",
+        "dev": None,
+        "data": [
+            {"title": f"글 {n}", "paragraphs": [{"context": f"{n}번 다리는 {1900 + n}년에 놓였다.", "qas": [
+                {"id": f"q{n}", "question": "언제 놓였나?", "answers": [{"text": f"{1900 + n}년"}]}]}]}
+            for n in range(count)
+        ],
+    }  # fmt: skip
+
+
+def large(folder: Any, text: str, kind: str = "sft_pair") -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """The rows and refusals of a JSON object that is larger than the limit."""
+    (folder / "a.json").write_text(text, encoding="utf-8")
+    found = list(ingest(list_files(UPath(folder)), kind, limits=Limits(line=800)))
+    refused = [row for batch in found for row in batch.quarantine.select("field", "reason").iter_rows()]
+    return [row for batch in found for row in batch.rows.to_dicts()], refused
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_object_that_is_too_large_to_be_held_is_read_piece_by_piece(tmp_path, indent):
+    text = json.dumps(korquad(), ensure_ascii=False, indent=indent)
+    assert len(text) > 5 * 800
+    rows, refused = large(tmp_path, text)
+    assert not refused and [row["messages"][1]["content"] for row in rows] == [f"{1900 + n}년" for n in range(40)]
+    assert all(json.loads(row["extra"])["version"] == "KorQuAD_v1.0" for row in rows)
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    small = pl.concat([batch.rows for batch in ingest(list_files(UPath(tmp_path)), "sft_pair")])
+    assert [row["row_id"] for row in rows] == small["row_id"].to_list(), "the same rows as of an object that fits"
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "words"),
+    [
+        (lambda t: t[:-1] + ', "licence": "CC BY"}', "licence", "write it before them"),
+        (lambda t: t[:-1], "", "not closed"),
+        (lambda t: t[:-2] + "]]}", "", "more stands behind"),
+        (lambda t: t + '{"x": 1}', "", "more stands behind"),
+        (
+            lambda t: t.replace('"version": "KorQuAD_v1.0"', '"version": "1", "question": "언제?"'),
+            "",
+            "one object of more",
+        ),
+        (lambda t: t.replace('"version": "KorQuAD_v1.0"', '"version": {"of": 1}'), "", "one object of more"),
+    ],
+)
+def test_what_such_an_object_has_beside_its_rows_is_not_lost(tmp_path, change, field, words):
+    rows, refused = large(tmp_path, change(json.dumps(korquad(), ensure_ascii=False)))
+    assert len(refused) == 1 and refused[0][0] == field and words in refused[0][1]
+    assert len(rows) == (0 if "one object" in words else 40)
+
+
+def test_a_broken_article_of_a_large_object_is_refused_and_what_was_read_stands(tmp_path):
+    text = json.dumps(korquad(), ensure_ascii=False, indent=1).replace('"title": "글 7"', '"title": 글 7')
+    rows, refused = large(tmp_path, text)
+    titles = [json.loads(row["extra"])["title"] for row in rows]
+    assert titles[:7] == [f"글 {n}" for n in range(7)] and "글 7" not in titles and refused

@@ -1,4 +1,4 @@
-"""What lies beside data and names its columns: LLaMA-Factory's `dataset_info.json`, and the card of a hub's dataset."""
+"""What lies beside data and names its columns: LLaMA-Factory's `dataset_info.json`."""
 
 import json
 import os
@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 from upath import UPath
 
-INFO, CARD = "dataset_info.json", "README.md"
-_LARGEST = 4 * 2**20
-"""Bytes of a description; a larger one is something else."""
+from llmops_assets.datasets.reading.cards import CARD, LARGEST, front_matter
+
+INFO = "dataset_info.json"
 
 _COLUMNS = {
     "prompt": "instruction", "query": "input", "response": "output", "history": "history", "system": "system",
@@ -51,9 +51,7 @@ def columns_beside(given: Sequence[str | os.PathLike[str]], names: Sequence[str]
         for file, mapping in _of_llamafactory(info if isinstance(info, dict) else {}).items():
             if (known := next((name for name in names if name == file or name.endswith(f"/{file}")), None)) is not None:
                 mappings[known] = mapping
-        card, why = _read(UPath(folder) / CARD, _front_matter)
-        notes += why
-        notes += _configurations(card if isinstance(card, dict) else {})
+        notes += _read(UPath(folder) / CARD, front_matter)[1]
     if not mappings:
         return Described(None, tuple(notes))
     if len({json.dumps(mapping, sort_keys=True) for mapping in mappings.values()}) > 1 or set(names) - set(mappings):
@@ -69,30 +67,11 @@ def columns_beside(given: Sequence[str | os.PathLike[str]], names: Sequence[str]
 
 def _read(path: UPath, parse: Any) -> tuple[Any, list[str]]:
     try:
-        if not path.is_file() or path.stat().st_size > _LARGEST:
+        if not path.is_file() or path.stat().st_size > LARGEST:
             return None, []
         return parse(path.read_text(encoding="utf-8-sig")), []
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         return None, [f"{path.name} beside the data cannot be read ({str(error).splitlines()[0][:120]})"]
-
-
-def _front_matter(text: str) -> Any:
-    """The YAML between the first two lines of dashes of a card."""
-    if not text.startswith("---"):
-        return None
-    head, dashes, _ = text[3:].partition("\n---")
-    return yaml.safe_load(head) if dashes else None
-
-
-def _configurations(card: Mapping[str, Any]) -> list[str]:
-    configs = card.get("configs")
-    names = [str(one["config_name"]) for one in configs or [] if isinstance(one, dict) and one.get("config_name")]
-    if len(names) < 2:
-        return []
-    return [
-        f"the data card has {len(names)} configurations ({', '.join(names[:6])}), which are datasets of their own: "
-        "register the files of one of them unless all belong together"
-    ]
 
 
 def _of_llamafactory(info: Mapping[str, Any]) -> dict[str, dict[str, str]]:

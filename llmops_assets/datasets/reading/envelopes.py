@@ -6,7 +6,7 @@ from typing import Any
 from llmops_assets.datasets.reading.fault import RowFault
 from llmops_assets.datasets.reading.values import kind_of, text_of
 
-_ROW_FIELDS = {
+ROW_FIELDS = {
     "messages", "conversations", "conversation", "dialogue", "dialog", "turns", "history", "tools", "functions",
     "instruction", "input", "output", "prompt", "completion", "response", "question", "answer", "answers", "query",
     "chosen", "rejected", "text", "content", "context", "contexts", "passages", "positives", "negatives", "premise",
@@ -20,7 +20,7 @@ def rows_in(value: Any) -> list[Any] | None:
 
     So ``{"version": "1.1", "data": [{…}, …]}`` is its data, and every row has its version.
     """
-    if not isinstance(value, dict) or _ROW_FIELDS & {str(name).lower() for name in value}:
+    if not isinstance(value, dict) or ROW_FIELDS & {str(name).lower() for name in value}:
         return None
     lists = [name for name, item in value.items() if isinstance(item, list)]
     if len(lists) != 1 or any(isinstance(item, dict) for item in value.values()):

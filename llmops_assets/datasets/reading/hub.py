@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from llmops_assets.datasets.reading import cards
 from llmops_assets.datasets.reading.opening import LFS_POINTER, LFS_REASON, SUFFIXES
 
 File = tuple[str, Any]
@@ -72,6 +73,7 @@ class Folder:
     data: list[File]
     left_out: dict[str, str] = field(default_factory=dict)
     splits: dict[str, list[str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def words(self) -> list[str]:
         """What a person should know of it, a sentence each."""
@@ -86,7 +88,7 @@ class Folder:
                 f"the files are splits ({names}): all of them become one version, which the platform splits by itself. "
                 "To keep its test rows apart register the test file as an eval_suite of its own"
             )
-        return found
+        return [*found, *self.notes]
 
 
 def not_data(name: str, documents: bool = False) -> str | None:
@@ -124,7 +126,12 @@ def is_pointer(path: Any) -> bool:
 
 
 def sort_out(files: Iterable[File], documents: bool = False) -> Folder:
-    """The files of a folder, hidden ones included, sorted by what they are; raw bytes are read to know pointers."""
+    """The files of a folder, hidden ones included, sorted by what they are; raw bytes are read to know pointers.
+
+    Where the folder's data card names the files of its configuration, those are the data, and its splits theirs. Raises
+    `cards.SeveralConfigurations` where it has several and no default.
+    """
+    files = list(files)
     data: list[File] = []
     left_out: dict[str, str] = {}
     for name, path in sorted(files, key=lambda file: file[0]):
@@ -138,7 +145,24 @@ def sort_out(files: Iterable[File], documents: bool = False) -> Folder:
             parts = PurePosixPath(name).parts
             hidden = next((i for i, part in enumerate(parts[:-1]) if not_data(part)), None)
             left_out["/".join(parts[: hidden + 1]) + "/" if hidden is not None else name] = reason
-    return Folder(data, left_out, splits_of([name for name, _ in data]))
+    names = [name for name, _ in data]
+    card = cards.Chosen() if documents else _card(files, names)
+    if card.files is None:
+        return Folder(data, left_out, splits_of(names), card.notes)
+    left_out |= {name: f"not in the data card's configuration {card.name}" for name in names if name not in card.files}
+    data = [one for one in data if one[0] in card.files]
+    return Folder(data, left_out, card.splits or splits_of(card.files), card.notes)
+
+
+def _card(files: Sequence[File], names: Sequence[str]) -> cards.Chosen:
+    """What the card of a folder says of its files of data; nothing where it has none that can be read."""
+    path = next((path for name, path in files if name == cards.CARD), None)
+    try:
+        if path is None or path.stat().st_size > cards.LARGEST:
+            return cards.Chosen()
+        return cards.chosen(path.read_text(encoding="utf-8-sig"), names)
+    except (OSError, UnicodeDecodeError):
+        return cards.Chosen()
 
 
 def splits_of(names: Sequence[str]) -> dict[str, list[str]]:

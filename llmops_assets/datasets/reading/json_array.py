@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import msgspec
@@ -53,8 +53,11 @@ _ROW_START = re.compile(r"\n[ \t]{0,8}\{")
 _TRIED_CUTS = 100
 
 
-def read_array(pieces: Pieces) -> Iterator[Raw]:
-    """Rows of a JSON array. What is broken is given up alone: one fault for each gap, rows go on behind it."""
+def read_array(pieces: Pieces, behind: Callable[[Pieces, int], Iterator[Raw]] | None = None) -> Iterator[Raw]:
+    """Rows of a JSON array. What is broken is given up alone: one fault for each gap, rows go on behind it.
+
+    `behind` reads what comes from the bracket that closes the array on, where that is more than white space.
+    """
     line = 1 + pieces.data.count(b"\n", 0, pieces.data.index(b"["))
     pieces.data = pieces.data[pieces.data.index(b"[") + 1 :]
     while True:
@@ -67,7 +70,7 @@ def read_array(pieces: Pieces) -> Iterator[Raw]:
             yield Raw(line, None, RowFault("", "the array is not closed: the file ends early"))
             break
         if pieces.data[:1] == b"]":
-            yield from _behind(pieces, line)
+            yield from (behind or _behind)(pieces, line)
             break
         taken, rows = _leading_rows(pieces.data, whole=pieces.ended)
         if rows is None:

@@ -16,6 +16,7 @@ from llmops_assets.datasets.reading.encodings import Rejoined
 from llmops_assets.datasets.reading.envelopes import expanded, rows_in
 from llmops_assets.datasets.reading.fault import encoding_reason
 from llmops_assets.datasets.reading.json_array import Pieces, read_array, read_values
+from llmops_assets.datasets.reading.json_object import read_object
 from llmops_assets.datasets.reading.opening import SUFFIXES, open_file
 from llmops_assets.datasets.reading.raw import (
     DEFAULT_LIMITS,
@@ -249,7 +250,7 @@ def _rows_of_json(stream: BinaryIO, data: bytes, fault: RowFault | None, limits:
     if fault is not None:
         raise fault
     if len(whole) > limits.line:
-        yield Raw(1, None, RowFault("", f"one object of more than {limits.line:,} bytes: write an array or JSON lines"))
+        yield from read_object(Pieces(stream, whole, fault, limits))
         return
     if not whole.strip():
         return

@@ -12,7 +12,7 @@ from upath import UPath
 
 from llmops_assets.datasets import batches, clean, schema
 from llmops_assets.datasets.quality import page, report
-from llmops_assets.datasets.reading import accounting, hub
+from llmops_assets.datasets.reading import accounting, cards, hub
 from llmops_assets.datasets.reading.described import columns_beside
 from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.ingest import ingest
@@ -236,7 +236,12 @@ def _files(path: str) -> hub.Folder:
     root = UPath(path)
     try:
         if root.is_dir():
-            folder = hub.sort_out(all_files(root))
+            try:
+                folder = hub.sort_out(all_files(root))
+            except cards.SeveralConfigurations as error:
+                raise ScanError(
+                    f"the folder {path} is several datasets: {error}. Scan the files of one of them"
+                ) from error
             if not folder.data:
                 why = f": {'; '.join(folder.words())}" if folder.left_out else ""
                 raise ScanError(f"the folder {path} holds no files{' of data' if why else ''}{why}")

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from upath import UPath
 
-from llmops_assets.datasets.reading import hub
+from llmops_assets.datasets.reading import cards, hub
 from llmops_assets.datasets.reading.opening import LFS_REASON
 from llmops_assets.datasets.reading.readers import all_files
 from llmops_assets.specs.base import SpecError, SpecFault
@@ -49,6 +49,8 @@ def find_files(paths: Sequence[str | os.PathLike[str]], documents: bool = False)
     """
     found: list[tuple[str, UPath]] = []
     left_out: dict[str, str] = {}
+    splits: dict[str, list[str]] = {}
+    notes: list[str] = []
     faults = []
     for given in paths:
         try:
@@ -65,6 +67,9 @@ def find_files(paths: Sequence[str | os.PathLike[str]], documents: bool = False)
                     faults.append(SpecFault("files", f"the folder {path} holds no files of data ({why})"))
                 found += folder.data
                 left_out |= folder.left_out
+                notes += folder.notes
+                for split, names in folder.splits.items():
+                    splits[split] = [*splits.get(split, []), *names]
             elif path.is_file():
                 reason = hub.not_data(path.name, documents) or (LFS_REASON if hub.is_pointer(path) else None)
                 if reason:
@@ -72,6 +77,10 @@ def find_files(paths: Sequence[str | os.PathLike[str]], documents: bool = False)
                 found.append((path.name, path))
             else:
                 faults.append(SpecFault("files", f"there is no file {path}", "Check the path"))
+        except cards.SeveralConfigurations as error:
+            faults.append(
+                SpecFault("files", f"the folder {given} is several datasets: {error}", "Name the files of one of them")
+            )
         except (OSError, ValueError, ImportError) as error:
             faults.append(SpecFault("files", f"{given} cannot be read: {error}", "Check the address and your access"))
     by_name: dict[str, UPath] = {}
@@ -80,7 +89,10 @@ def find_files(paths: Sequence[str | os.PathLike[str]], documents: bool = False)
             faults.append(SpecFault("files", f"{other} and {path} have the same name", "Rename one of them"))
     if faults:
         raise SpecError(faults)
-    return hub.Folder(sorted(found), left_out, hub.splits_of(sorted(by_name)))
+    named = sorted(by_name.keys() - {name for names in splits.values() for name in names})
+    for split, names in hub.splits_of(named).items():
+        splits[split] = [*splits.get(split, []), *names]
+    return hub.Folder(sorted(found), left_out, dict(sorted(splits.items())), tuple(notes))
 
 
 def _advice(reason: str) -> str:
