@@ -24,7 +24,7 @@ from llmops_assets.training import checks as training_checks
 from llmops_assets.wiring import Wiring
 from llmops_assets.with_parent import end_a_run_with_its_code_server
 from resources.dagster_storage import share_engines
-from sensors import automation, drift, experiments, failures, intents, servers, suites
+from sensors import automation, drift, experiments, failures, intents, suites
 
 
 def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -80,7 +80,6 @@ def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.D
             experiments.make(2 * interval),
             suites.make(6 * interval),
             drift.make(12 * interval),
-            servers.model_servers,
             failures.failed_runs,
         ],
         # Heavy work is in child processes already; a spawned step would cost seconds of imports.

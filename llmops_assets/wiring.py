@@ -7,12 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmops_assets.specs.policy import Policy, load_policy
+from llmops_assets.specs.policy import Policy, ServeTarget, load_policy
 from llmops_assets.specs.settings import Settings
 
 if TYPE_CHECKING:
     from resources.artifacts import Artifacts
-    from resources.catalog import Catalog
+    from resources.backends.protocol import Runner
+    from resources.catalog import Backend, Catalog
     from resources.dataset_store import DatasetStore
     from resources.encryption import Keyring
     from resources.engines import Engines
@@ -105,9 +106,58 @@ class Wiring:
             policy=self.policy.serving,
             engines=self.settings.engines,
             host=self.settings.host,
-            # Two servers stand side by side in every rollout; threads that spin for the same core halve both.
-            threads=self.settings.omp_threads or max(1, (os.cpu_count() or 2) // 2),
+            threads=self.serve_threads,
+            runners={"docker": self.docker_servers, "kubernetes": self.kubernetes_servers},
+            drained=lambda endpoint, id: self.gateway.is_drained(endpoint, id),
+            acts=self.settings.reconciler == "auto",
         )
+
+    @property
+    def serve_threads(self) -> int:
+        """CPU threads of one model server.
+
+        Two stand side by side in every rollout; threads that spin for the same core halve both.
+        """
+        return self.settings.omp_threads or max(1, (os.cpu_count() or 2) // 2)
+
+    def docker_servers(self) -> "Runner":
+        """What runs model servers in containers."""
+        from resources.backends.docker import DockerServers
+
+        settings = self.settings
+        return DockerServers(
+            str(settings.root),
+            policy=self.policy.serving,
+            image_of=self.serve_image,
+            host=settings.host,
+            network=settings.serve_network,
+            volume=settings.volume,
+            home=settings.root,
+            devices=self.devices,
+            threads=self.serve_threads,
+        )
+
+    def kubernetes_servers(self) -> "Runner":
+        """What runs model servers in a cluster."""
+        from resources.backends.kubernetes import KubernetesServers, load_configuration
+
+        rules = self.policy.kubernetes
+        return KubernetesServers(
+            str(self.settings.root),
+            policy=self.policy.serving,
+            rules=rules,
+            image_of=self.serve_image,
+            claim=self.settings.volume,
+            home=self.settings.root,
+            user=rules.run_as_user or os.getuid(),
+            configure=load_configuration,
+        )
+
+    def serve_image(self, backend: "Backend") -> str:
+        """The image of a model server: its spec's own, or the fixed one of its purpose."""
+        own = backend.runtime.get("image")
+        target: ServeTarget = backend.runtime.get("serve_target", "GENERATION")
+        return own or f"{self.settings.image_registry}/{self.policy.images.serve[target]}"
 
     @cached_property
     def engines(self) -> "Engines":

@@ -7,7 +7,7 @@ import urllib.request
 from typing import Any
 
 from llmops_assets.specs.settings import Settings
-from resources.catalog import Catalog
+from resources.catalog import Catalog, Endpoint
 from resources.model_server import Answer, answer_of
 
 
@@ -73,6 +73,21 @@ class GatewayAdmin:
                 return left
             time.sleep(0.1)
         return 0
+
+    def is_drained(self, endpoint: Endpoint | None, backend_id: str) -> bool:
+        """Whether no request is in flight on a backend and none will come, as routes of now are what is served.
+
+        Of a gateway that does not run, or says nothing, there is nothing to wait for.
+        """
+        try:
+            state = self.state()
+        except GatewayError:
+            return True
+        if state is None:
+            return True
+        served = state["endpoints"].get(endpoint.name, {}).get("phase", -1) if endpoint is not None else None
+        follows = endpoint is None or served is None or served >= endpoint.phase
+        return follows and not state["in_flight"].get(backend_id, 0)
 
     def probe(self, endpoint: str, messages: list[dict[str, str]], *, seconds: float = 60.0) -> str | None:
         """What an endpoint answers through the gateway, as `ask` has it; its text alone."""

@@ -25,6 +25,7 @@ from llmops_assets.cli import (
 from llmops_assets.cli.chat import chat
 from llmops_assets.cli.common import guard
 from llmops_assets.cli.demo import demo
+from llmops_assets.cli.reconciler import reconciler
 from llmops_assets.cli.settings import settings
 from llmops_assets.cli.tune import tune
 from llmops_assets.cli.up import up
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(up)
+app.command()(reconciler)
 versions.add_to(dataset.app)
 scan.add_to(dataset.app)
 toxicity.add_to(dataset.app)

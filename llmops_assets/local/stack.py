@@ -106,7 +106,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 class Stack:
-    """Code server, daemon and gateway, with the Dagster and MLflow pages and the console when `pages` is set.
+    """Code server, daemon, gateway and reconciler, with the Dagster and MLflow pages and the console when `pages` is set.
 
     One stack runs on a home folder at a time, held by a file lock that goes with the process.
     """
@@ -125,6 +125,7 @@ class Stack:
                 self.code_port,
             ),
             Component("gateway", "images.gateway", settings.gateway_port, "/readyz"),
+            Component("reconciler", "llmops_assets.local.reconciler", None),
             Component("daemon", "llmops_assets.local.daemon run", None, arguments=("-w", str(workspace))),
         ]
         if pages:
@@ -218,7 +219,8 @@ class Stack:
 
     def stop(self) -> None:
         """Stop every component, the ones that start work first; kill what does not end in time."""
-        order = {"daemon": 0, "dagster": 1, "mlflow": 1, "console": 1, "gateway": 2, "code server": 3}
+        pages = dict.fromkeys(("dagster", "mlflow", "console"), 1)
+        order = {"daemon": 0, "reconciler": 0, **pages, "gateway": 2, "code server": 3}
         running = [(c.name, c.process) for c in self.components if c.process is not None and c.process.poll() is None]
         for _name, process in sorted(running, key=lambda item: order[item[0]]):
             process.send_signal(signal.SIGTERM)

@@ -33,22 +33,17 @@ def delete_endpoint(wiring: Wiring, actor: str, name: str) -> None:
 
     Raises NotFound, or Failed naming what could not be stopped: that stays on record, and the same call goes on.
     """
-    from resources.model_server import ServerError
-
     authorise(wiring, actor, "endpoint.delete")
     wiring.catalog.endpoint(name)
-    left = []
     # A deployment that is under way ends first, or it would bring back what is stopped here.
     with wiring.servers.exclusively(name):
         wiring.catalog.update_endpoint(name, state="deleting", message="")
         wiring.catalog.set_routes(name, [], actor)
-        for backend in wiring.catalog.backends(name):
-            try:
-                wiring.servers.stop(backend.id)
-            except ServerError as error:
-                left.append(f"{backend.id}: {error}")
+        ids = [backend.id for backend in wiring.catalog.backends(name)]
+        wiring.servers.unwant(ids)
+        left = wiring.servers.wait_gone(ids)
     if left:
-        message = f"not stopped: {'; '.join(left)}. The record stays; run the same command again"
+        message = f"not stopped: {'; '.join(left)}. The record stays; it is tried again, or run the same command again"
         wiring.catalog.update_endpoint(name, state="deleting", message=message)
         raise Failed(message)
     wiring.catalog.remove_endpoint(name, actor)

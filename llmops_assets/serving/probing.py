@@ -72,7 +72,8 @@ def answers_as_evaluated(
     Those of which `known` holds the `probe_key` passed before and are not asked again. Raises ServerError.
     """
     passed = set(known)
-    fresh = [backend for backend in backends if probe_key(backend, model, records) not in passed]
+    # Of a server that somebody else runs nobody here knows whether it is still the same process.
+    fresh = [b for b in backends if b.pid_started is None or probe_key(b, model, records) not in passed]
     if not fresh:
         return Probe(Verdict(True, "these very server processes answered as evaluated before", {"asked": 0}))
     sample = _sample(model, fresh, records, store)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.policy import Policy, verify_family
+from resources.backends.reconcile import backends_of
 from resources.catalog import Backend, Catalog
 from resources.gateway import GatewayAdmin, GatewayError
 from resources.gpus import Device, discover
@@ -42,6 +44,7 @@ class Target:
     runtime: dict[str, Any]
     replicas: int = 1
     share: int = 100
+    warm_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -210,65 +213,70 @@ def carry_out(
     rollout; it is named in the outcome, stays on record, and is stopped at the next opportunity.
     """
     before = catalog.endpoint(target.endpoint).routes
-    routed = {route["backend_id"] for route in before}
+    routed = {id for route in before for id in backends_of(route)}
     begun = time.monotonic()
-    health = {b.id: servers.health(b) for b in catalog.backends(target.endpoint)}
-    running = {id for id, state in health.items() if state == "ok"}
-    started: list[str] = []
+    running = {b.id for b in catalog.backends(target.endpoint) if b.state == "healthy" and servers.health(b) == "ok"}
+    started = [id for id in plan.serve if id not in running]
+    ours = [id for id in started if id not in routed]
     try:
-        for id in plan.serve:
-            # Its process runs, but its worker has died: it would never become healthy.
-            if health.get(id) == "failing":
-                servers.stop(id)
-        answer, serving = _serve(target, plan, running, started, servers, say)
+        answer, serving = _serve(target, plan, catalog, servers, say)
         if (refusal := probe(serving)) is not None:
             raise ServerError(refusal)
         startup = time.monotonic() - begun
         phase = gateway.set_routes(target.endpoint, plan.routes)
     except (ServerError, GatewayError) as error:
-        left = _undo(target.endpoint, before, [id for id in started if id not in routed], catalog, gateway, servers)
+        left = _undo(target.endpoint, before, ours, catalog, gateway, servers)
         raise RolloutFailed(
             f"{target.model_ref} does not serve on {target.endpoint}, its traffic is as before: {error}"
             + "".join(f"; not stopped yet: {fault}" for fault in left)
         ) from error
     except BaseException:
         # Someone interrupts the run.
-        _undo(target.endpoint, before, [id for id in started if id not in routed], catalog, gateway, servers)
+        _undo(target.endpoint, before, ours, catalog, gateway, servers)
         raise
     say(f"phase {phase} is served")
-    in_flight = gateway.drain(list(plan.retire), _DRAIN_SECONDS)
-    if in_flight:
-        say(f"{in_flight} requests are still in flight after {_DRAIN_SECONDS:.0f} s; their servers are stopped now")
-    left = _stop(plan.retire, servers)
-    return Outcome(phase, plan.routes, answer, startup, reused=not started, left=left)
+    return Outcome(
+        phase, plan.routes, answer, startup, reused=not started, left=_retire(target, plan, gateway, servers, say)
+    )
 
 
 def _serve(
-    target: Target, plan: Plan, running: set[str], started: list[str], servers: ModelServers, say: Callable[[str], None]
+    target: Target, plan: Plan, catalog: Catalog, servers: ModelServers, say: Callable[[str], None]
 ) -> tuple[Answer, list[Backend]]:
-    """Have every backend of the plan answer; the first answer, and the backends. The ids of those that had to be
-    started go to `started`."""
-    backends = []
+    """Have every backend of the plan wanted and answering; the first answer, and the backends as they were observed."""
     for id in plan.serve:
-        if id not in running:
-            started.append(id)
-        backends.append(
-            servers.start(
-                new_backend(
-                    id,
-                    endpoint=target.endpoint,
-                    model_ref=target.model_ref,
-                    model_path=target.model_path,
-                    engine=target.engine,
-                    runtime=with_content(target.runtime, target.content_hash),
-                )
+        servers.want(
+            new_backend(
+                id,
+                endpoint=target.endpoint,
+                model_ref=target.model_ref,
+                model_path=target.model_path,
+                engine=target.engine,
+                runtime=with_content(target.runtime, target.content_hash),
             )
         )
-    answers = []
-    for backend in backends:
-        answers.append(servers.wait_healthy(backend))
-        say(f"{backend.id} answers at {backend.url}, in {answers[-1].seconds:.2f} s: {answers[-1].text!r}")
+    answers, backends = [], []
+    for id in plan.serve:
+        answers.append(servers.wait_observed(id))
+        backends.append(catalog.backend(id))
+        say(f"{id} answers at {backends[-1].url}, in {answers[-1].seconds:.2f} s: {answers[-1].text!r}")
     return answers[0], backends
+
+
+def _retire(
+    target: Target, plan: Plan, gateway: GatewayAdmin, servers: ModelServers, say: Callable[[str], None]
+) -> list[str]:
+    """Let what has no users any more go, or keep it warm for a way back; what could not be stopped."""
+    retired = list(plan.retire)
+    if retired and target.warm_seconds:
+        until = datetime.now(UTC) + timedelta(seconds=target.warm_seconds)
+        servers.unwant(retired, warm_until=until)
+        say(f"{', '.join(retired)} are kept warm until {until:%H:%M:%S} UTC, for a way back")
+        return []
+    in_flight = gateway.drain(retired, _DRAIN_SECONDS)
+    if in_flight:
+        say(f"{in_flight} requests are still in flight after {_DRAIN_SECONDS:.0f} s; their servers are stopped now")
+    return _stop(retired, servers)
 
 
 def _undo(
@@ -289,14 +297,9 @@ def _undo(
     return _stop(started, servers)
 
 
-def _stop(ids: list[str] | tuple[str, ...], servers: ModelServers) -> list[str]:
-    left = []
-    for id in ids:
-        try:
-            servers.stop(id)
-        except ServerError as error:
-            left.append(f"{id}: {error}")
-    return left
+def _stop(ids: list[str], servers: ModelServers) -> list[str]:
+    servers.unwant(ids)
+    return servers.wait_gone(ids)
 
 
 def alias_moves(environment: str, routes: list[dict[str, Any]]) -> str | None:

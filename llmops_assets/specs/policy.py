@@ -316,6 +316,10 @@ class ServingPolicy(Part):
     injection_classifier: InjectionClassifier | None = Field(
         default=None, description="Asked by guards of endpoints that want it, beside the rules."
     )
+    drain_seconds: Float = Field(default=30, gt=0, description="How long requests in flight hold up a server's end.")
+    max_restarts: Int = Field(
+        default=5, ge=0, description="How often in a row a server that keeps ending is started again."
+    )
 
 
 class Compression(Part):

@@ -62,6 +62,15 @@ class Settings(BaseSettings):
         default="subprocess",
         description="Where training runs: a child process, or the fixed image of the job type in Docker or Kubernetes.",
     )
+    reconciler: Literal["auto", "service"] = Field(
+        default="auto",
+        description="Who starts and stops model servers: `llmops reconciler`, which `llmops up` runs, and where none "
+        "is at work whoever waits for a server; `service`: the former alone, for runs in containers of their own.",
+    )
+    serve_network: str | None = Field(
+        default=None,
+        description="Docker network of model servers in containers, for a platform in a container. Default: loopback.",
+    )
     volume: str | None = Field(
         default=None,
         description="Named volume (docker) or claim (kubernetes) of the home, if the platform is in a container too.",

@@ -3,13 +3,16 @@
 from resources.catalog.answered import AnsweredRequests
 from resources.catalog.api_keys import ApiKey, ApiKeys
 from resources.catalog.audit import AuditLog
+from resources.catalog.backends import Backend, Backends
 from resources.catalog.database import HEAD, Database, Transaction
 from resources.catalog.datasets import Dataset, Datasets
 from resources.catalog.drafts import DatasetDraft, Drafts, NamedModel
-from resources.catalog.endpoints import Backend, Endpoint, Endpoints
+from resources.catalog.endpoints import Endpoint, Endpoints
 from resources.catalog.errors import Busy, CatalogTooNew, Conflict, NotFound
 from resources.catalog.experiments import Experiment, Experiments, Withheld
 from resources.catalog.intents import Intent, IntentKind, Intents, Outcome
+from resources.catalog.leases import Lease, LeaseLost
+from resources.catalog.operations import Operation, Operations
 from resources.catalog.record_digests import RecordDigests
 from resources.catalog.traffic import Traffic
 from resources.catalog.trainings import BaseModelEntry, TrainingRequest, Trainings
@@ -33,8 +36,11 @@ __all__ = [
     "Intent",
     "IntentKind",
     "Intents",
+    "Lease",
+    "LeaseLost",
     "NamedModel",
     "NotFound",
+    "Operation",
     "Outcome",
     "TrainingRequest",
     "Transaction",
@@ -43,12 +49,13 @@ __all__ = [
 ]
 
 
-class Catalog(Datasets, Trainings, Endpoints, Experiments, Traffic, AuditLog):
+class Catalog(Datasets, Trainings, Endpoints, Backends, Experiments, Traffic, AuditLog):
     """Reads and writes the catalog at an SQLAlchemy URL: a class a concern, all over one `database`."""
 
     def __init__(self, url: str, paths: StoredPaths | None = None) -> None:
         self.database = Database(url, paths)
         self.intents = Intents(self.database)
+        self.operations = Operations(self.database)
         self.record_digests = RecordDigests(self.database)
         self.api_keys = ApiKeys(self.database)
         self.usage = Usage(self.database)

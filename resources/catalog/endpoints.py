@@ -1,4 +1,4 @@
-"""Endpoints: what each shall serve, what it serves, in which phases, and on which backends."""
+"""Endpoints: what each shall serve, what it serves, and in which phases."""
 
 import secrets
 from collections.abc import Collection, Mapping
@@ -30,24 +30,7 @@ class Endpoint:
     salt: str
     created_at: datetime
     updated_at: datetime
-
-
-@dataclass(frozen=True)
-class Backend:
-    """A model server that an endpoint may route to."""
-
-    id: str
-    endpoint: str
-    model_ref: str
-    model_path: str
-    engine: str
-    runtime: dict[str, Any]
-    url: str
-    pid: int | None
-    pid_started: float | None
-    state: str
-    log_path: str | None
-    created_at: datetime
+    held: str | None = None
 
 
 class Endpoints:
@@ -179,40 +162,6 @@ class Endpoints:
             _conclude_experiment(transaction, _open_deployment(transaction, name), reason)
             withdraw(transaction, "deploy", name, reason=reason)
             transaction.audit("endpoint.remove", name)
-            return True
-
-    def add_backend(self, backend: Backend, actor: str = "deployment") -> None:
-        values = {c.name: getattr(backend, c.name) for c in t.backends.columns}
-        with self.database.write(actor) as transaction:
-            transaction.execute(t.backends.insert().values(values))
-            transaction.audit("backend.add", backend.id, model_ref=backend.model_ref)
-
-    def update_backend(self, id: str, *, expected_state: str | Collection[str] | None = None, **values: Any) -> bool:
-        """Set columns of a backend; False when it is gone, or not in the state that was expected."""
-        table = t.backends
-        statement = table.update().where(table.c.id == id)
-        if expected_state is not None:
-            states = [expected_state] if isinstance(expected_state, str) else list(expected_state)
-            statement = statement.where(table.c.state.in_(states))
-        with self.database.write("deployment") as transaction:
-            return transaction.changed(statement.values(**values)) == 1
-
-    def backend(self, id: str) -> Backend:
-        return Backend(**self.database.one(t.backends, id, "backend"))
-
-    def backends(self, endpoint: str | None = None) -> list[Backend]:
-        """Backends on record, oldest first."""
-        statement = sa.select(t.backends).order_by(t.backends.c.created_at)
-        if endpoint is not None:
-            statement = statement.where(t.backends.c.endpoint == endpoint)
-        return [Backend(**r) for r in self.database.rows(statement)]
-
-    def remove_backend(self, id: str, actor: str = "deployment") -> bool:
-        """Forget a backend; False when it was gone."""
-        with self.database.write(actor) as transaction:
-            if not transaction.changed(t.backends.delete().where(t.backends.c.id == id)):
-                return False
-            transaction.audit("backend.remove", id)
             return True
 
 

@@ -10,11 +10,9 @@ from llmops_assets.partitions import endpoints, experiments
 from llmops_assets.records.experiments import AbReportRecord
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
-from llmops_assets.specs.policy import load_policy
-from resources.catalog import Backend, Catalog, tables
-from resources.model_server import ModelServers
+from resources.catalog import Catalog, tables
 from resources.records import Records
-from sensors import drift, servers
+from sensors import drift
 from sensors import experiments as ab
 
 
@@ -103,32 +101,6 @@ def test_a_look_that_was_cut_off_is_asked_for_again_and_one_that_was_reported_is
     assert evaluate(sensor, instance, catalog=catalog, records=records, cursor=going_on.cursor).run_requests == []
 
 
-def test_a_model_server_that_nothing_routes_to_is_stopped_and_told(tmp_path, catalog, instance):
-    policy = load_policy().serving
-    model_servers = ModelServers(catalog, tmp_path / "servers", policy=policy)
-    assert "as it should be" in evaluate(servers.model_servers, instance, servers=model_servers).skip_message
-    want(catalog)
-    catalog.add_backend(
-        Backend(
-            id="desk-0",
-            endpoint="desk",
-            model_ref="base@1",
-            model_path=str(tmp_path / "gone"),
-            engine="transformers",
-            runtime={},
-            url="",
-            pid=None,
-            pid_started=None,
-            state="stopped",
-            log_path=None,
-            created_at=datetime.now(UTC),
-        )
-    )
-    reason = evaluate(servers.model_servers, instance, servers=model_servers).skip_message
-    assert "stopped desk-0, which desk does not route to" in reason
-    assert catalog.backends("desk") == []
-
-
 def test_drift_is_looked_at_every_so_many_requests_and_between_them_costs_no_look_at_the_instance(catalog, instance):
     sensor = drift.make(5)
     want(catalog)
@@ -139,16 +111,3 @@ def test_drift_is_looked_at_every_so_many_requests_and_between_them_costs_no_loo
     first = evaluate(sensor, instance, catalog=catalog)
     assert [request.partition_key for request in first.run_requests] == ["desk"]
     assert isinstance(evaluate(sensor, instance, catalog=catalog, cursor=first.cursor), dg.SkipReason)
-
-
-def test_an_endpoint_whose_deployment_was_cut_off_does_not_stay_deploying(tmp_path, catalog, instance):
-    model_servers = ModelServers(catalog, tmp_path / "servers", policy=load_policy().serving)
-    want(catalog)
-    catalog.update_endpoint("desk", state="deploying")
-    with model_servers.exclusively("desk"):
-        # Whoever deploys holds the lock.
-        evaluate(servers.model_servers, instance, servers=model_servers)
-        assert catalog.endpoint("desk").state == "deploying"
-    reason = evaluate(servers.model_servers, instance, servers=model_servers).skip_message
-    assert reason == "desk: its last deployment was cut off"
-    assert (catalog.endpoint("desk").state, "another run" in catalog.endpoint("desk").message) == ("pending", True)

@@ -1,0 +1,29 @@
+"""What a serve process is told: the arguments of `python -m images.serve`, the same wherever it runs."""
+
+import hashlib
+import json
+
+from llmops_assets.specs.policy import ServingPolicy
+from resources.backends.completions import SERVED_NAME
+from resources.catalog import Backend
+
+LIMITS = ("max_input_tokens", "max_output_tokens", "device", "dtype", "gpus")
+ADAPTER = "adapter_path"
+"""Key of a backend's runtime: the folder of a LoRA adapter that vLLM puts on the model."""
+
+
+def serve_arguments(backend: Backend, policy: ServingPolicy) -> list[str]:
+    """Engine, limits and cache of a server; where its model is and where it listens is for whoever runs it to add."""
+    arguments = ["--engine", backend.engine]
+    for name in LIMITS:
+        if backend.runtime.get(name) is not None:
+            arguments += [f"--{name.replace('_', '-')}", str(backend.runtime[name])]
+    arguments += ["--cache-blocks", str(policy.cb_num_blocks), "--cache-block-tokens", str(policy.cb_block_size)]
+    arguments += ["--batch-tokens", str(policy.cb_max_batch_tokens)]
+    return [*arguments, "--drain-seconds", str(int(policy.stop_timeout_seconds))]
+
+
+def start_of(backend: Backend, *more: str) -> str:
+    """16 hex digits of what a server is started as: one that was started as something else is not taken for it."""
+    what = [backend.url, backend.model_ref, backend.model_path, backend.engine, backend.runtime, SERVED_NAME, *more]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
