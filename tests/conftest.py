@@ -94,6 +94,7 @@ STARTS_PROCESSES = (
     "serving/test_gateway.py",
     "serving/test_generation.py",
     "serving/test_images.py",
+    "serving/test_reconcile.py",
     "test_graph.py",
     "truth/*",
     "training/test_assets.py",

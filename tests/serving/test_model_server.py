@@ -15,7 +15,7 @@ import pytest
 
 from images.ask import generate
 from llmops_assets.records.jobs import GenerateJob
-from resources import model_server
+from resources.backends import processes, reconcile
 from resources.catalog import Catalog
 from resources.model_server import EngineMissing, ModelServers, ServerError
 from tests.serving.conftest import backend, deployment_spec, until
@@ -113,10 +113,12 @@ def test_a_server_outlives_its_starter_and_is_kept_running_until_nobody_routes_t
     stopped = catalog.backend("b1")
     assert (stopped.state, stopped.url, stopped.pid) == ("stopped", "", None)
     assert not servers.alive(second)
-    # An endpoint that a deployment is at work on is left alone.
+    # Of an endpoint that a deployment is at work on, what nothing routes to yet is left alone.
+    catalog.set_routes("desk", [])
     with servers.exclusively("desk"):
         other = ModelServers(catalog, servers.state_dir, policy=servers.policy, threads=1)
-        assert other.reconcile() == []
+        assert other.reconcile() == ["started b1 of desk again: it was gone"]
+        assert (catalog.backend("b1").wanted, catalog.backend("b1").state) == ("running", "healthy")
     catalog.update_endpoint("desk", state="deleting")
     assert servers.reconcile() == ["stopped b1, which desk does not route to", "removed endpoint desk"]
     assert catalog.endpoints() == []
@@ -141,23 +143,23 @@ def test_a_server_that_does_not_end_stays_on_record_and_is_stopped_again(
     servers: ModelServers, catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
-    mark = {model_server._MARK: servers._mark("b1")}
+    mark = {processes.MARK: servers.local.mark("b1")}
     process = subprocess.Popen([sys.executable, "-c", deaf], env=os.environ | mark, stdout=subprocess.PIPE)
     process.stdout.readline()
-    servers._children[process.pid] = process
+    servers.local.children.add(process)
     started = psutil.Process(process.pid).create_time()
     catalog.want_endpoint(deployment_spec())
     catalog.add_backend(backend("b1", pid=process.pid, pid_started=started))
     servers.policy = servers.policy.model_copy(update={"stop_timeout_seconds": 0.3})
-    monkeypatch.setattr(model_server, "_KILL_SECONDS", 0.3)
-    kill = model_server._send
-    monkeypatch.setattr(model_server, "_send", lambda p, number: None if number == signal.SIGKILL else kill(p, number))
+    monkeypatch.setattr(reconcile, "KILL_SECONDS", 0.3)
+    kill = processes.send
+    monkeypatch.setattr(processes, "send", lambda p, number: None if number == signal.SIGKILL else kill(p, number))
     with pytest.raises(ServerError, match=f"process {process.pid} is still there"):
         servers.stop("b1")
     assert catalog.backend("b1").state == "stopping"
     assert process.poll() is None
     # The next time SIGKILL works: reconciling retries what no endpoint routes to.
-    monkeypatch.setattr(model_server, "_send", kill)
+    monkeypatch.setattr(processes, "send", kill)
     assert servers.reconcile() == ["stopped b1, which desk does not route to"]
     assert catalog.backends() == []
     assert process.wait(5) == -signal.SIGKILL
