@@ -1,5 +1,7 @@
 """What model servers are wanted apart from what was observed of them, leases, and operations that act once."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -11,7 +13,11 @@ branch_labels = None
 depends_on = None
 
 
-def _backends() -> tuple[sa.Column, ...]:
+_STATES = "starting, healthy, unhealthy, stopping or stopped"
+_MORE_STATES = "wanted, starting, healthy, unhealthy, failed, draining, stopping or stopped"
+
+
+def _backends() -> "tuple[sa.Column[Any], ...]":
     return (
         sa.Column("wanted", sa.String(), nullable=False, server_default="running", comment="running or gone"),
         sa.Column(
@@ -30,6 +36,7 @@ def _backends() -> tuple[sa.Column, ...]:
 def upgrade() -> None:
     for column in _backends():
         op.add_column("backends", column)
+    _comment(_STATES, _MORE_STATES)
     # What ran under the earlier version was healthy: its crash is a restart, and no deployment that failed.
     op.execute("UPDATE backends SET healthy_at = created_at WHERE state IN ('healthy', 'unhealthy', 'stopped')")
     held = sa.Column("held", sa.String(), comment="why its rollout does not go on by itself; null where it does")
@@ -60,6 +67,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    _comment(_MORE_STATES, _STATES)
     op.drop_table("operations")
     op.drop_table("leases")
     op.drop_column("endpoints", "held")
@@ -67,3 +75,9 @@ def downgrade() -> None:
     op.execute("DELETE FROM backends WHERE state = 'wanted'")
     for column in reversed(_backends()):
         op.drop_column("backends", column.name)
+
+
+def _comment(before: str, after: str) -> None:
+    """Say of the column what it may hold, where the database keeps comments."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.alter_column("backends", "state", existing_type=sa.String(), comment=after, existing_comment=before)
