@@ -106,7 +106,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 class Stack:
-    """Code server, daemon, gateway and reconciler, with the Dagster and MLflow pages and the console when `pages` is set.
+    """Code server, daemon, gateway and reconciler; with `pages` those of Dagster and MLflow, and the console, too.
 
     One stack runs on a home folder at a time, held by a file lock that goes with the process.
     """
