@@ -110,9 +110,11 @@ class LocalServers:
 
     def owns_its_port(self, backend: Backend) -> bool | None:
         """Whether it is this server that listens at its address; None where the system does not tell."""
-        leader = self.process(backend)
-        family = [*([leader] if leader else []), *processes.marked(self.mark(backend.id))]
-        return listens(family, urlsplit(backend.url).port or 0)
+        leader, port = self.process(backend), urlsplit(backend.url).port or 0
+        if leader is not None and listens([leader], port):
+            return True
+        # Its helpers may have left the family. Looking through all processes takes a while.
+        return listens([*([leader] if leader else []), *processes.marked(self.mark(backend.id))], port)
 
     def processes_of(self, id: str) -> list[psutil.Process]:
         """What runs as the backend of an id, on record or not."""
