@@ -58,14 +58,23 @@ def state_of(gateway: Gateway) -> dict[str, Any]:
         e.name: {
             "phase": e.phase,
             "experiment": e.experiment,
-            "routes": [{"backend": r.backend, "model_ref": r.model_ref, "weight": r.weight} for r in e.routes],
+            "routes": [
+                {
+                    "backend": r.backend,
+                    "backends": [replica.backend for replica in r.replicas],
+                    "model_ref": r.model_ref,
+                    "weight": r.weight,
+                }
+                for r in e.routes
+            ],
             "in_flight": gateway.in_flight[e.name],
         }
         for e in gateway.table.endpoints.values()
     }
     return {
         "endpoints": endpoints,
-        "in_flight": {backend: count for backend, count in gateway.on_backend.items() if count},
+        "in_flight": dict(gateway.breakers.outstanding),
         "queued": gateway.exposures.queued,
         "faults": gateway.table.faults,
+        "not_answering": gateway.breakers.open_ones(),
     }

@@ -12,15 +12,24 @@ from images.gateway.gateway import Gateway
 class Operation:
     """A method on a path (`{name}` in it stands for one part), and what answers it.
 
-    `asks_model`: it is sent to a model server, and so passes all layers. `is_open`: it passes none, which is for health
-    alone.
+    `kind`: it is sent to a model server as `chat`, `completions` or `embeddings`, and so passes all layers. `is_open`:
+    it passes none, which is for health alone.
     """
 
     method: str
     path: str
     answer: Proceed
-    asks_model: bool = False
+    kind: str | None = None
     is_open: bool = False
+
+    @property
+    def asks_model(self) -> bool:
+        return self.kind is not None
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether its requests are exposures: what has an answer that somebody reads."""
+        return self.kind in ("chat", "completions")
 
 
 class Router:
@@ -93,13 +102,23 @@ def operations(gateway: Gateway) -> list[Operation]:
         return answer
 
     return [
-        Operation("POST", "/v1/chat/completions", _no_model, asks_model=True),
+        Operation("POST", "/v1/chat/completions", _no_model, kind="chat"),
+        Operation("POST", "/v1/completions", _no_model, kind="completions"),
+        Operation("POST", "/v1/embeddings", _no_model, kind="embeddings"),
+        *(Operation(method, "/v1/responses", _no_responses) for method in ("POST", "GET")),
         Operation("POST", "/v1/feedback", bound(feedback.rate)),
         Operation("GET", "/v1/models", bound(pages.models)),
+        Operation("GET", "/v1/models/{id}", bound(pages.model)),
         Operation("GET", "/healthz", bound(pages.alive), is_open=True),
         Operation("GET", "/readyz", bound(pages.health), is_open=True),
         Operation("GET", "/health", bound(pages.health)),
     ]
+
+
+async def _no_responses(call: Call) -> Answer:
+    raise ApiError(
+        404, "the gateway has no Responses API: post messages to /v1/chat/completions instead", code="unknown_url"
+    )
 
 
 async def _no_model(call: Call) -> Answer:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from images.gateway.api import Operation
     from images.gateway.chat_request import EndUser
     from images.gateway.exposures import Exposure
-    from images.gateway.routes import Endpoint, Route
+    from images.gateway.routes import Endpoint, Replica, Route
 
 log = logging.getLogger("gateway")
 
@@ -89,16 +89,17 @@ class Call:
     """One request: what it carries, what the layers found out about it, and what is to be done when it is over.
 
     Layers write their findings here for those below and for the log: `caller`, `body` (the JSON object, null fields
-    left out), `endpoint`, `end_user`, `query` (the user's last message), `route`, `exposure`, `payload` (what goes to
-    the model server), `usage` (what the server counted), `timings` (seconds by name), `verdicts` (of guards), `notes`
-    (anything else that a later layer or the log needs, by a name of its layer). `headers` go to the client with
+    left out), `endpoint`, `end_user`, `query` (the user's last message), `route` (assigned, or that of who answered
+    instead), `replica` (who was asked last), `exposure`, `payload` (what goes to the model server), `usage` (what the
+    server counted), `timings` (seconds by name), `verdicts` (of guards), `notes` (anything else that a later layer or
+    the log needs, by a name of its layer). `headers` go to the client with
     whatever is answered. `status` and `error` are how it ended.
     """
 
     __slots__ = (
         "_closers", "_headers", "_is_open", "_request", "begun", "body", "caller", "end_user", "endpoint", "error",
         "exposure", "headers", "is_probe", "is_read", "is_streamed", "notes", "operation", "parameters", "payload",
-        "query", "receive", "request_id", "route", "scope", "status", "timings", "usage", "verdicts",
+        "query", "receive", "replica", "request_id", "route", "scope", "status", "timings", "usage", "verdicts",
     )  # fmt: skip
 
     def __init__(
@@ -124,6 +125,7 @@ class Call:
         self.end_user: EndUser | None = None
         self.query = ""
         self.route: Route | None = None
+        self.replica: Replica | None = None
         self.exposure: Exposure | None = None
         self.payload: dict[str, Any] = {}
         self.usage: dict[str, Any] | None = None

@@ -7,6 +7,10 @@ _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permi
 _TYPES |= {404: "invalid_request_error", 413: "invalid_request_error", 429: "rate_limit_error"}
 
 
+_LONGEST_MESSAGE = 1000
+_LONGEST_PARAM = 200
+
+
 class ApiError(Exception):
     """An answer with an HTTP status of 400 or above; `code` is for programs, `message` for people.
 
@@ -25,9 +29,10 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
+        # What a client wrote may stand in it, and be as long as it likes.
+        self.message = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}…"
         self.code = code
-        self.param = param
+        self.param = param if param is None else param[:_LONGEST_PARAM]
         self.retry_after = 1 if retry_after is None and status in (429, 503) else retry_after
         self.extra = extra or {}
 

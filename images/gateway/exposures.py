@@ -49,6 +49,7 @@ class Exposure:
     error: str | None = None
     latency_ms: float = 0.0
     ttft_ms: float | None = None
+    source: str = "model"
 
 
 class ExposureLog:
@@ -182,6 +183,7 @@ class ExposureLog:
             "prompt_tokens": completion.prompt_tokens,
             "completion_tokens": completion.completion_tokens,
             "finish_reason": completion.finish_reason,
+            "source": exposure.source,
         }
 
     def _pseudonym(self, user: str, salt: str) -> str:
@@ -214,6 +216,8 @@ def read_answer(body: bytes, streamed: bool) -> ParsedCompletion:
             error = part["error"]
             completion.error = error if isinstance(error, str) else str(error.get("message", error))
         for choice in _dicts(part.get("choices")):
+            if isinstance(choice.get("text"), str):
+                texts.append(choice["text"])
             for message in _dicts([choice.get("delta"), choice.get("message")]):
                 if isinstance(message.get("content"), str):
                     texts.append(message["content"])

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from images.gateway import proxy
 from images.gateway.access.callers import Callers
+from images.gateway.breaker import Breakers
 from images.gateway.exposures import ExposureLog
 from images.gateway.metrics import Metrics
 from images.gateway.routes import RouteTable
@@ -47,10 +48,9 @@ class Gateway:
         self.table = RouteTable()
         self.metrics = Metrics()
         self.in_flight: Counter[str] = Counter()
-        self.on_backend: Counter[str] = Counter()
-        self.failed_at: dict[str, float] = {}
         self.exposures: ExposureLog
         self.connections: proxy.Connections
+        self.breakers: Breakers
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -62,7 +62,11 @@ class Gateway:
         refresher = asyncio.create_task(self._refresh())
         try:
             async with proxy.Connections(timeout) as self.connections:
-                yield
+                self.breakers = Breakers(self.connections.is_healthy)
+                try:
+                    yield
+                finally:
+                    await self.breakers.close()
         finally:
             refresher.cancel()
             await self.callers.close()
@@ -75,5 +79,8 @@ class Gateway:
             try:
                 await run_in_threadpool(self.table.refresh, self.catalog)
                 await run_in_threadpool(self.callers.refresh, self.catalog)
+                self.breakers.keep(
+                    url for e in self.table.endpoints.values() for route in e.routes for url in route.urls
+                )
             except Exception:  # a refresh that ended for good would serve old routes for ever
                 log.exception("the routes could not be renewed; trying again in %s s", REFRESH_SECONDS)

@@ -3,7 +3,9 @@
 import time
 
 from images.gateway.call import Answer, Call
+from images.gateway.errors import ApiError
 from images.gateway.gateway import Gateway
+from images.gateway.routes import Endpoint
 
 _STALE_SECONDS = 10.0
 
@@ -11,11 +13,25 @@ _STALE_SECONDS = 10.0
 async def models(gateway: Gateway, call: Call) -> Answer:
     """GET /v1/models: the endpoints that serve a model, of those that the caller may call."""
     data = [
-        {"id": e.name, "object": "model", "created": int(e.created_at.timestamp()), "owned_by": "llmops"}
+        _model(e)
         for e in sorted(gateway.table.endpoints.values(), key=lambda e: e.created_at, reverse=True)
         if e.routes and gateway.callers.may_call(call.caller, e.name)
     ]
     return Answer.of({"object": "list", "data": data})
+
+
+async def model(gateway: Gateway, call: Call) -> Answer:
+    """GET /v1/models/{id}: one of them."""
+    name = call.parameters["id"]
+    endpoint = gateway.table.endpoints.get(name)
+    if endpoint is None or not endpoint.routes or not gateway.callers.may_call(call.caller, name):
+        raise ApiError(404, f"there is no endpoint {name!r} that serves a model", code="model_not_found", param="model")
+    return Answer.of(_model(endpoint))
+
+
+def _model(endpoint: Endpoint) -> dict:
+    created = int(endpoint.created_at.timestamp())
+    return {"id": endpoint.name, "object": "model", "created": created, "owned_by": "llmops"}
 
 
 async def alive(_gateway: Gateway, _call: Call) -> Answer:

@@ -1,26 +1,21 @@
-"""Asks a model server on behalf of a user, and turns to another one when the first does not answer."""
+"""Asks a model server on behalf of a user."""
 
 import logging
-import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import msgspec
 
 from images.gateway.errors import ApiError
-from images.gateway.routes import Route
+from images.gateway.events import BackendFailed, Stream, with_name
 
 log = logging.getLogger("gateway.proxy")
 
-_MODEL = re.compile(rb'"model":\s*"(?:[^"\\]|\\.)*"')
-_CONTENT = re.compile(rb'"content":\s*"[^"]')
-_DONE = b"data: [DONE]"
-
-
-class BackendFailed(Exception):
-    """A model server did not answer; nothing of an answer has been passed on yet."""
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_MAX_REFUSAL_BYTES = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -31,42 +26,19 @@ class Whole:
     body: bytes
 
 
-class Stream:
-    """An answer that arrives in server-sent events, of which the first are there already."""
+class _Completion(msgspec.Struct):
+    choices: list[dict[str, Any]]
 
-    def __init__(self, response: aiohttp.ClientResponse, first: bytes, name: bytes) -> None:
-        self._response = response
-        self._first = first
-        self._name = name
-        self.is_done = False
 
-    async def lines(self) -> AsyncIterator[bytes]:
-        """Whole lines as they come, each event under the endpoint's name instead of the model server's.
+class _Embeddings(msgspec.Struct):
+    data: list[dict[str, Any]]
 
-        Ends with OpenAI's end mark even where the server sends none. Raises BackendFailed when the server breaks off.
-        """
-        rest = b""
-        try:
-            chunk = self._first
-            while chunk:
-                rest += chunk
-                cut = rest.rfind(b"\n") + 1
-                if cut:
-                    whole, rest = rest[:cut], rest[cut:]
-                    self.is_done = self.is_done or _DONE in whole
-                    yield _MODEL.sub(self._name, whole)
-                chunk = await self._response.content.readany()
-        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            raise BackendFailed(f"the model server broke off: {error!r}") from error
-        if rest:
-            yield _MODEL.sub(self._name, rest) + b"\n\n"
-        if not self.is_done:
-            self.is_done = True
-            yield _DONE + b"\n\n"
 
-    def close(self) -> None:
-        """Drop the connection, which tells the server to generate no further."""
-        self._response.close()
+_READERS = {
+    "chat": msgspec.json.Decoder(_Completion).decode,
+    "completions": msgspec.json.Decoder(_Completion).decode,
+    "embeddings": msgspec.json.Decoder(_Embeddings).decode,
+}
 
 
 class Connections:
@@ -80,9 +52,17 @@ class Connections:
         reuse = aiohttp.TraceConfig()
         reuse.on_connection_reuseconn.append(_note_reuse)
         self._kept = aiohttp.ClientSession(
-            timeout=timeout, connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3), trace_configs=[reuse]
+            timeout=timeout,
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3),
+            trace_configs=[reuse],
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=True,
         )
-        self._fresh = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0, force_close=True))
+        self._fresh = aiohttp.ClientSession(
+            timeout=timeout,
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
 
     async def __aenter__(self) -> "Connections":
         return self
@@ -100,68 +80,114 @@ class Connections:
         """
         is_kept: list[bool] = []
         try:
-            return await self._kept.post(url, data=data, headers=headers, trace_request_ctx=is_kept)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError):
-            if not is_kept:
+            return await self._kept.post(
+                url, data=data, headers=headers, trace_request_ctx=is_kept, allow_redirects=False
+            )
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as error:
+            if not is_kept or isinstance(error, TimeoutError):
                 raise
         on_reconnect()
-        return await self._fresh.post(url, data=data, headers=headers)
+        return await self._fresh.post(url, data=data, headers=headers, allow_redirects=False)
+
+    async def is_healthy(self, url: str) -> bool:
+        """Whether the server at `url` answers its health page (or says that it has none)."""
+        try:
+            timeout = aiohttp.ClientTimeout(total=3)
+            async with self._fresh.get(f"{url}/health", timeout=timeout, allow_redirects=False) as response:
+                return response.status < 500
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
 
 
 async def _note_reuse(_session: aiohttp.ClientSession, context: SimpleNamespace, _parameters: object) -> None:
     context.trace_request_ctx.append(True)
 
 
-def renamed(name: str) -> bytes:
-    """The replacement for the model's name in an answer."""
-    # A template of `re.sub`: a backslash in the JSON string is doubled.
-    return b'"model":' + msgspec.json.encode(name).replace(b"\\", b"\\\\")
+@dataclass(slots=True)
+class Question:
+    """What a model server is asked: an operation's path and kind, the encoded body, and what to make of the answer.
 
+    `name` is the endpoint's, as `renamed` gives it; `choices` is how many answers the request asks for.
+    """
 
-def has_text(chunk: bytes) -> bool:
-    """Whether a part of a stream holds the beginning of some text (the first event often names the role only)."""
-    return _CONTENT.search(chunk) is not None
+    path: str
+    kind: str
+    payload: bytes
+    request_id: str
+    name: bytes
+    is_streamed: bool
+    choices: int = 1
 
 
 async def ask(
     connections: Connections,
-    route: Route,
-    payload: bytes,
+    backend: str,
+    url: str,
+    question: Question,
     *,
-    request_id: str,
-    name: bytes,
-    streamed: bool,
     on_reconnect: Callable[[], object],
+    on_advance: Callable[[], object] = lambda: None,
 ) -> Whole | Stream:
-    """Send a chat request to the backend of `route`.
+    """Send a request to the server at `url`, which serves `backend`.
 
-    A stream is returned once its first bytes are there. Raises BackendFailed when there is no answer, or one with a
-    status of 500 or above; ApiError when the model server refuses the request.
+    A stream is returned once its first bytes are there. Raises BackendFailed when there is no answer, one with a
+    status of 500 or above, or what is no answer to the request; ApiError when the model server refuses the request.
     """
-    if route.url is None:
-        raise BackendFailed(f"backend {route.backend} is not running")
-    headers = {"Content-Type": "application/json", "x-request-id": request_id}
-    response = None
+    headers = {"Content-Type": "application/json", "x-request-id": question.request_id}
+    response, is_begun, is_passed_on = None, False, False
     try:
-        response = await connections.post(f"{route.url}/v1/chat/completions", payload, headers, on_reconnect)
+        response = await connections.post(f"{url}{question.path}", question.payload, headers, on_reconnect)
         if response.status >= 500:
             start = (await response.content.read(500)).decode("utf-8", "replace")
-            raise BackendFailed(f"backend {route.backend} answered {response.status}: {start}")
+            raise BackendFailed(f"backend {backend} answered {response.status}: {start}")
+        if response.status in (401, 403):
+            raise BackendFailed(f"backend {backend} refuses the gateway ({response.status})")
+        if response.status in (404, 405):
+            raise ApiError(400, f"the model server of this endpoint has no {question.path}", param="model")
         if response.status >= 400:
-            raise _refusal(response.status, await response.read())
-        if streamed and response.content_type == "text/event-stream":
+            raise _refusal(response.status, await response.content.read(_MAX_REFUSAL_BYTES))
+        if response.status != 200:
+            raise BackendFailed(f"backend {backend} answered {response.status}, which is no answer")
+        if question.is_streamed and response.content_type == "text/event-stream":
             first = await response.content.readany()
             if not first:
-                raise BackendFailed(f"backend {route.backend} sent an empty stream")
-            stream, response = Stream(response, first, name), None
-            return stream
-        body = _MODEL.sub(name, await response.read(), count=1)
-        return Whole(response.status, body)
-    except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-        raise BackendFailed(f"backend {route.backend} did not answer: {error!r}") from error
+                raise BackendFailed(f"backend {backend} sent an empty stream")
+            is_passed_on = True
+            return Stream(response, first, name=question.name, choices=question.choices, on_advance=on_advance)
+        is_begun = True
+        return Whole(200, with_name(await _whole(response, backend, question.kind), question.name))
+    except aiohttp.ConnectionTimeoutError as error:
+        raise BackendFailed(f"backend {backend} cannot be reached: {error!r}") from error
+    except TimeoutError as error:
+        raise BackendFailed(f"backend {backend} did not answer in time", waited_in_vain=True) from error
+    except (aiohttp.ClientError, ConnectionError) as error:
+        raise BackendFailed(f"backend {backend} did not answer: {error!r}", may_ask_again=not is_begun) from error
     finally:
-        if response is not None:
-            response.release()
+        if response is not None and not is_passed_on:
+            # What was read to its end is kept; anything else is closed, which tells the server to end.
+            response.release() if response.content.at_eof() else response.close()
+
+
+async def _whole(response: aiohttp.ClientResponse, backend: str, kind: str) -> bytes:
+    """The body of an answer, once it is seen to be one."""
+    if (response.content_length or 0) > MAX_ANSWER_BYTES:
+        raise BackendFailed(f"backend {backend} answered {response.content_length} bytes", may_ask_again=False)
+    body = await (response.read() if response.content_length is not None else _bounded(response))
+    try:
+        _READERS[kind](body)
+        return body
+    except (msgspec.DecodeError, RecursionError):
+        start = body[:100].decode("utf-8", "replace")
+    raise BackendFailed(f"backend {backend} answered what is no answer: {start}", may_ask_again=False)
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer that does not say how long it is."""
+    parts, size = [], 0
+    while (part := await response.content.readany()) and size <= MAX_ANSWER_BYTES:
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
 
 
 def _refusal(status: int, body: bytes) -> ApiError:
@@ -171,10 +197,15 @@ def _refusal(status: int, body: bytes) -> ApiError:
     except (msgspec.DecodeError, RecursionError):
         answer = {}
     error = answer.get("error") if isinstance(answer, dict) else None
+    # Servers say 422 where OpenAI's API says 400; that they know no such model, path or key is no fault of the client.
     if isinstance(error, dict):
         message, code, param = error.get("message"), error.get("code"), error.get("param")
-        return ApiError(status, str(message), code=None if code is None else str(code), param=param)
+        return ApiError(
+            400 if status == 422 else status,
+            str(message),
+            code=None if code is None else str(code),
+            param=param if isinstance(param, str) else None,
+        )
     detail = answer.get("detail") if isinstance(answer, dict) else None
     message = detail if isinstance(detail, str) else error if isinstance(error, str) else None
-    # FastAPI says 422 where OpenAI's API says 400.
     return ApiError(400 if status == 422 else status, message or f"the model server refused the request ({status})")

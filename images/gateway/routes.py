@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -17,15 +18,35 @@ log = logging.getLogger("gateway.routes")
 
 
 @dataclass(frozen=True, slots=True)
+class Replica:
+    """One of the servers of a route; `url` is None while its backend is not on record."""
+
+    backend: str
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """A backend and its share of the users; `url` is None while the backend is not on record."""
+    """A model and its share of the users, served by one backend or by several that are alike."""
 
     index: int
-    backend: str
     model_ref: str
     weight: float
-    url: str | None
     engine: str
+    replicas: tuple[Replica, ...]
+
+    @property
+    def backend(self) -> str:
+        """The id of its first backend."""
+        return self.replicas[0].backend
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return tuple(replica.url for replica in self.replicas if replica.url is not None)
+
+    @property
+    def backends(self) -> frozenset[str]:
+        return frozenset(replica.backend for replica in self.replicas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +69,20 @@ class Endpoint:
         """The route of a user, the same as long as the phase lasts; ValueError when no route has weight."""
         return self.routes[assign(self.salt, user, self.weights)]
 
-    def instead_of(self, failed: Route, avoid: set[str]) -> Route | None:
-        """Another backend for a request that `failed` could not take: one of the same model if there is one.
+    def instead_of(self, failed: Route, is_usable: Callable[[Replica], bool]) -> Route | None:
+        """Another route for a request that `failed` could not take: one of the same model if there is one.
 
-        Backends in `avoid` come last.
+        Routes without a usable replica come last.
         """
-        others = [r for r in self.routes if r.backend != failed.backend and r.url is not None]
-        order = sorted(others, key=lambda r: (r.backend in avoid, r.model_ref != failed.model_ref, -r.weight))
+        others = [r for r in self.routes if r.index != failed.index and r.urls]
+        order = sorted(
+            others,
+            key=lambda r: (
+                not any(map(is_usable, r.replicas)),
+                r.model_ref != failed.model_ref,
+                -r.weight,
+            ),
+        )
         return order[0] if order else None
 
 
@@ -158,18 +186,23 @@ def _route(index: int, route: object, backends: dict) -> Route:
     if not isinstance(route, dict):
         raise UnusableRoutes(f"route {index} should be an object with backend_id, model_ref and weight: {route!r}")
     backend_id, model_ref, weight = route.get("backend_id"), route.get("model_ref"), route.get("weight")
-    for name, value in (("backend_id", backend_id), ("model_ref", model_ref)):
+    several = route.get("backend_ids", [backend_id])
+    if not isinstance(several, list) or not several:
+        raise UnusableRoutes(f"backend_ids of route {index} should be a list of ids: {several!r}")
+    for name, value in (*(("backend_id", id) for id in several), ("model_ref", model_ref)):
         if not isinstance(value, str) or not value:
             raise UnusableRoutes(f"{name} of route {index} should be a text: {value!r}")
     is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
     if not is_number or not math.isfinite(weight) or weight < 0:
         raise UnusableRoutes(f"weight of route {index} should be a number from 0 up: {weight!r}")
-    backend = backends.get(backend_id)
+    found = [backends.get(id) for id in several]
     return Route(
         index=index,
-        backend=backend_id,
         model_ref=model_ref,
         weight=float(weight),
-        url=backend.url if backend is not None and backend.url else None,
-        engine=backend.engine if backend is not None else "",
+        engine=next((backend.engine for backend in found if backend is not None), ""),
+        replicas=tuple(
+            Replica(id, backend.url if backend is not None and backend.url else None)
+            for id, backend in zip(several, found, strict=True)
+        ),
     )

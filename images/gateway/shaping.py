@@ -16,7 +16,10 @@ class Shaper:
     `usage` and `is_over` are for who relays: the counts as the server gave them, and whether no more need be read.
     """
 
-    def __init__(self, stop: Sequence[str], *, wants_usage: bool, passes_usage: bool = False) -> None:
+    def __init__(
+        self, stop: Sequence[str], *, wants_usage: bool, passes_usage: bool = False, kind: str = "chat"
+    ) -> None:
+        self._is_chat = kind == "chat"
         self._stop = [text for text in stop if text]
         self._wants_usage = wants_usage
         self._passes_usage = passes_usage
@@ -35,11 +38,11 @@ class Shaper:
         if answer is None:
             return body
         for choice in _choices(answer):
-            message = choice.get("message")
-            if isinstance(message, dict) and isinstance(message.get("content"), str):
-                at = self._first(message["content"])
+            message, key = (choice.get("message"), "content") if self._is_chat else (choice, "text")
+            if isinstance(message, dict) and isinstance(message.get(key), str):
+                at = self._first(message[key])
                 if at is not None:
-                    message["content"] = message["content"][:at]
+                    message[key] = message[key][:at]
                     choice["finish_reason"] = "stop"
         return msgspec.json.encode(answer)
 
@@ -99,29 +102,31 @@ class Shaper:
 
     def _passes(self, choice: dict[str, Any]) -> bool:
         """Cut what of a choice is too much; whether anything is left of it."""
-        index, delta = choice.get("index", 0), choice.get("delta")
+        index = choice.get("index", 0)
+        delta, key = (choice.get("delta"), "content") if self._is_chat else (choice, "text")
         if self._ended.get(index):
             return False
         self._ended.setdefault(index, False)
-        text = delta.get("content") if isinstance(delta, dict) else None
+        text = delta.get(key) if isinstance(delta, dict) else None
         ends = choice.get("finish_reason") is not None
         if not isinstance(text, str):
             if ends and self._held.get(index):
-                choice["delta"] = {**(delta or {}), "content": self._held.pop(index)}
+                held = {key: self._held.pop(index)}
+                choice.update({"delta": {**(delta or {}), **held}} if self._is_chat else held)
             return True
         self._events += bool(text)
         text = self._held.pop(index, "") + text
         at = self._first(text)
         if at is not None:
-            delta["content"] = text[:at]
+            delta[key] = text[:at]
             choice["finish_reason"] = "stop"
             self._ended[index] = True
             return True
         kept = 0 if ends else self._beginning(text)
-        delta["content"] = text[: len(text) - kept]
+        delta[key] = text[: len(text) - kept]
         if kept:
             self._held[index] = text[len(text) - kept :]
-        return bool(delta["content"]) or ends or len(delta) > 1
+        return bool(delta[key]) or ends or (self._is_chat and len(delta) > 1)
 
     def _first(self, text: str) -> int | None:
         places = [at for stop in self._stop if (at := text.find(stop)) >= 0]
@@ -132,9 +137,12 @@ class Shaper:
         most = min(len(text), max(map(len, self._stop)) - 1)
         return next((n for n in range(most, 0, -1) if any(s.startswith(text[-n:]) for s in self._stop)), 0)
 
+    def _piece(self, text: str) -> dict[str, Any]:
+        return {"delta": {"content": text}} if self._is_chat else {"text": text}
+
     def _end(self) -> bytes:
         out = [
-            _written(self._head | {"choices": [{"index": i, "delta": {"content": text}, "finish_reason": None}]})
+            _written(self._head | {"choices": [{"index": i, **self._piece(text), "finish_reason": None}]})
             for i, text in self._held.items()
             if not self._ended.get(i)
         ]
@@ -143,8 +151,8 @@ class Shaper:
         return b"".join([*out, b"data: ", _DONE, b"\n\n"])
 
 
-def shaper_of(body: dict[str, Any]) -> Shaper:
-    """What a request asks of the shape of its answer."""
+def shaper_of(body: dict[str, Any], kind: str = "chat") -> Shaper:
+    """What a request asks of the shape of its answer; `kind` is the operation's."""
     stop, options = body.get("stop") or [], body.get("stream_options") or {}
     # vLLM's own wishes: the stop text in the answer, and counts on every event.
     stop = [] if body.get("include_stop_str_in_output") else [stop] if isinstance(stop, str) else stop
@@ -152,6 +160,7 @@ def shaper_of(body: dict[str, Any]) -> Shaper:
         stop,
         wants_usage=bool(options.get("include_usage")),
         passes_usage=bool(options.get("continuous_usage_stats")),
+        kind=kind,
     )
 
 

@@ -37,7 +37,7 @@ class ChatModel:
     key: str | None = field(default=None, repr=False)
     timeout: float = 60.0
     attempts: int = 3
-    temperature: float = 0.2
+    temperature: float | None = 0.2
     max_tokens: int = 1024
     headers: dict[str, str] = field(default_factory=dict)
     first_pause: float = FIRST_PAUSE
@@ -73,6 +73,10 @@ class ChatModel:
         while True:
             form = self._forms[0]
             status, data, after = await self._post(session, self._body(messages, schema, form))
+            if status == 400 and self.temperature is not None and _about_temperature(data):
+                # An engine that decodes greedily says so; the rows are then what it always answers.
+                self.temperature = None
+                continue
             if status in (400, 404, 415, 422, 501) and form != "none" and _about_form(data):
                 # Several passages may be refused at the same time: only the first of them moves on.
                 if self._forms[0] == form:
@@ -84,9 +88,10 @@ class ChatModel:
         body: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
-            "temperature": self.temperature,
             "max_tokens": self.max_tokens,
         }
+        if self.temperature is not None:
+            body["temperature"] = self.temperature
         if form == "json_schema":
             body["response_format"] = {
                 "type": "json_schema",
@@ -127,6 +132,15 @@ def _about_form(data: bytes) -> bool:
     """Whether a refusal is of `response_format`; some servers name only what they do not know."""
     text = data.decode("utf-8", "replace").lower()
     return any(word in text for word in ("response_format", "json_schema", "json_object", "guided", "schema"))
+
+
+def _about_temperature(data: bytes) -> bool:
+    """Whether a refusal is of `temperature`."""
+    try:
+        error = json.loads(data)["error"]
+        return error["param"] == "temperature"
+    except (ValueError, LookupError, TypeError):
+        return False
 
 
 def _answer(status: int, data: bytes, after: float | None) -> str:

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from images.gateway.chat_request import unmet_wishes, with_usage
+from images.gateway.chat_request import with_usage
+from images.gateway.engine_support import check_engine
 from images.gateway.errors import ApiError
 from images.gateway.shaping import Shaper, shaper_of
 
@@ -111,11 +112,12 @@ def test_what_a_request_asks_is_read_from_it() -> None:
 def test_tools_are_refused_by_an_engine_that_has_none() -> None:
     for body, name in (({"tools": [{"type": "function"}]}, "tools"), ({"tool_choice": "required"}, "tool_choice")):
         with pytest.raises(ApiError, match=f"no `{name}`") as error:
-            unmet_wishes(body, "transformers")
+            check_engine("chat", body, "transformers")
         assert (error.value.status, error.value.param) == (400, name)
-        assert unmet_wishes(body, "vllm") == []
-    assert unmet_wishes({"tools": [{"type": "function"}]}, "transformers", is_probe=True) == []
-    assert unmet_wishes({"tools": [], "tool_choice": "none", "stop": ["x"]}, "transformers") == []
+        check_engine("chat", body, "vllm")
+    said = {"messages": [{"role": "user", "content": "hi"}]}
+    check_engine("chat", {**said, "tools": [{"type": "function"}]}, "transformers", is_probe=True)
+    check_engine("chat", {**said, "tools": [], "tool_choice": "none", "stop": ["x"]}, "transformers")
 
 
 def test_streams_are_counted_for_the_log_whether_the_client_asks_or_not() -> None:

@@ -1,10 +1,9 @@
 """Chooses the variant that a user gets, and opens the exposure of the request."""
 
-import msgspec
-
 from images.gateway.api import Operation
 from images.gateway.call import Answer, Call, Proceed
-from images.gateway.chat_request import SESSION_COOKIE, for_upstream, unmet_wishes
+from images.gateway.chat_request import SESSION_COOKIE, for_upstream
+from images.gateway.engine_support import check_engine
 from images.gateway.errors import ApiError
 from images.gateway.exposures import Exposure, now
 from images.gateway.layers.base import Layer
@@ -18,13 +17,12 @@ class Assign(Layer):
 
     async def __call__(self, call: Call, proceed: Proceed) -> Answer:
         endpoint, user = call.endpoint, call.end_user
-        size = len(msgspec.json.encode(call.body["messages"]))
-        call.payload = for_upstream(call.body, endpoint, size)
+        kind = call.operation.kind
+        call.payload = for_upstream(call.body, endpoint, kind)
         if not any(weight > 0 for weight in endpoint.weights):
             raise ApiError(503, f"endpoint {endpoint.name!r} serves no model yet", code="not_ready")
         route = endpoint.assigned(user.user)
-        if unmet := unmet_wishes(call.body, route.engine, is_probe=call.is_probe):
-            call.headers["x-ignored-parameters"] = ", ".join(unmet)
+        check_engine(kind, call.body, route.engine, is_probe=call.is_probe)
         gateway, name = self.gateway, endpoint.name
         if user.new_session:
             call.headers["Set-Cookie"] = f"{SESSION_COOKIE}={user.new_session}; Path=/; HttpOnly; SameSite=Lax"

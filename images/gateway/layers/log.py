@@ -7,8 +7,8 @@ import msgspec
 
 from images.gateway.api import Operation
 from images.gateway.call import Answer, Call, Proceed
+from images.gateway.events import has_text
 from images.gateway.layers.base import Layer
-from images.gateway.proxy import has_text
 
 _MOST_LOGGED_BYTES = 512 * 1024
 
@@ -17,7 +17,7 @@ class Log(Layer):
     """One exposure a request that was assigned a variant; a probe of the platform is none."""
 
     def applies(self, operation: Operation) -> bool:
-        return operation.asks_model
+        return operation.is_logged
 
     async def __call__(self, call: Call, proceed: Proceed) -> Answer:
         parts: list[bytes] = []
@@ -43,12 +43,18 @@ class Log(Layer):
                 size += len(lines)
             yield lines
 
+    def _assigned(self, call: Call) -> str:
+        return call.endpoint.routes[call.exposure.variant].model_ref
+
     def _put(self, call: Call, parts: list[bytes]) -> None:
         exposure = call.exposure
         if exposure is None or call.is_probe:
             return
         if call.usage is not None and exposure.streamed:
             parts.append(b"data: " + msgspec.json.encode({"usage": call.usage}) + b"\n\n")
+        if exposure.model_ref != self._assigned(call):
+            # What another model said must not be rated as if the assigned one had.
+            exposure.source = "fallback"
         exposure.body = b"".join(parts)
         exposure.status = call.status
         exposure.error = exposure.error or call.error

@@ -1,4 +1,4 @@
-"""Asks the model server of the assigned variant, and another one where it does not answer."""
+"""Asks a model server of the assigned variant, and another one where it does not answer."""
 
 import logging
 import time
@@ -10,106 +10,171 @@ from images.gateway import proxy
 from images.gateway.api import Operation
 from images.gateway.call import Answer, Call, Proceed
 from images.gateway.chat_request import with_usage
+from images.gateway.engine_support import supports
 from images.gateway.errors import ApiError
+from images.gateway.events import BackendFailed, Stream, renamed
 from images.gateway.layers.base import Layer
-from images.gateway.routes import Route
+from images.gateway.routes import Replica, Route
 from images.gateway.shaping import Shaper, shaper_of
 from images.gateway.usage import counted_in, counted_of, estimated
 
 log = logging.getLogger("gateway")
 
-# How long a backend that failed is asked last.
-_AVOID_SECONDS = 5.0
+_STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class Proxy(Layer):
-    """The end of the way down: what comes up from here is the model server's, in the shape that was asked for."""
+    """The end of the way down: what comes up from here is the model server's, in the shape that was asked for.
+
+    The request goes to the replica of the assigned route with the fewest requests out. Where that does not answer, one
+    other server is asked, of the same route if there is one: never once a part of an answer came, nor after waiting in
+    vain for a server that may be at work on it still.
+    """
 
     def applies(self, operation: Operation) -> bool:
         return operation.asks_model
 
     async def __call__(self, call: Call, proceed: Proceed) -> Answer:
-        on_backend = self.gateway.on_backend
-        on_backend[call.route.backend] += 1
-
-        def leave() -> None:
-            on_backend[call.route.backend] -= 1
-
-        call.on_close(leave)
-        shaper = shaper_of(call.body)
-        payload = msgspec.json.encode(with_usage(call.payload, call.route.engine))
         call.timings["asked"] = time.monotonic() - call.begun
-        found = await self._ask_one_or_another(call, payload)
+        found = await _Asking(self, call).answer()
+        shaper = shaper_of(call.body, call.operation.kind)
         if isinstance(found, proxy.Whole):
             call.usage = counted_of(found.body)
             return Answer(found.status, shaper.whole(found.body))
-        call.on_close(found.close)
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         events = self._relay(call, found, shaper)
-        return Answer(events=events, content_type="text/event-stream; charset=utf-8", headers=headers)
+        return Answer(events=events, content_type="text/event-stream; charset=utf-8", headers=dict(_STREAM_HEADERS))
 
-    async def _ask_one_or_another(self, call: Call, payload: bytes) -> proxy.Whole | proxy.Stream:
-        """Ask the assigned backend and, when it fails, one other; ApiError 502 when neither answers."""
-        gateway, endpoint, exposure = self.gateway, call.endpoint, call.exposure
-        try:
-            return await self._ask(call, call.route, payload)
-        except proxy.BackendFailed as failure:
-            first = failure
-        gateway.failed_at[call.route.backend] = time.monotonic()
-        log.warning("%s: %s", endpoint.name, first)
-        other = endpoint.instead_of(call.route, self._to_avoid())
-        if other is None:
-            exposure.error = str(first)
-            raise ApiError(502, f"endpoint {endpoint.name!r} does not answer", code="backend_failed") from first
-        gateway.metrics.retries_of(endpoint.name).inc()
-        gateway.on_backend[call.route.backend] -= 1
-        gateway.on_backend[other.backend] += 1
-        # The variant stays the assigned one: an analysis by what was meant must not lose its failures.
-        call.route = other
-        exposure.backend, exposure.model_ref = other.backend, other.model_ref
-        exposure.error = f"{first}; {other.backend} answered instead"
-        try:
-            return await self._ask(call, other, payload)
-        except proxy.BackendFailed as second:
-            gateway.failed_at[other.backend] = time.monotonic()
-            log.warning("%s: %s", endpoint.name, second)
-            exposure.error = f"{first}; {second}"
-            raise ApiError(502, f"endpoint {endpoint.name!r} does not answer", code="backend_failed") from second
-
-    async def _ask(self, call: Call, route: Route, payload: bytes) -> proxy.Whole | proxy.Stream:
-        return await proxy.ask(
-            self.gateway.connections,
-            route,
-            payload,
-            request_id=call.request_id,
-            name=proxy.renamed(call.endpoint.name),
-            streamed=call.is_streamed,
-            on_reconnect=self.gateway.metrics.reconnects_of(call.endpoint.name).inc,
-        )
-
-    def _to_avoid(self) -> set[str]:
-        recently = time.monotonic() - _AVOID_SECONDS
-        return {backend for backend, at in self.gateway.failed_at.items() if at > recently}
-
-    async def _relay(self, call: Call, stream: proxy.Stream, shaper: Shaper) -> AsyncIterator[bytes]:
-        """The stream's lines; a failure in its middle becomes an event that OpenAI's clients raise as an error."""
+    async def _relay(self, call: Call, stream: Stream, shaper: Shaper) -> AsyncIterator[bytes]:
+        """The stream's events; a failure in its middle becomes one that OpenAI's clients raise as an error."""
+        breakers, url = self.gateway.breakers, call.replica.url
         pieces, last_usage = 0, b""
         try:
-            async for read in stream.lines():
-                pieces += read.count(b'"delta"')
+            async for read in stream.events():
+                pieces += read.count(b'"delta"') + read.count(b'"text"')
                 if b'"usage"' in read:
                     last_usage = read
-                lines = shaper.feed(read)
-                if lines:
-                    yield lines
+                events = shaper.feed(read)
+                if events:
+                    yield events
                 if shaper.is_over:
                     break
+            breakers.succeeded(url)
             call.end(200)
-        except proxy.BackendFailed as failure:
-            log.warning("%s: %s", call.endpoint.name, failure)
+        except BackendFailed as failure:
+            log.warning("%s: %s: %s", call.endpoint.name, call.replica.backend, failure)
+            breakers.failed(url)
             call.end(502, str(failure))
-            fault = ApiError(502, "the model server broke off in the middle of its answer", code="backend_failed")
+            fault = ApiError(
+                502,
+                "the model server broke off in the middle of its answer: the answer is not whole",
+                code="backend_failed",
+            )
             yield fault.event()
         finally:
             call.usage = shaper.counted or counted_in(last_usage) or estimated(call, pieces)
             stream.close()
+
+
+class _Asking:
+    """One request's way to the first bytes of an answer."""
+
+    def __init__(self, layer: Proxy, call: Call) -> None:
+        self.gateway = layer.gateway
+        self.call = call
+        self.failures: list[str] = []
+        self.asked: set[str] = set()
+
+    async def answer(self) -> proxy.Whole | Stream:
+        """What a server answers. ApiError: 502 where none does, 503 while none is up, 504 where one was waited for."""
+        call, breakers = self.call, self.gateway.breakers
+        assigned = call.route
+        while (place := self._next(assigned)) is not None:
+            route, replica = place
+            if self.failures or route is not assigned:
+                self._note(route, replica)
+            try:
+                return await self._ask(route, replica)
+            except BackendFailed as failure:
+                breakers.failed(replica.url, by_waiting=failure.waited_in_vain)
+                log.warning("%s: %s", call.endpoint.name, failure)
+                self.failures.append(str(failure))
+                if not failure.may_ask_again or len(self.asked) == 2:
+                    raise self._given_up(failure) from failure
+        raise self._given_up(None)
+
+    def _next(self, assigned: Route) -> tuple[Route, Replica] | None:
+        """Where to ask next: the assigned route, else another one."""
+        call, breakers = self.call, self.gateway.breakers
+        if (replica := breakers.choose(assigned, self.asked)) is not None:
+            return assigned, replica
+        if not self.asked:
+            self.failures.append(self._why_not(assigned))
+        other = call.endpoint.instead_of(assigned, lambda r: r.backend not in self.asked and breakers.usable(r))
+        if other is None or (other.engine != assigned.engine and not self._can_answer(other)):
+            return None
+        replica = breakers.choose(other, self.asked)
+        return None if replica is None else (other, replica)
+
+    def _can_answer(self, route: Route) -> bool:
+        return self.call.is_probe or supports(self.call.operation.kind, self.call.body, route.engine)
+
+    def _why_not(self, route: Route) -> str:
+        names = ", ".join(sorted(route.backends))
+        return f"backend {names} " + ("failed too often and is not back yet" if route.urls else "is not running")
+
+    def _note(self, route: Route, replica: Replica) -> None:
+        """Say in the exposure who answers instead. The variant stays the assigned one: an analysis by what was meant
+        must not lose its failures."""
+        call, exposure = self.call, self.call.exposure
+        self.gateway.metrics.retries_of(call.endpoint.name).inc()
+        call.route = route
+        exposure.backend, exposure.model_ref = replica.backend, route.model_ref
+        exposure.error = f"{'; '.join(self.failures)}; {replica.backend} answered instead"
+
+    async def _ask(self, route: Route, replica: Replica) -> proxy.Whole | Stream:
+        call, breakers = self.call, self.gateway.breakers
+        self.asked.add(replica.backend)
+        call.replica = replica
+        call.exposure.backend = replica.backend
+        question = proxy.Question(
+            path=call.operation.path,
+            kind=call.operation.kind,
+            payload=msgspec.json.encode(with_usage(call.payload, route.engine)),
+            request_id=call.request_id,
+            name=renamed(call.endpoint.name),
+            is_streamed=call.is_streamed,
+            choices=call.body.get("n", 1),
+        )
+        breakers.begin(replica)
+        is_kept = False
+        try:
+            found = await proxy.ask(
+                self.gateway.connections,
+                replica.backend,
+                replica.url,
+                question,
+                on_reconnect=self.gateway.metrics.reconnects_of(call.endpoint.name).inc,
+                on_advance=lambda: breakers.advanced(replica.url),
+            )
+            if isinstance(found, Stream):
+                is_kept = True
+                call.on_close(lambda: (found.close(), breakers.end(replica)))
+            else:
+                breakers.succeeded(replica.url)
+            return found
+        except ApiError:
+            # It refuses this request, and so does its work.
+            breakers.succeeded(replica.url)
+            raise
+        finally:
+            if not is_kept:
+                breakers.end(replica)
+
+    def _given_up(self, failure: BackendFailed | None) -> ApiError:
+        name = self.call.endpoint.name
+        self.call.exposure.error = "; ".join(self.failures)
+        if failure is None and not self.asked:
+            return ApiError(503, f"no model server of endpoint {name!r} is up", code="backend_unavailable")
+        if failure is not None and failure.waited_in_vain:
+            return ApiError(504, f"endpoint {name!r} did not answer in time", code="backend_timeout")
+        return ApiError(502, f"endpoint {name!r} does not answer", code="backend_failed")

@@ -3,10 +3,12 @@
 from images.gateway.api import Operation
 from images.gateway.body import read_json
 from images.gateway.call import Answer, Call, Proceed
-from images.gateway.chat_request import check_fields, check_messages, who_asks
+from images.gateway.chat_request import INPUTS, who_asks
 from images.gateway.errors import ApiError
+from images.gateway.fields import FIELDS, check_fields
 from images.gateway.gateway import Gateway
 from images.gateway.layers.base import Layer
+from images.gateway.messages import check_messages
 from images.gateway.routes import Endpoint
 
 
@@ -20,10 +22,21 @@ class Validate(Layer):
         body = call.body = await read_json(call)
         call.endpoint = endpoint_of(self.gateway, body.get("model"), call)
         call.end_user = who_asks(call, body)
-        check_fields(body)
-        call.query = check_messages(body)
-        call.is_streamed = bool(body.get("stream"))
+        kind = call.operation.kind
+        check_fields(body, kind)
+        call.query = check_messages(body) if kind == "chat" else _read(body, kind)
+        call.is_streamed = body.get("stream") is True
         return await proceed(call)
+
+
+def _read(body: dict, kind: str) -> str:
+    """The text that a model is to read; empty where it comes as tokens."""
+    field = INPUTS[kind]
+    if field not in body:
+        raise ApiError(400, f"`{field}` should be {FIELDS[kind][field][1]}", param=field)
+    value = body[field]
+    texts = [value] if isinstance(value, str) else [entry for entry in value if isinstance(entry, str)]
+    return "\n".join(texts)
 
 
 def endpoint_of(gateway: Gateway, name: object, call: Call) -> Endpoint:
