@@ -10,7 +10,9 @@ from images.gateway import api, pipeline
 from images.gateway.body import ClientGone
 from images.gateway.call import Answer, Call, Proceed
 from images.gateway.errors import ApiError
-from images.gateway.gateway import Gateway
+from images.gateway.events import STALL_SECONDS
+from images.gateway.gateway import PING_SECONDS, Gateway
+from images.gateway.reply import Reply, Send, Waiting
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
@@ -18,10 +20,6 @@ from resources.catalog import Catalog
 log = logging.getLogger("gateway")
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-# An answer that is there by then needs nobody who watches whether the client is.
-_WATCH_AFTER_SECONDS = 0.02
 
 
 class App:
@@ -48,52 +46,47 @@ class App:
     async def _answer(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         operation, parameters = self.router.find(scope["method"], scope["path"])
         call = Call(operation, scope, receive, parameters)
-        watch = _Watch(call)
+        reply = Reply(call, send)
+        waiting = Waiting(call, reply, self.gateway.ping_seconds)
         try:
             try:
                 answer = await self.steps[operation](call)
             except ApiError as error:
                 call.end(error.status, error.message)
                 answer = Answer.of_error(error)
-            except ClientGone:
-                return
-            except asyncio.CancelledError:
-                if not watch.client_left:
-                    raise
-                return
-            except Exception as error:  # a fault of ours is one request's, with words for the log alone
-                log.exception("request %s failed", call.request_id)
-                call.end(500, f"{type(error).__name__} in the gateway")
-                answer = Answer.of_error(ApiError(500, "the gateway failed; its log says why", code="internal_error"))
+            except Exception as error:  # noqa: BLE001  a fault of ours is one request's, its words for the log alone
+                answer = Answer.of_error(self._fault(call, error))
             if answer.events is None:
                 call.end(answer.status)
-                await _send_whole(send, call, answer)
+                await reply.whole(answer)
             else:
-                await self._send_events(send, call, answer, watch)
+                await self._send_events(call, answer, reply)
+        except ClientGone:
+            pass
+        except asyncio.CancelledError:
+            if not waiting.client_left:
+                raise
         finally:
-            watch.stop()
+            waiting.stop()
             call.close()
 
-    async def _send_events(self, send: Send, call: Call, answer: Answer, watch: "_Watch") -> None:
+    async def _send_events(self, call: Call, answer: Answer, reply: Reply) -> None:
         try:
-            await send({"type": "http.response.start", "status": answer.status, "headers": _headers(call, answer)})
+            await reply.begin(answer)
             async for events in answer.events:
-                await send({"type": "http.response.body", "body": events, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await reply.events(events)
             call.end(answer.status)
-        except asyncio.CancelledError:
-            if not watch.client_left:
-                raise
-        except Exception as error:  # the status is sent already: an event tells the client
-            call.end(500, f"{type(error).__name__} in the gateway")
-            log.exception("request %s failed in the middle of its answer", call.request_id)
-            fault = ApiError(500, "the gateway failed; its log says why", code="internal_error")
-            await send({"type": "http.response.body", "body": fault.event()})
+            await reply.end()
+        except Exception as error:  # noqa: BLE001  the status is sent already: an event tells the client
+            await reply.end(self._fault(call, error).event())
         finally:
-            watch.stop()
-            call.close()
             with contextlib.suppress(Exception):
                 await answer.events.aclose()
+
+    def _fault(self, call: Call, error: Exception) -> ApiError:
+        log.exception("request %s failed", call.request_id, exc_info=error)
+        call.end(500, f"{type(error).__name__} in the gateway")
+        return ApiError(500, "the gateway failed; its log says why", code="internal_error")
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -113,54 +106,6 @@ class App:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-class _Watch:
-    """Ends a call whose client goes away: at once, whether an answer has begun or not.
-
-    Nobody watches for the first moments, in which most short answers are ready; a watching task for each would cost
-    more than the rest of the gateway.
-    """
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._task = asyncio.current_task()
-        self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(_WATCH_AFTER_SECONDS, self._begin)
-        self._watcher: asyncio.Task | None = None
-        self.client_left = False
-
-    def _begin(self) -> None:
-        # Until its body is read, what comes is the body's, and who reads it sees the client leave.
-        if self._call.scope["method"] == "POST" and not self._call.is_read:
-            self._timer = self._loop.call_later(_WATCH_AFTER_SECONDS, self._begin)
-        else:
-            self._watcher = self._loop.create_task(self._until_gone())
-
-    async def _until_gone(self) -> None:
-        while (await self._call.receive())["type"] != "http.disconnect":
-            pass
-        self.client_left = True
-        self._task.cancel()
-
-    def stop(self) -> None:
-        self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-
-
-def _headers(call: Call, answer: Answer) -> list[tuple[bytes, bytes]]:
-    found = [(b"content-type", answer.content_type.encode())]
-    for headers in (call.headers, answer.headers):
-        found += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    return found
-
-
-async def _send_whole(send: Send, call: Call, answer: Answer) -> None:
-    headers = _headers(call, answer)
-    headers.append((b"content-length", str(len(answer.body)).encode()))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
-
-
 def create_app(
     catalog: Catalog,
     mask: Callable[[str], str],
@@ -168,11 +113,24 @@ def create_app(
     settings: Settings | None = None,
     policy: Policy | None = None,
     read_seconds: float = 300.0,
+    stall_seconds: float = STALL_SECONDS,
+    ping_seconds: float = PING_SECONDS,
     scale: tuple[int, int] = (1, 5),
 ) -> App:
     """The gateway as an ASGI application over a catalog.
 
-    `mask` replaces personal data in what is logged; `scale` is the lowest and the highest rating that is taken.
+    `mask` replaces personal data in what is logged; `scale` is the lowest and the highest rating that is taken. A model
+    server may take `read_seconds` to begin an answer and `stall_seconds` for each piece; a client that waits for a
+    stream hears something every `ping_seconds`.
     """
-    gateway = Gateway(catalog, mask, settings=settings, policy=policy, read_seconds=read_seconds, scale=scale)
+    gateway = Gateway(
+        catalog,
+        mask,
+        settings=settings,
+        policy=policy,
+        read_seconds=read_seconds,
+        stall_seconds=stall_seconds,
+        ping_seconds=ping_seconds,
+        scale=scale,
+    )
     return App(gateway, api.Router(api.operations(gateway)))

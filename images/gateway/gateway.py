@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from images.gateway import proxy
 from images.gateway.access.callers import Callers
 from images.gateway.breaker import Breakers
+from images.gateway.events import STALL_SECONDS
 from images.gateway.exposures import ExposureLog
 from images.gateway.metrics import Metrics
 from images.gateway.routes import RouteTable
@@ -22,6 +23,8 @@ from resources.catalog import Catalog
 log = logging.getLogger("gateway")
 
 REFRESH_SECONDS = 0.5
+PING_SECONDS = 15.0
+"""How long a client that waits for a stream hears nothing, at most."""
 
 
 class Gateway:
@@ -35,6 +38,8 @@ class Gateway:
         settings: Settings | None = None,
         policy: Policy | None = None,
         read_seconds: float = 300.0,
+        stall_seconds: float = STALL_SECONDS,
+        ping_seconds: float = PING_SECONDS,
         scale: tuple[int, int] = (1, 5),
     ) -> None:
         self.catalog = catalog
@@ -45,6 +50,8 @@ class Gateway:
         self.scale = scale
         self.mask = mask
         self.read_seconds = read_seconds
+        self.stall_seconds = stall_seconds
+        self.ping_seconds = ping_seconds
         self.table = RouteTable()
         self.metrics = Metrics()
         self.in_flight: Counter[str] = Counter()

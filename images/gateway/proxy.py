@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 
 from images.gateway.errors import ApiError
-from images.gateway.events import BackendFailed, Stream, with_name
+from images.gateway.events import STALL_SECONDS, BackendFailed, Stream, with_name
 
 log = logging.getLogger("gateway.proxy")
 
@@ -117,6 +117,7 @@ class Question:
     name: bytes
     is_streamed: bool
     choices: int = 1
+    stall_seconds: float = STALL_SECONDS
 
 
 async def ask(
@@ -153,7 +154,14 @@ async def ask(
             if not first:
                 raise BackendFailed(f"backend {backend} sent an empty stream")
             is_passed_on = True
-            return Stream(response, first, name=question.name, choices=question.choices, on_advance=on_advance)
+            return Stream(
+                response,
+                first,
+                name=question.name,
+                choices=question.choices,
+                on_advance=on_advance,
+                stall_seconds=question.stall_seconds,
+            )
         is_begun = True
         return Whole(200, with_name(await _whole(response, backend, question.kind), question.name))
     except aiohttp.ConnectionTimeoutError as error:

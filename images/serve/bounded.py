@@ -6,12 +6,16 @@ decides for all later ones how tokens are chosen; here that is greedily and with
 generation_config may carry, as in the evaluation that the model passed.
 """
 
+import asyncio
 import logging
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from images.chat_rendering import keep_text
 from images.serve import token_ids
 from images.serve.engines import Cache, Limits
+from images.serve.leaving import EndWithClient
 
 
 def _bounded(manager: type, limits: Limits) -> type:
@@ -32,7 +36,12 @@ def _bounded(manager: type, limits: Limits) -> type:
             self, model: Any, processor: Any, inputs: dict, gen_config: Any, **more: Any
         ) -> Any:
             _admit(inputs, gen_config, processor, limits)
-            generated = await super().generate_non_streaming(model, processor, inputs, gen_config, **more)
+            try:
+                generated = await super().generate_non_streaming(model, processor, inputs, gen_config, **more)
+            except asyncio.CancelledError:
+                # Its client is gone: nobody reads the rest.
+                self._cb.cancel_request(more["request_id"])
+                raise
             token_ids.note(inputs["input_ids"], generated[2])
             return generated
 
@@ -56,15 +65,39 @@ def _admit(inputs: dict, gen_config: Any, processor: Any, limits: Limits) -> Non
         gen_config.eos_token_id = processor.eos_token_id
 
 
+def _refusing_templates(render: Callable[..., Any]) -> Callable[..., Any]:
+    """`apply_chat_template`, where a conversation that the template does not take is the client's fault.
+
+    Gemma's refuses a system message, Mistral's two questions in a row; as a failure of the server it would be asked of
+    another one, and count against this.
+    """
+
+    @wraps(render)
+    def rendered(*arguments: Any, **more: Any) -> Any:
+        from fastapi import HTTPException
+        from jinja2 import TemplateError
+
+        try:
+            return render(*arguments, **more)
+        except (TemplateError, TypeError, KeyError, AttributeError) as error:
+            raise HTTPException(400, f"the model's chat template does not take this conversation: {error}") from error
+
+    return rendered
+
+
 def serve(model: str, host: str, port: int, limits: Limits, cache: Cache, *, device: str, dtype: str) -> None:
     """Serve the model folder `model` until SIGTERM; requests in flight are answered first."""
     from transformers import PreTrainedTokenizerBase
     from transformers.cli.serve import Serve
-    from transformers.cli.serving import chat_completion, utils
+    from transformers.cli.serving import chat_completion, server, utils
 
     # What a user writes must not end his turn: a control token in it is text, as it was in training and evaluation.
-    PreTrainedTokenizerBase.apply_chat_template = keep_text(PreTrainedTokenizerBase.apply_chat_template)
+    PreTrainedTokenizerBase.apply_chat_template = _refusing_templates(
+        keep_text(PreTrainedTokenizerBase.apply_chat_template)
+    )
 
+    build_server = server.build_server
+    server.build_server = lambda *arguments, **more: EndWithClient(build_server(*arguments, **more))
     utils.CBGenerateManager = _bounded(utils.CBGenerateManager, limits)
     chat_completion.ChatCompletionHandler = token_ids.handler(chat_completion.ChatCompletionHandler)
     # One line a request, for as long as the server runs, would only fill the disk; the gateway logs requests.

@@ -144,6 +144,7 @@ class _Asking:
             name=renamed(call.endpoint.name),
             is_streamed=call.is_streamed,
             choices=call.body.get("n", 1),
+            stall_seconds=self.gateway.stall_seconds,
         )
         breakers.begin(replica)
         is_kept = False

@@ -1,0 +1,116 @@
+"""What goes to the client: an answer whole or in events, and company for one that waits."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from images.gateway.call import Answer, Call
+from images.gateway.events import DONE
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+PING = b": ping\n\n"
+"""A comment, which every reader of events skips; proxies on the way see that the connection is alive."""
+_EVENTS = "text/event-stream; charset=utf-8"
+_EVENT_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+# An answer that is there by then needs nobody who watches whether the client is.
+_WATCH_AFTER_SECONDS = 0.02
+
+
+class Reply:
+    """The one answer to a call. A stream may have begun, for company's sake, before there is an answer."""
+
+    def __init__(self, call: Call, send: Send) -> None:
+        self._call = call
+        self._send = send
+        self._has_begun = False
+        self._is_over = False
+        self.written_at = call.begun
+
+    async def whole(self, answer: Answer) -> None:
+        """Send a whole answer; as an event where the stream has begun already."""
+        if self._has_begun:
+            await self.end(b"data: " + answer.body + b"\n\n" + (DONE if answer.status < 400 else b""))
+            return
+        self._has_begun = self._is_over = True
+        headers = self._headers(answer.content_type, answer.headers)
+        headers.append((b"content-length", str(len(answer.body)).encode()))
+        await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": answer.body})
+
+    async def begin(self, answer: Answer) -> None:
+        """Send the head of a stream, unless it is sent already."""
+        if not self._has_begun:
+            self._has_begun = True
+            headers = self._headers(answer.content_type, answer.headers)
+            await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
+
+    async def events(self, events: bytes) -> None:
+        self.written_at = asyncio.get_running_loop().time()
+        await self._send({"type": "http.response.body", "body": events, "more_body": True})
+
+    async def end(self, events: bytes = b"") -> None:
+        """End a stream, with some last events."""
+        if not self._is_over:
+            self._is_over = True
+            await self._send({"type": "http.response.body", "body": events})
+
+    async def ping(self) -> None:
+        """Fill the silence; where nothing was sent yet, with the head of a stream before it."""
+        await self.begin(Answer(content_type=_EVENTS, headers=_EVENT_HEADERS))
+        if not self._is_over:
+            await self.events(PING)
+
+    def _headers(self, content_type: str, own: dict[str, str]) -> list[tuple[bytes, bytes]]:
+        found = [(b"content-type", content_type.encode())]
+        for headers in (self._call.headers, own):
+            found += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        return found
+
+
+class Waiting:
+    """Looks after a client that waits: ends the call when it leaves, and fills the silence of a stream.
+
+    Nobody looks in the first moments, in which most short answers are ready; a task for each would cost more than the
+    rest of the gateway.
+    """
+
+    def __init__(self, call: Call, reply: Reply, ping_seconds: float) -> None:
+        self._call = call
+        self._reply = reply
+        self._ping_seconds = ping_seconds
+        self._task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(_WATCH_AFTER_SECONDS, self._begin)
+        self._watcher: asyncio.Task[None] | None = None
+        self._pinger: asyncio.Task[None] | None = None
+        self.client_left = False
+
+    def _begin(self) -> None:
+        # Until its body is read, what comes is the body's, and who reads it sees the client leave.
+        if self._call.scope["method"] == "POST" and not self._call.is_read:
+            self._timer = self._loop.call_later(_WATCH_AFTER_SECONDS, self._begin)
+            return
+        self._watcher = self._loop.create_task(self._until_gone())
+        if self._call.is_streamed:
+            self._look()
+
+    def _look(self) -> None:
+        silent = self._loop.time() - self._reply.written_at
+        if silent >= self._ping_seconds:
+            if self._pinger is None or self._pinger.done():
+                self._pinger = self._loop.create_task(self._reply.ping())
+            silent = 0.0
+        self._timer = self._loop.call_later(self._ping_seconds - silent, self._look)
+
+    async def _until_gone(self) -> None:
+        while (await self._call.receive())["type"] != "http.disconnect":
+            pass
+        self.client_left = True
+        self._task.cancel()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        for task in (self._watcher, self._pinger):
+            if task is not None:
+                task.cancel()

@@ -1,0 +1,359 @@
+"""Whatever a model server does in the middle of an answer, its client gets whole events, a clear end and no silence."""
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import aiohttp
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request as StarletteRequest
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from images.serve.leaving import EndWithClient
+from tests.serving.conftest import until
+from tests.serving.gateway_house import Connection, House, Request, Scripted, completion, event, house, serve
+
+DONE = "[DONE]"
+MEGABYTE = "가" * 350_000
+
+
+async def misbehave(request: Request, answer: Connection) -> bool | None:
+    said = request.said
+    if said == "hang":
+        await asyncio.sleep(3600)
+    if said == "garbage whole":
+        return await answer.whole(b"<html>oops</html>")
+    if said == "list whole":
+        return await answer.whole([1])
+    if said == "deep whole":
+        return await answer.whole(b"[" * 100_000)
+    if said == "cut whole":
+        await answer.raw(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n{")
+        return False
+    if said == "redirect":
+        await answer.raw(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
+        return None
+    if said == "no http":
+        await answer.raw(b"SSH-2.0-OpenSSH_9.2\r\n")
+        return False
+    if said == "hang whole":
+        await answer.raw(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n{")
+        await asyncio.sleep(3600)
+    if not request.body.get("stream"):
+        return await answer.whole(completion(f"ok {said}"))
+    await answer.begin_events()
+    if said == "hang after headers":
+        await asyncio.sleep(3600)
+    if said == "empty":
+        await answer.end()
+        return None
+    if said != "first garbage":
+        await answer.event("one ")
+    if said == "hang in the middle":
+        await asyncio.sleep(3600)
+    if said == "break":
+        await answer.piece(event("half")[:20])
+        return False
+    endings = {
+        "no finish": b"",
+        "done without finish": b"data: [DONE]\n\n",
+        "half a line": b'data: {"choi',
+        "garbage": b"data: {not json}\n\n",
+        "first garbage": b"data: <html>\n\n",
+        "wrong type": b'data: {"choices": {"index": 0}}\n\n',
+        "error": b'data: {"error": {"message": "CUDA out of memory", "code": 500}}\n\ndata: [DONE]\n\n',
+        "error text": b'data: {"error": "worker died"}\n\n',
+        "endless event": b'data: {"x": "' + b"a" * (9 * 2**20),
+    }
+    if said in endings:
+        await answer.piece(endings[said] or b": nothing\n\n")
+    elif said == "megabyte":
+        await answer.event(MEGABYTE)
+        await answer.event(finish="stop")
+    elif said == "crlf":
+        data = (event("two") + b": a comment\n\n" + event(finish="stop") + b"data: [DONE]\n\n").replace(b"\n", b"\r\n")
+        for at in range(len(data)):
+            await answer.piece(data[at : at + 1])
+    elif said == "several lines":
+        first, second = event("two", "stop")[6:].strip().split(b", ", 1)
+        await answer.piece(b"event: message\nid: 3\ndata: " + first + b",\ndata: " + second + b"\n\n")
+    elif said == "two choices":
+        for index in (0, 1):
+            choice = {"index": index, "delta": {"content": "x"}, "finish_reason": "stop" if not index else None}
+            await answer.event(choices=[choice])
+    elif said == "silence":
+        await asyncio.sleep(0.5)
+        await answer.event("two", "stop")
+    elif said == "endless":
+        while True:
+            await answer.event(".")
+            await asyncio.sleep(0.01)
+    await answer.end()
+    return None
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, Scripted]]:
+    """Endpoint `odd`, whose server misbehaves as it is asked, and which has no other server to turn to."""
+    changes = {"read_seconds": 1.0, "stall_seconds": 0.6, "ping_seconds": 0.15}
+    with house(tmp_path_factory.mktemp("house"), **changes) as made:
+        scripted = made.server(misbehave)
+        made.endpoint("odd", [scripted])
+        yield made, scripted
+
+
+def asked(url: str, said: str, *, stream: bool, model: str = "odd", **more) -> tuple[int, str]:
+    """Status and body of the answer to a chat request."""
+
+    async def ask() -> tuple[int, str]:
+        body = {"model": model, "messages": [{"role": "user", "content": said}], "stream": stream, **more}
+        async with aiohttp.ClientSession() as session, session.post(f"{url}/v1/chat/completions", json=body) as got:
+            return got.status, await got.text()
+
+    return asyncio.run(ask())
+
+
+def events_of(text: str) -> list[str]:
+    """The data of the events of a stream, of which none may be cut."""
+    assert text.endswith("\n\n")
+    parts = text.split("\n\n")[:-1]
+    assert all(part.startswith(("data: ", ":")) and "\n" not in part for part in parts), parts
+    return [part.removeprefix("data: ") for part in parts if part.startswith("data: ")]
+
+
+def closes(house: House) -> None:
+    """One good answer, so that the failures of a test do not add up."""
+    house.app.gateway.breakers.succeeded(next(iter(house.app.gateway.table.endpoints["odd"].routes[0].urls)))
+
+
+BROKEN = {
+    "no finish": "without a finish_reason",
+    "done without finish": "without a finish_reason",
+    "half a line": "no event of a completion",
+    "garbage": "no event of a completion",
+    "first garbage": "no event of a completion",
+    "wrong type": "no event of a completion",
+    "error": "CUDA out of memory",
+    "error text": "worker died",
+    "endless event": "more than",
+    "break": "broke off",
+    "hang in the middle": "sent nothing for 0.6 s",
+}
+
+
+@pytest.mark.parametrize("said", BROKEN)
+def test_a_stream_that_is_not_whole_ends_in_an_error_and_is_logged_as_failed(desk: tuple[House, Scripted], said: str):
+    made, _ = desk
+    before = made.catalog.request_count(endpoint="odd")
+    status, text = asked(made.url, said, stream=True)
+    events = events_of(text)
+    assert status == 200 and DONE not in events
+    error = json.loads(events[-1])["error"]
+    assert (error["code"], error["type"]) == ("backend_failed", "server_error")
+    assert all("error" not in json.loads(data) for data in events[:-1])
+    row = made.logged("odd", before + 1)[-1]
+    assert row["status"] == 502 and BROKEN[said] in row["error"], row
+    closes(made)
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "code", "reason"),
+    [
+        ("garbage whole", 502, "backend_failed", "no answer: <html>"),
+        ("list whole", 502, "backend_failed", "no answer: [1]"),
+        ("deep whole", 502, "backend_failed", "no answer: [["),
+        ("cut whole", 502, "backend_failed", "did not answer"),
+        ("redirect", 502, "backend_failed", "answered 302"),
+        ("no http", 502, "backend_failed", "did not answer"),
+        ("hang", 504, "backend_timeout", "in time"),
+        ("hang whole", 504, "backend_timeout", "in time"),
+    ],
+)
+def test_what_is_no_whole_answer_is_none(desk: tuple[House, Scripted], said: str, status: int, code: str, reason: str):
+    made, server = desk
+    before, times = made.catalog.request_count(endpoint="odd"), len(server.asked)
+    got, text = asked(made.url, said, stream=False)
+    assert (got, json.loads(text)["error"]["code"]) == (status, code)
+    row = made.logged("odd", before + 1)[-1]
+    assert row["status"] == status and reason in row["error"], row
+    assert len(server.asked) == times + 1, "asked once: nobody knows what came of it"
+    closes(made)
+
+
+@pytest.mark.parametrize(("said", "status"), [("hang after headers", 504), ("empty", 502)])
+def test_a_stream_that_never_begins_is_an_error_with_a_status(desk: tuple[House, Scripted], said: str, status: int):
+    made, _ = desk
+    got, text = asked(made.url, said, stream=True)
+    if got == 200:
+        # It took so long that the client was kept company: then the error is an event.
+        assert text.startswith(": ping") and json.loads(events_of(text)[-1])["error"]["type"] == "server_error"
+    else:
+        assert got == status
+    closes(made)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [("megabyte", f"one {MEGABYTE}"), ("crlf", "one two"), ("several lines", "one two"), ("silence", "one two")],
+)
+def test_however_events_are_cut_the_client_gets_whole_ones(desk: tuple[House, Scripted], said: str, expected: str):
+    made, _ = desk
+    status, text = asked(made.url, said, stream=True)
+    events = events_of(text)
+    assert status == 200 and events[-1] == DONE
+    chunks = [json.loads(data) for data in events[:-1]]
+    assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks) == expected
+    assert {chunk["model"] for chunk in chunks} == {"odd"}
+    # Silence is filled, and nothing else is.
+    assert text.count(": ping\n\n") >= 2 if said == "silence" else "comment" not in text
+
+
+def test_every_choice_that_was_asked_for_has_to_finish(desk: tuple[House, Scripted]):
+    made, _ = desk
+    _, text = asked(made.url, "two choices", stream=True, n=2)
+    assert DONE not in events_of(text) and "error" in json.loads(events_of(text)[-1])
+    closes(made)
+
+
+class Tokens:
+    """A model server that makes a token after another for a whole answer, as long as its task lives."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.ended = False
+
+    def app(self) -> EndWithClient:
+        return EndWithClient(Starlette(routes=[Route("/v1/chat/completions", self.chat, methods=["POST"])]))
+
+    async def chat(self, request: StarletteRequest) -> JSONResponse:
+        await request.json()
+        try:
+            while True:
+                self.made += 1
+                await asyncio.sleep(0.005)
+        finally:
+            self.ended = True
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_server_ends_when_the_client_leaves_before_anything_came(desk: tuple[House, Scripted], stream: bool):
+    made, _ = desk
+    tokens = Tokens()
+    served = serve(tokens.app(), lifespan="off")
+    name = f"tokens-{stream}".lower()
+    scripted = Scripted(misbehave, url=served.url)
+    made.endpoint(name, [scripted])
+    body = json.dumps({"model": name, "messages": [{"role": "user", "content": "x"}], "stream": stream}).encode()
+    host, port = made.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
+        until(lambda: tokens.made > 3)
+        assert not tokens.ended and made.app.gateway.in_flight[name] == 1
+    until(lambda: tokens.ended)
+    row = made.logged(name, 1)[0]
+    assert (row["status"], row["error"]) == (499, "the client went away")
+    until(lambda: made.app.gateway.in_flight[name] == 0 and not made.app.gateway.breakers.outstanding)
+    served.stop()
+
+
+def test_a_client_that_leaves_in_the_middle_ends_the_stream(desk: tuple[House, Scripted]):
+    made, server = desk
+    left = server.left
+
+    async def leave() -> None:
+        body = {"model": "odd", "messages": [{"role": "user", "content": "endless"}], "stream": True}
+        async with aiohttp.ClientSession() as session:
+            got = await session.post(f"{made.url}/v1/chat/completions", json=body)
+            await got.content.readany()
+            got.close()
+
+    asyncio.run(leave())
+    until(lambda: server.left == left + 1)
+    until(lambda: not made.app.gateway.breakers.outstanding)
+
+
+def test_replicas_share_the_load_and_none_is_waited_for(desk: tuple[House, Scripted]):
+    made, _ = desk
+    gate = threading.Event()
+
+    async def slow(request: Request, answer: Connection) -> None:
+        while request.said == "wait" and not gate.is_set():
+            await asyncio.sleep(0.01)
+        await answer.whole(completion("slow"))
+
+    async def quick(request: Request, answer: Connection) -> None:
+        await answer.whole(completion("quick"))
+
+    first, second = made.server(slow), made.server(quick)
+    made.endpoint("twins", [first, second])
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(asked, made.url, "wait", stream=False, model="twins", user="u") for _ in range(2)]
+        until(lambda: len(first.asked) >= 1)
+        # The one that is busy holds nobody else up, though it is the same user.
+        others = [asked(made.url, "hi", stream=False, model="twins", user="u") for _ in range(6)]
+        assert {json.loads(text)["choices"][0]["message"]["content"] for _, text in others} == {"quick"}
+        gate.set()
+        assert all(w.result()[0] == 200 for w in waiting)
+    rows = made.logged("twins", 8)
+    assert {row["backend"] for row in rows} == {"twins-0-0", "twins-0-1"} and {row["variant"] for row in rows} == {0}
+
+
+def test_a_failing_server_costs_no_request_and_comes_back_by_a_probe(desk: tuple[House, Scripted]):
+    made, _ = desk
+    is_broken = True
+
+    async def moody(request: Request, answer: Connection) -> None:
+        await answer.whole(*(({"error": "dead"}, 500) if is_broken else (completion("moody"),)))
+
+    async def good(request: Request, answer: Connection) -> None:
+        await answer.whole(completion("good"))
+
+    first, second = made.server(moody), made.server(good)
+    first.is_healthy = False
+    made.endpoint("moody", [first], [second])
+    answers = [asked(made.url, f"{n}", stream=False, model="moody") for n in range(30)]
+    assert {status for status, _ in answers} == {200}
+    assert made.app.gateway.breakers.open_ones() == [first.url]
+    # It opened by its own failures, and nothing goes there while its health page says no.
+    tried = len(first.asked)
+    assert tried == 5
+    assert all(asked(made.url, "x", stream=False, model="moody")[0] == 200 for _ in range(5))
+    assert len(first.asked) == tried
+    is_broken, first.is_healthy = False, True
+    until(lambda: '"content": "moody"' in asked(made.url, "x", stream=False, model="moody")[1], 30)
+    assert made.app.gateway.breakers.open_ones() == []
+    until(lambda: made.logged("moody", 36)[-1]["source"] == "model")
+    rows = made.logged("moody", 36)
+    assert (rows[0]["source"], rows[-1]["source"]) == ("fallback", "model")
+    assert "failed too often" in rows[10]["error"] and rows[-1]["error"] is None
+
+
+def test_an_answer_of_another_model_says_so_and_its_variant_stays(desk: tuple[House, Scripted]):
+    made, _ = desk
+
+    async def dead(request: Request, answer: Connection) -> bool:
+        return False
+
+    async def other(request: Request, answer: Connection) -> None:
+        await answer.whole(completion("other"))
+
+    made.endpoint("pair", [made.server(dead)], [made.server(other)])
+    assert "other" in asked(made.url, "hi", stream=False, model="pair")[1]
+    (row,) = made.logged("pair", 1)
+    assert (row["variant"], row["model_ref"], row["source"]) == (0, "pair1@1", "fallback")
+    assert "pair-1-0 answered instead" in row["error"]
+
+
+def test_no_request_is_sent_again_after_waiting_in_vain(desk: tuple[House, Scripted]):
+    made, _ = desk
+    first, second = made.server(misbehave), made.server(misbehave)
+    made.endpoint("slow", [first], [second])
+    assert asked(made.url, "hang", stream=False, model="slow")[0] == 504
+    assert (len(first.asked), len(second.asked)) == (1, 0)
