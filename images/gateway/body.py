@@ -1,9 +1,9 @@
 """Reads the body of a request as strict JSON, and refuses what no model server reads."""
 
+import asyncio
 import json
 import math
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 from images.gateway.call import Call
@@ -18,38 +18,53 @@ MAX_DEPTH = 64
 _JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"\s*:?|[\[\]{}]')
 _SEARCHED_BYTES = 64 * 1024
 _SURROGATE = re.compile("[\ud800-\udfff]")
+BODY_SECONDS = 60.0
+"""From the end of the headers to the end of the body."""
 
 
 class ClientGone(Exception):
     """The client went away while it sent its request."""
 
 
-async def _parts(call: Call) -> AsyncIterator[bytes]:
-    more = True
-    while more:
+async def _read(call: Call) -> bytes:
+    """All bytes of the body; ApiError 413 when they are too many."""
+    parts, size, more = [], 0, True
+    while more and size <= _MOST_DRAINED_BYTES:
         message = await call.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        yield message.get("body", b"")
+        part = message.get("body", b"")
+        size += len(part)
+        if size <= MAX_BODY_BYTES:
+            parts.append(part)
         more = message.get("more_body", False)
-    call.is_read = True
+    call.is_read = not more
+    if size > MAX_BODY_BYTES:
+        # What was not read to its end would be taken for the next request.
+        raise ApiError(
+            413,
+            f"the request is larger than {MAX_BODY_BYTES} bytes",
+            extra={"Connection": "close"} if size > _MOST_DRAINED_BYTES else None,
+        )
+    return b"".join(parts)
 
 
 async def read_json(call: Call) -> dict[str, Any]:
     """The request's body as a JSON object of limited size; a field that is null is as one that is not there.
 
-    Raises ApiError for what no model server reads: a key given twice, numbers without an end, nesting without an end.
+    Raises ApiError for what no model server reads (a key given twice, numbers without an end, nesting without an end),
+    413 for what is too large and 408 for what comes too slowly.
     """
-    parts, size = [], 0
-    async for part in _parts(call):
-        size += len(part)
-        if size <= MAX_BODY_BYTES:
-            parts.append(part)
-        elif size > _MOST_DRAINED_BYTES:
-            break
-    if size > MAX_BODY_BYTES:
-        raise ApiError(413, f"the request is larger than {MAX_BODY_BYTES} bytes")
-    data = b"".join(parts)
+    encoding = call.header(b"content-encoding")
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+        raise ApiError(400, "a body is taken as it is: send no `content-encoding`", param="content-encoding")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            data = await _read(call)
+    except TimeoutError as error:
+        raise ApiError(
+            408, f"the body of the request did not come within {BODY_SECONDS:g} s", extra={"Connection": "close"}
+        ) from error
     try:
         # msgspec is faster, but takes the last of two equal keys in silence.
         body = json.loads(data.decode("utf-8"), object_pairs_hook=_object)

@@ -82,9 +82,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer what is not even a request, and end the connection."""
         self._disarm()
         if self.cycle is not None and not self.cycle.response_complete:
-            # An answer is under way on this connection: another one in its middle would be taken for a part of it.
-            self.transport.close()
-            return
+            # Whoever works on an answer is told that the client is gone.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.cycle.response_started:
+                # Another answer in the middle of one would be taken for a part of it.
+                self.transport.close()
+                return
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
         body = msgspec.json.encode({"error": error})
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
