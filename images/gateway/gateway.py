@@ -63,6 +63,7 @@ class Gateway:
     async def running(self) -> AsyncIterator[None]:
         """From the first reading of the catalog to the last written exposure."""
         await run_in_threadpool(self.table.refresh, self.catalog)
+        self.metrics.routes_read(self.table.fault, self.table.faults)
         await self.callers.open(self.catalog)
         self.exposures = ExposureLog(self.catalog, self.mask, self.metrics)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=self.read_seconds)
@@ -81,13 +82,13 @@ class Gateway:
 
     async def _refresh(self) -> None:
         while True:
-            self.metrics.routes_read(self.table.fault, self.table.faults)
             await asyncio.sleep(REFRESH_SECONDS)
             try:
                 await run_in_threadpool(self.table.refresh, self.catalog)
-                await run_in_threadpool(self.callers.refresh, self.catalog)
+                self.metrics.routes_read(self.table.fault, self.table.faults)
                 self.breakers.keep(
                     url for e in self.table.endpoints.values() for route in e.routes for url in route.urls
                 )
+                await run_in_threadpool(self.callers.refresh, self.catalog)
             except Exception:  # a refresh that ended for good would serve old routes for ever
                 log.exception("the routes could not be renewed; trying again in %s s", REFRESH_SECONDS)
