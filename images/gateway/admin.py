@@ -21,10 +21,10 @@ def holds_token(given: str | None, token: str | None) -> bool:
     return bool(given and token) and hmac.compare_digest(given.encode(), token.encode())
 
 
-class _TokenAsked:
+class TokenAsked:
     """ASGI middleware around the whole application: 401 for every path without the token."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]], gateway: Gateway) -> None:
+    def __init__(self, app: Callable[..., Awaitable[None]], gateway: Any) -> None:
         self.app = app
         self.gateway = gateway
 
@@ -49,7 +49,7 @@ def admin_app(gateway: Gateway) -> Callable[..., Awaitable[None]]:
         """GET /admin/routes: what is served in which phase, and what is in flight."""
         return JSONResponse(state_of(gateway))
 
-    return _TokenAsked(Starlette(routes=[Route("/metrics", metrics), Route("/admin/routes", routes)]), gateway)
+    return TokenAsked(Starlette(routes=[Route("/metrics", metrics), Route("/admin/routes", routes)]), gateway)
 
 
 def state_of(gateway: Gateway) -> dict[str, Any]:

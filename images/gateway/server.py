@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 
 import uvicorn
@@ -17,7 +18,7 @@ _DRAIN_SECONDS = 30
 _KEEP_ALIVE_SECONDS = 75
 
 
-class _Beside(uvicorn.Server):
+class Beside(uvicorn.Server):
     """A server that leaves signals to the one that it runs beside."""
 
     @contextlib.contextmanager
@@ -45,19 +46,30 @@ def config(app: object, host: str, port: int, **more: object) -> uvicorn.Config:
     )
 
 
-async def _serve(app: App, host: str, port: int, admin_port: int) -> None:
+async def _serve(
+    app: App, host: str, port: int, admin_port: int, listener: socket.socket | None, admin_socket: str | None
+) -> None:
     server = uvicorn.Server(config(app, host, port))
-    admin = _Beside(config(admin_app(app.gateway), host, admin_port, lifespan="off"))
+    admin = Beside(config(admin_app(app.gateway), host, admin_port, lifespan="off", uds=admin_socket))
     beside = asyncio.create_task(admin.serve())
     try:
-        await server.serve()
+        await server.serve(None if listener is None else [listener])
     finally:
         # To the last answer the platform may ask how many are left.
         admin.should_exit = True
         await beside
 
 
-def serve(app: App, host: str, port: int, admin_port: int) -> None:
-    """Serve until SIGTERM or SIGINT."""
+def serve(
+    app: App,
+    host: str,
+    port: int,
+    admin_port: int,
+    *,
+    listener: socket.socket | None = None,
+    admin_socket: str | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT. A worker among several takes connections from a `listener` that it shares with
+    the others, and answers for itself on `admin_socket`, a path."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(app, host, port, admin_port))
+        runner.run(_serve(app, host, port, admin_port, listener, admin_socket))

@@ -50,6 +50,7 @@ class Component:
     port: int | None
     health: str | None = None
     arguments: Sequence[str] = ()
+    host: str | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     restarts: int = 0
 
@@ -60,6 +61,7 @@ class Component:
         return [sys.executable, "-m", MODULE, *alone, *self.module.split(), *self.arguments]
 
     def ready(self, host: str) -> bool:
+        host = self.host or host
         if self.port is None:
             return True
         if self.health is None:
@@ -115,7 +117,7 @@ class Stack:
         self.settings = settings
         self.code_port = free_port(settings.host)
         workspace = settings.root / "workspace.yaml"
-        host = settings.host
+        host, gateway_host = settings.host, urlsplit(settings.gateway_url).hostname
         self.workspace = workspace
         self.components = [
             Component(
@@ -124,7 +126,7 @@ class Stack:
                 "--location-name llmops --log-level warning",
                 self.code_port,
             ),
-            Component("gateway", "images.gateway", settings.gateway_port, "/readyz"),
+            Component("gateway", "images.gateway", settings.gateway_port, "/readyz", host=gateway_host),
             Component("reconciler", "llmops_assets.local.reconciler", None),
             Component("daemon", "llmops_assets.local.daemon run", None, arguments=("-w", str(workspace))),
         ]
@@ -152,8 +154,8 @@ class Stack:
         settings = self.settings
         for component in self.components:
             if component.name != "code server" and component.port:
-                _refuse_taken_port(settings.host, component.port, component.name)
-        _refuse_taken_port(settings.host, urlsplit(settings.gateway_admin_url).port or 0, "gateway admin")
+                _refuse_taken_port(component.host or settings.host, component.port, component.name)
+        _refuse_taken_port(settings.gateway_address, urlsplit(settings.gateway_admin_url).port or 0, "gateway admin")
         self.workspace.write_text(
             f"load_from:\n  - grpc_server: {{host: {settings.host}, port: {self.code_port}, location_name: llmops}}\n"
         )

@@ -6,8 +6,11 @@ import pytest
 
 from resources.catalog import Catalog
 from tests.gateway.desk import Desk, Script, running_gateway
+from tests.gateway.model import model
 from tests.gateway.redis_server import RedisServer
-from tests.serving.conftest import Upstream
+from tests.serving.conftest import Upstream, catalog, start_gateway, start_upstream
+
+__all__ = ["catalog", "model", "start_gateway", "start_upstream"]
 
 
 @pytest.fixture(scope="module")

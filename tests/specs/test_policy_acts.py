@@ -231,7 +231,9 @@ PROVEN_BY = {
     "registry.parity_items": "registry/test_parity.py",
     "registry.compression": "registry/test_compression.py",
     "kubernetes": "training/test_kubernetes.py",
-    "access": "operations/test_access.py",
+    "access.roles": "operations/test_access.py",
+    "access.claims": "gateway/test_tokens.py",
+    "access.limits": "gateway/test_access.py",
 }
 """Fields, or whole blocks, whose effect takes a graph, a server or a cluster to show: the file of tests that does."""
 

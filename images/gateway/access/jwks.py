@@ -116,17 +116,25 @@ class Jwks:
     keys: dict[str, VerifyKey] = field(default_factory=dict)
     fault: str | None = None
     generation: int = 0
-    reads: int = 0
     _data: bytes = b""
-    _tried_at: float | None = None
+    _looked_at: float | None = None
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def key(self, kid: str | None) -> VerifyKey | None:
         """The key that a token names, read anew where it is not known; None when there is none of that name."""
         found = self._known(kid)
-        if found is None and await self.refresh(self.cool_down):
+        if found is None and (self._reading.locked() or self._may_look()):
+            await self.refresh()
             found = self._known(kid)
         return found
+
+    def _may_look(self) -> bool:
+        """Whether a key that is not known is looked for now; only what tokens made us look for counts."""
+        now = self.clock()
+        if self._looked_at is not None and now - self._looked_at < self.cool_down:
+            return False
+        self._looked_at = now
+        return True
 
     def _known(self, kid: str | None) -> VerifyKey | None:
         if kid is not None:
@@ -134,20 +142,15 @@ class Jwks:
         # Without a name there is nothing to choose by.
         return next(iter(self.keys.values())) if len(self.keys) == 1 else None
 
-    async def refresh(self, not_within: float = 0.0) -> bool:
-        """Read the keys, unless that was tried within so many seconds; whether another reading was made meanwhile.
+    async def refresh(self) -> None:
+        """Read the keys. Never raises: what is wrong stands in `fault`.
 
-        Never raises: what is wrong stands in `fault`.
+        Who comes while they are being read waits for that, and takes what it finds.
         """
-        asked_at = self.clock()
+        is_being_read = self._reading.locked()
         async with self._reading:
-            # Who waited for another's reading takes what that found.
-            if self._tried_at is not None and self._tried_at >= asked_at:
-                return True
-            if self._tried_at is not None and self.clock() - self._tried_at < not_within:
-                return False
-            self._tried_at = self.clock()
-            self.reads += 1
+            if is_being_read:
+                return
             try:
                 data = await _read(self.source)
                 if data != self._data:
@@ -163,13 +166,12 @@ class Jwks:
                 if self.fault != reason:
                     log.error("%s", reason)
                 self.fault = reason
-            return True
 
     async def renew(self) -> None:
         """Read the keys again and again, until cancelled; sooner while they cannot be read."""
         while True:
             await asyncio.sleep(self.cool_down if self.fault else self.max_age)
-            await self.refresh(self.cool_down)
+            await self.refresh()
 
 
 async def _read(source: str) -> bytes:
