@@ -162,7 +162,15 @@ class Supervisor:
     async def _ask_all(self, path: str) -> list[bytes]:
         """What every worker answers that serves; one that is being started reads the newest routes first."""
         serving = [w for w in self.workers if w.is_ready and w.process is not None and w.process.returncode is None]
-        return await asyncio.gather(*(self._ask(worker, path) for worker in serving))
+        processes = [worker.process for worker in serving]
+        found = await asyncio.gather(*(self._ask(worker, path) for worker in serving), return_exceptions=True)
+        answers = []
+        for process, answer in zip(processes, found, strict=True):
+            if isinstance(answer, bytes):
+                answers.append(answer)
+            elif not await _has_ended(process):
+                raise answer
+        return answers
 
     def _admin_app(self) -> TokenAsked:
         async def routes(_request: Request) -> Response:
@@ -190,6 +198,13 @@ class Supervisor:
             {"pid": w.process.pid if w.process else None, "ready": w.is_ready, "started": w.started}
             for w in self.workers
         ]
+
+
+async def _has_ended(process: asyncio.subprocess.Process) -> bool:
+    """Whether a process that did not answer is gone; that is known a moment after its connections end."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(process.wait()), 0.5)
+    return process.returncode is not None
 
 
 @contextlib.contextmanager
