@@ -169,7 +169,10 @@ def _from_records(wiring: Wiring, cell: str) -> tuple[str, str] | None:
         return "registered", model.ref
     if records.find(EvaluationRecord, cell):
         objections = [check for check in wiring.run_log.checks(cell, ["evaluation"]) if check.objects]
-        return "withheld", "; ".join(f"check {c.name}: {c.description}" for c in objections) or "it missed its gate"
+        if objections:
+            return "withheld", "; ".join(f"check {c.name}: {c.description}" for c in objections)
+        # The run that evaluated it is over, and the one that registers it is asked for at automation's next look.
+        return "finishing", "it passed its checks: automation has it registered at its next look"
     return ("trained", "") if records.find(AdapterRecord, cell) else None
 
 

@@ -14,6 +14,7 @@ from llmops_assets.operations.datasets import register_dataset
 from llmops_assets.operations.errors import Forbidden
 from llmops_assets.operations.training_status import READY, find_training, training_status
 from llmops_assets.operations.trainings import request_training, request_trial, resume_training, stop_training
+from llmops_assets.partitions import trainings
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.settings import Settings
@@ -21,6 +22,7 @@ from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.wiring import Wiring
 from resources.catalog import Conflict, NotFound
 from resources.catalog.erasures import begin, mark_erased, note
+from tests.evaluation.test_beats_base import record as evaluated
 from tests.training.conftest import sft_spec
 
 ROW = {"messages": [{"role": "user", "content": "질문"}, {"role": "assistant", "content": "답"}]}
@@ -221,3 +223,29 @@ def test_nobody_asks_for_nothing(wiring: Wiring) -> None:
         find_training(wiring, "tiny")
     request_training(wiring, "kim", SPEC)
     assert find_training(wiring, SPEC.output.artifact_name) == f"{DATASET}|{SPEC.recipe_key()}"
+
+
+def test_a_model_that_passed_its_checks_is_no_withheld_one_while_its_registration_is_not_asked_for_yet(
+    wiring: Wiring, cell: str, instance: dg.DagsterInstance
+) -> None:
+    splits(wiring)
+    dataset, recipe = cell.split("|")
+    instance.add_dynamic_partitions("dataset_versions", [dataset])
+    instance.add_dynamic_partitions("recipes", [recipe])
+    passed = True
+
+    @dg.asset(
+        partitions_def=trainings,
+        check_specs=[dg.AssetCheckSpec("accuracy_gate", asset="evaluation", partitions_def=trainings)],
+    )
+    def evaluation():
+        yield dg.MaterializeResult(
+            check_results=[dg.AssetCheckResult(passed=passed, check_name="accuracy_gate", description="12 of 200")]
+        )
+
+    wiring.records.save(cell, evaluated().model_copy(update={"dataset": dataset, "recipe": recipe}))
+    run(instance, evaluation, cell)
+    assert state(wiring, cell) == ("finishing", "it passed its checks: automation has it registered at its next look")
+    passed = False
+    run(instance, evaluation, cell)
+    assert state(wiring, cell) == ("withheld", "check accuracy_gate: 12 of 200")
