@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -47,6 +48,9 @@ async def upstream(port: int) -> None:
     event = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "model"}
     chunk = json.dumps({**event, "choices": [{"index": 0, "delta": {"content": "통행료"}, "finish_reason": None}]})
 
+    end = json.dumps({**event, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    last = f"data: {end}\n\ndata: [DONE]\n\n".encode()
+
     async def chat(request: web.Request) -> web.StreamResponse:
         body = await request.json()
         if not body.get("stream"):
@@ -57,7 +61,7 @@ async def upstream(port: int) -> None:
             await response.write(f"data: {chunk}\n\n".encode())
             # So that each is sent on its own, as tokens are.
             await asyncio.sleep(0)
-        await response.write(b"data: [DONE]\n\n")
+        await response.write(last)
         return response
 
     app = web.Application()
@@ -148,10 +152,12 @@ def main() -> None:
     # ParsedCompletion to end, it takes its servers with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as name:
-        folder, ports = Path(name), [free_port() for _ in range(3)]
+        folder, ports, admin = Path(name), [free_port() for _ in range(3)], free_port()
         urls = [f"http://127.0.0.1:{port}" for port in ports]
+        token = secrets.token_hex(16)
         catalog = prepare(folder, urls[:2])
         environment = os.environ | {"LLMOPS_HOME": name, "LLMOPS_CATALOG_URL": catalog.url}
+        environment |= {"LLMOPS_GATEWAY_ADMIN_PORT": str(admin), "LLMOPS_GATEWAY_ADMIN_TOKEN": token}
         commands = [["benchmarks.gateway", "--upstream", str(port)] for port in ports[:2]]
         commands.append(["images.gateway", "--port", str(ports[2])])
         with open(folder / "log", "wb") as log:
@@ -161,10 +167,13 @@ def main() -> None:
             ]
         try:
             for url in urls:
-                wait_for(f"{url}/health")
+                wait_for(f"{url}/readyz")
             measure(urls[0], urls[2], psutil.Process(processes[2].pid), arguments.requests)
             written = catalog.request_count(endpoint="desk")
-            metrics = urllib.request.urlopen(f"{urls[2]}/metrics").read().decode()
+            asked = urllib.request.Request(
+                f"http://127.0.0.1:{admin}/metrics", headers={"Authorization": f"Bearer {token}"}
+            )
+            metrics = urllib.request.urlopen(asked).read().decode()
             dropped = [
                 line for line in metrics.splitlines() if line.startswith("llmops_gateway_exposures_dropped_total")
             ]
