@@ -45,8 +45,7 @@ class Wiring:
     def keys(self) -> "Keyring":
         from resources.encryption import Keyring
 
-        key = self.settings.encryption_key
-        return Keyring.load(key.get_secret_value() if key else None, self.settings.encryption_key_file)
+        return Keyring.of_settings(self.settings)
 
     @cached_property
     def paths(self) -> "StoredPaths":

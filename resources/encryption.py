@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+    from llmops_assets.specs.settings import Settings
+
 MAGIC = b"\x93LLMOPS\x01"
 KEY_BYTES = 32
 FRAME = 1 << 20
@@ -75,6 +77,12 @@ class Keyring:
         return cls.parse(found)
 
     @classmethod
+    def of_settings(cls, settings: "Settings") -> "Keyring":
+        """The keys of an installation."""
+        key = settings.encryption_key
+        return cls.load(key.get_secret_value() if key else None, settings.encryption_key_file)
+
+    @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Keyring":
         """The keys in the environment, as `environment()` of another process put them there."""
         file = environment.get(f"{VARIABLE}_FILE")
@@ -83,6 +91,10 @@ class Keyring:
     def environment(self) -> dict[str, str]:
         """What a worker's environment must hold to read and write what this process does."""
         return {VARIABLE: ",".join(key.hex() for key in self._by_id.values())} if self else {}
+
+    def and_to_open(self, key: bytes) -> "Keyring":
+        """These keys and one behind them, which seals only where there is no other."""
+        return Keyring([*self._by_id.values(), key])
 
     @property
     def ids(self) -> list[str]:

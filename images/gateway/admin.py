@@ -75,6 +75,7 @@ def state_of(gateway: Gateway) -> dict[str, Any]:
         "endpoints": endpoints,
         "in_flight": dict(gateway.breakers.outstanding),
         "queued": gateway.exposures.queued,
+        "waiting": gateway.exposures.waiting,
         "faults": gateway.table.faults,
         "not_answering": gateway.breakers.open_ones(),
     }

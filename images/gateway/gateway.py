@@ -14,15 +14,19 @@ from images.gateway.access.callers import Callers
 from images.gateway.breaker import Breakers
 from images.gateway.events import STALL_SECONDS
 from images.gateway.exposures import ExposureLog
+from images.gateway.last_routes import LastRoutes
 from images.gateway.metrics import Metrics
 from images.gateway.routes import RouteTable
 from llmops_assets.specs.policy import Policy, load_policy
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
+from resources.encryption import Keyring
+from resources.traffic.spool import spool_root
 
 log = logging.getLogger("gateway")
 
 REFRESH_SECONDS = 0.5
+_FIRST_LOOK_SECONDS = 5.0
 PING_SECONDS = 15.0
 """How long a client that waits for a stream hears nothing, at most."""
 
@@ -45,6 +49,8 @@ class Gateway:
         self.catalog = catalog
         self.settings = settings or Settings()
         self.policy = policy or load_policy(self.settings.policy_file)
+        # Without settings of its own it leaves nothing behind: its spool is a temporary one.
+        self.spool_folder = spool_root(settings) if settings else None
         self.admin_token = self.settings.admin_token
         self.callers = Callers(self.settings, self.policy.access)
         self.scale = scale
@@ -58,14 +64,26 @@ class Gateway:
         self.exposures: ExposureLog
         self.connections: proxy.Connections
         self.breakers: Breakers
+        self.last_routes: LastRoutes | None = None
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """From the first reading of the catalog to the last written exposure."""
-        await run_in_threadpool(self.table.refresh, self.catalog)
+        keys = Keyring.of_settings(self.settings)
+        if self.spool_folder is not None:
+            self.last_routes = LastRoutes(self.spool_folder, keys)
+            self.last_routes.restore(self.table)
+        await self._first_look()
         self.metrics.routes_read(self.table.fault, self.table.faults)
         await self.callers.open(self.catalog)
-        self.exposures = ExposureLog(self.catalog, self.mask, self.metrics)
+        self.exposures = ExposureLog(
+            self.catalog,
+            self.mask,
+            self.metrics,
+            folder=self.spool_folder,
+            keys=keys,
+            slow_ms=self.policy.experiments.latency_threshold_ms,
+        )
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=self.read_seconds)
         refresher = asyncio.create_task(self._refresh())
         try:
@@ -80,11 +98,19 @@ class Gateway:
             await self.callers.close()
             await run_in_threadpool(self.exposures.close)
 
+    async def _first_look(self) -> None:
+        """Read the catalog; where it hangs and there are routes of before, go on with these."""
+        looking = asyncio.ensure_future(run_in_threadpool(self.table.refresh, self.catalog))
+        try:
+            await asyncio.wait_for(asyncio.shield(looking), _FIRST_LOOK_SECONDS if self.table.endpoints else None)
+        except TimeoutError:
+            log.error("the catalog does not answer: the routes of before are served")
+
     async def _refresh(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
             try:
-                await run_in_threadpool(self.table.refresh, self.catalog)
+                await run_in_threadpool(self._read_routes)
                 self.metrics.routes_read(self.table.fault, self.table.faults)
                 self.breakers.keep(
                     url for e in self.table.endpoints.values() for route in e.routes for url in route.urls
@@ -92,3 +118,8 @@ class Gateway:
                 await run_in_threadpool(self.callers.refresh, self.catalog)
             except Exception:  # a refresh that ended for good would serve old routes for ever
                 log.exception("the routes could not be renewed; trying again in %s s", REFRESH_SECONDS)
+
+    def _read_routes(self) -> None:
+        self.table.refresh(self.catalog)
+        if self.last_routes is not None and self.table.fault is None:
+            self.last_routes.keep(self.table)

@@ -66,8 +66,19 @@ class Metrics:
         )
         self.exposures = Counter("llmops_gateway_exposures", "Log rows written", registry=self.registry)
         self.dropped = Counter("llmops_gateway_exposures_dropped", "Log rows lost", ["reason"], registry=self.registry)
-        for reason in ("queue full", "not written", "refused"):
+        for reason in ("queue full", "not spooled", "not written", "refused", "damaged"):
             self.dropped.labels(reason)
+        self.spool_waiting = Gauge(
+            "llmops_gateway_spool_waiting",
+            "Log rows that are spooled and not in the catalog yet",
+            registry=self.registry,
+        )
+        self.spool_faults = Gauge(
+            "llmops_gateway_spool_fault",
+            "1 while the spool cannot be written (spool), or what is in it cannot be shipped (catalog)",
+            ["what"],
+            registry=self.registry,
+        )
         self.feedback = Counter("llmops_gateway_feedback", "Ratings received", ["rating"], registry=self.registry)
         # A counter by its labels' values: looking it up anew for each request costs more than counting.
         self.requests_of = lru_cache(4096)(self.requests.labels)
@@ -84,6 +95,12 @@ class Metrics:
         self.route_faults.clear()
         for endpoint in faults:
             self.route_faults.labels(endpoint).set(1)
+
+    def spool(self, waiting: int, spool_fault: str | None, ship_fault: str | None) -> None:
+        """Note how many log rows wait, and whether writing or shipping them fails."""
+        self.spool_waiting.set(waiting)
+        self.spool_faults.labels("spool").set(spool_fault is not None)
+        self.spool_faults.labels("catalog").set(ship_fault is not None)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -40,20 +40,24 @@ async def alive(_gateway: Gateway, _call: Call) -> Answer:
 
 
 async def health(gateway: Gateway, _call: Call) -> Answer:
-    """GET /readyz (and /health, its older name): 503 until the catalog was read once.
+    """GET /readyz (and /health, its older name): 503 until the catalog was read once, or there are routes of before.
 
     `degraded` while it cannot be read, or while some endpoint's entry in it cannot (`faults`, by name), or while the
     store of the limits or the keys of tokens cannot be reached (`access`).
     """
     table = gateway.table
-    if table.loaded_at is None:
+    if table.loaded_at is None and not table.endpoints:
         return Answer.of({"status": "starting", "fault": table.fault}, 503)
-    stale = time.monotonic() - table.loaded_at > _STALE_SECONDS
+    # Started while the catalog was away, it serves what it served last.
+    stale = table.loaded_at is None or time.monotonic() - table.loaded_at > _STALE_SECONDS
     access = gateway.callers.faults
-    is_degraded = stale or bool(table.faults) or bool(access)
+    log_fault = gateway.exposures.spool.fault or gateway.exposures.fault
+    is_degraded = stale or bool(table.faults) or bool(access) or log_fault is not None
     state: dict = {"status": "degraded" if is_degraded else "ok", "endpoints": len(table.endpoints)}
     if table.faults:
         state["faults"] = table.faults
     if access:
         state["access"] = access
+    if log_fault is not None:
+        state["log"] = log_fault
     return Answer.of(state)

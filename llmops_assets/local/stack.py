@@ -108,7 +108,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 class Stack:
-    """Code server, daemon, gateway and reconciler; with `pages` those of Dagster and MLflow, and the console, too.
+    """Code server, daemon, gateway, shipper and reconciler; with `pages` those of Dagster and MLflow, and the console, too.
 
     One stack runs on a home folder at a time, held by a file lock that goes with the process.
     """
@@ -126,6 +126,8 @@ class Stack:
                 "--location-name llmops --log-level warning",
                 self.code_port,
             ),
+            # Before the gateway, which ships its log itself where nobody else does.
+            Component("shipper", "images.gateway.ship", None),
             Component("gateway", "images.gateway", settings.gateway_port, "/readyz", host=gateway_host),
             Component("reconciler", "llmops_assets.local.reconciler", None),
             Component("daemon", "llmops_assets.local.daemon run", None, arguments=("-w", str(workspace))),
@@ -222,7 +224,7 @@ class Stack:
     def stop(self) -> None:
         """Stop every component, the ones that start work first; kill what does not end in time."""
         pages = dict.fromkeys(("dagster", "mlflow", "console"), 1)
-        order = {"daemon": 0, "reconciler": 0, **pages, "gateway": 2, "code server": 3}
+        order = {"daemon": 0, "reconciler": 0, **pages, "gateway": 2, "shipper": 3, "code server": 4}
         running = [(c.name, c.process) for c in self.components if c.process is not None and c.process.poll() is None]
         for _name, process in sorted(running, key=lambda item: order[item[0]]):
             process.send_signal(signal.SIGTERM)

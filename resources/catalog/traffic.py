@@ -117,6 +117,13 @@ class Traffic:
         rows = self.database.rows(sa.select(table.c.endpoint).where(table.c.request_id == request_id))
         return rows[0]["endpoint"] if rows else None
 
+    def salt_of(self, request_id: str) -> str | None:
+        """The salt of the endpoint that answered a request, or None where either is not on record."""
+        joined = t.exposures.join(t.endpoints, t.endpoints.c.name == t.exposures.c.endpoint)
+        statement = sa.select(t.endpoints.c.salt).select_from(joined).where(t.exposures.c.request_id == request_id)
+        rows = self.database.rows(statement)
+        return rows[0]["salt"] if rows else None
+
     def request_count(self, *, endpoint: str) -> int:
         statement = sa.select(sa.func.count()).where(t.exposures.c.endpoint == endpoint)
         return int(self.database.scalar(statement))

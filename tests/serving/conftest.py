@@ -197,7 +197,7 @@ def start_gateway(tmp_path: Path, catalog: Catalog) -> Iterator[Callable[..., Ru
     """Starts the gateway over the test's catalog, or another one; stopped with the test."""
     running: list[RunningGateway] = []
 
-    def start(over: Catalog = catalog, **settings: str) -> RunningGateway:
+    def start(over: Catalog = catalog, *, status: str = "ok", **settings: str) -> RunningGateway:
         over.open()
         port, admin_port = free_port(), free_port()
         environment = os.environ | {
@@ -220,7 +220,7 @@ def start_gateway(tmp_path: Path, catalog: Catalog) -> Iterator[Callable[..., Ru
         def is_up() -> bool:
             assert process.poll() is None, log.read_text()
             try:
-                return get(f"{gateway.url}/readyz")["status"] == "ok"
+                return get(f"{gateway.url}/readyz")["status"] == status
             except OSError:
                 return False
 

@@ -1,0 +1,70 @@
+"""What the gateway writes into its spool: exposures and ratings, as they were seen, personal data and all."""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+
+class Exposure(msgspec.Struct, tag="exposure", omit_defaults=True):
+    """One request, as its handler saw it; `body` holds the answer's bytes, which only the shipper parses.
+
+    source: `model`, `cache`, or `fallback` where another model than the assigned one gave the answer; consent: whether
+    the user agreed to the use of the texts, None where nobody asked; times in milliseconds.
+    """
+
+    request_id: str
+    at: datetime
+    endpoint: str
+    salt: str
+    experiment: str | None
+    phase: int
+    variant: int
+    backend: str
+    model_ref: str
+    user: str
+    session: str | None
+    query: str
+    streamed: bool
+    body: bytes = b""
+    status: int = 200
+    error: str | None = None
+    latency_ms: float = 0.0
+    ttft_ms: float | None = None
+    source: str = "model"
+    prompt_version: str | None = None
+    consent: bool | None = None
+
+
+class Rating(msgspec.Struct, tag="rating", omit_defaults=True):
+    """What a user says of one answer; `event` names it, so that writing it twice changes nothing."""
+
+    event: str
+    request_id: str
+    at: datetime
+    rating: int
+    salt: str | None = None
+    user: str | None = None
+    comment: str | None = None
+    correction: str | None = None
+    scores: dict[str, float] | None = None
+
+
+Entry = Exposure | Rating
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Entry])
+
+
+def encode(entries: list[Entry]) -> bytes:
+    """Entries as the bytes of one frame."""
+    return _encoder.encode(entries)
+
+
+def decode(data: bytes) -> list[Entry]:
+    """The entries of a frame; msgspec.DecodeError where it holds none. Fields of a later version are ignored."""
+    return _decoder.decode(data)
+
+
+def now() -> datetime:
+    """The time, with its zone."""
+    return datetime.now(UTC)

@@ -1,0 +1,279 @@
+"""Ships spools to the catalog: opens, masks and writes what gateways logged, in their order, and nothing twice."""
+
+import fcntl
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from resources.catalog import Catalog
+from resources.encryption import MAGIC, EncryptionError, Keyring
+from resources.traffic import spool
+from resources.traffic.completions import read_answer
+from resources.traffic.entries import Entry, Exposure, Rating, decode
+from resources.traffic.frames import Damage, Frame, frames
+from resources.traffic.spool import Position
+
+log = logging.getLogger("gateway.shipper")
+
+Row = dict[str, Any]
+
+_BATCH_ENTRIES = 500
+AWAY = (OperationalError, PoolTimeout, OSError)
+"""What says that the catalog cannot be reached now, and that nothing is wrong with a row."""
+
+
+class CannotShip(RuntimeError):
+    """The catalog is away, or a key is missing: everything stays where it is, and is shipped later."""
+
+
+@dataclass
+class _Batch:
+    """Entries with their numbers, and where a spool stands once they are written."""
+
+    entries: list[tuple[int, Entry]] = field(default_factory=list)
+    position: Position = field(default_factory=Position)
+
+
+class Shipper:
+    """Writes what lies in the spools under `root` to the catalog. One ships at a time: see `turn`.
+
+    `mask` replaces personal data in a text; `slow_ms` is what the policy calls slow. Every row has an id, so that a
+    batch which is written twice stays once, and where a spool stands is noted after its rows are committed: whoever
+    ends this in between loses nothing.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        catalog: Catalog,
+        mask: Callable[[str], str],
+        keys: Keyring,
+        *,
+        slow_ms: float = 2000.0,
+        on_position: Callable[[str, Position], None] = lambda worker, position: None,
+    ) -> None:
+        self.root = root
+        self.catalog = catalog
+        self.mask = mask
+        self._keys = keys
+        self._slow_ms = slow_ms
+        self._on_position = on_position
+        # A user comes again and again; looking for personal data in the same name each time would cost the most.
+        self.pseudonym = lru_cache(maxsize=20_000)(self._pseudonym)
+
+    @contextmanager
+    def turn(self, *, wait: bool) -> Iterator[bool]:
+        """Be the one who ships from here; False when another does (and `wait` is not set)."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(self.root / "shipper.lock", "a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def ship(self) -> int:
+        """Ship all that is there; how many entries that were. Call it in `turn`.
+
+        Raises CannotShip when the catalog cannot be reached or a key is missing; what stays is shipped by a later call.
+        """
+        # Workers come and go; those that make the key first write behind it.
+        keys = spool.spool_keys(self.root, self._keys)
+        done = 0
+        faults: list[str] = []
+        for folder in spool.worker_folders(self.root):
+            try:
+                done += self._ship_one(folder, keys)
+            except EncryptionError as error:
+                # What one worker sealed with a key that is not here does not hold the others' up.
+                faults.append(f"{folder.name}: {error}")
+        if faults:
+            raise CannotShip("; ".join(faults))
+        return done
+
+    def _ship_one(self, folder: Path, keys: Keyring) -> int:
+        done = 0
+        # Asked before reading: what a worker wrote before it ended is read below.
+        is_alive = spool.is_alive(folder)
+        position = Position.read(folder)
+        numbers = spool.segments(folder)
+        for number in numbers:
+            if number < position.segment:
+                (folder / f"{number}.log").unlink(missing_ok=True)
+                continue
+            if number > position.segment:
+                position = replace(position, segment=number, offset=0)
+            is_complete = number < numbers[-1] or not is_alive
+            try:
+                data = (folder / f"{number}.log").read_bytes()
+            except FileNotFoundError:
+                # Its worker needed the room, and saw that all of it was shipped.
+                continue
+            for batch in _batches(data, position, keys, f"{folder.name}/{number}.log", is_complete=is_complete):
+                position = self._write(folder.name, batch, position)
+                position.write(folder)
+                self._on_position(folder.name, position)
+                done += len(batch.entries)
+            if number < numbers[-1]:
+                position = replace(position, segment=number + 1, offset=0)
+                position.write(folder)
+                (folder / f"{number}.log").unlink(missing_ok=True)
+        if not is_alive:
+            if position.lost or position.refused:
+                log.error(
+                    "%s ended: of its entries %d were in damaged bytes and %d were refused",
+                    folder.name, position.lost, position.refused,
+                )  # fmt: skip
+            spool.remove(folder)
+        return done
+
+    def _write(self, worker: str, batch: _Batch, before: Position) -> Position:
+        salts = {entry.request_id: entry.salt for _, entry in batch.entries if isinstance(entry, Exposure)}
+        exposures: list[Row] = []
+        ratings: list[Row] = []
+        for sequence, entry in batch.entries:
+            try:
+                if isinstance(entry, Exposure):
+                    exposures.append(self._exposure(entry) | {"worker": worker, "sequence": sequence})
+                else:
+                    ratings.append(
+                        self.rating_row(entry, salts.get(entry.request_id)) | {"worker": worker, "sequence": sequence}
+                    )
+            except AWAY as error:
+                raise _away(len(batch.entries), error) from error
+            except Exception as error:  # noqa: BLE001  a text that cannot be masked is not written, and ends nothing
+                log.error("entry %s cannot be masked: %s", entry.request_id, reason(error))
+        done = self._insert(exposures, ratings)
+        return replace(
+            batch.position,
+            exposures=before.exposures + done[0],
+            ratings=before.ratings + done[1],
+            refused=before.refused + len(batch.entries) - sum(done),
+        )
+
+    def _insert(self, exposures: list[Row], ratings: list[Row]) -> tuple[int, int]:
+        """Write rows, each on its own when the catalog refuses them; how many of each it took."""
+        try:
+            self.catalog.add_traffic(exposures, ratings, slow_ms=self._slow_ms)
+        except AWAY as error:
+            raise _away(len(exposures) + len(ratings), error) from error
+        except Exception as error:  # noqa: BLE001  whatever is wrong with a row, the others are written
+            if len(exposures) + len(ratings) > 1:
+                each = [self._insert([row], []) for row in exposures] + [self._insert([], [row]) for row in ratings]
+                return sum(done for done, _ in each), sum(done for _, done in each)
+            log.error("entry %s cannot be written: %s", (exposures + ratings)[0]["request_id"], reason(error))
+            return 0, 0
+        return len(exposures), len(ratings)
+
+    def _exposure(self, entry: Exposure) -> Row:
+        completion = read_answer(entry.body, entry.streamed)
+        # The status of a stream is sent before its first token; what fails later stands in the stream.
+        failed_later = entry.streamed and entry.status == 200 and completion.error is not None
+        return {
+            "request_id": entry.request_id,
+            "at": entry.at,
+            "endpoint": entry.endpoint,
+            "experiment": entry.experiment,
+            "phase": entry.phase,
+            "variant": entry.variant,
+            "backend": entry.backend,
+            "model_ref": entry.model_ref,
+            "user": self.pseudonym(entry.user, entry.salt),
+            "session": None if entry.session is None else self.pseudonym(entry.session, entry.salt),
+            "query": self._masked(entry.query),
+            "response": self._masked(completion.text),
+            "status": 502 if failed_later else entry.status,
+            "error": entry.error or completion.error,
+            "latency_ms": entry.latency_ms,
+            "ttft_ms": entry.ttft_ms,
+            "prompt_tokens": completion.prompt_tokens,
+            "completion_tokens": completion.completion_tokens,
+            "finish_reason": completion.finish_reason,
+            "source": entry.source,
+            "prompt_version": entry.prompt_version,
+            "consent": entry.consent,
+        }
+
+    def rating_row(self, entry: Rating, salt: str | None = None) -> Row:
+        """A rating as the catalog has it, its texts masked; `salt` is the answer's, where the rating has none."""
+        salt = entry.salt if entry.salt is not None else salt
+        if salt is None and entry.user is not None:
+            # The catalog was away, so that the gateway could not look up which endpoint had answered.
+            salt = self.catalog.salt_of(entry.request_id) or ""
+        return {
+            "request_id": entry.request_id,
+            "at": entry.at,
+            "user": None if entry.user is None else self.pseudonym(entry.user, salt or ""),
+            "rating": entry.rating,
+            "comment": self._masked(entry.comment),
+            "correction": self._masked(entry.correction),
+            "scores": entry.scores,
+            "event": entry.event,
+        }
+
+    def _masked(self, text: str | None) -> str | None:
+        return None if text is None else self.mask(text)
+
+    def _pseudonym(self, user: str, salt: str) -> str:
+        """`user` as it is, or a keyed hash of it where it holds personal data (an address used as a name)."""
+        if self.mask(user) == user:
+            return user
+        digest = hashlib.sha256(f"{salt}:{user}".encode("utf-8", "surrogatepass")).hexdigest()
+        return f"id-{digest[:16]}"
+
+
+def _batches(data: bytes, position: Position, keys: Keyring, what: str, *, is_complete: bool) -> Iterator[_Batch]:
+    """What a segment holds behind a position, in pieces; damaged bytes are counted and left out."""
+    batch = _Batch(position=position)
+    for found in frames(data, position.offset, is_complete=is_complete):
+        now = replace(batch.position, offset=found.end)
+        if isinstance(found, Damage):
+            log.error("%s: %d bytes up to %d cannot be read and are left out", what, found.size, found.end)
+            batch.position = replace(now, damaged=now.damaged + found.size)
+        else:
+            entries = _entries(found, keys, what)
+            # What a gap in the numbers leaves out was in damaged bytes, or never found room in the spool.
+            missing = found.first - batch.position.sequence - 1
+            lost = max(0, missing) + (found.count - len(entries))
+            sequence = found.first + found.count - 1
+            batch.position = replace(now, sequence=sequence, lost=now.lost + lost)
+            batch.entries += [(found.first + place, entry) for place, entry in enumerate(entries)]
+        if len(batch.entries) >= _BATCH_ENTRIES:
+            yield batch
+            # The counts of what is written are the writer's; it goes on from what it said last.
+            batch = _Batch(position=batch.position)
+    if batch.position.offset > position.offset or batch.entries:
+        yield batch
+
+
+def _entries(found: Frame, keys: Keyring, what: str) -> list[Entry]:
+    try:
+        return decode(keys.open(found.payload, what))
+    except EncryptionError:
+        # A key that is not here may come; what was altered under one that is here stays so.
+        if found.payload[len(MAGIC) : len(MAGIC) + 8].hex() not in keys.ids:
+            raise
+        log.error("%s: the entries from %d on were altered", what, found.first)
+        return []
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.error("%s: the entries from %d on are none that this version knows: %s", what, found.first, error)
+        return []
+
+
+def _away(count: int, error: Exception) -> CannotShip:
+    return CannotShip(f"{count} entries of the log cannot be written yet: {reason(error)}")
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, without the parameters of the statement: users' words have no place in a program's log."""
+    return f"{type(error).__name__}: {getattr(error, 'orig', None) or type(error).__name__}"
