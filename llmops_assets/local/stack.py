@@ -108,7 +108,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 class Stack:
-    """Code server, daemon, gateway, shipper and reconciler; with `pages` those of Dagster and MLflow, and the console, too.
+    """Code server, daemon, gateway, shipper, reconciler; with `pages` those of Dagster and MLflow and the console, too.
 
     One stack runs on a home folder at a time, held by a file lock that goes with the process.
     """
