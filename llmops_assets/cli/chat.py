@@ -12,14 +12,14 @@ def chat(
     message: Annotated[str | None, typer.Argument(help="Ask once; left out, a conversation starts.")] = None,
     user: Annotated[str | None, typer.Option(help="Who asks: the same user always meets the same variant.")] = None,
 ) -> None:
-    """Chat with an endpoint. An empty line ends a conversation.
+    """Chat with an endpoint. An empty line ends a conversation. LLMOPS_API_KEY holds the key, where one is asked for.
 
     Example: `llmops chat desk "부가 통행료는 뭔가요?"`
     """
     from openai import APIConnectionError, APIStatusError, OpenAI
 
     settings = wiring().settings
-    client = OpenAI(base_url=f"{settings.gateway_url}/v1", api_key="unused", max_retries=0)
+    client = OpenAI(base_url=f"{settings.gateway_url}/v1", api_key=settings.own_key, max_retries=0)
     messages: list[dict] = []
     try:
         while text := message or typer.prompt("you", default="", show_default=False, prompt_suffix="> "):

@@ -263,7 +263,9 @@ class Demo:
         from openai import OpenAI
 
         self.step("a chat through the gateway, by the OpenAI client")
-        client = OpenAI(base_url=f"{self.wiring.settings.gateway_url}/v1", api_key="unused", max_retries=2)
+        client = OpenAI(
+            base_url=f"{self.wiring.settings.gateway_url}/v1", api_key=self.wiring.settings.own_key, max_retries=2
+        )
         endpoint = self.wiring.catalog.endpoint(experiment.endpoint)
         width = max(len(route["model_ref"]) for route in endpoint.routes)
         for example in self.examples(tuned.partition):

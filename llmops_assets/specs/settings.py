@@ -122,6 +122,9 @@ class Settings(BaseSettings):
         default="open",
         description="While that store is away: open, each worker counts by itself; closed, requests get 503.",
     )
+    api_key: SecretStr | None = Field(
+        default=None, description="Key or token that `llmops chat` and `llmops demo` call the gateway with."
+    )
     jwt_issuer: str | None = Field(default=None, description="The iss of tokens that are taken.")
     jwt_audience: str | None = Field(default=None, description="The aud of tokens that are taken.")
     jwt_jwks: str | None = Field(
@@ -196,6 +199,11 @@ class Settings(BaseSettings):
         if self.jwt_secret is not None:
             return self.jwt_secret.get_secret_value().encode()
         return self.jwt_secret_file.read_bytes().strip() if self.jwt_secret_file else None
+
+    @property
+    def own_key(self) -> str:
+        """What commands call the gateway with; a word where it asks for nothing."""
+        return self.api_key.get_secret_value() if self.api_key else "unused"
 
     @property
     def gateway_address(self) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from resources.catalog import tables as t
 from resources.catalog import traffic_statistics as statistics
 from resources.catalog.database import Database, Query, Transaction, now
+from resources.catalog.usage import Used, add_usage
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,7 +37,8 @@ class Traffic:
         """Append exposures and ratings and add them to the statistics, in one transaction; how many of each were new.
 
         A row that is on record already (by `request_id`, or `event` of a rating) changes nothing: a batch may be
-        written twice. A rating may come before its exposure.
+        written twice. A rating may come before its exposure. What a new exposure used (`used`, beside the columns) is
+        added to the ledger.
         """
         if not exposures and not feedback:
             return 0, 0
@@ -51,10 +53,12 @@ class Traffic:
             touched = {row["request_id"] for row in (*exposures, *feedback)}
             touched |= statistics.rated_requests(transaction, moved)
             statistics.add_ratings(transaction, touched, -1)
-            new = _insert_missing(transaction, t.exposures, exposures, t.exposures.c.request_id)
+            rows = [{name: value for name, value in row.items() if name != "used"} for row in exposures]
+            new = _insert_missing(transaction, t.exposures, rows, t.exposures.c.request_id)
             rated = _insert_missing(transaction, t.feedback, feedback, t.feedback.c.id)
             statistics.add_requests(transaction, new)
             statistics.add_ratings(transaction, touched)
+            _add_used(transaction, exposures, set(new))
         return len(new), len(rated)
 
     def user_statistics(self, *, endpoint: str, experiment: str = "", slow_ms: float | None = None) -> "pl.DataFrame":
@@ -180,6 +184,37 @@ def _with_json(row: Any, places: list[int]) -> tuple[Any, ...]:
     for place in places:
         values[place] = None if values[place] is None else json.dumps(values[place], ensure_ascii=False)
     return tuple(values)
+
+
+def _add_used(transaction: Transaction, exposures: list[dict[str, Any]], new: set[Any]) -> None:
+    """Add to the ledger what those of the exposures used that are new."""
+    found: list[Used] = []
+    last_used: dict[str, datetime] = {}
+    for row in exposures:
+        used: dict[str, Any] | None = row.get("used")
+        if used is None or row["request_id"] not in new:
+            continue
+        # A request id that comes twice in one batch is one row.
+        new.discard(row["request_id"])
+        key, at = used["key"], row["at"]
+        tokens = used["prompt_tokens"] + used["completion_tokens"]
+        found.append(
+            Used(
+                day=at.astimezone(UTC).date().isoformat(),
+                key=key,
+                team=used["team"],
+                endpoint=row["endpoint"],
+                model_ref=row["model_ref"],
+                requests=1,
+                failed=int(row["status"] >= 400),
+                prompt_tokens=used["prompt_tokens"],
+                completion_tokens=used["completion_tokens"],
+                estimated_tokens=tokens if used["estimated"] else 0,
+            )
+        )
+        if key:
+            last_used[key] = max(at, last_used.get(key, at))
+    add_usage(transaction, found, last_used)
 
 
 def _insert_missing(

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from resources.catalog import Catalog, NotFound, Used
 from resources.catalog.api_keys import digest_of, looks_like_key
 from resources.catalog.usage import add_usage, added_up
+from tests.resources.samples import exposure
 
 DAY = "2026-11-30"
 
@@ -94,6 +95,23 @@ def test_usage_is_kept_with_its_transaction_or_not_at_all(catalog):
         add_usage(transaction, [Used(DAY, "k1", "", "desk", "desk@1", 1)])
         raise RuntimeError("killed")
     assert catalog.usage.by(["key"]) == []
+
+
+def test_a_batch_that_is_shipped_twice_counts_once(catalog):
+    key, _ = catalog.api_keys.create("kim", owner="lee", role="viewer")
+    at = datetime(2026, 11, 30, 23, 59, tzinfo=UTC)
+    used = {"key": key.id, "team": "desk", "prompt_tokens": 5, "completion_tokens": 10, "estimated": False}
+    rows = [exposure(f"r{n}", at=at, experiment=None) | {"used": used | {"estimated": n == 2}} for n in range(3)]
+    rows.append(exposure("r3", at=at + timedelta(minutes=2), experiment=None, status=502) | {"used": used})
+    assert catalog.add_exposures([*rows[:2], exposure("probe", experiment=None)]) == 3
+    assert catalog.add_exposures(rows) == 2
+    assert catalog.add_exposures(rows) == 0
+    found = catalog.usage.by(["day", "key", "team"])
+    assert [(r["day"], r["requests"], r["failed"], r["prompt_tokens"], r["estimated_tokens"]) for r in found] == [
+        ("2026-11-30", 3, 0, 15, 15),
+        ("2026-12-01", 1, 1, 5, 0),
+    ]
+    assert catalog.api_keys.get(key.id).last_used_at == at + timedelta(minutes=2)
 
 
 def test_rows_of_one_group_are_one_row():
