@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -118,6 +118,7 @@ class Question:
     is_streamed: bool
     choices: int = 1
     stall_seconds: float = STALL_SECONDS
+    key: str | None = field(default=None, repr=False)
 
 
 async def ask(
@@ -135,6 +136,8 @@ async def ask(
     status of 500 or above, or what is no answer to the request; ApiError when the model server refuses the request.
     """
     headers = {"Content-Type": "application/json", "x-request-id": question.request_id}
+    if question.key is not None:
+        headers["Authorization"] = f"Bearer {question.key}"
     response, is_begun, is_passed_on = None, False, False
     try:
         response = await connections.post(f"{url}{question.path}", question.payload, headers, on_reconnect)

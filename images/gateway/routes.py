@@ -16,13 +16,21 @@ from resources.catalog import Endpoint as CatalogEndpoint
 
 log = logging.getLogger("gateway.routes")
 
+SERVED_NAME = "model"
+"""What our own servers call their model, so that no answer tells which variant gave it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One of the servers of a route; `url` is None while its backend is not on record."""
+    """One of the servers of a route; `url` is None while its backend is not on record.
+
+    `model` is what it calls its model; `key_variable` names the variable of the environment with the key that it wants.
+    """
 
     backend: str
     url: str | None
+    model: str = SERVED_NAME
+    key_variable: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +210,14 @@ def _route(index: int, route: object, backends: dict) -> Route:
         weight=float(weight),
         engine=next((backend.engine for backend in found if backend is not None), ""),
         replicas=tuple(
-            Replica(id, backend.url if backend is not None and backend.url else None)
+            Replica(id, None)
+            if backend is None
+            else Replica(
+                id,
+                backend.url or None,
+                str(backend.runtime.get("model") or SERVED_NAME),
+                backend.runtime.get("api_key_variable"),
+            )
             for id, backend in zip(several, found, strict=True)
         ),
     )

@@ -5,7 +5,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -184,15 +184,26 @@ class House:
         scripted.url = f"http://127.0.0.1:{asyncio.run_coroutine_threadsafe(start(), self.loop).result(10)}"
         return scripted
 
-    def endpoint(self, name: str, *groups: list[Scripted], engine: str = "vllm", **runtime: Any) -> None:
-        """An endpoint with a route a group of servers: replicas of one model. The first route has all users."""
+    def endpoint(
+        self,
+        name: str,
+        *groups: list[Scripted],
+        engine: str = "vllm",
+        of_backend: dict[str, Any] | None = None,
+        **runtime: Any,
+    ) -> None:
+        """An endpoint with a route a group of servers: replicas of one model. The first route has all users.
+
+        `of_backend` is the runtime of its backends' records.
+        """
         self.catalog.want_endpoint(deployment_spec(name, engine=engine, runtime=runtime))
         routes = []
         for number, group in enumerate(groups):
             ids = [f"{name}-{number}-{replica}" for replica in range(len(group))]
             for id, scripted in zip(ids, group, strict=True):
                 ref = f"{name}{number}@1"
-                self.catalog.add_backend(backend(id, endpoint=name, model_ref=ref, url=scripted.url, engine=engine))
+                made = backend(id, endpoint=name, model_ref=ref, url=scripted.url, engine=engine)
+                self.catalog.add_backend(replace(made, runtime=of_backend or {}))
             route = {"backend_id": ids[0], "backend_ids": ids, "model_ref": f"{name}{number}@1"}
             routes.append(route | {"weight": 0 if number else 100})
         self.catalog.set_routes(name, routes, "a test")

@@ -357,3 +357,31 @@ def test_no_request_is_sent_again_after_waiting_in_vain(desk: tuple[House, Scrip
     made.endpoint("slow", [first], [second])
     assert asked(made.url, "hang", stream=False, model="slow")[0] == 504
     assert (len(first.asked), len(second.asked)) == (1, 0)
+
+
+def test_a_server_of_somebody_elses_is_asked_by_its_own_name_and_key(
+    desk: tuple[House, Scripted], monkeypatch: pytest.MonkeyPatch
+):
+    made, _ = desk
+    monkeypatch.setenv("THEIR_KEY", "secret-key")
+
+    async def theirs(request: Request, answer: Connection) -> None:
+        await answer.whole(completion("hi"), 200 if request.headers.get("authorization") else 401)
+
+    server = made.server(theirs)
+    made.endpoint("theirs", [server], of_backend={"model": "qwen/3", "api_key_variable": "THEIR_KEY"})
+    status, text = asked(made.url, "hi", stream=False, model="theirs")
+    assert (status, json.loads(text)["model"]) == (200, "theirs")
+    assert (server.asked[-1].body["model"], server.asked[-1].headers["authorization"]) == (
+        "qwen/3",
+        "Bearer secret-key",
+    )
+    # A key that is missing or wrong is the platform's fault: no user is told that he may not.
+    for value in ("", "x"):
+        monkeypatch.setenv("THEIR_KEY", value)
+        monkeypatch.setattr(server, "script", lambda request, answer: answer.whole({}, 401))
+        status, text = asked(made.url, "hi", stream=False, model="theirs")
+        assert (status, json.loads(text)["error"]["code"]) == (502, "backend_failed")
+    rows = made.logged("theirs", 3)
+    assert "set the variable THEIR_KEY" in rows[1]["error"] and "refuses the gateway (401)" in rows[2]["error"]
+    assert "secret-key" not in str(rows)

@@ -1,6 +1,7 @@
 """Asks a model server of the assigned variant, and another one where it does not answer."""
 
 import logging
+import os
 import time
 from collections.abc import AsyncIterator
 
@@ -139,7 +140,8 @@ class _Asking:
         question = proxy.Question(
             path=call.operation.path,
             kind=call.operation.kind,
-            payload=msgspec.json.encode(with_usage(call.payload, route.engine)),
+            payload=msgspec.json.encode(with_usage({**call.payload, "model": replica.model}, route.engine)),
+            key=_key_of(replica),
             request_id=call.request_id,
             name=renamed(call.endpoint.name),
             is_streamed=call.is_streamed,
@@ -179,3 +181,13 @@ class _Asking:
         if failure is not None and failure.waited_in_vain:
             return ApiError(504, f"endpoint {name!r} did not answer in time", code="backend_timeout")
         return ApiError(502, f"endpoint {name!r} does not answer", code="backend_failed")
+
+
+def _key_of(replica: Replica) -> str | None:
+    """The key that a server of somebody else's wants; BackendFailed where it is not set."""
+    if replica.key_variable is None:
+        return None
+    key = os.environ.get(replica.key_variable, "").strip()
+    if not key:
+        raise BackendFailed(f"backend {replica.backend} wants a key: set the variable {replica.key_variable}")
+    return key
