@@ -80,6 +80,7 @@ STARTS_PROCESSES = (
     "gateway/test_access.py",
     "gateway/test_limits.py",
     "gateway/test_tokens.py",
+    "gateway/test_usage.py",
     "gateway/test_workers.py",
     "local/test_watch.py",
     "operations/test_trainings.py",

@@ -56,9 +56,10 @@ def tokens_of(call: Call) -> tuple[int, int, bool]:
     """Tokens of the prompt and of the answer, and whether they are estimated."""
     usage = call.usage
     if usage is None:
-        # The client left before anything came back: the server had read the prompt, and nobody knows what it wrote.
-        if call.status == CLIENT_LEFT and "asked" in call.timings:
-            return _prompt_tokens(call), 0, True
+        # The client left: the server had read the prompt, and of what it wrote is known what came back.
+        pieces = call.notes.get("pieces", 0)
+        if pieces or (call.status == CLIENT_LEFT and "asked" in call.timings):
+            return _prompt_tokens(call), pieces, True
         return 0, 0, False
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     is_estimated = bool(usage.get("estimated")) or not isinstance(prompt, int)

@@ -35,7 +35,7 @@ log = logging.getLogger("gateway.workers")
 _ASK_SECONDS = 3.0
 _STOP_SECONDS = 40.0
 MOST_FAILURES = 5
-"""How often in a row a worker may end before it ever answered; then the gateway ends, and says so."""
+"""How often in a row a worker may end before it answers; then the gateway ends, and says so. At the start, once."""
 _LONGEST_PAUSE = 10.0
 
 
@@ -65,6 +65,7 @@ class Supervisor:
     admin_port: int
     workers: list[Worker] = field(default_factory=list)
     given_up: str | None = None
+    _has_answered: bool = False
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> int:
@@ -133,7 +134,7 @@ class Supervisor:
             await asyncio.sleep(0.1)
             with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
                 await self._ask(worker, "/admin/routes")
-                worker.is_ready = True
+                worker.is_ready = self._has_answered = True
                 log.info("worker %d answers", worker.number)
 
     async def _stop(self, keepers: Sequence[asyncio.Task[None]]) -> None:

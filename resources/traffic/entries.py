@@ -5,11 +5,25 @@ from datetime import UTC, datetime
 import msgspec
 
 
+class Usage(msgspec.Struct, omit_defaults=True):
+    """What a request used, and whose it was: `key` is the id of an API key, or `sub:` and the subject of a token.
+
+    estimated: these tokens no model server counted.
+    """
+
+    key: str = ""
+    team: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: bool = False
+
+
 class Exposure(msgspec.Struct, tag="exposure", omit_defaults=True):
     """One request, as its handler saw it; `body` holds the answer's bytes, which only the shipper parses.
 
     source: `model`, `cache`, or `fallback` where another model than the assigned one gave the answer; consent: whether
-    the user agreed to the use of the texts, None where nobody asked; times in milliseconds.
+    the user agreed to the use of the texts, None where nobody asked; used: for the ledger, None of what an earlier
+    version logged; times in milliseconds.
     """
 
     request_id: str
@@ -33,6 +47,7 @@ class Exposure(msgspec.Struct, tag="exposure", omit_defaults=True):
     source: str = "model"
     prompt_version: str | None = None
     consent: bool | None = None
+    used: Usage | None = None
 
 
 class Rating(msgspec.Struct, tag="rating", omit_defaults=True):

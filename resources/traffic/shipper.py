@@ -202,6 +202,7 @@ class Shipper:
             "source": entry.source,
             "prompt_version": entry.prompt_version,
             "consent": entry.consent,
+            "used": None if entry.used is None else msgspec.structs.asdict(entry.used),
         }
 
     def rating_row(self, entry: Rating, salt: str | None = None) -> Row:

@@ -9,6 +9,8 @@ from images.gateway.api import Operation
 from images.gateway.call import Answer, Call, Proceed
 from images.gateway.events import has_text
 from images.gateway.layers.base import Layer
+from images.gateway.usage import tokens_of
+from resources.traffic.entries import Usage
 
 _MOST_LOGGED_BYTES = 512 * 1024
 
@@ -55,6 +57,8 @@ class Log(Layer):
         if exposure.model_ref != self._assigned(call):
             # What another model said must not be rated as if the assigned one had.
             exposure.source = "fallback"
+        prompt, completion, is_estimated = tokens_of(call)
+        exposure.used = Usage(call.caller.name, call.caller.team or "", prompt, completion, is_estimated)
         exposure.body = b"".join(parts)
         exposure.status = call.status
         exposure.error = exposure.error or call.error

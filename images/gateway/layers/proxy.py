@@ -51,7 +51,8 @@ class Proxy(Layer):
         pieces, last_usage = 0, b""
         try:
             async for read in stream.events():
-                pieces += read.count(b'"delta"') + read.count(b'"text"')
+                # Noted as they come: who closes the call may come before this generator is closed.
+                call.notes["pieces"] = pieces = pieces + read.count(b'"delta"') + read.count(b'"text"')
                 if b'"usage"' in read:
                     last_usage = read
                 events = shaper.feed(read)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 WINDOW_SECONDS = 60
 """Requests are counted over the last minute, by the second: never more than the limit within any 60 seconds."""
-LEASE_SECONDS = 15.0
+LEASE_SECONDS = 6.0
 """How long a place is kept for a worker that says nothing more; it says so three times in that time."""
 
 

@@ -20,31 +20,32 @@ local function window(name)
       if newest == nil or s > newest then newest = s end
     end
   end
-  return sum, oldest or second, newest or second
+  return {sum, oldest or second, newest or second}
 end
 
 local function count(rates)
-  local allowed = true
-  for _, rate in ipairs(rates) do
-    if window(rate[1]) >= rate[2] then allowed = false end
+  local allowed, found = true, {}
+  for i, rate in ipairs(rates) do
+    found[i] = window(rate[1])
+    if found[i][1] >= rate[2] then allowed = false end
   end
   local answers = {}
-  for _, rate in ipairs(rates) do
+  for i, rate in ipairs(rates) do
+    local sum, oldest, newest = found[i][1], found[i][2], found[i][3]
     if allowed then
       redis.call('HINCRBY', key('rate', rate[1]), second, 1)
       redis.call('EXPIRE', key('rate', rate[1]), WINDOW + 2)
+      sum, newest = sum + 1, math.max(newest, second)
     end
-    local sum, oldest, newest = window(rate[1])
-    table.insert(answers, {allowed, sum, oldest + WINDOW + 1 - at, newest + WINDOW + 1 - at})
+    answers[i] = {allowed, sum, oldest + WINDOW + 1 - at, newest + WINDOW + 1 - at}
   end
   return answers
 end
 
--- Members of a set of leases that have not ended; one that ends later than any lease does is of another clock.
-local function held(set)
+-- Takes the leases that have ended out of a set; one that ends later than any lease does is of another clock.
+local function expire(set)
   redis.call('ZREMRANGEBYSCORE', set, '-inf', at)
   redis.call('ZREMRANGEBYSCORE', set, at + 3 * LEASE, '+inf')
-  return redis.call('ZRANGE', set, 0, -1)
 end
 
 local function hold(set, member)
@@ -62,14 +63,16 @@ local function enter(place, endpoint, most, budget)
       used = known
       redis.call('SET', total, string.format('%d', used), 'EX', 40 * 86400)
     end
-    local ahead = 0
-    for _, member in ipairs(held(key('reserved', name))) do
+    local ahead, reservations = 0, key('reserved', name)
+    expire(reservations)
+    for _, member in ipairs(redis.call('ZRANGE', reservations, 0, -1)) do
       ahead = ahead + tonumber(string.match(member, '^(%d+):'))
     end
     if used + ahead >= limit then return {'budget', used} end
   end
   local set = key('places', endpoint)
-  if #held(set) >= most then return {'busy', used} end
+  expire(set)
+  if redis.call('ZCARD', set) >= most then return {'busy', used} end
   hold(set, place)
   if budget ~= cjson.null then
     hold(key('reserved', budget[1]), string.format('%d:%s', budget[5], place))
