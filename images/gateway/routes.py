@@ -3,13 +3,14 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from pydantic import ValidationError
 
 from llmops_assets.experiments.assignment import assign
+from llmops_assets.specs.deployment import RagServing
 from llmops_assets.specs.guards import Guards
 from resources.catalog import Catalog, NotFound
 from resources.catalog import Endpoint as CatalogEndpoint
@@ -58,6 +59,15 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Retriever:
+    """What finds the passages for a route's model, and how they are asked for; `url` is None while it is not there."""
+
+    backend: str
+    url: str | None
+    rag: RagServing
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """An endpoint as the gateway serves it in one phase; lengths in tokens, None where there is no limit."""
 
@@ -72,6 +82,7 @@ class Endpoint:
     max_output_tokens: int | None
     created_at: datetime
     guards: Guards = field(default_factory=Guards)
+    retrieval: Mapping[int, Retriever] = field(default_factory=dict)
 
     def assigned(self, user: str) -> Route:
         """The route of a user, the same as long as the phase lasts; ValueError when no route has weight."""
@@ -187,7 +198,23 @@ def _endpoint(entry: CatalogEndpoint, backends: dict, experiment: str | None) ->
         max_output_tokens=runtime.max_output_tokens,
         created_at=entry.created_at,
         guards=entry.spec.guards,
+        retrieval=_retrieval(entry.routes, backends),
     )
+
+
+def _retrieval(routes: list, backends: dict) -> dict[int, Retriever]:
+    """The retriever of each route that has one, by the route's index.
+
+    How it is asked stands in the route: the endpoint's spec says what is wanted from the next deployment on.
+    """
+    found = {}
+    for index, route in enumerate(routes):
+        if (id := route.get("retriever")) is None:
+            continue
+        backend = backends.get(id)
+        url = backend.url if backend is not None and backend.url else None
+        found[index] = Retriever(id, url, RagServing.model_validate(route["rag"]))
+    return found
 
 
 def _route(index: int, route: object, backends: dict) -> Route:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from images.serve import engines
@@ -10,6 +11,12 @@ from images.serve.no_control_tokens import MODEL_FOLDER
 
 def main(arguments: list[str] | None = None) -> None:
     """Become a server of one model, by the engine that is asked for."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:2] == ["--engine", "retriever"] or "--engine=retriever" in given[:1]:
+        from images.serve import retriever
+
+        retriever.main(given[2:] if given[0] == "--engine" else given[1:])
+        return
     parser = argparse.ArgumentParser(prog="python -m images.serve", description=__doc__)
     parser.add_argument("--engine", choices=["transformers", "vllm"], default="transformers")
     parser.add_argument("--model", required=True, help="model folder: safetensors, tokenizer, chat template")

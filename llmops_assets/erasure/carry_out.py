@@ -16,7 +16,7 @@ from upath import UPath
 from llmops_assets.datasets.reading.readers import list_files
 from llmops_assets.datasets.versions import checkout
 from llmops_assets.documents.work import PASSAGES
-from llmops_assets.erasure import documents
+from llmops_assets.erasure import documents, indexes
 from llmops_assets.erasure.plan import Found, Plan, Platform, Training, evaluations, raw_files
 from llmops_assets.erasure.search import Wanted, drop_lines, name_without, without
 from llmops_assets.records.datasets import DatasetRecord
@@ -53,6 +53,9 @@ def carry_out(
     for kind, count in erasures.scrub_traffic(platform.catalog, wanted.in_text, _nobody).items():
         _add(figures, kind, count)
     erasures.compact(platform.catalog)
+    if platform.indexes is not None:
+        # While the documents are there, which say what a masked passage held.
+        _add(figures, "passages", indexes.clear(platform, platform.indexes, plan.versions, wanted, erasure, say))
     for key, found in plan.versions.items():
         left = _stage(platform, erasure.id, found, wanted)
         say(f"{key}: {len(found.row_ids)} rows and {found.raw_lines} raw lines go, {left} raw rows stay")

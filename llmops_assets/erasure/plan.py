@@ -28,6 +28,7 @@ from resources.catalog import Catalog, Dataset, NotFound, erasures
 from resources.dataset_store import DatasetStore, Manifest
 from resources.encryption import Keyring
 from resources.records import Records
+from resources.retrieval.indexes import Indexes
 from resources.tracking import Tracking
 
 LEARNED_FROM = ("train", "validation")
@@ -44,6 +45,7 @@ class Platform:
     records: Records
     tracking: Tracking
     policy: Policy
+    indexes: Indexes | None = None
 
     @property
     def keys(self) -> Keyring:

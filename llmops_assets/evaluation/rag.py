@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from llmops_assets.datasets import schema
+from llmops_assets.documents.grounding import groundedness
 from llmops_assets.evaluation import chat
 from llmops_assets.evaluation.case import Case, Evaluated, worker_settings
 from llmops_assets.evaluation.error_analysis import worst_answers
@@ -17,21 +18,22 @@ from llmops_assets.evaluation.retrieval import (
     DEPTH,
     Query,
     check_corpus,
+    mean,
     passage_key,
     queries_of,
     retrieval_metrics,
     search,
 )
-from llmops_assets.evaluation.suites import TEST, Item, items_of
+from llmops_assets.evaluation.suites import TEST, Item, Scored, as_metric, items_of
 from llmops_assets.records.evaluation import Metric
-from llmops_assets.training.reader import asked
+from llmops_assets.training.reader import asked, context_of
 
 GOLD = "gold"
 RETRIEVAL = "retrieval"
 
 
 def evaluate(case: Case) -> Evaluated:
-    """Recall of the retriever over the index, and the accuracy of the answers, beside the untrained ones."""
+    """Recall of the retriever over the index, accuracy and groundedness of the answers, beside the untrained ones."""
     rag, frame = case.spec.rag, case.test.frame
     queries, own = queries_of(frame, "question")
     passages = {**indexed(Path(case.tuned.path) / "index"), **own}
@@ -59,6 +61,13 @@ def evaluate(case: Case) -> Evaluated:
         suites |= chat.chat_suites(case.spec, case.test, case.suites)
     read = chat.evaluate_chat(case, suites)
     record = chat.chat_record(case, read)
+    contexts = _contexts(case, frame, nearest) | _contexts(case, frame, _gold(queries, passages))
+    figures += [
+        as_metric(mean([_grounded(one, contexts) for one in scored]), suite, "groundedness", name)
+        for name, group in read.scored.items()
+        for suite, scored in group.items()
+        if suite in given and scored
+    ]
     record = record.model_copy(
         update={
             "metrics": [*record.metrics, *figures],
@@ -78,6 +87,20 @@ def indexed(folder: Path) -> dict[str, str]:
 
 def _gold(queries: list[Query], passages: dict[str, str]) -> dict[str, list[str]]:
     return {query.text: [passages[key] for key in query.relevant] for query in queries}
+
+
+def _contexts(case: Case, frame: pl.DataFrame, passages: dict[str, list[str]]) -> dict[str, str]:
+    """The passages that each prompt of the suites holds, by the prompt."""
+    rag, found = case.spec.rag, {}
+    for question in frame["question"].str.strip_chars():
+        own = passages.get(question, [])
+        found[asked(rag, question, own)[0]["content"]] = context_of(own[: rag.passages])
+    return found
+
+
+def _grounded(one: Scored, contexts: dict[str, str]) -> float:
+    """Share of an answer's content morphemes and numbers that its passages have; 0 for one that says nothing."""
+    return groundedness(one.judged, contexts.get(str(one.item.messages[-1]["content"]), ""))
 
 
 def _conversations(case: Case, frame: pl.DataFrame, passages: dict[str, list[str]]) -> pl.DataFrame:

@@ -15,6 +15,7 @@ from llmops_assets.operations.access import authorise
 from llmops_assets.operations.errors import Refused, Unavailable
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.retrieval import RetrievalIndexRecord
 from llmops_assets.records.training import PlanRecord
 from llmops_assets.serving.erased_rows import served_affected
 from llmops_assets.specs.names import training_key
@@ -23,6 +24,7 @@ from llmops_assets.verdict import Verdict
 from llmops_assets.wiring import Wiring
 from resources.catalog import erasures
 from resources.event_log import Busy, EventLog, Page, Report
+from resources.retrieval.engine import EngineUnavailable
 
 LOGS = (".log", ".out", ".err")
 """Files that may be open while they are searched: lines in them are blanked in place."""
@@ -92,6 +94,9 @@ def erase(
     earlier = erasures.erasure(catalog, planned.unfinished).versions if planned.unfinished is not None else {}
     keys = {*plan.versions, *earlier}
     cells = {t.cell for t in plan.trainings} | set(plan.evaluated)
+    indexed = [training_key(one.dataset, one.recipe) for one in wiring.records.all(RetrievalIndexRecord)]
+    indexed += [intent.key for intent in catalog.intents.open("index")]
+    cells |= {cell for cell in indexed if cell.partition("|")[0] in keys}
     try:
         log.refuse_busy(keys | cells)
         erasure = erasures.begin(
@@ -105,7 +110,7 @@ def erase(
         figures = carry_out(platform, plan, request.wanted, erasure, actor=actor, say=say)
         affected = [one for one in erasures.affected(catalog) if one.erasure == erasure.id]
         figures["runs"] = figures.get("runs", 0) + _clear_pages(wiring, log, keys, cells, affected)
-    except Busy as error:
+    except (Busy, EngineUnavailable) as error:
         raise Unavailable(str(error)) from error
     _report(wiring, log, plan.endpoints, affected)
     left, figures["files_read"] = _search(wiring, request.wanted)
@@ -185,7 +190,11 @@ def _search(wiring: Wiring, wanted: Wanted) -> tuple[list[Leftover], int]:
 
 
 def _platform(wiring: Wiring) -> Platform:
-    return Platform(wiring.catalog, wiring.artifacts, wiring.store, wiring.records, wiring.tracking, wiring.policy)
+    # On an object store there is nothing to erase by this command, and no index either.
+    indexes = wiring.indexes if wiring.artifacts.is_local else None
+    return Platform(
+        wiring.catalog, wiring.artifacts, wiring.store, wiring.records, wiring.tracking, wiring.policy, indexes
+    )
 
 
 def _key(root: Path) -> bytes:

@@ -126,6 +126,8 @@ def retrieval_index(
     yield from _shown(results)
     if refused := [verdict.text for verdict in results.values() if not verdict.passed]:
         raise dg.Failure(f"{asked['name']} stays what it was: {' '.join(refused)}", allow_retries=False)
+    if catalog.dataset_entry(dataset).status == "erased":
+        raise dg.Failure(f"{dataset} was erased while it was indexed", allow_retries=False)
     previous = indexes.point(asked["name"], index.facts.version)
     collected = indexes.collect()
     record = RetrievalIndexRecord(

@@ -20,7 +20,7 @@ from resources import files
 from resources.encryption import Keyring
 from resources.retrieval import files as index_files
 from resources.retrieval.bm25 import description, sparse_rows
-from resources.retrieval.files import PassageIndex, version_of
+from resources.retrieval.files import PassageIndex, contents, version_of
 from resources.retrieval.indexes import Indexes
 
 
@@ -95,14 +95,6 @@ def build(
         known.passages.height if not texts else min(result["reused"], len(texts)),
         {"embedding": embedded - began, "writing": time.monotonic() - embedded},
     )
-
-
-def contents(passages: pl.DataFrame) -> list[str]:
-    """What of each passage is searched: its heading, where its text does not begin with it, and its text."""
-    return [
-        text if not heading or heading in text[: len(heading) + 8] else f"{heading}\n{text}"
-        for heading, text in passages.select("heading", "text").iter_rows()
-    ]
 
 
 def embed(

@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from llmops_assets.specs.base import NAME_PATTERN, Int, Name, Part, Rule, Spec, Text, VersionedRef, View
+from llmops_assets.specs.base import NAME_PATTERN, Bool, Float, Int, Name, Part, Rule, Spec, Text, VersionedRef, View
 from llmops_assets.specs.guards import Guards
+from llmops_assets.specs.jobs import CONTEXT_TEMPLATE
 from llmops_assets.specs.policy import Environment, JobType, ServeTarget
 
 
@@ -49,6 +50,38 @@ class Rollout(Part):
     traffic_split: TrafficSplit | None = Field(default=None, description="canary only.")
 
 
+class RagServing(Part):
+    """What an endpoint with `serve_target: RAG` gives its model beside the question."""
+
+    index: Name = Field(description="The name of an index: llmops index list.")
+    top_k: Int = Field(default=4, ge=1, le=50, description="Passages that the model is given at most.")
+    mode: Literal["hybrid", "dense", "sparse"] = Field(
+        default="hybrid", description="By vectors and by words, or by one of them alone."
+    )
+    min_score: Float | None = Field(
+        default=None, ge=-1, le=1, description="Cosine of question and passage, below which a passage is not found."
+    )
+    reranker: Text | None = Field(
+        default=None, description="Folder of a local cross-encoder, which orders what was found anew."
+    )
+    candidates: Int = Field(default=20, ge=1, le=50, description="Passages that the reranker orders, top_k at least.")
+    template: Text = Field(
+        default=CONTEXT_TEMPLATE,
+        description="What the model is asked: with {question}, and {context} (passages numbered, as readers are "
+        "trained) or {passages} (each inside of <passage id=…>).",
+    )
+    max_passage_tokens: Int = Field(
+        default=1024, ge=16, description="Of all passages together, counted by the model's own tokenizer."
+    )
+    refuse_when_nothing: Bool = Field(
+        default=False, description="Where no passage is found, answer that instead of asking the model."
+    )
+    refusal: Text | None = Field(
+        default=None, description="What is answered then; left out, in the question's language."
+    )
+    timeout_seconds: Float = Field(default=5, gt=0, le=60, description="For finding the passages of one question.")
+
+
 class DeploymentSpec(Spec):
     """One endpoint."""
 
@@ -67,6 +100,7 @@ class DeploymentSpec(Spec):
     replicas: Replicas = Field(default_factory=Replicas)
     rollout: Rollout = Field(default_factory=Rollout)
     guards: Guards = Field(default_factory=Guards)
+    rag: RagServing | None = Field(default=None, description="serve_target RAG only, and required there.")
     image: Text | None = Field(default=None, description="Another serve image than the policy's; for some roles only.")
 
     @property
@@ -119,6 +153,22 @@ class DeploymentSpec(Spec):
         if low > high:
             yield "replicas.max", f"{high} is less than replicas.min {low}", "Make it at least replicas.min"
         yield from _rollout_rules(view)
+        yield from _rag_rules(view)
+
+
+def _rag_rules(view: View) -> Iterator[Rule]:
+    if view.get("rag", dict) is None:
+        # Endpoints of earlier releases have none: that one is needed is said where it is deployed.
+        return
+    if view.get("serve_target", str) == "GENERATION":
+        yield "rag", "only for serve_target RAG", "Remove the block, or write serve_target: RAG"
+    template = view.get("rag.template", str)
+    if template is not None:
+        context = [name for name in ("{context}", "{passages}") if name in template]
+        if len(context) != 1 or template.count(context[0]) != 1:
+            yield "rag.template", "has to hold {passages} or {context}, one of them once", "For example {passages}"
+        if "{question}" not in template:
+            yield "rag.template", "has no {question}", "Write {question} where the user's question shall stand"
 
 
 def _rollout_rules(view: View) -> Iterator[Rule]:

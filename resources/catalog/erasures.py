@@ -15,6 +15,8 @@ from resources.catalog.intents import withdraw
 if TYPE_CHECKING:
     from resources.catalog import Catalog
 
+CELL_KINDS = ("train", "trial", "index")
+"""Intents whose key is a cell of dataset version × recipe."""
 TAG = "llmops.affected_by_erasure"
 """Tag of a model version in the registry: the numbers of the erasures that it is affected by."""
 
@@ -132,7 +134,7 @@ def mark_erased(catalog: "Catalog", key: str, actor: str = "erasure") -> bool:
             transaction.audit("dataset.erased", key)
         about_it = sa.or_(
             sa.and_(wanted.c.kind == "ingest", wanted.c.key == key),
-            sa.and_(wanted.c.kind.in_(("train", "trial")), wanted.c.key.startswith(f"{key}|", autoescape=True)),
+            sa.and_(wanted.c.kind.in_(CELL_KINDS), wanted.c.key.startswith(f"{key}|", autoescape=True)),
         )
         statement = sa.select(wanted.c.kind, wanted.c.key).where(about_it, wanted.c.closed_at.is_(None))
         for intent in transaction.execute(statement).mappings().all():

@@ -144,6 +144,14 @@ def read(folder: Path, keys: Keyring = NO_KEYS, paths: StoredPaths | None = None
     return PassageIndex(facts, passages, vectors, sparse)
 
 
+def contents(passages: pl.DataFrame) -> list[str]:
+    """What of each passage is searched: its heading, where its text does not begin with it, and its text."""
+    return [
+        text if not heading or heading in text[: len(heading) + 8] else f"{heading}\n{text}"
+        for heading, text in passages.select("heading", "text").iter_rows()
+    ]
+
+
 def without(index: PassageIndex, ids: Mapping[str, Any] | set[str]) -> tuple[pl.DataFrame, NDArray[np.float32]]:
     """The passages of an index without some of them, with the vectors that they had."""
     keep = ~index.passages["id"].is_in(list(ids))

@@ -34,7 +34,7 @@ def w(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wiring]:
     w = house.open_home(root)
     encoder = desk.make_encoder(w.artifacts.path("models", "embedding", "finder"))
     assert desk.register_encoder(w, encoder) == "finder@1"
-    house.ingest(w, "desk@v1", desk.rows())
+    house.split(w, "desk@v1", desk.rows())
     yield w
     common.wiring.cache_clear()
     for name, value in before.items():
@@ -209,7 +209,7 @@ def test_the_command_shows_what_there_is_and_what_a_question_finds(
     assert version == built.version and "강변" in found[0].text and "미납" in found[0].text
     assert found[0].sparse and found[0].cosine <= 1.001
     asked = run(app, ["index", "query", "desk", "강변 영업소의 미납 요금 규정", "--json", "--mode", "sparse"])
-    assert json.loads(asked.output)["passages"][0]["id"] == found[0].id
+    assert json.loads(asked.stdout)["passages"][0]["id"] == found[0].id
     assert run(app, ["index", "query", "desk", "  "]).exit_code == 1
     assert run(app, ["index", "query", "desk", "x", "--mode", "magic"]).exit_code == 1
     folder = w.indexes.folder(built.version)

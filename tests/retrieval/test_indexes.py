@@ -10,12 +10,11 @@ import pytest
 from llmops_assets.records.retrieval import IndexEncoder
 from llmops_assets.retrieval import passages as sources
 from llmops_assets.retrieval import verdicts
-from llmops_assets.retrieval.build import contents
 from llmops_assets.retrieval.measure import exact_agreement
 from llmops_assets.specs.policy import load_policy
 from resources.encryption import Keyring, new_key
 from resources.retrieval import bm25, engine, files
-from resources.retrieval.files import IndexCorrupt, PassageIndex
+from resources.retrieval.files import IndexCorrupt, PassageIndex, contents
 from resources.retrieval.indexes import Indexes, UnknownIndex
 from tests.retrieval import desk
 
