@@ -4,7 +4,7 @@ DATA is a folder with KoBEST's BoolQ (`kobest/BoolQ/{train,dev,test}.tsv`): ques
 each. All paragraphs are indexed, and the test questions asked; the paragraph of the row is the one that is right. The
 encoder is a random BERT of 1.5M weights that learns from the training questions here, in a minute or so: dense figures
 say what such a one gives, and nothing of a real one. Beside it, each on the same texts and in one process: `rank_bm25`
-(0.2.2, `pip install rank_bm25`) over words between spaces and over our morphemes, and Qdrant's local mode with dense and
+(0.2.2, `pip install rank_bm25`) over words and over our morphemes, and Qdrant's local mode with dense and
 sparse vectors fused by itself, as its documentation sets hybrid search up. Milliseconds are of one question without
 embedding it.
 """

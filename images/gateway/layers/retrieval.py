@@ -117,9 +117,10 @@ class Retrieval(Layer):
         log.warning("%s: index %s cannot be searched: %s", name, rag.index, reason)
         if call.exposure is not None:
             call.exposure.error = f"index {rag.index}: {reason}"
-        return ApiError(
-            503, f"endpoint {name!r} cannot search its index {rag.index!r}: {reason}", code="index_unavailable"
-        )
+        # Where the files lie is for the log, and none of a client's business.
+        shown = _FOLDERS.sub("", reason)
+        message = f"endpoint {name!r} cannot search its index {rag.index!r}: {shown}"
+        return ApiError(503, message, code="index_unavailable")
 
     def _refused(self, call: Call, rag: RagServing, more: dict[str, Any]) -> Answer:
         text = passages.refusal(call.query, rag.refusal)
