@@ -109,7 +109,19 @@ class Wiring:
             runners={"docker": self.docker_servers, "kubernetes": self.kubernetes_servers},
             drained=lambda endpoint, id: self.gateway.is_drained(endpoint, id),
             acts=self.settings.reconciler == "auto",
+            retrieval=self.retrieval_environment,
         )
+
+    def retrieval_environment(self) -> dict[str, str]:
+        """What a retriever needs of our settings: where the indexes are, and the keys to them."""
+        settings = self.settings
+        given = {
+            "LLMOPS_HOME": str(settings.root),
+            "LLMOPS_ARTIFACT_ROOT": settings.artifacts,
+            "LLMOPS_QDRANT_URL": settings.qdrant_url,
+            "LLMOPS_QDRANT_API_KEY": settings.qdrant_secret if settings.qdrant_url else None,
+        }
+        return {name: value for name, value in given.items() if value} | self.keys.environment()
 
     @property
     def serve_threads(self) -> int:

@@ -15,6 +15,7 @@ from resources.backends import completions, reconcile
 from resources.backends.completions import Answer, answer_of
 from resources.backends.local import LocalServers
 from resources.backends.protocol import (
+    RETRIEVER,
     EngineMissing,
     Health,
     Runner,
@@ -69,6 +70,7 @@ class ModelServers:
         runners: Mapping[str, Callable[[], Runner]] | None = None,
         drained: Drained = lambda endpoint, id: True,
         acts: bool = True,
+        retrieval: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.catalog = catalog
         self.policy = policy
@@ -81,6 +83,7 @@ class ModelServers:
             host=host,
             threads=threads,
             python=python,
+            retrieval=retrieval,
         )
         self._makers: dict[str, Callable[[], Runner]] = dict(runners or {})
         self._runners: dict[str, Runner] = {"local": self.local, "url": UrlServers()}
@@ -150,6 +153,8 @@ class ModelServers:
             if backend is None or backend.wanted == "gone":
                 raise ServerError(f"the model server {id} is no longer wanted: somebody stopped it meanwhile")
             if backend.state == "healthy":
+                if backend.engine == RETRIEVER:
+                    return Answer("", 0, 0.0)
                 return self.complete(backend, _question(), timeout=60.0)
             if backend.state == "failed":
                 raise ServerError(backend.message)

@@ -12,10 +12,11 @@ from images.serve.no_control_tokens import MODEL_FOLDER
 def main(arguments: list[str] | None = None) -> None:
     """Become a server of one model, by the engine that is asked for."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:2] == ["--engine", "retriever"] or "--engine=retriever" in given[:1]:
+    if "retriever" in given[1:] and given[given.index("retriever") - 1] == "--engine":
+        # No model is served, and so none of what follows is asked for.
         from images.serve import retriever
 
-        retriever.main(given[2:] if given[0] == "--engine" else given[1:])
+        retriever.main(given)
         return
     parser = argparse.ArgumentParser(prog="python -m images.serve", description=__doc__)
     parser.add_argument("--engine", choices=["transformers", "vllm"], default="transformers")

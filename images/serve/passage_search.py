@@ -84,7 +84,11 @@ class Retriever:
                     self._switch_to(self._load(version))
                 self._bury()
                 self.fault = None
-            except (UnknownIndex, IndexCorrupt, EngineUnavailable, content.ContentChanged, OSError) as error:
+            except UnknownIndex as error:
+                # Nobody may be given what its name no longer stands for.
+                self.current = None
+                self._note(str(error))
+            except (IndexCorrupt, EngineUnavailable, content.ContentChanged, OSError) as error:
                 self._note(str(error))
             except Exception as error:  # whatever a library meets in a broken folder, the version before goes on
                 log.exception("index %s could not be loaded", self.name)
@@ -102,7 +106,7 @@ class Retriever:
         content.verify(
             facts.encoder.path,
             facts.encoder.content_hash,
-            f"what built the index {self.name!r} ({facts.encoder.ref})",
+            f"used to build the index {self.name!r} ({facts.encoder.ref})",
             "Restore it, or build the index again by the encoder of now",
         )
         known = self.current

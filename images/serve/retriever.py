@@ -93,6 +93,8 @@ def _error(status: int, message: str) -> JSONResponse:
 def main(arguments: list[str] | None = None) -> None:
     """Serve one index until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m images.serve.retriever", description=__doc__)
+    parser.add_argument("--engine", choices=["retriever"], default="retriever")
+    parser.add_argument("--model", help="as other engines have it; what is loaded is what the index names")
     parser.add_argument("--index", required=True, help="the name of the index")
     parser.add_argument("--reranker", help="folder of a cross-encoder that orders anew what was found")
     parser.add_argument("--tokenizer", help="folder of the model that reads the passages, to count its tokens")

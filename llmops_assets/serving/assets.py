@@ -16,7 +16,7 @@ from llmops_assets.partitions import endpoints
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.serving import DeploymentRecord, DriftRecord
-from llmops_assets.serving import admission, rollout
+from llmops_assets.serving import admission, rag, rollout
 from llmops_assets.serving.before_traffic import CHECKS, BeforeTraffic
 from llmops_assets.serving.drift import compare
 from llmops_assets.serving.report import drift_plot, drift_table, questions, ratings, traffic_plot
@@ -31,6 +31,7 @@ from resources.gateway import GatewayAdmin, GatewayError
 from resources.intent_runs import tags_of
 from resources.model_server import ModelServers, ServerError
 from resources.records import Records
+from resources.retrieval.indexes import open_indexes
 from resources.tracking import Tracking, UnknownModel
 
 _REASONS = (ModelAffected, rollout.NotAdmitted, rollout.RolloutFailed, UnknownModel, ServerError, GatewayError, OSError)
@@ -82,7 +83,7 @@ def deployment(
         last = records.find(DeploymentRecord, name)
         checked = BeforeTraffic(records, store, servers, known=last.probed if last is not None else [])
         try:
-            model = _admitted(tracking, endpoint.spec, policy, records, catalog)
+            model = _admitted(tracking, endpoint.spec, policy, records, catalog, settings)
             assert_not_affected(catalog, ref=model.ref, content_hash=model.content_hash)
             checked.note("admitted", Verdict(True, f"{model.ref} is what was registered, evaluated and approved"))
             target = rollout.target_of(endpoint.spec, model)
@@ -184,12 +185,13 @@ def _wanted(
 
 
 def _admitted(
-    tracking: Tracking, spec: DeploymentSpec, policy: Policy, records: Records, catalog: Catalog
+    tracking: Tracking, spec: DeploymentSpec, policy: Policy, records: Records, catalog: Catalog, settings: Settings
 ) -> RegisteredModelRecord:
     """The registered model that `spec` names, when it may be served and is what was registered and evaluated."""
     version = tracking.version(spec.model_ref)
     model = tracking.model(version.ref)
     more = admission.refusals(model, spec.environment, records, policy, catalog)
+    more += rag.refusals(spec, model, lambda: open_indexes(settings))
     rollout.admit(model, version.state, spec, policy, more=more)
     if not has_chat_template(model.path):
         raise rollout.NotAdmitted(f"the tokenizer of {model.ref} has no chat template, so it cannot be chatted with")

@@ -2,26 +2,24 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from llmops_assets.records.registry import RegisteredModelRecord
-from llmops_assets.records.retrieval import IndexFacts
 from llmops_assets.specs.canonical import canonical_json
 from llmops_assets.specs.deployment import DeploymentSpec, RagServing
 from resources import content
+from resources.backends.protocol import RETRIEVER, new_backend
+from resources.catalog import Backend
 from resources.retrieval.engine import EngineUnavailable
 from resources.retrieval.indexes import IndexCorrupt, Indexes, UnknownIndex
 
-ENGINE = "retriever"
-"""Engine of the backend that finds passages (`images.serve.retriever`)."""
 
-
-def refusals(spec: DeploymentSpec, model: RegisteredModelRecord, indexes: Indexes) -> list[str]:
+def refusals(spec: DeploymentSpec, model: RegisteredModelRecord, indexes: Callable[[], Indexes]) -> list[str]:
     """Why the model cannot answer from the index that `spec` names; none for an endpoint without retrieval."""
     if spec.rag is None:
         return []
-    reasons = _of_index(spec.rag, indexes) + _of_reader(spec.rag, Path(model.path))
+    reasons = _of_index(spec.rag, indexes()) + _of_reader(spec.rag, Path(model.path))
     reranker = spec.rag.reranker
     if reranker is not None and not (Path(reranker) / "config.json").is_file():
         reasons.append(f"rag.reranker: {reranker} holds no config.json: it is no model folder")
@@ -34,7 +32,7 @@ def _of_index(rag: RagServing, indexes: Indexes) -> list[str]:
         content.verify(
             facts.encoder.path,
             facts.encoder.content_hash,
-            f"what built the index {rag.index} ({facts.encoder.ref})",
+            f"used to build the index {rag.index} ({facts.encoder.ref})",
             "Restore it, or build the index again",
         )
     except (UnknownIndex, IndexCorrupt, EngineUnavailable, content.ContentChanged) as error:
@@ -65,9 +63,17 @@ def retriever_id(endpoint: str, rag: RagServing, model_path: str) -> str:
     return f"{endpoint}-retriever-{hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:8]}"
 
 
-def retriever_runtime(rag: RagServing, model_path: str, facts: IndexFacts) -> dict[str, Any]:
-    """What a retriever is started with: its index, what orders anew, and the tokenizer that counts for the model."""
-    runtime = {"index": rag.index, "reranker": rag.reranker, "tokenizer": model_path}
-    return {name: value for name, value in runtime.items() if value is not None} | {
-        "content_hash": facts.encoder.content_hash
-    }
+def retriever(endpoint: str, rag: RagServing, model_ref: str, model_path: str) -> Backend:
+    """The server that finds passages for a model, to be started.
+
+    It loads the encoder that the index names, whichever that will be; of the model it has the tokenizer, which counts.
+    """
+    given = {"index": rag.index, "reranker": rag.reranker, "tokenizer": model_path}
+    return new_backend(
+        retriever_id(endpoint, rag, model_path),
+        endpoint=endpoint,
+        model_ref=model_ref,
+        model_path=model_path,
+        engine=RETRIEVER,
+        runtime={name: value for name, value in given.items() if value is not None},
+    )

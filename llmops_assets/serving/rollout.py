@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from llmops_assets.records.registry import RegisteredModelRecord
+from llmops_assets.serving.rag import retriever, retriever_id
 from llmops_assets.specs.base import SpecError
-from llmops_assets.specs.deployment import DeploymentSpec
+from llmops_assets.specs.deployment import DeploymentSpec, RagServing
 from llmops_assets.specs.policy import Policy, verify_family
 from resources.backends.reconcile import backends_of
 from resources.catalog import Backend, Catalog
@@ -45,6 +46,7 @@ class Target:
     replicas: int = 1
     share: int = 100
     warm_seconds: float = 0.0
+    rag: RagServing | None = None
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ def admit(
         reasons.append(f"the spec says model_family {spec.model_family}, but {model.ref} is a {model.family} model")
     if model.job_type not in policy.serving.targets.get(spec.serve_target, []):
         reasons.append(f"serve_target {spec.serve_target} is not for models made by {model.job_type}")
-    if spec.serve_target == "RAG":
-        reasons.append("serve_target RAG needs a vector database, which this installation does not serve yet")
+    if spec.serve_target == "RAG" and spec.rag is None:
+        reasons.append("serve_target RAG needs an index to answer from: write rag: {index: NAME} (llmops index list)")
     if spec.load_mode != "merged":
         reasons.append("load_mode base+adapter cannot be served: the registry holds merged models")
     if spec.resources.gpus:
@@ -150,6 +152,7 @@ def target_of(spec: DeploymentSpec, model: RegisteredModelRecord) -> Target:
         },
         replicas=spec.replicas.min,
         share=split.new if spec.rollout.strategy == "canary" and split is not None else 100,
+        rag=spec.rag,
     )
 
 
@@ -178,14 +181,23 @@ def plan(target: Target, routes: list[dict[str, Any]], backends: list[str]) -> P
     keep = max(others.values(), key=lambda rs: sum(r["weight"] for r in rs)) if others and target.share < 100 else []
     share = target.share if keep else 100
     planned = [{**route, "weight": (100 - share) / len(keep)} for route in keep]
-    planned += [{"backend_id": id, "model_ref": target.model_ref, "weight": share / len(serve)} for id in serve]
-    kept = {route["backend_id"] for route in planned}
+    retrieval: dict[str, Any] = {}
+    if target.rag is not None:
+        found_by = retriever_id(target.endpoint, target.rag, target.model_path)
+        retrieval = {"retriever": found_by, "rag": target.rag.model_dump(mode="json", exclude_none=True)}
+    planned += [
+        {"backend_id": id, "model_ref": target.model_ref, "weight": share / len(serve), **retrieval} for id in serve
+    ]
+    kept = {id for route in planned for id in backends_of(route)}
     return Plan(serve, planned, tuple(id for id in backends if id not in kept))
 
 
 def describe(target: Target, plan: Plan) -> list[str]:
     """The plan in sentences, for the log and the asset's page."""
     steps = [f"start {', '.join(plan.serve)} with {target.model_ref} ({target.engine}), unless it runs already"]
+    if target.rag is not None:
+        id = retriever_id(target.endpoint, target.rag, target.model_path)
+        steps.append(f"start {id}, which finds passages in {target.rag.index}")
     steps.append("wait until each is healthy and has answered a completion")
     steps.append(
         "route " + ", ".join(f"{r['weight']:g} % to {r['backend_id']} ({r['model_ref']})" for r in plan.routes)
@@ -216,7 +228,8 @@ def carry_out(
     routed = {id for route in before for id in backends_of(route)}
     begun = time.monotonic()
     running = {b.id for b in catalog.backends(target.endpoint) if b.state == "healthy" and servers.health(b) == "ok"}
-    started = [id for id in plan.serve if id not in running]
+    beside = () if target.rag is None else (retriever_id(target.endpoint, target.rag, target.model_path),)
+    started = [id for id in (*beside, *plan.serve) if id not in running]
     ours = [id for id in started if id not in routed]
     try:
         answer, serving = _serve(target, plan, catalog, servers, say)
@@ -244,6 +257,8 @@ def _serve(
     target: Target, plan: Plan, catalog: Catalog, servers: ModelServers, say: Callable[[str], None]
 ) -> tuple[Answer, list[Backend]]:
     """Have every backend of the plan wanted and answering; the first answer, and the backends as they were observed."""
+    if target.rag is not None:
+        servers.want(retriever(target.endpoint, target.rag, target.model_ref, target.model_path))
     for id in plan.serve:
         servers.want(
             new_backend(
@@ -256,6 +271,10 @@ def _serve(
             )
         )
     answers, backends = [], []
+    if target.rag is not None:
+        id = retriever_id(target.endpoint, target.rag, target.model_path)
+        servers.wait_observed(id)
+        say(f"{id} searches {target.rag.index}")
     for id in plan.serve:
         answers.append(servers.wait_observed(id))
         backends.append(catalog.backend(id))

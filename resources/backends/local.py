@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from llmops_assets.specs.policy import ServingPolicy
 from resources.backends import processes
 from resources.backends.completions import health_page
 from resources.backends.processes import MARK, START, Children, the_process
-from resources.backends.protocol import EngineMissing, Health, Record, ServerError
+from resources.backends.protocol import RETRIEVER, EngineMissing, Health, Record, ServerError
 from resources.backends.serve_command import serve_arguments, start_of
 from resources.catalog import Backend
 from resources.environment import engine_python, passed_on
@@ -26,7 +27,8 @@ class LocalServers:
     """A process and a folder under `state_dir` for each server.
 
     `engines` holds the environments of engines that have their own (``<engines>/vllm``). `threads` caps the CPU threads
-    of one server; `python` runs the serve module.
+    of one server; `python` runs the serve module. `retrieval` gives what a retriever finds in its environment: where
+    indexes are, and the keys to them.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class LocalServers:
         host: str,
         threads: int | None,
         python: str,
+        retrieval: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.state_dir = state_dir
         self.policy = policy
@@ -45,6 +48,7 @@ class LocalServers:
         self.host = host
         self.threads = threads
         self.python = python
+        self.retrieval = retrieval
         self.children = Children()
         self._asked: set[tuple[int, float]] = set()
 
@@ -188,6 +192,8 @@ class LocalServers:
         environment[MARK], environment[START] = self.mark(backend.id), start_of(backend)
         if self.threads:
             environment["OMP_NUM_THREADS"] = str(self.threads)
+        if backend.engine == RETRIEVER:
+            environment |= self.retrieval()
         if backend.engine == "vllm":
             environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
             environment["VLLM_NO_USAGE_STATS"] = "1"

@@ -9,6 +9,9 @@ from resources.catalog import Backend
 Health = Literal["ok", "failing", "silent", "gone"]
 """ok: its health page answers; failing: it says that it cannot serve; silent: no answer in time; gone: nothing runs."""
 
+RETRIEVER = "retriever"
+"""Engine of a server that finds passages for the models of an endpoint, and completes nothing."""
+
 Record = Callable[[Backend], None]
 """Puts a backend on record before anything of it runs: what we do not live to write down would run on unknown."""
 

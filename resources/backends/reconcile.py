@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from llmops_assets.specs.policy import ServingPolicy
 from resources.backends.completions import complete
 from resources.backends.local import LocalServers
-from resources.backends.protocol import Health, Runner, ServedFilesChanged, ServerError
+from resources.backends.protocol import RETRIEVER, Health, Runner, ServedFilesChanged, ServerError
 from resources.catalog import Backend, Catalog, Endpoint, Lease, LeaseLost, NotFound
 from resources.catalog.backends import Wanted
 from resources.content import ContentChanged
@@ -171,7 +171,8 @@ class Reconciler:
                 f"{backend.url} is answered by another process than the model server {backend.id}: an old server was "
                 f"left running there. End it, and deploy again{tail}"
             )
-        complete(backend, [{"role": "user", "content": QUESTION}], timeout=60.0, log=tail)
+        if backend.engine != RETRIEVER:
+            complete(backend, [{"role": "user", "content": QUESTION}], timeout=60.0, log=tail)
         now = datetime.now(UTC)
         self._observe(backend, lease, state="healthy", message="", healthy_at=backend.healthy_at or now)
         return []
@@ -304,7 +305,9 @@ def routed_to(endpoint: Endpoint) -> set[str]:
 def backends_of(route: dict[str, object]) -> list[str]:
     """The backends of a route: all that share its users, of which there is one where it does not say."""
     several = route.get("backend_ids")
-    return [str(id) for id in several] if isinstance(several, list) else [str(route["backend_id"])]
+    ids = [str(id) for id in several] if isinstance(several, list) else [str(route["backend_id"])]
+    # What finds passages for its model is needed as long as the model is.
+    return [*ids, str(route["retriever"])] if route.get("retriever") else ids
 
 
 def log_tail(runner: Runner, backend: Backend) -> str:

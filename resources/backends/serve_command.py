@@ -5,6 +5,7 @@ import json
 
 from llmops_assets.specs.policy import ServingPolicy
 from resources.backends.completions import SERVED_NAME
+from resources.backends.protocol import RETRIEVER
 from resources.catalog import Backend
 
 LIMITS = ("max_input_tokens", "max_output_tokens", "device", "dtype", "gpus")
@@ -14,6 +15,11 @@ ADAPTER = "adapter_path"
 
 def serve_arguments(backend: Backend, policy: ServingPolicy) -> list[str]:
     """Engine, limits and cache of a server; where its model is and where it listens is for whoever runs it to add."""
+    if backend.engine == RETRIEVER:
+        given = [(name, backend.runtime.get(name)) for name in ("index", "reranker", "tokenizer")]
+        arguments = [part for name, value in given if value for part in (f"--{name}", str(value))]
+        drain = str(int(policy.stop_timeout_seconds))
+        return ["--engine", RETRIEVER, *arguments, "--drain-seconds", drain]
     arguments = ["--engine", backend.engine]
     for name in LIMITS:
         if backend.runtime.get(name) is not None:

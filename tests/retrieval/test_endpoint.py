@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,9 +21,12 @@ from typer.testing import CliRunner
 
 from images.gateway import passages
 from llmops_assets.cli import app, common
+from llmops_assets.records.registry import RegisteredModelRecord
+from llmops_assets.serving import rag, rollout
 from llmops_assets.specs.jobs import CONTEXT_TEMPLATE, RagBlock
 from llmops_assets.training.reader import asked
 from llmops_assets.wiring import Wiring
+from resources.backends.reconcile import routed_to
 from tests.retrieval import desk, house
 from tests.serving.conftest import ADMIN_TOKEN, Upstream, backend, deployment_spec, free_port, get, until
 
@@ -242,6 +246,57 @@ def test_one_index_that_is_away_is_named_and_stops_no_other_endpoint(here: Insta
         assert here.ask(model=name, stream=True)[0] == 503
     garbage.stop()
     assert here.ask(model="plain")[0] == 200 and here.ask()[0] == 200
+
+
+def test_a_deployment_brings_its_retriever_and_takes_it_away_with_the_model(here: Installation) -> None:
+    spec = deployment_spec("rolled", serve_target="RAG", job_type="RAG_TUNING", rag={"index": "desk", "top_k": 2})
+    facts = here.w.indexes.facts(here.w.indexes.version("desk"))
+    model = RegisteredModelRecord(
+        dataset="d@v1", recipe="r", name="desk", version=1, path=facts.encoder.path, content_hash="h", family="llama",
+        job_type="RAG_TUNING", mlflow_run_id=None, card="",
+    )  # fmt: skip
+    target = rollout.target_of(spec, model)
+    plan = rollout.plan(target, [], [])
+    id = plan.routes[0]["retriever"]
+    assert routed_to(SimpleNamespace(routes=plan.routes)) == {plan.serve[0], id}
+    # Another model without retrieval: both go.
+    after = rollout.plan(rollout.target_of(deployment_spec("rolled"), model), plan.routes, [plan.serve[0], id])
+    assert id in after.retire and "retriever" not in after.routes[0]
+    servers = here.w.servers
+    try:
+        servers.want(rag.retriever("rolled", spec.rag, model.ref, facts.encoder.path))
+        servers.wait_observed(id)
+        started = here.w.catalog.backend(id)
+        asked = json.dumps({"query": QUESTION, "mode": "sparse", "max_tokens": 20}).encode()
+        with urllib.request.urlopen(urllib.request.Request(f"{started.url}/v1/search", asked), timeout=60) as response:
+            found = json.load(response)["passages"]
+        # Counted by the tokenizer of the model that reads them: the first is cut to fit.
+        assert sum(one["tokens"] for one in found) <= 20 and found[0]["cut"]
+    finally:
+        servers.unwant([id])
+        assert servers.wait_gone([id]) == []
+
+
+def test_what_is_missing_for_retrieval_is_refused_before_anything_starts(here: Installation, tmp_path: Path) -> None:
+    def reasons(**changes: Any) -> str:
+        block = {"index": "desk", "top_k": 2, **changes}
+        spec = deployment_spec(serve_target="RAG", job_type="RAG_TUNING", rag=block)
+        return " ".join(rag.refusals(spec, SimpleNamespace(path=str(tmp_path)), lambda: here.w.indexes))
+
+    assert reasons() == ""
+    assert "there is no index 'manuals'; known are: desk" in reasons(index="manuals")
+    assert "no model folder" in reasons(reranker="/nowhere")
+    (tmp_path / "rag.json").write_text(json.dumps({"template": "{context} {question}", "passages": 2}))
+    assert "write '{context} {question}'" in reasons()
+    assert reasons(template="{context} {question}") == ""
+    assert "trained and evaluated with 2 passages" in reasons(template="{context} {question}", top_k=3)
+    weights = Path(here.w.indexes.facts(here.w.indexes.version("desk")).encoder.path) / "model.safetensors"
+    whole = weights.read_bytes()
+    try:
+        weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        assert "is not what was used to build the index desk" in reasons(template="{context} {question}")
+    finally:
+        weights.write_bytes(whole)
 
 
 async def nonsense(_request: Request) -> Response:

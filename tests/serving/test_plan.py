@@ -119,7 +119,12 @@ def test_an_approved_model_of_an_allowed_family_may_be_served(model: RegisteredM
         ("approved", {}, {"family": "qwen"}, "is a qwen model"),
         ("approved", {}, {"path": "/nowhere"}, "there is no model"),
         ("approved", {}, {"job_type": "EMBEDDING"}, "not for models made by EMBEDDING"),
-        ("approved", {"serve_target": "RAG", "job_type": "RAG_TUNING"}, {"job_type": "RAG_TUNING"}, "vector database"),
+        (
+            "approved",
+            {"serve_target": "RAG", "job_type": "RAG_TUNING"},
+            {"job_type": "RAG_TUNING"},
+            "needs an index to answer from",
+        ),
         ("approved", {"load_mode": "base+adapter", "engine": "vllm"}, {}, "holds merged models"),
     ],
 )

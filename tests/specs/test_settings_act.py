@@ -15,7 +15,7 @@ from llmops_assets.experiments.analysis import plan_of
 from llmops_assets.experiments.decision import Decision, model_for
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.registry.capacity import capacity
-from llmops_assets.serving.rollout import NotAdmitted, admit, device_reasons, target_of
+from llmops_assets.serving.rollout import NotAdmitted, admit, device_reasons, plan, target_of
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
 from llmops_assets.specs.policy import Policy
@@ -87,6 +87,17 @@ DEPLOYMENT_CHANGES: dict[str, Any] = {
     "rollout.traffic_split.old": 80,
     "rollout.traffic_split.new": 20,
     "image": "registry/other:1",
+    "rag.index": "manuals",
+    "rag.top_k": 2,
+    "rag.mode": "dense",
+    "rag.min_score": 0.5,
+    "rag.reranker": "/nowhere",
+    "rag.candidates": 30,
+    "rag.template": "{passages} {question}",
+    "rag.max_passage_tokens": 99,
+    "rag.refuse_when_nothing": True,
+    "rag.refusal": "no",
+    "rag.timeout_seconds": 1,
 }
 
 
@@ -98,6 +109,24 @@ def test_every_field_of_a_deployment_acts_is_refused_or_is_said_to_be_set_aside(
         if faults_in(DeploymentSpec, data):
             continue
         assert effects_of_deployment(DeploymentSpec.model_validate(data)) != before, path
+
+
+def test_every_field_of_retrieval_reaches_the_gateway_with_the_route():
+    base = changed(DEPLOYMENT, serve_target="RAG", job_type="RAG_TUNING", rag={"index": "desk"}, rollout=GONE)
+
+    def asked(**changes: Any) -> Any:
+        spec = DeploymentSpec.model_validate(changed(base, **changes))
+        entry = Endpoint(
+            name=spec.endpoint, spec=spec, revision=1, observed_revision=0, state="live", message="",
+            routes=plan(target_of(spec, MODEL), [], []).routes, phase=1, salt="s", created_at=NOW, updated_at=NOW,
+        )  # fmt: skip
+        return _endpoint(entry, {}, None).retrieval[0]
+
+    before = asked()
+    assert before.rag.index == "desk" and before.url is None
+    for path, value in DEPLOYMENT_CHANGES.items():
+        if path.startswith("rag."):
+            assert asked(**{path.replace(".", "__"): value}).rag != before.rag, path
 
 
 def test_what_a_deployment_sets_aside_is_said():
