@@ -299,6 +299,15 @@ def test_what_is_missing_for_retrieval_is_refused_before_anything_starts(here: I
         weights.write_bytes(whole)
 
 
+def test_there_is_no_way_to_the_model_past_its_documents(here: Installation) -> None:
+    for path, body in (("completions", {"prompt": "x"}), ("embeddings", {"input": "x"})):
+        data = json.dumps({"model": ENDPOINT, **body}).encode()
+        request = urllib.request.Request(f"{here.url}/v1/{path}", data, {"Content-Type": "application/json"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=30)
+        assert refused.value.code == 400
+
+
 async def nonsense(_request: Request) -> Response:
     return JSONResponse({"passages": [{"id": 3}], "index": "desk", "version": "v"})
 

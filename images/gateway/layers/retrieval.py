@@ -44,6 +44,10 @@ class Retrieval(Layer):
         if retriever is None:
             return await proceed(call)
         rag = retriever.rag
+        if call.operation.kind != "chat":
+            # What is asked by another way would be answered without the documents, and never refused.
+            message = f"endpoint {call.endpoint.name!r} answers questions from documents: ask /v1/chat/completions"
+            raise ApiError(400, message, code="chat_only", param="model")
         if not call.query.strip():
             raise ApiError(400, "the last message of the user holds no text to look for", param="messages")
         begun = time.monotonic()
