@@ -68,9 +68,11 @@ def create_app(retriever: Retriever) -> Starlette:
     async def running(_app: Starlette) -> AsyncIterator[None]:
         async def follow() -> None:
             while True:
-                await run_in_threadpool(retriever.refresh)
                 await asyncio.sleep(LOOK_SECONDS)
+                await run_in_threadpool(retriever.refresh)
 
+        # Nobody is answered before: whoever watches takes "not yet" for "never".
+        await run_in_threadpool(retriever.refresh)
         following = asyncio.create_task(follow())
         try:
             yield

@@ -230,6 +230,7 @@ def test_a_reader_is_asked_with_what_its_retriever_finds_and_with_what_it_should
     assert set(failed(house.run(cell, raises=False))) <= {"answers_end", "beats_base", "complete"}
     record = house.records.load(EvaluationRecord, cell)
     assert record.metric("test", "accuracy").n == record.metric("gold", "accuracy").n == SIZES["test"]
+    assert record.metric("test", "groundedness").n == record.metric("gold", "groundedness").n == SIZES["test"]
     for model in ("tuned", "base"):
         assert 0 <= record.metric("retrieval", "recall_at_10", model).value <= 1
     folder = Path(house.records.load(MergedModelRecord, cell).path)
