@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import polars as pl
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -85,6 +86,11 @@ class Installation:
                 return response.status, json.loads(data), response.headers
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read()), error.headers
+
+    def retrieved(self, request_id: str) -> dict[str, Any] | None:
+        """What the exposure of a request says of its passages, once it is written."""
+        rows = self.w.catalog.exposures(endpoint=ENDPOINT).filter(pl.col("request_id") == request_id)
+        return json.loads(rows["retrieved"][0]) if rows.height else None
 
     def serve(self, endpoint: str, rag: dict[str, Any] | None, retriever: str | None) -> None:
         """Put an endpoint on record as a deployment does, and wait until the gateway has it."""
@@ -179,6 +185,8 @@ def test_an_answer_comes_from_the_passages_and_cites_them(here: Installation) ->
     block = RagBlock(retriever_type="dense", retriever_model_ref="x", passages=3)
     assert here.reader.asked[-1]["messages"] == asked(block, QUESTION, given)
     assert "text" not in json.dumps(cited)
+    until(lambda: here.retrieved(headers["x-request-id"]))
+    assert here.retrieved(headers["x-request-id"]) == answer["retrieval"]
 
 
 def test_a_stream_cites_in_its_last_event(here: Installation) -> None:

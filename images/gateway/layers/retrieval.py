@@ -58,8 +58,10 @@ class Retrieval(Layer):
         call.notes[NOTE] = {"index": found["index"], "version": found["version"], "passages": ids}
         call.headers["x-llmops-index"] = f"{found['index']}@{found['version']}"
         more: dict[str, Any] = {"citations": passages.citations(hits), NOTE: {**call.notes[NOTE], "refused": False}}
-        if not hits and rag.refuse_when_nothing:
-            call.notes[NOTE]["refused"] = more[NOTE]["refused"] = True
+        is_refused = more[NOTE]["refused"] = not hits and rag.refuse_when_nothing
+        if call.exposure is not None:
+            call.exposure.retrieved = msgspec.json.encode(more[NOTE]).decode()
+        if is_refused:
             return self._refused(call, rag, more)
         call.payload["messages"] = passages.with_passages(call.payload["messages"], rag.template, hits)
         answer = await proceed(call)
