@@ -14,6 +14,7 @@ ACTIONS: Mapping[str, tuple[str, ...]] = {
     "training": ("request", "stop"),
     "base": ("register", "approve", "archive"),
     "model": ("approve", "stage", "promote", "archive", "parity", "download"),
+    "index": ("build", "query"),
     "endpoint": ("want", "delete", "call"),
     "experiment": ("create", "stop", "conclude", "extend"),
     "keys": ("rotate",),

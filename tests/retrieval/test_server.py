@@ -33,7 +33,7 @@ def test_it_finds_what_the_embedded_one_finds(indexes: Indexes, qdrant: tuple[Fa
     assert indexes.stage(index) == index.passages.height
     here, there = engine.Embedded(index), indexes.engine(index)
     assert there.name == qdrant[1] == indexes.address
-    for row, question in enumerate(PASSAGES[:6]):
+    for row, question in enumerate(index.passages["text"][:6]):
         vector = index.vectors[row]
         one, other = (engine.search(e, index, question, vector, 5) for e in (here, there))
         # Passages of one rule differ by a place: many are as near as each other, and stand in any order.
