@@ -37,7 +37,7 @@ def _default_roles() -> Roles:
         "viewer": [CALL],
         "data-scientist": [
             CALL, "dataset.register", "dataset.tag", "dataset.rollback", "suite.*", "training.*", "base.register",
-            "model.parity", "model.stage", "experiment.*", "usage.read",
+            "model.parity", "model.stage", "experiment.*", "index.query", "usage.read",
         ],
         "approver": [CALL, "base.*", "model.*", "experiment.conclude", "usage.read"],
         "operator": [*every, "key.*"],
