@@ -272,9 +272,11 @@ def test_a_deployment_brings_its_retriever_and_takes_it_away_with_the_model(here
     assert id in after.retire and "retriever" not in after.routes[0]
     servers = here.w.servers
     try:
-        servers.want(rag.retriever("rolled", spec.rag, model.ref, facts.encoder.path))
-        servers.wait_observed(id)
-        started = here.w.catalog.backend(id)
+        # As a deployment does it: what nothing routes to yet is only kept while somebody deploys.
+        with servers.exclusively("rolled"):
+            servers.want(rag.retriever("rolled", spec.rag, model.ref, facts.encoder.path))
+            servers.wait_observed(id)
+            started = here.w.catalog.backend(id)
         asked = json.dumps({"query": QUESTION, "mode": "sparse", "max_tokens": 20}).encode()
         with urllib.request.urlopen(urllib.request.Request(f"{started.url}/v1/search", asked), timeout=60) as response:
             found = json.load(response)["passages"]
