@@ -235,7 +235,10 @@ KINDS: dict[str, Kind] = {
         b.chain.base, batch_size=4, gradient_accumulation_steps=4, warmup_ratio=0.1, weight_decay=0.01, **SHORT
     ),
     "sft overlong dropped": _sft("long", some_long, overlong="drop", max_seq_len=96),
-    "continuation": lambda b: _with_room(sft_spec(b.chain.tuned, b.rows("english", "sft_pair", english()), **SHORT)),
+    "continuation": lambda b: _with_room(
+        # In fewer steps it learns no word of the other language, and says nothing.
+        sft_spec(b.chain.tuned, b.rows("english", "sft_pair", english()), max_steps=60, save_steps=60)
+    ),
     "continuation of a continuation": lambda b: _with_room(
         sft_spec(_continued(b), b.rows("system", "sft_pair", with_system()), lr=1e-4, **SHORT)
     ),

@@ -4,19 +4,17 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import polars as pl
 import torch
 from torch.utils.data import SequentialSampler
-from transformers import AutoTokenizer
 from trl import KTOConfig, KTOTrainer
 
-from images.train import sft, unpaired, weights
-from images.train.heads import small_head
-from images.train.likelihood import MEASURED, answer_likelihoods
+from images.train import unpaired
+from images.train.answer_session import answer_session
+from images.train.likelihood import answer_likelihoods
 from images.train.progress import finite
-from images.train.session import Session, common_arguments
+from images.train.session import Session
 from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training.rated import balance
@@ -42,42 +40,21 @@ class _Trainer(KTOTrainer):
 def build(spec: TrainJobSpec, job: TrainJob) -> Session:
     """The trainer of a policy on the planned rows of a job."""
     plan_dir, rlhf = Path(job.plan_dir), spec.rlhf
-    tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
-    train, validation = unpaired.load(plan_dir / "train.parquet"), unpaired.validation(plan_dir)
-    model = weights.base_model(spec, job.base.path, job.precision)
-    small_head(model)
+    train = unpaired.load(plan_dir / "train.parquet")
     desirable = int(train["label"].sum())
     good, bad = balance(desirable, train.height - desirable, rlhf.desirable_weight, rlhf.undesirable_weight)
-    arguments = common_arguments(spec, job, train.height, validation is not None) | {
-        "beta": rlhf.kl_coeff,
-        "desirable_weight": good,
-        "undesirable_weight": bad,
-        "max_length": spec.hyperparams.max_seq_len,
-        "gradient_checkpointing": job.gradient_checkpointing,
-    }
-    batch = spec.hyperparams.batch_size
-    rows = [
-        None if frame is None else datasets.Dataset.from_dict(unpaired.columns(frame, batch))
-        for frame in (train, validation)
-    ]
-    trainer = _Trainer(
-        model=model,
-        args=KTOConfig(**arguments),
-        train_dataset=rows[0],
-        eval_dataset=rows[1],
-        processing_class=tokenizer,
-        peft_config=None if spec.method == "full" else weights.lora(spec, model),
-    )
-    if spec.method == "qlora":
-        weights.keep_trained_in_fp32(trainer.model)
-    measured = (validation if validation is not None else train).head(MEASURED)
-    return Session(
-        trainer=trainer,
-        evaluated=validation is not None,
-        save=lambda output: sft.save(trainer.model, tokenizer, spec, output, job.stop_token),
-        stopping=spec.hyperparams.early_stopping if trainer.args.load_best_model_at_end else None,
-        figures=lambda: figures(trainer, tokenizer.pad_token_id or 0, measured, rlhf.kl_coeff),
-        row_ids=lambda found: unpaired.rows_in(found, train),
+    return answer_session(
+        spec,
+        job,
+        train,
+        unpaired.validation(plan_dir),
+        trainer=_Trainer,
+        config=KTOConfig,
+        columns=lambda frame: unpaired.columns(frame, spec.hyperparams.batch_size),
+        figures=lambda trainer, pad, frame: figures(trainer, pad, frame, rlhf.kl_coeff),
+        row_ids=unpaired.rows_in,
+        desirable_weight=good,
+        undesirable_weight=bad,
     )
 
 

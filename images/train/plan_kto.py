@@ -1,6 +1,6 @@
 """Plans a training on answers found good or bad: the rows as they will be weighed, and what in them teaches nothing."""
 
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +8,9 @@ import numpy as np
 import polars as pl
 
 from images.train import unpaired
-from images.train.chat import Row, choose_template, marked_markdown, template_hash
+from images.train.plan_answers import Answers, Planned, common_facts, example, plan
 from images.train.reporter import Reporter
-from images.train.template_findings import findings, last_answer
-from images.train.trained_modules import check_token_ids
+from images.train.template_findings import Conversation, last_answer
 from images.train.unpaired import Rated
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training.rated import balance, ratio
@@ -29,87 +28,44 @@ def plan_kto(
     date: str | None = None,
 ) -> dict[str, Any]:
     """Render the rows of `frames` (prompt, completion, label, tools), keep them in `folder`, and say what they are."""
-    from transformers import AutoTokenizer
+    kind = Answers(
+        name="rated answers",
+        conversations=_conversations,
+        render=unpaired.rated,
+        save=lambda file, frame, found: unpaired.save(file, frame["row_id"].to_list(), found, spec.hyperparams.seed),
+        token_ids=lambda one: (*one.prompt, *one.completion),
+        facts=_facts,
+    )
+    return plan(kind, spec, frames, base, folder, reporter, date)
 
-    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
-    template = choose_template(tokenizer, date)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    reporter.log.info("chat template: %s", template.origin)
-    columns = ("row_id", "prompt", "completion", "tools")
-    rated_rows = (row for frame in frames.values() for row in frame.select(columns).iter_rows())
-    known = findings(tokenizer, template, (last_answer(*row) for row in rated_rows))
-    kept: dict[str, list[tuple[str, Rated]]] = {}
-    dropped: list[str] = []
-    for split, frame in frames.items():
-        found = unpaired.rated(tokenizer, template, frame, spec.hyperparams.max_seq_len)
-        rows = list(zip(frame["row_id"].to_list(), found, strict=True))
-        if spec.hyperparams.overlong == "drop":
-            if split == "train":
-                dropped = [row_id for row_id, one in rows if one.truncated]
-            rows = [row for row in rows if not row[1].truncated]
-        kept[split] = rows
-        if rows:
-            ids, ratings = zip(*rows, strict=True)
-            unpaired.save(folder / f"{split}.parquet", ids, ratings, spec.hyperparams.seed)
-        reporter.log.info("rendered %d rated answers of %s", len(rows), split)
-    if not kept["train"]:
-        raise ValueError(
-            f"all {len(dropped)} rows are longer than max_seq_len {spec.hyperparams.max_seq_len}: raise it"
-        )
-    check_token_ids(tokenizer, max(max((*one.prompt, *one.completion), default=0) for _, one in kept["train"]), base)
-    tokenizer.chat_template = template.serving
-    tokenizer.save_pretrained(folder / "tokenizer")
-    facts = _facts(tokenizer, spec, kept["train"], frames["train"])
-    facts |= {
-        "rows": {split: len(found) for split, found in kept.items() if found},
-        "dropped_rows": len(dropped),
-        "chat_template_hash": template_hash(template.serving),
-        "template_origin": template.origin,
-        "findings": [finding.model_dump() for finding in known],
-    }
-    if dropped:
-        facts["failures"]["dropped"] = dropped[:10]
-    return facts
+
+def _conversations(frame: pl.DataFrame) -> Iterator[Conversation]:
+    return (last_answer(*row) for row in frame.select("row_id", "prompt", "completion", "tools").iter_rows())
 
 
 def _facts(
-    tokenizer: "PreTrainedTokenizerBase", spec: TrainJobSpec, found: list[tuple[str, Rated]], frame: pl.DataFrame
+    tokenizer: "PreTrainedTokenizerBase", spec: TrainJobSpec, found: Planned[Rated], frame: pl.DataFrame
 ) -> dict[str, Any]:
-    ends = Counter(one.stop for _, one in found if one.stop is not None)
-    stop = ends.most_common(1)[0][0] if ends else None
-    special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
     wrong = {
         "no_trainable_tokens": [i for i, one in found if not one.completion],
-        "cut_answers": [i for i, one in found if one.truncated],
         "both_labels": _both_labels(frame),
-        "double_bos": [i for i, one in found if one.leading_bos > 1],
-        "stop_token_untrained": [i for i, one in found if one.stop is not None and one.stop not in special],
-        "prefix_changed": [i for i, one in found if not one.keeps_prefix],
     }
     label = np.array([one.label for _, one in found])
     answers = np.array([len(one.completion) for _, one in found])
     prompts = np.array([len(one.prompt) for _, one in found])
-    longest = int(max(one.length for _, one in found))
-    tokens = int(prompts.sum() + answers.sum())
+    facts = common_facts(
+        tokenizer, found, lambda one: (one.stop,), wrong, answer_tokens=int(answers.sum()), sequences=1
+    )
     good, bad = int(label.sum()), int((~label).sum())
     weights = balance(good, bad, spec.rlhf.desirable_weight, spec.rlhf.undesirable_weight)
     shown = {one.label: one for _, one in reversed(found)}
-    return {
-        "tokens": 2 * tokens,
-        "trainable_tokens": int(answers.sum()),
-        "longest_row": longest,
-        "packing_efficiency": tokens / (len(found) * longest),
-        "rows_without_trainable_tokens": len(wrong["no_trainable_tokens"]),
-        "truncated_rows": len(wrong["cut_answers"]),
-        "cut_answers": len(wrong["cut_answers"]),
-        "double_bos_rows": len(wrong["double_bos"]),
-        "stop_token": tokenizer.convert_ids_to_tokens(stop) if stop is not None else None,
-        "stop_token_trained": stop is not None and not wrong["stop_token_untrained"],
-        "prefix_preserving": not wrong["prefix_changed"],
-        "vocabulary": len(tokenizer),
-        "example": "\n\n".join(_example(tokenizer, shown[own]) for own in (True, False) if own in shown),
-        "failures": {kind: row_ids[:10] for kind, row_ids in wrong.items() if row_ids},
+    names = {True: "desirable", False: "undesirable"}
+    return facts | {
+        # Each is read a second time, behind another prompt, for the divergence from the reference.
+        "tokens": 2 * facts["tokens"],
+        "example": "\n\n".join(
+            example(tokenizer, shown[own], names[own], shown[own].completion) for own in names if own in shown
+        ),
         "figures": {
             "pairs": len(found),
             "desirable": good,
@@ -145,9 +101,3 @@ def _longer(good: np.ndarray, bad: np.ndarray) -> float:
         return 0.5
     below = np.searchsorted(np.sort(bad), good, side="left") + np.searchsorted(np.sort(bad), good, side="right")
     return float(below.mean() / (2 * len(bad)))
-
-
-def _example(tokenizer: "PreTrainedTokenizerBase", one: Rated) -> str:
-    mask = [0] * len(one.prompt) + [1] * len(one.completion)
-    row = Row(one.prompt + one.completion, mask, one.truncated, one.truncated, one.leading_bos, None)
-    return f"**{'desirable' if one.label else 'undesirable'}**: {marked_markdown(tokenizer, row, 300)}"

@@ -1,6 +1,5 @@
 """Plans a training on preferences: the pairs as they will be compared, and what in them teaches nothing."""
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +8,10 @@ import numpy as np
 import polars as pl
 
 from images.train import pairs
-from images.train.chat import Row, choose_template, marked_markdown, template_hash
 from images.train.pairs import Pair
+from images.train.plan_answers import Answers, Planned, common_facts, example, plan
 from images.train.reporter import Reporter
-from images.train.template_findings import Conversation, findings, last_answer
-from images.train.trained_modules import check_token_ids
+from images.train.template_findings import Conversation, last_answer
 from llmops_assets.specs.training import TrainJobSpec
 
 if TYPE_CHECKING:
@@ -33,47 +31,15 @@ def plan_pairs(
         from images.train.plan_kto import plan_kto
 
         return plan_kto(spec, frames, base, folder, reporter, date)
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
-    template = choose_template(tokenizer, date)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    reporter.log.info("chat template: %s", template.origin)
-    known = findings(tokenizer, template, (row for frame in frames.values() for row in _conversations(frame)))
-    rendered: dict[str, list[tuple[str, Pair]]] = {}
-    dropped: list[str] = []
-    for split, frame in frames.items():
-        found = pairs.pairs(tokenizer, template, frame, spec.hyperparams.max_seq_len)
-        columns = (frame[name].to_list() for name in ("prompt", "tools"))
-        rows = list(zip(frame["row_id"].to_list(), found, *columns, strict=True))
-        if spec.hyperparams.overlong == "drop":
-            if split == "train":
-                dropped = [row_id for row_id, pair, *_ in rows if pair.truncated]
-            rows = [row for row in rows if not row[1].truncated]
-        rendered[split] = [(row_id, pair) for row_id, pair, *_ in rows]
-        if rows:
-            pairs.save(folder / f"{split}.parquet", *map(list, zip(*rows, strict=True)))
-        reporter.log.info("rendered %d pairs of %s", len(rows), split)
-    if not rendered["train"]:
-        raise ValueError(
-            f"all {len(dropped)} pairs are longer than max_seq_len {spec.hyperparams.max_seq_len}: raise it"
-        )
-    ids = (max((*pair.prompt, *pair.chosen, *pair.rejected), default=0) for _, pair in rendered["train"])
-    check_token_ids(tokenizer, max(ids), base)
-    tokenizer.chat_template = template.serving
-    tokenizer.save_pretrained(folder / "tokenizer")
-    facts = _facts(tokenizer, spec, rendered["train"])
-    facts |= {
-        "rows": {split: len(found) for split, found in rendered.items() if found},
-        "dropped_rows": len(dropped),
-        "chat_template_hash": template_hash(template.serving),
-        "template_origin": template.origin,
-        "findings": [finding.model_dump() for finding in known],
-    }
-    if dropped:
-        facts["failures"]["dropped"] = dropped[:10]
-    return facts
+    kind = Answers(
+        name="pairs",
+        conversations=_conversations,
+        render=pairs.pairs,
+        save=_save,
+        token_ids=lambda pair: (*pair.prompt, *pair.chosen, *pair.rejected),
+        facts=_facts,
+    )
+    return plan(kind, spec, frames, base, folder, reporter, date)
 
 
 def _conversations(frame: pl.DataFrame) -> Iterator[Conversation]:
@@ -85,40 +51,27 @@ def _conversations(frame: pl.DataFrame) -> Iterator[Conversation]:
         yield last_answer(row_id, prompt, rejected, tools)
 
 
-def _facts(tokenizer: "PreTrainedTokenizerBase", spec: TrainJobSpec, found: list[tuple[str, Pair]]) -> dict[str, Any]:
-    ends = Counter(stop for _, pair in found for stop in pair.stops if stop is not None)
-    stop = ends.most_common(1)[0][0] if ends else None
-    special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+def _save(file: Path, frame: pl.DataFrame, found: list[Pair]) -> None:
+    pairs.save(file, frame["row_id"].to_list(), found, frame["prompt"].to_list(), frame["tools"].to_list())
+
+
+def _facts(
+    tokenizer: "PreTrainedTokenizerBase", spec: TrainJobSpec, found: Planned[Pair], frame: pl.DataFrame
+) -> dict[str, Any]:
     wrong = {
         "no_trainable_tokens": [i for i, p in found if not p.chosen or not p.rejected],
-        "cut_answers": [i for i, p in found if p.truncated],
         "same_pairs": [i for i, p in found if p.chosen and p.same],
-        "double_bos": [i for i, p in found if p.leading_bos > 1],
-        "stop_token_untrained": [i for i, p in found if any(s is not None and s not in special for s in p.stops)],
-        "prefix_changed": [i for i, p in found if not p.keeps_prefix],
     }
     chosen = np.array([len(p.chosen) for _, p in found])
     rejected = np.array([len(p.rejected) for _, p in found])
     prompts = np.array([len(p.prompt) for _, p in found])
-    longest = int(max(p.length for _, p in found))
-    tokens = int(2 * prompts.sum() + chosen.sum() + rejected.sum())
+    answers = int(chosen.sum() + rejected.sum())
+    facts = common_facts(tokenizer, found, lambda pair: pair.stops, wrong, answer_tokens=answers, sequences=2)
     differing = chosen != rejected
     shown = next((pair for _, pair in found if not pair.same), found[0][1])
-    return {
-        "tokens": tokens,
-        "trainable_tokens": int(chosen.sum() + rejected.sum()),
-        "longest_row": longest,
-        "packing_efficiency": tokens / (2 * len(found) * longest),
-        "rows_without_trainable_tokens": len(wrong["no_trainable_tokens"]),
-        "truncated_rows": len(wrong["cut_answers"]),
-        "cut_answers": len(wrong["cut_answers"]),
-        "double_bos_rows": len(wrong["double_bos"]),
-        "stop_token": tokenizer.convert_ids_to_tokens(stop) if stop is not None else None,
-        "stop_token_trained": stop is not None and not wrong["stop_token_untrained"],
-        "prefix_preserving": not wrong["prefix_changed"],
-        "vocabulary": len(tokenizer),
-        "example": _example(tokenizer, shown),
-        "failures": {kind: row_ids[:10] for kind, row_ids in wrong.items() if row_ids},
+    both = (("chosen", shown.chosen), ("rejected", shown.rejected))
+    return facts | {
+        "example": "\n\n".join(example(tokenizer, shown, name, answer) for name, answer in both),
         "figures": {
             "pairs": len(found),
             "same_pairs": len(wrong["same_pairs"]),
@@ -135,12 +88,3 @@ def _facts(tokenizer: "PreTrainedTokenizerBase", spec: TrainJobSpec, found: list
 def _room(spec: TrainJobSpec) -> int:
     """The longest prompt that an answer can be sampled behind."""
     return spec.hyperparams.max_seq_len - (spec.rlhf.max_new_tokens or 1)
-
-
-def _example(tokenizer: "PreTrainedTokenizerBase", pair: Pair) -> str:
-    parts = []
-    for name, answer in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-        mask = [0] * len(pair.prompt) + [1] * len(answer)
-        row = Row(pair.prompt + answer, mask, pair.truncated, pair.truncated, pair.leading_bos, None)
-        parts.append(f"**{name}**: {marked_markdown(tokenizer, row, 300)}")
-    return "\n\n".join(parts)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from images.train import rows
+from images.train.check_time import counted
 
 _PROBES = 16
 _PROBE_TOKENS = 256
@@ -50,6 +51,7 @@ def loss_in_memory(model: Any, plan_dir: Path) -> dict[str, float]:
     was_training = model.training
     model.eval()
     try:
-        return {"probe_loss": mean_loss(logits_of(model, asked), asked)}
+        with counted():
+            return {"probe_loss": mean_loss(logits_of(model, asked), asked)}
     finally:
         model.train(was_training)

@@ -14,9 +14,10 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOO
 
 from images.chat_rendering import keep_text
 from images.train import kto, pairs, reward, session, sft, weights
+from images.train.answer_session import answer_session
 from images.train.chat import Template, choose_template
 from images.train.heads import small_head
-from images.train.likelihood import MEASURED, implicit_rewards
+from images.train.likelihood import implicit_rewards
 from images.train.progress import Diverged, diverged, finite
 from images.train.reporter import Reporter
 from images.train.session import Session, common_arguments
@@ -50,40 +51,22 @@ class _Dpo(reward.PairOrder, DPOTrainer):
 
 def _dpo(spec: TrainJobSpec, job: TrainJob) -> Session:
     plan_dir = Path(job.plan_dir)
-    tokenizer = AutoTokenizer.from_pretrained(plan_dir / "tokenizer", trust_remote_code=False)
-    train, validation = pairs.load(plan_dir / "train.parquet"), pairs.validation(plan_dir)
-    model = weights.base_model(spec, job.base.path, job.precision)
-    small_head(model)
-    arguments = common_arguments(spec, job, train.height, validation is not None) | {
-        "beta": spec.rlhf.kl_coeff,
-        "max_length": spec.hyperparams.max_seq_len,
-        "gradient_checkpointing": job.gradient_checkpointing,
-    }
-    columns = [None if frame is None else pairs.preference_columns(frame) for frame in (train, validation)]
-    rows = [None if part is None else datasets.Dataset.from_dict(part) for part in columns]
-    trainer = _Dpo(
-        model=model,
-        args=DPOConfig(**arguments),
-        train_dataset=rows[0],
-        eval_dataset=rows[1],
-        processing_class=tokenizer,
-        peft_config=None if spec.method == "full" else weights.lora(spec, model),
-    )
-    trainer.lengths = reward.pair_lengths(train)
-    if spec.method == "qlora":
-        weights.keep_trained_in_fp32(trainer.model)
-
-    measured = (validation if validation is not None else train).head(MEASURED)
-    return Session(
-        trainer=trainer,
-        evaluated=validation is not None,
-        save=lambda output: sft.save(trainer.model, tokenizer, spec, output, job.stop_token),
-        stopping=spec.hyperparams.early_stopping if trainer.args.load_best_model_at_end else None,
-        figures=lambda: implicit_rewards(
-            trainer, tokenizer.pad_token_id or 0, measured.to_dict(as_series=False), spec.rlhf.kl_coeff
+    train = pairs.load(plan_dir / "train.parquet")
+    found = answer_session(
+        spec,
+        job,
+        train,
+        pairs.validation(plan_dir),
+        trainer=_Dpo,
+        config=DPOConfig,
+        columns=pairs.preference_columns,
+        figures=lambda trainer, pad, frame: implicit_rewards(
+            trainer, pad, frame.to_dict(as_series=False), spec.rlhf.kl_coeff
         ),
-        row_ids=lambda batch: pairs.rows_in(batch, train),
+        row_ids=pairs.rows_in,
     )
+    found.trainer.lengths = reward.pair_lengths(train)
+    return found
 
 
 class _Finite:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from transformers.trainer_callback import PrinterCallback
 
-from images.train import distributed, faults
+from images.train import check_time, distributed, faults
+from images.train.check_time import counted
 from images.train.order import OrderByEpoch
 from images.train.progress import Progress, RowIdsOf, Snapshot, StopWithCheckpoint, Watch, loss_curve, peak_memory
 from images.train.reporter import Reporter, Stopped
@@ -101,7 +102,7 @@ def train(
 def _checked(build: Callable[[], Session], job: TrainJob) -> Session:
     """What `build` makes, once the inputs are found to be what was planned; they are read again while it is made."""
     with ThreadPoolExecutor(1) as beside:
-        check = beside.submit(faults.check_inputs, job)
+        check = beside.submit(_looked_at, job)
         try:
             session = build()
         except Exception:
@@ -110,6 +111,11 @@ def _checked(build: Callable[[], Session], job: TrainJob) -> Session:
             raise
         check.result()
     return session
+
+
+def _looked_at(job: TrainJob) -> None:
+    with counted():
+        faults.check_inputs(job)
 
 
 def train_first(
@@ -161,7 +167,8 @@ def _train(
 
         trainer.add_callback(EarlyStoppingCallback(session.stopping.patience, session.stopping.min_delta))
         trainer.add_callback(StopWithCheckpoint())
-    start = Snapshot(trainer.model)
+    with counted():
+        start = Snapshot(trainer.model)
     began = time.monotonic()
     with reporter.finishing_first():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -215,12 +222,13 @@ def outcome(
     """Save the trained weights to `output`; what came of `seconds` of training from checkpoint `step`, by name."""
     trainer, state = session.trainer, session.trainer.state
     eval_loss = _last_eval_loss(trainer) if session.evaluated else None
-    change, non_finite = start.compare(trainer.model)
-    # Before it is saved: what is merged for that has other names.
-    moved = start.how_much_moved(trainer.model)
+    with counted():
+        change, non_finite = start.compare(trainer.model)
+        # Before it is saved: what is merged for that has other names.
+        moved = start.how_much_moved(trainer.model)
     curve = loss_curve(state.log_history)
     losses = [point["loss"] for point in curve if point.get("loss") is not None]
-    return {
+    facts = {
         "path": str(output),
         "content_hash": session.save(output),
         "steps": state.global_step,
@@ -239,6 +247,7 @@ def outcome(
         "trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "figures": session.figures(),
     }
+    return facts | {"check_seconds": check_time.seconds()}
 
 
 def _last_eval_loss(trainer: Any) -> float | None:

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from images.train import distributed
 from images.train.chat import stop_at
+from images.train.check_time import counted
 from images.train.saved_weights import check_adapter_saved
 from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.policy import FAMILY_VERSION_KEY
@@ -184,5 +185,6 @@ def save(model: Any, tokenizer: Any, output: Path, stop_token: str | None, *, fu
         os.unlink(output / "README.md")
     if not full:
         _without_place(output / "adapter_config.json")
-        check_adapter_saved(model, output, state)
+        with counted():
+            check_adapter_saved(model, output, state)
     return content.content_hash(output) if full else adapter_hash(output)

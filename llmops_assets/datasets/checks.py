@@ -19,7 +19,7 @@ from llmops_assets.datasets.assets import (
 )
 from llmops_assets.datasets.batches import Batches, regrouped
 from llmops_assets.datasets.quality import control_tokens as token_findings
-from llmops_assets.datasets.quality import personal_data, report
+from llmops_assets.datasets.quality import personal_data
 from llmops_assets.datasets.reading import accounting
 from llmops_assets.datasets.reading.quarantine import common_reasons, in_words
 from llmops_assets.datasets.similarity import duplicates, examples
@@ -38,14 +38,11 @@ BLOCKING: dict[str, Any] = {"blocking": True, "partitions_def": dataset_versions
 Context = dg.AssetCheckExecutionContext
 
 
-def result(passed: bool, description: str, **metadata: Any) -> dg.AssetCheckResult:
-    shown = {
-        name: dg.MetadataValue.md(report.markdown_table(v)) if isinstance(v, list) else v
-        for name, v in metadata.items()
-    }
-    return dg.AssetCheckResult(
-        passed=passed, severity=dg.AssetCheckSeverity.ERROR, description=description, metadata=shown
-    )
+def result(passed: bool, description: str, **found: Any) -> dg.AssetCheckResult:
+    """A verdict with its figures, and its rows: lists of `found`, as tables by their names."""
+    tables = {name: value for name, value in found.items() if isinstance(value, list)}
+    figures = {name: value for name, value in found.items() if name not in tables}
+    return check_result(Verdict(passed, description, figures), rows=tables)
 
 
 @dg.asset_check(asset=dataset, description="The version has rows, and no more than the policy allows.", **BLOCKING)

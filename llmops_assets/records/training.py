@@ -149,6 +149,9 @@ class AdapterRecord(Record):
     weight_change_rms: float | None = Field(default=None, description="Of one weight: its root mean square.")
     trained_tensors: int | None = None
     unmoved_tensors: int | None = Field(default=None, description="Trained tensors that did not change at all.")
+    check_seconds: float | None = Field(
+        default=None, description="Of the worker: hashes of what it read, the weights before and after, the saved file."
+    )
     moved_by_module: dict[str, float] = Field(
         default_factory=dict, description="weight_change_rms by kind of module; none in records of earlier releases."
     )

@@ -208,8 +208,8 @@ def test_training_rows_that_hold_the_questions_of_a_suite_are_blocked(platform):
     assert not failed.success
     (verdict,) = [e for e in failed.get_asset_check_evaluations() if e.check_name == "no_contamination"]
     assert not verdict.passed and "desk@exam" in verdict.description
-    (line,) = verdict.metadata["items"].value.splitlines()[2:]
-    assert line.startswith("| desk@exam |") and "| rows.jsonl |" in line
+    (line,) = verdict.metadata["items"].records
+    assert (line.data["suite"], line.data["file"]) == ("desk@exam", "rows.jsonl")
 
 
 def due(platform, instance: dg.DagsterInstance) -> list[tuple[str, ...]]:

@@ -63,8 +63,11 @@ class Counted(Wrapped):
         data = self._stream.read1(len(buffer))
         if data:
             self._feeds += data.count(b"\n")
-            self._returns += data.count(b"\r")
-            self._both += data.count(b"\r\n") + (self._last == b"\r" and data[:1] == b"\n")
+            self._both += self._last == b"\r" and data[:1] == b"\n"
+            # Most files have none, which is known at once.
+            if b"\r" in data:
+                self._returns += data.count(b"\r")
+                self._both += data.count(b"\r\n")
             self._last = data[-1:]
             ends = self._feeds + (self._returns - self._both if self._account.universal else 0)
             open_line = self._last != b"\n" and not (self._account.universal and self._last == b"\r")

@@ -215,16 +215,13 @@ def _fill_known(columns: Columns, rows: list[Any], require_category: bool) -> bo
     sources, categories = columns.flat["source"], columns.flat["category"]
     scores, others = columns.flat["quality_score"], []
     for row in rows:
-        rest = row.metadata or {}
-        if row.category is not UNSET:
-            rest.setdefault("category", row.category)
-        if row.source is not UNSET:
-            rest.setdefault("source", row.source)
-        if row.quality_score is not UNSET:
-            rest.setdefault("quality_score", row.quality_score)
+        source, category, score = (None if v is UNSET else v for v in (row.source, row.category, row.quality_score))
+        if rest := row.metadata or {}:
+            # What the metadata has of its own comes first.
+            source = rest.pop("source", source)
+            category, score = rest.pop("category", category), rest.pop("quality_score", score)
         if row.id is not UNSET:
             rest.setdefault("id", row.id)
-        source, category, score = rest.pop("source", None), rest.pop("category", None), rest.pop("quality_score", None)
         if type(score) is int:
             score = float(score)
         labelled = (source is None or type(source) is str) and (category is None or type(category) is str)
