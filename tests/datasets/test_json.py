@@ -164,3 +164,58 @@ def test_a_broken_article_of_a_large_object_is_refused_and_what_was_read_stands(
     rows, refused = large(tmp_path, text)
     titles = [json.loads(row["extra"])["title"] for row in rows]
     assert titles[:7] == [f"글 {n}" for n in range(7)] and "글 7" not in titles and refused
+
+
+ASKED = [f"{word} 통행료는 어디에서 내나요?" for word in ("어제", "오늘", "내일")]
+TOLD = [f"{word} 요금소에서 냅니다." for word in ("어제", "오늘", "내일")]
+EACH = [{"question": question, "answer": answer} for question, answer in zip(ASKED, TOLD, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"question": {str(n): q for n, q in enumerate(ASKED)}, "answer": {str(n): a for n, a in enumerate(TOLD)}},
+        {str(n): row for n, row in enumerate(EACH)},
+        {
+            "columns": ["question", "answer"],
+            "index": [0, 1, 2],
+            "data": [[row["question"], row["answer"]] for row in EACH],
+        },
+        {"schema": {"fields": [{"name": "question"}], "pandas_version": "1.4.0"}, "data": EACH},
+        {"question": ASKED, "answer": TOLD},
+        {"train": EACH[:2], "test": EACH[2:]},
+        {"features": [{"name": "question"}], "rows": [{"row_idx": n, "row": row} for n, row in enumerate(EACH)]},
+    ],
+    ids=["pandas columns", "pandas index", "pandas split", "pandas table", "columns of lists", "splits", "the viewer"],
+)
+def test_a_table_in_one_object_is_its_rows(tmp_path, table):
+    (tmp_path / "a.json").write_text(json.dumps(table, ensure_ascii=False), encoding="utf-8")
+    rows, refused, _ = read(tmp_path)
+    assert not refused
+    assert [[m["content"] for m in row] for row in rows["messages"].to_list()] == [list(row.values()) for row in EACH]
+    if "train" in table:
+        assert [json.loads(extra)["split"] for extra in rows["extra"]] == ["train", "train", "test"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "tools": []},
+        {"conversation": ["안녕하세요", "네, 말씀하세요"], "tags": ["인사", "처음"]},
+        {"question": "물음", "answer": "답", "metadata": {"0": 1, "1": 2}},
+    ],
+)
+def test_one_row_is_no_table(tmp_path, row):
+    (tmp_path / "a.json").write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
+    rows, refused, _ = read(tmp_path)
+    assert rows.height == 1 and not refused
+
+
+def test_messages_in_a_cell_are_read_as_json_and_refused_as_anything_else(tmp_path):
+    messages = [{"role": "user", "content": "언제 되나요?"}, {"role": "assistant", "content": "내일 됩니다."}]
+    cell = json.dumps(messages, ensure_ascii=False)
+    lines = [{"messages": cell}, {"conversations": cell}, {"messages": str(messages)}, {"messages": "[1"}]
+    rows, refused, _ = ingested(tmp_path, *lines)
+    assert [[m["content"] for m in row] for row in rows["messages"].to_list()] == [["언제 되나요?", "내일 됩니다."]] * 2
+    assert [field for field, _ in refused] == ["messages", "messages"]
+    assert "Python" in refused[0][1] and all("as JSON" in reason for _, reason in refused)

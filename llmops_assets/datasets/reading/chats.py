@@ -5,7 +5,7 @@ from typing import Any
 
 from llmops_assets.datasets.reading import weights
 from llmops_assets.datasets.reading.calls import tools_text
-from llmops_assets.datasets.reading.messages import Message, message_of, messages_of
+from llmops_assets.datasets.reading.messages import Message, list_of, message_of, messages_of
 from llmops_assets.datasets.reading.raw import RowFault
 from llmops_assets.datasets.reading.values import first_of, kind_of, refuse_media, text_of, unrecognised
 
@@ -167,8 +167,7 @@ def _repeated_prompt(row: Mapping[str, Any], turns: Sequence[Message]) -> set[st
 
 def _turns(value: list[Any], name: str) -> list[Message]:
     """A conversation as a list of messages, of texts in turn (UltraChat), or of pairs (XTuner, Firefly)."""
-    if not isinstance(value, list):
-        raise RowFault(name, f"expected a list of messages, got {kind_of(value)}")
+    value = list_of(value, name)
     if value and all(isinstance(item, str) for item in value):
         return [Message("assistant" if i % 2 else "user", text) for i, text in enumerate(value)]
     if value and all(isinstance(item, dict) for item in value):

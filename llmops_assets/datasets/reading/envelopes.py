@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmops_assets.datasets.reading.fault import RowFault
+from llmops_assets.datasets.reading.hub import SPLITS
 from llmops_assets.datasets.reading.values import kind_of, text_of
 
 ROW_FIELDS = {
@@ -20,7 +21,11 @@ def rows_in(value: Any) -> list[Any] | None:
 
     So ``{"version": "1.1", "data": [{…}, …]}`` is its data, and every row has its version.
     """
-    if not isinstance(value, dict) or ROW_FIELDS & {str(name).lower() for name in value}:
+    if not isinstance(value, dict):
+        return None
+    if (table := _of_table(value)) is not None:
+        return table
+    if ROW_FIELDS & {str(name).lower() for name in value}:
         return None
     lists = [name for name, item in value.items() if isinstance(item, list)]
     if len(lists) != 1 or any(isinstance(item, dict) for item in value.values()):
@@ -33,6 +38,52 @@ def rows_in(value: Any) -> list[Any] | None:
         return None
     notes = {name: item for name, item in value.items() if name != lists[0] and item is not None}
     return [notes | row if isinstance(row, dict) else row for row in rows]
+
+
+def _of_table(value: dict[str, Any]) -> list[Any] | None:
+    """The rows of a whole table in one object, as pandas and the hub's viewer write it; None for anything else.
+
+    pandas' `to_json` has columns or rows by number, `split` (names and lists), `table` (with a schema); others have a
+    list for each column, or a list of rows for each split.
+    """
+    names, parts = list(value), list(value.values())
+    if isinstance(names_of := value.get("columns"), list) and {"columns", "data"} <= set(names) <= {*_SPLIT_ORIENT}:
+        rows = value["data"]
+        if isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(names_of) for row in rows):
+            return [dict(zip(map(str, names_of), row, strict=True)) for row in rows]
+        return None
+    if set(names) == {"schema", "data"} and isinstance(value["schema"], dict) and "fields" in value["schema"]:
+        return value["data"] if isinstance(value["data"], list) else None
+    if isinstance(rows := value.get("rows"), list) and rows and "features" in value:
+        inner = [row.get("row") if isinstance(row, dict) else None for row in rows]
+        return inner if all(isinstance(row, dict) for row in inner) else None
+    if len(parts) > 1 and all(isinstance(part, dict) for part in parts):
+        if all(name.isdigit() for name in names):
+            return parts
+        keys = parts[0].keys()
+        if keys and all(part.keys() == keys for part in parts) and all(key.isdigit() for key in keys):
+            return [{name: part[key] for name, part in value.items()} for key in keys]
+        return None
+    if len(parts) > 1 and all(isinstance(part, list) for part in parts) and not _LISTS & set(names):
+        if {name.lower() for name in names} <= SPLITS.keys() and all(
+            isinstance(r, dict) for part in parts for r in part
+        ):
+            return [{"split": name} | row for name, part in value.items() for row in part]
+        if len({len(part) for part in parts}) == 1 and len(parts[0]) > 1 and all(map(_of_texts, parts)):
+            return [dict(zip(names, row, strict=True)) for row in zip(*parts, strict=True)]
+    return None
+
+
+_SPLIT_ORIENT = ("columns", "index", "data")
+_LISTS = {
+    "messages", "conversations", "conversation", "dialogue", "dialog", "turns", "history", "tools", "functions",
+    "answers", "contexts", "passages", "positives", "negatives", "choices", "references", "paragraphs", "qas",
+}  # fmt: skip
+"""Fields of a single row that are lists themselves."""
+
+
+def _of_texts(column: list[Any]) -> bool:
+    return all(isinstance(cell, str | int | float | None) for cell in column) and isinstance(column[0], str)
 
 
 def expanded(value: Any) -> Iterator[Any]:

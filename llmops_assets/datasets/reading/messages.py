@@ -7,7 +7,7 @@ from typing import Any
 
 from llmops_assets.datasets.reading import weights
 from llmops_assets.datasets.reading.calls import call_text, calls_of
-from llmops_assets.datasets.reading.raw import RowFault
+from llmops_assets.datasets.reading.raw import RowFault, decode
 from llmops_assets.datasets.reading.values import kind_of, refuse_media, text_of
 
 ROLE_NAMES = {
@@ -80,10 +80,21 @@ class Message:
         return [self.role, self.content, *found]
 
 
-def messages_of(value: Any, path: str) -> list[Message]:
-    """Messages in either spelling: role and content, or from and value. RowFault names what is none."""
+def list_of(value: Any, path: str) -> list[Any]:
+    """A list of messages, or one that stands in a cell of a table as JSON. RowFault says what else there is."""
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        if (fault := (found := decode(1, value.strip().encode())).fault) is None and isinstance(found.value, list):
+            return found.value
+        reason = fault.reason if fault is not None else "no list"
+        raise RowFault(path, f"expected a list of messages as JSON, got text that is none: {reason}")
     if not isinstance(value, list):
         raise RowFault(path, f"expected a list of messages, got {kind_of(value)}")
+    return value
+
+
+def messages_of(value: Any, path: str) -> list[Message]:
+    """Messages in either spelling: role and content, or from and value. RowFault names what is none."""
+    value = list_of(value, path)
     found = [message_of(item, f"{path}[{index}]") for index, item in enumerate(value)]
     check_answers(found)
     return found
