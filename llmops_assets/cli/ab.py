@@ -1,13 +1,16 @@
 """`llmops ab …`: compare two models on live traffic."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmops_assets.cli.common import Json, actor, load_checked, out, print_json, show, wiring
+from llmops_assets.cli.common import Json, actor, load_checked, out, print_json, show, when, wiring
 
-app = typer.Typer(help="A/B tests: create, report.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from llmops_assets.operations.experiments import Ended
+
+app = typer.Typer(help="A/B tests: create, report, end; analyse any log.", no_args_is_help=True)
 
 
 @app.command()
@@ -39,16 +42,92 @@ def report(name: str, json: Json = False) -> None:
                 "experiment": name,
                 "state": experiment.state,
                 "decision": experiment.decision,
+                "withheld": experiment.withheld,
                 "report": record.model_dump(mode="json") if record else None,
             }
         )
         return
     rows: list[tuple[str, object]] = [("state", experiment.state), ("decision", experiment.decision or "none yet")]
+    rows += [("withheld", experiment.withheld)] if experiment.withheld else []
     if record:
         rows += [("reason", record.reason)]
         rows += [(f"users, {arm}", n) for arm, n in record.users.items()]
         rows += [(key, value) for key, value in record.figures.items() if not isinstance(value, (dict, list))]
     show(name, ["", ""], rows)
+
+
+@app.command("list")
+def list_(
+    state: Annotated[str | None, typer.Option(help="running or concluded; left out: both.")] = None, json: Json = False
+) -> None:
+    """List A/B tests, newest first.
+
+    Example: `llmops ab list --state running`
+    """
+    from llmops_assets.operations.experiments import list_experiments
+
+    found = list_experiments(wiring(), state)
+    if json:
+        print_json([{**vars(e), "spec": e.spec.model_dump(mode="json")} for e in found])
+        return
+    rows = [
+        [e.name, e.endpoint, e.state, e.decision, when(e.started_at), when(e.acted_at), e.withheld] for e in found
+    ]
+    show("", ["experiment", "endpoint", "state", "decision", "started", "carried out", "withheld"], rows)
+
+
+@app.command("show")
+def show_(name: str, json: Json = False) -> None:
+    """Show an A/B test: its design, its newest figures, and its decision once there is one.
+
+    Example: `llmops ab show base-or-tuned`
+    """
+    report(name, json)
+
+
+@app.command()
+def stop(name: str, reason: Annotated[str | None, typer.Option(help="For the record.")] = None) -> None:
+    """End a running A/B test without a winner: the control gets all users.
+
+    Example: `llmops ab stop base-or-tuned --reason "the prompt was wrong"`
+    """
+    from llmops_assets.operations.experiments import stop_experiment
+
+    _say_ended(stop_experiment(wiring(), actor(), name, reason))
+
+
+@app.command()
+def conclude(
+    name: str, winner: Annotated[str, typer.Option(help="control or treatment: it gets all users.")]
+) -> None:
+    """Choose the winner by hand, or carry out a decision that was left to people (`auto_promote: false`).
+
+    Example: `llmops ab conclude base-or-tuned --winner treatment`
+    """
+    from llmops_assets.operations.experiments import conclude_experiment
+
+    if winner not in ("control", "treatment"):
+        raise typer.BadParameter("control or treatment", param_hint="--winner")
+    _say_ended(conclude_experiment(wiring(), actor(), name, winner))
+
+
+@app.command()
+def extend(name: str, hours: Annotated[float, typer.Option(help="How long it lasts in all.")]) -> None:
+    """Let a running A/B test last longer; its sequence holds at every look, so nothing is lost by it.
+
+    Example: `llmops ab extend base-or-tuned --hours 336`
+    """
+    from llmops_assets.operations.experiments import extend_experiment
+
+    new = extend_experiment(wiring(), actor(), name, hours)
+    out.print(f"{'extended' if new else 'it does so already'}: experiment {name} lasts {hours:g} hours in all")
+
+
+def _say_ended(ended: "Ended") -> None:
+    done = "is over" if ended.new else "was over before"
+    out.print(f"experiment {ended.name} {done}: {ended.decision}, {ended.reason}", markup=False)
+    if ended.new and ended.winner:
+        out.print(f"wanted: {ended.winner} for all users")
 
 
 Column = Annotated[str | None, typer.Option(metavar="COLUMN", help="Left out: guessed by its usual names.")]

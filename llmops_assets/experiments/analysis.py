@@ -1,6 +1,6 @@
 """From the sums of each user to the figures of an A/B test: both arms compared, with all that a decision needs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,7 @@ from llmops_assets.experiments import forecast, inference
 from llmops_assets.experiments.covariates import Adjustment, cuped
 from llmops_assets.experiments.guardrails import Guardrail, guardrails
 from llmops_assets.experiments.inference import Interval, Stratified, UserTotals
+from llmops_assets.experiments.latency import Latency, Quantiles, latency_of
 from llmops_assets.experiments.plan import ARMS, FAILED, SLOW, Plan, Routes, plan_of, shares_by_phase
 from llmops_assets.experiments.requests import RECENT_REQUESTS, Beside, sums_of_requests
 from llmops_assets.experiments.sequence import path_of
@@ -48,7 +49,8 @@ class Arm:
     users: distinct users exposed; closed_users: those whose rating window is over; rated_users: those of them who
     rated; values: what they gave; ratings: how often each rating of the scale was given, the lowest first;
     mean_rating: the mean over users of what each gave on average, sd: the spread between users; shares are of requests,
-    times in milliseconds; recent_failed_users: distinct users whom one of the last requests failed.
+    latencies quantiles over users of each one's mean, in milliseconds; recent_failed_users: distinct users whom one of
+    the last requests failed.
     """
 
     model: str
@@ -114,6 +116,7 @@ class Analysis:
     adjustment: Adjustment | None = None
     days_left: float | None = None
     users_by_day: dict[str, tuple[int, int]] = field(default_factory=dict)
+    latency: Latency | None = None
     arrivals: NDArray[np.datetime64] = field(default_factory=lambda: np.empty(0, "datetime64[us]"))
 
     @property
@@ -199,7 +202,9 @@ def analyse_sums(
     summed = kept.totals("total", "ratings", closed=pl.col("closed"), by_user=False)
     by_ratings = inference.stratified_difference(summed, least_users)
     adjusted, adjustment = _adjusted(kept, totals, plan, least_users)
-    arms = (_arm(rows, 0, plan, beside), _arm(rows, 1, plan, beside))
+    latencies = latency_of(rows, plan)
+    quantiles = latencies.arms if latencies else ((None, None), (None, None))
+    arms = (_arm(rows, 0, plan, beside, quantiles), _arm(rows, 1, plan, beside, quantiles))
     return Analysis(
         plan=plan,
         at=now,
@@ -224,6 +229,7 @@ def analyse_sums(
         days_left=_days_left(effect, plan, first, now),
         users_by_day=_users_by_day(first),
         arrivals=_arrivals(first),
+        latency=latencies,
     )
 
 
@@ -338,14 +344,14 @@ def _tests(totals: UserTotals, effect: Stratified | None, alpha: float) -> dict[
     }
 
 
-def _arm(rows: pl.DataFrame, index: int, plan: Plan, beside: Beside) -> Arm:
+def _arm(rows: pl.DataFrame, index: int, plan: Plan, beside: Beside, latency: Sequence[Quantiles]) -> Arm:
     own, recent = rows.filter(pl.col("arm") == index), beside.recent[index]
     closed = own.filter(pl.col("closed"))
     rated = closed.filter(pl.col("ratings") > 0)
     means = rated.group_by("code").agg(pl.col("total").sum() / pl.col("ratings").sum())["total"]
     given = {value: int(rated[name].sum()) for value, name in enumerate(RATED, 1)}
     low, high = plan.scale or (1, 0)
-    p50, p95 = beside.latency_ms[index]
+    p50, p95 = latency[index]
     return Arm(
         model=(plan.control, plan.treatment)[index],
         users=own["code"].n_unique(),
@@ -360,8 +366,8 @@ def _arm(rows: pl.DataFrame, index: int, plan: Plan, beside: Beside) -> Arm:
         recent_requests=recent.requests,
         recent_failed_users=recent.failed_users,
         last_failed=recent.last_failed,
-        latency_p50_ms=p50,
-        latency_p95_ms=p95,
+        latency_p50_ms=p50.value if p50 else None,
+        latency_p95_ms=p95.value if p95 else None,
         values=int(rated["ratings"].sum()),
         sd=means.std(),
     )

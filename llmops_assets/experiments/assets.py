@@ -9,8 +9,10 @@ import dagster as dg
 
 from llmops_assets import plots
 from llmops_assets.experiments import report
-from llmops_assets.experiments.analysis import ARMS, analyse, plan_of
 from llmops_assets.experiments.decision import Decision, decide, model_for
+from llmops_assets.experiments.plan import ARMS, plan_of, variants_of
+from llmops_assets.experiments.requests import RECENT_REQUESTS
+from llmops_assets.experiments.statistics import analyse_statistics
 from llmops_assets.partitions import experiments
 from llmops_assets.records.experiments import AbReportRecord
 from llmops_assets.specs.deployment import DeploymentSpec
@@ -44,11 +46,15 @@ def ab_report(
     name = context.partition_key
     experiment = catalog.experiment(name)
     spec = experiment.spec
-    analysis = analyse(
-        catalog.exposures(experiment=name),
-        catalog.feedback(experiment=name),
+    phases, slow_ms = catalog.phases(spec.endpoint), policy.experiments.latency_threshold_ms
+    analysis = analyse_statistics(
+        catalog.user_statistics(endpoint=spec.endpoint, experiment=name, slow_ms=slow_ms),
+        {
+            model: catalog.last_requests(spec.endpoint, name, variants_of(model, phases), RECENT_REQUESTS)
+            for model in (spec.control, spec.treatment)
+        },
         plan_of(spec, policy.experiments, experiment.started_at),
-        catalog.phases(spec.endpoint),
+        phases,
         datetime.now(UTC),
     )
     backends = [b.state for b in catalog.backends(spec.endpoint) if b.model_ref == spec.treatment]
@@ -106,7 +112,12 @@ def _carrying_out(
     """What the endpoint shall serve by the decision; the registry is asked here, before the decision is written."""
     ref = model_for(decision, experiment.spec)
     if ref is None:
-        return lambda _endpoint: None
+        # Both models keep their users, and the experiment stays open until a person has chosen.
+        by_hand = Withheld(
+            f"auto_promote is off: `llmops ab conclude {experiment.name} --winner treatment` (or control) switches "
+            "the endpoint"
+        )
+        return lambda _endpoint: by_hand
     try:
         assert_not_affected(catalog, ref=ref)
         model = tracking.model(ref)

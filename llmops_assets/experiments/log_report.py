@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from llmops_assets.experiments import inference, quantiles
+from llmops_assets.experiments import inference
 from llmops_assets.experiments.analysis import Analysis, path
 from llmops_assets.experiments.inference import Interval, UserTotals
+from llmops_assets.experiments.latency import LEVELS
 from llmops_assets.experiments.log_analysis import Comparison, LogAnalysis
-from llmops_assets.experiments.user_sums import counted
 
 SEQUENCE_POINTS = 40
 
@@ -180,26 +180,19 @@ def _cuped(analysis: Analysis) -> dict[str, Any] | None:
 
 def _latency(found: LogAnalysis, comparison: Comparison) -> dict[str, Any] | None:
     """Quantiles over users of each user's mean latency, with always-valid intervals and p of their equality."""
-    if "slow" not in found.rows.has:
+    latency = comparison.analysis.latency
+    if latency is None:
         return None
-    arm = found.variants.index(comparison.treatment)
-    rows = counted(found.sums.arms(0, arm)).rows.filter(pl.col("timed") > 0)
-    users = rows.group_by("code").agg(pl.col("arm").first(), pl.col("latency_ms").sum() / pl.col("timed").sum())
-    arms = [users.filter(pl.col("arm") == a)["latency_ms"].to_numpy() for a in (0, 1)]
-    if not all(len(a) for a in arms):
-        return None
-    expected = max(1.0, comparison.analysis.plan.expected_users / 2)
+    names = (found.variants[0], comparison.treatment)
     shown: dict[str, Any] = {"of": "each user's mean, ms"}
-    for p in (0.5, 0.95):
-        bounds = [quantiles.interval(a, p, expected, found.question.alpha) for a in arms]
-        names = (found.variants[0], comparison.treatment)
-        shown[f"p{round(100 * p)}"] = {
+    for at, level in enumerate(LEVELS):
+        shown[f"p{round(100 * level)}"] = {
             **{
-                name: {"value": b.value, "lower": b.low, "upper": b.high}
-                for name, b in zip(names, bounds, strict=True)
-                if b is not None
+                name: {"value": q.value, "lower": q.low, "upper": q.high}
+                for name, q in ((name, arm[at]) for name, arm in zip(names, latency.arms, strict=True))
+                if q is not None
             },
-            "p_always_valid": quantiles.equal_p(*arms, p, expected, found.question.alpha),
+            "p_always_valid": latency.p[at],
         }
     return shown
 

@@ -86,5 +86,10 @@ def shares_by_phase(phases: Mapping[int, Routes], plan: Plan) -> dict[int, tuple
     return {phase: (_share(routes, plan.control), _share(routes, plan.treatment)) for phase, routes in phases.items()}
 
 
+def variants_of(model: str, phases: Mapping[int, Routes]) -> list[tuple[int, int]]:
+    """The (phase, variant) pairs that a model was behind."""
+    return [(p, v) for p, routes in phases.items() for v, route in enumerate(routes) if route["model_ref"] == model]
+
+
 def _share(routes: Routes, model: str) -> float:
     return sum(float(r["weight"]) for r in routes if r["model_ref"] == model)

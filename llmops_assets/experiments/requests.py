@@ -23,13 +23,24 @@ class Recent:
     failed_users: int = 0
     last_failed: bool = False
 
+    @classmethod
+    def of(cls, rows: pl.DataFrame) -> "Recent":
+        """From requests of one arm with `user` and `failed`, oldest first."""
+        last = rows.filter(pl.col("failed").is_not_null()).tail(RECENT_REQUESTS)
+        share = last["failed"].cast(pl.Float64).mean()
+        return cls(
+            requests=last.height,
+            failed_share=share if isinstance(share, float) else None,
+            failed_users=last.filter(pl.col("failed"))["user"].n_unique(),
+            last_failed=bool(last["failed"].tail(1).any()),
+        )
+
 
 @dataclass(frozen=True)
 class Beside:
     """What is known of a test beside its sums: by arm the last requests, and what did not count."""
 
     recent: tuple[Recent, Recent] = (Recent(), Recent())
-    latency_ms: tuple[tuple[float | None, float | None], ...] = ((None, None), (None, None))
     other_requests: int = 0
     foreign_ratings: int = 0
     ratings_off_scale: int = 0
@@ -84,46 +95,41 @@ def sums_of_requests(
     joined = requests.join(values, on=["user", "phase", "arm"], how="left", maintain_order="left")
     arms = [rows.filter(pl.col("arm") == arm) for arm in range(2)]
     return UserSums.of(joined), Beside(
-        recent=(_recent(arms[0]), _recent(arms[1])),
-        latency_ms=tuple(_latency(a) for a in arms),
+        recent=(Recent.of(arms[0]), Recent.of(arms[1])),
         other_requests=in_time.height - rows.height,
         foreign_ratings=foreign,
         ratings_off_scale=feedback.height - on_scale.height,
     )
 
 
-def _latency(rows: pl.DataFrame) -> tuple[float | None, float | None]:
-    answered = rows.filter(pl.col("slow").is_not_null())["latency_ms"]
-    return answered.quantile(0.5, "linear"), answered.quantile(0.95, "linear")
+def refuse_unknown_phases(found: pl.Series, phases: Mapping[int, Routes], plan: Plan) -> None:
+    """Raise ValueError for a phase without a route table: nobody could say which arm its variants are."""
+    if unknown := sorted(set(found.unique()) - set(phases)):
+        raise ValueError(
+            f"experiment {plan.experiment!r} has exposures of phase {unknown[0]}, whose route table is not on record; "
+            f"known are {sorted(phases)}"
+        )
 
 
-def _recent(rows: pl.DataFrame) -> Recent:
-    last = rows.filter(pl.col("failed").is_not_null()).tail(RECENT_REQUESTS)
-    return Recent(
-        requests=last.height,
-        failed_share=last["failed"].cast(pl.Float64).mean(),
-        failed_users=last.filter(pl.col("failed"))["user"].n_unique(),
-        last_failed=bool(last["failed"].tail(1).any()),
+def arms_of(phases: Mapping[int, Routes], plan: Plan) -> pl.DataFrame:
+    """The arm (0 or 1) of each phase and variant whose model takes part."""
+    models = (plan.control, plan.treatment)
+    return pl.DataFrame(
+        [
+            (phase, variant, models.index(route["model_ref"]))
+            for phase, routes in phases.items()
+            for variant, route in enumerate(routes)
+            if route["model_ref"] in models
+        ],
+        schema={"phase": pl.Int64, "variant": pl.Int64, "arm": pl.Int64},
+        orient="row",
     )
 
 
 def _by_arm(exposures: pl.DataFrame, phases: Mapping[int, Routes], plan: Plan) -> pl.DataFrame:
     """Exposures of both arms, oldest first, with arm (0, 1), failed and slow, None where the request tells neither."""
-    if unknown := sorted(set(exposures["phase"].unique()) - set(phases)):
-        raise ValueError(
-            f"experiment {plan.experiment!r} has exposures of phase {unknown[0]}, whose route table is not on record; "
-            f"known are {sorted(phases)}"
-        )
-    arms = pl.DataFrame(
-        [
-            (phase, variant, (plan.control, plan.treatment).index(route["model_ref"]))
-            for phase, routes in phases.items()
-            for variant, route in enumerate(routes)
-            if route["model_ref"] in (plan.control, plan.treatment)
-        ],
-        schema={"phase": pl.Int64, "variant": pl.Int64, "arm": pl.Int64},
-        orient="row",
-    )
+    refuse_unknown_phases(exposures["phase"], phases, plan)
+    arms = arms_of(phases, plan)
     return (
         exposures.join(arms, on=["phase", "variant"], how="inner")
         .with_columns(judged(plan.slow_ms))

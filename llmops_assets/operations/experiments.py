@@ -1,7 +1,8 @@
-"""A/B tests: starting them, and what is known of them."""
+"""A/B tests: starting, stopping, extending and concluding them, and what is known of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.endpoints import refuse_affected
@@ -11,7 +12,10 @@ from llmops_assets.specs.experiment import ExperimentSpec
 from llmops_assets.wiring import Wiring
 
 if TYPE_CHECKING:
-    from resources.catalog import Experiment
+    from llmops_assets.specs.deployment import DeploymentSpec
+    from resources.catalog import Endpoint, Experiment
+
+Winner = Literal["control", "treatment"]
 
 
 @dataclass(frozen=True)
@@ -52,3 +56,108 @@ class Report:
 def experiment_report(wiring: Wiring, name: str) -> Report:
     """The state of an experiment; raises NotFound."""
     return Report(wiring.catalog.experiment(name), wiring.records.find(AbReportRecord, name))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An experiment that is over: what was decided, and whether this call decided or carried out anything."""
+
+    name: str
+    decision: str
+    reason: str
+    winner: str | None
+    new: bool
+
+
+def list_experiments(wiring: Wiring, state: str | None = None) -> "list[Experiment]":
+    """Experiments, newest first; `state` is running or concluded."""
+    return wiring.catalog.experiments(state)
+
+
+def stop_experiment(wiring: Wiring, actor: str, name: str, reason: str | None = None) -> Ended:
+    """End a running experiment without a winner: the control gets all users. One that is over stays as it was decided.
+
+    Raises NotFound, or ModelAffected when the control has learned from rows that were erased.
+    """
+    authorise(wiring, actor, "experiment.stop")
+    return _end(wiring, actor, name, "inconclusive", "control", f"stopped by {actor}{f': {reason}' if reason else ''}")
+
+
+def conclude_experiment(wiring: Wiring, actor: str, name: str, winner: Winner) -> Ended:
+    """Give all users to the model that a person chose, whatever the figures say; the deployment checks it as any other.
+
+    A running experiment is decided so. One that was decided, and that nobody acted on (`auto_promote: false`, or the
+    model was refused), is carried out so; one that was acted on is not reopened. Raises NotFound, Conflict, or
+    ModelAffected.
+    """
+    authorise(wiring, actor, "experiment.conclude")
+    experiment = wiring.catalog.experiment(name)
+    ref = getattr(experiment.spec, winner)
+    if experiment.decision is None:
+        outcome = "promote" if winner == "treatment" else "rollback"
+        return _end(wiring, actor, name, outcome, winner, f"concluded by {actor}: {ref} gets all users")
+    new = wiring.catalog.conclude_experiment(name, ref, actor, _for_all_users(wiring, ref))
+    return Ended(name, experiment.decision, experiment.reason or "", ref, new)
+
+
+def extend_experiment(wiring: Wiring, actor: str, name: str, hours: float) -> bool:
+    """Let a running experiment last `hours` in all, which a sequence that holds at every look allows; False when it
+    does so already.
+
+    Raises NotFound, Refused beyond what the policy allows, or Conflict when it is over or lasts longer.
+    """
+    authorise(wiring, actor, "experiment.extend")
+    most = wiring.policy.experiments.max_duration_hours
+    if not 0 < hours <= most:
+        raise Refused(f"an experiment lasts more than 0 and at most {most:g} hours (the policy's); got {hours:g}")
+    return wiring.catalog.extend_experiment(name, hours, actor)
+
+
+def end_for(wiring: Wiring, actor: str, endpoint: str, what: str, *, force: bool) -> None:
+    """See that no experiment runs on an endpoint that is about to be changed.
+
+    With `force` a running one ends on record, without a winner and with nothing carried out. Raises Refused without.
+    """
+    from resources.catalog import Withheld
+
+    name = wiring.catalog.running_experiments().get(endpoint)
+    if name is None:
+        return
+    if not force:
+        raise Refused(
+            f"experiment {name!r} is running on endpoint {endpoint!r}, and to {what} would end it: conclude or stop it "
+            f"(llmops ab conclude {name} --winner …, llmops ab stop {name}), or add --force, which ends it on record"
+        )
+    authorise(wiring, actor, "experiment.stop")
+    reason = f"ended by {actor}, to {what} (--force)"
+    gone = Withheld(reason)
+    wiring.catalog.decide_experiment(name, "inconclusive", reason, _figures(wiring, name), actor, carry_out=lambda _: gone)
+
+
+def _end(wiring: Wiring, actor: str, name: str, outcome: str, winner: Winner, reason: str) -> Ended:
+    experiment = wiring.catalog.experiment(name)
+    ref = getattr(experiment.spec, winner)
+    carry_out = _for_all_users(wiring, ref) if experiment.decision is None else None
+    new = experiment.decision is None and wiring.catalog.decide_experiment(
+        name, outcome, reason, _figures(wiring, name), actor, carry_out=carry_out
+    )
+    if new:
+        return Ended(name, outcome, reason, ref, True)
+    # It was over before, or somebody was faster: what is on record is what counts.
+    known = wiring.catalog.experiment(name)
+    return Ended(name, known.decision or outcome, known.reason or "", None, False)
+
+
+def _for_all_users(wiring: Wiring, ref: str) -> "Callable[[Endpoint], DeploymentSpec]":
+    """What the endpoint shall serve when a model gets all its users; the registry is asked now."""
+    from resources.catalog.erasures import assert_not_affected
+
+    assert_not_affected(wiring.catalog, ref=ref)
+    model = wiring.tracking.model(ref)
+    return lambda endpoint: endpoint.spec.for_all_users(model.ref, model.family, model.job_type)
+
+
+def _figures(wiring: Wiring, name: str) -> dict[str, object]:
+    """The newest figures of an experiment, which a decision by hand was made beside."""
+    record = wiring.records.find(AbReportRecord, name)
+    return {} if record is None else record.figures

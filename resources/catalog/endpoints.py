@@ -206,6 +206,15 @@ def endpoint_of(transaction: Transaction, name: str) -> Endpoint | None:
     return None if row is None else _endpoint(row)
 
 
+def deployment_of(transaction: Transaction, name: str, experiment: str) -> str | None:
+    """The model that an endpoint is about to get as an experiment decided; None where nothing is under way for it."""
+    intent = _open_deployment(transaction, name)
+    if intent is None or intent["detail"].get("experiment") != experiment:
+        return None
+    row = transaction.first(sa.select(t.endpoints.c.spec).where(t.endpoints.c.name == name))
+    return None if row is None else str(row["spec"]["model_ref"])
+
+
 def _open_deployment(transaction: Transaction, name: str) -> Row | None:
     mine = t.intents.c.kind == "deploy", t.intents.c.key == name, t.intents.c.closed_at.is_(None)
     return transaction.first(sa.select(t.intents.c.detail).where(*mine))

@@ -11,8 +11,8 @@ from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
 from resources.catalog import tables as t
 from resources.catalog.database import Database, Row, Transaction, now
-from resources.catalog.endpoints import Endpoint, endpoint_of, want_endpoint
-from resources.catalog.errors import Conflict
+from resources.catalog.endpoints import Endpoint, deployment_of, endpoint_of, want_endpoint
+from resources.catalog.errors import Conflict, NotFound
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,56 @@ class Experiments:
             transaction.audit("experiment.decide", name, decision=decision)
             if carry_out is not None:
                 _carry_out(transaction, name, decision, carry_out)
+            return True
+
+    def extend_experiment(self, name: str, hours: float, actor: str) -> bool:
+        """Let an experiment that runs last `hours` in all; False when it does so already.
+
+        Raises NotFound, or Conflict when it is decided, or lasts longer already.
+        """
+        table = t.experiments
+        with self.database.write(actor) as transaction:
+            found = transaction.first(sa.select(table).where(table.c.name == name), lock=True)
+            if found is None:
+                raise NotFound(f"there is no experiment {name!r}")
+            if found["decision"] is not None:
+                raise Conflict(f"experiment {name!r} is over ({found['decision']}): what is decided is not reopened")
+            before = float(found["spec"]["duration_hours"])
+            if before == hours:
+                return False
+            if before > hours:
+                raise Conflict(f"experiment {name!r} lasts {before:g} hours: it can be extended, and not cut to {hours:g}")
+            spec = {**found["spec"], "duration_hours": hours}
+            transaction.execute(table.update().where(table.c.name == name).values(spec=spec))
+            transaction.audit("experiment.extend", name, before=before, hours=hours)
+            return True
+
+    def conclude_experiment(
+        self, name: str, winner: str, actor: str, carry_out: Callable[[Endpoint], DeploymentSpec | Withheld]
+    ) -> bool:
+        """Carry out a decision that nobody acted on, as a person chose; False when that is wanted already.
+
+        winner: the model that shall have all users. Raises NotFound, or Conflict when the experiment is not decided,
+        was acted on, or another model is about to get its users.
+        """
+        table = t.experiments
+        with self.database.write(actor) as transaction:
+            found = transaction.first(sa.select(table).where(table.c.name == name), lock=True)
+            if found is None:
+                raise NotFound(f"there is no experiment {name!r}")
+            if found["decision"] is None:
+                raise Conflict(f"experiment {name!r} is not decided")
+            if found["acted_at"] is not None:
+                raise Conflict(f"experiment {name!r} was carried out at {found['acted_at']:%Y-%m-%d %H:%M} UTC")
+            wanted = deployment_of(transaction, found["endpoint"], name)
+            if wanted is not None:
+                if wanted != winner:
+                    raise Conflict(f"experiment {name!r} was concluded: {wanted} is about to get all users")
+                return False
+            open_one = table.c.name == name, table.c.acted_at.is_(None)
+            transaction.execute(table.update().where(*open_one).values(withheld=None))
+            transaction.audit("experiment.conclude", name, winner=winner, decision=found["decision"])
+            _carry_out(transaction, name, found["decision"], carry_out)
             return True
 
     def withhold_experiment(self, name: str, reason: str, actor: str) -> bool:

@@ -115,6 +115,29 @@ class Traffic:
             statement = statement.where(t.exposures.c.endpoint == endpoint)
         return self._frame(table.columns, statement)
 
+    def last_requests(
+        self, endpoint: str, experiment: str, variants: list[tuple[int, int]], most: int
+    ) -> "pl.DataFrame":
+        """The last requests of an experiment that say something of the server, oldest first: user, at, status, error
+        and latency_ms of at most `most`, of the given (phase, variant) pairs."""
+        x = t.exposures
+        columns = [x.c.user, x.c.at, x.c.status, x.c.error, x.c.latency_ms]
+        of_server = sa.or_(
+            x.c.status < 400, x.c.status >= statistics.CLIENT_LEFT, x.c.status.in_(statistics.BUSY_STATUS)
+        )
+        by_phase: dict[int, list[int]] = {}
+        for phase, variant in variants:
+            by_phase.setdefault(phase, []).append(variant)
+        within = [sa.and_(x.c.phase == phase, x.c.variant.in_(of)) for phase, of in by_phase.items()]
+        statement = (
+            sa.select(*columns)
+            .where(x.c.endpoint == endpoint, x.c.experiment == experiment, of_server)
+            .where(sa.func.coalesce(x.c.source, "") != "cache", sa.or_(sa.false(), *within))
+            .order_by(x.c.at.desc(), x.c.request_id.desc())
+            .limit(most)
+        )
+        return self._frame(columns, statement).reverse()
+
     def exposed_by(self, request_id: str) -> str | None:
         """The endpoint that answered a request, or None when no such exposure was written."""
         table = t.exposures
