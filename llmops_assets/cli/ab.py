@@ -70,9 +70,7 @@ def list_(
     if json:
         print_json([{**vars(e), "spec": e.spec.model_dump(mode="json")} for e in found])
         return
-    rows = [
-        [e.name, e.endpoint, e.state, e.decision, when(e.started_at), when(e.acted_at), e.withheld] for e in found
-    ]
+    rows = [[e.name, e.endpoint, e.state, e.decision, when(e.started_at), when(e.acted_at), e.withheld] for e in found]
     show("", ["experiment", "endpoint", "state", "decision", "started", "carried out", "withheld"], rows)
 
 
@@ -97,9 +95,7 @@ def stop(name: str, reason: Annotated[str | None, typer.Option(help="For the rec
 
 
 @app.command()
-def conclude(
-    name: str, winner: Annotated[str, typer.Option(help="control or treatment: it gets all users.")]
-) -> None:
+def conclude(name: str, winner: Annotated[str, typer.Option(help="control or treatment: it gets all users.")]) -> None:
     """Choose the winner by hand, or carry out a decision that was left to people (`auto_promote: false`).
 
     Example: `llmops ab conclude base-or-tuned --winner treatment`

@@ -36,6 +36,7 @@ out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty()
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Force = Annotated[bool, typer.Option("--force", help="End an A/B test that runs on the endpoint, on record.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Show progress and return when it is done.")]
 
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from llmops_assets.cli.common import Json, actor, out, print_json, show, when, wiring
+from llmops_assets.cli.common import Force, Json, actor, out, print_json, show, when, wiring
 
 app = typer.Typer(help="Endpoints: list, show, delete.", no_args_is_help=True)
 
@@ -74,12 +74,12 @@ def show_(name: str, json: Json = False) -> None:
 
 
 @app.command()
-def delete(name: str) -> None:
+def delete(name: str, force: Force = False) -> None:
     """Stop an endpoint's model servers and forget it. What could not be stopped stays on record.
 
     Example: `llmops endpoint delete desk`
     """
     from llmops_assets.operations.endpoints import delete_endpoint
 
-    delete_endpoint(wiring(), actor(), name)
+    delete_endpoint(wiring(), actor(), name, force=force)
     out.print(f"deleted: {name}")

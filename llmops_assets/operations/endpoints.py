@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.errors import Failed
+from llmops_assets.operations.running_tests import end_for
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.wiring import Wiring
 
@@ -17,24 +18,28 @@ class Wanted:
     model_ref: str
 
 
-def want_endpoint(wiring: Wiring, actor: str, spec: DeploymentSpec) -> Wanted:
-    """Say what an endpoint shall serve.
+def want_endpoint(wiring: Wiring, actor: str, spec: DeploymentSpec, *, force: bool = False) -> Wanted:
+    """Say what an endpoint shall serve; `force` ends an experiment that runs on it, on record.
 
-    Raises ModelAffected for a model that learned from erased rows, Conflict for an endpoint that is being deleted.
+    Raises ModelAffected for a model that learned from erased rows, Refused while an experiment runs there, Conflict for
+    an endpoint that is being deleted.
     """
     authorise(wiring, actor, "endpoint.want")
     refuse_affected(wiring, spec.model_ref)
+    end_for(wiring, actor, spec.endpoint, f"deploy {spec.model_ref}", force=force)
     endpoint = wiring.catalog.want_endpoint(spec, actor)
     return Wanted(endpoint.name, endpoint.revision, spec.model_ref)
 
 
-def delete_endpoint(wiring: Wiring, actor: str, name: str) -> None:
-    """Stop an endpoint's model servers and forget it.
+def delete_endpoint(wiring: Wiring, actor: str, name: str, *, force: bool = False) -> None:
+    """Stop an endpoint's model servers and forget it; `force` ends an experiment that runs on it, on record.
 
-    Raises NotFound, or Failed naming what could not be stopped: that stays on record, and the same call goes on.
+    Raises NotFound, Refused while an experiment runs there, or Failed naming what could not be stopped: that stays on
+    record, and the same call goes on.
     """
     authorise(wiring, actor, "endpoint.delete")
     wiring.catalog.endpoint(name)
+    end_for(wiring, actor, name, "delete the endpoint", force=force)
     # A deployment that is under way ends first, or it would bring back what is stopped here.
     with wiring.servers.exclusively(name):
         wiring.catalog.update_endpoint(name, state="deleting", message="")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.endpoints import refuse_affected
 from llmops_assets.operations.errors import Refused
+from llmops_assets.operations.running_tests import figures_of
 from llmops_assets.records.experiments import AbReportRecord
 from llmops_assets.specs.experiment import ExperimentSpec
 from llmops_assets.wiring import Wiring
@@ -113,33 +114,12 @@ def extend_experiment(wiring: Wiring, actor: str, name: str, hours: float) -> bo
     return wiring.catalog.extend_experiment(name, hours, actor)
 
 
-def end_for(wiring: Wiring, actor: str, endpoint: str, what: str, *, force: bool) -> None:
-    """See that no experiment runs on an endpoint that is about to be changed.
-
-    With `force` a running one ends on record, without a winner and with nothing carried out. Raises Refused without.
-    """
-    from resources.catalog import Withheld
-
-    name = wiring.catalog.running_experiments().get(endpoint)
-    if name is None:
-        return
-    if not force:
-        raise Refused(
-            f"experiment {name!r} is running on endpoint {endpoint!r}, and to {what} would end it: conclude or stop it "
-            f"(llmops ab conclude {name} --winner …, llmops ab stop {name}), or add --force, which ends it on record"
-        )
-    authorise(wiring, actor, "experiment.stop")
-    reason = f"ended by {actor}, to {what} (--force)"
-    gone = Withheld(reason)
-    wiring.catalog.decide_experiment(name, "inconclusive", reason, _figures(wiring, name), actor, carry_out=lambda _: gone)
-
-
 def _end(wiring: Wiring, actor: str, name: str, outcome: str, winner: Winner, reason: str) -> Ended:
     experiment = wiring.catalog.experiment(name)
     ref = getattr(experiment.spec, winner)
     carry_out = _for_all_users(wiring, ref) if experiment.decision is None else None
     new = experiment.decision is None and wiring.catalog.decide_experiment(
-        name, outcome, reason, _figures(wiring, name), actor, carry_out=carry_out
+        name, outcome, reason, figures_of(wiring, name), actor, carry_out=carry_out
     )
     if new:
         return Ended(name, outcome, reason, ref, True)
@@ -155,9 +135,3 @@ def _for_all_users(wiring: Wiring, ref: str) -> "Callable[[Endpoint], Deployment
     assert_not_affected(wiring.catalog, ref=ref)
     model = wiring.tracking.model(ref)
     return lambda endpoint: endpoint.spec.for_all_users(model.ref, model.family, model.job_type)
-
-
-def _figures(wiring: Wiring, name: str) -> dict[str, object]:
-    """The newest figures of an experiment, which a decision by hand was made beside."""
-    record = wiring.records.find(AbReportRecord, name)
-    return {} if record is None else record.figures

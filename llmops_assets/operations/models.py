@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.errors import Failed, Refused, Withheld
+from llmops_assets.operations.running_tests import end_for
 from llmops_assets.wiring import Wiring
 
 if TYPE_CHECKING:
@@ -125,6 +126,11 @@ def promote(wiring: Wiring, actor: str, ref: str, to: str) -> Transition:
     """Make a version the one in staging or in production; raises Withheld with every reason against it."""
     if to not in ("staging", "production"):
         raise Refused(f"{to!r}: a version is promoted to staging or to production")
+    if to != "staging":
+        from llmops_assets.registry.transition import production_endpoints
+
+        for endpoint in production_endpoints(wiring.catalog, ref.partition("@")[0]):
+            end_for(wiring, actor, endpoint.name, f"promote {ref}")
     return _transition(wiring, actor, "stage" if to == "staging" else "promote", ref)
 
 

@@ -9,7 +9,7 @@ from llmops_assets.serving import admission
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import Policy
 from llmops_assets.training.erased_rows import learned_nothing_erased
-from resources.catalog import Catalog
+from resources.catalog import Catalog, Endpoint
 from resources.catalog.erasures import ModelAffected, assert_not_affected
 from resources.records import Records
 from resources.tracking import ModelVersion, Tracking
@@ -110,9 +110,18 @@ def transition(registry: Registry, action: Action, ref: str, actor: str) -> list
 def _deploy(registry: Registry, version: ModelVersion, actor: str) -> list[str]:
     """Have every production endpoint of this model deploy the version; their names."""
     names = []
-    for endpoint in registry.catalog.endpoints():
-        spec = endpoint.spec
-        if spec.environment == "production" and spec.model_name == version.name and endpoint.state != "deleting":
-            registry.catalog.want_endpoint(spec.model_copy(update={"model_ref": version.ref}), actor)
-            names.append(endpoint.name)
+    for endpoint in production_endpoints(registry.catalog, version.name):
+        registry.catalog.want_endpoint(endpoint.spec.model_copy(update={"model_ref": version.ref}), actor)
+        names.append(endpoint.name)
     return names
+
+
+def production_endpoints(catalog: Catalog, model: str) -> list[Endpoint]:
+    """The endpoints that a promotion of a model would deploy."""
+    return [
+        endpoint
+        for endpoint in catalog.endpoints()
+        if endpoint.spec.environment == "production"
+        and endpoint.spec.model_name == model
+        and endpoint.state != "deleting"
+    ]

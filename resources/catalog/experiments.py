@@ -136,7 +136,9 @@ class Experiments:
             if before == hours:
                 return False
             if before > hours:
-                raise Conflict(f"experiment {name!r} lasts {before:g} hours: it can be extended, and not cut to {hours:g}")
+                raise Conflict(
+                    f"experiment {name!r} lasts {before:g} hours: it can be extended, and not cut to {hours:g}"
+                )
             spec = {**found["spec"], "duration_hours": hours}
             transaction.execute(table.update().where(table.c.name == name).values(spec=spec))
             transaction.audit("experiment.extend", name, before=before, hours=hours)
