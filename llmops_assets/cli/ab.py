@@ -201,3 +201,62 @@ def analyze(
         print_json(json_of(found))
         return
     show(log.name, ["", ""], table_of(found))
+
+
+@app.command()
+def plan(
+    endpoint: Annotated[str | None, typer.Option(help="Its traffic says how many rate, and how they differ.")] = None,
+    effect: Annotated[float | None, typer.Option(help="The difference in mean rating to be found.")] = None,
+    sd: Annotated[float | None, typer.Option(help="Spread between users' means. Left out: measured, or 1.")] = None,
+    users_per_day: Annotated[float | None, typer.Option(help="Users who rate. Left out: measured.")] = None,
+    days: Annotated[float | None, typer.Option(help="How long the test may last.")] = None,
+    share: Annotated[float, typer.Option(help="Share of the users on the treatment.")] = 0.5,
+    alpha: Annotated[float | None, typer.Option(help="Left out: the policy's.")] = None,
+    power: Annotated[float, typer.Option(help="The chance of finding the effect.")] = 0.8,
+    minimum_effect: Annotated[float | None, typer.Option(help="As in the experiment's spec.")] = None,
+    expected_users: Annotated[int | None, typer.Option(help="As in the experiment's spec.")] = None,
+    json: Json = False,
+) -> None:
+    """Say how many users and days a test needs: the sequential rule simulated, beside the fixed-horizon formula.
+
+    Example: `llmops ab plan --effect 0.1 --users-per-day 300 --days 14`
+    """
+    from dataclasses import asdict
+
+    from llmops_assets.operations.experiment_plans import plan_experiment
+
+    found = plan_experiment(
+        wiring(),
+        endpoint=endpoint,
+        effect=effect,
+        sd=sd,
+        users_per_day=users_per_day,
+        days=days,
+        share=share,
+        alpha=alpha,
+        power=power,
+        minimum_effect=minimum_effect,
+        expected_users=expected_users,
+    )
+    if json:
+        print_json(asdict(found))
+        return
+    rows: list[tuple[str, object]] = [("spread between users", f"{found.sd:.3g} ({found.sd_from})")]
+    if found.traffic is not None:
+        rated = f"{found.traffic.users_who_rated:,} of {found.traffic.users:,} users rated"
+        rows.append(("traffic", f"{rated} in {found.traffic.days:.1f} days"))
+    rows.append(("users who rate, in all", f"{found.users:,}"))
+    if found.fixed_users is not None:
+        rows.append((f"one look, power {found.power:.0%}", f"{found.fixed_users:,} users of both arms"))
+    for name, simulated in (("sequential rule", found.simulated), ("with no difference", found.null)):
+        if simulated is not None:
+            small = f", {simulated.too_small:.1%} end as too small to matter" if minimum_effect is not None else ""
+            median = f"; median {simulated.median_users:,} users" if simulated.median_users else ""
+            called = simulated.found + (simulated.wrong if name == "with no difference" else 0.0)
+            rows.append((name, f"{called:.1%} of {simulated.runs:,} find a difference{small}{median}"))
+    if found.median_days is not None:
+        rows.append(("median duration", f"{found.median_days:.1f} days"))
+    if found.days is not None:
+        least = "none" if found.smallest_effect is None else f"{found.smallest_effect:.3g}"
+        rows.append((f"least effect found in {found.days:g} days", least))
+    show("plan", ["", ""], rows)

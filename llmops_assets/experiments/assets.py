@@ -90,6 +90,11 @@ def ab_report(
         "difference over users": dg.MetadataValue.md(
             plots.png_markdown(report.sequence_plot(analysis), "difference in ratings as users arrived")
         ),
+        "difference over time": dg.MetadataValue.md(
+            plots.png_markdown(report.time_plot(analysis), "difference in ratings over time")
+        ),
+        "guardrails": dg.MetadataValue.md(plots.png_markdown(report.guardrails_plot(analysis), "guardrails")),
+        "users by day": dg.MetadataValue.md(plots.png_markdown(report.users_plot(analysis), "new users by day")),
         "ratings": dg.MetadataValue.md(plots.png_markdown(report.ratings_plot(analysis), "ratings by arm")),
         "details": dg.MetadataValue.json(figures),
         "users": sum(record.users.values()),
@@ -99,6 +104,7 @@ def ab_report(
     # Numbers of their own: Dagster plots them from report to report.
     for arm, measured in zip(ARMS, analysis.arms, strict=True):
         shares = {"mean rating": measured.mean_rating, "slow share": measured.slow_share}
+        shares |= {"response rate": measured.response_rate, "latency p95 (ms)": measured.latency_p95_ms}
         shares |= {"failed share": measured.failed_share, "users who rated": measured.rated_users}
         metadata |= {f"{name}, {arm}": value for name, value in shares.items() if value is not None}
     if analysis.rating is not None:

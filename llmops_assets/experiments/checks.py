@@ -4,6 +4,7 @@ import dagster as dg
 
 from llmops_assets.experiments import verdicts
 from llmops_assets.experiments.assets import ab_report
+from llmops_assets.experiments.plan import FAILED, SLOW
 from llmops_assets.page import check_result
 from llmops_assets.partitions import experiments
 from llmops_assets.records.experiments import AbReportRecord
@@ -41,3 +42,20 @@ def sticky_assignment(
 )
 def guardrails(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
     return check_result(verdicts.guardrails(records.load(AbReportRecord, context.partition_key)), warn=True)
+
+
+def _of_guardrail(name: str, description: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=ab_report, name=name, partitions_def=experiments, description=description)
+    def check(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
+        record = records.load(AbReportRecord, context.partition_key)
+        return check_result(verdicts.guardrail(record, name), warn=True)
+
+    return check
+
+
+slow_requests = _of_guardrail(
+    SLOW, "Users' requests are not slower on the treatment beyond chance: the mean over users of each one's slow share."
+)
+failed_requests = _of_guardrail(
+    FAILED, "Users' requests do not fail more often on the treatment beyond chance; a client's own faults are none."
+)

@@ -1,11 +1,14 @@
 """How an A/B test is shown: its figures as JSON and as a table, and two pictures."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llmops_assets import plots
 from llmops_assets.experiments.analysis import ARMS, Analysis, path
+from llmops_assets.experiments.latency import LEVELS
+from llmops_assets.experiments.user_sums import phases_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +27,7 @@ def figures(analysis: Analysis) -> dict[str, Any]:
         "rating_p_always_valid": rating.p if rating else None,
         "rating_difference_over_ratings": analysis.by_ratings,
         "ratings_of_ten_heaviest_users": analysis.heaviest_share,
+        "days_left": analysis.days_left,
         "srm_p": analysis.srm_p,
         "srm_fixed_p": analysis.srm_fixed_p,
         "at": analysis.at.isoformat(),
@@ -39,7 +43,8 @@ def figures(analysis: Analysis) -> dict[str, Any]:
             "srm_p": plan.srm_p,
             "slow_ms": plan.slow_ms,
             "success_metric": plan.success_metric,
-            "scale": list(plan.scale),
+            "minimum_effect": plan.minimum_effect,
+            "scale": list(plan.scale) if plan.scale else None,
         },
         "arms": {
             name: {
@@ -60,6 +65,8 @@ def figures(analysis: Analysis) -> dict[str, Any]:
         },
         "guardrails": {
             g.name: {
+                "control": g.control,
+                "treatment": g.treatment,
                 "difference": g.sequence.difference,
                 "low": g.sequence.low,
                 "high": g.sequence.high,
@@ -71,7 +78,8 @@ def figures(analysis: Analysis) -> dict[str, Any]:
         },
         "phases": [
             {
-                "phase": s.phase,
+                "phase": phases_of(s.phase)[0],
+                "came_in": phases_of(s.phase)[1],
                 "weight": s.weight,
                 "users": [s.control.users, s.treatment.users],
                 "difference": s.difference,
@@ -79,12 +87,33 @@ def figures(analysis: Analysis) -> dict[str, Any]:
             for s in (analysis.rating_effect.strata if analysis.rating_effect else ())
         ],
         "tests": analysis.tests,
+        "users_by_day": {day: list(users) for day, users in analysis.users_by_day.items()},
+        "latency": _latency(analysis),
         "not_counted": {
             "users_with_both_models": analysis.inconstant_users,
+            "users_who_moved_with_the_weights": analysis.moved_users,
             "requests_to_other_models": analysis.other_requests,
             "ratings_by_other_users": analysis.foreign_ratings,
             "ratings_off_the_scale": analysis.ratings_off_scale,
         },
+    }
+
+
+def _latency(analysis: Analysis) -> dict[str, Any] | None:
+    """Quantiles over users of each one's mean, with always-valid intervals; an end that is not known is null."""
+    latency = analysis.latency
+    if latency is None:
+        return None
+    return {
+        f"p{round(100 * level)}": {
+            **{
+                name: [q.value, *(end if math.isfinite(end) else None for end in (q.low, q.high))]
+                for name, q in ((name, arm[at]) for name, arm in zip(ARMS, latency.arms, strict=True))
+                if q is not None
+            },
+            "p_always_valid": latency.p[at],
+        }
+        for at, level in enumerate(LEVELS)
     }
 
 
@@ -128,8 +157,15 @@ def table(analysis: Analysis) -> list[dict[str, str]]:
                 f"{verdict}; {g.margin:.2%} is allowed",
             )
         )
-    rows.append(_row("latency p50 (ms)", *(_number(a.latency_p50_ms, 0) for a in analysis.arms)))
-    rows.append(_row("latency p95 (ms)", *(_number(a.latency_p95_ms, 0) for a in analysis.arms)))
+    for at, name in enumerate(("p50", "p95")):
+        values = ((a.latency_p50_ms, a.latency_p95_ms)[at] for a in analysis.arms)
+        p = f"always-valid p = {analysis.latency.p[at]:.3g}; reported only" if analysis.latency else ""
+        rows.append(_row(f"latency {name} over users (ms)", *(_number(v, 0) for v in values), verdict=p))
+    if analysis.moved_users:
+        moved = f"{analysis.moved_users} left out from the change of weights on"
+        rows.append(_row("users who moved with the weights", "", "", verdict=moved))
+    if analysis.days_left is not None:
+        rows.append(_row("days left, about", "", "", _number(analysis.days_left, 1), "at this rate and difference"))
     if tests := analysis.tests:
         note = "reported only: valid at one look fixed beforehand"
         welch, mann_whitney, brunner = tests["welch"], tests["mann_whitney"], tests["brunner_munzel"]
@@ -163,6 +199,61 @@ def sequence_plot(analysis: Analysis) -> "Figure":
     ax.set_title(f"Rating, treatment less control, with its {1 - analysis.plan.alpha:.0%} confidence sequence")
     ax.set_xlabel("users who rated, both arms")
     ax.set_ylabel("difference")
+    return fig
+
+
+def time_plot(analysis: Analysis) -> "Figure":
+    """The difference in ratings with its confidence sequence, over the time in which users came."""
+    fig, ax = plots.figure()
+    ax.axhline(0, color=plots.INK, linewidth=0.8)
+    points = path(analysis)
+    codes = np.unique(analysis.rating_totals.user)
+    if points and len(analysis.arrivals):
+        times = [analysis.arrivals[codes[p.n - 1]] for p in points]
+        known = [(time, p) for time, p in zip(times, points, strict=True) if not np.isnat(time)]
+        at = np.array([time for time, _ in known])
+        low, high = ([getattr(p, end) for _, p in known] for end in ("low", "high"))
+        ax.fill_between(at, low, high, color=plots.PALETTE[0], alpha=0.2, linewidth=0)
+        ax.plot(at, [p.difference for _, p in known], color=plots.PALETTE[0])
+        reach = max((abs(v) for v in (*low[len(low) // 6 :], *high[len(high) // 6 :])), default=1.0)
+        ax.set_ylim(-1.1 * min(reach, 4), 1.1 * min(reach, 4))
+        fig.autofmt_xdate()
+    if (least := analysis.plan.minimum_effect) is not None:
+        ax.axhspan(-least, least, color=plots.MUTED, alpha=0.15, label="too small to matter")
+        ax.legend(frameon=False)
+    ax.set_title("Rating, treatment less control, as users came")
+    ax.set_ylabel("difference")
+    return fig
+
+
+def users_plot(analysis: Analysis) -> "Figure":
+    """New users of both arms by day (UTC)."""
+    fig, ax = plots.figure()
+    days = list(analysis.users_by_day)
+    place = np.arange(len(days))
+    for index, name in enumerate(ARMS):
+        counts = [analysis.users_by_day[day][index] for day in days]
+        ax.bar(place + (index - 0.5) * 0.4, counts, width=0.38, color=plots.PALETTE[index], label=name)
+    every = max(1, len(days) // 8)
+    ax.set_xticks(place[::every], days[::every])
+    ax.legend(frameon=False)
+    ax.set_title("New users by day")
+    return fig
+
+
+def guardrails_plot(analysis: Analysis) -> "Figure":
+    """How much worse the treatment is in each guardrail, with its sequence and its margin, in points of a share."""
+    fig, ax = plots.figure(height=1.2 + 0.6 * max(1, len(analysis.guardrails)))
+    for row, g in enumerate(analysis.guardrails):
+        colour = plots.PALETTE[3] if g.deteriorated else plots.PALETTE[2] if g.non_inferior else plots.PALETTE[1]
+        ax.plot([100 * g.sequence.low, 100 * g.sequence.high], [row, row], color=colour, linewidth=3)
+        ax.plot([100 * g.sequence.difference], [row], "o", color=colour)
+        ax.plot([100 * g.margin] * 2, [row - 0.3, row + 0.3], color=plots.INK, linewidth=1.5)
+    ax.axvline(0, color=plots.INK, linewidth=0.8)
+    ax.set_yticks(range(len(analysis.guardrails)), [g.name.replace("_", " ") for g in analysis.guardrails])
+    ax.set_ylim(-0.6, max(0.6, len(analysis.guardrails) - 0.4))
+    ax.set_xlabel("points of a share; the upright stroke is the margin")
+    ax.set_title("Guardrails, treatment less control")
     return fig
 
 

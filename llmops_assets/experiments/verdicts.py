@@ -61,3 +61,20 @@ def guardrails(record: AbReportRecord) -> Verdict:
     if worse:
         return Verdict(False, f"the treatment does harm. {'; '.join(parts)}", metadata)
     return Verdict(True, "; ".join(parts), metadata)
+
+
+def guardrail(record: AbReportRecord, name: str) -> Verdict:
+    """Whether one guardrail is not worse on the treatment beyond chance; within its margin or not stands beside it."""
+    entry, words = record.figures["guardrails"].get(name), name.replace("_", " ")
+    if entry is None:
+        return Verdict(True, "too few users so far")
+    figures = {key: entry[key] for key in ("difference", "low", "high", "margin")}
+    interval = (
+        f"{entry['difference']:+.2%} ({entry['low']:+.2%} to {entry['high']:+.2%}), {entry['margin']:.2%} allowed"
+    )
+    if entry["deteriorated"]:
+        return Verdict(
+            False, f"more {words} on the treatment: {interval}. Look into its server before it goes on", figures
+        )
+    state = "within the margin" if entry["non_inferior"] else "not yet certain to be within the margin"
+    return Verdict(True, f"{words}: {state}, {interval}", figures)

@@ -11,7 +11,15 @@ from scipy.stats import chisquare
 from llmops_assets.experiments.analysis import Analysis, analyse
 from llmops_assets.experiments.decision import QUIET_SPLIT_P, Decision, decide, model_for
 from llmops_assets.experiments.inference import fixed_srm, sequential_srm
-from llmops_assets.experiments.report import figures, ratings_plot, sequence_plot, table
+from llmops_assets.experiments.report import (
+    figures,
+    guardrails_plot,
+    ratings_plot,
+    sequence_plot,
+    table,
+    time_plot,
+    users_plot,
+)
 from llmops_assets.experiments.simulate import quiet_split_rates
 from llmops_assets.plots import MAX_BYTES, png
 from llmops_assets.specs.policy import load_policy
@@ -185,5 +193,23 @@ def test_a_report_can_be_written_and_drawn_at_any_time(users: int) -> None:
     told = figures(analysis)
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert all(isinstance(cell, str) for row in table(analysis) for cell in row.values())
-    for figure in (sequence_plot(analysis), ratings_plot(analysis)):
+    for draw in (sequence_plot, ratings_plot, time_plot, users_plot, guardrails_plot):
+        figure = draw(analysis)
         assert 1000 < len(png(figure)) < MAX_BYTES
+
+
+def test_a_difference_too_small_to_matter_ends_the_test_with_the_control() -> None:
+    exposures, feedback = traffic(1500)
+    decision = decide(look(exposures, feedback, minimum_effect=0.4))
+    assert decision.outcome == "no_difference" and "lies within ± 0.4" in decision.reason
+    assert model_for(decision, spec()) == CONTROL
+    assert decide(look(exposures, feedback)).outcome == "continue"
+    assert decide(look(exposures, feedback, minimum_effect=0.02)).outcome == "continue"
+    # A difference that is known to be there wins over one that is known to be small.
+    assert decide(look(*traffic(1500, levels=(3.2, 3.7)), minimum_effect=2.0)).outcome == "promote"
+
+
+def test_a_tests_end_is_foretold() -> None:
+    analysis = look(*traffic(800, levels=(3.5, 3.6)))
+    assert analysis.days_left is not None and analysis.days_left <= (OVER - LATER).total_seconds() / 86_400
+    assert "days more at this rate" in decide(analysis).reason
