@@ -65,15 +65,18 @@ class Simulated:
 def fixed_horizon_users(
     effect: float, sd: float, *, alpha: float = 0.05, power: float = 0.8, share: float = 0.5
 ) -> int:
-    """Users of both arms that one test at one look needs: (z₁₋α/₂ + z_power)² σ² (1/s + 1/(1−s)) / δ².
+    """Users of both arms that one t test at one look needs: (z₁₋α/₂ + z_power)² σ² (1/s + 1/(1−s)) / δ² + z²₁₋α/₂ / 2.
 
-    The normal approximation of every sample size calculator; it holds for a single look only.
+    The last term is for the spread that is estimated (Guenther, The American Statistician 1981). It holds for a single
+    look that is fixed beforehand.
     """
     if effect == 0:
         raise ValueError("no number of users finds an effect of 0")
     normal = NormalDist()
-    z = normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(power)
-    return math.ceil((z * sd / effect) ** 2 * (1 / share + 1 / (1 - share)))
+    level = normal.inv_cdf(1 - alpha / 2)
+    z = level + normal.inv_cdf(power)
+    users = (z * sd / effect) ** 2 * (1 / share + 1 / (1 - share)) + level**2 / 2
+    return math.ceil(users * share) + math.ceil(users * (1 - share))
 
 
 def simulate(design: TestDesign, *, runs: int = RUNS, seed: int = 1) -> Simulated:

@@ -7,11 +7,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from llmops_assets.experiments.analysis import FAILED, SLOW, Analysis, analyse, path
+from llmops_assets.experiments.analysis import FAILED, SLOW, Analysis, analyse, path, plan_of
 from llmops_assets.experiments.decision import decide
 from llmops_assets.experiments.inference import ratio
+from llmops_assets.experiments.plan import variants_of
 from llmops_assets.experiments.report import ratings_plot
-from tests.experiments.traffic import CONTROL, START, TREATMENT, plan, routes, traffic
+from llmops_assets.experiments.statistics import analyse_statistics
+from llmops_assets.specs.policy import load_policy
+from resources.catalog import Catalog
+from tests.experiments.traffic import CONTROL, START, TREATMENT, plan, routes, spec, traffic
 
 LATER = START + timedelta(hours=40)
 
@@ -285,35 +289,30 @@ def test_a_handful_of_users_is_not_compared() -> None:
 
 def test_statistics_of_users_say_what_the_requests_say(tmp_path) -> None:
     """The platform's own path: sums that the catalog keeps, against the same analysis of every request."""
-    from llmops_assets.experiments.plan import variants_of
-    from llmops_assets.experiments.statistics import analyse_statistics
-    from resources.catalog import Catalog
-    from tests.experiments.traffic import spec
-
     catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db")
     exposures, feedback = traffic(300, levels=(3.0, 3.6), slow=(0.05, 0.1), failed=(0.01, 0.1))
     catalog.create_experiment(spec())
+    # The experiment began just now by the catalog's clock.
+    shift = catalog.experiment("base-or-tuned").started_at - START
+    exposures, feedback = (frame.with_columns(pl.col("at") + shift) for frame in (exposures, feedback))
     catalog.add_traffic(exposures.to_dicts(), feedback.to_dicts())
-    phases, design = {1: routes()}, plan()
-    # The catalog's clock began the experiment just now: what counts is made to count from the traffic's start.
-    started = catalog.experiment("base-or-tuned").started_at
-    now = max(LATER, started)
-    shift = started - START
-    moved = exposures.with_columns(pl.col("at") + shift), feedback.with_columns(pl.col("at") + shift)
-    catalog.add_traffic(
-        moved[0].with_columns(pl.format("m-{}", "request_id").alias("request_id")).to_dicts(),
-        moved[1].with_columns(pl.format("m-{}", "request_id").alias("request_id")).to_dicts(),
-    )
+    phases, now = {1: routes()}, LATER + shift
+    design = plan_of(spec(), load_policy().experiments, START + shift)
     statistics = catalog.user_statistics(endpoint="desk", experiment="base-or-tuned", slow_ms=design.slow_ms)
     last = {m: catalog.last_requests("desk", "base-or-tuned", variants_of(m, phases), 50) for m in (CONTROL, TREATMENT)}
-    both = pl.concat([exposures, moved[0].with_columns(pl.format("m-{}", "request_id").alias("request_id"))])
-    rated = pl.concat([feedback, moved[1].with_columns(pl.format("m-{}", "request_id").alias("request_id"))])
-    open_end = replace(design, ends_at=started + timedelta(hours=48))
-    own = analyse(both, rated, open_end, phases, now)
-    found = analyse_statistics(statistics, last, open_end, phases, now)
-    assert found.arms == own.arms
-    assert found.rating == own.rating and found.guardrails == own.guardrails
-    assert (found.srm_p, found.by_ratings, found.tests) == (own.srm_p, own.by_ratings, own.tests)
+    own = analyse(exposures, feedback, design, phases, now)
+    found = analyse_statistics(statistics, last, design, phases, now)
+    for mine, other in zip(found.arms, own.arms, strict=True):
+        assert mine.ratings == other.ratings
+        figures = [{k: v for k, v in vars(arm).items() if k != "ratings"} for arm in (mine, other)]
+        assert figures[0] == pytest.approx(figures[1])
+    assert found.rating is not None and own.rating is not None
+    assert vars(found.rating) == pytest.approx(vars(own.rating))
+    for mine, other in zip(found.guardrails, own.guardrails, strict=True):
+        assert vars(mine.sequence) == pytest.approx(vars(other.sequence))
+    assert (found.srm_p, found.by_ratings) == pytest.approx((own.srm_p, own.by_ratings))
+    assert found.tests["welch"] == pytest.approx(own.tests["welch"])
+    assert min(a.slow_share for a in found.arms) > 0 and found.arms[1].recent_failed_users > 0
 
 
 def test_a_small_arm_reads_no_worse_for_being_small() -> None:

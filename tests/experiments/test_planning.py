@@ -25,11 +25,10 @@ def test_a_simulated_plan_agrees_with_simulated_ratings() -> None:
     ratings = Design(users=1000, shift=0.1, first=200, every=20)
     rates = rejection_rates(ratings, runs=400, seed=2, expected_n=400)
     rng = np.random.default_rng(1)
-    level = 3.6 + rng.normal(0, 0.8, (20_000, 1)) + rng.normal(0, 1, (20_000, 4))
-    sample = np.clip(np.rint(level), 1, 5)
-    sd = float(sample.mean(axis=1).std())
-    # Rounding and the ends of the scale take a little of the shift.
-    plan = simulate(TestDesign(effect=0.097, sd=sd, users=2000))
+    level = 3.6 + rng.normal(0, 0.8, (40_000, 1)) + rng.normal(0, 1, (40_000, 4))
+    means = [np.clip(np.rint(level + shift), 1, 5).mean(axis=1) for shift in (0.0, 0.1)]
+    # Rounding and the ends of the scale take a little of the shift, and of the spread.
+    plan = simulate(TestDesign(effect=float(means[1].mean() - means[0].mean()), sd=float(means[0].std()), users=2000))
     assert plan.found == pytest.approx(rates.peeking["confidence sequence"], abs=0.08)
 
 
