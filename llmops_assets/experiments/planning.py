@@ -1,7 +1,7 @@
 """How many users and days an A/B test needs, before it starts: the sequential rule simulated, and the fixed horizon."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -119,7 +119,7 @@ def smallest_effect(design: TestDesign, power: float = 0.8, *, runs: int = 1000,
     """
 
     def found(effect: float) -> float:
-        return simulate(TestDesign(**{**vars(design), "effect": effect}), runs=runs, seed=seed).found
+        return simulate(replace(design, effect=effect), runs=runs, seed=seed).found
 
     low, high = 0.0, 10 * design.sd
     if found(high) < power:

@@ -1,6 +1,6 @@
 """Plans of experiments: what an endpoint's traffic could show, and how long it would take."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmops_assets.operations.errors import Refused
@@ -81,7 +81,7 @@ def plan_experiment(
         raise Refused(f"{users or 0} users would come: too few for a test")
     expected = expected_users or max(2 * policy.users_per_arm, min(users, fixed or users))
     design = TestDesign(effect or 0.0, spread, users, policy.users_per_arm, expected, share, level, minimum_effect)
-    null = simulate(TestDesign(**{**vars(design), "effect": 0.0}))
+    null = simulate(replace(design, effect=0.0))
     found = simulate(design) if effect is not None else None
     median = found.median_users if found else None
     return TestPlan(

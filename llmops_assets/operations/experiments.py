@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.endpoints import refuse_affected
@@ -14,6 +14,7 @@ from llmops_assets.wiring import Wiring
 
 if TYPE_CHECKING:
     from llmops_assets.specs.deployment import DeploymentSpec
+    from llmops_assets.specs.policy import JobType
     from resources.catalog import Endpoint, Experiment
 
 Winner = Literal["control", "treatment"]
@@ -134,4 +135,5 @@ def _for_all_users(wiring: Wiring, ref: str) -> "Callable[[Endpoint], Deployment
 
     assert_not_affected(wiring.catalog, ref=ref)
     model = wiring.tracking.model(ref)
-    return lambda endpoint: endpoint.spec.for_all_users(model.ref, model.family, model.job_type)
+    job_type = cast("JobType", model.job_type)
+    return lambda endpoint: endpoint.spec.for_all_users(model.ref, model.family, job_type)
