@@ -19,12 +19,14 @@ from llmops_assets.retrieval import assets as retrieval_assets
 from llmops_assets.serving import assets as serving_assets
 from llmops_assets.serving import checks as serving_checks
 from llmops_assets.specs.settings import Settings
+from llmops_assets.traffic import assets as traffic_assets
+from llmops_assets.traffic import checks as traffic_checks
 from llmops_assets.training import assets as training_assets
 from llmops_assets.training import checks as training_checks
 from llmops_assets.wiring import Wiring
 from llmops_assets.with_parent import end_a_run_with_its_code_server
 from resources.dagster_storage import share_engines
-from sensors import automation, drift, experiments, failures, intents, suites
+from sensors import automation, drift, experiments, failures, intents, suites, traffic
 
 
 def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -42,6 +44,7 @@ def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.D
                 retrieval_assets,
                 serving_assets,
                 experiment_assets,
+                traffic_assets,
             ],
             # Else the external asset `training_request` becomes a stub without partitions, and every cell trains.
             include_specs=True,
@@ -55,6 +58,7 @@ def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.D
                 registry_checks,
                 serving_checks,
                 experiment_checks,
+                traffic_checks,
             ]
         ),
         resources=described(
@@ -80,6 +84,7 @@ def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.D
             experiments.make(2 * interval),
             suites.make(6 * interval),
             drift.make(12 * interval),
+            traffic.make(12 * interval),
             failures.failed_runs,
         ],
         # Heavy work is in child processes already; a spawned step would cost seconds of imports.

@@ -1,4 +1,4 @@
-"""The partitions of the graph: dataset versions, recipes, their product, studies, endpoints and experiments."""
+"""The partitions of the graph: dataset versions, recipes, their product, studies, endpoints, days, experiments."""
 
 import warnings
 
@@ -13,4 +13,7 @@ recipes = dg.DynamicPartitionsDefinition(name="recipes")
 trainings = dg.MultiPartitionsDefinition({"dataset": dataset_versions, "recipe": recipes})
 studies = dg.DynamicPartitionsDefinition(name="studies")
 endpoints = dg.DynamicPartitionsDefinition(name="endpoints")
+traffic_days = dg.MultiPartitionsDefinition(
+    {"endpoint": endpoints, "day": dg.DailyPartitionsDefinition(start_date="2025-01-01", timezone="UTC", end_offset=1)}
+)
 experiments = dg.DynamicPartitionsDefinition(name="experiments")

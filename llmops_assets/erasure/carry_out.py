@@ -24,6 +24,7 @@ from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.training import AdapterRecord, PlanRecord
 from llmops_assets.specs.dataset import GenerationSpec
 from llmops_assets.specs.names import split_versioned
+from llmops_assets.traffic import days
 from resources import dataset_gc
 from resources.artifacts import write_bytes_atomically
 from resources.catalog import erasures, pointers
@@ -50,6 +51,8 @@ def carry_out(
     say(f"{len(plan.trainings)} trainings are marked as affected")
     _add(figures, "answers", _clear_answers(platform, plan, row_ids, wanted))
     _add(figures, "training_rows", _clear_trainings(platform, plan))
+    platform.ship_log()
+    _add(figures, "daily_traffic", days.scrub(platform.artifacts, wanted.in_text, _nobody))
     for kind, count in erasures.scrub_traffic(platform.catalog, wanted.in_text, _nobody).items():
         _add(figures, kind, count)
     erasures.compact(platform.catalog)

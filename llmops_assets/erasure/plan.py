@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -17,12 +18,14 @@ from llmops_assets.erasure.search import (
     search_file,
     successor,
 )
+from llmops_assets.privacy.masking import mask_text
 from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.training import MergedModelRecord, PlanRecord
 from llmops_assets.specs.dataset import GenerationSpec
 from llmops_assets.specs.names import split_versioned, training_key
 from llmops_assets.specs.policy import Policy
+from llmops_assets.traffic import days
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog, Dataset, NotFound, erasures
 from resources.dataset_store import DatasetStore, Manifest
@@ -30,6 +33,7 @@ from resources.encryption import Keyring
 from resources.records import Records
 from resources.retrieval.indexes import Indexes
 from resources.tracking import Tracking
+from resources.traffic.shipper import Shipper
 
 LEARNED_FROM = ("train", "validation")
 """Splits that a model is made with: the test rows are asked, not learned."""
@@ -46,6 +50,13 @@ class Platform:
     tracking: Tracking
     policy: Policy
     indexes: Indexes | None = None
+    spool: Path | None = None
+    """Where the gateways of this machine spool their log."""
+
+    def ship_log(self) -> None:
+        """See that what gateways logged until now is in the catalog; CannotShip where it does not come to it."""
+        if self.spool is not None:
+            Shipper(self.spool, self.catalog, lambda text: mask_text(text)[0], self.keys).ship_what_is_there()
 
     @property
     def keys(self) -> Keyring:
@@ -188,13 +199,22 @@ def find(platform: Platform, name: str, wanted: Wanted, *, everywhere: bool = Fa
             for endpoint in platform.catalog.endpoints()
             if (theirs := sorted({route["model_ref"] for route in endpoint.routes} & refs))
         },
-        traffic=erasures.count_traffic(platform.catalog, wanted.in_text),
+        traffic=_traffic(platform, wanted),
         elsewhere={
             key: len(found.row_ids) or found.raw_lines
             for key, found in all_found.items()
             if key not in chosen and found.anything
         },
     )
+
+
+def _traffic(platform: Platform, wanted: Wanted) -> dict[str, int]:
+    """How many requests and ratings hold the person's words: what is spooled is in the catalog first."""
+    platform.ship_log()
+    found = erasures.count_traffic(platform.catalog, wanted.in_text)
+    if kept := days.count(platform.artifacts, wanted.in_text):
+        found["rows of daily traffic"] = kept
+    return found
 
 
 def _sources(entries: dict[str, Dataset], manifests: dict[str, list[Manifest]]) -> dict[str, list[str]]:

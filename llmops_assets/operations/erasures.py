@@ -25,6 +25,7 @@ from llmops_assets.wiring import Wiring
 from resources.catalog import erasures
 from resources.event_log import Busy, EventLog, Page, Report
 from resources.retrieval.engine import EngineUnavailable
+from resources.traffic.spool import spool_root
 
 LOGS = (".log", ".out", ".err")
 """Files that may be open while they are searched: lines in them are blanked in place."""
@@ -193,7 +194,14 @@ def _platform(wiring: Wiring) -> Platform:
     # On an object store there is nothing to erase by this command, and no index either.
     indexes = wiring.indexes if wiring.artifacts.is_local else None
     return Platform(
-        wiring.catalog, wiring.artifacts, wiring.store, wiring.records, wiring.tracking, wiring.policy, indexes
+        wiring.catalog,
+        wiring.artifacts,
+        wiring.store,
+        wiring.records,
+        wiring.tracking,
+        wiring.policy,
+        indexes,
+        spool_root(wiring.settings),
     )
 
 

@@ -9,6 +9,7 @@ STAGES = (
     frozenset({"deployment"}),
     frozenset({"ab_report"}),
     frozenset({"drift_report"}),
+    frozenset({"traffic"}),
 )
 """Assets whose runs on a partition belong together; an endpoint's name may be an experiment's too."""
 

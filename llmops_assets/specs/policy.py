@@ -343,6 +343,16 @@ class RegistryPolicy(Part):
     compression: Compression = Field(default_factory=Compression)
 
 
+class TrafficPolicy(Part):
+    """What is kept of what users ask and get, and for how long."""
+
+    retention_days: Int = Field(default=90, ge=1, description="Older requests, answers and ratings are deleted.")
+    consent: Literal["assumed", "required"] = Field(
+        default="assumed",
+        description="required: only what a user agreed to (x-llmops-consent: yes) may be reviewed and trained on.",
+    )
+
+
 class Policy(Part):
     """Everything that specs and stages are held to."""
 
@@ -354,6 +364,7 @@ class Policy(Part):
     datasets: DatasetPolicy
     experiments: ExperimentPolicy
     serving: ServingPolicy
+    traffic: TrafficPolicy = Field(default_factory=TrafficPolicy)
     registry: RegistryPolicy = Field(default_factory=RegistryPolicy)
     kubernetes: Kubernetes = Field(default_factory=Kubernetes)
     access: AccessPolicy = Field(default_factory=AccessPolicy)

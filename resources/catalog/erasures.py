@@ -11,6 +11,7 @@ from resources.catalog import tables as t
 from resources.catalog.database import Row, now
 from resources.catalog.errors import NotFound
 from resources.catalog.intents import withdraw
+from resources.catalog.traffic_statistics import rename_users
 
 if TYPE_CHECKING:
     from resources.catalog import Catalog
@@ -191,7 +192,7 @@ def scrub_traffic(catalog: "Catalog", is_theirs: Any, pseudonym: Any) -> dict[st
     counts = {"exposures": 0, "feedback": 0}
     wanted = {
         "exposures": (t.exposures, t.exposures.c.request_id, ("query", "response", "error"), ("user", "session")),
-        "feedback": (t.feedback, t.feedback.c.id, ("comment",), ("user",)),
+        "feedback": (t.feedback, t.feedback.c.id, ("comment", "correction"), ("user",)),
     }
     with catalog.database.write("erasure") as transaction:
         connection = transaction.connection
@@ -209,6 +210,7 @@ def scrub_traffic(catalog: "Catalog", is_theirs: Any, pseudonym: Any) -> dict[st
             for identity, change in changes:
                 connection.execute(table.update().where(key == identity).values(change))
             counts[name] = len(changes)
+        rename_users(transaction, is_theirs, pseudonym)
     return counts
 
 
@@ -217,7 +219,7 @@ def count_traffic(catalog: "Catalog", is_theirs: Any) -> dict[str, int]:
     found = {}
     texts = {
         "exposures": [t.exposures.c[c] for c in ("query", "response", "error", "user", "session")],
-        "feedback": [t.feedback.c[c] for c in ("comment", "user")],
+        "feedback": [t.feedback.c[c] for c in ("comment", "correction", "user")],
     }
     with catalog.database.read() as connection:
         for name, columns in texts.items():

@@ -85,12 +85,19 @@ class Traffic:
             plan["slow_ms"] = slow_ms
         if found is None or all(found[name] == value for name, value in plan.items()):
             return
+        if self._is_expired(endpoint, experiment):
+            return
         with self.database.write("statistics") as transaction:
             transaction.execute(p.update().where(*mine).values(plan))
             statistics.rebuild(transaction, endpoint, experiment)
 
     def exposures(
-        self, *, experiment: str | None = None, endpoint: str | None = None, since: datetime | None = None
+        self,
+        *,
+        experiment: str | None = None,
+        endpoint: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
     ) -> "pl.DataFrame":
         """Exposures, oldest first; a column per column of the table."""
         table = t.exposures
@@ -101,9 +108,18 @@ class Traffic:
             statement = statement.where(table.c.endpoint == endpoint)
         if since is not None:
             statement = statement.where(table.c.at >= since)
+        if until is not None:
+            statement = statement.where(table.c.at < until)
         return self._frame(table.columns, statement)
 
-    def feedback(self, *, experiment: str | None = None, endpoint: str | None = None) -> "pl.DataFrame":
+    def feedback(
+        self,
+        *,
+        experiment: str | None = None,
+        endpoint: str | None = None,
+        exposed_since: datetime | None = None,
+        exposed_until: datetime | None = None,
+    ) -> "pl.DataFrame":
         """Ratings of the exposures selected, oldest first."""
         table = t.feedback
         statement = sa.select(table).order_by(table.c.id)
@@ -113,6 +129,10 @@ class Traffic:
             statement = statement.where(t.exposures.c.experiment == experiment)
         if endpoint is not None:
             statement = statement.where(t.exposures.c.endpoint == endpoint)
+            if exposed_since is not None:
+                statement = statement.where(t.exposures.c.at >= exposed_since)
+            if exposed_until is not None:
+                statement = statement.where(t.exposures.c.at < exposed_until)
         return self._frame(table.columns, statement)
 
     def last_requests(
@@ -172,6 +192,15 @@ class Traffic:
         with self.database.read() as connection:
             requests, ratings, users = (connection.execute(count).scalar_one() for count in counts)
         return requests, ratings, users
+
+    def _is_expired(self, endpoint: str, experiment: str) -> bool:
+        """Whether rows that the sums were made from are past their retention: then nothing can make them anew."""
+        s, x = t.user_statistics, t.exposures
+        named = x.c.experiment == experiment if experiment else x.c.experiment.is_(None)
+        summed = sa.select(sa.func.min(s.c.first_at)).where(s.c.endpoint == endpoint, s.c.experiment == experiment)
+        there = sa.select(sa.func.min(x.c.at)).where(x.c.endpoint == endpoint, named)
+        first, oldest = self.database.scalar(summed), self.database.scalar(there)
+        return first is not None and (oldest is None or oldest > first)
 
     def _frame(self, columns: Iterable[Any], statement: Query) -> "pl.DataFrame":
         # Few commands ask for frames, and this import would be a quarter of what asking for a training takes.

@@ -4,7 +4,7 @@ They are kept by the transaction that writes exposures and ratings. One aggregat
 batch brought, and makes the sums of an experiment anew where its plan has changed. Answers from a cache are left out.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -178,6 +178,25 @@ def _upsert(sums: Query, dialect: str) -> sa.Executable:
             **{name: s.c[name] + new[name] for name in _SUMS},
         },
     )
+
+
+def rename_users(transaction: Transaction, is_theirs: Callable[[str], bool], pseudonym: Callable[[str], str]) -> int:
+    """Give users another name in the sums, and add them to those that have it already; how many rows that were."""
+    s = t.user_statistics
+    names = [name for name in transaction.execute(sa.select(s.c.user).distinct()).scalars() if is_theirs(name)]
+    if not names:
+        return 0
+    rows = [dict(row) for row in transaction.execute(sa.select(s).where(s.c.user.in_(names))).mappings()]
+    transaction.execute(s.delete().where(s.c.user.in_(names)))
+    for row in rows:
+        values: list[Any] = [
+            sa.bindparam(None, row[c.name] if c.name != "user" else pseudonym(row["user"]), type_=c.type)
+            for c in s.columns
+        ]
+        ordered = dict(zip((c.name for c in s.columns), values, strict=True))
+        chosen = sa.select(*(ordered[name] for name in (*KEY, "first_at", "last_at", *_SUMS))).where(sa.true())
+        transaction.execute(_upsert(chosen, transaction.connection.dialect.name))
+    return len(rows)
 
 
 def _first_columns(count: int) -> list[Any]:

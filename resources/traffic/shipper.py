@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -101,6 +102,27 @@ class Shipper:
             raise CannotShip("; ".join(faults))
         return done
 
+    def ship_what_is_there(self, seconds: float = 30.0) -> None:
+        """Ship what was spooled until now, or wait until who ships has done it; CannotShip when it does not come to it.
+
+        For who must know that nothing more of before is on its way to the catalog.
+        """
+        if not self.root.exists():
+            return
+        wanted = {folder: _end(folder) for folder in spool.worker_folders(self.root)}
+        until = time.monotonic() + seconds
+        while True:
+            with self.turn(wait=False) as is_ours:
+                if is_ours:
+                    self.ship()
+                    return
+            left = [folder for folder, end in wanted.items() if folder.exists() and _at(folder) < end]
+            if not left:
+                return
+            if time.monotonic() > until:
+                raise CannotShip(f"{len(left)} spools under {self.root} are not shipped after {seconds:g} s")
+            time.sleep(0.1)
+
     def _ship_one(self, folder: Path, keys: Keyring) -> int:
         done = 0
         # Asked before reading: what a worker wrote before it ended is read below.
@@ -179,6 +201,8 @@ class Shipper:
         completion = read_answer(entry.body, entry.streamed)
         # The status of a stream is sent before its first token; what fails later stands in the stream.
         failed_later = entry.streamed and entry.status == 200 and completion.error is not None
+        # Who refused is counted; the words are not kept.
+        may_keep = entry.consent is not False
         return {
             "request_id": entry.request_id,
             "at": entry.at,
@@ -190,8 +214,8 @@ class Shipper:
             "model_ref": entry.model_ref,
             "user": self.pseudonym(entry.user, entry.salt),
             "session": None if entry.session is None else self.pseudonym(entry.session, entry.salt),
-            "query": self._masked(entry.query),
-            "response": self._masked(completion.text),
+            "query": self._masked(entry.query) if may_keep else None,
+            "response": self._masked(completion.text) if may_keep else None,
             "status": 502 if failed_later else entry.status,
             "error": entry.error or completion.error,
             "latency_ms": entry.latency_ms,
@@ -270,6 +294,20 @@ def _entries(found: Frame, keys: Keyring, what: str) -> list[Entry]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         log.error("%s: the entries from %d on are none that this version knows: %s", what, found.first, error)
         return []
+
+
+def _end(folder: Path) -> tuple[int, int]:
+    """The last segment of a spool and its size."""
+    number = max(spool.segments(folder), default=0)
+    try:
+        return number, (folder / f"{number}.log").stat().st_size
+    except FileNotFoundError:
+        return number, 0
+
+
+def _at(folder: Path) -> tuple[int, int]:
+    position = Position.read(folder)
+    return position.segment, position.offset
 
 
 def _away(count: int, error: Exception) -> CannotShip:

@@ -12,6 +12,7 @@ from images.gateway.layers.base import Layer
 from images.gateway.usage import tokens_of
 from resources.traffic.entries import Usage
 
+_AGREED = ("yes", "true", "1")
 _MOST_LOGGED_BYTES = 512 * 1024
 
 
@@ -59,6 +60,8 @@ class Log(Layer):
             exposure.source = "fallback"
         prompt, completion, is_estimated = tokens_of(call)
         exposure.used = Usage(call.caller.name, call.caller.team or "", prompt, completion, is_estimated)
+        if (consent := call.header(b"x-llmops-consent")) is not None:
+            exposure.consent = consent.strip().lower() in _AGREED
         exposure.body = b"".join(parts)
         exposure.status = call.status
         exposure.error = exposure.error or call.error

@@ -1,0 +1,1 @@
+"""What users asked and got, kept by the day: the one source of drift, review and feedback."""
