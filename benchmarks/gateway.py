@@ -2,7 +2,9 @@
 
 Run it with ``python -m benchmarks.gateway``. The upstream answers a fixed text at once, so all that is measured is the
 gateway with its assignment, its masked log and its metrics. Processor time is the figure to compare: it depends least
-on what else the machine does.
+on what else the machine does; that of the main thread is what one core can answer, the rest masks and writes the log.
+With `--litellm FOLDER`, an environment that has `litellm[proxy]`, LiteLLM's proxy is measured beside it: the same
+upstream, the same load, one worker, no database.
 """
 
 import argparse
@@ -144,6 +146,7 @@ def free_port() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway", description=__doc__)
     parser.add_argument("--requests", type=int, default=5000)
+    parser.add_argument("--litellm", type=Path, metavar="FOLDER", help="virtual environment with litellm[proxy]")
     parser.add_argument("--upstream", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.upstream:
@@ -152,7 +155,7 @@ def main() -> None:
     # ParsedCompletion to end, it takes its servers with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as name:
-        folder, ports, admin = Path(name), [free_port() for _ in range(3)], free_port()
+        folder, ports, admin = Path(name), [free_port() for _ in range(4)], free_port()
         urls = [f"http://127.0.0.1:{port}" for port in ports]
         token = secrets.token_hex(16)
         catalog = prepare(folder, urls[:2])
@@ -166,9 +169,16 @@ def main() -> None:
                 for command in commands
             ]
         try:
-            for url in urls:
+            for url in urls[:3]:
                 wait_for(f"{url}/readyz")
-            measure(urls[0], urls[2], psutil.Process(processes[2].pid), arguments.requests)
+            print(HEAD)
+            measure("ours", urls[0], urls[2], psutil.Process(processes[2].pid), arguments.requests)
+            if arguments.litellm:
+                processes.append(litellm(arguments.litellm, folder, urls[0], ports[3]))
+                wait_for(f"{urls[3]}/health/liveliness", 120)
+                # It is slower by far: fewer requests say as much.
+                process = psutil.Process(processes[3].pid)
+                measure("LiteLLM", urls[0], urls[3], process, max(20, arguments.requests // 25))
             written = catalog.request_count(endpoint="desk")
             asked = urllib.request.Request(
                 f"http://127.0.0.1:{admin}/metrics", headers={"Authorization": f"Bearer {token}"}
@@ -185,23 +195,51 @@ def main() -> None:
                 process.wait(40)
 
 
-def measure(direct: str, gateway: str, process: psutil.Process, requests: int) -> None:
-    print("| requests | at once | direct p50 | gateway p50 | added p50 | gateway p99 | gateway | CPU a request |")
-    print("|---|---|---|---|---|---|---|---|")
+HEAD = (
+    "| proxy | requests | at once | direct p50 | p50 | added p50 | added p99 | answered | CPU | of it main thread |"
+    "\n|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def litellm(environment: Path, folder: Path, upstream: str, port: int) -> subprocess.Popen:
+    """Start LiteLLM's proxy with one worker in front of the same upstream, under the same name."""
+    model = {"model": "openai/model", "api_base": f"{upstream}/v1", "api_key": "unused"}
+    config = folder / "litellm.yaml"
+    config.write_text(json.dumps({"model_list": [{"model_name": "desk", "litellm_params": model}]}))
+    command = [environment / "bin" / "litellm", "--config", config, "--host", "127.0.0.1", "--port", str(port)]
+    # Its list of prices comes from the network otherwise; and it wants to be told that it may run without a key.
+    more = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
+    with open(folder / "litellm.log", "wb") as log:
+        return subprocess.Popen(
+            [*command, "--num_workers", "1"], env=os.environ | more, stdout=log, stderr=log, cwd=folder
+        )
+
+
+def processor_seconds(process: psutil.Process) -> tuple[float, float]:
+    """What a process and its children have used, and the main thread of it."""
+    everyone = [process, *process.children(recursive=True)]
+    times = [one.cpu_times() for one in everyone]
+    main = next((t for t in process.threads() if t.id == process.pid), None)
+    return sum(t.user + t.system for t in times), 0.0 if main is None else main.user_time + main.system_time
+
+
+def measure(name: str, direct: str, proxy: str, process: psutil.Process, requests: int) -> None:
+    """Print a line for each kind of load: alone, at 32 at once, and streams."""
     for stream, at_once, share in ((False, 1, 1.0), (False, 32, 2.0), (True, 8, 0.1)):
-        count = int(requests * share)
-        asyncio.run(load(gateway, 200, at_once, stream))
+        count = max(at_once, int(requests * share))
+        asyncio.run(load(proxy, min(200, count), at_once, stream))
         plain = asyncio.run(load(direct, count, at_once, stream))
-        before, begun = process.cpu_times(), time.perf_counter()
-        through = asyncio.run(load(gateway, count, at_once, stream))
-        wall, after = time.perf_counter() - begun, process.cpu_times()
-        cpu = (after.user + after.system - before.user - before.system) / count * 1e6
-        p50, direct50 = np.median(through) * 1e3, np.median(plain) * 1e3
+        before, begun = processor_seconds(process), time.perf_counter()
+        through = asyncio.run(load(proxy, count, at_once, stream))
+        wall, after = time.perf_counter() - begun, processor_seconds(process)
+        cpu, main = ((after[n] - before[n]) / count * 1e6 for n in (0, 1))
+        added = {p: (np.percentile(through, p) - np.percentile(plain, p)) * 1e3 for p in (50, 99)}
         kind = f"stream, {CHUNKS} chunks" if stream else "whole"
-        a_chunk = f" ({cpu / CHUNKS:.0f} µs a chunk)" if stream else ""
+        a_chunk = f" ({main / CHUNKS:.0f} µs a chunk)" if stream else ""
         print(
-            f"| {kind} | {at_once} | {direct50:.2f} ms | {p50:.2f} ms | {p50 - direct50:.2f} ms | "
-            f"{np.percentile(through, 99) * 1e3:.1f} ms | {count / wall:,.0f}/s | {cpu:,.0f} µs{a_chunk} |"
+            f"| {name} | {kind} | {at_once} | {np.median(plain) * 1e3:.2f} ms | {np.median(through) * 1e3:.2f} ms | "
+            f"{added[50]:.2f} ms | {added[99]:.1f} ms | {count / wall:,.0f}/s | {cpu:,.0f} µs | "
+            f"{main:,.0f} µs{a_chunk} |"
         )
 
 

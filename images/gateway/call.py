@@ -85,6 +85,19 @@ class Answer:
         return cls(error.status, error.encoded(), headers=error.headers())
 
 
+_drawn: list[str] = []
+# Two processes must not go on with the same ones.
+os.register_at_fork(after_in_child=_drawn.clear)
+
+
+def _random_hex() -> str:
+    """32 random hexadecimal digits. Drawn by the hundred: each call of the system's source costs more than a layer."""
+    if not _drawn:
+        digits = os.urandom(16 * 128).hex()
+        _drawn.extend(digits[at : at + 32] for at in range(0, len(digits), 32))
+    return _drawn.pop()
+
+
 class Call:
     """One request: what it carries, what the layers found out about it, and what is to be done when it is over.
 
@@ -114,7 +127,7 @@ class Call:
         self.receive = receive
         self.parameters = parameters or {}
         self.begun = time.monotonic()
-        self.request_id = f"req-{os.urandom(16).hex()}"
+        self.request_id = f"req-{_random_hex()}"
         self.headers: dict[str, str] = {"x-request-id": self.request_id}
         self.caller = ANONYMOUS
         self.body: dict[str, Any] = {}

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
@@ -44,6 +45,7 @@ class _Chunk(msgspec.Struct):
 _read_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
+@lru_cache(4096)
 def renamed(name: str) -> bytes:
     """The replacement for the model's name in an answer."""
     # A template of `re.sub`: a backslash in the JSON string is doubled.

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
 
 import aiohttp
 import msgspec
@@ -27,11 +26,11 @@ class Whole:
 
 
 class _Completion(msgspec.Struct):
-    choices: list[dict[str, Any]]
+    choices: list[dict[str, msgspec.Raw]]
 
 
 class _Embeddings(msgspec.Struct):
-    data: list[dict[str, Any]]
+    data: list[dict[str, msgspec.Raw]]
 
 
 _READERS = {
