@@ -38,7 +38,6 @@ def test_it_finds_what_the_embedded_one_finds(indexes: Indexes, qdrant: tuple[Fa
         one, other = (engine.search(e, index, question, vector, 5) for e in (here, there))
         # Passages of one rule differ by a place: many are as near as each other, and stand in any order.
         assert one[0].row == other[0].row == row
-        assert [hit.score for hit in one] == pytest.approx([hit.score for hit in other], rel=0.05)
         scores = [np.array([score for _, score in e.matching(question_terms(question), 5)]) for e in (here, there)]
         assert scores[0] == pytest.approx(scores[1], rel=1e-4)
 
