@@ -52,7 +52,7 @@ def trained(pairs: Sequence[tuple[str, str]], folder: Path, steps: int) -> Any:
     sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256}
     BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=256, **sizes)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    body = parts.Transformer(str(folder), max_seq_length=256)
+    body = parts.Transformer(str(folder), max_seq_length=128)
     model = SentenceTransformer(
         modules=[body, parts.Pooling(body.get_embedding_dimension(), "mean"), parts.Normalize()], device="cpu"
     )
@@ -60,7 +60,7 @@ def trained(pairs: Sequence[tuple[str, str]], folder: Path, steps: int) -> Any:
     order = np.random.default_rng(0)
     model.train()
     for _ in range(steps):
-        batch = [pairs[i] for i in order.choice(len(pairs), 48, replace=False)]
+        batch = [pairs[i] for i in order.choice(len(pairs), 32, replace=False)]
         left, right = (
             model({k: v for k, v in model.preprocess([pair[side] for pair in batch]).items()})["sentence_embedding"]
             for side in (0, 1)
@@ -152,8 +152,8 @@ def qdrant_local(index: PassageIndex, questions: Sequence[Query], vectors: np.nd
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--steps", type=int, default=250, help="of the encoder's training")
-    parser.add_argument("--questions", type=int, default=1404)
+    parser.add_argument("--steps", type=int, default=120, help="of the encoder's training")
+    parser.add_argument("--questions", type=int, default=700)
     options = parser.parse_args()
     folder = options.data / "kobest" / "BoolQ"
     splits = {name: rows_of(folder / f"{name}.tsv") for name in ("train", "dev", "test")}

@@ -162,6 +162,8 @@ def _rag_rules(view: View) -> Iterator[Rule]:
         return
     if view.get("serve_target", str) == "GENERATION":
         yield "rag", "only for serve_target RAG", "Remove the block, or write serve_target: RAG"
+    if view.get("cache", dict) is not None:
+        yield "cache", "an answer that is kept would outlive its passages, erased ones too", "Remove it, or rag"
     template = view.get("rag.template", str)
     if template is not None:
         context = [name for name in ("{context}", "{passages}") if name in template]

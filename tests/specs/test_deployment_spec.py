@@ -150,3 +150,28 @@ def test_all_faults_are_reported_at_once():
         "resources.gpus",
         "rollout.traffic_split",
     ]
+
+
+@pytest.mark.parametrize(
+    ("rag", "faults"),
+    [
+        ({"index": "desk"}, []),
+        ({"index": "desk", "template": "{passages}\n{question}"}, []),
+        ({"index": "desk", "template": "{question}"}, ["rag.template"]),
+        ({"index": "desk", "template": "{context} {passages} {question}"}, ["rag.template"]),
+        ({"index": "desk", "template": "{context}{context} {question}"}, ["rag.template"]),
+        ({"index": "desk", "template": "{context}"}, ["rag.template"]),
+        ({"index": "a/b"}, ["rag.index"]),
+        ({"index": "desk", "top_k": 0, "mode": "all", "min_score": 2}, ["rag.min_score", "rag.mode", "rag.top_k"]),
+        ({"top_k": 2}, ["rag.index"]),
+        ({"index": "desk", "tempalte": "x"}, ["rag.tempalte"]),
+    ],
+)
+def test_what_retrieval_is_asked_for_is_checked(rag, faults):
+    assert deployment_faults(serve_target="RAG", job_type="RAG_TUNING", rag=rag) == faults
+
+
+def test_retrieval_is_for_endpoints_that_answer_from_documents():
+    assert deployment_faults(rag={"index": "desk"}) == ["rag"]
+    # Endpoints that an earlier release kept have none, and still open.
+    assert deployment_faults(serve_target="RAG", job_type="RAG_TUNING") == []
