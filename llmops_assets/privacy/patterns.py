@@ -107,6 +107,14 @@ PATTERNS: tuple[Pattern, ...] = (
         rf"{_GAP}{{0,12}}?",
     ),
     Pattern(
+        "second half of a registration number, labelled",
+        "KR_RRN",
+        rf"(?<![0-9])[0-49][0-9]{{6}}{_END}",
+        0.97,
+        label=r"(?:(?:주민|외국인)\s?(?:등록)?\s?번호|주민\s?등록)\s?(?:의\s?)?(?:뒷?\s?자리|뒷\s?번호|뒤\s?(?:일곱|7)\s?자리)"
+        rf"{_GAP}{{0,12}}?",
+    ),
+    Pattern(
         "foreigner registration number, labelled",
         "KR_FRN",
         rf"(?<![0-9])[0-9]{{6}}\s{{0,2}}[-~.·]?\s{{0,2}}[0-9]{{6,7}}{_END}",
@@ -346,6 +354,15 @@ PATTERNS: tuple[Pattern, ...] = (
         # What is spoken of between the word and the number may be an address all the same.
         unless=_RELEASE,
         valid=public_address,
+    ),
+    Pattern(
+        "IP address, version 6",
+        "IP_ADDRESS",
+        r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{1,4}:){2,7}(?::?[0-9A-Fa-f]{1,4}){0,6}(?![0-9A-Za-z:])",
+        0.7,
+        valid=public_address,
+        numeric=False,
+        anywhere=(":",),
     ),
     Pattern(
         "name, labelled",

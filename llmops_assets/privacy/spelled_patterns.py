@@ -1,5 +1,7 @@
 """The shapes of numbers and addresses that people spell out or disguise: 공일공 …, o1o-…, hong 골뱅이 … 점 컴."""
 
+import re
+
 from llmops_assets.privacy.pattern import Pattern
 
 _SINO = "[공영일이삼사오육륙칠팔구]"
@@ -24,6 +26,9 @@ def _is_disguised(text: str) -> bool:
         return True
     local, _, domain = text.partition("@")
     spaced = local.endswith(" ") and domain.startswith(" ") and " ." in domain
+    # With spaces around its sign it is code, or a slip of the pen: at the providers of mail the latter.
+    housed = re.match(rf"\s?{_MAIL}\s?\.", domain, re.IGNORECASE) is not None
+    spaced = spaced or (housed and (local.endswith(" ") or domain.startswith(" ")))
     return spaced or any(mark in domain.casefold() for mark in ("점", "닷", "dot"))
 
 

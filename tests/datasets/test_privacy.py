@@ -340,6 +340,18 @@ def test_presidio_takes_recognizers_of_the_users_own():
         ("버전 … 1.2.3.4", "버전 … 1.2.3.4"),
         ("Version: 8.1.2.3", "Version: 8.1.2.3"),
         ("버전 확인 IP는 8.8.4.4입니다", "버전 확인 IP는 [IP주소]입니다"),
+        ("hong @ naver.com으로", "[이메일]으로"),
+        ("Hong.g@ Gmail.com 입니다", "[이메일] 입니다"),
+        ("결과는 w @ x.T 입니다", "결과는 w @ x.T 입니다"),
+        ("주민등록번호 뒷자리는 1234567이에요", "주민등록번호 뒷자리는 [주민등록번호]이에요"),
+        ("주민번호 뒤 7자리 2345678", "주민번호 뒤 7자리 [주민등록번호]"),
+        ("주문번호 뒷자리 1234567", "주문번호 뒷자리 1234567"),
+        ("2a00:1450:4001:81b::200e에서 접속", "[IP주소]에서 접속"),
+        ("2a00:1450:4001:81b:1:2:3:4로 접속", "[IP주소]로 접속"),
+        (
+            "fe80::1, ::1, 12:30:45, aa:bb:cc:dd:ee:ff, std::vector",
+            "fe80::1, ::1, 12:30:45, aa:bb:cc:dd:ee:ff, std::vector",
+        ),
     ],
 )
 def test_numbers_and_addresses_in_disguise_are_masked_and_versions_left_alone(text, expected):
