@@ -7,6 +7,7 @@ import typer
 from llmops_assets.cli import (
     ab,
     api_keys,
+    audit,
     dataset,
     deploy,
     endpoint,
@@ -59,6 +60,7 @@ app.add_typer(ab.app, name="ab")
 app.add_typer(api_keys.app, name="key")
 app.command()(usage)
 app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 app.add_typer(watermark.app, name="watermark")
 app.add_typer(engines.app, name="engines")
 app.command()(settings)

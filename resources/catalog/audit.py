@@ -1,11 +1,12 @@
 """The audit log: who did what to what, in lines that can only be added."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import sqlalchemy as sa
 
 from resources.catalog import tables as t
+from resources.catalog.audit_chain import Head
 from resources.catalog.database import Database
 
 
@@ -35,6 +36,20 @@ class AuditLog:
         """Every line about exactly this target that is one of `actions`, oldest first."""
         mine = t.audit.c.target == target, t.audit.c.action.in_(actions)
         return [dict(r) for r in self.database.rows(sa.select(t.audit).where(*mine).order_by(t.audit.c.id))]
+
+    def audit_head(self) -> Head:
+        """The end of the audit log as the catalog knows it."""
+        found = self.database.rows(sa.select(t.audit_head.c.lines, t.audit_head.c.sha256))
+        return Head(**found[0]) if found else Head()
+
+    def audit_lines(self, batch: int = 1000) -> Iterator[dict[str, Any]]:
+        """Every line of the audit log, oldest first."""
+        last = 0
+        while rows := self.database.rows(
+            sa.select(t.audit).where(t.audit.c.id > last).order_by(t.audit.c.id).limit(batch)
+        ):
+            yield from rows
+            last = rows[-1]["id"]
 
     def log(self, actor: str, action: str, target: str, **detail: Any) -> None:
         """Append a line about something that happened outside the catalog."""

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import json
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,12 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
+from resources.catalog import audit_chain
 from resources.catalog import tables as t
 from resources.catalog.errors import Busy, CatalogTooNew, NotFound
 from resources.stored_paths import StoredPaths
 
-HEAD = "0009"
+HEAD = "0010"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 30
 _BEGIN = "llmops_begin"
@@ -43,6 +45,7 @@ class Transaction:
     def __init__(self, connection: sa.Connection, actor: str) -> None:
         self.connection = connection
         self.actor = actor
+        self._lines: list[Row] = []
 
     def execute(self, statement: sa.Executable, *parameters: Any) -> sa.CursorResult[Any]:
         return self.connection.execute(statement, *parameters)
@@ -80,9 +83,27 @@ class Transaction:
 
     def audit(self, action: str, target: str, **detail: Any) -> None:
         """Append a line to the audit log. Only for what this transaction changed."""
-        self.connection.execute(
-            t.audit.insert().values(at=now(), actor=self.actor, action=action, target=target, detail=detail)
-        )
+        # As it will be read again: what is hashed is what is stored.
+        kept = json.loads(json.dumps(detail))
+        self._lines.append({"at": now(), "actor": self.actor, "action": action, "target": target, "detail": kept})
+
+    def append_lines(self) -> None:
+        """Write the lines of the audit log behind the last one, at the end of the transaction.
+
+        Whoever has the end of the chain keeps others from it until the transaction is over: so it is taken last, when
+        nothing else is waited for any more, and only for a moment.
+        """
+        if not self._lines:
+            return
+        head = self.only(sa.select(t.audit_head), lock=True)
+        previous = head["sha256"]
+        for line in self._lines:
+            own = audit_chain.digest(previous, line)
+            self.connection.execute(t.audit.insert().values(**line, previous=previous, sha256=own))
+            previous = own
+        end = {"lines": head["lines"] + len(self._lines), "sha256": previous}
+        self.connection.execute(t.audit_head.update().values(end))
+        self._lines = []
 
 
 class Database:
@@ -153,7 +174,9 @@ class Database:
         """A transaction of `actor`, committed at the end of the block and rolled back by an exception."""
         _ = self.engine
         with self._begun("IMMEDIATE") as connection:
-            yield Transaction(connection, actor)
+            transaction = Transaction(connection, actor)
+            yield transaction
+            transaction.append_lines()
 
     @contextmanager
     def _begun(self, mode: str) -> Iterator[sa.Connection]:

@@ -316,6 +316,16 @@ audit = sa.Table(
     sa.Column("action", sa.String, nullable=False),
     sa.Column("target", sa.String, nullable=False),
     sa.Column("detail", sa.JSON, nullable=False),
+    sa.Column("previous", sa.String, comment="hash of the line before"),
+    sa.Column("sha256", sa.String, comment="of this line behind that hash"),
+)
+
+audit_head = sa.Table(
+    "audit_head",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("lines", sa.Integer, nullable=False),
+    sa.Column("sha256", sa.String, nullable=False, comment="of the last line"),
 )
 
 erasures = sa.Table(
