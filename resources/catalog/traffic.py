@@ -180,17 +180,21 @@ class Traffic:
         return int(self.database.scalar(statement))
 
     def progress(self, experiment: str, *, first_seen_before: datetime) -> tuple[int, int, int]:
-        """Requests, ratings, and users whose first request was before a moment: what an analysis would look at."""
-        mine = t.exposures.c.experiment == experiment
-        rated = t.feedback.join(t.exposures, t.exposures.c.request_id == t.feedback.c.request_id)
-        first = sa.select(sa.func.min(t.exposures.c.at).label("at")).where(mine).group_by(t.exposures.c.user).subquery()
+        """Requests, the sum of ratings, and users whose first request was before a moment, by the statistics of users:
+        what an analysis would look at."""
+        s, e = t.user_statistics, t.experiments
+        endpoint = sa.select(e.c.endpoint).where(e.c.name == experiment).scalar_subquery()
+        mine = s.c.endpoint == endpoint, s.c.experiment == experiment
+        # A rating that its user changed counts anew: the sum of ratings moves where their number does not.
+        rated = sum((n * s.c[name] for n, name in enumerate(statistics.RATINGS, 1)), s.c.foreign_ratings)
+        first = sa.select(sa.func.min(s.c.first_at).label("at")).where(*mine).group_by(s.c.user).subquery()
         counts = (
-            sa.select(sa.func.count()).select_from(t.exposures).where(mine),
-            sa.select(sa.func.count()).select_from(rated).where(mine),
+            sa.select(sa.func.coalesce(sa.func.sum(s.c.requests), 0)).where(*mine),
+            sa.select(sa.func.coalesce(sa.func.sum(rated), 0)).where(*mine),
             sa.select(sa.func.count()).select_from(first).where(first.c.at <= first_seen_before),
         )
         with self.database.read() as connection:
-            requests, ratings, users = (connection.execute(count).scalar_one() for count in counts)
+            requests, ratings, users = (int(connection.execute(count).scalar_one()) for count in counts)
         return requests, ratings, users
 
     def _is_expired(self, endpoint: str, experiment: str) -> bool:
