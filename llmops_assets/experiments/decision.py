@@ -170,16 +170,19 @@ def _missing(analysis: Analysis) -> str:
     plan, rating = analysis.plan, analysis.rating
     control, treatment = analysis.arms
     if analysis.rated_users < plan.min_users:
-        text = (
-            f"{control.rated_users} users have rated {control.model} and {treatment.rated_users} {treatment.model}; "
-            f"{plan.min_users} each are needed"
-        )
+        who = f"{control.rated_users} users have rated {control.model} and {treatment.rated_users} {treatment.model}"
+        if plan.success_metric != "user_rating":
+            who = (
+                f"{control.rated_users} users of {control.model} and {treatment.rated_users} of {treatment.model} count"
+            )
+        text = f"{who}; {plan.min_users} each are needed"
         waiting = sum(a.users - a.closed_users for a in analysis.arms)
         return f"{text} ({waiting} users still have time to rate)" if waiting else text
     if rating is None or not analysis.rating_better:
         spread = f"{_number(rating.low)} to {_number(rating.high)}" if rating else "unknown"
         left = "" if analysis.days_left is None else f"; about {analysis.days_left:.1f} days more at this rate"
-        return f"the difference in ratings may still be none ({1 - plan.alpha:.0%} sequence {spread}){left}"
+        what = "the difference in ratings" if plan.success_metric == "user_rating" else "the difference"
+        return f"{what} may still be none ({1 - plan.alpha:.0%} sequence {spread}){left}"
     if doubts := _doubts(analysis):
         return f"ratings are better, but the guardrails are open: {'; '.join(doubts)}"
     return (

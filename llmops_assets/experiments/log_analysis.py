@@ -88,7 +88,10 @@ class LogAnalysis:
 def analyse_log(path: Path, question: Question) -> LogAnalysis:
     """Read a log and compare its arms; raises LogError where it cannot be read or has fewer than two arms."""
     log, notes = read_log(path)
-    return analyse_rows(log, question, path, notes)
+    try:
+        return analyse_rows(log, question, path, notes)
+    except pl.exceptions.PolarsError as error:
+        raise LogError(f"{path} holds what no log of an experiment does: {str(error).splitlines()[0]}") from error
 
 
 def analyse_rows(log: pl.DataFrame, question: Question, path: Path, notes: Sequence[str] = ()) -> LogAnalysis:

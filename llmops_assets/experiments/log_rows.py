@@ -25,6 +25,7 @@ _FORMATS = (
     "%Y-%m-%d",
 )
 MOST_VARIANTS = 20
+LARGEST = 1e100
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ def rows_of(log: pl.DataFrame, columns: Columns, path: Path, slow_ms: float) -> 
     account, notes = _Account(path), []
     names = {name: role for role, name in columns.names.items()}
     frame = log.select(columns.names.values()).rename(names).with_row_index("row")
+    for role in ("user", "variant"):
+        if frame[role].dtype.is_nested():
+            raise LogError(f"the column {columns[role]!r} holds lists or objects: the {role} must be one value a row")
     frame = frame.with_columns(pl.col("user", "variant").cast(pl.String).str.strip_chars())
     for role in ("user", "variant"):
         empty = pl.col(role).is_null() | pl.col(role).str.to_lowercase().is_in(MISSING)
@@ -160,7 +164,11 @@ def _numbers(frame: pl.DataFrame, role: str, name: str, account: _Account) -> pl
     numbers = column.cast(pl.Float64).fill_nan(None)
     infinite = numbers.is_infinite().fill_null(False)
     account.note(f"{_of(role)} that are infinite", frame["row"].filter(infinite))
-    return numbers.set(infinite, None).alias(role)
+    numbers = numbers.set(infinite, None)
+    # Their squares are no longer numbers.
+    beyond = (numbers.abs() > LARGEST).fill_null(False)
+    account.note(f"{_of(role)} beyond {LARGEST:g}", frame["row"].filter(beyond))
+    return numbers.set(beyond, None).alias(role)
 
 
 def _of(role: str) -> str:

@@ -293,6 +293,28 @@ def test_secondary_columns_and_categories_are_reported() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("user", [[1], [2]]),
+        ("rating", [[1.0], [2.0]]),
+        ("rating", ["좋아요", "별로"]),
+        ("timestamp", ["yesterday", "today"]),
+        ("variant", [str(n) for n in range(40)]),
+    ],
+)
+def test_a_column_that_is_not_what_it_was_taken_for_is_named(column: str, values: list) -> None:
+    frame = log(20).with_columns(pl.Series(column, (values * 40)[:40], strict=False))
+    with pytest.raises(LogError, match=column):
+        asked(frame)
+
+
+def test_numbers_too_large_to_square_are_said_and_counted_for_nothing() -> None:
+    frame = log(400).with_columns(pl.when(pl.int_range(pl.len()) == 7).then(1e300).otherwise("rating").alias("rating"))
+    found = asked(frame)
+    assert found["not_counted"]["values beyond 1e+100"]["rows"] == 1 and found["decision"] == "continue"
+
+
 def test_the_command_prints_json_and_its_exit_code_says_what_failed(tmp_path: Path) -> None:
     log(60).write_csv(tmp_path / "l.csv")
     result = CliRunner().invoke(app, ["ab", "analyze", str(tmp_path / "l.csv"), "--metric", "rating", "--json"])
