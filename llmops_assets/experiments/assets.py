@@ -141,7 +141,7 @@ def _decided(experiment: Experiment) -> Decision | None:
 
 
 def _hash(record: AbReportRecord) -> str:
-    """The content of a report, which the time of looking is no part of."""
+    """The content of a report, which the time of looking is no part of, nor what is foretold from it."""
     content = record.model_dump(mode="json")
-    content["figures"] = {key: value for key, value in content["figures"].items() if key != "at"}
+    content["figures"] = {key: value for key, value in content["figures"].items() if key not in ("at", "days_left")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -180,9 +180,8 @@ def _missing(analysis: Analysis) -> str:
         return f"{text} ({waiting} users still have time to rate)" if waiting else text
     if rating is None or not analysis.rating_better:
         spread = f"{_number(rating.low)} to {_number(rating.high)}" if rating else "unknown"
-        left = "" if analysis.days_left is None else f"; about {analysis.days_left:.1f} days more at this rate"
         what = "the difference in ratings" if plan.success_metric == "user_rating" else "the difference"
-        return f"{what} may still be none ({1 - plan.alpha:.0%} sequence {spread}){left}"
+        return f"{what} may still be none ({1 - plan.alpha:.0%} sequence {spread})"
     if doubts := _doubts(analysis):
         return f"ratings are better, but the guardrails are open: {'; '.join(doubts)}"
     return (

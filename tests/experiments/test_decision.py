@@ -212,4 +212,5 @@ def test_a_difference_too_small_to_matter_ends_the_test_with_the_control() -> No
 def test_a_tests_end_is_foretold() -> None:
     analysis = look(*traffic(800, levels=(3.5, 3.6)))
     assert analysis.days_left is not None and analysis.days_left <= (OVER - LATER).total_seconds() / 86_400
-    assert "days more at this rate" in decide(analysis).reason
+    assert any(row["figure"] == "days left, about" for row in table(analysis))
+    assert figures(analysis)["days_left"] == analysis.days_left

@@ -15,20 +15,30 @@ from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 from resources.catalog import Conflict, NotFound
+from resources.tracking import Tracking
 from tests.experiments.traffic import CONTROL, TREATMENT, routes, spec
 
 NAME = "base-or-tuned"
 
 
-@pytest.fixture
-def w(tmp_path) -> Wiring:
-    """A home whose endpoint serves two models that an experiment compares."""
-    wiring = Wiring(Settings(home=tmp_path / "home"))
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory) -> Tracking:
+    """A registry with both models, made once: nothing here changes it."""
+    home = tmp_path_factory.mktemp("registry")
+    made = Wiring(Settings(home=home / "home")).tracking
     for ref in (CONTROL, "desk-tuned@1", TREATMENT):
-        folder = tmp_path / ref
+        folder = home / ref
         folder.mkdir()
         tags = {"dataset": "desk@v1", "recipe": "r-1", "content_hash": ref, "state": "approved"}
-        wiring.tracking.register(ref.partition("@")[0], folder, None, tags | {"family": "llama", "job_type": "SFT"})
+        made.register(ref.partition("@")[0], folder, None, tags | {"family": "llama", "job_type": "SFT"})
+    return made
+
+
+@pytest.fixture
+def w(tmp_path, tracking: Tracking) -> Wiring:
+    """A home whose endpoint serves two models that an experiment compares."""
+    wiring = Wiring(Settings(home=tmp_path / "home"))
+    vars(wiring)["tracking"] = tracking
     deployment = {
         "model_ref": CONTROL,
         "model_family": "llama",
