@@ -32,6 +32,7 @@ async def rate(gateway: Gateway, call: Call) -> Answer:
 
     A rating that cannot be written to the catalog now is spooled, and written later.
     """
+    gateway.callers.check_may_rate(call)
     body = await read_json(call)
     request_id, rating, comment = body.get("request_id"), body.get("rating"), body.get("comment")
     if not isinstance(request_id, str) or not request_id:

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from images.gateway import proxy
 from images.gateway.access.callers import Callers
+from images.gateway.access.last_keys import LastKeys
 from images.gateway.breaker import Breakers
 from images.gateway.events import STALL_SECONDS
 from images.gateway.exposures import ExposureLog
@@ -70,12 +71,14 @@ class Gateway:
     async def running(self) -> AsyncIterator[None]:
         """From the first reading of the catalog to the last written exposure."""
         keys = Keyring.of_settings(self.settings)
+        last_keys = None
         if self.spool_folder is not None:
+            last_keys = LastKeys(self.spool_folder, keys)
             self.last_routes = LastRoutes(self.spool_folder, keys)
             self.last_routes.restore(self.table)
         await self._first_look()
         self.metrics.routes_read(self.table.fault, self.table.faults)
-        await self.callers.open(self.catalog)
+        await self.callers.open(self.catalog, last_keys)
         self.exposures = ExposureLog(
             self.catalog,
             self.mask,

@@ -93,8 +93,12 @@ def prepare_home(settings: Settings) -> None:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment of every component: the same home, wherever the command was called."""
+    """The environment of every component: the same home and settings, wherever the command was called.
+
+    What a `.env` file says is said to them too: they run in another folder, and would not see it.
+    """
     return {
+        **settings.as_environment(),
         **os.environ,
         "DAGSTER_HOME": str(settings.dagster_home),
         "LLMOPS_HOME": str(settings.root),

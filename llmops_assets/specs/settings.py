@@ -177,6 +177,19 @@ class Settings(BaseSettings):
             raise ValueError("the runner kubernetes needs dagster-k8s: pip install 'llmops[kubernetes]'")
         return self
 
+    def as_environment(self) -> dict[str, str]:
+        """The settings that were given, not the defaults, as the variables that say the same; paths are absolute."""
+        found: dict[str, str] = {}
+        for name in self.model_fields_set & type(self).model_fields.keys():
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                value = value.get_secret_value()
+            elif isinstance(value, Path):
+                value = value.expanduser().absolute()
+            if value is not None:
+                found[f"LLMOPS_{name.upper()}"] = str(value)
+        return found
+
     @property
     def root(self) -> Path:
         """The home folder as an absolute path, whatever the working directory of the process."""

@@ -3,7 +3,7 @@
 import re
 
 from llmops_assets.cli.settings import FOR_A_SERVER, FROM_THE_ENVIRONMENT, SET_BY_THE_PLATFORM, rows
-from llmops_assets.local.stack import REPOSITORY
+from llmops_assets.local.stack import REPOSITORY, environment
 from llmops_assets.specs.settings import Settings
 
 
@@ -51,3 +51,18 @@ def test_a_password_in_a_url_is_never_shown(monkeypatch):
     monkeypatch.setenv("LLMOPS_CATALOG_URL", "postgresql+psycopg://kim:hunter2@db/llmops")
     shown = {r["variable"]: r["value"] for r in rows(Settings())}
     assert shown["LLMOPS_CATALOG_URL"] == "postgresql+psycopg://kim:***@db/llmops"
+
+
+def test_components_get_the_settings_that_were_given_wherever_they_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(
+        "LLMOPS_GATEWAY_ACCESS=on\nLLMOPS_JWT_SECRET_FILE=secret\nLLMOPS_WATERMARK_KEY=hidden\nLLMOPS_GATEWAY_WORKERS=2\n"
+    )
+    given = environment(Settings())
+    monkeypatch.chdir("/")
+    assert given["LLMOPS_GATEWAY_ACCESS"] == "on" and given["LLMOPS_GATEWAY_WORKERS"] == "2"
+    assert given["LLMOPS_JWT_SECRET_FILE"] == str(tmp_path / "secret")
+    assert given["LLMOPS_WATERMARK_KEY"] == "hidden"
+    assert "LLMOPS_GATEWAY_LIMITS" not in given
+    monkeypatch.setenv("LLMOPS_GATEWAY_ACCESS", "off")
+    assert environment(Settings())["LLMOPS_GATEWAY_ACCESS"] == "off"

@@ -11,12 +11,18 @@ import httpx
 import jwt
 import openai
 import pytest
+import time_machine
 
 from images.gateway.access.addresses import UNKNOWN, Addresses, networks
+from images.gateway.access.key_table import KeyTable
+from images.gateway.access.last_keys import LastKeys
 from images.gateway.access.mode import AccessMisconfigured, access_of, check_somebody_may_call
+from images.gateway.errors import ApiError
 from llmops_assets.specs.access import AccessPolicy
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
+from resources.catalog.api_keys import digest_of
+from resources.encryption import NO_KEYS
 from tests.gateway.model import ask
 from tests.gateway.tokens import AUDIENCE, ISSUER, SECRET, Issuer, Signer, claims
 from tests.serving.conftest import free_port, until
@@ -139,6 +145,42 @@ def test_only_what_a_trusted_proxy_says_of_the_client_counts(peer, forwarded, cl
 
 def test_without_proxies_the_header_means_nothing():
     assert Addresses().client("127.0.0.1", ["198.51.100.1"]) == "127.0.0.1"
+
+
+# keys without the catalog
+
+
+def test_a_gateway_that_starts_without_the_catalog_knows_the_keys_of_before_for_a_day(catalog, tmp_path):
+    kept, other = key_of(catalog), key_of(catalog)
+    catalog.api_keys.revoke("kim", other)
+    last = LastKeys(tmp_path / "spool", NO_KEYS)
+    first = KeyTable()
+    first.restore(last)
+    with pytest.raises(ApiError) as error:
+        first.identity(kept)
+    assert (error.value.status, error.value.code) == (503, "keys_unavailable")
+    first.refresh(catalog)
+    assert first.identity(kept).owner == "lee"
+    content = (tmp_path / "spool" / "api-keys.json").read_bytes()
+    assert digest_of(kept).encode() not in content and b"lee" not in content
+
+    later = KeyTable()
+    later.restore(LastKeys(tmp_path / "spool", NO_KEYS))
+    assert later.identity(kept).owner == "lee" and later.made is None
+    with pytest.raises(ApiError) as error:
+        later.identity(other)
+    assert error.value.status == 401
+    # What the catalog says once it is back is what holds.
+    catalog.api_keys.revoke("kim", kept)
+    later.refresh(catalog)
+    with pytest.raises(ApiError) as error:
+        later.identity(kept)
+    assert error.value.status == 401
+
+    with time_machine.travel(time.time() + 25 * 3600, tick=False):
+        assert LastKeys(tmp_path / "spool", NO_KEYS).restore() == []
+    (tmp_path / "spool" / "api-keys.json").write_bytes(b"damaged")
+    assert LastKeys(tmp_path / "spool", NO_KEYS).restore() == []
 
 
 # keys at a running gateway

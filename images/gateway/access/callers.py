@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from images.gateway.access.addresses import Addresses
 from images.gateway.access.key_table import KeyTable
+from images.gateway.access.last_keys import LastKeys
 from images.gateway.access.mode import access_of, check_somebody_may_call
 from images.gateway.access.refused import unknown_caller
 from images.gateway.call import Call, Identity
@@ -22,6 +23,7 @@ from resources.catalog.api_keys import PREFIX
 log = logging.getLogger("gateway.access")
 
 _LEDGER_SECONDS = 5.0
+_FIRST_LOOK_SECONDS = 10.0
 
 
 class Callers:
@@ -52,11 +54,21 @@ class Callers:
             found["jwks"] = "the keys of tokens cannot be read: those read last are kept"
         return found
 
-    async def open(self, catalog: Catalog) -> None:
-        """Before the first request; AccessMisconfigured where access is on and nobody has a way in."""
-        await asyncio.to_thread(self.refresh, catalog)
-        if self.access.is_on and self.keys.is_loaded:
-            check_somebody_may_call(self.access, (await asyncio.to_thread(catalog.api_keys.version))[0])
+    async def open(self, catalog: Catalog, last: LastKeys | None = None) -> None:
+        """Before the first request; AccessMisconfigured where access is on and nobody has a way in.
+
+        `last` has the keys of before, for a start while the catalog is away.
+        """
+        if self.access.is_on:
+            if last is not None:
+                self.keys.restore(last)
+            looking = asyncio.ensure_future(asyncio.to_thread(self.refresh, catalog))
+            try:
+                await asyncio.wait_for(asyncio.shield(looking), _FIRST_LOOK_SECONDS)
+            except TimeoutError:
+                log.error("the catalog does not answer: the API keys of before are taken")
+            if self.keys.made is not None:
+                check_somebody_may_call(self.access, self.keys.made)
         decided = ("on" if is_on else "off" for is_on in (self.access.is_on, self.access.limits_on))
         log.info("access is %s, limits are %s", *decided)
         await self.limiter.open()
@@ -120,6 +132,14 @@ class Callers:
             return True
         is_named = caller.endpoints is None or endpoint in caller.endpoints
         return is_named and self.policy.allows(caller.roles, CALL)
+
+    def check_may_rate(self, call: Call) -> None:
+        """Raise ApiError 403 where a caller may call no endpoint, and so has no answer to rate."""
+        if self.access.is_on and not call.is_probe and not self.policy.allows(call.caller.roles, CALL):
+            roles = ", ".join(sorted(call.caller.roles)) or "none"
+            raise ApiError(
+                403, f"answers may not be rated with the roles of this credential ({roles})", code="role_forbidden"
+            )
 
     def check_may_call(self, call: Call, endpoint: str) -> None:
         """Raise ApiError 403, saying which of the two is missing."""

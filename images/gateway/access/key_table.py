@@ -1,8 +1,11 @@
 """The API keys that the gateway takes: a copy of the catalog's, renewed with the routes."""
 
 import logging
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from images.gateway.access.last_keys import LastKeys
 from images.gateway.access.refused import unknown_caller
 from images.gateway.call import Identity
 from images.gateway.errors import ApiError
@@ -11,17 +14,29 @@ from resources.catalog.api_keys import PREFIX, digest_of, looks_like_key
 
 log = logging.getLogger("gateway.access")
 
+_KEPT_SECONDS = 3600.0
+
 
 class KeyTable:
-    """Keys by their hash. What was read last stays while the catalog is away: a revocation cannot be known then."""
+    """Keys by their hash. What was read last stays while the catalog is away: a revocation cannot be known then.
+
+    `made` is how many keys the catalog has on record, None until it was read.
+    """
 
     def __init__(self) -> None:
         self._keys: dict[str, tuple[ApiKey, Identity]] = {}
         self._version: tuple[int, int] | None = None
+        self._last: LastKeys | None = None
+        self._kept_at = 0.0
 
     @property
-    def is_loaded(self) -> bool:
-        return self._version is not None
+    def made(self) -> int | None:
+        return None if self._version is None else self._version[0]
+
+    def restore(self, last: LastKeys) -> None:
+        """Take the keys of before until the catalog is read, and keep those that it then has."""
+        self._last = last
+        self._put(last.restore())
 
     @property
     def has_budgets(self) -> bool:
@@ -32,15 +47,22 @@ class KeyTable:
         """Read what changed; raises what the catalog's driver raises, and stays as it was."""
         # Asked first: what changes between the two is read by the next refresh.
         version = catalog.api_keys.version()
-        if version == self._version:
-            return
-        self._keys = {key.sha256: (key, _identity(key)) for key in catalog.api_keys.usable()}
-        self._version = version
-        log.info("%d API keys are taken", len(self._keys))
+        if version != self._version:
+            self._put(catalog.api_keys.usable())
+            self._version = version
+            self._kept_at = 0.0
+            log.info("%d API keys are taken", len(self._keys))
+        now = time.monotonic()
+        if self._last is not None and (not self._kept_at or now - self._kept_at > _KEPT_SECONDS):
+            self._last.keep([key for key, _ in self._keys.values()])
+            self._kept_at = now
+
+    def _put(self, keys: Sequence[ApiKey]) -> None:
+        self._keys = {key.sha256: (key, _identity(key)) for key in keys}
 
     def identity(self, secret: str) -> Identity:
         """Whose key it is; ApiError 401, or 503 while no keys were read yet."""
-        if not self.is_loaded:
+        if self._version is None and not self._keys:
             raise ApiError(503, "the API keys cannot be read yet", code="keys_unavailable", retry_after=1)
         found = self._keys.get(digest_of(secret)) if looks_like_key(secret) else None
         if found is None:
