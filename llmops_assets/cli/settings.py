@@ -14,6 +14,7 @@ FROM_THE_ENVIRONMENT = {
     "LLMOPS_PSEUDONYM_KEY_FILE": "File that holds the pseudonym key, instead of the variable above.",
     "LLMOPS_LLM_KEY": "Key of the model that writes rows about documents, where its address wants one. "
     "Several: `LLMOPS_LLM_KEY_…`, named by `--key-env`. Never stored.",
+    "LLMOPS_CACHE": "Folder of what is counted of dictionaries once. Default: `llmops` in the user's cache folder.",
     "LLMOPS_ACTOR": "Who acts, in the audit log. Default: the name of the user of the operating system.",
     "LLMOPS_RENDEZVOUS": "host:port of the first node, for a training on several nodes.",
     "LLMOPS_NODE_RANK": "Which of the nodes this one is, from 0.",
@@ -37,6 +38,7 @@ SET_BY_THE_PLATFORM = {
     "LLMOPS_PARENT_PID": "The process that a worker ends with.",
     "LLMOPS_WORKER_PID": "The process that the processes of one training end with.",
     "LLMOPS_BACKEND": "Which model server a process is.",
+    "LLMOPS_BACKEND_START": "As what that server was started, so that one of an earlier start is not taken for it.",
     "LLMOPS_SERVED_MODEL": "The folder of the model that vLLM serves: what its control tokens are is read there.",
     "LLMOPS_IMAGE_JOB_TYPE": "The job type that an image was built for.",
     "LLMOPS_IMAGE_ENGINES": "Where an image has its engines.",
