@@ -102,9 +102,10 @@ class Supervisor:
                 return
             worker.failures = 0 if worker.is_ready else worker.failures + 1
             log.error("worker %d ended with exit code %s", worker.number, code)
-            if worker.failures >= MOST_FAILURES:
+            if worker.failures >= (MOST_FAILURES if self._has_answered else 1):
                 self.given_up = (
-                    f"worker {worker.number} ended {MOST_FAILURES} times before it answered; its log says why"
+                    f"worker {worker.number} ended before it answered, {worker.failures} times in a row: what it wrote "
+                    "above says why"
                 )
                 self._stopping.set()
                 return
