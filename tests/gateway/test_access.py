@@ -79,6 +79,7 @@ def test_access_is_off_on_loopback_alone(values, is_on):
         ({"host": "0.0.0.0", "gateway_access": "off"}, "LLMOPS_GATEWAY_ACCESS is off"),
         ({"gateway_host": "::", "gateway_access": "off"}, "binds ::"),
         ({"gateway_workers": 2}, "LLMOPS_GATEWAY_STORE_URL"),
+        ({"gateway_workers": 2, "gateway_store_url": "127.0.0.1:6379"}, "should begin with one of redis://"),
         ({"gateway_trusted_proxies": "10.0.0.0/8, all"}, "'all' is no network"),
         ({"gateway_trusted_proxies": "10.0.0.1/8"}, "10.0.0.1/8"),
         ({**JWKS, "jwt_audience": None}, "LLMOPS_JWT_AUDIENCE is not set"),

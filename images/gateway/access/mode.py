@@ -9,6 +9,8 @@ from images.gateway.access.tokens import Tokens
 from llmops_assets.specs.access import AccessPolicy
 from llmops_assets.specs.settings import Settings
 
+_STORES = ("redis://", "rediss://", "unix://")
+
 
 class AccessMisconfigured(ValueError):
     """The gateway must not start as it is configured; the message says what to set."""
@@ -43,6 +45,9 @@ def access_of(settings: Settings, policy: AccessPolicy, host: str | None = None)
             f"{settings.gateway_workers} workers would each count limits and budgets by themselves: name a Valkey or "
             "Redis in LLMOPS_GATEWAY_STORE_URL, or set LLMOPS_GATEWAY_WORKERS=1"
         )
+    if settings.gateway_store_url is not None and not settings.gateway_store_url.startswith(_STORES):
+        # It may hold a password.
+        raise AccessMisconfigured(f"LLMOPS_GATEWAY_STORE_URL should begin with one of {', '.join(_STORES)}")
     try:
         trusted = networks(settings.gateway_trusted_proxies or "")
     except ValueError as error:
