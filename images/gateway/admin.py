@@ -47,6 +47,8 @@ def admin_app(gateway: Gateway) -> Callable[..., Awaitable[None]]:
 
     async def routes(_request: Request) -> Response:
         """GET /admin/routes: what is served in which phase, and what is in flight."""
+        if not gateway.is_running:
+            return JSONResponse({"error": "the gateway is starting"}, 503)
         return JSONResponse(state_of(gateway))
 
     return TokenAsked(Starlette(routes=[Route("/metrics", metrics), Route("/admin/routes", routes)]), gateway)

@@ -66,6 +66,7 @@ class Gateway:
         self.connections: proxy.Connections
         self.breakers: Breakers
         self.last_routes: LastRoutes | None = None
+        self.is_running = False
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -92,6 +93,7 @@ class Gateway:
         try:
             async with proxy.Connections(timeout) as self.connections:
                 self.breakers = Breakers(self.connections.is_healthy)
+                self.is_running = True
                 try:
                     yield
                 finally:

@@ -46,21 +46,12 @@ def config(app: object, host: str, port: int, **more: object) -> uvicorn.Config:
     )
 
 
-async def _serve_beside(server: uvicorn.Server, admin: uvicorn.Server) -> None:
-    """Serve `admin` once `server` does: what it says of a gateway that is on its way up would not be true."""
-    while not server.started:
-        if server.should_exit or admin.should_exit:
-            return
-        await asyncio.sleep(0.02)
-    await admin.serve()
-
-
 async def _serve(
     app: App, host: str, port: int, admin_port: int, listener: socket.socket | None, admin_socket: str | None
 ) -> None:
     server = uvicorn.Server(config(app, host, port))
     admin = Beside(config(admin_app(app.gateway), host, admin_port, lifespan="off", uds=admin_socket))
-    beside = asyncio.create_task(_serve_beside(server, admin))
+    beside = asyncio.create_task(admin.serve())
     try:
         await server.serve(None if listener is None else [listener])
     finally:
