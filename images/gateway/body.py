@@ -67,7 +67,7 @@ async def read_json(call: Call) -> dict[str, Any]:
         ) from error
     try:
         # msgspec is faster, but takes the last of two equal keys in silence.
-        body = json.loads(data.decode("utf-8"), object_pairs_hook=_object)
+        body = _decoder.decode(data.decode("utf-8"))
     except _TwiceGiven as error:
         raise ApiError(400, f"`{error}` is given twice in one object of the request", param=str(error)) from error
     except RecursionError as error:
@@ -91,6 +91,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise _TwiceGiven(next(key for key in keys if keys.count(key) > 1))
     return found
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _too_deep(name: str | None) -> ApiError:
