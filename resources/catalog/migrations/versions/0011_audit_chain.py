@@ -6,8 +6,8 @@ from alembic import op
 from resources.catalog.audit_chain import FIRST, digest
 from resources.catalog.tables import UtcDateTime
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
