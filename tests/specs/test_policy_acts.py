@@ -231,6 +231,7 @@ PROVEN_BY = {
     "registry.parity_items": "registry/test_parity.py",
     "registry.compression": "registry/test_compression.py",
     "kubernetes": "training/test_kubernetes.py",
+    "traffic": "traffic/test_traffic.py",
     "access.roles": "operations/test_access.py",
     "access.claims": "gateway/test_tokens.py",
     "access.limits": "gateway/test_access.py",
