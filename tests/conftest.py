@@ -98,6 +98,7 @@ STARTS_PROCESSES = (
     "retrieval/test_graph.py",
     "sensors/*",
     "serving/test_exposures.py",
+    "gateway/test_cache.py",
     "gateway/test_guards.py",
     "serving/test_gateway.py",
     "serving/test_gateway_api.py",

@@ -94,6 +94,7 @@ async def _unknown_path(call: Call) -> Answer:
 def operations(gateway: Gateway) -> list[Operation]:
     """Everything that one gateway can be asked."""
     from images.gateway import feedback, pages
+    from images.gateway.chat.page import chat_page
 
     def bound(handler: Callable) -> Proceed:
         async def answer(call: Call) -> Answer:
@@ -109,6 +110,7 @@ def operations(gateway: Gateway) -> list[Operation]:
         Operation("POST", "/v1/feedback", bound(feedback.rate)),
         Operation("GET", "/v1/models", bound(pages.models)),
         Operation("GET", "/v1/models/{id}", bound(pages.model)),
+        Operation("GET", "/chat", bound(chat_page), is_open=True),
         Operation("GET", "/healthz", bound(pages.alive), is_open=True),
         Operation("GET", "/readyz", bound(pages.health), is_open=True),
         Operation("GET", "/health", bound(pages.health)),

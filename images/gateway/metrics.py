@@ -64,6 +64,12 @@ class Metrics:
             ["endpoint", "guard", "side", "verdict"],
             registry=self.registry,
         )
+        self.cache = Counter(
+            "llmops_gateway_cache",
+            "Requests to endpoints with a cache: hit, miss, or bypass (sampled, or not wanted by the client)",
+            ["endpoint", "outcome"],
+            registry=self.registry,
+        )
         self.exposures = Counter("llmops_gateway_exposures", "Log rows written", registry=self.registry)
         self.dropped = Counter("llmops_gateway_exposures_dropped", "Log rows lost", ["reason"], registry=self.registry)
         for reason in ("queue full", "not spooled", "not written", "refused", "damaged"):
@@ -85,6 +91,7 @@ class Metrics:
         self.seconds_of = lru_cache(4096)(self.seconds.labels)
         self.first_token_of = lru_cache(4096)(self.first_token.labels)
         self.verdicts_of = lru_cache(4096)(self.verdicts.labels)
+        self.cache_of = lru_cache(4096)(self.cache.labels)
         self.in_flight_of = lru_cache(4096)(self.in_flight.labels)
         self.retries_of = lru_cache(4096)(self.retries.labels)
         self.reconnects_of = lru_cache(4096)(self.reconnects.labels)

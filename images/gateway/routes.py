@@ -1,5 +1,7 @@
 """Which backends an endpoint's users are sent to: a copy of the catalog's route tables, renewed twice a second."""
 
+import hashlib
+import json
 import logging
 import math
 import time
@@ -10,9 +12,11 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from llmops_assets.experiments.assignment import assign
+from llmops_assets.records.prompts import ResolvedPrompt
+from llmops_assets.specs.cache import Cache
 from llmops_assets.specs.deployment import RagServing
 from llmops_assets.specs.guards import Guards
-from resources.catalog import Catalog, NotFound
+from resources.catalog import Backend, Catalog, NotFound
 from resources.catalog import Endpoint as CatalogEndpoint
 
 log = logging.getLogger("gateway.routes")
@@ -43,6 +47,8 @@ class Route:
     weight: float
     engine: str
     replicas: tuple[Replica, ...]
+    serving: str = ""
+    """What is served there, in 16 hex digits: the model's files, the engine and how it runs."""
 
     @property
     def backend(self) -> str:
@@ -83,6 +89,8 @@ class Endpoint:
     created_at: datetime
     guards: Guards = field(default_factory=Guards)
     retrieval: Mapping[int, Retriever] = field(default_factory=dict)
+    cache: Cache | None = None
+    prompt: ResolvedPrompt | None = None
 
     def assigned(self, user: str) -> Route:
         """The route of a user, the same as long as the phase lasts; ValueError when no route has weight."""
@@ -199,6 +207,7 @@ def _endpoint(entry: CatalogEndpoint, backends: dict, experiment: str | None) ->
         created_at=entry.created_at,
         guards=entry.spec.guards,
         retrieval=_retrieval(entry.routes, backends),
+        cache=entry.spec.cache,
     )
 
 
@@ -247,4 +256,14 @@ def _route(index: int, route: object, backends: dict) -> Route:
             )
             for id, backend in zip(several, found, strict=True)
         ),
+        serving=_serving(found),
     )
+
+
+def _serving(backends: list[Backend | None]) -> str:
+    """The same for all replicas, which are alike: the first that is on record says it."""
+    known = next((backend for backend in backends if backend is not None), None)
+    if known is None:
+        return ""
+    parts = [known.model_path, known.engine, known.runtime]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from llmops_assets.specs.base import NAME_PATTERN, Bool, Float, Int, Name, Part, Rule, Spec, Text, VersionedRef, View
+from llmops_assets.specs.cache import Cache
 from llmops_assets.specs.guards import Guards
 from llmops_assets.specs.jobs import CONTEXT_TEMPLATE
 from llmops_assets.specs.policy import Environment, JobType, ServeTarget
@@ -99,6 +100,7 @@ class DeploymentSpec(Spec):
     runtime: Runtime = Field(default_factory=Runtime)
     replicas: Replicas = Field(default_factory=Replicas)
     rollout: Rollout = Field(default_factory=Rollout)
+    cache: Cache | None = Field(default=None, description="Left out: every request goes to a model.")
     guards: Guards = Field(default_factory=Guards)
     rag: RagServing | None = Field(default=None, description="serve_target RAG only, and required there.")
     image: Text | None = Field(default=None, description="Another serve image than the policy's; for some roles only.")

@@ -42,6 +42,8 @@ class Script:
         self.finish = "stop"
         self.asked: list[dict[str, Any]] = []
         self.endless = False
+        self.broken = False
+        self.fail: int | None = None
 
     def app(self) -> Starlette:
         return Starlette(routes=[Route("/v1/chat/completions", self.chat, methods=["POST"])])
@@ -49,6 +51,8 @@ class Script:
     async def chat(self, request: Request) -> Response:
         body = await request.json()
         self.asked.append(body)
+        if self.fail is not None:
+            return JSONResponse({"error": {"message": "the model is broken"}}, status_code=self.fail)
         request_id = request.headers["x-request-id"]
         head = {"id": f"chatcmpl-{request_id}", "created": 1, "model": "model"}
         if body.get("stream"):
@@ -78,6 +82,8 @@ class Script:
             while self.endless:
                 await asyncio.sleep(0.01)
                 yield event(0, {"content": "."})
+            if self.broken:
+                raise RuntimeError("the server falls over")
             for n in range(len(self.pieces)):
                 yield event(n, {}, self.finish)
             usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -120,12 +126,12 @@ class Desk:
     def client(self, **more: Any) -> OpenAI:
         return OpenAI(base_url=f"{self.gateway.url}/v1", api_key="unused", max_retries=0, timeout=20, **more)
 
-    def exposure(self, request_id: str) -> Any:
+    def exposure(self, request_id: str) -> dict[str, Any]:
         """What is on record of a request, once it is written."""
-        found: list[Any] = []
+        found: list[dict[str, Any]] = []
 
         def written() -> bool:
-            found[:] = [row for row in self.catalog.exposures() if row.request_id == request_id]
+            found[:] = [row for row in self.catalog.exposures().to_dicts() if row["request_id"] == request_id]
             return bool(found)
 
         until(written)

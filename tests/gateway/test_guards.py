@@ -185,6 +185,16 @@ def test_no_other_form_of_the_text_goes_around_the_guards(guarded: Desk, field: 
     assert ask(guarded, "free", "네", **field).choices
 
 
+def test_tokens_are_no_way_around_the_guards(guarded: Desk) -> None:
+    for prompt in ([1, 2, 3], [[1, 2], [3]]):
+        with pytest.raises(BadRequestError, match="looks at what it is asked"):
+            guarded.client().completions.create(model="strict", prompt=prompt)
+    with pytest.raises(BadRequestError, match="injection"):
+        guarded.client().completions.create(model="strict", prompt=["네", ATTACK])
+    with pytest.raises(BadRequestError, match="injection"):
+        guarded.client().embeddings.create(model="strict", input=[ATTACK])
+
+
 def test_a_guard_that_cannot_judge_lets_nothing_pass(guarded: Desk) -> None:
     with pytest.raises(InternalServerError) as failed:
         ask(guarded, "learned", "안녕하세요")

@@ -16,7 +16,7 @@ from images.gateway.layers.limit import Limit
 from images.gateway.layers.log import Log
 from resources.catalog import Catalog
 
-OPEN = {"/healthz", "/readyz"}
+OPEN = {"/chat", "/healthz", "/readyz"}
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ class Guard(Layer):
             if guards.output == _NO_OUTPUT:
                 return await proceed(call)
             for name in _OTHER_FORMS:
-                if call.body.get(name):
+                if call.body.get(name) is not None and call.body[name] is not False:
                     raise ApiError(
                         400, f"`{name}` cannot be had: this endpoint looks at the text of its answers", param=name
                     )
@@ -66,6 +66,9 @@ class Guard(Layer):
             raise self._unavailable(call, error) from error
 
     async def _request(self, call: Call, guards: InputGuards) -> None:
+        for name in ("prompt", "input"):
+            if _holds_tokens(call.body.get(name)):
+                raise ApiError(400, f"`{name}` should be text: this endpoint looks at what it is asked", param=name)
         judged = await judge_request(guards, self.judges, call.body, call.query)
         self._note(call, judged.verdicts)
         if (verdict := judged.refusal) is not None:
@@ -113,3 +116,8 @@ class Guard(Layer):
         return ApiError(
             503, f"the guards of endpoint {call.endpoint.name!r} cannot judge; the log says why", code="guard_failed"
         )
+
+
+def _holds_tokens(value: object) -> bool:
+    """Whether a prompt comes as ids of tokens, which are no text to look at."""
+    return isinstance(value, list) and any(not isinstance(entry, str) for entry in value)
