@@ -26,7 +26,7 @@ from llmops_assets.training import checks as training_checks
 from llmops_assets.wiring import Wiring
 from llmops_assets.with_parent import end_a_run_with_its_code_server
 from resources.dagster_storage import share_engines
-from sensors import automation, drift, experiments, failures, intents, suites, traffic
+from sensors import automation, drift, experiments, failures, intents, prompts, suites, traffic
 
 
 def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -85,6 +85,7 @@ def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.D
             suites.make(6 * interval),
             drift.make(12 * interval),
             traffic.make(12 * interval),
+            prompts.make(2 * interval),
             failures.failed_runs,
         ],
         # Heavy work is in child processes already; a spawned step would cost seconds of imports.

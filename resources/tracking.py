@@ -473,6 +473,10 @@ class Tracking:
             for row in rows
         ]
 
+    def with_client(self, call: "Callable[[MlflowClient], T]") -> T:
+        """What `call` gives, asked of MLflow's own client; tried again while the store is locked."""
+        return self._call(lambda: call(self._client))
+
     def set_alias(self, name: str, alias: str, version: int) -> None:
         """Point `alias` (staging, production…) at a version; it leaves the version that had it."""
         self._call(lambda: self._client.set_registered_model_alias(name, alias, str(version)))

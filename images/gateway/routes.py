@@ -138,6 +138,7 @@ class RouteTable:
             entries = _entries(catalog, faults)
             backends = {b.id: b for b in catalog.backends()}
             running = catalog.running_experiments()
+            prompts = catalog.prompts.all()
         except Exception as error:  # noqa: BLE001  whatever the catalog's driver raises, answering goes on
             if self.fault is None:
                 log.error("the catalog cannot be read, the routes stay as they were: %s", error)
@@ -146,7 +147,7 @@ class RouteTable:
         endpoints: dict[str, Endpoint] = {}
         for entry in entries:
             try:
-                endpoints[entry.name] = _endpoint(entry, backends, running.get(entry.name))
+                endpoints[entry.name] = _endpoint(entry, backends, running.get(entry.name), prompts.get(entry.name))
             except Exception as error:  # noqa: BLE001  one endpoint's entry, whatever it holds, stops no other's
                 faults[entry.name] = _reason(error)
         for name, reason in faults.items():
@@ -186,7 +187,9 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, UnusableRoutes) else f"{type(error).__name__}: {error}"
 
 
-def _endpoint(entry: CatalogEndpoint, backends: dict, experiment: str | None) -> Endpoint:
+def _endpoint(
+    entry: CatalogEndpoint, backends: dict, experiment: str | None, prompt: ResolvedPrompt | None = None
+) -> Endpoint:
     """The endpoint of a catalog entry; UnusableRoutes where its routes are not as `set_routes` writes them."""
     if not isinstance(entry.routes, list):
         raise UnusableRoutes(f"its routes should be a list, and are {type(entry.routes).__name__}")
@@ -208,6 +211,7 @@ def _endpoint(entry: CatalogEndpoint, backends: dict, experiment: str | None) ->
         guards=entry.spec.guards,
         retrieval=_retrieval(entry.routes, backends),
         cache=entry.spec.cache,
+        prompt=_prompt(entry, prompt),
     )
 
 
@@ -267,3 +271,13 @@ def _serving(backends: list[Backend | None]) -> str:
         return ""
     parts = [known.model_path, known.engine, known.runtime]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _prompt(entry: CatalogEndpoint, found: ResolvedPrompt | None) -> ResolvedPrompt | None:
+    """The prompt version of an endpoint; UnusableRoutes where its spec names another prompt than was resolved."""
+    wanted = entry.spec.prompt
+    if wanted is None:
+        return None
+    if found is None or found.name != wanted.name or wanted.version not in (None, found.version):
+        raise UnusableRoutes(f"its prompt {wanted.ref} was not taken from the registry yet")
+    return found

@@ -15,6 +15,7 @@ from llmops_assets.cli import (
     index,
     keys,
     model,
+    prompt,
     scan,
     spec,
     suite,
@@ -57,6 +58,7 @@ app.command("deploy")(deploy.deploy)
 app.add_typer(endpoint.app, name="endpoint")
 app.command()(chat)
 app.add_typer(ab.app, name="ab")
+app.add_typer(prompt.app, name="prompt")
 app.add_typer(api_keys.app, name="key")
 app.command()(usage)
 app.add_typer(keys.app, name="keys")

@@ -242,9 +242,11 @@ def _code_of(error: Exception) -> Exit | None:
     from resources.dataset_store import DatasetStoreError
     from resources.encryption import EncryptionError
     from resources.event_log import Busy
+    from resources.prompts import UnknownPrompt
     from resources.tracking import UnknownModel
 
-    refused = (Refused, Conflict, NotFound, UnknownModel, DatasetStoreError, EncryptionError, FileNotFoundError)
+    refused = (Refused, Conflict, NotFound, UnknownModel, UnknownPrompt, DatasetStoreError, EncryptionError)
+    refused += (FileNotFoundError,)
     codes: list[tuple[type[Exception] | tuple[type[Exception], ...], Exit]] = [
         (Withheld, Exit.WITHHELD),
         (Failed, Exit.FAILED),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.errors import Failed
 from llmops_assets.operations.running_tests import end_for
+from llmops_assets.operations.prompts import resolve_for
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.wiring import Wiring
 
@@ -26,6 +27,7 @@ def want_endpoint(wiring: Wiring, actor: str, spec: DeploymentSpec, *, force: bo
     """
     authorise(wiring, actor, "endpoint.want")
     refuse_affected(wiring, spec.model_ref)
+    resolve_for(wiring, actor, spec)
     end_for(wiring, actor, spec.endpoint, f"deploy {spec.model_ref}", force=force)
     endpoint = wiring.catalog.want_endpoint(spec, actor)
     return Wanted(endpoint.name, endpoint.revision, spec.model_ref)

@@ -11,6 +11,7 @@ from llmops_assets.specs.cache import Cache
 from llmops_assets.specs.guards import Guards
 from llmops_assets.specs.jobs import CONTEXT_TEMPLATE
 from llmops_assets.specs.policy import Environment, JobType, ServeTarget
+from llmops_assets.specs.prompt import Prompt
 
 
 class ServeResources(Part):
@@ -103,6 +104,7 @@ class DeploymentSpec(Spec):
     cache: Cache | None = Field(default=None, description="Left out: every request goes to a model.")
     guards: Guards = Field(default_factory=Guards)
     rag: RagServing | None = Field(default=None, description="serve_target RAG only, and required there.")
+    prompt: Prompt | None = Field(default=None, description="Put before what users write; its variables come with it.")
     image: Text | None = Field(default=None, description="Another serve image than the policy's; for some roles only.")
 
     @property

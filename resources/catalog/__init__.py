@@ -7,6 +7,7 @@ from resources.catalog.backends import Backend, Backends
 from resources.catalog.database import HEAD, Database, Transaction
 from resources.catalog.datasets import Dataset, Datasets
 from resources.catalog.drafts import DatasetDraft, Drafts, NamedModel
+from resources.catalog.endpoint_prompts import EndpointPrompts
 from resources.catalog.endpoints import Endpoint, Endpoints
 from resources.catalog.errors import Busy, CatalogTooNew, Conflict, NotFound
 from resources.catalog.experiments import Experiment, Experiments, Withheld
@@ -60,6 +61,7 @@ class Catalog(Datasets, Trainings, Endpoints, Backends, Experiments, Traffic, Tr
         self.record_digests = RecordDigests(self.database)
         self.api_keys = ApiKeys(self.database)
         self.usage = Usage(self.database)
+        self.prompts = EndpointPrompts(self.database)
         self.drafts = Drafts(self.database)
         self.answered = AnsweredRequests(self.database)
 

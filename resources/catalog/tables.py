@@ -457,6 +457,17 @@ api_keys = sa.Table(
     ),
 )
 
+endpoint_prompts = sa.Table(
+    "endpoint_prompts",
+    metadata,
+    sa.Column("endpoint", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, comment="of the prompt in the registry"),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("alias", sa.String, comment="by which the spec names it; null: by its version"),
+    sa.Column("template", sa.JSON, nullable=False, comment="a text, or messages with role and content"),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+)
+
 usage = sa.Table(
     "usage",
     metadata,

@@ -51,7 +51,9 @@ class Page:
                 self._answers.pop(found["id"]).set_result(found)
             elif found["method"] == "Runtime.exceptionThrown":
                 self.faults.append(str(found["params"]["exceptionDetails"]))
-            elif found["method"] == "Log.entryAdded" and found["params"]["entry"]["source"] != "network":
+            elif found["method"] == "Log.entryAdded" and found["params"]["entry"]["level"] == "error":
+                if found["params"]["entry"]["source"] == "network":
+                    continue
                 self.faults.append(found["params"]["entry"]["text"])
 
     async def send(self, method: str, **parameters: Any) -> dict[str, Any]:

@@ -45,10 +45,10 @@ def test_a_question_is_answered_as_a_stream_and_rated(chat: Desk, tmp_path: Path
         await page.key("Enter", 13)
         await page.until(f"{ANSWER}[0]?.textContent.endsWith('드릴까요?')")
         assert await page.run(f"{ANSWER}[0].children.length") == 0, "what a model writes is text, and never markup"
-        await page.until("document.querySelector('fieldset.rate')")
+        await page.until("!!document.querySelector('fieldset.rate')")
         assert await page.run("document.activeElement.id") == "message"
         await page.click("fieldset.rate button:nth-of-type(4)")
-        await page.until("document.querySelector('fieldset.rate .note')")
+        await page.until("!!document.querySelector('fieldset.rate .note')")
         assert await page.run("document.querySelector('fieldset.rate button:nth-of-type(4)').ariaPressed") == "true"
         await page.type("#message", "고마워요")
         await page.click("#send")

@@ -45,7 +45,7 @@ class Cache(Layer):
         if answer.status != 200 or call.route is not route:
             return answer
         if answer.events is not None:
-            answer.events = self._kept_at_end(call, key, spec, answer)
+            answer.events = self._kept_at_end(call, key, spec, answer, answer.events)
         elif len(answer.body) <= MAX_BYTES and is_complete(answer.body, None, call.body.get("n") or 1):
             kept = Kept(call.request_id, answer.body, None, answer.content_type, _plain(answer))
             await self.store.put(call.endpoint.name, key, kept, spec)
@@ -69,10 +69,12 @@ class Cache(Layer):
             answer.events = _replayed(kept.events)
         return answer
 
-    async def _kept_at_end(self, call: Call, key: str, spec: CacheSpec, answer: Answer) -> AsyncIterator[bytes]:
+    async def _kept_at_end(
+        self, call: Call, key: str, spec: CacheSpec, answer: Answer, came: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
         """The events as they come; kept once the last one is there, unless the client left before."""
         events, size = [], 0
-        async for block in answer.events:
+        async for block in came:
             size += len(block)
             if size <= MAX_BYTES:
                 events.append(block)

@@ -1,0 +1,28 @@
+"""The version of a prompt that each endpoint uses."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from resources.catalog.tables import UtcDateTime
+
+revision = "0010"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "endpoint_prompts",
+        sa.Column("endpoint", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False, comment="of the prompt in the registry"),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("alias", sa.String(), nullable=True, comment="by which the spec names it; null: by its version"),
+        sa.Column("template", sa.JSON(), nullable=False, comment="a text, or messages with role and content"),
+        sa.Column("updated_at", UtcDateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("endpoint", name=op.f("pk_endpoint_prompts")),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("endpoint_prompts")
