@@ -102,6 +102,7 @@ STARTS_PROCESSES = (
     "gateway/test_chat_page.py",
     "gateway/test_guards.py",
     "gateway/test_prompts.py",
+    "gateway/test_telemetry.py",
     "serving/test_gateway.py",
     "serving/test_gateway_api.py",
     "serving/test_gateway_hostile.py",

@@ -1,13 +1,13 @@
 """Starts the gateway with the installation's settings."""
 
 import argparse
-import logging
 import socket
 import sys
 
 from images.gateway.access.mode import AccessMisconfigured, access_of
 from images.gateway.app import create_app
 from images.gateway.server import serve
+from images.gateway.telemetry.logs import configure
 from images.gateway.workers import supervise
 from llmops_assets.privacy.masking import mask_text
 from llmops_assets.specs.policy import load_policy
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--listen-fd", type=int, help="Of a worker: the socket that it shares with the others.")
     parser.add_argument("--admin-socket", help="Of a worker: where it answers for itself.")
     a = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure(settings.gateway_log)
     # The thread that masks and writes the log gives way to the event loop after this long, instead of 5 ms.
     sys.setswitchinterval(0.0005)
     settings = settings.model_copy(update={"gateway_host": a.host})

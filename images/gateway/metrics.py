@@ -34,6 +34,19 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self.between_tokens = Histogram(
+            "llmops_gateway_between_tokens_seconds",
+            "Mean time between the tokens of a streamed answer",
+            ["endpoint", "variant"],
+            buckets=(0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2),
+            registry=self.registry,
+        )
+        self.tokens = Counter(
+            "llmops_gateway_tokens",
+            "Tokens of prompts (in) and of answers (out), as model servers counted them",
+            ["endpoint", "variant", "direction"],
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "llmops_gateway_in_flight", "Chat requests in flight", ["endpoint"], registry=self.registry
         )
@@ -91,6 +104,8 @@ class Metrics:
         self.seconds_of = lru_cache(4096)(self.seconds.labels)
         self.first_token_of = lru_cache(4096)(self.first_token.labels)
         self.verdicts_of = lru_cache(4096)(self.verdicts.labels)
+        self.between_tokens_of = lru_cache(4096)(self.between_tokens.labels)
+        self.tokens_of = lru_cache(4096)(self.tokens.labels)
         self.cache_of = lru_cache(4096)(self.cache.labels)
         self.in_flight_of = lru_cache(4096)(self.in_flight.labels)
         self.retries_of = lru_cache(4096)(self.retries.labels)

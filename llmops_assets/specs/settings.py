@@ -113,6 +113,14 @@ class Settings(BaseSettings):
     gateway_workers: int = Field(
         default=1, ge=1, le=64, description="Processes that answer on the gateway's port; several need a store."
     )
+    gateway_log: Literal["text", "json"] = Field(
+        default="text",
+        description="Form of the gateway's log; json has a line for every request, with its id and without any text.",
+    )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        description="Where the gateway sends traces (OTLP over HTTP, such as http://collector:4318). Default: nowhere.",
+    )
     gateway_store_url: str | None = Field(
         default=None,
         description="Valkey or Redis (redis://…, rediss://… with TLS) in which several workers or gateways count "

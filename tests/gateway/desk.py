@@ -111,6 +111,7 @@ class Desk:
     script: Script
     upstream: Upstream
     gateway: RunningGateway
+    page: str = ""
 
     def serve(self, name: str, *, model_ref: str = "desk@1", **spec: Any) -> None:
         """Put an endpoint on record (its model server has vllm's abilities), and wait until the gateway serves it."""

@@ -1,10 +1,16 @@
-"""Counts requests and how long they took, for Prometheus."""
+"""Counts requests and how long they took for Prometheus, and tells logs and traces of them."""
 
 import time
 
+from starlette.concurrency import run_in_threadpool
+
 from images.gateway.api import Operation
 from images.gateway.call import Answer, Call, Proceed
+from images.gateway.gateway import Gateway
 from images.gateway.layers.base import Layer
+from images.gateway.telemetry.logs import log_request
+from images.gateway.telemetry.traces import Traces
+from images.gateway.usage import tokens_of
 
 
 class Count(Layer):
@@ -13,17 +19,40 @@ class Count(Layer):
     def applies(self, operation: Operation) -> bool:
         return operation.asks_model
 
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway)
+        address = gateway.settings.otlp_endpoint
+        self.traces = Traces(address) if address else None
+
+    async def close(self) -> None:
+        if self.traces is not None:
+            await run_in_threadpool(self.traces.close)
+
     async def __call__(self, call: Call, proceed: Proceed) -> Answer:
-        call.on_close(lambda: self._count(call))
+        call.on_close(lambda: self._close(call))
         return await proceed(call)
 
-    def _count(self, call: Call) -> None:
+    def _close(self, call: Call) -> None:
+        seconds = time.monotonic() - call.begun
+        self._count(call, seconds)
+        if not call.is_probe:
+            log_request(call, seconds)
+            if self.traces is not None:
+                self.traces.record(call, seconds)
+
+    def _count(self, call: Call, seconds: float) -> None:
         metrics, name = self.gateway.metrics, call.endpoint.name if call.endpoint else ""
         exposure = call.exposure
         if exposure is None:
             metrics.requests_of(name, "", call.status).inc()
             return
         metrics.requests_of(name, exposure.model_ref, call.status).inc()
-        metrics.seconds_of(name, exposure.model_ref).observe(time.monotonic() - call.begun)
+        metrics.seconds_of(name, exposure.model_ref).observe(seconds)
         if exposure.ttft_ms is not None:
-            metrics.first_token_of(name, exposure.model_ref).observe(exposure.ttft_ms / 1000)
+            first = exposure.ttft_ms / 1000
+            metrics.first_token_of(name, exposure.model_ref).observe(first)
+            if (pieces := call.notes.get("pieces", 0)) > 1:
+                metrics.between_tokens_of(name, exposure.model_ref).observe((seconds - first) / (pieces - 1))
+        prompt, completion, _ = tokens_of(call)
+        metrics.tokens_of(name, exposure.model_ref, "in").inc(prompt)
+        metrics.tokens_of(name, exposure.model_ref, "out").inc(completion)

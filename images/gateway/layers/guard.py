@@ -62,7 +62,7 @@ class Guard(Layer):
             answer.body = await guard.whole(answer.body)
             self._note(call, guard.verdicts)
             return answer
-        except GuardUnavailable as error:
+        except (GuardUnavailable, ImportError) as error:
             raise self._unavailable(call, error) from error
 
     async def _request(self, call: Call, guards: InputGuards) -> None:
@@ -92,7 +92,7 @@ class Guard(Layer):
         try:
             async for out in guarded:
                 yield out
-        except (GuardUnavailable, ApiError) as error:
+        except (GuardUnavailable, ImportError, ApiError) as error:
             fault = error if isinstance(error, ApiError) else self._unavailable(call, error)
             call.end(fault.status, fault.message)
             yield fault.event()
