@@ -22,6 +22,7 @@ _MOST_BYTES_PER_TOKEN = 8
 KEPT_BACK = frozenset(
     {
         "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+        "prompt_variables",
     }
 )  # fmt: skip
 _LENGTHS = ("max_tokens", "max_completion_tokens")

@@ -20,7 +20,7 @@ class Prompt(Layer):
         if (prompt is None and FIELD not in call.body) or call.is_probe:
             return await proceed(call)
         values = values_of(call.body, prompt)
-        payload = {name: value for name, value in call.payload.items() if name != FIELD}
+        payload = dict(call.payload)
         if prompt is not None and call.operation.kind == "chat":
             payload["messages"] = [*messages_of(prompt, values), *payload["messages"]]
         elif prompt is not None and call.operation.kind == "completions":
