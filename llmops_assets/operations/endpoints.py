@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.errors import Failed
-from llmops_assets.operations.running_tests import end_for
 from llmops_assets.operations.prompts import resolve_for
+from llmops_assets.operations.running_tests import end_for
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.wiring import Wiring
 

@@ -153,6 +153,8 @@ class DeploymentSpec(Spec):
             yield "load_mode", "production serves merged models only", "Write load_mode: merged"
         if mode == "base+adapter" and view.get("engine", str) == "transformers":
             yield "engine", "transformers serves no adapters beside their base", "Write engine: vllm, or load merged"
+        if view.get("cache", dict) is not None and view.get("serve_target", str) == "RAG":
+            yield "cache", "an index may change under its name: what it gave before is no answer to keep", "Remove it"
         low, high = view.get("replicas.min", int) or 1, view.get("replicas.max", int) or 1
         if low > high:
             yield "replicas.max", f"{high} is less than replicas.min {low}", "Make it at least replicas.min"

@@ -234,6 +234,7 @@ exposures = sa.Table(
     ),
     sa.Column("prompt_version", sa.String, comment="of the prompt that the answer was made with"),
     sa.Column("retrieved", sa.String, comment="JSON: index, version, passages, refused"),
+    sa.Column("verdicts", sa.String, comment="JSON: of guards, in and out"),
     sa.Column("consent", sa.Boolean, comment="whether the user agreed to the use of the texts; null: not asked"),
     sa.Column("worker", sa.String, comment="the spool that it came through"),
     sa.Column("sequence", sa.Integer, comment="its place in that spool, counted without a gap"),

@@ -225,6 +225,7 @@ class Shipper:
             "finish_reason": completion.finish_reason,
             "source": entry.source,
             "prompt_version": entry.prompt_version,
+            "verdicts": entry.verdicts,
             "retrieved": entry.retrieved,
             "consent": entry.consent,
             "used": None if entry.used is None else msgspec.structs.asdict(entry.used),

@@ -221,6 +221,17 @@ def test_verdicts_are_counted_by_endpoint_and_never_by_user(guarded: Desk) -> No
     assert "user-canary" not in metrics
 
 
+def test_verdicts_are_on_record_with_the_answer(guarded: Desk) -> None:
+    guarded.script.pieces = [[PHONE]]
+    answer = ask(guarded, "masks", f"내 번호 {PHONE}")
+    row = guarded.exposure(answer.id.removeprefix("chatcmpl-"))
+    assert [(v["guard"], v["side"], v["verdict"], v["figure"]) for v in json.loads(row["verdicts"])] == [
+        ("personal_data", "in", "mask", 1.0),
+        ("personal_data", "out", "mask", 1.0),
+    ]
+    assert PHONE not in row["verdicts"]
+
+
 def test_the_log_of_the_program_says_why_and_holds_no_text(guarded: Desk) -> None:
     guarded.script.pieces = [["비밀의 카나리아 단어"]]
     ask(guarded, "masks", f"카나리아 질문 {PHONE}")

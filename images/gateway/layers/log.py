@@ -62,6 +62,7 @@ class Log(Layer):
         exposure.used = Usage(call.caller.name, call.caller.team or "", prompt, completion, is_estimated)
         if (consent := call.header(b"x-llmops-consent")) is not None:
             exposure.consent = consent.strip().lower() in _AGREED
+        exposure.verdicts = msgspec.json.encode(call.verdicts).decode() if call.verdicts else None
         exposure.body = b"".join(parts)
         exposure.status = call.status
         exposure.error = exposure.error or call.error

@@ -1,12 +1,12 @@
-"""The version of a prompt that each endpoint uses."""
+"""The version of a prompt that each endpoint uses, and what guards decided about a request."""
 
 import sqlalchemy as sa
 from alembic import op
 
 from resources.catalog.tables import UtcDateTime
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
@@ -22,7 +22,10 @@ def upgrade() -> None:
         sa.Column("updated_at", UtcDateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("endpoint", name=op.f("pk_endpoint_prompts")),
     )
+    verdicts = sa.Column("verdicts", sa.String(), nullable=True, comment="JSON: of guards, in and out")
+    op.add_column("exposures", verdicts)
 
 
 def downgrade() -> None:
+    op.drop_column("exposures", "verdicts")
     op.drop_table("endpoint_prompts")
