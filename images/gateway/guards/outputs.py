@@ -17,6 +17,7 @@ FILTERED = "content_filter"
 _NO_TEXT = frozenset(("role", "tool_calls", "function_call", "id", "type"))
 _DATA = re.compile(rb"^data:[ ]?(.*)$")
 _MOST_TOOL_CHARACTERS = 256 * 1024
+_PLAIN = frozenset(("id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"))
 _WORST = ("pass", "mask", "refuse")
 
 
@@ -147,7 +148,8 @@ class AnswerGuard:
                 index = choice.get("index", number)
                 out += await self._delta(index if isinstance(index, int) else number, choice)
         if not out:
-            return {**chunk, "choices": []} if isinstance(chunk.get("usage"), dict) else None
+            # Counts, and what the gateway itself says of an answer, wait for no text.
+            return {**chunk, "choices": []} if chunk.get("usage") or chunk.keys() - _PLAIN else None
         return {**chunk, "choices": out}
 
     async def _delta(self, index: int, choice: dict[str, Any]) -> list[dict[str, Any]]:
