@@ -22,9 +22,9 @@ class Exposure(msgspec.Struct, tag="exposure", omit_defaults=True):
     """One request, as its handler saw it; `body` holds the answer's bytes, which only the shipper parses.
 
     source: `model`, `cache`, or `fallback` where another model than the assigned one gave the answer; verdicts: of
-    guards, as JSON; consent: whether the user agreed to the use of the texts, None where nobody asked; retrieved: what an index
-    was asked for it, as JSON (index, version, ids of the passages, whether nothing was answered); used: for the ledger,
-    None of what an earlier version logged; times in milliseconds.
+    guards, as JSON; consent: whether the user agreed to the use of the texts, None where nobody asked; retrieved:
+    what an index was asked for it, as JSON (index, version, ids of the passages, whether nothing was answered); used:
+    for the ledger, None of what an earlier version logged; times in milliseconds.
     """
 
     request_id: str
