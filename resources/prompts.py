@@ -47,19 +47,18 @@ class Prompts:
 
     def resolve(self, wanted: Prompt) -> ResolvedPrompt:
         """The version that is named, with its text. UnknownPrompt where there is none that can be used."""
-        found = self._tracking.with_client(
-            lambda client: client.load_prompt(
-                f"prompts:/{wanted.name}{'@' if wanted.alias else '/'}{wanted.alias or wanted.version}",
-                allow_missing=True,
-                link_to_model=False,
-                cache_ttl_seconds=0,
-            )
-        )
+        found = self._load(f"prompts:/{wanted.name}{'@' if wanted.alias else '/'}{wanted.alias or wanted.version}")
         if found is None:
             raise UnknownPrompt(f"there is no prompt {wanted.ref!r}: `llmops prompt list` shows what there is")
         if (fault := fault_of(found.template)) is not None:
             raise UnknownPrompt(f"prompt {wanted.ref!r} cannot be used: {fault}")
         return ResolvedPrompt(wanted.name, int(found.version), found.template, wanted.alias)
+
+    def _load(self, uri: str) -> "MlflowVersion | None":
+        """A version as the registry has it now, or None."""
+        return self._tracking.with_client(
+            lambda client: client.load_prompt(uri, allow_missing=True, cache_ttl_seconds=0)
+        )
 
     def names(self) -> list[tuple[str, dict[str, int]]]:
         """Names of all prompts, in order, with their aliases."""
@@ -87,11 +86,7 @@ class Prompts:
         misses = 0
         # Versions are numbered from 1; one that was deleted leaves a gap.
         while misses < 20:
-            version = self._tracking.with_client(
-                lambda client, number=number: client.load_prompt(
-                    f"prompts:/{name}/{number}", allow_missing=True, link_to_model=False, cache_ttl_seconds=0
-                )
-            )
+            version = self._load(f"prompts:/{name}/{number}")
             misses = misses + 1 if version is None else 0
             if version is not None:
                 found.append(_version(version, known[name]))

@@ -25,7 +25,8 @@ def refresh(catalog: Catalog, tracking: Tracking, actor: str) -> list[Moved]:
     """
     wanted = {endpoint.name: endpoint.spec.prompt for endpoint in catalog.endpoints()}
     for endpoint in catalog.prompts.all():
-        if wanted.get(endpoint) is None:
+        # One that is not on record yet is being wanted at this moment.
+        if endpoint in wanted and wanted[endpoint] is None:
             catalog.prompts.remove(endpoint, actor)
     prompts, moved = Prompts(tracking), []
     for endpoint, prompt in wanted.items():
