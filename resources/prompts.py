@@ -52,7 +52,7 @@ class Prompts:
             raise UnknownPrompt(f"there is no prompt {wanted.ref!r}: `llmops prompt list` shows what there is")
         if (fault := fault_of(found.template)) is not None:
             raise UnknownPrompt(f"prompt {wanted.ref!r} cannot be used: {fault}")
-        return ResolvedPrompt(wanted.name, int(found.version), found.template, wanted.alias)
+        return ResolvedPrompt(wanted.name, found.version, found.template, wanted.alias)
 
     def _load(self, uri: str) -> "MlflowVersion | None":
         """A version as the registry has it now, or None."""
@@ -82,8 +82,8 @@ class Prompts:
         known = dict(self.names())
         if name not in known:
             raise UnknownPrompt(f"there is no prompt {name!r}; known are: {', '.join(known) or 'none yet'}")
-        found, number = [], 1
-        misses = 0
+        found: list[PromptVersion] = []
+        number, misses = 1, 0
         # Versions are numbered from 1; one that was deleted leaves a gap.
         while misses < 20:
             version = self._load(f"prompts:/{name}/{number}")
@@ -100,7 +100,7 @@ class Prompts:
 
 def _version(found: "MlflowVersion", aliases: Mapping[str, int]) -> PromptVersion:
     at = datetime.fromtimestamp((found.creation_timestamp or 0) / 1000, UTC)
-    version = int(found.version)
+    version = found.version
     pointing = tuple(alias for alias, of in aliases.items() if of == version)
     tags = dict(found.tags or {})
     author = tags.get("author", "")
