@@ -33,7 +33,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch-tokens", type=int, default=512, help="computed in one step")
     parser.add_argument("--drain-seconds", type=int, default=15, help="for requests in flight, after SIGTERM")
     parser.add_argument("--vllm-python", default="python3", help="Python of vLLM's own environment")
+    parser.add_argument("--content-hash", help="that the model's files must have; asked at every start")
     a = parser.parse_args(arguments)
+
+    if a.content_hash:
+        # Where nobody of ours starts a server again, as in a pod, nobody else would look.
+        from resources.content import verify
+
+        verify(a.model, a.content_hash, "registered", "It is not served. Restore the folder, or deploy another version")
 
     cache = engines.Cache(a.cache_blocks, a.cache_block_tokens, a.batch_tokens)
     limits = engines.limits(engines.model_config(Path(a.model)), a.max_input_tokens, a.max_output_tokens, cache)

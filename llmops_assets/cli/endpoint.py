@@ -1,10 +1,27 @@
 """`llmops endpoint …`: what is being served."""
 
+from collections.abc import Callable
+from typing import Annotated
+
 import typer
 
-from llmops_assets.cli.common import Force, Json, actor, out, print_json, show, when, wiring
+from llmops_assets.cli.common import (
+    Force,
+    Json,
+    Wait,
+    actor,
+    conclude,
+    follow,
+    now,
+    out,
+    print_json,
+    show,
+    when,
+    wiring,
+)
+from llmops_assets.operations.endpoints import Wanted
 
-app = typer.Typer(help="Endpoints: list, show, delete.", no_args_is_help=True)
+app = typer.Typer(help="Endpoints: list, show, advance, pause, promote, rollback, delete.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -32,6 +49,16 @@ def list_(json: Json = False) -> None:
             for e in endpoints
         ],
     )
+
+
+def _rollout(name: str) -> str:
+    from llmops_assets.operations.rollouts import rollout_of
+
+    found = rollout_of(wiring(), name)
+    if found is None:
+        return "none on its way"
+    step = f"step {found.step.number + 1} of {found.step.last + 1}, {found.step.share:g} % on {found.step.new}"
+    return f"{step}; {found.judgement.reason}" + (f"; it waits: {found.waits}" if found.waits else "")
 
 
 def _plain(endpoint) -> dict:
@@ -63,23 +90,82 @@ def show_(name: str, json: Json = False) -> None:
             ("wanted", endpoint.spec.model_ref),
             ("traffic", _traffic(endpoint.routes)),
             ("phase", endpoint.phase),
+            ("rollout", _rollout(name)),
             ("address", f"{w.settings.gateway_url}/v1, model {name}"),
         ],
     )
     show(
         "Backends",
-        ["id", "model", "engine", "state", "url"],
-        [[b.id, b.model_ref, b.engine, b.state, b.url] for b in backends],
+        ["id", "model", "engine", "kind", "state", "url", "message"],
+        [[b.id, b.model_ref, b.engine, b.kind, b.state, b.url, (b.message.splitlines() or [""])[0]] for b in backends],
     )
 
 
+OperationId = Annotated[
+    str | None, typer.Option("--operation", help="An id of yours: asked for again under it, nothing more is done.")
+]
+
+
 @app.command()
-def delete(name: str, force: Force = False) -> None:
+def advance(name: str, operation: OperationId = None, wait: Wait = False) -> None:
+    """Bring a rollout to its next step, whatever holds it: paused, by hand, or too little traffic.
+
+    Example: `llmops endpoint advance desk --wait`
+    """
+    from llmops_assets.operations.rollouts import advance_rollout
+
+    _show_wanted(advance_rollout, name, operation, wait)
+
+
+@app.command()
+def promote(name: str, operation: OperationId = None, wait: Wait = False) -> None:
+    """Give the wanted model all users, without further steps.
+
+    Example: `llmops endpoint promote desk`
+    """
+    from llmops_assets.operations.rollouts import promote
+
+    _show_wanted(promote, name, operation, wait)
+
+
+@app.command()
+def rollback(name: str, operation: OperationId = None, wait: Wait = False) -> None:
+    """Give all users the model that they had before the wanted one; kept warm, it answers at once.
+
+    Example: `llmops endpoint rollback desk --operation incident-17 --wait`
+    """
+    from llmops_assets.operations.rollouts import roll_back
+
+    _show_wanted(roll_back, name, operation, wait)
+
+
+@app.command()
+def pause(name: str, operation: OperationId = None) -> None:
+    """Have a rollout wait in its step until somebody advances it.
+
+    Example: `llmops endpoint pause desk`
+    """
+    from llmops_assets.operations.rollouts import hold_rollout
+
+    changed = hold_rollout(wiring(), actor(), name, operation=operation)
+    out.print(f"{'paused' if changed else 'was paused already'}: {name}")
+
+
+def _show_wanted(operation: Callable[..., Wanted], name: str, id: str | None, wait: bool) -> None:
+    since = now()
+    wanted = operation(wiring(), actor(), name, operation=id)
+    out.print(f"wanted: endpoint {wanted.endpoint}, revision {wanted.revision}, model {wanted.model_ref}")
+    if wait:
+        conclude(follow(wanted.endpoint, "deployment", since=since, timeout=3600))
+
+
+@app.command()
+def delete(name: str, force: Force = False, operation: OperationId = None) -> None:
     """Stop an endpoint's model servers and forget it. What could not be stopped stays on record.
 
     Example: `llmops endpoint delete desk`
     """
     from llmops_assets.operations.endpoints import delete_endpoint
 
-    delete_endpoint(wiring(), actor(), name, force=force)
+    delete_endpoint(wiring(), actor(), name, force=force, operation=operation)
     out.print(f"deleted: {name}")

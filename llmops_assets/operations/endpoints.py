@@ -33,13 +33,17 @@ def want_endpoint(wiring: Wiring, actor: str, spec: DeploymentSpec, *, force: bo
     return Wanted(endpoint.name, endpoint.revision, spec.model_ref)
 
 
-def delete_endpoint(wiring: Wiring, actor: str, name: str, *, force: bool = False) -> None:
-    """Stop an endpoint's model servers and forget it; `force` ends an experiment that runs on it, on record.
+def delete_endpoint(
+    wiring: Wiring, actor: str, name: str, *, force: bool = False, operation: str | None = None
+) -> None:
+    """Stop an endpoint's model servers and forget it; under the same `operation`, once.
 
-    Raises NotFound, Refused while an experiment runs there, or Failed naming what could not be stopped: that stays on
+    `force` ends an experiment that runs on it, on record. Raises NotFound, Refused while an experiment runs there, or Failed naming what could not be stopped: that stays on
     record, and the same call goes on.
     """
     authorise(wiring, actor, "endpoint.delete")
+    if wiring.catalog.operations.done(operation, "delete", name) is not None:
+        return
     wiring.catalog.endpoint(name)
     end_for(wiring, actor, name, "delete the endpoint", force=force)
     # A deployment that is under way ends first, or it would bring back what is stopped here.
@@ -53,7 +57,7 @@ def delete_endpoint(wiring: Wiring, actor: str, name: str, *, force: bool = Fals
         message = f"not stopped: {'; '.join(left)}. The record stays; it is tried again, or run the same command again"
         wiring.catalog.update_endpoint(name, state="deleting", message=message)
         raise Failed(message)
-    wiring.catalog.remove_endpoint(name, actor)
+    wiring.catalog.remove_endpoint(name, actor, operation=operation)
 
 
 def refuse_affected(wiring: Wiring, *refs: str) -> None:

@@ -20,10 +20,12 @@ from llmops_assets.serving import admission, rag, rollout
 from llmops_assets.serving.before_traffic import CHECKS, BeforeTraffic
 from llmops_assets.serving.drift import compare
 from llmops_assets.serving.report import drift_plot, drift_table, questions, ratings, traffic_plot
+from llmops_assets.serving.rollout_steps import step_of
 from llmops_assets.specs.deployment import DeploymentSpec, Rollout
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.verdict import Verdict
+from resources.backends.reconcile import replicas_of
 from resources.catalog import Catalog, Endpoint
 from resources.catalog.erasures import ModelAffected, assert_not_affected
 from resources.dataset_store import DatasetStore
@@ -86,7 +88,7 @@ def deployment(
             model = _admitted(tracking, endpoint.spec, policy, records, catalog, settings)
             assert_not_affected(catalog, ref=model.ref, content_hash=model.content_hash)
             checked.note("admitted", Verdict(True, f"{model.ref} is what was registered, evaluated and approved"))
-            target = rollout.target_of(endpoint.spec, model)
+            target = rollout.target_of(endpoint.spec, model, step_of(wanted))
             plan = rollout.plan(target, before, [backend.id for backend in catalog.backends(name)])
             steps = rollout.describe(target, plan)
             context.log.info("%s", "\n".join(steps))
@@ -228,15 +230,16 @@ def _deployment_metadata(
     rows = [
         dg.TableRecord(
             {
-                "backend": route["backend_id"],
+                "backend": id,
                 "model": route["model_ref"],
-                "users (%)": round(route["weight"], 2),
-                "engine": backends[route["backend_id"]].engine,
-                "address": backends[route["backend_id"]].url,
-                "log": catalog.paths.stored(backends[route["backend_id"]].log_path or ""),
+                "users (%)": round(route["weight"] / len(replicas_of(route)), 2),
+                "engine": backends[id].engine,
+                "address": backends[id].url,
+                "log": catalog.paths.stored(backends[id].log_path or ""),
             }
         )
         for route in record.routes
+        for id in replicas_of(route)
     ]
     previous = ", ".join(f"{ref} {share:g} %" for ref, share in rollout.shares(before).items())
     card = f"{settings.mlflow_url}/#/models/{model.name}/versions/{model.version}"

@@ -10,6 +10,7 @@ from llmops_assets.serving.assets import deployment, drift_report
 from llmops_assets.serving.erased_rows import served_affected
 from llmops_assets.serving.probing import Probe, through_gateway
 from llmops_assets.verdict import Verdict
+from resources.backends.reconcile import replicas_of
 from resources.catalog import Backend, Catalog
 from resources.catalog.erasures import affected
 from resources.dataset_store import DatasetStore
@@ -40,11 +41,11 @@ def serving_answers(
     endpoint = catalog.endpoint(context.partition_key)
     backends = {backend.id: backend for backend in catalog.backends(endpoint.name)}
     faults, seconds, probe = [], {}, None
-    for route in endpoint.routes:
+    for id in (id for route in endpoint.routes for id in replicas_of(route)):
         try:
-            backend = backends.get(route["backend_id"])
+            backend = backends.get(id)
             if backend is None:
-                raise ServerError(f"{route['backend_id']} is routed to but not on record")
+                raise ServerError(f"{id} is routed to but not on record")
             seconds[backend.id] = servers.complete(backend, _QUESTION).seconds
         except ServerError as error:
             faults.append(str(error))

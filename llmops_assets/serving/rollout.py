@@ -15,7 +15,7 @@ from llmops_assets.serving.rag import retriever, retriever_id
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.deployment import DeploymentSpec, RagServing
 from llmops_assets.specs.policy import Policy, verify_family
-from resources.backends.reconcile import backends_of
+from resources.backends.reconcile import backends_of, replicas_of
 from resources.catalog import Backend, Catalog
 from resources.gateway import GatewayAdmin, GatewayError
 from resources.gpus import Device, discover
@@ -132,9 +132,8 @@ def admit(
         raise NotAdmitted("; ".join(reasons))
 
 
-def target_of(spec: DeploymentSpec, model: RegisteredModelRecord) -> Target:
-    """What `spec` asks for with the registered `model`."""
-    split = spec.rollout.traffic_split
+def target_of(spec: DeploymentSpec, model: RegisteredModelRecord, step: int = 0) -> Target:
+    """What `spec` asks for with the registered `model`, in a step of its rollout."""
     return Target(
         endpoint=spec.endpoint,
         model_ref=model.ref,
@@ -149,11 +148,26 @@ def target_of(spec: DeploymentSpec, model: RegisteredModelRecord) -> Target:
             "dtype": "float32" if spec.resources.gpus == 0 else "auto",
             # Left out where it is one: the ids of backends are made of what stands here.
             **({"gpus": spec.resources.gpus} if spec.resources.gpus > 1 and spec.engine == "vllm" else {}),
+            **_where(spec),
         },
-        replicas=spec.replicas.min,
-        share=split.new if spec.rollout.strategy == "canary" and split is not None else 100,
+        # Somebody else's address is one, however many servers are behind it.
+        replicas=spec.replicas.min if spec.runtime.backend != "url" else 1,
+        share=spec.rollout.share(step),
+        warm_seconds=spec.rollout.kept_warm,
         rag=spec.rag,
     )
+
+
+def _where(spec: DeploymentSpec) -> dict[str, Any]:
+    """What runs the servers, less what is left out: those of this machine are what they always were."""
+    runtime = spec.runtime
+    if runtime.backend == "local":
+        return {}
+    if runtime.backend == "url":
+        known = {"url": runtime.url, "model": runtime.model, "api_key_variable": runtime.api_key_variable}
+        return {"backend": "url", **{name: value for name, value in known.items() if value is not None}}
+    image = {"image": spec.image} if spec.image is not None else {}
+    return {"backend": runtime.backend, "serve_target": spec.serve_target, **image}
 
 
 def backend_id(target: Target, replica: int) -> str:
@@ -185,11 +199,15 @@ def plan(target: Target, routes: list[dict[str, Any]], backends: list[str]) -> P
     if target.rag is not None:
         found_by = retriever_id(target.endpoint, target.rag, target.model_path)
         retrieval = {"retriever": found_by, "rag": target.rag.model_dump(mode="json", exclude_none=True)}
-    planned += [
-        {"backend_id": id, "model_ref": target.model_ref, "weight": share / len(serve), **retrieval} for id in serve
-    ]
+    planned.append({**route_to(target.model_ref, serve, share), **retrieval})
     kept = {id for route in planned for id in backends_of(route)}
     return Plan(serve, planned, tuple(id for id in backends if id not in kept))
+
+
+def route_to(model_ref: str, backends: Sequence[str], weight: float) -> dict[str, Any]:
+    """The route of a model: its servers share its users, each request going to the one with the fewest under way."""
+    several = {"backend_ids": list(backends)} if len(backends) > 1 else {}
+    return {"backend_id": backends[0], "model_ref": model_ref, "weight": weight, **several}
 
 
 def describe(target: Target, plan: Plan) -> list[str]:
@@ -200,7 +218,8 @@ def describe(target: Target, plan: Plan) -> list[str]:
         steps.append(f"start {id}, which finds passages in {target.rag.index}")
     steps.append("wait until each is healthy and has answered a completion")
     steps.append(
-        "route " + ", ".join(f"{r['weight']:g} % to {r['backend_id']} ({r['model_ref']})" for r in plan.routes)
+        "route "
+        + ", ".join(f"{r['weight']:g} % to {', '.join(replicas_of(r))} ({r['model_ref']})" for r in plan.routes)
     )
     if plan.retire:
         steps.append(f"drain and stop {', '.join(plan.retire)}")

@@ -1,8 +1,10 @@
 """What a user says about an endpoint: which model it serves, on what, and how a new model takes over."""
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -12,6 +14,7 @@ from llmops_assets.specs.guards import Guards
 from llmops_assets.specs.jobs import CONTEXT_TEMPLATE
 from llmops_assets.specs.policy import Environment, JobType, ServeTarget
 from llmops_assets.specs.prompt import Prompt
+from llmops_assets.specs.rollout import Rollout, rollout_rules
 
 
 class ServeResources(Part):
@@ -29,6 +32,15 @@ class Runtime(Part):
     max_concurrent_requests: Int = Field(default=256, ge=1)
     max_input_tokens: Int | None = Field(default=None, ge=1, description="Left out: what the model allows.")
     max_output_tokens: Int | None = Field(default=None, ge=1, description="Left out: what the model allows.")
+    backend: Literal["local", "docker", "kubernetes", "url"] = Field(
+        default="local",
+        description="What runs the model servers: processes of this machine, containers, a cluster, or somebody else.",
+    )
+    url: Text | None = Field(default=None, description="url only: the OpenAI-compatible address, up to before /v1.")
+    model: Text | None = Field(default=None, description="url only: what the server there calls the model.")
+    api_key_variable: Text | None = Field(
+        default=None, description="url only: name of the environment variable that holds the server's key."
+    )
 
 
 class Replicas(Part):
@@ -36,20 +48,6 @@ class Replicas(Part):
 
     min: Int = Field(default=1, ge=1, description="Started with the endpoint.")
     max: Int = Field(default=1, ge=1, description="For an autoscaler; without one it is noted and ignored.")
-
-
-class TrafficSplit(Part):
-    """Percent of the users on the model that was there and on the new one."""
-
-    old: Int = Field(ge=0, le=100)
-    new: Int = Field(ge=0, le=100)
-
-
-class Rollout(Part):
-    """How a new model takes over: all users at once when it is healthy (blue-green), or a share of them (canary)."""
-
-    strategy: Literal["blue-green", "canary"] = "blue-green"
-    traffic_split: TrafficSplit | None = Field(default=None, description="canary only.")
 
 
 class RagServing(Part):
@@ -129,6 +127,8 @@ class DeploymentSpec(Spec):
                 f"replicas.max is ignored: nothing here adds replicas under load, {replicas.min} (replicas.min) are "
                 "started"
             )
+        if self.runtime.backend == "url":
+            found.append("runtime.backend is url: the files there are somebody else's, so only answers are compared")
         return found
 
     def for_all_users(self, model_ref: str, model_family: str, job_type: JobType) -> "DeploymentSpec":
@@ -158,7 +158,8 @@ class DeploymentSpec(Spec):
         low, high = view.get("replicas.min", int) or 1, view.get("replicas.max", int) or 1
         if low > high:
             yield "replicas.max", f"{high} is less than replicas.min {low}", "Make it at least replicas.min"
-        yield from _rollout_rules(view)
+        yield from rollout_rules(view)
+        yield from _runtime_rules(view)
         yield from _rag_rules(view)
 
 
@@ -179,29 +180,49 @@ def _rag_rules(view: View) -> Iterator[Rule]:
             yield "rag.template", "has no {question}", "Write {question} where the user's question shall stand"
 
 
-def _rollout_rules(view: View) -> Iterator[Rule]:
-    strategy, split = view.get("rollout.strategy", str), view.get("rollout.traffic_split", dict)
-    if strategy == "canary" and split is None:
-        yield (
-            "rollout.traffic_split",
-            "required for canary",
-            "Add traffic_split: {old: 90, new: 10}",
-        )
-    if split is None:
+_KEY_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
+
+
+def _runtime_rules(view: View) -> Iterator[Rule]:
+    backend = view.get("runtime.backend", str) or "local"
+    url = view.get("runtime.url", str)
+    for name in ("url", "model", "api_key_variable"):
+        if backend != "url" and view.get(f"runtime.{name}", str) is not None:
+            yield f"runtime.{name}", f"only for backend: url, and this is {backend}", "Remove it"
+    if backend != "url":
         return
-    old, new = view.get("rollout.traffic_split.old", int), view.get("rollout.traffic_split.new", int)
-    if strategy == "blue-green":
+    if url is None:
+        yield "runtime.url", "required for backend: url", "Write the server's address, as in http://vllm.internal:8000"
+    else:
+        yield from _address_rules(url)
+    variable = view.get("runtime.api_key_variable", str)
+    if variable is not None and not _KEY_VARIABLE.fullmatch(variable):
+        yield "runtime.api_key_variable", "no name of an environment variable", "Name the variable, not the key itself"
+
+
+def _address_rules(url: str) -> Iterator[Rule]:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        yield "runtime.url", f"no address: {error}", "Write it as http://HOST:PORT"
+        return
+    if parts.scheme not in ("http", "https") or not host:
+        yield "runtime.url", "no address of a server", "Write it as http://HOST:PORT or https://HOST"
+    elif parts.username is not None or parts.password is not None:
+        yield "runtime.url", "holds a name or a password", "Name the variable with the key as runtime.api_key_variable"
+    elif parts.query or parts.fragment:
+        yield "runtime.url", "holds more than an address and a path", "Leave out what follows ? or #"
+    elif _is_link_local(host):
         yield (
-            "rollout.traffic_split",
-            "only for canary: blue-green moves all users at once",
-            "Remove it, or write strategy: canary",
+            "runtime.url",
+            f"{host} is where clouds tell machines their secrets",
+            "Name the model server's own address",
         )
-    elif old is not None and new is not None:
-        if old + new != 100:
-            yield "rollout.traffic_split", f"{old} + {new} is {old + new}, not 100", "Make the two add up to 100"
-        elif strategy == "canary" and not 0 < new < 100:
-            yield (
-                "rollout.traffic_split.new",
-                f"{new} is no canary: it leaves one of the two without users",
-                "Choose 1 to 99, or write strategy: blue-green",
-            )
+
+
+def _is_link_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_link_local
+    except ValueError:
+        return host.rstrip(".").lower() in ("metadata.google.internal", "metadata")

@@ -29,6 +29,8 @@ GPUS_LABEL = "llmops.gpus"
 MODEL = "/model"
 """Where a server sees its model."""
 PORT = 8000
+HOST = "host"
+"""The network of the host itself: a server listens on `host` there."""
 
 
 class DockerServers:
@@ -36,9 +38,9 @@ class DockerServers:
 
     `owner` tells this installation's containers from those of others on the same engine. `image_of` names the image of
     a backend. A container publishes its port on `host` alone; with `network` it joins that network instead and is
-    called by its name there, for a platform that runs in a container too. `mounts` are seen besides the model;
-    `volume` is the named volume that holds `home`, where that is no folder of the engine's host: of it a container
-    sees the model's folder alone.
+    called by its name there, for a platform that runs in a container too (`host`: the network of the host itself).
+    `mounts` are seen besides the model; `volume` is the named volume that holds `home`, where that is no folder of the
+    engine's host: of it a container sees the model's folder alone.
     """
 
     def __init__(
@@ -84,12 +86,15 @@ class DockerServers:
                 container.remove(force=True)
             port = free_port(self.host)
             name = self.name(backend.id)
-            url = f"http://{name}:{PORT}" if self.network else f"http://{self.host}:{port}"
+            url = f"http://{name}:{PORT}" if self._is_named else f"http://{self.host}:{port}"
             starting = replace(backend, url=url, pid=None, pid_started=None, state="starting", log_path=None)
             record(starting)
             options = self._options(engine, backend, image, port)
             try:
-                container = engine.containers.create(image, serve_arguments(backend, self.policy), **options)
+                arguments = serve_arguments(backend, self.policy)
+                if self.network == HOST:
+                    arguments += ["--host", self.host, "--port", str(port)]
+                container = engine.containers.create(image, arguments, **options)
             except docker.errors.APIError as error:
                 raise ServerError(f"no container for {backend.id}: {error.explanation or error}") from error
             try:
@@ -181,8 +186,12 @@ class DockerServers:
         label = f"{BACKEND_LABEL}={self.owner}:{backend.id}"
         return engine.containers.list(all=True, filters={"label": label}, ignore_removed=True)
 
+    @property
+    def _is_named(self) -> bool:
+        return self.network not in (None, HOST)
+
     def _address(self, container: "Container") -> str:
-        if self.network:
+        if self._is_named:
             return f"http://{container.name}:{PORT}"
         return f"http://{self.host}:{container.labels.get('llmops.port', '')}"
 
@@ -217,8 +226,14 @@ class DockerServers:
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
             "shm_size": SHARED_MEMORY,
-            **({"network": self.network} if self.network else {"ports": {f"{PORT}/tcp": (self.host, port)}}),
+            **self._network(port),
         }
+
+    def _network(self, port: int) -> dict[str, Any]:
+        """How a server is reached: by its name, on a port of the host's own network, or on one that is published."""
+        if self.network == HOST:
+            return {"network_mode": HOST}
+        return {"network": self.network} if self.network else {"ports": {f"{PORT}/tcp": (self.host, port)}}
 
     def _model(self, backend: Backend) -> "DockerMount":
         """The folder of a model, read-only: of the host, or a part of the volume that holds the home."""

@@ -12,6 +12,7 @@ from resources.backends.completions import health_page
 from resources.backends.protocol import EngineMissing, Health, Record, ServerError
 from resources.backends.serve_command import serve_arguments, start_of
 from resources.catalog import Backend
+from resources.server_guard import CONTENT_HASH
 
 BACKEND_LABEL = "llmops/backend"
 START_LABEL = "llmops/start"
@@ -162,11 +163,14 @@ class KubernetesServers:
         rules = self.rules
         limits = {"memory": rules.memory, **({rules.gpu_resource: str(gpus)} if gpus else {})}
         page = {"path": "/health", "port": PORT}
+        digest = backend.runtime.get(CONTENT_HASH)
+        content = ["--content-hash", str(digest)] if digest else []
         start_seconds = int(self.policy.start_timeout_seconds)
         container = {
             "name": "serve",
             "image": image,
-            "args": serve_arguments(backend, self.policy),
+            # A pod is started again without us: it looks at its model's files itself, every time.
+            "args": [*serve_arguments(backend, self.policy), *content],
             "ports": [{"name": "http", "containerPort": PORT}],
             "resources": {"requests": {"cpu": rules.cpu, "memory": rules.memory}, "limits": limits},
             "env": [{"name": "HOME", "value": "/tmp"}, {"name": "HF_HUB_OFFLINE", "value": "1"}],

@@ -302,11 +302,15 @@ def routed_to(endpoint: Endpoint) -> set[str]:
     return {id for route in endpoint.routes for id in backends_of(route)}
 
 
-def backends_of(route: dict[str, object]) -> list[str]:
-    """The backends of a route: all that share its users, of which there is one where it does not say."""
+def replicas_of(route: dict[str, object]) -> list[str]:
+    """The model servers of a route: all that share its users, of which there is one where it does not say."""
     several = route.get("backend_ids")
-    ids = [str(id) for id in several] if isinstance(several, list) else [str(route["backend_id"])]
-    # What finds passages for its model is needed as long as the model is.
+    return [str(id) for id in several] if isinstance(several, list) else [str(route["backend_id"])]
+
+
+def backends_of(route: dict[str, object]) -> list[str]:
+    """The backends of a route: its model servers, and what finds passages for them, needed as long as they are."""
+    ids = replicas_of(route)
     return [*ids, str(route["retriever"])] if route.get("retriever") else ids
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from llmops_assets.specs.deployment import DeploymentSpec
+from resources.catalog import operations
 from resources.catalog import tables as t
 from resources.catalog.database import Database, Row, Transaction, now
 from resources.catalog.errors import Conflict, NotFound
@@ -48,6 +49,48 @@ class Endpoints:
         with self.database.write(actor) as transaction:
             want_endpoint(transaction, spec, actor, detail)
         return self.endpoint(spec.endpoint)
+
+    def want_endpoint_once(
+        self,
+        spec: DeploymentSpec,
+        actor: str,
+        *,
+        kind: str,
+        operation: str | None,
+        detail: Mapping[str, Any] | None = None,
+        expected_revision: int | None = None,
+    ) -> int:
+        """As `want_endpoint`, under an operation of the caller's: asked for again, it changes nothing more.
+
+        The revision, of the first time where there was one. Raises Conflict where the endpoint is no longer at
+        `expected_revision`, on which the caller decided. Whoever decides lets the rollout go on by itself again.
+        """
+        name = spec.endpoint
+        with self.database.write(actor) as transaction:
+            done = operations.begin(transaction, operation, kind, name)
+            if done is not None:
+                return int(done.result["revision"])
+            known = transaction.first(sa.select(t.endpoints.c.revision).where(t.endpoints.c.name == name), lock=True)
+            if expected_revision is not None and (known is None or known["revision"] != expected_revision):
+                raise Conflict(f"something else is wanted of endpoint {name!r} by now: look at it, and ask again")
+            revision = want_endpoint(transaction, spec, actor, detail)
+            operations.remember(transaction, operation, kind, name, {"revision": revision})
+            return revision
+
+    def hold_rollout(self, name: str, reason: str | None, actor: str, *, operation: str | None = None) -> bool:
+        """Have the rollout of an endpoint wait, for a reason, or with None go on; False when that is so already."""
+        table = t.endpoints
+        kind = "hold" if reason is not None else "resume"
+        with self.database.write(actor) as transaction:
+            if operations.begin(transaction, operation, kind, name) is not None:
+                return False
+            differs = table.c.held.is_(None) if reason is not None else table.c.held.is_not(None)
+            statement = table.update().where(table.c.name == name, differs)
+            changed = transaction.changed(statement.values(held=reason, updated_at=now())) == 1
+            if changed:
+                transaction.audit(f"endpoint.{kind}", name, **({"reason": reason} if reason is not None else {}))
+            operations.remember(transaction, operation, kind, name, {"changed": changed})
+            return changed
 
     def endpoint(self, name: str) -> Endpoint:
         return _endpoint(self.database.one(t.endpoints, name, "endpoint"))
@@ -146,7 +189,7 @@ class Endpoints:
         statement = sa.select(t.phases).where(t.phases.c.endpoint == endpoint).order_by(t.phases.c.phase)
         return {r["phase"]: r["routes"] for r in self.database.rows(statement)}
 
-    def remove_endpoint(self, name: str, actor: str = "cli") -> bool:
+    def remove_endpoint(self, name: str, actor: str = "cli", *, operation: str | None = None) -> bool:
         """Forget an endpoint and what is still wanted of it; False when it was gone.
 
         Refused while a backend of it is on record: only what is really gone is forgotten.
@@ -154,8 +197,11 @@ class Endpoints:
         with self.database.write(actor) as transaction:
             transaction.first(sa.select(t.endpoints.c.name).where(t.endpoints.c.name == name), lock=True)
             left = transaction.execute(sa.select(t.backends.c.id).where(t.backends.c.endpoint == name)).scalars().all()
+            if operations.begin(transaction, operation, "delete", name) is not None:
+                return False
             if left:
                 raise Conflict(f"endpoint {name!r} still has backends: {', '.join(left)}; stop them first")
+            operations.remember(transaction, operation, "delete", name, {})
             if not transaction.changed(t.endpoints.delete().where(t.endpoints.c.name == name)):
                 return False
             reason = f"endpoint {name} was deleted"
@@ -194,7 +240,7 @@ def want_endpoint(
         transaction, _open_deployment(transaction, name), f"{actor} wanted {spec.model_ref} before it ran"
     )
     revision = want(transaction, "deploy", name, actor, detail)
-    changes = {"spec": values["spec"], "revision": revision, "state": "pending", "updated_at": at}
+    changes = {"spec": values["spec"], "revision": revision, "state": "pending", "held": None, "updated_at": at}
     transaction.execute(table.update().where(table.c.name == name).values(changes))
     transaction.audit("endpoint.want", name, model_ref=spec.model_ref, revision=revision)
     return revision

@@ -38,14 +38,20 @@ class Operations:
         return _same(Operation(**rows[0]), kind, target) if rows else None
 
 
-def remember(
-    transaction: Transaction, id: str | None, kind: str, target: str, actor: str, result: Mapping[str, Any]
-) -> bool:
-    """Note in the transaction that acts what it did under an id; False when that was done before, so act no more."""
+def begin(transaction: Transaction, id: str | None, kind: str, target: str) -> Operation | None:
+    """What was done under an id, in the transaction that would act; None where nothing was, and nobody else acts."""
     if id is None:
-        return True
-    values = {"id": id, "kind": kind, "target": target, "actor": actor, "result": dict(result), "at": now()}
-    return transaction.insert_missing(t.operations, values)
+        return None
+    transaction.serialize(f"operation {id}")
+    row = transaction.first(sa.select(t.operations).where(t.operations.c.id == id))
+    return _same(Operation(**row), kind, target) if row is not None else None
+
+
+def remember(transaction: Transaction, id: str | None, kind: str, target: str, result: Mapping[str, Any]) -> None:
+    """Note in the transaction that acts what it did under an id."""
+    if id is not None:
+        values = {"id": id, "kind": kind, "target": target, "result": dict(result), "at": now()}
+        transaction.execute(t.operations.insert().values(actor=transaction.actor, **values))
 
 
 def _same(known: Operation, kind: str, target: str) -> Operation:

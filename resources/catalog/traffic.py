@@ -175,6 +175,26 @@ class Traffic:
         statement = sa.select(sa.func.count()).where(t.exposures.c.endpoint == endpoint)
         return int(self.database.scalar(statement))
 
+    def outcomes(self, *, endpoint: str, since: datetime) -> dict[str, dict[str, float]]:
+        """Of each model that answered an endpoint since then: requests, failures, and mean latency of the rest in ms.
+
+        A request failed where its status is 500 or more, which an answer that broke off has too.
+        """
+        table = t.exposures
+        failed = table.c.status >= 500
+        statement = (
+            sa.select(
+                table.c.model_ref,
+                sa.func.count().label("requests"),
+                sa.func.sum(sa.case((failed, 1), else_=0)).label("failures"),
+                sa.func.avg(sa.case((failed, None), else_=table.c.latency_ms)).label("latency_ms"),
+            )
+            .where(table.c.endpoint == endpoint, table.c.at >= since)
+            .group_by(table.c.model_ref)
+        )
+        names = ("requests", "failures", "latency_ms")
+        return {r["model_ref"]: {n: float(r[n] or 0.0) for n in names} for r in self.database.rows(statement)}
+
     def exposure_count(self, *, experiment: str) -> int:
         statement = sa.select(sa.func.count()).where(t.exposures.c.experiment == experiment)
         return int(self.database.scalar(statement))

@@ -23,6 +23,7 @@ from llmops_assets.specs.policy import load_policy
 from resources.catalog import Backend, Catalog
 from resources.gateway import GatewayAdmin
 from resources.model_server import ModelServers
+from tests.serving.stand_in import STAND_IN
 
 ADMIN_TOKEN = "token-of-the-tests"
 
@@ -261,3 +262,30 @@ def start_upstream() -> Iterator[Callable[[Starlette], Upstream]]:
     yield start
     for upstream in running:
         upstream.stop()
+
+
+@pytest.fixture
+def stand_in_model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def stand_ins(catalog: Catalog, tmp_path: Path) -> Iterator[Callable[..., ModelServers]]:
+    """Makes what keeps servers that start at once, and do as a file in their folder orders."""
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S {tmp_path / "stand_in.py"} "$@"\n')
+    python.chmod(0o755)
+    made: list[ModelServers] = []
+
+    def servers(**policy: float) -> ModelServers:
+        rules = load_policy().serving.model_copy(update={"stop_timeout_seconds": 5.0, **policy})
+        made.append(ModelServers(catalog, tmp_path / "servers", policy=rules, python=str(python)))
+        return made[-1]
+
+    yield servers
+    for one in made:
+        assert one.suspend() == []

@@ -4,11 +4,14 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -17,6 +20,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from images.ask import generate
+from llmops_assets.operations.deployment_preview import Preview, preview_deployment
 from llmops_assets.partitions import endpoints, trainings
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord, Metric
@@ -25,6 +29,7 @@ from llmops_assets.records.serving import DeploymentRecord, DriftRecord
 from llmops_assets.records.training import MergedModelRecord
 from llmops_assets.serving import admission, assets, checks
 from llmops_assets.serving.parity import answers_to_repeat, template_hash
+from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.settings import Settings
@@ -211,7 +216,30 @@ def register(
     return f"desk@{tracking.register('desk', model, None, tags)}"
 
 
+def preview(house: House, spec: DeploymentSpec) -> Preview:
+    """What a deployment would do; not a byte of the catalog differs for it, nor a row."""
+
+    def state() -> list[object]:
+        path = house.catalog.url.removeprefix("sqlite:///")
+        with closing(sqlite3.connect(path)) as connection:
+            return [Path(path).read_bytes(), *connection.iterdump()]
+
+    before = state()
+    found = preview_deployment(SimpleNamespace(**house.resources), "kim", spec)
+    assert state() == before
+    return found
+
+
 def test_an_endpoint_is_deployed_compared_and_rolled_back(house: House, models: dict[str, Path], tmp_path: Path):
+    first = preview(house, deployment_spec(environment="production"))
+    assert (first.model_ref, first.refused, first.drained) == ("desk@1", [], [])
+    assert {check.name: check.state for check in first.checks} == {
+        "admitted": "passes",
+        "template_parity": "passes",
+        "answers_as_evaluated": "is asked before the switch",
+    }
+    assert first.steps[-1] == "move the alias production of the registry to desk@1"
+    assert first.routes == [{"desk@1": 100}] and first.backend.startswith("local: transformers")
     house.catalog.want_endpoint(deployment_spec(environment="production"))
     result = house.run("deployment")
     assert verdicts(result) == dict.fromkeys(
@@ -224,6 +252,18 @@ def test_an_endpoint_is_deployed_compared_and_rolled_back(house: House, models: 
     assert [row["users (%)"] for row in (r.data for r in shown["routes"].records)] == [100]
     # The checks have asked through the gateway, and it is no exposure.
     assert house.catalog.request_count(endpoint="desk") == 0
+
+    steps = {"strategy": "canary", "steps": [10, 50, 100], "pause_seconds": 60}
+    (running,) = house.catalog.backends("desk")
+    second = preview(house, deployment_spec(model_ref="desk@2", rollout=steps))
+    assert second.routes == [{"desk@1": 90, "desk@2": 10}, {"desk@1": 50, "desk@2": 50}, {"desk@2": 100}]
+    assert any("after 60 s, 50 requests and an analysis that passes" in step for step in second.steps)
+    assert preview(house, deployment_spec(model_ref="desk@2")).drained == [running.id]
+    again = preview(house, deployment_spec(environment="production"))
+    assert {check.state for check in again.checks} == {"passes"} and again.drained == []
+    wrong = preview(house, deployment_spec(model_ref="desk@2", model_family="qwen"))
+    assert "is a llama model" in wrong.refused[0]
+    assert "has no version or alias" in preview(house, deployment_spec(model_ref="desk@9")).refused[0]
 
     canary = {"strategy": "canary", "traffic_split": {"old": 50, "new": 50}}
     house.catalog.want_endpoint(deployment_spec(model_ref="desk@2", rollout=canary))

@@ -2,83 +2,21 @@
 
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import psutil
 import pytest
 
-from llmops_assets.specs.policy import load_policy
 from resources.backends import processes, reconcile
 from resources.backends.service import Service
 from resources.catalog import Catalog, Lease, LeaseLost
 from resources.model_server import ModelServers, ServerError
 from tests.serving.conftest import backend, deployment_spec, until
-
-STAND_IN = """
-import json, sys, threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-import signal
-
-arguments = dict(zip(sys.argv[3::2], sys.argv[4::2]))
-orders = Path("orders").read_text() if Path("orders").exists() else ""
-if "die" in orders:
-    sys.exit("the model does not fit")
-
-class Page(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.answer(200, {"status": "ok"})
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        message = {"role": "assistant", "content": "hi"}
-        choice = {"message": message, "finish_reason": "stop"}
-        self.answer(200, {"choices": [choice], "usage": {"completion_tokens": 1}})
-    def answer(self, code, body):
-        body = json.dumps(body).encode()
-        self.send_response(code)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *_):
-        pass
-
-signal.signal(signal.SIGTERM, lambda *_: None if "deaf" in orders else sys.exit(0))
-ThreadingHTTPServer((arguments["--host"], int(arguments["--port"])), Page).serve_forever()
-"""
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    return folder
-
-
-@pytest.fixture
-def make(catalog: Catalog, tmp_path: Path, model: Path) -> Iterator[Callable[..., ModelServers]]:
-    """Makes what keeps servers that start at once, and do as a file in their folder orders."""
-    (tmp_path / "stand_in.py").write_text(STAND_IN)
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S {tmp_path / "stand_in.py"} "$@"\n')
-    python.chmod(0o755)
-    made: list[ModelServers] = []
-
-    def servers(**policy: float) -> ModelServers:
-        rules = load_policy().serving.model_copy(update={"stop_timeout_seconds": 5.0, **policy})
-        made.append(ModelServers(catalog, tmp_path / "servers", policy=rules, python=str(python)))
-        return made[-1]
-
-    yield servers
-    for one in made:
-        assert one.suspend() == []
+from tests.serving.stand_in import in_a_process
 
 
 def routed(catalog: Catalog, model: Path, *ids: str) -> None:
@@ -99,22 +37,22 @@ def order(tmp_path: Path, text: str, id: str = "b1") -> None:
     (folder / "orders").write_text(text)
 
 
-def test_a_server_that_nothing_routes_to_is_stopped_and_named(catalog: Catalog, make, model: Path):
-    servers = make()
+def test_a_server_that_nothing_routes_to_is_stopped_and_named(catalog: Catalog, stand_ins, stand_in_model: Path):
+    servers = stand_ins()
     assert servers.reconcile() == []
     catalog.want_endpoint(deployment_spec())
-    catalog.add_backend(backend("desk-0", path=model, state="stopped"))
+    catalog.add_backend(backend("desk-0", path=stand_in_model, state="stopped"))
     assert servers.reconcile(wait=False) == ["stopped desk-0, which desk does not route to"]
     assert catalog.backends("desk") == []
 
 
-def test_an_endpoint_whose_deployment_was_cut_off_does_not_stay_deploying(catalog: Catalog, make):
-    servers = make()
+def test_an_endpoint_whose_deployment_was_cut_off_does_not_stay_deploying(catalog: Catalog, stand_ins):
+    servers = stand_ins()
     catalog.want_endpoint(deployment_spec())
     catalog.update_endpoint("desk", state="deploying")
     with servers.exclusively("desk"):
         # Whoever deploys holds the lock.
-        assert make().reconcile() == []
+        assert stand_ins().reconcile() == []
         assert catalog.endpoint("desk").state == "deploying"
     assert servers.reconcile() == ["desk: its last deployment was cut off"]
     endpoint = catalog.endpoint("desk")
@@ -122,9 +60,9 @@ def test_an_endpoint_whose_deployment_was_cut_off_does_not_stay_deploying(catalo
 
 
 def test_what_a_deployment_wants_is_started_by_the_reconciler_while_the_deployment_waits(
-    catalog: Catalog, make, model: Path, tmp_path: Path
+    catalog: Catalog, stand_ins, stand_in_model: Path, tmp_path: Path
 ):
-    service, run = make(), make()
+    service, run = stand_ins(), stand_ins()
     run.acts = False
     stop = threading.Event()
     thread = threading.Thread(target=Service(service).run, args=(stop,))
@@ -132,7 +70,7 @@ def test_what_a_deployment_wants_is_started_by_the_reconciler_while_the_deployme
     try:
         catalog.want_endpoint(deployment_spec())
         with run.exclusively("desk"):
-            run.want(backend("b1", path=model))
+            run.want(backend("b1", path=stand_in_model))
             assert run.wait_observed("b1").text == "hi"
             assert run.local.children._started == {}, "the server is the reconciler's child: the run may go"
             catalog.set_routes("desk", [{"backend_id": "b1", "model_ref": "desk@1", "weight": 100}])
@@ -140,7 +78,7 @@ def test_what_a_deployment_wants_is_started_by_the_reconciler_while_the_deployme
         os.kill(first.pid, signal.SIGKILL)
         until(lambda: catalog.backend("b1").pid != first.pid and catalog.backend("b1").state == "healthy")
         with run.exclusively("desk"):
-            run.want(backend("b2", path=model))
+            run.want(backend("b2", path=stand_in_model))
             order(tmp_path, "die", "b2")
             with pytest.raises(ServerError, match=r"b2 ended while it started; its log (.|\n)*does not fit"):
                 run.wait_observed("b2")
@@ -152,20 +90,20 @@ def test_what_a_deployment_wants_is_started_by_the_reconciler_while_the_deployme
     assert not thread.is_alive() and running(tmp_path), "the servers go on when the reconciler ends"
 
 
-def test_a_wanted_server_without_any_reconciler_is_named_as_such(catalog: Catalog, make, model: Path):
-    run = make(start_timeout_seconds=0.1)
+def test_a_wanted_server_without_any_reconciler_is_named_as_such(catalog: Catalog, stand_ins, stand_in_model: Path):
+    run = stand_ins(start_timeout_seconds=0.1)
     run.acts, run.lease.seconds = False, 0.1
     catalog.want_endpoint(deployment_spec())
-    run.want(backend("b1", path=model))
+    run.want(backend("b1", path=stand_in_model))
     with pytest.raises(ServerError, match="b1 is wanted after 0 s and no reconciler is at work"):
         run.wait_observed("b1")
 
 
 def test_restarts_pause_longer_each_time_end_at_the_limit_and_say_why(
-    catalog: Catalog, make, model: Path, tmp_path: Path
+    catalog: Catalog, stand_ins, stand_in_model: Path, tmp_path: Path
 ):
-    servers = make(max_restarts=2)
-    routed(catalog, model, "b1")
+    servers = stand_ins(max_restarts=2)
+    routed(catalog, stand_in_model, "b1")
     servers.reconcile()
     catalog.update_endpoint("desk", state="live")
     order(tmp_path, "die")
@@ -191,14 +129,16 @@ def test_restarts_pause_longer_each_time_end_at_the_limit_and_say_why(
     # Wanted anew, it is tried anew.
     order(tmp_path, "")
     lease.release()
-    servers.want(backend("b1", path=model))
+    servers.want(backend("b1", path=stand_in_model))
     assert servers.wait_observed("b1").text == "hi"
     assert catalog.backend("b1").restarts == 0
 
 
-def test_a_server_that_was_healthy_for_long_has_no_restarts_behind_it(catalog: Catalog, make, model: Path):
-    servers = make()
-    routed(catalog, model, "b1")
+def test_a_server_that_was_healthy_for_long_has_no_restarts_behind_it(
+    catalog: Catalog, stand_ins, stand_in_model: Path
+):
+    servers = stand_ins()
+    routed(catalog, stand_in_model, "b1")
     servers.reconcile()
     catalog.observe_backend("b1", restarts=4)
     servers.reconcile()
@@ -209,12 +149,12 @@ def test_a_server_that_was_healthy_for_long_has_no_restarts_behind_it(catalog: C
 
 
 def test_a_server_that_does_not_end_is_killed_and_what_cannot_be_killed_stays_on_record_with_the_reason(
-    catalog: Catalog, make, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, stand_ins, stand_in_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    servers = make(stop_timeout_seconds=0.3)
+    servers = stand_ins(stop_timeout_seconds=0.3)
     monkeypatch.setattr(reconcile, "KILL_SECONDS", 0.3)
     order(tmp_path, "deaf")
-    routed(catalog, model, "b1")
+    routed(catalog, stand_in_model, "b1")
     servers.reconcile()
     catalog.set_routes("desk", [])
     send = processes.send
@@ -228,9 +168,11 @@ def test_a_server_that_does_not_end_is_killed_and_what_cannot_be_killed_stays_on
     assert running(tmp_path) == []
 
 
-def test_one_endpoint_that_cannot_be_served_holds_up_no_other(catalog: Catalog, make, model: Path, tmp_path: Path):
-    servers = make()
-    routed(catalog, model, "b1")
+def test_one_endpoint_that_cannot_be_served_holds_up_no_other(
+    catalog: Catalog, stand_ins, stand_in_model: Path, tmp_path: Path
+):
+    servers = stand_ins()
+    routed(catalog, stand_in_model, "b1")
     catalog.want_endpoint(deployment_spec("broken"))
     catalog.want_backend(backend("x1", path=tmp_path / "nowhere", endpoint="broken"))
     catalog.set_routes("broken", [{"backend_id": "x1", "model_ref": "desk@1", "weight": 100}])
@@ -277,32 +219,6 @@ def _beat() -> Any:
     return sa.select(tables.leases.c.beat).where(tables.leases.c.name == "x")
 
 
-def in_a_process(body: Callable[[], None], line: int | None = None, *files: str) -> int:
-    """The exit code of a child that runs `body`, and is gone as by kill -9 once it executed `line` lines of `files`."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    lines = 0
-
-    def trace(frame: FrameType, event: str, _arg: Any) -> Any:
-        nonlocal lines
-        if not frame.f_code.co_filename.endswith(files):
-            return None
-        if event == "line":
-            lines += 1
-            if lines == line:
-                os._exit(9)
-        return trace
-
-    try:
-        if line is not None:
-            sys.settrace(trace)
-        body()
-        os._exit(0)
-    except BaseException:  # noqa: BLE001
-        os._exit(1)
-
-
 def test_a_lease_whose_holder_was_killed_on_this_machine_is_free_at_once(catalog: Catalog):
     catalog.open()
     url = catalog.url
@@ -319,24 +235,24 @@ KILLED_IN = ("backends/reconcile.py", "backends/local.py", "resources/model_serv
 
 @pytest.mark.parametrize("way", ["up", "again", "down"])
 def test_a_reconciler_that_is_killed_at_any_line_goes_on_and_no_server_is_lost_or_there_twice(
-    way: str, catalog: Catalog, make, model: Path, tmp_path: Path
+    way: str, catalog: Catalog, stand_ins, stand_in_model: Path, tmp_path: Path
 ):
-    servers = make(stop_timeout_seconds=2.0)
+    servers = stand_ins(stop_timeout_seconds=2.0)
     url, make_anew = (
         catalog.url,
         lambda: ModelServers(Catalog(url), tmp_path / "servers", policy=servers.policy, python=servers.local.python),
     )
-    routed(catalog, model, "b1")
+    routed(catalog, stand_in_model, "b1")
     for line in count(2, 9):
         if way == "up":
             servers.reconcile()
             catalog.set_routes("desk", [])
             servers.reconcile()
             assert running(tmp_path) == [] and catalog.backends() == []
-            catalog.want_backend(backend("b1", path=model))
+            catalog.want_backend(backend("b1", path=stand_in_model))
             catalog.set_routes("desk", [{"backend_id": "b1", "model_ref": "desk@1", "weight": 100}])
         else:
-            catalog.want_backend(backend("b1", path=model))
+            catalog.want_backend(backend("b1", path=stand_in_model))
             catalog.set_routes("desk", [{"backend_id": "b1", "model_ref": "desk@1", "weight": 100}])
             servers.reconcile()
             if way == "down":
