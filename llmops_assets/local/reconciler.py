@@ -6,6 +6,7 @@ import sys
 import threading
 
 from llmops_assets.operations.rollouts import look_at_rollout
+from llmops_assets.operations.scaling import Scaler
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 from resources.backends.service import Service
@@ -18,7 +19,7 @@ def run(settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
     wiring = Wiring(settings)
-    Service(wiring.servers, also=[lambda name: look_at_rollout(wiring, name)]).run(stop)
+    Service(wiring.servers, also=[lambda name: look_at_rollout(wiring, name), Scaler(wiring).look]).run(stop)
 
 
 if __name__ == "__main__":

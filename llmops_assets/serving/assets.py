@@ -89,6 +89,7 @@ def deployment(
             assert_not_affected(catalog, ref=model.ref, content_hash=model.content_hash)
             checked.note("admitted", Verdict(True, f"{model.ref} is what was registered, evaluated and approved"))
             target = rollout.target_of(endpoint.spec, model, step_of(wanted))
+            target = rollout.as_grown(target, before, endpoint.spec.replicas.max)
             plan = rollout.plan(target, before, [backend.id for backend in catalog.backends(name)])
             steps = rollout.describe(target, plan)
             context.log.info("%s", "\n".join(steps))

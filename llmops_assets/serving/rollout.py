@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,12 @@ def backend_id(target: Target, replica: int) -> str:
     content = [target.model_ref, target.content_hash, target.engine, target.runtime]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
     return f"{target.endpoint}-{digest}-{replica}"
+
+
+def as_grown(target: Target, routes: list[dict[str, Any]], most: int) -> Target:
+    """A target with as many replicas as it has by now: a deployment takes away none that was added for its load."""
+    routed = {id for route in routes for id in replicas_of(route)}
+    return replace(target, replicas=max(target.replicas, sum(backend_id(target, n) in routed for n in range(most))))
 
 
 def plan(target: Target, routes: list[dict[str, Any]], backends: list[str]) -> Plan:

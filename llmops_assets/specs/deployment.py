@@ -47,7 +47,14 @@ class Replicas(Part):
     """Servers of the same model beside each other."""
 
     min: Int = Field(default=1, ge=1, description="Started with the endpoint.")
-    max: Int = Field(default=1, ge=1, description="For an autoscaler; without one it is noted and ignored.")
+    max: Int = Field(default=1, ge=1, description="Added one by one where the others have too much to do.")
+    target_in_flight: Int = Field(
+        default=8, ge=1, description="Requests under way at once that one server is good for; more want another server."
+    )
+    target_latency_ms: Float | None = Field(
+        default=None, gt=0, description="Mean time of an answer, above which another server is wanted. Left out: any."
+    )
+    cooldown_seconds: Int = Field(default=120, ge=0, description="Between two changes of their number.")
 
 
 class RagServing(Part):
@@ -122,11 +129,8 @@ class DeploymentSpec(Spec):
             found.append("resources.gpu_memory_gb is ignored: gpus is 0, so the CPU serves")
         if gpus > 1 and self.engine == "transformers":
             found.append(f"resources.gpus: transformers serves on one GPU of the {gpus}; engine: vllm uses them all")
-        if replicas.max > replicas.min:
-            found.append(
-                f"replicas.max is ignored: nothing here adds replicas under load, {replicas.min} (replicas.min) are "
-                "started"
-            )
+        if replicas.max > replicas.min and self.runtime.backend == "url":
+            found.append("replicas is ignored: how many servers are behind runtime.url is for whoever runs them")
         if self.runtime.backend == "url":
             found.append("runtime.backend is url: the files there are somebody else's, so only answers are compared")
         return found

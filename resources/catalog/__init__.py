@@ -15,6 +15,7 @@ from resources.catalog.intents import Intent, IntentKind, Intents, Outcome
 from resources.catalog.leases import Lease, LeaseLost
 from resources.catalog.operations import Operation, Operations
 from resources.catalog.record_digests import RecordDigests
+from resources.catalog.replicas import RouteReplicas
 from resources.catalog.traffic import Traffic
 from resources.catalog.traffic_days import TrafficDays
 from resources.catalog.trainings import BaseModelEntry, TrainingRequest, Trainings
@@ -51,7 +52,9 @@ __all__ = [
 ]
 
 
-class Catalog(Datasets, Trainings, Endpoints, Backends, Experiments, Traffic, TrafficDays, AuditLog):
+class Catalog(
+    Datasets, Trainings, Endpoints, Backends, RouteReplicas, Experiments, Traffic, TrafficDays, AuditLog
+):
     """Reads and writes the catalog at an SQLAlchemy URL: a class a concern, all over one `database`."""
 
     def __init__(self, url: str, paths: StoredPaths | None = None) -> None:

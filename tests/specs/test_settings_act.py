@@ -13,9 +13,11 @@ from pydantic import BaseModel
 from images.gateway.routes import _endpoint
 from llmops_assets.experiments.analysis import plan_of
 from llmops_assets.experiments.decision import Decision, model_for
+from llmops_assets.operations.scaling import wanted_replicas
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.registry.capacity import capacity
 from llmops_assets.serving.rollout import NotAdmitted, admit, device_reasons, plan, target_of
+from llmops_assets.serving.rollout_steps import Step, judge
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
 from llmops_assets.specs.policy import Policy
@@ -64,7 +66,20 @@ def effects_of_deployment(spec: DeploymentSpec) -> list[Any]:
         _endpoint(entry, {}, None),
         image_for(POLICY, spec, role="admin"),
         spec.notes(),
+        wanted_replicas(1, 20, 900.0, spec.replicas),
+        wanted_replicas(1, 1, 900.0, spec.replicas),
+        [judge(traffic(*asked), STEP, spec.rollout.analysis) for asked in ((10, 0), (200, 60), (200, 0))],
+        # What these do, tests of rollouts and of scaling show.
+        (spec.rollout.pause_seconds, spec.rollout.advance, spec.replicas.cooldown_seconds),
     ]
+
+
+STEP = Step(0, 2, 10.0, "new", "old", NOW)
+
+
+def traffic(requests: int, failures: int) -> dict[str, dict[str, float]]:
+    new = {"requests": requests, "failures": failures, "latency_ms": 900.0}
+    return {"new": new, "old": {"requests": 500, "failures": 1, "latency_ms": 300.0}}
 
 
 DEPLOYMENT_CHANGES: dict[str, Any] = {
@@ -81,8 +96,15 @@ DEPLOYMENT_CHANGES: dict[str, Any] = {
     "runtime.max_concurrent_requests": 1,
     "runtime.max_input_tokens": 1,
     "runtime.max_output_tokens": 1,
+    "runtime.backend": "docker",
+    "runtime.url": "http://other:8000",
+    "runtime.model": "other",
+    "runtime.api_key_variable": "OTHER_KEY",
     "replicas.min": 2,
     "replicas.max": 1,
+    "replicas.target_in_flight": 1,
+    "replicas.target_latency_ms": 1,
+    "replicas.cooldown_seconds": 1,
     "rollout.strategy": "blue-green",
     "rollout.traffic_split.old": 80,
     "rollout.traffic_split.new": 20,
@@ -115,6 +137,13 @@ DEPLOYMENT_CHANGES: dict[str, Any] = {
     "guards.output.language.allowed": ["ko"],
     "guards.output.language.min_share": 0.9,
     "guards.output.language.min_letters": 9,
+    "rollout.steps": [1, 100],
+    "rollout.pause_seconds": 1,
+    "rollout.advance": "manual",
+    "rollout.analysis.min_requests": 1,
+    "rollout.analysis.max_failures": 0.9,
+    "rollout.analysis.max_slowdown": 1.5,
+    "rollout.warm_seconds": 7,
     "image": "registry/other:1",
     "rag.index": "manuals",
     "rag.top_k": 2,
@@ -164,8 +193,9 @@ def test_what_a_deployment_sets_aside_is_said():
 
     assert "gpu_memory_gb is ignored" in notes(resources={"gpus": 0, "gpu_memory_gb": 80})
     assert "transformers serves on one GPU of the 2" in notes()
-    assert "replicas.max is ignored" in notes()
-    assert notes(replicas={"min": 3, "max": 3}, engine="vllm") == ""
+    elsewhere = {"backend": "url", "url": "http://vllm:8000"}
+    assert "replicas is ignored" in notes(runtime=elsewhere)
+    assert notes(engine="vllm") == ""
     assert notes(replicas=GONE, resources={"gpus": 0}) == ""
 
 
