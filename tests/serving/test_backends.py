@@ -240,6 +240,7 @@ def test_a_server_that_somebody_else_runs_is_asked_and_never_started_or_stopped(
     assert target.replicas == 1, "one address, however many servers are behind it"
     ours = stand_ins()
     catalog.want_endpoint(spec)
+    catalog.set_routes("desk", [{"backend_id": "b1", "model_ref": "desk@1", "weight": 100}])
     one = backend("b1", path="/m", runtime=target.runtime)
     ours.want(one)
     with pytest.raises(ServerError, match="set the variable THEIR_KEY"):
@@ -247,7 +248,6 @@ def test_a_server_that_somebody_else_runs_is_asked_and_never_started_or_stopped(
     monkeypatch.setenv("THEIR_KEY", "secret")
     ours.want(one)
     assert ours.wait_observed("b1").text == "I am qwen-3"
-    catalog.set_routes("desk", [{"backend_id": "b1", "model_ref": "desk@1", "weight": 100}])
     assert catalog.backend("b1").url == theirs.url and "secret" not in str(catalog.backend("b1"))
     theirs.stop()
     assert ours.reconcile() == ["b1 of desk does not answer its health page"]

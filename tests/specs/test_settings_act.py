@@ -66,7 +66,7 @@ def effects_of_deployment(spec: DeploymentSpec) -> list[Any]:
         _endpoint(entry, {}, None),
         image_for(POLICY, spec, role="admin"),
         spec.notes(),
-        wanted_replicas(1, 20, 900.0, spec.replicas),
+        wanted_replicas(1, 10, None, spec.replicas),
         wanted_replicas(1, 1, 900.0, spec.replicas),
         [judge(traffic(*asked), STEP, spec.rollout.analysis) for asked in ((10, 0), (200, 60), (200, 0))],
         # What these do, tests of rollouts and of scaling show.
