@@ -38,8 +38,8 @@ def delete_endpoint(
 ) -> None:
     """Stop an endpoint's model servers and forget it; under the same `operation`, once.
 
-    `force` ends an experiment that runs on it, on record. Raises NotFound, Refused while an experiment runs there, or Failed naming what could not be stopped: that stays on
-    record, and the same call goes on.
+    `force` ends an experiment that runs on it, on record. Raises NotFound, Refused while one runs there, or Failed
+    naming what could not be stopped: that stays on record, and the same call goes on.
     """
     authorise(wiring, actor, "endpoint.delete")
     if wiring.catalog.operations.done(operation, "delete", name) is not None:

@@ -52,9 +52,7 @@ __all__ = [
 ]
 
 
-class Catalog(
-    Datasets, Trainings, Endpoints, Backends, RouteReplicas, Experiments, Traffic, TrafficDays, AuditLog
-):
+class Catalog(Datasets, Trainings, Endpoints, Backends, RouteReplicas, Experiments, Traffic, TrafficDays, AuditLog):
     """Reads and writes the catalog at an SQLAlchemy URL: a class a concern, all over one `database`."""
 
     def __init__(self, url: str, paths: StoredPaths | None = None) -> None:
