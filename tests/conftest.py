@@ -83,6 +83,7 @@ STARTS_PROCESSES = (
     "gateway/test_usage.py",
     "gateway/test_workers.py",
     "local/test_watch.py",
+    "operations/test_reviews.py",
     "operations/test_trainings.py",
     "registry/test_lifecycle.py",
     "registry/test_parity.py",

@@ -16,6 +16,7 @@ from llmops_assets.cli import (
     keys,
     model,
     prompt,
+    review,
     scan,
     spec,
     suite,
@@ -59,6 +60,7 @@ app.add_typer(endpoint.app, name="endpoint")
 app.command()(chat)
 app.add_typer(ab.app, name="ab")
 app.add_typer(prompt.app, name="prompt")
+app.add_typer(review.app, name="review")
 app.add_typer(api_keys.app, name="key")
 app.command()(usage)
 app.add_typer(keys.app, name="keys")

@@ -19,6 +19,7 @@ ACTIONS: Mapping[str, tuple[str, ...]] = {
     "experiment": ("create", "stop", "conclude", "extend"),
     "keys": ("rotate",),
     "key": ("create", "list", "revoke"),
+    "review": ("decide", "export"),
     "usage": ("read",),
     "audit": ("read",),
 }
@@ -37,9 +38,9 @@ def _default_roles() -> Roles:
         "viewer": [CALL],
         "data-scientist": [
             CALL, "dataset.register", "dataset.tag", "dataset.rollback", "suite.*", "training.*", "base.register",
-            "model.parity", "model.stage", "experiment.*", "index.query", "usage.read",
+            "model.parity", "model.stage", "experiment.*", "index.query", "review.*", "usage.read",
         ],
-        "approver": [CALL, "base.*", "model.*", "experiment.conclude", "usage.read"],
+        "approver": [CALL, "base.*", "model.*", "experiment.conclude", "review.decide", "usage.read"],
         "operator": [*every, "key.*"],
         "admin": ["*"],
     }  # fmt: skip

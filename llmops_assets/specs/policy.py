@@ -347,6 +347,10 @@ class TrafficPolicy(Part):
     """What is kept of what users ask and get, and for how long."""
 
     retention_days: Int = Field(default=90, ge=1, description="Older requests, answers and ratings are deleted.")
+    review_rating: Int = Field(default=2, ge=1, le=5, description="An answer that got it or less waits for a review.")
+    review_sample: Float = Field(default=0.0, ge=0, le=1, description="Share of the other answers that wait as well.")
+    reviewers: Literal[1, 2] = Field(default=1, description="Who have to agree before an answer is learned from.")
+    user_share: Float = Field(default=0.2, gt=0, le=1, description="Of the new rows that one user may give at most.")
     consent: Literal["assumed", "required"] = Field(
         default="assumed",
         description="required: only what a user agreed to (x-llmops-consent: yes) may be reviewed and trained on.",

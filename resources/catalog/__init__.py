@@ -16,6 +16,7 @@ from resources.catalog.leases import Lease, LeaseLost
 from resources.catalog.operations import Operation, Operations
 from resources.catalog.record_digests import RecordDigests
 from resources.catalog.replicas import RouteReplicas
+from resources.catalog.reviews import Reviews
 from resources.catalog.traffic import Traffic
 from resources.catalog.traffic_days import TrafficDays
 from resources.catalog.trainings import BaseModelEntry, TrainingRequest, Trainings
@@ -60,6 +61,7 @@ class Catalog(Datasets, Trainings, Endpoints, Backends, RouteReplicas, Experimen
         self.intents = Intents(self.database)
         self.operations = Operations(self.database)
         self.record_digests = RecordDigests(self.database)
+        self.reviews = Reviews(self.database)
         self.api_keys = ApiKeys(self.database)
         self.usage = Usage(self.database)
         self.prompts = EndpointPrompts(self.database)

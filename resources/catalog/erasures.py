@@ -190,6 +190,7 @@ def scrub_traffic(catalog: "Catalog", is_theirs: Any, pseudonym: Any) -> dict[st
     the person gets a name that tells nothing.
     """
     counts = {"exposures": 0, "feedback": 0}
+    _scrub_reviews(catalog, is_theirs)
     wanted = {
         "exposures": (t.exposures, t.exposures.c.request_id, ("query", "response", "error"), ("user", "session")),
         "feedback": (t.feedback, t.feedback.c.id, ("comment", "correction"), ("user",)),
@@ -212,6 +213,20 @@ def scrub_traffic(catalog: "Catalog", is_theirs: Any, pseudonym: Any) -> dict[st
             counts[name] = len(changes)
         rename_users(transaction, is_theirs, pseudonym)
     return counts
+
+
+def _scrub_reviews(catalog: "Catalog", is_theirs: Any) -> None:
+    """What reviewers wrote of a person goes with the person's words; that they decided stays."""
+    table = t.reviews
+    with catalog.database.write("erasure") as transaction:
+        if transaction.connection.dialect.name == "sqlite":
+            transaction.connection.exec_driver_sql("PRAGMA secure_delete=ON")
+        for row in transaction.execute(sa.select(table)).mappings().all():
+            change = {name: None for name in ("text", "reason") if row[name] and is_theirs(row[name])}
+            if change:
+                mine = table.c.request_id == row["request_id"], table.c.reviewer == row["reviewer"]
+                # A fix without its text is none: nothing may be learned from it.
+                transaction.execute(table.update().where(*mine).values(verdict="reject", **change))
 
 
 def count_traffic(catalog: "Catalog", is_theirs: Any) -> dict[str, int]:

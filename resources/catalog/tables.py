@@ -296,6 +296,17 @@ user_statistics = sa.Table(
     sa.Column("foreign_ratings", sa.Integer, nullable=False, comment="ratings by another user than the one who asked"),
 )
 
+reviews = sa.Table(
+    "reviews",
+    metadata,
+    sa.Column("request_id", sa.String, primary_key=True),
+    sa.Column("reviewer", sa.String, primary_key=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("verdict", sa.String, nullable=False, comment="accept, fix or reject"),
+    sa.Column("text", sa.Text, comment="the right answer, personal data masked"),
+    sa.Column("reason", sa.Text),
+)
+
 dataset_pointers = sa.Table(
     "dataset_pointers",
     metadata,

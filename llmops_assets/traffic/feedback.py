@@ -1,0 +1,125 @@
+"""From reviewed answers to rows of a dataset: what may be learned from, and why the rest may not."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal
+
+from resources.catalog.reviews import Review
+
+Kind = Literal["sft_pair", "rlhf_pair", "eval_suite"]
+_BURST = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What reviewers decided together: `open`, `waiting` for a second, `disputed`, or a verdict with its text."""
+
+    state: Literal["open", "waiting", "disputed", "accept", "fix", "reject"]
+    text: str | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        return self.state in ("accept", "fix")
+
+
+@dataclass
+class Built:
+    """Rows of a dataset version, how many answers were left out by reason, and the users who look suspicious."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    bursts: list[str] = field(default_factory=list)
+
+
+def decide(answer: Mapping[str, Any], reviews: Sequence[Review], quorum: int) -> Decision:
+    """What `quorum` reviewers say of an answer. Who accepts takes the user's correction, or else the answer itself.
+
+    They agree when they say the same, with the same text; one who differs makes it disputed, whatever the others say.
+    """
+    if not reviews:
+        return Decision("open")
+    usable = answer.get("correction") or answer.get("response")
+    said = {(r.verdict, (r.text or usable) if r.verdict != "reject" else None) for r in reviews}
+    if len(said) > 1:
+        return Decision("disputed")
+    if len(reviews) < quorum:
+        return Decision("waiting")
+    verdict, text = next(iter(said))
+    return Decision(verdict, text)  # pyrefly: ignore[bad-argument-type]
+
+
+def build(
+    kind: Kind,
+    answers: Sequence[Mapping[str, Any]],
+    decisions: Mapping[str, Decision],
+    *,
+    user_share: float,
+    known: Collection[str] = (),
+) -> Built:
+    """Rows of `kind` from the answers that reviewers decided on, oldest first.
+
+    sft_pair: the question with the right answer. rlhf_pair: the right answer against what the model said, where a
+    reviewer found another one right. eval_suite: confirmed failures, each with the right answer.
+    One user gives at most `user_share` of the rows (at least one). A question that is in `known` (training and
+    evaluation data, as `normal` writes it) or was taken already is left out, each with its reason.
+    """
+    built = Built(bursts=bursts(answers))
+    found: list[tuple[str, dict[str, Any]]] = []
+    taken = set(known)
+    for answer in answers:
+        decision = decisions[answer["request_id"]]
+        if not decision.is_usable or decision.text is None:
+            built.left_out[f"review: {decision.state}"] += 1
+            continue
+        is_failure = normal(decision.text) != normal(answer["response"] or "")
+        if kind != "sft_pair" and not is_failure:
+            built.left_out["the answer was right"] += 1
+            continue
+        if kind == "rlhf_pair" and not answer["response"]:
+            built.left_out["there was no answer to compare with"] += 1
+            continue
+        question = normal(answer["query"])
+        if question in taken:
+            built.left_out["the question is known"] += 1
+            continue
+        taken.add(question)
+        found.append((answer["user"], _row(kind, answer, decision.text)))
+    most = max(1, int(user_share * len(found)))
+    of_user: Counter[str] = Counter()
+    for user, row in found:
+        of_user[user] += 1
+        if of_user[user] > most:
+            built.left_out[f"more than {user_share:.0%} of the rows from one user"] += 1
+        else:
+            built.rows.append(row)
+    return built
+
+
+def _row(kind: Kind, answer: Mapping[str, Any], right: str) -> dict[str, Any]:
+    about = {"request_id": answer["request_id"], "user": answer["user"], "session": answer["session"] or answer["user"]}
+    question = {"role": "user", "content": answer["query"]}
+    if kind == "rlhf_pair":
+        said = [{"role": "assistant", "content": text} for text in (right, answer["response"])]
+        return {"prompt": [question], "chosen": [said[0]], "rejected": [said[1]], **about}
+    return {"messages": [question, {"role": "assistant", "content": right}], **about}
+
+
+def normal(text: str) -> str:
+    """A text as duplicates of it are found: without case and without differences in white space."""
+    return " ".join(text.casefold().split())
+
+
+def bursts(answers: Sequence[Mapping[str, Any]], least: int = 10) -> list[str]:
+    """Users who gave `least` or more equal ratings within ten minutes: it may be one who wants to be learned from."""
+    times: dict[tuple[str, int], list[Any]] = {}
+    for answer in answers:
+        if answer.get("rating") is not None:
+            times.setdefault((answer["user"], answer["rating"]), []).append(answer["rated_at"])
+    found = set()
+    for (user, _), at in times.items():
+        ordered = sorted(at)
+        if any(last - first <= _BURST for first, last in zip(ordered, ordered[least - 1 :], strict=False)):
+            found.add(user)
+    return sorted(found)
