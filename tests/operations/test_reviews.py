@@ -149,8 +149,8 @@ def test_a_confirmed_failure_is_a_test_and_no_training_data(wiring: Wiring, monk
     assert splits.type == "sft_pair" and sum(splits.rows.values()) == 20
     registered = suites.registered_suites(wiring.catalog, wiring.records)
     assert "desk-failures@v1" in registered
-    pairs = feedback_dataset(wiring, "kim", name="desk-pairs", version="v1", kind="rlhf_pair", **asked)
-    assert pairs.registered.new is True and pairs.left_out["the question is known"] == 50 - pairs.rows
+    with pytest.raises(Refused, match="50 × the question is known"):
+        feedback_dataset(wiring, "kim", name="desk-pairs", version="v1", kind="rlhf_pair", **asked)
 
 
 def test_one_user_gives_a_share_and_bursts_are_named():
