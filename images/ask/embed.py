@@ -54,7 +54,8 @@ def run(job: EmbedJob, reporter: Reporter | None = None) -> dict[str, Any]:
         else:
             reused += len(texts)
         parts.append(vectors)
-        if reporter is not None:
+        # Of few texts nobody needs to be told, least of all on the output of a command.
+        if reporter is not None and len(rows) > job.chunk:
             reporter.log.info("%d of %d texts are embedded", start + len(texts), len(rows))
     whole = np.concatenate(parts)
     sealed.write_bytes(job.output_file, save({"vectors": whole}))
