@@ -25,7 +25,7 @@ from llmops_assets.wiring import Wiring
 from resources.catalog import erasures
 from resources.event_log import Busy, EventLog, Page, Report
 from resources.retrieval.engine import EngineUnavailable
-from resources.traffic.spool import spool_root
+from resources.traffic.spool import spool_keys, spool_root
 
 LOGS = (".log", ".out", ".err")
 """Files that may be open while they are searched: lines in them are blanked in place."""
@@ -183,11 +183,14 @@ def _search(wiring: Wiring, wanted: Wanted) -> tuple[list[Leftover], int]:
     roots = [wiring.settings.root]
     if wiring.artifacts.is_local and not Path(str(wiring.artifacts.root)).is_relative_to(wiring.settings.root):
         roots.append(Path(str(wiring.artifacts.root)))
-    left, files = residual_scan(roots, wanted, wiring.keys)
+    spool = spool_root(wiring.settings)
+    # What the gateway keeps there is sealed by a key of its own where the installation has none.
+    keys = spool_keys(spool, wiring.keys) if spool.exists() else wiring.keys
+    left, files = residual_scan(roots, wanted, keys)
     logs = [Path(one.path) for one in left if Path(one.path).suffix in LOGS]
     for path in logs:
         blank_lines(path, wanted)
-    return residual_scan(roots, wanted, wiring.keys) if logs else (left, files)
+    return residual_scan(roots, wanted, keys) if logs else (left, files)
 
 
 def _platform(wiring: Wiring) -> Platform:

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,8 @@ from starlette.routing import Route
 from typer.testing import CliRunner
 
 from images.gateway import passages
+from images.gateway.last_routes import LastRoutes
+from images.gateway.routes import Endpoint, Retriever, RouteTable
 from llmops_assets.cli import app, common
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.serving import rag, rollout
@@ -28,6 +31,7 @@ from llmops_assets.specs.jobs import CONTEXT_TEMPLATE, RagBlock
 from llmops_assets.training.reader import asked
 from llmops_assets.wiring import Wiring
 from resources.backends.reconcile import routed_to
+from resources.encryption import NO_KEYS
 from tests.retrieval import desk, house
 from tests.serving.conftest import ADMIN_TOKEN, Upstream, backend, deployment_spec, free_port, get, until
 
@@ -371,6 +375,18 @@ def test_a_forgotten_person_is_found_by_nobody_at_once_and_in_no_later_version(h
     assert house.index(here.w, follower, "finder@1").success
     until(lambda: here.ask(question)[1]["retrieval"]["version"] not in (version, reduced))
     assert theirs not in [one["id"] for one in here.ask(question)[1]["citations"]]
+
+
+def test_a_gateway_that_starts_without_the_catalog_knows_the_retrievers_of_before(tmp_path: Path) -> None:
+    spec = deployment_spec(serve_target="RAG", job_type="RAG_TUNING", rag={"index": "desk", "min_score": 0.25})
+    found_by = Retriever("desk-retriever", "http://127.0.0.1:9", spec.rag)
+    limits = {"max_concurrent_requests": 1, "max_input_tokens": None, "max_output_tokens": None}
+    named = {"name": "desk", "phase": 3, "salt": "s", "experiment": None, "created_at": datetime.now(UTC)}
+    endpoint = Endpoint(**named, **limits, routes=(), weights=(), retrieval={1: found_by})
+    LastRoutes(tmp_path, NO_KEYS).keep(RouteTable(endpoints={"desk": endpoint}))
+    again = RouteTable()
+    assert LastRoutes(tmp_path, NO_KEYS).restore(again) == 1
+    assert again.endpoints["desk"].retrieval == {1: found_by}
 
 
 @pytest.mark.parametrize("template", [CONTEXT_TEMPLATE, "문서:\n{passages}\n\n질문: {question}"])
