@@ -53,7 +53,7 @@ class LastRoutes:
             return 0
         for name, values in (found if isinstance(found, dict) else {}).items():
             try:
-                table.endpoints[name] = msgspec.convert(values, Endpoint, dec_hook=_model, str_keys=True)
+                table.endpoints[name] = msgspec.convert(values, Endpoint, dec_hook=_model)
             except (ValueError, TypeError) as error:
                 log.error("the routes of before of endpoint %s cannot be read: %s", name, error)
         return len(table.endpoints)

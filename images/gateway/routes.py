@@ -88,7 +88,7 @@ class Endpoint:
     max_output_tokens: int | None
     created_at: datetime
     guards: Guards = field(default_factory=Guards)
-    retrieval: Mapping[int, Retriever] = field(default_factory=dict)
+    retrieval: Mapping[str, Retriever] = field(default_factory=dict)
     cache: Cache | None = None
     prompt: ResolvedPrompt | None = None
 
@@ -215,8 +215,8 @@ def _endpoint(
     )
 
 
-def _retrieval(routes: list, backends: dict) -> dict[int, Retriever]:
-    """The retriever of each route that has one, by the route's index.
+def _retrieval(routes: list, backends: dict) -> dict[str, Retriever]:
+    """The retriever of each route that has one, by the route's index as text, as JSON has keys.
 
     How it is asked stands in the route: the endpoint's spec says what is wanted from the next deployment on.
     """
@@ -226,7 +226,7 @@ def _retrieval(routes: list, backends: dict) -> dict[int, Retriever]:
             continue
         backend = backends.get(id)
         url = backend.url if backend is not None and backend.url else None
-        found[index] = Retriever(id, url, RagServing.model_validate(route["rag"]))
+        found[str(index)] = Retriever(id, url, RagServing.model_validate(route["rag"]))
     return found
 
 

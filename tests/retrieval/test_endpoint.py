@@ -382,11 +382,11 @@ def test_a_gateway_that_starts_without_the_catalog_knows_the_retrievers_of_befor
     found_by = Retriever("desk-retriever", "http://127.0.0.1:9", spec.rag)
     limits = {"max_concurrent_requests": 1, "max_input_tokens": None, "max_output_tokens": None}
     named = {"name": "desk", "phase": 3, "salt": "s", "experiment": None, "created_at": datetime.now(UTC)}
-    endpoint = Endpoint(**named, **limits, routes=(), weights=(), retrieval={1: found_by})
+    endpoint = Endpoint(**named, **limits, routes=(), weights=(), retrieval={"1": found_by})
     LastRoutes(tmp_path, NO_KEYS).keep(RouteTable(endpoints={"desk": endpoint}))
     again = RouteTable()
     assert LastRoutes(tmp_path, NO_KEYS).restore(again) == 1
-    assert again.endpoints["desk"].retrieval == {1: found_by}
+    assert again.endpoints["desk"].retrieval == {"1": found_by}
 
 
 @pytest.mark.parametrize("template", [CONTEXT_TEMPLATE, "문서:\n{passages}\n\n질문: {question}"])

@@ -178,7 +178,7 @@ def test_every_field_of_retrieval_reaches_the_gateway_with_the_route():
             name=spec.endpoint, spec=spec, revision=1, observed_revision=0, state="live", message="",
             routes=plan(target_of(spec, MODEL), [], []).routes, phase=1, salt="s", created_at=NOW, updated_at=NOW,
         )  # fmt: skip
-        return _endpoint(entry, {}, None).retrieval[0]
+        return _endpoint(entry, {}, None).retrieval["0"]
 
     before = asked()
     assert before.rag.index == "desk" and before.url is None

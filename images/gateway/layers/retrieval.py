@@ -40,7 +40,7 @@ class Retrieval(Layer):
         await self._session.close()
 
     async def __call__(self, call: Call, proceed: Proceed) -> Answer:
-        retriever = call.endpoint.retrieval.get(call.route.index)
+        retriever = call.endpoint.retrieval.get(str(call.route.index))
         if retriever is None:
             return await proceed(call)
         rag = retriever.rag
