@@ -11,6 +11,7 @@ from llmops_assets.specs.base import Int, Part, Text
 ACTIONS: Mapping[str, tuple[str, ...]] = {
     "dataset": ("register", "tag", "rollback", "forget"),
     "suite": ("archive", "restore"),
+    "prompt": ("add", "promote"),
     "training": ("request", "stop"),
     "base": ("register", "approve", "archive"),
     "model": ("approve", "stage", "promote", "archive", "parity", "download"),
@@ -37,6 +38,7 @@ def _default_roles() -> Roles:
     return {
         "viewer": [CALL],
         "data-scientist": [
+            "prompt.*",
             CALL, "dataset.register", "dataset.tag", "dataset.rollback", "suite.*", "training.*", "base.register",
             "model.parity", "model.stage", "experiment.*", "index.query", "review.*", "usage.read",
         ],
