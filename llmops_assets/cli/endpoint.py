@@ -1,7 +1,7 @@
 """`llmops endpoint …`: what is being served."""
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,9 @@ from llmops_assets.cli.common import (
     when,
     wiring,
 )
-from llmops_assets.operations.endpoints import Wanted
+
+if TYPE_CHECKING:
+    from llmops_assets.operations.endpoints import Wanted
 
 app = typer.Typer(help="Endpoints: list, show, advance, pause, promote, rollback, delete.", no_args_is_help=True)
 
@@ -151,7 +153,7 @@ def pause(name: str, operation: OperationId = None) -> None:
     out.print(f"{'paused' if changed else 'was paused already'}: {name}")
 
 
-def _show_wanted(operation: Callable[..., Wanted], name: str, id: str | None, wait: bool) -> None:
+def _show_wanted(operation: "Callable[..., Wanted]", name: str, id: str | None, wait: bool) -> None:
     since = now()
     wanted = operation(wiring(), actor(), name, operation=id)
     out.print(f"wanted: endpoint {wanted.endpoint}, revision {wanted.revision}, model {wanted.model_ref}")

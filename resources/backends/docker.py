@@ -76,6 +76,11 @@ class DockerServers:
         """Create and start the container; one of the same image, model and limits that runs already is adopted."""
         import docker.errors
 
+        if self.volume is None and (hidden := _hidden(Path(backend.model_path), self.user)):
+            raise ServerError(
+                f"{backend.id} would run as user {self.user}, who may not read {hidden}: run the platform as a user of "
+                f"its own instead of root, or let others read the model: chmod -R o+rX {backend.model_path}"
+            )
         with self._engine() as engine:
             image = self._image(engine, backend)
             for container in self._containers(engine, backend):
@@ -278,3 +283,14 @@ def _with_start(backend: Backend, container: "Container") -> Backend:
 def _is_ending(error: Any) -> bool:
     """Whether the engine refused because the container has ended, or is being removed, meanwhile."""
     return getattr(error, "status_code", None) in (404, 409)
+
+
+def _hidden(folder: Path, user: int) -> Path | None:
+    """What of a model's folder a user without any group may not read; None where all of it may be."""
+    for path in (folder, *sorted(folder.rglob("*"))):
+        found = path.stat()
+        others, own = (0o005, 0o500) if path.is_dir() else (0o004, 0o400)
+        needed = own if found.st_uid == user else others
+        if found.st_mode & needed != needed:
+            return path
+    return None

@@ -100,11 +100,18 @@ class Engine:
 
     def build(self, job_type: str, name: str) -> None:
         """Build a train image from its Dockerfile; pip finds all it asks for in the borrowed environment."""
+        self._build("train", name, f"JOB_TYPE={job_type}")
+
+    def build_serve(self, name: str) -> None:
+        """Build a serve image, the same way."""
+        self._build("serve", name)
+
+    def _build(self, folder: str, name: str, *more: str) -> None:
         binaries = f"{Path(sys.prefix).resolve()}/bin:/usr/bin:/bin"
         self.podman("import", "--change", f"ENV PATH={binaries}", "-", BASE, data=_base())
         volumes = [part for mount in host_python() for part in ("--volume", mount.bind)]
-        dockerfile = str(REPOSITORY / "images" / "train" / "Dockerfile")
-        arguments = ["--build-arg", f"BASE={BASE}", "--build-arg", f"JOB_TYPE={job_type}", "--layers=false"]
+        dockerfile = str(REPOSITORY / "images" / folder / "Dockerfile")
+        arguments = [part for one in (f"BASE={BASE}", *more) for part in ("--build-arg", one)] + ["--layers=false"]
         self.podman("build", *arguments, *volumes, "--tag", name, "--file", dockerfile, str(REPOSITORY))
 
 

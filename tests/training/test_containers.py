@@ -17,20 +17,29 @@ import pytest
 
 from llmops_assets.records.jobs import PlanJob
 from llmops_assets.records.training import AdapterRecord, PlanRecord
+from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from resources import content
+from resources.backends.docker import BACKEND_LABEL, DockerServers
+from resources.backends.protocol import ServerError
+from resources.catalog import Catalog
 from resources.containers import KEY_FILE, Docker, Ending, Mount, container_options, inputs, job_name
 from resources.encryption import Keyring
 from resources.gpus import Device, cpu, declared, parse_nvidia_smi
+from resources.model_server import ModelServers
 from resources.pipes import docker_client
+from resources.server_guard import with_content
 from resources.tracking import Tracking
 from resources.trainer import Trainer, TrainerError
+from tests.serving.conftest import backend, deployment_spec, make_model
 from tests.training.conftest import Desk, sft_spec, typed
 from tests.training.house import House, opened
 from tests.training.podman import Engine, engine, host_python
 
 IMAGE = "localhost/llm-train-sft:test"
+SERVE_IMAGE = "localhost/llm-serve-generation:test"
+QUESTION = [{"role": "user", "content": "안녕하세요"}]
 KEY = "ab" * 32
 SECRETS = {"LLMOPS_CATALOG_URL": "postgresql://user:hush-catalog@db/llmops", "AWS_SECRET_ACCESS_KEY": "hush-storage"}
 STEPS = 200
@@ -305,3 +314,63 @@ def test_what_lies_outside_of_a_named_volume_cannot_be_seen(podman: Engine, tmp_
     trainer = Trainer(locks=tmp_path / "locks", launcher=in_volume)
     with pytest.raises(TrainerError, match="lies outside of the volume that LLMOPS_VOLUME names"):
         trainer.run(None, planned_job("SFT", tmp_path), work_dir=tmp_path / "work")
+
+
+def test_a_model_is_served_from_its_image_by_a_container_that_may_and_sees_little(
+    podman: Engine, client: docker.DockerClient, tmp_path: Path
+) -> None:
+    podman.build_serve(SERVE_IMAGE)
+    model, catalog = make_model(tmp_path / "served", seed=1), Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
+    policy = load_policy().serving
+    containers = DockerServers(
+        str(tmp_path),
+        policy=policy,
+        image_of=lambda backend: SERVE_IMAGE,
+        network="host",
+        mounts=host_python(),
+        threads=1,
+    )
+    servers = ModelServers(catalog, tmp_path / "servers", policy=policy, runners={"docker": lambda: containers})
+    runtime = {"max_input_tokens": 512, "max_output_tokens": 64, "device": "cpu", "dtype": "float32"}
+    one = backend("b1", path=model, runtime=with_content({**runtime, "backend": "docker"}, content.content_hash(model)))
+    catalog.want_endpoint(deployment_spec())
+    catalog.set_routes("desk", [{"backend_id": "b1", "model_ref": "desk@1", "weight": 100}])
+    if not os.getuid():
+        # What root wrote for itself alone, nobody else in a container may read.
+        with pytest.raises(ServerError, match="would run as user 65534, who may not read"):
+            containers.start(one, lambda backend: None)
+        for path in model.iterdir():
+            path.chmod(0o644)
+        model.chmod(0o755)
+    servers.want(one)
+    answer = servers.wait_observed("b1")
+    assert answer.tokens > 0
+
+    def ours() -> list[Any]:
+        return client.containers.list(all=True, filters={"label": BACKEND_LABEL})
+
+    (container,) = ours()
+    assert container.attrs["Config"]["User"] == f"{os.getuid() or 65534}:{os.getuid() or 65534}"
+    host = container.attrs["HostConfig"]
+    assert host["ReadonlyRootfs"] and not host["Privileged"] and host["RestartPolicy"]["Name"] in ("", "no")
+    borrowed = {mount.target for mount in host_python()}
+    seen = {mount["Destination"]: mount["RW"] for mount in container.attrs["Mounts"]}
+    assert {path: rw for path, rw in seen.items() if path not in borrowed | {"/tmp"}} == {"/model": False}
+    # Whoever reconciles next, and knows nothing of its start, finds it.
+    catalog.observe_backend("b1", state="wanted", pid=None, pid_started=None)
+    assert servers.reconcile() == ["started b1 of desk again: it was gone"]
+    assert [found.id for found in ours()] == [container.id]
+    assert catalog.backend("b1").pid_started is not None
+
+    config = (model / "generation_config.json").read_text()
+    (model / "generation_config.json").write_text('{"eos_token_id": 5}')
+    container.kill()
+    (reason,) = servers.reconcile()
+    assert "generation_config.json" in reason or "is not what was registered" in reason
+    (model / "generation_config.json").write_text(config)
+    assert servers.reconcile() == ["started b1 of desk again: it was gone"]
+    (second,) = ours()
+    assert second.id != container.id and servers.complete(catalog.backend("b1"), QUESTION).text == answer.text
+    catalog.set_routes("desk", [])
+    assert servers.reconcile() == ["stopped b1, which desk does not route to"]
+    assert ours() == []
