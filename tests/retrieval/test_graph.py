@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from images.ask import embed
 from llmops_assets.cli import app, common
+from llmops_assets.operations.errors import Unavailable
 from llmops_assets.operations.indexes import build_index, list_indexes, query_index
 from llmops_assets.records.jobs import EmbedJob
 from llmops_assets.records.retrieval import RetrievalIndexRecord
@@ -215,7 +216,7 @@ def test_the_command_shows_what_there_is_and_what_a_question_finds(
     folder = w.indexes.folder(built.version)
     (folder / "vectors.safetensors").rename(folder / "aside")
     try:
-        broken = run(app, ["index", "query", "desk", "미납"])
-        assert broken.exit_code == 5 and "vectors.safetensors cannot be read" in broken.output + str(broken.stderr)
+        broken = run(app, ["index", "query", "desk", "미납"]).exception
+        assert isinstance(broken, Unavailable) and "vectors.safetensors cannot be read" in str(broken)
     finally:
         (folder / "aside").rename(folder / "vectors.safetensors")
