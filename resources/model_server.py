@@ -304,6 +304,9 @@ class ModelServers:
             time.sleep(pause)
             pause = min(pause * 1.5, 0.5)
         if backend.kind == "local" and self.local.owns_its_port(backend) is False:
+            if self.local.process(backend) is None:
+                # It said that it was up, and ended on its weights before anybody looked whose port it is.
+                raise ServerError(f"the model server {backend.id} ended while it started{self._tail(backend)}")
             raise ServerError(
                 f"{backend.url} is answered by another process than the model server {backend.id}: an old server was "
                 f"left running there. End it, and deploy again{self._tail(backend)}"

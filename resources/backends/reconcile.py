@@ -167,6 +167,9 @@ class Reconciler:
         runner = self.runner(backend)
         tail = log_tail(runner, backend)
         if isinstance(runner, LocalServers) and runner.owns_its_port(backend) is False:
+            if runner.process(backend) is None:
+                # It ended after it had answered: the next look finds it gone.
+                return []
             raise ServerError(
                 f"{backend.url} is answered by another process than the model server {backend.id}: an old server was "
                 f"left running there. End it, and deploy again{tail}"
