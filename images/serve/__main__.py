@@ -65,6 +65,11 @@ def main(arguments: list[str] | None = None) -> None:
 
     from images.serve import bounded
 
+    # transformers answers to the path that it was given alone; everybody asks for SERVED_NAME, wherever the folder lies.
+    folder = Path(os.path.abspath(a.model))
+    if folder.name == engines.SERVED_NAME:
+        os.chdir(folder.parent)
+        a.model = folder.name
     bounded.serve(a.model, a.host, a.port, limits, cache, device=a.device, dtype=a.dtype)
 
 

@@ -201,8 +201,10 @@ def start_gateway(tmp_path: Path, catalog: Catalog) -> Iterator[Callable[..., Ru
     def start(over: Catalog = catalog, *, status: str = "ok", **settings: str) -> RunningGateway:
         over.open()
         port, admin_port = free_port(), free_port()
+        # A home has one catalog: its spool is shipped to that one.
+        home = tmp_path if over is catalog else tmp_path / f"home-{port}"
         environment = os.environ | {
-            "LLMOPS_HOME": str(tmp_path),
+            "LLMOPS_HOME": str(home),
             "LLMOPS_CATALOG_URL": over.url,
             "LLMOPS_GATEWAY_PORT": str(port),
             "LLMOPS_GATEWAY_ADMIN_PORT": str(admin_port),
