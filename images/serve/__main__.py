@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     from images.serve import bounded
 
-    # transformers answers to the path that it was given alone; everybody asks for SERVED_NAME, wherever the folder lies.
+    # transformers answers to the path that it was given alone; everybody asks for SERVED_NAME, wherever it lies.
     folder = Path(os.path.abspath(a.model))
     if folder.name == engines.SERVED_NAME:
         os.chdir(folder.parent)
