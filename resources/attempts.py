@@ -15,6 +15,7 @@ LIMITS: Mapping[str, int] = {
     "recipe": 3,
     "trial": 1,
     "index": 3,
+    "traffic": 3,
 }
 """Attempts by kind of intent. A study learns from each trial how it went and goes on, so a trial has one."""
 

@@ -1,8 +1,8 @@
 """The HTTP interface as an ASGI application: every route calls one operation, errors are problems, keys hold once."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,6 +13,7 @@ from images.console.api import admin, datasets, endpoints, experiments, models, 
 from images.console.once import OncePerKey
 from images.console.state import Asking, Here, State
 from llmops_assets.operations.access import authorise
+from llmops_assets.operations.usage import usage_by
 from resources.catalog import CatalogTooNew
 
 VERSION = "1"
@@ -55,6 +56,17 @@ def create_app(state: State) -> ASGIApp:
         """The newest lines of the audit log."""
         authorise(here.wiring, asking.name, "audit.read")
         return {"items": here.wiring.catalog.audit_log(limit=max(1, min(limit, 1000)))}
+
+    @v1.get("/usage", tags=["usage"])
+    def usage(
+        here: Here,
+        asking: Asking,
+        by: Annotated[list[str] | None, Query(description="key, team, endpoint, model, day")] = None,
+        since: str | None = None,
+        until: str | None = None,
+    ) -> dict[str, Any]:
+        """Requests and tokens, summed by some of key, team, endpoint, model and day."""
+        return {"items": usage_by(here.wiring, asking.name, by or ["model"], since=since, until=until)}
 
     for module in (datasets, models, trainings, endpoints, experiments):
         v1.include_router(module.router)

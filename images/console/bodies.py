@@ -205,6 +205,18 @@ class AbTestBody(Body):
     description: str | None = None
 
 
+class StopBody(Body):
+    """Why a test is ended."""
+
+    reason: str | None = Field(default=None, max_length=2000)
+
+
+class ConcludeBody(Body):
+    """Which model gets all users: `a` is the one in place."""
+
+    winner: Literal["a", "b"]
+
+
 class FinetuningBody(Body):
     """A fine-tuning as the administrative interface asks for it."""
 

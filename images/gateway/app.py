@@ -80,8 +80,10 @@ class App:
         except Exception as error:  # noqa: BLE001  the status is sent already: an event tells the client
             await reply.end(self._fault(call, error).event())
         finally:
-            with contextlib.suppress(Exception):
+            try:
                 await answer.events.aclose()
+            except Exception:  # what was sent stays sent, whatever is wrong with closing it
+                log.exception("request %s: its stream could not be closed", call.request_id)
 
     def _fault(self, call: Call, error: Exception) -> ApiError:
         log.exception("request %s failed", call.request_id, exc_info=error)

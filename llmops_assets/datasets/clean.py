@@ -104,9 +104,9 @@ class Cleaning:
             frame = result.frame.with_columns(_changes(result).alias(CHANGES))
             if self.dataset_type != "eval_suite":
                 again = []
-                said = dict(frame.select("row_id", "label").iter_rows()) if "label" in frame.columns else {}
+                labels = dict(frame.select("row_id", "label").iter_rows()) if "label" in frame.columns else {}
                 for row_id, a, b in keys.table.select("row_id", "whole", "whole2").iter_rows():
-                    stays = first_with.setdefault((a << 64 | b, said.get(row_id)), row_id)
+                    stays = first_with.setdefault((a << 64 | b, labels.get(row_id)), row_id)
                     if stays != row_id:
                         again.append((row_id, "duplicate after masking", f"of {stays}"))
                 if again:
@@ -178,8 +178,8 @@ def cleaning(
     decided = pl.DataFrame(schema=DROPPED)
     if dataset_type != "eval_suite":
         # Of answers that were found bad the bad ones are wanted, too, and beside the same one that was found good.
-        said = ["label"] if dataset_type == "kto" else []
-        brought = pl.concat(list(again(["row_id", "quality_score", *said])))
+        labelled = ["label"] if dataset_type == "kto" else []
+        brought = pl.concat(list(again(["row_id", "quality_score", *labelled])))
         if unwanted is not None and unwanted.height:
             # A row like one of them stays in its place.
             clusters = clusters.join(unwanted, on="row_id", how="anti", maintain_order="left")

@@ -16,6 +16,7 @@ from llmops_assets.operations.graph import DATASET
 from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
 from llmops_assets.specs.base import REF_PATTERN, SpecError, faults_of
 from llmops_assets.specs.dataset import DatasetSpec
+from llmops_assets.specs.names import plain_ref
 from llmops_assets.wiring import Wiring
 from resources.catalog import Conflict, NotFound
 
@@ -140,7 +141,7 @@ def find_version(wiring: Wiring, ref: str) -> str:
     known = {entry.key for entry in wiring.catalog.datasets()} | {d.key for d in wiring.catalog.drafts.datasets()}
     if ref in known:
         return ref
-    alike = sorted(key for key in known if _plain(key) == _plain(ref))
+    alike = sorted(key for key in known if plain_ref(key) == plain_ref(ref))
     if len(alike) > 1:
         raise Conflict(f"{ref!r} may be any of {', '.join(alike)}: name one of them")
     if alike:
@@ -149,12 +150,6 @@ def find_version(wiring: Wiring, ref: str) -> str:
         return resolve(wiring.catalog, ref)
     names = sorted(known)[:10]
     raise NotFound(f"there is no dataset version {ref!r}; known are: {', '.join(names) or 'none yet'}")
-
-
-def _plain(ref: str) -> str:
-    """A reference in one way of writing: ``desk@v1.0``, ``desk-v1.0`` and ``desk-1.0`` are the same."""
-    name, mark, version = ref.partition("@") if "@" in ref else ref.rpartition("-")
-    return f"{name}@{version.removeprefix('v')}" if mark else ref
 
 
 def list_versions(wiring: Wiring) -> list[Version]:

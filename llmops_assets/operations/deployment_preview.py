@@ -152,9 +152,9 @@ def _later_steps(spec: DeploymentSpec, shown: list[dict[str, float]]) -> list[st
     how = f"after {rules.pause_seconds} s, {rules.analysis.min_requests} requests and an analysis that passes"
     if rules.advance == "manual":
         how = "when somebody asks for it (llmops endpoint advance)"
-    said = [", ".join(f"{share:g} % to {ref}" for ref, share in one.items()) for one in shown[1:]]
+    steps = [", ".join(f"{share:g} % to {ref}" for ref, share in one.items()) for one in shown[1:]]
     warm = f"keep the servers of the old model warm for {rules.kept_warm} s after the last step"
-    return [*(f"route {one}, {how}" for one in said), *([warm] if rules.kept_warm else [])]
+    return [*(f"route {one}, {how}" for one in steps), *([warm] if rules.kept_warm else [])]
 
 
 def _backend(wiring: Wiring, spec: DeploymentSpec) -> str:

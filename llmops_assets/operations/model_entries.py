@@ -10,6 +10,7 @@ from llmops_assets.operations.access import authorise
 from llmops_assets.operations.dataset_entries import local_path, refuse_outside
 from llmops_assets.operations.errors import Refused, Withheld
 from llmops_assets.operations.models import approve, archive, promote, register_base
+from llmops_assets.specs.names import plain_ref
 from llmops_assets.wiring import Wiring
 from resources.catalog import Conflict, NotFound
 
@@ -145,7 +146,11 @@ def find_model(wiring: Wiring, ref: str) -> Model:
     known_as = [
         [model for model in models if ref == model.id],
         [model for model in models if ref in (model.ref, model.storage_uri) or f"{HUB}{ref}" == model.ref],
-        [model for model in models if _plain(ref) in (_plain(f"{model.name}-{model.version}"), _plain(model.id))],
+        [
+            model
+            for model in models
+            if plain_ref(ref) in (plain_ref(f"{model.name}-{model.version}"), plain_ref(model.id))
+        ],
     ]
     for found in known_as:
         if found:
@@ -167,11 +172,6 @@ def _only(ref: str, found: list[Model]) -> Model:
     if len({model.id for model in found}) > 1:
         raise Conflict(f"{ref!r} may be any of {', '.join(model.id for model in found)}: name one of them")
     return found[0]
-
-
-def _plain(ref: str) -> str:
-    name, mark, version = ref.partition("@") if "@" in ref else ref.rpartition("-")
-    return f"{name}@{version.removeprefix('v')}" if mark else ref
 
 
 def list_models(wiring: Wiring, status: str | None = None) -> list[Model]:

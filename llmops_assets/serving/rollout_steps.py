@@ -86,18 +86,18 @@ def judge(outcomes: Mapping[str, Mapping[str, float]], step: Step, rules: Analys
     new = outcomes.get(step.new, {"requests": 0.0, "failures": 0.0, "latency_ms": 0.0})
     old = outcomes.get(step.old, {"requests": 0.0, "failures": 0.0, "latency_ms": 0.0})
     asked, failed = int(new["requests"]), int(new["failures"])
-    said = f"{step.new}: {failed} of {asked} requests failed"
+    finding = f"{step.new}: {failed} of {asked} requests failed"
     if failed > rules.max_failures * asked and _more_failures(failed, asked, old, rules.max_failures):
         beside = f", of {step.old} {old['failures']:.0f} of {old['requests']:.0f}" if old["requests"] else ""
-        return Judgement("fail", f"{said}, more than {rules.max_failures:.1%}{beside}")
+        return Judgement("fail", f"{finding}, more than {rules.max_failures:.1%}{beside}")
     if asked < rules.min_requests:
-        return Judgement("wait", f"{said}; {rules.min_requests} requests are needed")
+        return Judgement("wait", f"{finding}; {rules.min_requests} requests are needed")
     if rules.max_slowdown is not None and old["latency_ms"] and old["requests"] >= rules.min_requests:
         slowdown = new["latency_ms"] / old["latency_ms"]
-        said += f", in {slowdown:.2f} × the time of {step.old}"
+        finding += f", in {slowdown:.2f} × the time of {step.old}"
         if slowdown > rules.max_slowdown:
-            return Judgement("fail", f"{said}, which may be {rules.max_slowdown:g} at most")
-    return Judgement("pass", said)
+            return Judgement("fail", f"{finding}, which may be {rules.max_slowdown:g} at most")
+    return Judgement("pass", finding)
 
 
 def _more_failures(failed: int, asked: int, old: Mapping[str, float], limit: float) -> bool:

@@ -33,3 +33,9 @@ def split_versioned(ref: str) -> tuple[str, str]:
 def training_key(dataset: str, recipe: str) -> str:
     """The partition key of one training, ``dataset|recipe``, as Dagster writes it."""
     return f"{check_key(dataset)}|{check_key(recipe)}"
+
+
+def plain_ref(ref: str) -> str:
+    """A reference in one way of writing: ``desk@v1.0``, ``desk-v1.0`` and ``desk-1.0`` are all ``desk@1.0``."""
+    name, mark, version = ref.partition("@") if "@" in ref else ref.rpartition("-")
+    return f"{name}@{version.removeprefix('v')}" if mark else ref

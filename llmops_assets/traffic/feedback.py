@@ -41,12 +41,12 @@ def decide(answer: Mapping[str, Any], reviews: Sequence[Review], quorum: int) ->
     if not reviews:
         return Decision("open")
     usable = answer.get("correction") or answer.get("response")
-    said = {(r.verdict, (r.text or usable) if r.verdict != "reject" else None) for r in reviews}
-    if len(said) > 1:
+    verdicts = {(r.verdict, (r.text or usable) if r.verdict != "reject" else None) for r in reviews}
+    if len(verdicts) > 1:
         return Decision("disputed")
     if len(reviews) < quorum:
         return Decision("waiting")
-    verdict, text = next(iter(said))
+    verdict, text = next(iter(verdicts))
     return Decision(verdict, text)  # pyrefly: ignore[bad-argument-type]
 
 
@@ -101,8 +101,8 @@ def _row(kind: Kind, answer: Mapping[str, Any], right: str) -> dict[str, Any]:
     about = {"request_id": answer["request_id"], "user": answer["user"], "session": answer["session"] or answer["user"]}
     question = {"role": "user", "content": answer["query"]}
     if kind == "rlhf_pair":
-        said = [{"role": "assistant", "content": text} for text in (right, answer["response"])]
-        return {"prompt": [question], "chosen": [said[0]], "rejected": [said[1]], **about}
+        chosen, rejected = ({"role": "assistant", "content": text} for text in (right, answer["response"]))
+        return {"prompt": [question], "chosen": [chosen], "rejected": [rejected], **about}
     return {"messages": [question, {"role": "assistant", "content": right}], **about}
 
 

@@ -72,20 +72,20 @@ class Reviews:
         columns = [x.c[name] for name in ("request_id", "at", "endpoint", "model_ref", "user", "session", "query")]
         columns += [x.c.response, x.c.consent]
         has_text = x.c.query.is_not(None), sa.func.coalesce(x.c.consent, sa.true())
-        told = sa.select(f.c.request_id).where(sa.or_(f.c.rating <= rating_at_most, f.c.correction.is_not(None)))
-        wanted: Any = sa.or_(x.c.request_id.in_(told), x.c.request_id.in_(sa.select(t.reviews.c.request_id)))
+        complained = sa.select(f.c.request_id).where(sa.or_(f.c.rating <= rating_at_most, f.c.correction.is_not(None)))
+        wanted: Any = sa.or_(x.c.request_id.in_(complained), x.c.request_id.in_(sa.select(t.reviews.c.request_id)))
         if sample_share > 0:
             wanted = sa.true()
         statement = sa.select(*columns).where(*has_text, wanted).order_by(x.c.at, x.c.request_id)
         if endpoint is not None:
             statement = statement.where(x.c.endpoint == endpoint)
         rows = {row["request_id"]: row for row in self.database.rows(statement)}
-        said = (
+        feedback = (
             sa.select(f)
             .join(x, x.c.request_id == f.c.request_id)
             .where(sa.or_(f.c.user.is_(None), f.c.user == x.c.user))
         )
-        for rating in self.database.rows(said.where(wanted).order_by(f.c.at, f.c.id)):
+        for rating in self.database.rows(feedback.where(wanted).order_by(f.c.at, f.c.id)):
             row = rows.get(rating["request_id"])
             if row is not None:
                 row |= {name: rating[name] for name in ("rating", "comment", "correction") if rating[name] is not None}

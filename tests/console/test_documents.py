@@ -255,6 +255,19 @@ def test_an_ab_test_is_started_on_the_endpoint_that_serves_both(api, wiring, mod
     results = answered(api.get(f"{ADMIN}/ab-tests/base-or-tuned/results"), 200)
     assert results["analysis"] is None and results["model_b"] == TREATMENT
     assert answered(api.get(f"{ADMIN}/ab-tests"), 200)["total"] == 1
+    assert answered(api.post(f"{ADMIN}/ab-tests/base-or-tuned/conclude", json={"winner": "c"}), 422)["errors"]
+    assert "base-or-tuned" in answered(api.delete(f"{V1}/serving/endpoints/desk"), 422)["detail"]
+    done = answered(api.post(f"{ADMIN}/ab-tests/base-or-tuned/conclude", json={"winner": "b"}), 200)
+    assert (done["decision"], done["winner"], done["is_new"]) == ("promote", TREATMENT, True)
+    assert wiring.catalog.endpoint("desk").spec.model_ref == TREATMENT
+    # It is decided once: whoever stops it afterwards is told what it came to.
+    late = answered(api.post(f"{ADMIN}/ab-tests/base-or-tuned/stop"), 200)
+    assert (late["decision"], late["is_new"]) == ("promote", False)
+
+
+def test_what_was_used_is_summed_as_it_is_asked_for(api):
+    assert answered(api.get(f"{V1}/usage?by=team&by=model&since=2026-01-01"), 200) == {"items": []}
+    assert "choose of key" in answered(api.get(f"{V1}/usage?by=user"), 422)["detail"]
 
 
 def test_what_nobody_knows_is_refused_by_its_path(api):

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -165,7 +164,6 @@ def test_what_the_gateway_has_not_is_told_so(client: OpenAI):
     assert (greedy.value.param, greedy.value.code) == ("temperature", "unsupported_parameter")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_uses_all_of_it(desk: tuple[House, Scripted]):
     url = desk[0].url
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.test_utils import create_run_for_test
 
 from llmops_assets.partitions import endpoints
 from llmops_assets.records.traffic import TrafficRecord
@@ -153,18 +154,40 @@ def test_what_is_past_its_retention_goes_and_the_sums_and_running_experiments_st
     ]
 
 
-def test_each_day_that_is_over_is_asked_for_once(tmp_path: Path):
+def test_each_day_that_is_over_is_asked_for_until_it_is_compacted(tmp_path: Path):
     home = Home(tmp_path, NO_KEYS)
     home.catalog.add_traffic([row(1), row(2, at=NOON - timedelta(days=3)), row(3, at=datetime.now(UTC))], [])
     home.catalog.add_traffic([row(4, endpoint="gone")], [])
-    sensor = make(60)
+    sensor, cursor = make(60, first_pause=timedelta(0)), None
 
-    def tick(cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
-        context = dg.build_sensor_context(instance=home.instance, cursor=cursor, resources={"catalog": home.catalog})
-        return sensor(context)
+    def tick() -> dict[str, str]:
+        nonlocal cursor
+        resources = {"catalog": home.catalog, "records": home.records}
+        result = sensor(dg.build_sensor_context(instance=home.instance, cursor=cursor, resources=resources))
+        if isinstance(result, dg.SkipReason):
+            return {}
+        cursor = result.cursor
+        return {request.run_key: request.partition_key for request in result.run_requests}
 
-    result = tick()
-    asked = {request.run_key: request.partition_key for request in result.run_requests}
+    def start(key: str, partition: str) -> dg.DagsterRun:
+        name, _, attempt = key.rpartition(":")
+        tags = {"dagster/partition": partition, "llmops/intent": name, "llmops/attempt": attempt}
+        return create_run_for_test(home.instance, status=dg.DagsterRunStatus.STARTED, tags=tags)
+
     earlier = (NOON - timedelta(days=3)).date().isoformat()
-    assert asked == {f"traffic:desk:{day}": f"{day}|desk" for day in (earlier, DAY)}
-    assert isinstance(tick(result.cursor), dg.SkipReason)
+    names = {f"{day}|desk": f"traffic:{day}|desk" for day in (earlier, DAY)}
+    asked = tick()
+    assert asked == {f"{name}:1": partition for partition, name in names.items()}
+    runs = {partition: start(key, partition) for key, partition in asked.items()}
+    assert tick() == {}, "what is under way is not asked for again"
+    home.instance.report_run_canceled(runs[f"{DAY}|desk"])
+    (again,) = tick().items()
+    assert again == (f"{names[f'{DAY}|desk']}:2", f"{DAY}|desk")
+    figures = {"requests": 1, "users": 1, "rated": 0, "corrected": 0, "failed": 0, "masked_again": 0}
+    for partition in names:
+        about = {"endpoint": "desk", "day": partition[:10], "file": "f", "is_whole": True}
+        home.records.save(partition, TrafficRecord(**about, **figures))
+    assert tick() == {}
+    # Settled: the instance is not asked again before another day is over.
+    home.instance = None
+    assert tick() == {}

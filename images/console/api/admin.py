@@ -11,7 +11,15 @@ from starlette.concurrency import run_in_threadpool
 
 from images.console import translate, uploads
 from images.console.api import datasets, endpoints, experiments, models, trainings
-from images.console.bodies import AbTestBody, EndpointBody, FinetuningBody, RegisterBody, SplitBody
+from images.console.bodies import (
+    AbTestBody,
+    ConcludeBody,
+    EndpointBody,
+    FinetuningBody,
+    RegisterBody,
+    SplitBody,
+    StopBody,
+)
 from images.console.problems import Problem
 from images.console.state import Asking, Here
 from llmops_assets.operations import dataset_entries, model_entries
@@ -242,3 +250,15 @@ def list_tests(
 def test_results(test_id: str, request: Request, here: Here, asking: Asking) -> Response:
     """What is known of an A/B test so far."""
     return experiments.show_results(test_id, request, here, asking)
+
+
+@router.post("/ab-tests/{test_id}/stop")
+def stop_test(test_id: str, here: Here, asking: Asking, body: StopBody | None = None) -> dict[str, Any]:
+    """End a running A/B test without a winner."""
+    return experiments.stop(test_id, here, asking, body)
+
+
+@router.post("/ab-tests/{test_id}/conclude")
+def conclude_test(test_id: str, body: ConcludeBody, here: Here, asking: Asking) -> dict[str, Any]:
+    """Choose the winner of an A/B test."""
+    return experiments.conclude(here, asking.name, test_id, body.winner)

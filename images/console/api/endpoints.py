@@ -84,11 +84,14 @@ def routes(endpoint_id: str, here: Here, asking: Asking) -> dict[str, Any]:
 
 
 @router.delete("/{endpoint_id}")
-async def delete(endpoint_id: str, here: Here, asking: Asking) -> JSONResponse:
-    """Stop an endpoint's model servers and forget it; what could not be stopped stays on record, and is named."""
+async def delete(endpoint_id: str, here: Here, asking: Asking, force: bool = False) -> JSONResponse:
+    """Stop an endpoint's model servers and forget it; what could not be stopped stays on record, and is named.
+
+    `force` ends a running A/B test on record first; without it the endpoint of one is not deleted.
+    """
 
     def gone() -> dict[str, Any]:
-        endpoints.delete_endpoint(here.wiring, asking.name, endpoint_id)
+        endpoints.delete_endpoint(here.wiring, asking.name, endpoint_id, force=force)
         return {"id": endpoint_id, "status": "deleted"}
 
     return await here.works.run(gone, OPERATIONS)
@@ -120,11 +123,11 @@ async def chat(route_name: str, request: Request, here: Here, asking: Asking) ->
         answer.close()
         await session.close()
 
-    told = {name: answer.headers[name] for name in ("x-request-id", "retry-after") if name in answer.headers}
+    passed_back = {name: answer.headers[name] for name in ("x-request-id", "retry-after") if name in answer.headers}
     return StreamingResponse(
         answer.content.iter_any(),
         answer.status,
-        {**told, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        {**passed_back, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         media_type=answer.content_type,
         background=BackgroundTask(close),
     )

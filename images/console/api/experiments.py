@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from images.console import translate
-from images.console.bodies import AbTestBody
+from images.console.bodies import AbTestBody, ConcludeBody, StopBody
 from images.console.pages import Cursor, Limit, page, tagged
 from images.console.state import Asking, Here, State
 from llmops_assets.operations import experiments
@@ -45,6 +45,30 @@ def results(here: State, name: str) -> dict[str, Any]:
     report = experiments.experiment_report(here.wiring, name)
     analysis = report.analysis.model_dump(mode="json") if report.analysis else None
     return {**plain(report.experiment), "analysis": analysis}
+
+
+def ended(here: State, done: experiments.Ended) -> dict[str, Any]:
+    """A test that is over; `is_new`: by this request."""
+    return {**plain(here.wiring.catalog.experiment(done.name)), "winner": done.winner, "is_new": done.new}
+
+
+def conclude(here: State, actor: str, name: str, winner: str) -> dict[str, Any]:
+    """Give all users to `a`, the model in place, or to `b`."""
+    arm: experiments.Winner = "control" if winner == "a" else "treatment"
+    return ended(here, experiments.conclude_experiment(here.wiring, actor, name, arm))
+
+
+@router.post("/{test_id}/stop")
+def stop(test_id: str, here: Here, asking: Asking, body: StopBody | None = None) -> dict[str, Any]:
+    """End a running test without a winner: the model in place gets all users."""
+    reason = body.reason if body else None
+    return ended(here, experiments.stop_experiment(here.wiring, asking.name, test_id, reason))
+
+
+@router.post("/{test_id}/conclude")
+def conclude_test(test_id: str, body: ConcludeBody, here: Here, asking: Asking) -> dict[str, Any]:
+    """Choose the winner by hand, or carry out a decision that was left to people."""
+    return conclude(here, asking.name, test_id, body.winner)
 
 
 @router.post("", status_code=201)

@@ -47,7 +47,7 @@ def decoded(data: bytes) -> Kept:
 
 
 @dataclass
-class _Seen:
+class _Ends:
     """What the choices of an answer came to."""
 
     finished: dict[int, str]
@@ -56,29 +56,29 @@ class _Seen:
 
 def is_complete(body: bytes | None, events: list[bytes] | None, choices: int) -> bool:
     """Whether an answer is whole: every choice that was asked for ended by itself, and nothing was said of an error."""
-    seen = _Seen({})
+    ends = _Ends({})
     if body is not None:
-        _look(body, seen)
+        _look(body, ends)
     else:
         text = b"".join(events or ())
         if not text.rstrip().endswith(b"data: [DONE]"):
             return False
         for match in _DATA.finditer(text):
             if match[1].strip() != b"[DONE]":
-                _look(match[1], seen)
-    reasons = list(seen.finished.values())
-    return not seen.is_faulty and len(reasons) == choices and all(reason in _WHOLE for reason in reasons)
+                _look(match[1], ends)
+    reasons = list(ends.finished.values())
+    return not ends.is_faulty and len(reasons) == choices and all(reason in _WHOLE for reason in reasons)
 
 
-def _look(data: bytes, seen: _Seen) -> None:
+def _look(data: bytes, ends: _Ends) -> None:
     try:
         part = msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError):
-        seen.is_faulty = True
+        ends.is_faulty = True
         return
     if not isinstance(part, dict) or part.get("error") is not None:
-        seen.is_faulty = True
+        ends.is_faulty = True
         return
     for number, choice in enumerate(part.get("choices") or ()):
         if isinstance(choice, dict) and isinstance(choice.get("finish_reason"), str):
-            seen.finished[choice.get("index", number)] = choice["finish_reason"]
+            ends.finished[choice.get("index", number)] = choice["finish_reason"]
