@@ -12,12 +12,10 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 
+from benchmarks.experiment_scenarios import scenario_table
 from llmops_assets.experiments.analysis import Plan, analyse, plan_of
 from llmops_assets.experiments.decision import decide
-from llmops_assets.experiments.inference import confidence_sequence
-from llmops_assets.experiments.sequence import path_of
 from llmops_assets.experiments.simulate import METHODS, Design, quiet_split_rates, rejection_rates
-from llmops_assets.experiments.user_sums import UserSums, counted
 from llmops_assets.specs.experiment import ExperimentSpec
 from llmops_assets.specs.policy import load_policy
 
@@ -105,79 +103,6 @@ def split_table(runs: int, seed: int) -> None:
     for lost in (0.0, 0.05, 0.1, 0.17, 0.3):
         rates = quiet_split_rates(lost, runs=runs, users=at, seed=seed)
         print(f"| {lost:.0%} | {rates.unproven:.1%} | {' | '.join(f'{r:.1%}' for r in rates.quiet)} |", flush=True)
-
-
-def scenario(rng: np.random.Generator, kind: str, users: int, shift: float) -> UserSums:
-    """One experiment of `users` users, with what makes comparisons err: `kind` of `SCENARIOS`."""
-    share = 0.1 if kind == "split 90:10" else 0.5
-    place = rng.random(users)
-    ratings = np.minimum(1 + rng.pareto(1.1, users), 3000).astype(int) if "Pareto" in kind else np.full(users, 4)
-    own = rng.normal(3.6, 0.8, users)
-
-    def rows(phase: int, edge: float, drift: float, who: np.ndarray) -> pl.DataFrame:
-        arm = (place[who] >= edge).astype(np.int64)
-        n = ratings[who]
-        # The mean of n ratings of one user; what one phase adds, it adds to both arms.
-        mean = own[who] + drift + shift * arm + rng.normal(0, 1, len(who)) / np.sqrt(n)
-        total = np.clip(mean, 1, 5) * n
-        at = np.datetime64("2026-01-05T00:00:00") + (phase * 10 * users + who).astype("timedelta64[m]")
-        return pl.DataFrame(
-            {
-                "user": [f"u{u}" for u in who],
-                "phase": np.full(len(who), phase),
-                "arm": arm,
-                "requests": n,
-                "ratings": n,
-                "total": total,
-                "first_at": pl.Series(at.astype("datetime64[us]")).dt.replace_time_zone("UTC"),
-            }
-        )
-
-    everyone = np.arange(users)
-    if kind == "ramp 90:10 to 50:50":
-        # Half of the users of the first phase come back in the second, in which everybody rates higher.
-        first, again = everyone[: users // 2], rng.random(users // 2) < 0.5
-        second = np.concatenate([first[again], everyone[users // 2 :]])
-        return UserSums.of(pl.concat([rows(1, 0.9, 0.0, first), rows(2, 0.5, 0.7, second)]))
-    found = rows(1, 1 - share, 0.0, everyone)
-    if kind == "one user gives 3,000 fives":
-        fan = (found["arm"] == 1).arg_true()[0]
-        found = found.with_columns(
-            pl.when(pl.int_range(pl.len()) == fan).then(3000).otherwise("ratings").alias("ratings"),
-            pl.when(pl.int_range(pl.len()) == fan).then(15_000.0).otherwise("total").alias("total"),
-        )
-    return UserSums.of(found)
-
-
-SCENARIOS = (
-    "4 ratings a user",
-    "Pareto numbers of ratings",
-    "one user gives 3,000 fives",
-    "split 90:10",
-    "ramp 90:10 to 50:50",
-)
-
-
-def scenario_table(runs: int, users: int, seed: int) -> None:
-    """How often the deciding sequence ever promotes, at 60 looks, with no difference and with one of .2."""
-    print(f"\nthe deciding sequence: {runs} runs a row, {users} users, 60 looks, no decision before 200 an arm\n")
-    print("| what the ratings are like | promoted with no difference | rolled back | promoted at + 0.2 | CPU-s |")
-    print("|---|---|---|---|---|")
-    for kind in SCENARIOS:
-        started, cells = time.process_time(), []
-        for shift in (0.0, 0.2):
-            rng, ends = np.random.default_rng(seed), Counter[str]()
-            for _ in range(runs):
-                totals = counted(scenario(rng, kind, users, shift)).totals("total", "ratings")
-                for effect in path_of(totals, 10, 60):
-                    least = min(sum(getattr(s, a).users for s in effect.strata) for a in ("control", "treatment"))
-                    at = confidence_sequence(effect.difference, effect.se, effect.users, 400)
-                    if least >= 200 and not at.low <= 0 <= at.high:
-                        ends["promote" if at.low > 0 else "rollback"] += 1
-                        break
-            cells += [ends["promote"] / runs, ends["rollback"] / runs]
-        used = time.process_time() - started
-        print(f"| {kind} | {cells[0]:.1%} | {cells[1]:.1%} | {cells[2]:.1%} | {used:.0f} |", flush=True)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from llmops_assets.experiments.plan import ARMS, FAILED, SLOW, Plan, Routes, pla
 from llmops_assets.experiments.requests import RECENT_REQUESTS, Beside, sums_of_requests
 from llmops_assets.experiments.sequence import path_of
 from llmops_assets.experiments.user_sums import RATED, Counted, UserSums, counted, phases_of
+from llmops_assets.experiments.variance_floor import floored, nothing_varies
 from llmops_assets.intervals import wilson
 
 __all__ = [
@@ -92,6 +93,8 @@ class Analysis:
     metric with what was known of users before taken away (CUPED), reported. srm_p: of the sequential test;
     srm_fixed_p: of the χ² test at this look. tests are those of the largest phase. moved_users: who changed arms with
     the weights, and is left out from then on. arrivals: the time of the first request of each user, by code.
+    nothing_varies: all users of each arm rated alike, which no draw of people does; `variance_floor` gives the interval
+    a width there, and nobody is promoted on it.
     """
 
     plan: Plan
@@ -118,6 +121,7 @@ class Analysis:
     users_by_day: dict[str, tuple[int, int]] = field(default_factory=dict)
     latency: Latency | None = None
     arrivals: NDArray[np.datetime64] = field(default_factory=lambda: np.empty(0, "datetime64[us]"))
+    nothing_varies: bool = False
 
     @property
     def rated_users(self) -> int:
@@ -199,6 +203,7 @@ def analyse_sums(
     kept = Counted(rows, kept.inconstant, kept.movers)
     totals = kept.totals("total", "ratings", closed=pl.col("closed"))
     effect = inference.stratified_difference(totals, least_users)
+    effect = None if effect is None else floored(effect, totals, plan.scale)
     summed = kept.totals("total", "ratings", closed=pl.col("closed"), by_user=False)
     by_ratings = inference.stratified_difference(summed, least_users)
     adjusted, adjustment = _adjusted(kept, totals, plan, least_users)
@@ -230,6 +235,7 @@ def analyse_sums(
         users_by_day=_users_by_day(first),
         arrivals=_arrivals(first),
         latency=latencies,
+        nothing_varies=nothing_varies(totals),
     )
 
 
@@ -241,7 +247,8 @@ def path(analysis: Analysis, points: int = 60) -> list[Interval]:
     plan = analysis.plan
     if analysis.rating_effect is None:
         return []
-    effects = path_of(analysis.rating_totals, LEAST_USERS, points)
+    totals = analysis.rating_totals
+    effects = (floored(effect, totals, plan.scale) for effect in path_of(totals, LEAST_USERS, points))
     return [i for i in (_sequence(e, plan, plan.alpha) for e in effects) if i is not None]
 
 

@@ -150,7 +150,7 @@ def _harms(analysis: Analysis) -> list[str]:
 
 def _better(analysis: Analysis) -> bool:
     enough = analysis.rated_users >= analysis.plan.min_users
-    return enough and analysis.rating_better
+    return enough and analysis.rating_better and not analysis.nothing_varies
 
 
 def _quiet(analysis: Analysis) -> bool:
@@ -181,7 +181,14 @@ def _missing(analysis: Analysis) -> str:
     if rating is None or not analysis.rating_better:
         spread = f"{_number(rating.low)} to {_number(rating.high)}" if rating else "unknown"
         what = "the difference in ratings" if plan.success_metric == "user_rating" else "the difference"
-        return f"{what} may still be none ({1 - plan.alpha:.0%} sequence {spread})"
+        text = f"{what} may still be none ({1 - plan.alpha:.0%} sequence {spread})"
+        doubts = _doubts(analysis)
+        return f"{text}; open guardrails: {'; '.join(doubts)}" if doubts else text
+    if analysis.nothing_varies:
+        return (
+            f"all {control.rated_users} users of {control.model} gave the same, and so did all {treatment.rated_users} "
+            f"of {treatment.model}: people differ, so look for values that a script or a default gives"
+        )
     if doubts := _doubts(analysis):
         return f"ratings are better, but the guardrails are open: {'; '.join(doubts)}"
     return (

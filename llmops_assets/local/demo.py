@@ -317,9 +317,9 @@ class Demo:
         while w.catalog.experiment(experiment.name).decision is None:
             done = w.catalog.exposures(experiment=experiment.name)["user"].n_unique()
             if done >= self.users + 5 * MORE_USERS:
-                raise DemoError(
-                    f"asset ab_report, partition {experiment.name}: no decision after {done} users; see its page"
-                )
+                record = w.records.find(AbReportRecord, experiment.name)
+                why = record.reason if record else "it was never analysed"
+                raise DemoError(f"asset ab_report, partition {experiment.name}: no decision after {done} users: {why}")
             batch = max(users - done, MORE_USERS)
             self.step(f"A/B test: {batch} simulated users ask and rate, after {done} before them")
             self.simulate(experiment, first_user=done, users=batch)

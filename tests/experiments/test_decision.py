@@ -80,6 +80,14 @@ def test_a_better_but_slower_model_is_rolled_back() -> None:
     assert "slow requests" in decision.reason
 
 
+def test_what_holds_a_decision_back_is_named_with_its_interval() -> None:
+    decision = decide(look(*traffic(450, levels=(3.6, 3.6)), guardrails={"slow_requests": 0.0001}))
+    assert decision.outcome == "continue" and "\n" not in decision.reason
+    assert "the difference in ratings may still be none (95% sequence -" in decision.reason
+    assert "slow requests: 0.00% against 0.00%, worse by -" in decision.reason
+    assert "0.01% is allowed" in decision.reason
+
+
 def test_a_better_model_waits_while_a_guardrail_is_open() -> None:
     decision = decide(look(*traffic(450, requests=2, levels=(3.0, 4.0)), guardrails={"failed_requests": 0.001}))
     assert decision.outcome == "continue"
