@@ -19,17 +19,20 @@ class Wanted:
     model_ref: str
 
 
-def want_endpoint(wiring: Wiring, actor: str, spec: DeploymentSpec, *, force: bool = False) -> Wanted:
+def want_endpoint(
+    wiring: Wiring, actor: str, spec: DeploymentSpec, *, force: bool = False, salt: str | None = None
+) -> Wanted:
     """Say what an endpoint shall serve; `force` ends an experiment that runs on it, on record.
 
-    Raises ModelAffected for a model that learned from erased rows, Refused while an experiment runs there, Conflict for
-    an endpoint that is being deleted.
+    salt: which users of a new endpoint get which model; drawn where none is given. Raises ModelAffected for a model
+    that learned from erased rows, Refused while an experiment runs there, Conflict for an endpoint that is being
+    deleted.
     """
     authorise(wiring, actor, "endpoint.want")
     refuse_affected(wiring, spec.model_ref)
     resolve_for(wiring, actor, spec)
     end_for(wiring, actor, spec.endpoint, f"deploy {spec.model_ref}", force=force)
-    endpoint = wiring.catalog.want_endpoint(spec, actor)
+    endpoint = wiring.catalog.want_endpoint(spec, actor, salt=salt)
     return Wanted(endpoint.name, endpoint.revision, spec.model_ref)
 
 

@@ -40,14 +40,20 @@ class Endpoints:
     database: Database
 
     def want_endpoint(
-        self, spec: DeploymentSpec, actor: str = "cli", detail: Mapping[str, Any] | None = None
+        self,
+        spec: DeploymentSpec,
+        actor: str = "cli",
+        detail: Mapping[str, Any] | None = None,
+        *,
+        salt: str | None = None,
     ) -> Endpoint:
         """Say what an endpoint shall serve; its new revision is that of the `deploy` intent, which the graph acts on.
 
-        `detail` is what the run must know besides.
+        `detail` is what the run must know besides. salt: which users a new endpoint gives which model; drawn where none
+        is given. An endpoint that is there keeps its own.
         """
         with self.database.write(actor) as transaction:
-            want_endpoint(transaction, spec, actor, detail)
+            want_endpoint(transaction, spec, actor, detail, salt)
         return self.endpoint(spec.endpoint)
 
     def want_endpoint_once(
@@ -212,7 +218,11 @@ class Endpoints:
 
 
 def want_endpoint(
-    transaction: Transaction, spec: DeploymentSpec, actor: str, detail: Mapping[str, Any] | None = None
+    transaction: Transaction,
+    spec: DeploymentSpec,
+    actor: str,
+    detail: Mapping[str, Any] | None = None,
+    salt: str | None = None,
 ) -> int:
     """Want another spec of an endpoint, or a new endpoint, within a transaction; the new revision."""
     table, name, at = t.endpoints, spec.endpoint, now()
@@ -228,7 +238,7 @@ def want_endpoint(
         "routes": [],
         # An endpoint of this name may have been there before; its phases stay on record, so count on.
         "phase": last_phase.scalar() or 0,
-        "salt": secrets.token_hex(8),
+        "salt": salt or secrets.token_hex(8),
         "created_at": at,
         "updated_at": at,
     }

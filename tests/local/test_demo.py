@@ -1,6 +1,11 @@
 """What the demo shows of its model: a question that it knows, and one that it does not."""
 
-from llmops_assets.local.demo import Example, examples_of
+import numpy as np
+
+from llmops_assets.experiments.assignment import assign
+from llmops_assets.experiments.decision import QUIET_SPLIT_P
+from llmops_assets.experiments.inference import fixed_srm, sequential_srm
+from llmops_assets.local.demo import SALT, Example, examples_of
 
 
 def row(prompt: str, *, correct: bool | None, suite: str = "test") -> dict:
@@ -26,3 +31,12 @@ def test_it_shows_one_of_the_test_split_that_was_right_and_a_free_one_that_was_w
 
 def test_a_model_that_knows_all_has_nothing_wrong_to_show() -> None:
     assert [example.known for example in examples_of([row("맞음", correct=True)])] == [True]
+
+
+def test_the_simulated_users_are_split_as_a_promotion_asks_at_every_look() -> None:
+    shares = {1: (0.5, 0.5)}
+    for users in range(400, 1101, 20):
+        arms = np.array([assign(SALT, f"user-0-{number:06d}", [50, 50]) for number in range(users)])
+        phases = np.ones(users, int)
+        assert sequential_srm(arms, phases, shares) >= QUIET_SPLIT_P, users
+        assert fixed_srm(arms, phases, shares) >= QUIET_SPLIT_P, users
