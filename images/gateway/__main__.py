@@ -9,7 +9,6 @@ from images.gateway.app import create_app
 from images.gateway.server import serve
 from images.gateway.telemetry.logs import configure
 from images.gateway.workers import supervise
-from llmops_assets.privacy.masking import mask_text
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
@@ -40,7 +39,6 @@ def main(arguments: list[str] | None = None) -> None:
     rating = policy.experiments.rating
     app = create_app(
         Catalog(settings.catalog),
-        lambda text: mask_text(text)[0],
         settings=settings,
         policy=policy,
         scale=(rating.low, rating.high),

@@ -110,7 +110,7 @@ class App:
 
 def create_app(
     catalog: Catalog,
-    mask: Callable[[str], str],
+    mask: Callable[[str], str] | None = None,
     *,
     settings: Settings | None = None,
     policy: Policy | None = None,
@@ -121,9 +121,9 @@ def create_app(
 ) -> App:
     """The gateway as an ASGI application over a catalog.
 
-    `mask` replaces personal data in what is logged; `scale` is the lowest and the highest rating that is taken. A model
-    server may take `read_seconds` to begin an answer and `stall_seconds` for each piece; a client that waits for a
-    stream hears something every `ping_seconds`.
+    `mask` replaces personal data in what is logged, by default as the policy says; `scale` is the lowest and the
+    highest rating that is taken. A model server may take `read_seconds` to begin an answer and `stall_seconds` for each
+    piece; a client that waits for a stream hears something every `ping_seconds`.
     """
     gateway = Gateway(
         catalog,

@@ -18,6 +18,7 @@ from images.gateway.exposures import ExposureLog
 from images.gateway.last_routes import LastRoutes
 from images.gateway.metrics import Metrics
 from images.gateway.routes import RouteTable
+from llmops_assets.privacy.masker import Masker
 from llmops_assets.specs.policy import Policy, load_policy
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
@@ -38,7 +39,7 @@ class Gateway:
     def __init__(
         self,
         catalog: Catalog,
-        mask: Callable[[str], str],
+        mask: Callable[[str], str] | None = None,
         *,
         settings: Settings | None = None,
         policy: Policy | None = None,
@@ -55,7 +56,7 @@ class Gateway:
         self.admin_token = self.settings.admin_token
         self.callers = Callers(self.settings, self.policy.access)
         self.scale = scale
-        self.mask = mask
+        self.mask = mask or Masker.of(self.policy)
         self.read_seconds = read_seconds
         self.stall_seconds = stall_seconds
         self.ping_seconds = ping_seconds

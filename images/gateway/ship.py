@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-from llmops_assets.privacy.masking import mask_text
+from llmops_assets.privacy.masker import Masker
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
@@ -30,12 +30,13 @@ def main(arguments: list[str] | None = None) -> None:
     a = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = Settings()
+    policy = load_policy(settings.policy_file)
     shipper = Shipper(
         spool.spool_root(settings),
         Catalog(settings.catalog),
-        lambda text: mask_text(text)[0],
+        Masker.of(policy),
         Keyring.of_settings(settings),
-        slow_ms=load_policy(settings.policy_file).experiments.latency_threshold_ms,
+        slow_ms=policy.experiments.latency_threshold_ms,
     )
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

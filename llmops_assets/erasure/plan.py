@@ -18,7 +18,7 @@ from llmops_assets.erasure.search import (
     search_file,
     successor,
 )
-from llmops_assets.privacy.masking import mask_text
+from llmops_assets.privacy.masker import Masker
 from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.training import MergedModelRecord, PlanRecord
@@ -56,7 +56,13 @@ class Platform:
     def ship_log(self) -> None:
         """See that what gateways logged until now is in the catalog; CannotShip where it does not come to it."""
         if self.spool is not None:
-            Shipper(self.spool, self.catalog, lambda text: mask_text(text)[0], self.keys).ship_what_is_there()
+            Shipper(
+                self.spool,
+                self.catalog,
+                Masker.of(self.policy),
+                self.keys,
+                slow_ms=self.policy.experiments.latency_threshold_ms,
+            ).ship_what_is_there()
 
     @property
     def keys(self) -> Keyring:

@@ -10,7 +10,7 @@ from typing import Any
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.datasets import Registered, register_dataset
 from llmops_assets.operations.errors import Refused
-from llmops_assets.privacy.masking import mask_text
+from llmops_assets.privacy.masker import Masker
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.serving.report import questions
 from llmops_assets.specs.dataset import DatasetSpec
@@ -85,8 +85,9 @@ def review(
         raise Refused("a fix needs the right answer: give it with --answer")
     if verdict == "accept" and not (item.answer.get("correction") or item.answer["response"]):
         raise Refused(f"{request_id} has no answer that could be accepted: fix or reject it")
-    kept = mask_text(text)[0] if verdict == "fix" and text else None
-    wiring.catalog.reviews.decide(request_id, actor, verdict, kept, None if reason is None else mask_text(reason)[0])
+    mask = Masker.of(wiring.policy)
+    kept = mask(text) if verdict == "fix" and text else None
+    wiring.catalog.reviews.decide(request_id, actor, verdict, kept, None if reason is None else mask(reason))
     return review_item(wiring, request_id)
 
 

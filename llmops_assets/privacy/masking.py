@@ -2,7 +2,6 @@
 
 import re
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -133,16 +132,3 @@ def replace(
         position = span.end
     pieces.append(text[position:])
     return "".join(pieces)
-
-
-def mask_text(text: str, placeholders: Mapping[str, str] = PLACEHOLDERS) -> tuple[str, Counter[str]]:
-    """`text` with personal data replaced, and how many spans of each type were. Patterns only: names need a label."""
-    counts: Counter[str] = Counter()
-    # What stood behind a masked number may now stand behind its label; a few rounds reach the end.
-    for _ in range(4):
-        spans = find(text)
-        if not spans:
-            break
-        counts.update(span.type for span in spans)
-        text = replace(text, spans, placeholders)
-    return text, counts

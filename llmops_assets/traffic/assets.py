@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from llmops_assets.partitions import traffic_days
-from llmops_assets.privacy.masking import mask_text
+from llmops_assets.privacy.masker import Masker
 from llmops_assets.records.traffic import TrafficRecord
 from llmops_assets.specs.policy import Policy
 from llmops_assets.traffic import days
@@ -40,7 +40,7 @@ def traffic(
     found = days.compact(
         exposures,
         catalog.feedback(endpoint=endpoint, exposed_since=begin, exposed_until=end),
-        lambda text: mask_text(text)[0],
+        Masker.of(policy),
     )
     file = days.write(artifacts, endpoint, day, found.frame)
     frame = found.frame

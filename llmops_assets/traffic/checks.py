@@ -5,7 +5,7 @@ import polars as pl
 
 from llmops_assets.page import check_result
 from llmops_assets.partitions import traffic_days
-from llmops_assets.privacy.masking import find
+from llmops_assets.privacy.masker import Masker
 from llmops_assets.records.traffic import TrafficRecord
 from llmops_assets.specs.policy import Policy
 from llmops_assets.traffic import days, verdicts
@@ -23,14 +23,14 @@ def _frame(context: dg.AssetCheckExecutionContext, artifacts: Artifacts) -> pl.D
     asset=traffic,
     partitions_def=traffic_days,
     blocking=True,
-    description="No text of the day holds personal data that the platform's patterns know.",
+    description="No text of the day holds personal data that the patterns of the platform or of the policy know.",
 )
 def nothing_personal_in_traffic(
-    context: dg.AssetCheckExecutionContext, artifacts: dg.ResourceParam[Artifacts]
+    context: dg.AssetCheckExecutionContext,
+    artifacts: dg.ResourceParam[Artifacts],
+    policy: dg.ResourceParam[Policy],
 ) -> dg.AssetCheckResult:
-    verdict, rows = verdicts.nothing_personal(
-        _frame(context, artifacts), lambda text: [span.type for span in find(text)]
-    )
+    verdict, rows = verdicts.nothing_personal(_frame(context, artifacts), Masker.of(policy).types)
     return check_result(verdict, rows={"personal data": rows})
 
 

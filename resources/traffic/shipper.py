@@ -217,7 +217,7 @@ class Shipper:
             "query": self._masked(entry.query) if may_keep else None,
             "response": self._masked(completion.text) if may_keep else None,
             "status": 502 if failed_later else entry.status,
-            "error": entry.error or completion.error,
+            "error": self._masked(entry.error or completion.error),
             "latency_ms": entry.latency_ms,
             "ttft_ms": entry.ttft_ms,
             "prompt_tokens": completion.prompt_tokens,
@@ -244,7 +244,9 @@ class Shipper:
             "rating": entry.rating,
             "comment": self._masked(entry.comment),
             "correction": self._masked(entry.correction),
-            "scores": entry.scores,
+            "scores": None
+            if entry.scores is None
+            else {self.mask(name): score for name, score in entry.scores.items()},
             "event": entry.event,
         }
 

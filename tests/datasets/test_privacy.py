@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from llmops_assets.datasets.quality import personal_data
 from llmops_assets.privacy import checksums, masking, pii
-from llmops_assets.privacy.masking import Span, find, mask_text
+from llmops_assets.privacy.masker import Masked, Masker
+from llmops_assets.privacy.masking import Span, find
 from llmops_assets.privacy.pattern import ODD, fold, gate, superset
 from llmops_assets.privacy.patterns import PATTERNS
 
+MASKER = Masker(pii.PATTERNS_ONLY)
 MASKED = [
     ("홍길동의 주민등록번호는 123456-1234567입니다.", "[이름]의 주민등록번호는 [주민등록번호]입니다."),
     ("주민번호 999999-9999999로 조회", "주민번호 [주민등록번호]로 조회"),
@@ -136,30 +138,30 @@ LEFT_ALONE = [
 
 @pytest.mark.parametrize(("text", "masked"), MASKED)
 def test_is_masked_and_the_particle_stays(text, masked):
-    found, counts = mask_text(text)
-    assert found == masked
-    assert sum(counts.values()) >= 1
-    assert find(found) == [], "a second look finds nothing"
+    found = MASKER.mask(text)
+    assert found.text == masked
+    assert found.found.total() >= 1
+    assert find(found.text) == [], "a second look finds nothing"
 
 
 @pytest.mark.parametrize("text", LEFT_ALONE)
 def test_is_left_alone(text):
-    assert mask_text(text) == (text, Counter())
+    assert MASKER.mask(text) == Masked(text, Counter())
 
 
 def test_placeholders_are_the_callers():
-    assert mask_text("kim@example.com", {"EMAIL_ADDRESS": "<mail>"})[0] == "<mail>"
+    assert Masker(pii.Detector(placeholders={"EMAIL_ADDRESS": "<mail>"}))("kim@example.com") == "<mail>"
 
 
 def test_a_checksum_never_rejects_a_number_with_a_hyphen():
     number = "901231-1234560"
     assert not checksums.rrn_checksum_holds(number)
-    assert mask_text(number)[0] == "[주민등록번호]"
+    assert MASKER(number) == "[주민등록번호]"
 
 
 def test_thirteen_digits_are_a_registration_number_only_where_they_can_be():
-    assert mask_text("8001011234567")[1] == Counter(KR_RRN=1)
-    assert mask_text("8013011234567")[1] == Counter()
+    assert MASKER.mask("8001011234567").found == Counter(KR_RRN=1)
+    assert MASKER.mask("8013011234567").found == Counter()
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: p.name)
@@ -223,7 +225,7 @@ def test_rows_are_masked_as_each_text_alone(pairs):
         patch.setattr(pii, "_FEW", 0)
         masked = personal_data.mask_rows(table, "sft_pair", pii.PATTERNS_ONLY)
     shown = [messages[0]["content"] for messages in masked.frame["messages"].to_list()]
-    assert shown == [mask_text(text)[0] for text in texts]
+    assert shown == [MASKER(text) for text in texts]
     left = [number for number in range(len(texts)) if number not in masked.rows]
     assert masked.frame[left].equals(table[left])
 
@@ -244,7 +246,7 @@ def test_masking_reaches_an_end_and_spans_lie_in_the_text(text):
     spans = find(text)
     assert all(0 <= s.start < s.end <= len(text) for s in spans)
     assert all(a.end <= b.start for a, b in itertools.pairwise(spans))
-    assert find(mask_text(text)[0]) == []
+    assert find(MASKER(text)) == []
 
 
 @settings(max_examples=200, deadline=None)
@@ -355,5 +357,5 @@ def test_presidio_takes_recognizers_of_the_users_own():
     ],
 )
 def test_numbers_and_addresses_in_disguise_are_masked_and_versions_left_alone(text, expected):
-    assert masking.mask_text(text)[0] == expected
+    assert MASKER(text) == expected
     assert pii.mask_texts(pl.Series([text] * 3 + [f"{n}번 글" for n in range(80)]), pii.PATTERNS_ONLY)[0] == expected

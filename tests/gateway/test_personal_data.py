@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from images.gateway.guards.personal_data import MAX_HELD, Masker, StreamMask, longest
+from images.gateway.guards.personal_data import MAX_HELD, StreamMask, StreamMasker, longest
 from llmops_assets.privacy.patterns import PATTERNS
 from llmops_assets.privacy.pii import detector
 from llmops_assets.specs.policy import load_policy
@@ -32,11 +32,11 @@ VALUES = [
 
 
 @pytest.fixture(scope="module")
-def masker() -> Masker:
-    return Masker(detector(load_policy().datasets.pii, "traffic"))
+def masker() -> StreamMasker:
+    return StreamMasker(detector(load_policy().datasets.pii, "traffic"))
 
 
-def streamed(masker: Masker, pieces: list[str]) -> tuple[list[str], StreamMask]:
+def streamed(masker: StreamMasker, pieces: list[str]) -> tuple[list[str], StreamMask]:
     mask = StreamMask(masker)
     return [*[mask.feed(piece) for piece in pieces], mask.end()], mask
 
@@ -51,7 +51,7 @@ def cut(text: str, generator: random.Random, longest_piece: int) -> list[str]:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_text_in_pieces_is_masked_as_the_whole_however_it_is_cut(masker: Masker, text: str) -> None:
+def test_a_text_in_pieces_is_masked_as_the_whole_however_it_is_cut(masker: StreamMasker, text: str) -> None:
     whole = masker.mask(text)
     generator = random.Random(7)
     for longest_piece in (1, 1, 2, 3, 5, 8, 13, 40, len(text)):
@@ -61,7 +61,7 @@ def test_a_text_in_pieces_is_masked_as_the_whole_however_it_is_cut(masker: Maske
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_nothing_of_a_value_is_passed_on_before_it_is_masked(masker: Masker, text: str) -> None:
+def test_nothing_of_a_value_is_passed_on_before_it_is_masked(masker: StreamMasker, text: str) -> None:
     out, mask = StreamMask(masker), []
     for char in text:
         mask.append(out.feed(char))
@@ -70,7 +70,7 @@ def test_nothing_of_a_value_is_passed_on_before_it_is_masked(masker: Masker, tex
         assert out.held <= MAX_HELD + 64
 
 
-def test_prose_without_personal_data_is_hardly_held_back(masker: Masker) -> None:
+def test_prose_without_personal_data_is_hardly_held_back(masker: StreamMasker) -> None:
     text = (
         "하이패스 단말기를 새로 사셨다면 먼저 등록을 하셔야 합니다. 가까운 영업소에 들르시거나 앱에서 하실 수 있어요. "
         * 3
@@ -83,7 +83,7 @@ def test_prose_without_personal_data_is_hardly_held_back(masker: Masker) -> None
     assert max(held) <= 16, "a word or two"
 
 
-def test_what_never_ends_is_passed_on_within_the_bound(masker: Masker) -> None:
+def test_what_never_ends_is_passed_on_within_the_bound(masker: StreamMasker) -> None:
     mask, out = StreamMask(masker), 0
     for _ in range(600):
         out += len(mask.feed("abcdefghij"))
@@ -99,7 +99,7 @@ def test_the_window_is_wider_than_every_shape_of_the_platform() -> None:
 def test_an_installations_own_recognizer_is_held_back_too() -> None:
     rules = load_policy().datasets.pii
     own = {"name": "사번", "type": "STAFF_ID", "regex": "EMP-[0-9]{6}", "context": ["사번", "staff"]}
-    masker = Masker(detector(type(rules).model_validate({**rules.model_dump(), "recognizers": [own]}), "traffic"))
+    masker = StreamMasker(detector(type(rules).model_validate({**rules.model_dump(), "recognizers": [own]}), "traffic"))
     text = "내 사번은 EMP-123456이고, EMP-654321 is my colleague's staff number. EMP-111111 alone is " + "x" * 60
     whole = masker.mask(text)
     assert "EMP-123456" not in whole.text and "EMP-654321" not in whole.text
@@ -108,7 +108,7 @@ def test_an_installations_own_recognizer_is_held_back_too() -> None:
         assert "".join(out) == whole.text
 
 
-def test_a_long_text_is_masked_in_windows_like_a_short_one(masker: Masker) -> None:
+def test_a_long_text_is_masked_in_windows_like_a_short_one(masker: StreamMasker) -> None:
     filler = "통행료는 얼마인가요? " * 3000
     text = filler[:16380] + " 010-1234-5678 " + filler
     masked = masker.mask(text)

@@ -168,7 +168,7 @@ class House:
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
         settings = Settings(home=folder / "home", gateway_admin_token=ADMIN_TOKEN, _env_file=None)
-        self.app: App = create_app(self.catalog, str, settings=settings, **changes)
+        self.app: App = create_app(self.catalog, settings=settings, **({"mask": str} | changes))
         self.gateway = serve(self.app)
         self.url = self.gateway.url
 

@@ -9,7 +9,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from llmops_assets.partitions import endpoints
 from llmops_assets.records.traffic import TrafficRecord
-from llmops_assets.specs.policy import load_policy
+from llmops_assets.specs.policy import Policy, load_policy
 from llmops_assets.traffic import checks, days, verdicts
 from llmops_assets.traffic.assets import traffic
 from resources.artifacts import Artifacts
@@ -44,13 +44,31 @@ class Home:
         self.instance = dg.DagsterInstance.ephemeral()
         self.instance.add_dynamic_partitions(endpoints.name, ["desk"])
 
-    def run(self, day: str = DAY, **policy) -> tuple[TrafficRecord, dict[str, dg.AssetCheckEvaluation]]:
-        changed = load_policy()
-        changed = changed.model_copy(update={"traffic": changed.traffic.model_copy(update=policy)})
+    def run(
+        self, day: str = DAY, policy: Policy | None = None, **rules
+    ) -> tuple[TrafficRecord, dict[str, dg.AssetCheckEvaluation]]:
+        key, found = self._materialise([traffic], day, policy, rules)
+        evaluated = {e.check_name: e for e in found.get_asset_check_evaluations()}
+        return self.records.load(TrafficRecord, str(key)), evaluated
+
+    def check(self, policy: Policy) -> dg.AssetCheckEvaluation:
+        """What the check of personal data says of the day as it was written."""
+        selection = dg.AssetSelection.checks(checks.nothing_personal_in_traffic)
+        _, found = self._materialise(selection, DAY, policy, {})
+        return found.get_asset_check_evaluations()[0]
+
+    def _materialise(
+        self, selection, day: str, policy: Policy | None, rules: dict
+    ) -> tuple[dg.MultiPartitionKey, dg.ExecuteInProcessResult]:
+        changed = policy or load_policy()
+        changed = changed.model_copy(update={"traffic": changed.traffic.model_copy(update=rules)})
         key = dg.MultiPartitionKey({"endpoint": "desk", "day": day})
-        found = dg.materialize(
+        # A run of checks alone takes its partition as tags.
+        tags = {"dagster/partition": str(key), "dagster/partition/endpoint": "desk", "dagster/partition/day": day}
+        where = {"tags": tags} if isinstance(selection, dg.AssetSelection) else {"partition_key": key}
+        return key, dg.materialize(
             [traffic, checks.nothing_personal_in_traffic, checks.no_gap_in_traffic, checks.traffic_with_consent],
-            partition_key=key,
+            **where,
             instance=self.instance,
             resources={
                 "catalog": self.catalog,
@@ -58,11 +76,9 @@ class Home:
                 "records": self.records,
                 "policy": dg.ResourceDefinition.hardcoded_resource(changed),
             },
-            selection=[traffic],
+            selection=selection,
             raise_on_error=False,
         )
-        evaluated = {e.check_name: e for e in found.get_asset_check_evaluations()}
-        return self.records.load(TrafficRecord, str(key)), evaluated
 
 
 @pytest.fixture(params=[NO_KEYS, KEY], ids=["no key", "a key"])

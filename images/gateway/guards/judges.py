@@ -13,7 +13,7 @@ import polars as pl
 
 from images.gateway.errors import ApiError
 from images.gateway.guards import injection
-from images.gateway.guards.personal_data import Masker
+from images.gateway.guards.personal_data import StreamMasker
 from images.gateway.guards.verdict import GuardUnavailable
 from llmops_assets.privacy.pii import detector
 from llmops_assets.specs.policy import Policy
@@ -66,17 +66,17 @@ class Judges:
             rules = self.policy.datasets.pii
             return detector(rules.model_copy(update={"mode": "mask"}), "traffic")
 
-    def masker(self, *, names: bool) -> Masker:
+    def masker(self, *, names: bool) -> StreamMasker:
         """What finds personal data, with persons' names outside forms or without."""
         return self._with_names if names else self._without_names
 
     @cached_property
-    def _without_names(self) -> Masker:
-        return Masker(self._detector)
+    def _without_names(self) -> StreamMasker:
+        return StreamMasker(self._detector)
 
     @cached_property
-    def _with_names(self) -> Masker:
-        return Masker(self._detector, names=True)
+    def _with_names(self) -> StreamMasker:
+        return StreamMasker(self._detector, names=True)
 
     @property
     def harm_is_dear(self) -> bool:

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from re import _parser as widths
 
 import regex
 
 from llmops_assets.privacy import masking
+from llmops_assets.privacy.masker import Masked, Masker
 from llmops_assets.privacy.masking import NEAR, Span
 from llmops_assets.privacy.pattern import Pattern, fold, superset
 from llmops_assets.privacy.pii import ROUNDS, Detector
@@ -25,53 +25,21 @@ _SENTENCE_END = regex.compile(r"[.!?。！？…\n]\s|\n")
 _NEVER = "\x00"
 
 
-@dataclass(frozen=True)
-class Masked:
-    """A text without its personal data, and how many spans of each type it had."""
-
-    text: str
-    found: Counter[str]
-
-
-class Masker:
-    """Masks whole texts and streams of one endpoint; safe to use from several threads.
-
-    `names`: persons' names outside forms are looked for too.
-    """
+class StreamMasker(Masker):
+    """Masks whole texts and streams of one endpoint; safe to use from several threads."""
 
     def __init__(self, detector: Detector, *, names: bool = False) -> None:
-        self.detector = detector
-        self.patterns = detector.patterns
-        self.placeholders = detector.placeholders
-        self.names = detector.names if names else None
+        super().__init__(detector, names=names)
         self._unfinished = _unfinished(self.patterns)
         self._near = tuple(pattern for pattern in self.patterns if pattern.context)
-
-    def spans(self, text: str) -> list[Span]:
-        """Personal data in a text, in order and without overlap."""
-        found = masking.find(text, self.patterns)
-        if self.names is None or not text:
-            return found
-        return masking.resolve([*found, *self.names([text])[0]])
 
     def mask(self, text: str) -> Masked:
         """A whole text; a long one is gone through in windows, so that no single search holds the interpreter long."""
         if len(text) <= _WINDOW:
-            return self._masked(text)
+            return super().mask(text)
         stream = StreamMask(self)
         pieces = [stream.feed(text[start : start + _WINDOW]) for start in range(0, len(text), _WINDOW)]
         return Masked("".join([*pieces, stream.end()]), stream.found)
-
-    def _masked(self, text: str) -> Masked:
-        counts: Counter[str] = Counter()
-        # What stood behind a masked number may now stand behind its label.
-        for _ in range(ROUNDS):
-            spans = self.spans(text)
-            if not spans:
-                break
-            counts.update(span.type for span in spans)
-            text = masking.replace(text, spans, self.placeholders)
-        return Masked(text, counts)
 
     def unfinished(self, text: str) -> int:
         """Where at the end of `text` personal data may have begun that is not complete yet; its length if nowhere."""
@@ -115,7 +83,7 @@ class StreamMask:
     that is not complete is held back, of `MAX_HELD` characters at most.
     """
 
-    def __init__(self, masker: Masker) -> None:
+    def __init__(self, masker: StreamMasker) -> None:
         self._masker = masker
         self._held = ""
         self._before = ""

@@ -22,6 +22,7 @@ from llmops_assets.datasets.reading.recognise import any_decoded, guess
 from llmops_assets.datasets.similarity import duplicates
 from llmops_assets.datasets.versions import checkout
 from llmops_assets.privacy import pii
+from llmops_assets.privacy.masker import Masker
 from llmops_assets.records.datasets import FileAccount, KeyFate
 from llmops_assets.specs.policy import Policy
 from llmops_assets.toxicity import scorers
@@ -139,7 +140,7 @@ def scan(
             raise ScanError(f"{path} tells no type: {guessed.refused}")
         nothing = _unrecognised(path, folder, limits, policy)
         if out is not None:
-            _write_empty(out, nothing.quarantine)
+            _write_empty(out, nothing.quarantine, policy)
         return nothing
     rows = batches.Spill()
     try:
@@ -178,7 +179,7 @@ def scan(
                 lowest_score=policy.datasets.min_quality_score,
             )  # fmt: skip
             if out is not None:
-                _write_empty(out, quarantine)
+                _write_empty(out, quarantine, policy)
             return empty
         personal = pii.detector(policy.datasets.pii, "scan")
         found = report.analyse(
@@ -217,7 +218,7 @@ def scan(
             lowest_score=policy.datasets.min_quality_score,
         )
         if out is not None:
-            _write_findings(out, result, found, rows)
+            _write_findings(out, result, found, rows, policy)
         return result
     finally:
         rows.close()
@@ -336,7 +337,7 @@ def _write_rows(out: Path, work: clean.Cleaning, dataset_type: str) -> None:
     _write_lines(out / CLEAN, lines())
 
 
-def _write_findings(out: Path, result: Scan, found: report.Report, rows: batches.Batches) -> None:
+def _write_findings(out: Path, result: Scan, found: report.Report, rows: batches.Batches, policy: Policy) -> None:
     where = pl.concat(list(rows(["row_id", "file", "line"])))
     members = found.duplicates.clusters.join(where, on="row_id", how="left", maintain_order="left")
     grouped = members.group_by("cluster", maintain_order=True).agg(
@@ -349,7 +350,7 @@ def _write_findings(out: Path, result: Scan, found: report.Report, rows: batches
             for number, line in enumerate(grouped.iter_rows(named=True), start=1)
         ),
     )
-    _write_quarantine(out, result.quarantine)
+    _write_quarantine(out, result.quarantine, policy)
     text = page.html(
         ", ".join(result.files[:3]) + (f" and {len(result.files) - 3} more" if len(result.files) > 3 else ""),
         result.type or "",
@@ -364,15 +365,16 @@ def _write_findings(out: Path, result: Scan, found: report.Report, rows: batches
         stream.write(text.encode())
 
 
-def _write_quarantine(out: Path, quarantine: pl.DataFrame) -> None:
+def _write_quarantine(out: Path, quarantine: pl.DataFrame, policy: Policy) -> None:
     # A refused row may hold a number as well as any other.
-    masked = quarantine.with_columns(pii.mask_texts(quarantine["raw"].fill_null(""), pii.PATTERNS_ONLY).alias("raw"))
+    how = Masker.of(policy).detector
+    masked = quarantine.with_columns(pii.mask_texts(quarantine["raw"].fill_null(""), how).alias("raw"))
     _write_lines(out / QUARANTINE, masked.iter_rows(named=True))
 
 
-def _write_empty(out: Path, quarantine: pl.DataFrame) -> None:
+def _write_empty(out: Path, quarantine: pl.DataFrame, policy: Policy) -> None:
     # A page of an earlier scan would say what is no longer so.
     (out / PAGE).unlink(missing_ok=True)
     for name in (CLEAN, DUPLICATES):
         _write_lines(out / name, iter(()))
-    _write_quarantine(out, quarantine)
+    _write_quarantine(out, quarantine, policy)
