@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install engines demo up test test-fast lint picture clean
+.PHONY: install engines demo up test test-fast lint picture clean server server-folder server-down server-logs server-test bundle
 
 install: $(VENV)/.installed
 
@@ -33,6 +33,28 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pyrefly check --output-format min-text
+
+# A server for a team (docs/operate.md). COMPOSE is `docker compose` or `podman-compose`; DATA holds all of its state.
+COMPOSE ?= docker compose
+DATA ?= $(CURDIR)/.server
+COMPOSE_SERVER = $(COMPOSE) --env-file $(DATA)/env --file deploy/compose.yaml $(COMPOSE_FILES) $(PROFILES:%=--profile %)
+
+server-folder:
+	$(PYTHON) deploy/server.py $(DATA) $(SET)
+
+server: server-folder
+	$(COMPOSE_SERVER) build
+	$(COMPOSE_SERVER) up --detach
+
+server-down:
+	$(COMPOSE_SERVER) down
+
+server-logs:
+	$(COMPOSE_SERVER) logs $(SERVICE)
+
+# On the server that runs from DATA: datasets, a training, a deployment, a chat, and every container killed once.
+server-test: install
+	$(BIN)/python -m deploy.check $(DATA)
 
 picture: install
 	$(BIN)/python docs/house.py

@@ -16,6 +16,12 @@ import psutil
 
 _QUERY = ("nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits")
 
+_USAGE = (
+    "nvidia-smi",
+    "--query-gpu=uuid,name,utilization.gpu,memory.used,temperature.gpu",
+    "--format=csv,noheader,nounits",
+)
+
 
 @dataclass(frozen=True)
 class Device:
@@ -67,10 +73,10 @@ def cpu() -> Device:
     return Device("cpu", "cpu", f"{platform.machine()} CPU, {os.cpu_count()} threads", memory)
 
 
-def _nvidia_smi() -> str:
-    if shutil.which(_QUERY[0]) is None:
+def _nvidia_smi(query: Sequence[str] = _QUERY) -> str:
+    if shutil.which(query[0]) is None:
         return ""
-    answer = subprocess.run(_QUERY, capture_output=True, text=True, timeout=30, check=False)
+    answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
     return answer.stdout if answer.returncode == 0 else ""
 
 
@@ -83,6 +89,33 @@ def parse_nvidia_smi(text: str) -> list[Device]:
         size = int(memory) << 20 if memory.isdigit() else 0
         devices.append(Device("cuda", uuid, name, size))
     return devices
+
+
+@dataclass(frozen=True)
+class GpuUsage:
+    """What a GPU does at this moment; None for what its driver does not say. `utilisation` is from 0 to 1."""
+
+    id: str
+    name: str
+    utilisation: float | None
+    used_bytes: int | None
+    celsius: float | None
+
+
+def usage(query: Callable[[], str] | None = None) -> list[GpuUsage]:
+    """The GPUs of this machine and what each does now; empty where nvidia-smi is not there, or does not answer."""
+    text = query() if query is not None else _nvidia_smi(_USAGE)
+    found: list[GpuUsage] = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        uuid, name, busy, memory, heat = (field.strip() for field in line.split(",", 4))
+        percent, mebibytes, celsius = (float(part) if _is_number(part) else None for part in (busy, memory, heat))
+        used = None if mebibytes is None else int(mebibytes) << 20
+        found.append(GpuUsage(uuid, name, None if percent is None else percent / 100, used, celsius))
+    return found
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit()
 
 
 def visible(devices: Sequence[Device], allowed: str | None) -> list[Device]:

@@ -135,6 +135,31 @@ class RunLog:
             row = connection.execute(sa.select(_RUNS).where(_RUNS.c.run_id == id)).mappings().first()
             return _run(row) if row is not None else None
 
+    def counts(self) -> dict[str, int]:
+        """How many runs are on record, by status."""
+        with self._connect_runs() as connection:
+            if connection is None:
+                return {}
+            rows = connection.execute(sa.select(_RUNS.c.status, sa.func.count()).group_by(_RUNS.c.status)).all()
+            return {status: count for status, count in rows}
+
+    def oldest(self, status: str) -> float | None:
+        """When the oldest run of a status was created, in seconds since the epoch; None where there is none."""
+        with self._connect_runs() as connection:
+            if connection is None:
+                return None
+            found = sa.select(sa.func.min(_RUNS.c.create_timestamp)).where(_RUNS.c.status == status)
+            moment = connection.execute(found).scalar()
+            return None if moment is None else _seconds(moment)
+
+    def ended_since(self, status: str, since: float) -> int:
+        """How many runs of a status ended after a moment, in seconds since the epoch."""
+        with self._connect_runs() as connection:
+            if connection is None:
+                return 0
+            found = sa.select(sa.func.count()).where(_RUNS.c.status == status, _RUNS.c.end_time >= since)
+            return connection.execute(found).scalar() or 0
+
     def failure(self, run_id: str) -> str | None:
         """What the first step that failed raised, or what the run itself ended with; None where it did not fail."""
         kinds = ("STEP_FAILURE", "PIPELINE_FAILURE", "PIPELINE_CANCELED")

@@ -67,6 +67,7 @@ STARTS_PROCESSES = (
     "datasets/test_store_gc.py",
     "datasets/test_toxicity.py",
     "datasets/test_worker_seals.py",
+    "deploy/*",
     "documents/test_documents.py",
     "documents/test_graph.py",
     "erasure/test_erasure_sealed.py",

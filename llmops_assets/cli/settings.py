@@ -24,14 +24,24 @@ FROM_THE_ENVIRONMENT = {
 else."""
 
 FOR_A_SERVER = {
-    "LLMOPS_POSTGRES_HOST": "Host of Dagster's database.",
-    "LLMOPS_POSTGRES_USER": "Its user.",
-    "LLMOPS_POSTGRES_PASSWORD": "The user's password.",
-    "LLMOPS_POSTGRES_DB": "Its name.",
-    "LLMOPS_CONTROL_IMAGE": "Image that Dagster's runs are started in.",
-    "LLMOPS_DOCKER_NETWORK": "Docker network of those runs.",
+    "LLMOPS_DAGSTER_DATABASE_URL": "Dagster's database (`deploy/dagster.yaml`), as "
+    "`postgresql+psycopg2://user@host/name`; the password is in the file that `PGPASSFILE` names.",
+    "LLMOPS_BASE": "Image that the server's images are built on: Debian 12 with Python 3.11.",
+    "LLMOPS_DATA": "Folder of all that the server keeps; `make server DATA=…` sets it.",
+    "LLMOPS_EXTRAS": "Extras that the control plane's image holds: `train,serve`, or nothing where runs have images.",
+    "LLMOPS_GRAFANA_IMAGE": "Image of Grafana, for the profile `grafana`.",
+    "LLMOPS_HTTPS_ADDRESS": "Address of this machine that nginx listens on.",
+    "LLMOPS_HTTPS_PORT": "Port of the same.",
+    "LLMOPS_IMAGES": "What the names of the server's images begin with: a registry of the house, or `localhost/`.",
+    "LLMOPS_PROXY": "Address of nginx within `LLMOPS_SUBNET`: whose word on users is taken.",
+    "LLMOPS_QDRANT_IMAGE": "Image of Qdrant, for the profile `qdrant`.",
+    "LLMOPS_SERVER_NAME": "Name that browsers and clients call the server by.",
+    "LLMOPS_SERVICE": "Which service an image of `images/services` holds.",
+    "LLMOPS_SUBNET": "Network of nginx and what it passes requests to.",
+    "LLMOPS_USER": "User and group, as numbers, that every container runs as.",
+    "LLMOPS_VERSION": "Version of the images.",
 }
-"""What `deploy/dagster.yaml` reads."""
+"""What a server is made of: `deploy/compose.yaml`, `deploy/server.py` (`make server SET="NAME=VALUE …"`)."""
 
 SET_BY_THE_PLATFORM = {
     "LLMOPS_STARTED_BY": "The process that a component of the platform ends with.",

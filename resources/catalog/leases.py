@@ -104,6 +104,10 @@ class Lease:
         rows = self.database.rows(sa.select(t.leases.c.holder).where(t.leases.c.name == self.name))
         return rows[0]["holder"] or None if rows else None
 
+    def beats(self) -> int:
+        """How often the lease was taken or renewed so far, by anybody: while it grows, somebody holds it."""
+        return self.database.scalar(sa.select(t.leases.c.beat).where(t.leases.c.name == self.name)) or 0
+
     def _mine(self) -> tuple[sa.ColumnElement[bool], ...]:
         table = t.leases
         return table.c.name == self.name, table.c.holder == self._me, table.c.token == (self.token or -1)

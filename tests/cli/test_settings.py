@@ -13,7 +13,7 @@ def page() -> str:
     lines += [f"| `{r['variable']}` | {r['default']} | {r['meaning']} |" for r in rows(Settings())]
     for title, variables in (
         ("Read from the environment alone, not from a `.env` file:", FROM_THE_ENVIRONMENT),
-        ("Read by `deploy/dagster.yaml`, the Dagster instance of a server:", FOR_A_SERVER),
+        ('Of a server (`make server SET="NAME=VALUE …"`, `deploy/compose.yaml`):', FOR_A_SERVER),
         ("Set by the platform for its own processes, never by hand:", SET_BY_THE_PLATFORM),
     ):
         lines += ["", title, "", "| variable | meaning |", "| --- | --- |"]

@@ -4,6 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from resources.worker_code import OURS, imports_of
 
 ROOT = Path(__file__).parents[2]
@@ -65,9 +67,21 @@ def test_the_image_has_what_the_worker_imports_at_the_versions_of_the_project() 
 
 
 def test_every_source_that_the_images_copy_is_there_and_the_build_context_holds_no_state() -> None:
+    # The control plane is installed as a project, with what it is started by.
+    project = ["sensors", "examples", "pyproject.toml", "constraints.txt", "dagster.yaml", "README.md", "LICENSE"]
     for dockerfile in sorted((ROOT / "images").glob("*/Dockerfile")):
         copied = re.findall(r"^COPY (\S+) \S+$", dockerfile.read_text(encoding="utf-8"), re.MULTILINE)
         assert copied and [name for name in copied if not (ROOT / name).exists()] == [], dockerfile
-        assert {name.split("/")[0] for name in copied} <= set(OURS)
+        assert {name.split("/")[0] for name in copied} <= {*OURS, *project}
     ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
-    assert ignored == ["**", *(f"!{name}" for name in OURS), "**/__pycache__"]
+    assert ignored == ["**", *(f"!{name}" for name in (*OURS, *project)), "**/__pycache__"]
+
+
+@pytest.mark.parametrize(
+    "dockerfile", sorted((ROOT / "images").glob("*/Dockerfile")), ids=lambda path: path.parent.name
+)
+def test_an_image_has_its_base_as_an_argument_and_runs_as_nobody(dockerfile: Path) -> None:
+    text = dockerfile.read_text(encoding="utf-8")
+    assert re.search(r"^ARG (BASE|CONTROL)=", text, re.MULTILINE)
+    assert not re.search(r"^FROM (?!\$\{)", text, re.MULTILINE)
+    assert re.findall(r"^USER (\S+)$", text, re.MULTILINE)[-1] == "65534:65534"
