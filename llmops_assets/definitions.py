@@ -9,6 +9,8 @@ from llmops_assets.datasets import assets as dataset_assets
 from llmops_assets.datasets import checks as dataset_checks
 from llmops_assets.documents import assets as document_assets
 from llmops_assets.documents import checks as document_checks
+from llmops_assets.drift import assets as drift_assets
+from llmops_assets.drift import checks as drift_checks
 from llmops_assets.evaluation import assets as evaluation_assets
 from llmops_assets.evaluation import checks as evaluation_checks
 from llmops_assets.experiments import assets as experiment_assets
@@ -45,6 +47,7 @@ def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.D
                 serving_assets,
                 experiment_assets,
                 traffic_assets,
+                drift_assets,
             ],
             # Else the external asset `training_request` becomes a stub without partitions, and every cell trains.
             include_specs=True,
@@ -59,6 +62,7 @@ def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.D
                 serving_checks,
                 experiment_checks,
                 traffic_checks,
+                drift_checks,
             ]
         ),
         resources=described(
@@ -83,7 +87,7 @@ def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.D
             automation.make(2 * interval),
             experiments.make(2 * interval),
             suites.make(6 * interval),
-            drift.make(12 * interval),
+            drift.make(12 * interval, w.policy.drift.every_requests),
             traffic.make(12 * interval),
             prompts.make(2 * interval),
             failures.failed_runs,

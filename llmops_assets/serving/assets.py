@@ -1,25 +1,20 @@
-"""The assets of an endpoint: `deployment`, what it serves, and `drift_report`, what it is asked."""
+"""The asset of an endpoint: `deployment`, what it serves."""
 
 import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
-from llmops_assets import plots
 from llmops_assets.evaluation.answers import has_chat_template
 from llmops_assets.page import check_result, link, stored_path
 from llmops_assets.partitions import endpoints
-from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.registry import RegisteredModelRecord
-from llmops_assets.records.serving import DeploymentRecord, DriftRecord
+from llmops_assets.records.serving import DeploymentRecord
 from llmops_assets.serving import admission, rag, rollout
 from llmops_assets.serving.before_traffic import CHECKS, BeforeTraffic
-from llmops_assets.serving.drift import compare
-from llmops_assets.serving.report import drift_plot, drift_table, questions, ratings, traffic_plot
 from llmops_assets.serving.rollout_steps import step_of
 from llmops_assets.specs.deployment import DeploymentSpec, Rollout
 from llmops_assets.specs.policy import Policy
@@ -37,9 +32,6 @@ from resources.retrieval.indexes import open_indexes
 from resources.tracking import Tracking, UnknownModel
 
 _REASONS = (ModelAffected, rollout.NotAdmitted, rollout.RolloutFailed, UnknownModel, ServerError, GatewayError, OSError)
-
-LAST_REQUESTS = 5000
-FEWEST_REQUESTS = 30
 
 
 class DeploymentConfig(dg.Config):
@@ -261,69 +253,6 @@ def _deployment_metadata(
         "registry": link(model.ref, card),
         "model files": stored_path(model.path, catalog.paths),
     }
-
-
-@dg.asset(
-    group_name="serving",
-    partitions_def=endpoints,
-    deps=[deployment],
-    kinds={"polars", "scipy"},
-    owners=["team:ml"],
-    code_version="1",
-    # It is asked for every 500 requests. An endpoint that users still talk to and nobody looked at for a week is odd.
-    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=14), warn_window=timedelta(days=7)),
-    description="The last questions to an endpoint against the training questions of the model that most users get: "
-    "length, Hangul, new 3-grams, each with its PSI and Kolmogorov-Smirnov distance; and the mean rating.",
-)
-def drift_report(
-    context: dg.AssetExecutionContext,
-    catalog: dg.ResourceParam[Catalog],
-    records: dg.ResourceParam[Records],
-    store: dg.ResourceParam[DatasetStore],
-    tracking: dg.ResourceParam[Tracking],
-) -> dg.MaterializeResult:
-    name = context.partition_key
-    by_model = rollout.shares(catalog.endpoint(name).routes)
-    if not by_model:
-        raise dg.Failure(f"endpoint {name!r} serves no model: materialise `deployment` first", allow_retries=False)
-    model = tracking.model(max(by_model, key=by_model.__getitem__))
-    splits = records.load(SplitsRecord, model.dataset)
-    reference = questions(store.read(splits.manifests["train"]), splits.type)
-    exposures = catalog.exposures(endpoint=name)
-    traffic = [text for text in exposures["query"].tail(LAST_REQUESTS).to_list() if text]
-    features = compare(reference, traffic) if len(traffic) >= FEWEST_REQUESTS else []
-    given, mean = ratings(catalog.feedback(endpoint=name))
-    record = DriftRecord(
-        endpoint=name,
-        model_ref=model.ref,
-        requests=len(traffic),
-        reference_rows=len(reference),
-        features={
-            f.name: {"psi": f.psi, "psi_threshold": f.psi_threshold, "ks": f.ks, "ks_threshold": f.ks_threshold}
-            for f in features
-        },
-        drifted=[f.name for f in features if f.drifted],
-        ratings=given,
-        rating_mean=mean,
-    )
-    records.save(name, record)
-    metadata = {
-        "model": model.ref,
-        "requests": record.requests,
-        "reference rows": record.reference_rows,
-        "drifted": ", ".join(record.drifted) or ("nothing" if features else f"fewer than {FEWEST_REQUESTS} requests"),
-        "ratings": given,
-        "training data": model.dataset,
-    }
-    if mean is not None:
-        metadata["rating mean"] = mean
-    if features:
-        metadata |= {f"PSI of {f.name}": f.psi for f in features}
-        metadata["features"] = dg.MetadataValue.table([dg.TableRecord(row) for row in drift_table(features)])
-        metadata["plot"] = dg.MetadataValue.md(plots.png_markdown(drift_plot(features), "traffic and training data"))
-    if exposures.height:
-        metadata["traffic"] = dg.MetadataValue.md(plots.png_markdown(traffic_plot(exposures), "requests and latency"))
-    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(_digest(record.model_dump())))
 
 
 def _digest(value: object) -> str:

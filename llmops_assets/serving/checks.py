@@ -1,12 +1,12 @@
-"""Checks on `deployment` and `drift_report`: what is served answers as it was evaluated, and is asked what it knows."""
+"""Checks on `deployment`: what is served answers as it was evaluated."""
 
 import dagster as dg
 
 from llmops_assets.page import check_result
 from llmops_assets.partitions import endpoints
 from llmops_assets.records.registry import RegisteredModelRecord
-from llmops_assets.records.serving import DeploymentRecord, DriftRecord
-from llmops_assets.serving.assets import deployment, drift_report
+from llmops_assets.records.serving import DeploymentRecord
+from llmops_assets.serving.assets import deployment
 from llmops_assets.serving.erased_rows import served_affected
 from llmops_assets.serving.probing import Probe, through_gateway
 from llmops_assets.verdict import Verdict
@@ -110,21 +110,3 @@ def no_erased_rows_learned(
     context: dg.AssetCheckExecutionContext, catalog: dg.ResourceParam[Catalog]
 ) -> dg.AssetCheckResult:
     return check_result(served_affected(catalog, context.partition_key))
-
-
-@dg.asset_check(
-    asset=drift_report,
-    partitions_def=endpoints,
-    description="What the endpoint is asked is distributed like the questions that its model was trained on. Only a "
-    "warning: the world may change, and the model then needs new data.",
-)
-def like_training_data(
-    context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]
-) -> dg.AssetCheckResult:
-    record = records.load(DriftRecord, context.partition_key)
-    text = f"{record.requests} requests against {record.reference_rows} training rows"
-    if record.drifted:
-        text = f"drifted: {', '.join(record.drifted)}; {text}. Look at the newest questions and add such data"
-    figures: dict[str, float | int | str] = {"requests": record.requests}
-    figures |= {f"PSI of {name}": feature["psi"] for name, feature in record.features.items()}
-    return check_result(Verdict(not record.drifted, text, figures), warn=True)

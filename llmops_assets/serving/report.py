@@ -1,13 +1,11 @@
-"""What the pages of an endpoint show: figures and plots of its traffic and of its drift."""
+"""What the pages of an endpoint show: figures and a plot of its traffic."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from llmops_assets import plots
-from llmops_assets.serving.drift import Feature
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,16 +18,23 @@ def questions(rows: pl.DataFrame, type: str) -> list[str]:
 
     `rows` are canonical rows of that dataset type. At most 20,000, spread evenly over the rows.
     """
+    return questions_with_category(rows, type)[0]
+
+
+def questions_with_category(rows: pl.DataFrame, type: str) -> tuple[list[str], list[str | None]]:
+    """As `questions`, each with the category of its row, None where the row has none."""
     if rows.height > _MOST_REFERENCE_ROWS:
         rows = rows.gather_every(rows.height // _MOST_REFERENCE_ROWS + 1)
+    category = rows["category"] if "category" in rows.columns else pl.Series([None] * rows.height, dtype=pl.String)
     column = {"pretrain_corpus": "text", "rag_qa": "question", "embedding_pair": "anchor"}.get(type)
     if column is not None:
-        return rows[column].to_list()
+        return rows[column].to_list(), category.to_list()
     turns = pl.col("messages" if "messages" in rows.columns else "prompt")
     asked = turns.list.eval(
         pl.element().struct.field("content").filter(pl.element().struct.field("role") == "user")
     ).list.last()
-    return rows.select(asked.alias("asked"))["asked"].drop_nulls().to_list()
+    found = rows.select(asked.alias("asked")).with_columns(category.alias("category")).drop_nulls("asked")
+    return found["asked"].to_list(), found["category"].to_list()
 
 
 def ratings(feedback: pl.DataFrame) -> tuple[int, float | None]:
@@ -37,36 +42,6 @@ def ratings(feedback: pl.DataFrame) -> tuple[int, float | None]:
     last = feedback.group_by("request_id", maintain_order=True).last()
     mean = last["rating"].mean() if last.height else None
     return last.height, None if mean is None else float(mean)
-
-
-def drift_table(features: Sequence[Feature]) -> list[dict[str, str]]:
-    """The features as rows of text."""
-    return [
-        {
-            "feature": f.name,
-            "training (median)": f"{np.median(f.reference):.3g}",
-            "traffic (median)": f"{np.median(f.traffic):.3g}",
-            "PSI": f"{f.psi:.3f} (threshold {f.psi_threshold:.3f})",
-            "KS distance": f"{f.ks:.3f} (threshold {f.ks_threshold:.3f})",
-            "verdict": "drifted" if f.drifted else "like the training data",
-        }
-        for f in features
-    ]
-
-
-def drift_plot(features: Sequence[Feature]) -> "Figure":
-    """The distribution of each feature in the training data and in the traffic."""
-    fig, axes = plots.figure(width=8.4, height=2.8, columns=len(features))
-    for ax, f in zip(np.atleast_1d(axes), features, strict=True):
-        bins = np.histogram_bin_edges(np.concatenate([f.reference, f.traffic]), bins=25)
-        samples = (("training", f.reference, plots.PALETTE[0]), ("traffic", f.traffic, plots.PALETTE[1]))
-        for label, values, color in samples:
-            shares = np.full(len(values), 1 / len(values))
-            ax.hist(values, bins=bins, weights=shares, alpha=0.6, label=label, color=color)
-        ax.set_title(f"{f.name}{' (drifted)' if f.drifted else ''}")
-        ax.set_ylabel("share")
-    np.atleast_1d(axes)[0].legend(frameon=False)
-    return fig
 
 
 def traffic_plot(exposures: pl.DataFrame) -> "Figure":

@@ -357,6 +357,22 @@ class TrafficPolicy(Part):
     )
 
 
+class DriftRules(Part):
+    """When the traffic of an endpoint counts as other than before: smaller differences are no drift."""
+
+    window_days: Int = Field(default=7, ge=1, le=90, description="Of traffic; whole weeks have every weekday.")
+    every_requests: Int = Field(default=500, ge=1, description="So many new requests are looked at again.")
+    fewest_requests: Int = Field(default=30, ge=10, description="With fewer nothing is compared.")
+    requests_per_user: Int = Field(default=10, ge=1, description="Of one user no more count in a window.")
+    alpha: Float = Field(default=0.05, gt=0, lt=0.5, description="Chance of a false alarm, all features together.")
+    psi: Float = Field(default=0.1, gt=0, description="Population stability index that is of consequence.")
+    ks: Float = Field(default=0.1, gt=0, lt=1, description="The same of the Kolmogorov-Smirnov distance.")
+    share: Float = Field(default=0.02, gt=0, lt=1, description="The same of a share, as a difference.")
+    auc: Float = Field(
+        default=0.6, gt=0.5, lt=1, description="The same of how well a classifier tells new questions from old ones."
+    )
+
+
 class Policy(Part):
     """Everything that specs and stages are held to."""
 
@@ -369,6 +385,7 @@ class Policy(Part):
     experiments: ExperimentPolicy
     serving: ServingPolicy
     traffic: TrafficPolicy = Field(default_factory=TrafficPolicy)
+    drift: DriftRules = Field(default_factory=DriftRules)
     registry: RegistryPolicy = Field(default_factory=RegistryPolicy)
     kubernetes: Kubernetes = Field(default_factory=Kubernetes)
     access: AccessPolicy = Field(default_factory=AccessPolicy)

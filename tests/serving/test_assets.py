@@ -20,8 +20,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from images.ask import generate
+from llmops_assets.drift import assets as drift_assets
+from llmops_assets.drift import checks as drift_checks
 from llmops_assets.operations.deployment_preview import Preview, preview_deployment
-from llmops_assets.partitions import endpoints, trainings
+from llmops_assets.partitions import endpoints, traffic_days, trainings
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord, Metric
 from llmops_assets.records.jobs import GenerateJob
@@ -34,6 +36,7 @@ from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.training import folders
+from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.content import content_hash
 from resources.dataset_store import DatasetStore
@@ -67,13 +70,15 @@ class House:
         defs = dg.Definitions(
             assets=[
                 dg.AssetSpec("registered_model", partitions_def=trainings),
+                dg.AssetSpec("traffic", partitions_def=traffic_days),
                 assets.deployment,
-                assets.drift_report,
+                drift_assets.drift_report,
             ],
             asset_checks=[
                 checks.serving_answers,
                 checks.nothing_left_running,
-                checks.like_training_data,
+                drift_checks.like_training_data,
+                drift_checks.like_last_good_window,
             ],
             resources=self.resources,
             jobs=[dg.define_asset_job("serve", selection=selection)],
@@ -148,6 +153,7 @@ def house(
                 "settings": Settings(home=tmp_path, _env_file=None),
                 "catalog": catalog,
                 "records": records,
+                "artifacts": Artifacts(str(tmp_path / "artifacts")),
                 "store": store,
                 "tracking": tracking,
                 "policy": load_policy(),
@@ -453,8 +459,8 @@ def test_drift_is_told_against_the_training_data_of_the_served_model(house: Hous
     assert (record.model_ref, record.requests, record.reference_rows) == ("desk@1", 40, 40)
     assert {"hangul share", "new 3-grams"} <= set(record.drifted)
     assert (record.ratings, record.rating_mean) == (1, 2.0)
-    assert verdicts(result) == {"like_training_data": False}
-    assert {"plot", "traffic", "features"} <= metadata(result, "drift_report").keys()
+    assert verdicts(result) == {"like_training_data": False, "like_last_good_window": True}
+    assert {"plot", "traffic", "features", "over time"} <= metadata(result, "drift_report").keys()
 
 
 def exposure(number: int, query: str) -> dict[str, Any]:
