@@ -68,6 +68,12 @@ class StatusBody(Body):
     comment: str | None = Field(default=None, max_length=2000)
 
 
+class StatementBody(Body):
+    """What a person states of a model that its lineage cannot tell."""
+
+    text: str = Field(min_length=1, max_length=20_000)
+
+
 class ResourceProfile(Body):
     """What a training asks of the machine; it is noted, because runs are given what the platform has."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from llmops_assets.cli import model_compare, model_steps
+from llmops_assets.cli import model_compare, model_dossier, model_steps
 from llmops_assets.cli.common import Json, actor, out, print_json, show, when, wiring
 
 app = typer.Typer(help="Models: versions and their way to production; base models.", no_args_is_help=True)
@@ -87,3 +87,4 @@ def register(
 
 model_steps.add_to(app)
 model_compare.add_to(app)
+model_dossier.add_to(app)

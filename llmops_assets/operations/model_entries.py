@@ -238,12 +238,18 @@ def _of_version(version: "ModelVersion") -> Model:
     )
 
 
-def card(wiring: Wiring, ref: str) -> str:
-    """The model card of a trained version, Markdown; raises NotFound for what has none."""
+def trained_version(wiring: Wiring, ref: str) -> str:
+    """``name@version`` of the trained model that a reference means; raises NotFound for a base model."""
     model = find_model(wiring, ref)
     if model.kind == "base":
-        raise NotFound(f"{model.id} is a base model: cards are written of what is trained here")
-    path = wiring.tracking.model(model.id).card
+        raise NotFound(f"{model.id} is a base model: cards and dossiers are written of what is trained here")
+    return model.id
+
+
+def card(wiring: Wiring, ref: str) -> str:
+    """The model card of a trained version, Markdown; raises NotFound for what has none."""
+    version = trained_version(wiring, ref)
+    path = wiring.tracking.model(version).card
     if not path or not Path(path).is_file():
-        raise NotFound(f"{model.id} has no model card")
+        raise NotFound(f"{version} has no model card")
     return Path(path).read_text(encoding="utf-8")

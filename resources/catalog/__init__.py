@@ -17,6 +17,7 @@ from resources.catalog.operations import Operation, Operations
 from resources.catalog.record_digests import RecordDigests
 from resources.catalog.replicas import RouteReplicas
 from resources.catalog.reviews import Reviews
+from resources.catalog.statements import Statements
 from resources.catalog.traffic import Traffic
 from resources.catalog.traffic_days import TrafficDays
 from resources.catalog.trainings import BaseModelEntry, TrainingRequest, Trainings
@@ -62,6 +63,7 @@ class Catalog(Datasets, Trainings, Endpoints, Backends, RouteReplicas, Experimen
         self.operations = Operations(self.database)
         self.record_digests = RecordDigests(self.database)
         self.reviews = Reviews(self.database)
+        self.statements = Statements(self.database)
         self.api_keys = ApiKeys(self.database)
         self.usage = Usage(self.database)
         self.prompts = EndpointPrompts(self.database)

@@ -495,3 +495,16 @@ usage = sa.Table(
     sa.Column("estimated_tokens", sa.BigInteger, nullable=False, comment="of these, what no server counted"),
     sa.Index("ix_usage_key_day", "key", "day"),
 )
+
+model_statements = sa.Table(
+    "model_statements",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.String, nullable=False, comment="name of the registered model"),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("gap", sa.String, nullable=False, comment="what lineage cannot tell, by its name in the dossier"),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("author", sa.String, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Index("ix_model_statements_model", "model", "version"),
+)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -17,8 +18,12 @@ from llmops_assets.records.registry import ParityRecord, QuantizedModelRecord, R
 from llmops_assets.records.training import PlanRecord
 from llmops_assets.registry import checks
 from llmops_assets.registry.assets import quantized_model, registered_model
+from llmops_assets.registry.dossier.collect import Sources, collect
+from llmops_assets.registry.dossier.content import words
+from llmops_assets.registry.dossier.page import page
 from llmops_assets.registry.transition import Registry, transition
 from resources.model_server import ModelServers
+from resources.run_log import RunLog
 from tests.cli.test_commands import home, llmops  # noqa: F401  fixture
 from tests.evaluation.test_assets import GOOD, House, house  # noqa: F401  fixture
 from tests.registry.test_compression import engines  # noqa: F401  fixture
@@ -53,6 +58,11 @@ def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict:
     return {key: value.value for key, value in event.metadata.items()}
 
 
+def sources(house: House) -> Sources:  # noqa: F811
+    given = house.resources
+    return Sources(house.records, given["catalog"], house.tracking, RunLog(house.root), given["policy"])
+
+
 @pytest.fixture(scope="module")
 def registered(house: House, engines) -> Iterator[dg.ExecuteInProcessResult]:  # noqa: F811
     """The registered model of the good cell, with its probe server behind it."""
@@ -75,6 +85,11 @@ def test_a_version_is_registered_with_its_parity_lineage_and_a_card_that_the_hub
     assert found.description == "8 of 8 prompts and answers are those of the evaluation"
     assert house.records.load(ParityRecord, house.cells[GOOD]).items == 8
     model = house.records.load(RegisteredModelRecord, house.cells[GOOD])
+    file = collect(model.ref, sources(house), {}, datetime.now(UTC))
+    facts = {fact.name: words(fact, "en") for section in file.sections for fact in section.facts}
+    assert facts["weights"] == model.content_hash and "PRETRAIN" not in facts["identity"]
+    assert facts["gate"] == house.tracking.version(model.ref).tags["gate"] and facts["first_version"]
+    assert len(page(file, "ko")) > 5000 and "intended_purpose" in file.open_gaps
     tags = house.tracking.version(model.ref).tags
     assert tags["code"].startswith("0.") and "train:" in tags["manifests"] and tags["image"].startswith("none")
     assert tags["staged_by"] == "the gate of the policy" and tags["state"] == "approved"

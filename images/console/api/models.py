@@ -1,16 +1,17 @@
 """Routes of models: enter, list, approve, promote, look at."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from images.console.api.datasets import OPERATIONS
-from images.console.bodies import ModelBody, StatusBody
+from images.console.bodies import ModelBody, StatementBody, StatusBody
 from images.console.pages import Cursor, Limit, page, tagged
 from images.console.problems import Problem
 from images.console.state import Asking, Here, State
+from llmops_assets.operations import dossiers
 from llmops_assets.operations import model_entries as entries
 from llmops_assets.operations.models import history
 
@@ -70,6 +71,20 @@ def card(model_id: str, here: Here, asking: Asking) -> Response:
     """The model card of a trained version, in Markdown."""
     text = entries.card(here.wiring, model_id)
     return Response(text, media_type="text/markdown; charset=utf-8")
+
+
+@router.get("/{model_id:path}/dossier", response_class=Response, responses={200: {"content": {"text/html": {}}}})
+def dossier(model_id: str, here: Here, asking: Asking, language: Literal["en", "ko"] = "en") -> Response:
+    """The technical documentation of a trained version, written from its lineage: one HTML file."""
+    text = dossiers.dossier_page(here.wiring, entries.trained_version(here.wiring, model_id), language)
+    return Response(text, media_type="text/html; charset=utf-8")
+
+
+@router.put("/{model_id:path}/dossier/{gap}")
+def state(model_id: str, gap: str, body: StatementBody, here: Here, asking: Asking) -> dict[str, Any]:
+    """State what lineage cannot tell of a trained version; it is kept with your name and the date."""
+    ref = entries.trained_version(here.wiring, model_id)
+    return asdict(dossiers.state(here.wiring, asking.name, ref, gap, body.text))
 
 
 @router.patch("/{model_id:path}/status")

@@ -1,0 +1,50 @@
+"""The technical documentation of a model version: written from lineage, and from what people state of its gaps."""
+
+from datetime import UTC, datetime
+
+from llmops_assets.operations.access import authorise
+from llmops_assets.operations.errors import Refused
+from llmops_assets.registry.dossier.collect import Sources, collect
+from llmops_assets.registry.dossier.content import LANGUAGES, Dossier, Language, Statement, gap_names
+from llmops_assets.registry.dossier.page import page
+from llmops_assets.wiring import Wiring
+
+LONGEST_STATEMENT = 20_000
+"""Characters of one statement; a longer text is a document of its own, which a statement names."""
+
+
+def dossier(wiring: Wiring, ref: str) -> Dossier:
+    """What is known of a version now, with its gaps; raises UnknownModel."""
+    version = wiring.tracking.version(ref)
+    stated = wiring.catalog.statements.holding(version.name, version.version)
+    statements = {
+        gap: Statement(gap, f"{one.model}@{one.version}", one.text, one.author, one.at) for gap, one in stated.items()
+    }
+    sources = Sources(wiring.records, wiring.catalog, wiring.tracking, wiring.run_log, wiring.policy)
+    return collect(version.ref, sources, statements, datetime.now(UTC))
+
+
+def dossier_page(wiring: Wiring, ref: str, language: str = "en") -> str:
+    """The same as an HTML file that stands alone. Raises Refused for a language that it is not written in."""
+    known: dict[str, Language] = {one: one for one in LANGUAGES}
+    if language not in known:
+        raise Refused(f"a dossier is written in {' or '.join(LANGUAGES)}, not in {language!r}")
+    return page(dossier(wiring, ref), known[language])
+
+
+def state(wiring: Wiring, actor: str, ref: str, gap: str, text: str) -> Statement:
+    """Keep what a person states about a gap of a version, with name and date; earlier statements stay on record.
+
+    Raises Refused for a gap that a dossier does not have, an empty text, or one that is too long.
+    """
+    authorise(wiring, actor, "model.state")
+    if gap not in gap_names():
+        raise Refused(f"a dossier has no gap {gap!r}; it has {', '.join(gap_names())}")
+    text = text.strip()
+    if not text:
+        raise Refused(f"the statement about {gap} is empty: a gap stays one until somebody says something")
+    if len(text) > LONGEST_STATEMENT:
+        raise Refused(f"the statement about {gap} has {len(text):,} characters; {LONGEST_STATEMENT:,} are kept")
+    version = wiring.tracking.version(ref)
+    kept = wiring.catalog.statements.add(version.name, version.version, gap, text, actor)
+    return Statement(gap, version.ref, kept.text, kept.author, kept.at)

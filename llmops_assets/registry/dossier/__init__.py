@@ -1,0 +1,1 @@
+"""The technical documentation of a model version, written from lineage."""

@@ -1,0 +1,406 @@
+"""Gathers what a dossier tells from records, catalog, registry and the log of checks; it decides nothing."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Protocol
+
+from llmops_assets.evaluation.gate import GateOutcome, judge_gate
+from llmops_assets.evaluation.leakage import trained_on
+from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
+from llmops_assets.records.evaluation import EvaluationRecord, Metric
+from llmops_assets.records.registry import ParityRecord, RegisteredModelRecord
+from llmops_assets.records.serving import DriftRecord
+from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
+from llmops_assets.registry.card import CardFacts, limits
+from llmops_assets.registry.dossier.changes import changes
+from llmops_assets.registry.dossier.content import Dossier, Fact, Gap, Section, Source, Statement
+from llmops_assets.registry.lineage import code_version
+from llmops_assets.registry.transition import parity_key
+from llmops_assets.specs.names import training_key
+from llmops_assets.specs.policy import Policy
+from llmops_assets.specs.training import TrainJobSpec
+from resources.catalog import Catalog, Endpoint, NotFound
+from resources.catalog.erasures import affected, erasures
+from resources.records import Records
+from resources.tracking import ModelVersion, Tracking
+
+CHECKED = ("training_plan", "adapter", "merged_model", "evaluation", "registered_model")
+CHECKED_DATA = ("dataset", "quality_report", "clean_dataset", "splits", "contamination")
+INCIDENTS = ("model.affected", "model.archive")
+FAILED_DEPLOYMENT = "deploy.failed"
+UNKNOWN = "?"
+
+
+class Checked(Protocol):
+    """The last evaluation of one asset check."""
+
+    @property
+    def asset(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def passed(self) -> bool: ...
+
+    @property
+    def description(self) -> str: ...
+
+
+class Checks(Protocol):
+    """The log of checks, as `resources.run_log.RunLog` reads it."""
+
+    def checks(self, partition: str, assets: Iterable[str]) -> Sequence[Checked]: ...
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where everything that a dossier tells is on record."""
+
+    records: Records
+    catalog: Catalog
+    tracking: Tracking
+    run_log: Checks
+    policy: Policy
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """One version, and the records of what it was made of; None where those of its cell are of other weights now."""
+
+    version: ModelVersion
+    record: RegisteredModelRecord
+    sources: Sources
+
+    @property
+    def cell(self) -> str:
+        return training_key(self.record.dataset, self.record.recipe)
+
+    @cached_property
+    def merged(self) -> MergedModelRecord | None:
+        found = self.sources.records.find(MergedModelRecord, self.cell)
+        same = found is not None and (self.record.scheme is not None or found.content_hash == self.record.content_hash)
+        return found if same else None
+
+    @cached_property
+    def plan(self) -> PlanRecord | None:
+        found = self.sources.records.find(PlanRecord, self.cell)
+        same = found is not None and self.merged is not None and found.training_key == self.merged.training_key
+        return found if same else None
+
+    @cached_property
+    def adapter(self) -> AdapterRecord | None:
+        found = self.sources.records.find(AdapterRecord, self.cell)
+        same = found is not None and self.merged is not None and found.training_key == self.merged.training_key
+        return found if same else None
+
+    @cached_property
+    def evaluation(self) -> EvaluationRecord | None:
+        found = self.sources.records.find(EvaluationRecord, self.cell)
+        same = found is not None and self.merged is not None and found.model_hash == self.merged.content_hash
+        return found if same else None
+
+    @cached_property
+    def datasets(self) -> list[str]:
+        """The dataset versions that it learned from, its own first, then those of the models it was made from."""
+        return trained_on(self.plan, self.sources.records) if self.plan is not None else [self.record.dataset]
+
+    @cached_property
+    def gate(self) -> GateOutcome | None:
+        if self.evaluation is None or self.plan is None:
+            return None
+        return judge_gate(self.evaluation, self.sources.policy.gates[self.job_type])
+
+    @property
+    def job_type(self) -> str:
+        return self.record.job_type
+
+
+def collect(ref: str, sources: Sources, statements: Mapping[str, Statement], at: datetime) -> Dossier:
+    """The dossier of a version of the registry, `at` a moment; statements: by gap, the last that holds for it.
+
+    Raises UnknownModel for a version that is not there.
+    """
+    version = sources.tracking.version(ref)
+    line = Lineage(version, sources.tracking.model(ref), sources)
+    served = [e for e in sources.catalog.endpoints() if any(r["model_ref"] == version.ref for r in e.routes)]
+
+    def section(name: str, facts: Iterator[Fact], *gaps: str) -> Section:
+        return Section(name, tuple(facts), tuple(Gap(gap, statements.get(gap)) for gap in gaps))
+
+    base_gap = ("base_data",) if line.plan is not None and _foreign_base(line) else ()
+    return Dossier(
+        version.ref,
+        at,
+        code_version(),
+        (
+            section("general", _general(line, served), "provider", "intended_purpose"),
+            section("data", _data(line), "data_origin", "data_bias", *base_gap),
+            section("personal", _personal(line)),
+            section("training", _training(line), "design_choices"),
+            section("evaluation", _evaluation(line), "metric_choice"),
+            section("limits", _limits(line), "misuse"),
+            section("oversight", _oversight(line), "overseer"),
+            section("changes", changes(version, sources.tracking)),
+            section("monitoring", _monitoring(line, served), "monitoring_plan"),
+            section("security", _security(line)),
+            section("risk", iter(()), "risk_management", "user_notice", "high_impact", "standards"),
+        ),
+    )
+
+
+def _foreign_base(line: Lineage) -> bool:
+    """Whether the chain of models that it was made from begins with one that was not trained here."""
+    return line.plan is not None and line.plan.base is not None and "|" not in line.plan.base.ref
+
+
+def _general(line: Lineage, served: list[Endpoint]) -> Iterator[Fact]:
+    version, registry = line.version, Source("registered_model", line.cell)
+    if line.merged is not None:
+        merged = Source("merged_model", line.cell)
+        values = {"family": line.record.family, "parameters": line.merged.parameters, "job_type": line.job_type}
+        yield Fact("identity", merged, {"ref": version.ref, "method": version.tags.get("method", UNKNOWN), **values})
+        if line.record.scheme is not None:
+            values = {"scheme": line.record.scheme, "sha": line.merged.content_hash}
+            yield Fact("compressed", Source("quantized_model", line.cell), values)
+    else:
+        yield Fact("superseded", registry, {"cell": line.cell, "card": line.record.card})
+    yield Fact("registered", registry, {"at": _when(version.created_at), "state": version.state})
+    yield Fact("summary", registry, {"text": version.description})
+    base = version.tags.get("base")
+    if base:
+        values = {"ref": base, "license": _base_license(base, line), "sha": version.tags.get("base_hash", UNKNOWN)}
+        yield Fact("base", Source("training_plan", line.cell), values)
+    elif base == "":
+        yield Fact("no_base", Source("training_plan", line.cell))
+    for endpoint in served:
+        total = sum(route["weight"] for route in endpoint.routes) or 1
+        share = sum(r["weight"] for r in endpoint.routes if r["model_ref"] == version.ref) / total
+        engine = str(endpoint.spec.engine)
+        yield Fact(
+            "served",
+            Source("deployment", endpoint.name),
+            {"endpoint": endpoint.name, "share": share, "engine": engine},
+        )
+    if not served:
+        yield Fact("not_served", Source("catalog: endpoints"))
+
+
+def _base_license(base: str, line: Lineage) -> str:
+    with suppress(NotFound):
+        return line.sources.catalog.base_model(base).license or UNKNOWN
+    datasets = line.datasets[1:]
+    with suppress(NotFound):
+        return ", ".join(line.sources.catalog.dataset(key).license or UNKNOWN for key in datasets) or UNKNOWN
+    return UNKNOWN
+
+
+def _data(line: Lineage) -> Iterator[Fact]:
+    records = line.sources.records
+    for number, key in enumerate(line.datasets):
+        with suppress(NotFound):
+            spec = line.sources.catalog.dataset(key)
+            values = {"key": key, "type": spec.type, "owner": spec.owner, "license": spec.license or UNKNOWN}
+            source = Source("catalog: datasets", key)
+            yield Fact("dataset" if number == 0 else "dataset_base", source, values)
+            yield Fact("dataset_description", source, {"text": spec.description.strip()})
+            if spec.derived_from:
+                yield Fact("derived", source, {"keys": ", ".join(spec.derived_from)})
+        if (read := records.find(DatasetRecord, key)) is not None:
+            source = Source("dataset", key)
+            values = {"rows": read.rows, "bytes": read.source_bytes, "refused": read.quarantined}
+            yield Fact("read", source, values)
+            if read.left_out:
+                files = "; ".join(f"{name}: {why}" for name, why in read.left_out.items())
+                yield Fact("left_out", source, {"files": files})
+        if (quality := records.find(QualityRecord, key)) is not None:
+            values = {"exact": quality.exact_duplicates, "near": quality.near_duplicates, "toxic": quality.toxic_rows}
+            yield Fact("quality", Source("quality_report", key), {**values, "score": quality.score_mean})
+        if (clean := records.find(CleanRecord, key)) is not None:
+            values = {"counts": _counts(clean.dropped_by_reason), "rows": clean.rows}
+            yield Fact("dropped", Source("clean_dataset", key), values)
+        if (splits := records.find(SplitsRecord, key)) is not None:
+            sizes = {name: splits.rows.get(name, 0) for name in ("train", "validation", "test")}
+            values = {**sizes, "seed": splits.seed, "sha": splits.data_hash}
+            yield Fact("splits", Source("splits", key), values)
+        yield from _checks(line, key, CHECKED_DATA)
+
+
+def _checks(line: Lineage, partition: str, assets: tuple[str, ...]) -> Iterator[Fact]:
+    checks = line.sources.run_log.checks(partition, assets)
+    for asset in assets:
+        mine = [check for check in checks if check.asset == asset]
+        if mine:
+            passed = sum(check.passed for check in mine)
+            values = {"asset": asset, "passed": passed, "n": len(mine)}
+            yield Fact("checks", Source(asset, partition), values)
+        for check in mine:
+            if not check.passed:
+                source = Source(asset, partition, check.name)
+                yield Fact("check_failed", source, {"name": check.name, "text": check.description})
+
+
+def _personal(line: Lineage) -> Iterator[Fact]:
+    records, catalog = line.sources.records, line.sources.catalog
+    for key in line.datasets:
+        clean, quality = records.find(CleanRecord, key), records.find(QualityRecord, key)
+        if clean is not None:
+            values = {"key": key, "counts": _counts(clean.masked_by_type)}
+            detector = quality.detector if quality is not None else ""
+            yield Fact("masked", Source("clean_dataset", key), {**values, "detector": detector or UNKNOWN})
+    names = {key.partition("@")[0] for key in line.datasets}
+    concerning = [one for one in erasures(catalog) if one.name in names]
+    for one in concerning:
+        done = ", ".join(f"{old} → {new}" for old, new in one.versions.items() if new) or UNKNOWN
+        values = {"id": one.id, "state": one.state, "reason": one.reason, "affected": done}
+        yield Fact("erasures", Source("catalog: erasures", str(one.id)), values)
+    if not concerning:
+        yield Fact("no_erasures", Source("catalog: erasures"))
+    for one in affected(catalog):
+        if one.model_ref == line.version.ref or one.content_hash == line.record.content_hash:
+            yield Fact("erasure_affects", Source("catalog: affected_models", one.cell), {"id": one.erasure})
+
+
+def _training(line: Lineage) -> Iterator[Fact]:
+    plan, adapter = line.plan, line.adapter
+    if plan is not None and adapter is not None:
+        source, settings = Source("training_plan", line.cell), TrainJobSpec.model_validate(plan.spec).hyperparams
+        values = {
+            "recipe": line.record.recipe,
+            "steps": adapter.steps,
+            "lr": settings.lr,
+            "batch": settings.batch_size,
+            "accumulation": settings.gradient_accumulation_steps,
+            "length": settings.max_seq_len,
+            "precision": plan.precision,
+            "seed": settings.seed,
+        }
+        yield Fact("recipe", source, values)
+        rows = plan.rows.get("train", 0)
+        yield Fact("tokens", source, {"tokens": plan.tokens, "trainable": plan.trainable_tokens, "rows": rows})
+        if line.merged is not None:
+            # No more than the epochs have, and no more than fits into the steps that were made.
+            places = adapter.steps * settings.batch_size * settings.gradient_accumulation_steps * settings.max_seq_len
+            flops = 6.0 * line.merged.parameters * min(plan.tokens * settings.num_epochs, places)
+            values = {"flops": flops, "seconds": adapter.seconds, "device": plan.device}
+            yield Fact("compute", Source("adapter", line.cell), values)
+        yield Fact("loss", Source("adapter", line.cell), {"first": adapter.first_loss, "last": adapter.last_loss})
+    tags = line.version.tags
+    values = {"code": tags.get("code", UNKNOWN), "image": tags.get("image", UNKNOWN)}
+    yield Fact("made_by", Source("registered_model", line.cell), values)
+    yield from _checks(line, line.cell, CHECKED[:3])
+
+
+def _evaluation(line: Lineage) -> Iterator[Fact]:
+    record, source = line.evaluation, Source("evaluation", line.cell)
+    yield Fact("gate", Source("evaluation", line.cell, "accuracy_gate"), {"text": line.version.tags.get("gate", "")})
+    if record is None:
+        return
+    for metric in record.metrics:
+        yield Fact("metric", source, _metric(metric))
+    for category, metric in record.by_category.items():
+        yield Fact("metric", source, {**_metric(metric), "suite": f"{metric.suite}: {category}"})
+    for one in record.differences:
+        yield Fact("difference", source, one.model_dump(include={*one.__class__.model_fields}))
+    for suite, share in record.leaked.items():
+        yield Fact("leaked", source, {"suite": suite, "share": share})
+    asked = sum(record.items.values())
+    cut = {"empty": record.empty_answers, "cut": record.length_truncated, "refusals": record.refusals, "asked": asked}
+    yield Fact("answers", source, cut)
+    parity = line.sources.records.find(ParityRecord, parity_key(line.record))
+    if parity is not None and parity.model_hash == line.record.content_hash:
+        yield Fact("parity", Source("parity", parity_key(line.record)), {"text": parity.explanation})
+    yield from _checks(line, line.cell, CHECKED[3:])
+
+
+def _metric(metric: Metric) -> dict[str, object]:
+    known = metric.low is not None and metric.high is not None
+    interval = f" (95 %: {metric.low:.4g} – {metric.high:.4g})" if known else ""
+    shown = {"suite": metric.suite, "name": metric.name, "value": metric.value, "n": metric.n, "model": metric.model}
+    return {**shown, "interval": interval}
+
+
+def _limits(line: Lineage) -> Iterator[Fact]:
+    facts = _card_facts(line)
+    if facts is not None:
+        for text in limits(facts):
+            yield Fact("limit", Source("evaluation", line.cell), {"text": text})
+
+
+def _card_facts(line: Lineage) -> CardFacts | None:
+    """What the model card is written from; None where the records are of other weights."""
+    plan, adapter, merged, evaluation, gate = line.plan, line.adapter, line.merged, line.evaluation, line.gate
+    splits = line.sources.records.find(SplitsRecord, line.record.dataset)
+    if plan is None or adapter is None or merged is None or evaluation is None or gate is None or splits is None:
+        return None
+    return CardFacts(
+        ref=line.version.ref,
+        spec=TrainJobSpec.model_validate(plan.spec),
+        dataset=line.sources.catalog.dataset(line.record.dataset),
+        splits=splits.rows,
+        data_hash=splits.data_hash,
+        plan=plan,
+        adapter=adapter,
+        merged=merged,
+        evaluation=evaluation,
+        gate=gate,
+        base_license=None,
+    )
+
+
+def _oversight(line: Lineage) -> Iterator[Fact]:
+    catalog, ref = line.sources.catalog, line.version.ref
+    lines = [*catalog.audit_of(line.cell), *catalog.audit_of(ref)]
+    for step in sorted({one["id"]: one for one in lines}.values(), key=lambda one: one["id"]):
+        values = {"action": step["action"], "actor": step["actor"], "at": _when(step["at"])}
+        yield Fact("step", Source("audit", str(step["id"])), values)
+    for test in reversed(catalog.experiments()):
+        if ref in (test.spec.control, test.spec.treatment):
+            values = {
+                "name": test.name,
+                "control": test.spec.control,
+                "treatment": test.spec.treatment,
+                "endpoint": test.endpoint,
+                "decision": test.decision or test.state,
+                "reason": test.reason or "",
+            }
+            yield Fact("experiment", Source("ab_report", test.name), values)
+
+
+def _monitoring(line: Lineage, served: list[Endpoint]) -> Iterator[Fact]:
+    for endpoint in served:
+        drift = line.sources.records.find(DriftRecord, endpoint.name)
+        if drift is not None and drift.model_ref == line.version.ref:
+            values = {"endpoint": endpoint.name, "requests": drift.requests, "drifted": ", ".join(drift.drifted) or "–"}
+            yield Fact("drift", Source("drift_report", endpoint.name), values)
+    catalog = line.sources.catalog
+    lines = [*catalog.audit_of(line.version.ref), *catalog.audit_of(line.cell)]
+    found = [one for one in lines if one["action"] in INCIDENTS]
+    for endpoint in served:
+        found += [one for one in catalog.audit_of(endpoint.name) if one["action"] == FAILED_DEPLOYMENT]
+    for one in sorted({one["id"]: one for one in found}.values(), key=lambda one: one["id"]):
+        text = ", ".join(f"{key}: {value}" for key, value in (one["detail"] or {}).items())
+        values = {"action": one["action"], "at": _when(one["at"]), "text": text}
+        yield Fact("incident", Source("audit", str(one["id"])), values)
+    if not found:
+        yield Fact("no_incidents", Source("audit"))
+
+
+def _security(line: Lineage) -> Iterator[Fact]:
+    yield Fact("weights", Source("registered_model", line.cell), {"sha": line.record.content_hash})
+    head = line.sources.catalog.audit_head()
+    yield Fact("audit_chain", Source("audit"), {"lines": head.lines, "sha": head.sha256})
+    mark = line.version.tags.get("watermark")
+    if mark:
+        yield Fact("watermark", Source("training_plan", line.cell), {"text": mark})
+
+
+def _counts(by_name: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in by_name.items() if count) or "0"
+
+
+def _when(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"

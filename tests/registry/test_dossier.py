@@ -1,0 +1,100 @@
+"""The dossier of a model version: every text in two languages, gaps that people fill, facts with their sources."""
+
+import re
+import string
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from llmops_assets.operations import dossiers
+from llmops_assets.operations.errors import Refused
+from llmops_assets.registry.dossier.content import (
+    LANGUAGES,
+    Dossier,
+    Fact,
+    Gap,
+    Section,
+    Source,
+    Statement,
+    gap_names,
+    label,
+    texts,
+    words,
+)
+from llmops_assets.registry.dossier.page import page
+from llmops_assets.specs.settings import Settings
+from llmops_assets.wiring import Wiring
+from resources.catalog import Catalog
+
+AT = datetime(2026, 11, 30, 9, 0, tzinfo=UTC)
+
+
+class Filler(string.Formatter):
+    """Fills a template with a value that fits each field."""
+
+    def fields(self, template: str) -> dict[str, object]:
+        found = [(name, spec) for _, name, spec, _ in self.parse(template) if name]
+        return {name: 0.5 if re.search("[eg%f]$", spec or "") else 7 if spec else f"<{name}>" for name, spec in found}
+
+
+@pytest.mark.parametrize("name", texts()["facts"])
+def test_every_fact_says_the_same_in_both_languages(name: str) -> None:
+    templates = texts()["facts"][name]
+    fields = [
+        {field: value for part in ("label", "text") for field, value in Filler().fields(templates[part][one]).items()}
+        for one in LANGUAGES
+    ]
+    assert fields[0].keys() == fields[1].keys()
+    for language, values in zip(LANGUAGES, fields, strict=True):
+        fact = Fact(name, Source("dataset", "a@v1"), values)
+        assert label(fact, language) and words(fact, language)
+    hangul = re.compile("[가-힣]")
+    assert hangul.search(templates["label"]["ko"] + templates["text"]["ko"]) or templates["label"]["ko"].startswith("{")
+    assert not hangul.search(templates["label"]["en"] + templates["text"]["en"])
+
+
+def small() -> Dossier:
+    stated = Statement("provider", "a@2", "<b>주식회사</b> 누리", "kim", AT)
+    earlier = Statement("misuse", "a@1", "none yet", "lee", AT)
+    facts = (
+        Fact("weights", Source("registered_model", "d@v1|r"), {"sha": "ab12"}),
+        Fact("check_failed", Source("adapter", "d@v1|r", "loss_fell"), {"name": "loss_fell", "text": "<script>"}),
+    )
+    gaps = (Gap("provider", stated), Gap("misuse", earlier), Gap("overseer"))
+    return Dossier("a@2", AT, "0.1.0", (Section("security", facts, gaps),))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_page_is_the_one_that_was_looked_at(language) -> None:
+    written = page(small(), language)
+    golden = Path(__file__).with_name(f"dossier.{language}.html")
+    assert written == golden.read_text(encoding="utf-8"), f"look at the page, then keep it as {golden}"
+
+
+def test_what_people_wrote_is_text_and_an_earlier_statement_stays_a_gap() -> None:
+    written = page(small(), "ko")
+    assert "<script>" not in written and "&lt;b&gt;주식회사" in written
+    assert "http" not in written.split("</style>")[1], "a file for a closed network asks for nothing from elsewhere"
+    assert small().open_gaps == ["misuse", "overseer"]
+
+
+def test_statements_are_kept_by_version_with_name_and_date(tmp_path: Path) -> None:
+    catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db")
+    catalog.statements.add("desk", 1, "provider", "the old address", "kim")
+    catalog.statements.add("desk", 1, "provider", "the new address", "lee")
+    catalog.statements.add("desk", 3, "provider", "of version 3", "lee")
+    catalog.statements.add("other", 2, "provider", "of somebody else", "lee")
+    held = catalog.statements.holding("desk", 2)["provider"]
+    assert (held.version, held.text, held.author) == (1, "the new address", "lee")
+    assert catalog.statements.holding("desk", 3)["provider"].text == "of version 3"
+    assert [line["detail"] for line in catalog.audit_of("desk@1")] == [{"gap": "provider"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("gap", "text", "reason"), [("colour", "x", "has no gap"), (gap_names()[0], " \n", "is empty")]
+)
+def test_a_statement_about_nothing_is_refused(tmp_path: Path, gap: str, text: str, reason: str) -> None:
+    wiring = Wiring(Settings(home=tmp_path, _env_file=None))
+    with pytest.raises(Refused, match=reason):
+        dossiers.state(wiring, "kim", "desk@1", gap, text)
