@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from llmops_assets.operations.failed_runs import FailedRun, note_failed_run
 from resources.catalog import Catalog
 
 
@@ -17,17 +18,11 @@ def failed_runs(context: dg.RunFailureSensorContext, catalog: dg.ResourceParam[C
     steps = [e for e in context.get_step_failure_events() if e.event_specific_data and e.event_specific_data.error]
     first = steps[0].event_specific_data.error.message if steps else context.failure_event.message or ""
     assets = sorted(key.to_user_string() for key in run.asset_selection or ())
-    partition, error = run.tags.get("dagster/partition", run.job_name), first.strip()[:2000]
-    if "splits" in assets:
-        # A version that could not be ingested is not what the dataset's name means.
-        reason = f"run {run.run_id} failed: {error.splitlines()[0] if error else 'without an error'}"
-        catalog.intents.note_failure("ingest", partition, reason, "dagster")
-    catalog.log(
-        "dagster",
-        "run.failed",
-        partition,
+    failed = FailedRun(
         run_id=run.run_id,
         assets=assets,
+        partition=run.tags.get("dagster/partition", run.job_name),
         step=steps[0].step_key if steps else None,
-        error=error,
+        error=first,
     )
+    note_failed_run(catalog, "dagster", failed)

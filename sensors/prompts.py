@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from llmops_assets.serving.prompts import refresh
+from llmops_assets.operations.prompts import follow_aliases
 from resources.catalog import Catalog
 from resources.tracking import Tracking
 
@@ -20,7 +20,7 @@ def make(interval: int) -> dg.SensorDefinition:
     def prompt_aliases(catalog: dg.ResourceParam[Catalog], tracking: dg.ResourceParam[Tracking]) -> dg.SkipReason:
         if not any(endpoint.spec.prompt is not None for endpoint in catalog.endpoints()):
             return dg.SkipReason("no endpoint names a prompt")
-        moved = refresh(catalog, tracking, "prompt_aliases")
+        moved = follow_aliases(catalog, tracking, "prompt_aliases")
         return dg.SkipReason("; ".join(f"{one.endpoint}: {one.prompt}" for one in moved) or "no alias was moved")
 
     return prompt_aliases

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp
 
-from images.console import problems
+from images.console import parts, problems
 from images.console.api import admin, datasets, endpoints, experiments, models, trainings
 from images.console.once import OncePerKey
 from images.console.state import Asking, Here, State
@@ -32,6 +32,7 @@ def create_app(state: State) -> ASGIApp:
         responses=problems.DOCUMENTED,
     )
     app.state.console = state
+    parts.forget_old(state.uploads)
     app.openapi = lambda: _described(app)
     problems.install(app)
     v1 = APIRouter(prefix="/llm-ops/v1")

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from llmops_assets.operations.errors import Failed, Forbidden, Refused, Unavailable, Withheld
+from llmops_assets.operations.errors import Failed, Forbidden, InUse, Refused, Unavailable, Withheld
 from llmops_assets.specs.base import SpecError, dotted
 from resources.catalog import Busy, Conflict, NotFound
 from resources.tracking import UnknownModel
@@ -84,7 +84,7 @@ def status_of(error: Exception) -> int | None:
     codes: Sequence[tuple[tuple[type[Exception], ...], int]] = (
         ((NotFound, UnknownModel), 404),
         ((Forbidden,), 403),
-        ((Conflict, Withheld), 409),
+        ((Conflict, Withheld, InUse), 409),
         ((Failed,), 424),
         ((Unavailable, Busy), 503),
         ((Refused, SpecError), 422),

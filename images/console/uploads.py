@@ -1,9 +1,9 @@
 """Takes uploaded files to a folder of their own, as streams: no file is held in memory, none lands elsewhere."""
 
-import hashlib
+import contextlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from images.console.parts import Part
 from images.console.problems import Problem
+from resources import files
 
 _UNSAFE = re.compile(r"[\x00-\x1f/\\]")
 _LONGEST_FIELD = 64 * 1024
@@ -148,45 +150,43 @@ class _Sink:
             self._file = None
 
 
-class Part:
-    """A file that arrives in pieces: what is there of it survives a connection that breaks, and a restart."""
+async def append(part: Part, request: Request, largest: int) -> int:
+    """Add a piece to a file at its `Upload-Offset` (0 where there is none); the size then.
 
-    def __init__(self, uploads: Path, actor: str, key: str, name: str) -> None:
-        self.path = folder_of(uploads, actor, key) / safe_name(name)
+    Raises Problem 409 for a piece that does not begin where the last one ended: `Upload-Offset` says where.
+    """
+    given = request.headers.get("upload-offset", "0")
+    offset, size = int(given) if given.isdigit() else -1, part.size
+    if offset != size:
+        there = f"{part.name} has {size:,} bytes: the next piece begins there, not at {given}"
+        raise Problem(409, there, **{"Upload-Offset": str(size)})
 
-    @property
-    def size(self) -> int:
-        """Bytes that have arrived."""
-        return self.path.stat().st_size if self.path.exists() else 0
+    async def pieces() -> AsyncIterator[bytes]:
+        arrived = size
+        async for chunk in request.stream():
+            arrived += len(chunk)
+            if arrived > largest:
+                raise _too_large(largest)
+            yield chunk
 
-    async def append(self, request: Request, largest: int) -> int:
-        """Add a piece at its `Upload-Offset` (0 where there is none); the size then.
-
-        Raises Problem 409 for a piece that does not begin where the last one ended: `Upload-Offset` says where.
-        """
-        given = request.headers.get("upload-offset", "0")
-        offset, size = int(given) if given.isdigit() else -1, self.size
-        if offset != size:
-            there = f"{self.path.name} has {size:,} bytes: the next piece begins there, not at {given}"
-            raise Problem(409, there, **{"Upload-Offset": str(size)})
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-        try:
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > largest:
-                    raise _too_large(largest)
-                await run_in_threadpool(os.write, file, chunk)
-        except ClientDisconnect:
-            raise Problem(400, "the piece broke off: HEAD says how far it came") from None
-        finally:
-            os.close(file)
-        return self.size
+    try:
+        await part.append(pieces(), run_in_threadpool)
+    except ClientDisconnect:
+        raise Problem(400, "the piece broke off: HEAD says how far it came") from None
+    return part.size
 
 
-def folder_of(uploads: Path, actor: str, key: str) -> Path:
-    """Where the pieces of one person's upload of a version lie."""
-    return uploads / f"{key}.{hashlib.sha256(actor.encode()).hexdigest()[:12]}"
+class Folder:
+    """A folder that files are uploaded to, plain for those who read them; gone when closed, and when we are killed."""
+
+    def __init__(self, uploads: Path) -> None:
+        uploads.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._held = contextlib.ExitStack()
+        self.path = self._held.enter_context(files.plain_folder(uploads))
+
+    def close(self) -> None:
+        """Remove it with what is in it."""
+        self._held.close()
 
 
 def _too_large(largest: int) -> Problem:

@@ -23,6 +23,8 @@ from llmops_assets.specs.policy import Policy, load_policy
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
 from resources.encryption import Keyring
+from resources.traffic import owner
+from resources.traffic.shipper import AWAY
 from resources.traffic.spool import spool_root
 
 log = logging.getLogger("gateway")
@@ -75,6 +77,8 @@ class Gateway:
         keys = Keyring.of_settings(self.settings)
         last_keys = None
         if self.spool_folder is not None:
+            if (identity := await self._identity()) is not None:
+                owner.claim(self.spool_folder, identity, self.catalog.url)
             last_keys = LastKeys(self.spool_folder, keys)
             self.last_routes = LastRoutes(self.spool_folder, keys)
             self.last_routes.restore(self.table)
@@ -103,6 +107,14 @@ class Gateway:
             refresher.cancel()
             await self.callers.close()
             await run_in_threadpool(self.exposures.close)
+
+    async def _identity(self) -> str | None:
+        """What names the catalog; None while it is away."""
+        asking = asyncio.ensure_future(run_in_threadpool(lambda: self.catalog.identity))
+        try:
+            return await asyncio.wait_for(asyncio.shield(asking), _FIRST_LOOK_SECONDS)
+        except (*AWAY, TimeoutError):
+            return None
 
     async def _first_look(self) -> None:
         """Read the catalog; where it hangs and there are routes of before, go on with these."""

@@ -73,7 +73,7 @@ class Metrics:
         )
         self.verdicts = Counter(
             "llmops_gateway_guard_verdicts",
-            "Requests (in) and answers (out) that a guard judged, by what it decided: pass, mask, refuse",
+            "What guards judged, requests (in), answers (out) and passages (retrieved), by verdict: pass, mask, refuse",
             ["endpoint", "guard", "side", "verdict"],
             registry=self.registry,
         )

@@ -25,7 +25,7 @@ def want_endpoint(
     """Say what an endpoint shall serve; `force` ends an experiment that runs on it, on record.
 
     salt: which users of a new endpoint get which model; drawn where none is given. Raises ModelAffected for a model
-    that learned from erased rows, Refused while an experiment runs there, Conflict for an endpoint that is being
+    that learned from erased rows, InUse while an experiment runs there, Conflict for an endpoint that is being
     deleted.
     """
     authorise(wiring, actor, "endpoint.want")
@@ -41,7 +41,7 @@ def delete_endpoint(
 ) -> None:
     """Stop an endpoint's model servers and forget it; under the same `operation`, once.
 
-    `force` ends an experiment that runs on it, on record. Raises NotFound, Refused while one runs there, or Failed
+    `force` ends an experiment that runs on it, on record. Raises NotFound, InUse while one runs there, or Failed
     naming what could not be stopped: that stays on record, and the same call goes on.
     """
     authorise(wiring, actor, "endpoint.delete")

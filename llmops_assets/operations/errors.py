@@ -9,6 +9,10 @@ class Refused(OperationError, ValueError):
     """It contradicts a rule, or what is on record: the caller has to ask for something else."""
 
 
+class InUse(Refused):
+    """What it would change has something running on it, which has to end first."""
+
+
 class Forbidden(Refused):
     """This actor may not ask for it."""
 

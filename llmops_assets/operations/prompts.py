@@ -7,7 +7,9 @@ from llmops_assets.serving.prompts import Moved, refresh
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.prompt import fault_of
 from llmops_assets.wiring import Wiring
+from resources.catalog import Catalog
 from resources.prompts import Prompts, PromptVersion, UnknownPrompt
+from resources.tracking import Tracking
 
 
 def add_prompt(wiring: Wiring, actor: str, name: str, template: Template, message: str = "") -> PromptVersion:
@@ -37,7 +39,12 @@ def promote_prompt(wiring: Wiring, actor: str, name: str, version: int, alias: s
     if before != version:
         prompts.set_alias(name, alias, version)
         wiring.catalog.log(actor, "prompt.promote", f"{name}@{version}", alias=alias, before=before)
-    return refresh(wiring.catalog, wiring.tracking, actor)
+    return follow_aliases(wiring.catalog, wiring.tracking, actor)
+
+
+def follow_aliases(catalog: Catalog, tracking: Tracking, actor: str) -> list[Moved]:
+    """Have endpoints follow the aliases that their specs name, which anybody may have moved in the registry."""
+    return refresh(catalog, tracking, actor)
 
 
 def list_prompts(wiring: Wiring) -> list[tuple[str, dict[str, int]]]:

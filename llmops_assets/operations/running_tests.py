@@ -3,7 +3,7 @@
 from typing import Any
 
 from llmops_assets.operations.access import authorise
-from llmops_assets.operations.errors import Refused
+from llmops_assets.operations.errors import InUse
 from llmops_assets.records.experiments import AbReportRecord
 from llmops_assets.wiring import Wiring
 
@@ -11,7 +11,7 @@ from llmops_assets.wiring import Wiring
 def end_for(wiring: Wiring, actor: str, endpoint: str, what: str, *, force: bool = False) -> None:
     """See that no experiment runs on an endpoint that is about to be changed: `what` says how.
 
-    With `force` a running one ends on record, without a winner and with nothing carried out. Raises Refused without.
+    With `force` a running one ends on record, without a winner and with nothing carried out. Raises InUse without.
     """
     from resources.catalog import Withheld
 
@@ -19,7 +19,7 @@ def end_for(wiring: Wiring, actor: str, endpoint: str, what: str, *, force: bool
     if name is None:
         return
     if not force:
-        raise Refused(
+        raise InUse(
             f"experiment {name!r} is running on endpoint {endpoint!r}, and to {what} would end it: conclude or stop it "
             f"(llmops ab conclude {name} --winner …, llmops ab stop {name}); --force on the deployment or deletion "
             "ends it on record"

@@ -79,6 +79,11 @@ class Catalog(Datasets, Trainings, Endpoints, Backends, RouteReplicas, Experimen
     def url(self) -> str:
         return self.database.url
 
+    @property
+    def identity(self) -> str:
+        """What names this catalog for ever, wherever it is moved."""
+        return self.database.identity
+
     def open(self) -> None:
         """Connect, and bring the schema up to date; the first reading or writing would do it as well."""
         _ = self.database.engine

@@ -20,7 +20,7 @@ from resources.catalog import tables as t
 from resources.catalog.errors import Busy, CatalogTooNew, NotFound
 from resources.stored_paths import StoredPaths
 
-HEAD = "0013"
+HEAD = "0014"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 30
 _BEGIN = "llmops_begin"
@@ -124,6 +124,11 @@ class Database:
         if _revision(engine) != HEAD:
             self.migrate()
         return engine
+
+    @cached_property
+    def identity(self) -> str:
+        """What names this catalog for ever, wherever it is moved."""
+        return str(self.scalar(sa.select(t.installation.c.identity)))
 
     @cached_property
     def _connectable(self) -> sa.Engine:

@@ -332,6 +332,13 @@ audit = sa.Table(
     sa.Column("sha256", sa.String, comment="of this line behind that hash"),
 )
 
+installation = sa.Table(
+    "installation",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("identity", sa.String, nullable=False, comment="a random UUID, made once"),
+)
+
 audit_head = sa.Table(
     "audit_head",
     metadata,

@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from resources.catalog import Catalog
 from resources.encryption import MAGIC, EncryptionError, Keyring
-from resources.traffic import spool
+from resources.traffic import owner, spool
 from resources.traffic.completions import read_answer
 from resources.traffic.entries import Entry, Exposure, Rating, decode
 from resources.traffic.frames import Damage, Frame, frames
@@ -68,6 +68,7 @@ class Shipper:
         self._keys = keys
         self._slow_ms = slow_ms
         self._on_position = on_position
+        self._is_ours = False
         # A user comes again and again; looking for personal data in the same name each time would cost the most.
         self.pseudonym = lru_cache(maxsize=20_000)(self._pseudonym)
 
@@ -88,6 +89,8 @@ class Shipper:
 
         Raises CannotShip when the catalog cannot be reached or a key is missing; what stays is shipped by a later call.
         """
+        if not self._is_ours:
+            self._claim()
         # Workers come and go; those that make the key first write behind it.
         keys = spool.spool_keys(self.root, self._keys)
         done = 0
@@ -122,6 +125,16 @@ class Shipper:
             if time.monotonic() > until:
                 raise CannotShip(f"{len(left)} spools under {self.root} are not shipped after {seconds:g} s")
             time.sleep(0.1)
+
+    def _claim(self) -> None:
+        """See that what lies here was logged for this catalog."""
+        try:
+            owner.claim(self.root, self.catalog.identity, self.catalog.url)
+        except owner.ForeignSpool as error:
+            raise CannotShip(str(error)) from error
+        except AWAY as error:
+            raise CannotShip(f"the log cannot be written yet: {reason(error)}") from error
+        self._is_ours = True
 
     def _ship_one(self, folder: Path, keys: Keyring) -> int:
         done = 0

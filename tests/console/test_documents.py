@@ -256,7 +256,7 @@ def test_an_ab_test_is_started_on_the_endpoint_that_serves_both(api, wiring, mod
     assert results["analysis"] is None and results["model_b"] == TREATMENT
     assert answered(api.get(f"{ADMIN}/ab-tests"), 200)["total"] == 1
     assert answered(api.post(f"{ADMIN}/ab-tests/base-or-tuned/conclude", json={"winner": "c"}), 422)["errors"]
-    assert "base-or-tuned" in answered(api.delete(f"{V1}/serving/endpoints/desk"), 422)["detail"]
+    assert "base-or-tuned" in answered(api.delete(f"{V1}/serving/endpoints/desk"), 409)["detail"]
     done = answered(api.post(f"{ADMIN}/ab-tests/base-or-tuned/conclude", json={"winner": "b"}), 200)
     assert (done["decision"], done["winner"], done["is_new"]) == ("promote", TREATMENT, True)
     assert wiring.catalog.endpoint("desk").spec.model_ref == TREATMENT

@@ -2,16 +2,20 @@
 
 import ipaddress
 import threading
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
+from images.console import parts
 from images.console.__main__ import callers_of, state_of
 from images.console.app import create_app
 from images.console.callers import Callers, networks
 from images.console.state import State
 from images.console.works import Works
+from llmops_assets.local.stack import prepare_home
 from llmops_assets.specs.settings import Settings
+from llmops_assets.wiring import Wiring
 from resources.catalog import Conflict
 from tests.console.conftest import HOST, USER
 from tests.console.test_documents import DATASET, V1
@@ -153,6 +157,37 @@ def test_a_file_that_broke_off_goes_on_where_it_stood(api, wiring):
     done = api.post(f"{V1}/catalog/datasets/{DATASET['name']}@v1.0/register")
     assert done.status_code == 201, done.text
     assert wiring.artifacts.path("uploads", f"{DATASET['name']}@v1.0", "rows.jsonl").read_bytes() == data
+
+
+def test_what_is_being_uploaded_is_sealed_and_goes_with_who_sent_it(tmp_path: Path, monkeypatch):
+    wiring = Wiring(Settings(home=tmp_path / "home", encryption_key="ab" * 32, _env_file=None))
+    prepare_home(wiring.settings)
+    state = State(wiring, callers_of(wiring, networks("127.0.0.1"), "console"), None, Works(patience=60))
+    incoming, data = wiring.settings.root / "incoming", ROW * 20_000
+    with TestClient(create_app(state), base_url=HOST, client=("127.0.0.1", 5), headers=USER) as api:
+        api.post(f"{V1}/catalog/datasets", json=DATASET)
+        where = f"{V1}/catalog/datasets/{DATASET['name']}@v1.0/files/rows.jsonl"
+        half = len(data) // 2 + 7
+        api.put(where, content=data[:half])
+        assert api.put(where, content=data[half:], headers={"Upload-Offset": str(half)}).status_code == 204
+        pieces = [path for path in incoming.rglob("*") if path.is_file()]
+        assert len(pieces) == 2 and not any(ROW[:20] in path.read_bytes() for path in pieces)
+        # A piece that was being written when its process was killed is no piece.
+        (pieces[0].parent / f"{len(data):015d}-4.tmp").write_bytes(b"x")
+        assert api.head(where).headers["upload-offset"] == str(len(data))
+        assert api.post(f"{V1}/catalog/datasets/{DATASET['name']}@v1.0/register").status_code == 201
+        stored = wiring.artifacts.path("uploads", f"{DATASET['name']}@v1.0", "rows.jsonl").read_bytes()
+        assert wiring.keys.open(stored) == data != stored and list(incoming.iterdir()) == []
+        api.put(where, content=data[:100])
+        api.put(f"{V1}/catalog/datasets/{DATASET['name']}@v1.0/files/more.jsonl", content=data[:100])
+    # What an upload left behind that was killed goes at the next start; pieces, when nobody went on with them.
+    (incoming / ".plain-dead").mkdir()
+    (incoming / ".plain-dead" / "rows.jsonl").write_bytes(data)
+    create_app(state)
+    assert len([path for path in incoming.rglob("*") if path.is_file()]) == 2
+    monkeypatch.setattr(parts, "KEPT_SECONDS", -1)
+    create_app(state)
+    assert list(incoming.iterdir()) == []
 
 
 def test_a_path_of_the_machine_is_read_from_the_named_folders_alone(wiring, tmp_path):

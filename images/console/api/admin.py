@@ -1,8 +1,5 @@
 """The fine-tuning interface, `/api/v1/admin`: other words for the same operations."""
 
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -38,21 +35,20 @@ def _part(items: list[Any], skip: int, limit: int) -> dict[str, Any]:
 @router.post("/training/datasets", status_code=201)
 async def create_dataset(request: Request, here: Here, asking: Asking) -> JSONResponse:
     """Create a dataset by upload: multipart with `file`, `name`, `description`, and `type` where it is no chat data."""
-    here.uploads.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="upload-", dir=here.uploads))
+    folder = await run_in_threadpool(uploads.Folder, here.uploads)
     try:
-        fields = await uploads.receive_form(request, folder, here.wiring.policy.limits.max_upload_bytes)
+        fields = await uploads.receive_form(request, folder.path, here.wiring.policy.limits.max_upload_bytes)
         if unknown := set(fields) - {"name", "description", "type", "version", "owner"}:
             raise Problem(422, f"{min(unknown)}: there is no such field")
         if "name" not in fields:
             raise Problem(422, "name: the dataset needs one")
-        if not any(folder.iterdir()):
+        if not any(folder.path.iterdir()):
             raise Problem(422, "file: there is no part with a file")
         about = {"type": "sft_pair", "version": "v1", "owner": "unassigned", **fields}
         about.setdefault("description", f"uploaded by {asking.name}")
         key = f"{about['name']}@{about['version']}"
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.close()
         raise
 
     def register() -> dict[str, Any]:
@@ -60,10 +56,10 @@ async def create_dataset(request: Request, here: Here, asking: Asking) -> JSONRe
             known = {entry.key for entry in here.wiring.catalog.datasets()}
             if key not in known:
                 dataset_entries.enter_dataset(here.wiring, asking.name, about)
-            done = dataset_entries.add_files(here.wiring, asking.name, key, folder)
+            done = dataset_entries.add_files(here.wiring, asking.name, key, folder.path)
             return {**datasets.plain(dataset_entries.version(here.wiring, done.key)), "notes": list(done.notes)}
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.close()
 
     return await here.works.run(register, OPERATIONS, 201)
 

@@ -1,7 +1,6 @@
 """Routes of datasets: enter, upload, register, look at."""
 
 import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from images.console import uploads
+from images.console import parts, uploads
 from images.console.bodies import DatasetBody
 from images.console.pages import Cursor, Limit, page, tagged
 from images.console.problems import Problem
@@ -58,24 +57,36 @@ def list_(here: Here, asking: Asking, limit: Limit = 50, cursor: Cursor = None) 
 async def upload(dataset_id: str, request: Request, here: Here, asking: Asking) -> JSONResponse:
     """Upload files (multipart, any number of parts named `files`) and register them under an entered version."""
     key = await run_in_threadpool(entries.find_version, here.wiring, dataset_id)
-    here.uploads.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="upload-", dir=here.uploads))
+    folder = await run_in_threadpool(uploads.Folder, here.uploads)
     try:
-        names = await uploads.receive(request, folder, here.wiring.policy.limits.max_upload_bytes)
+        names = await uploads.receive(request, folder.path, here.wiring.policy.limits.max_upload_bytes)
+        if not names:
+            raise Problem(422, "files: there is no part with a file; send multipart/form-data with files=@NAME")
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.close()
         raise
-    if not names:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise Problem(422, "files: there is no part with a file; send multipart/form-data with files=@NAME")
-    return await here.works.run(lambda: _register(here, asking.name, key, folder), OPERATIONS, 201)
+
+    def register_uploaded() -> dict[str, Any]:
+        try:
+            return _registered(here, entries.add_files(here.wiring, asking.name, key, folder.path))
+        finally:
+            folder.close()
+
+    return await here.works.run(register_uploaded, OPERATIONS, 201)
 
 
-def _register(here: State, actor: str, key: str, folder: Path) -> dict[str, Any]:
+def _register_pieces(here: State, actor: str, key: str, pieces: Path) -> dict[str, Any]:
+    """Register files that came in pieces, put together in a folder that is gone with this process. The pieces go
+    whatever comes of it, so that other files may be sent; they stay where this is killed, or has no key to them."""
+    folder = uploads.Folder(here.uploads)
     try:
-        return _registered(here, entries.add_files(here.wiring, actor, key, folder))
+        parts.collect(pieces, folder.path, here.wiring.keys)
+        try:
+            return _registered(here, entries.add_files(here.wiring, actor, key, folder.path))
+        finally:
+            shutil.rmtree(pieces, ignore_errors=True)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.close()
 
 
 def _registered(here: State, done: Registered) -> dict[str, Any]:
@@ -91,15 +102,19 @@ def _registered(here: State, done: Registered) -> dict[str, Any]:
 async def put_part(dataset_id: str, name: str, request: Request, here: Here, asking: Asking) -> Response:
     """Upload one file in pieces: each at its `Upload-Offset`; where a piece broke off, HEAD says how far it came."""
     key = await run_in_threadpool(entries.find_version, here.wiring, dataset_id)
-    part = uploads.Part(here.uploads, asking.name, key, name)
-    offset = await part.append(request, here.wiring.policy.limits.max_upload_bytes)
+    part = _part(here, asking.name, key, name)
+    offset = await uploads.append(part, request, here.wiring.policy.limits.max_upload_bytes)
     return Response(status_code=204, headers={"Upload-Offset": str(offset)})
+
+
+def _part(here: State, actor: str, key: str, name: str) -> parts.Part:
+    return parts.Part(parts.folder_of(here.uploads, actor, key), uploads.safe_name(name), here.wiring.keys)
 
 
 @router.head("/{dataset_id}/files/{name}", response_class=Response)
 def part_offset(dataset_id: str, name: str, here: Here, asking: Asking) -> Response:
     """How many bytes of a file have arrived, in `Upload-Offset`."""
-    part = uploads.Part(here.uploads, asking.name, entries.find_version(here.wiring, dataset_id), name)
+    part = _part(here, asking.name, entries.find_version(here.wiring, dataset_id), name)
     return Response(headers={"Upload-Offset": str(part.size)})
 
 
@@ -107,9 +122,9 @@ def part_offset(dataset_id: str, name: str, here: Here, asking: Asking) -> Respo
 async def register(dataset_id: str, here: Here, asking: Asking) -> JSONResponse:
     """Register an entered version: from the files that were uploaded in pieces, or else from its storage_uri."""
     key = await run_in_threadpool(entries.find_version, here.wiring, dataset_id)
-    folder = uploads.folder_of(here.uploads, asking.name, key)
-    if folder.is_dir() and any(folder.iterdir()):
-        return await here.works.run(lambda: _register(here, asking.name, key, folder), OPERATIONS, 201)
+    pieces = parts.folder_of(here.uploads, asking.name, key)
+    if pieces.is_dir() and any(pieces.iterdir()):
+        return await here.works.run(lambda: _register_pieces(here, asking.name, key, pieces), OPERATIONS, 201)
 
     def stored() -> dict[str, Any]:
         done = entries.register_stored(here.wiring, asking.name, key, here.import_roots)

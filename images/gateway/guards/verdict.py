@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Side = Literal["in", "out"]
+Side = Literal["in", "out", "retrieved"]
+"""A request, an answer, or a passage that was found for the request."""
 Outcome = Literal["pass", "mask", "refuse"]
 
 
@@ -12,7 +13,8 @@ class Verdict:
     """One guard's decision on one request or answer.
 
     `reason` says what was found and where, in words that hold nothing of the text; None where nothing was. `figure` is
-    what was measured: spans of personal data, a score from 0 to 1, characters, a share. `where` is the field.
+    what was measured: spans of personal data, a score from 0 to 1, characters, a share. `where` is the field, or the
+    id of the passage.
     """
 
     guard: str

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 
 from images.gateway.api import Operation
 from images.gateway.call import Answer, Call, Proceed
@@ -10,11 +11,15 @@ from images.gateway.gateway import Gateway
 from images.gateway.guards.inputs import judge_request
 from images.gateway.guards.judges import Judges
 from images.gateway.guards.outputs import AnswerGuard
+from images.gateway.guards.retrieved import Passage, judge_passages
 from images.gateway.guards.verdict import GuardUnavailable, Verdict
 from images.gateway.layers.base import Layer
 from llmops_assets.specs.guards import InputGuards, OutputGuards
 
 log = logging.getLogger("gateway.guards")
+
+PASSAGES = "judge passages"
+"""Under what this layer notes how to judge the passages that a layer below finds; missing where nothing is judged."""
 
 _NO_INPUT, _NO_OUTPUT = InputGuards(), OutputGuards()
 # Ways to have an answer's text in another form than the one that is looked at.
@@ -45,6 +50,7 @@ class Guard(Layer):
         try:
             if guards.input != _NO_INPUT:
                 await self._request(call, guards.input)
+                call.notes[PASSAGES] = partial(self._passages, call, guards.input)
             if guards.output == _NO_OUTPUT:
                 return await proceed(call)
             for name in _OTHER_FORMS:
@@ -80,6 +86,12 @@ class Guard(Layer):
                 param=verdict.where or "messages",
             )
         call.body, call.query = judged.body, judged.query
+
+    async def _passages(self, call: Call, guards: InputGuards, found: list[Passage]) -> list[Passage]:
+        """Of the passages that were found for a request, those that its model may read."""
+        kept, verdicts = await judge_passages(guards, self.judges, found)
+        self._note(call, verdicts)
+        return kept
 
     async def _events(self, call: Call, guard: AnswerGuard, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         options = call.body.get("stream_options") or {}

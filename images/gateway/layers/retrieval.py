@@ -13,6 +13,7 @@ from images.gateway.api import Operation
 from images.gateway.call import Answer, Call, Proceed
 from images.gateway.errors import ApiError
 from images.gateway.layers.base import Layer
+from images.gateway.layers.guard import PASSAGES
 from images.gateway.routes import Retriever
 from llmops_assets.specs.deployment import RagServing
 
@@ -54,6 +55,8 @@ class Retrieval(Layer):
         found = await self._find(call, retriever)
         call.timings[NOTE] = time.monotonic() - begun
         hits = found["passages"]
+        if (judge := call.notes.get(PASSAGES)) is not None:
+            hits = await judge(hits)
         ids = [hit["id"] for hit in hits]
         call.notes[NOTE] = {"index": found["index"], "version": found["version"], "passages": ids}
         call.headers["x-llmops-index"] = f"{found['index']}@{found['version']}"

@@ -60,7 +60,7 @@ def fields_of(call: Call, seconds: float) -> dict[str, Any]:
         "output_tokens": completion,
         "source": exposure.source if exposure else None,
         "prompt": exposure.prompt_version if exposure else None,
-        "verdicts": {f"{v['guard']}.{v['side']}": v["verdict"] for v in call.verdicts},
+        "verdicts": _worst(call.verdicts),
     }
 
 
@@ -68,3 +68,13 @@ def log_request(call: Call, seconds: float) -> None:
     """One line for a request that is over."""
     if requests.propagate:
         requests.info("request", extra={"fields": fields_of(call, seconds)})
+
+
+def _worst(verdicts: list[dict[str, Any]]) -> dict[str, str]:
+    """The worst that each guard decided, by guard and what it looked at: of several passages each has a verdict."""
+    order = ("pass", "mask", "refuse")
+    worst: dict[str, str] = {}
+    for verdict in verdicts:
+        key = f"{verdict['guard']}.{verdict['side']}"
+        worst[key] = max(worst.get(key, "pass"), verdict["verdict"], key=order.index)
+    return worst
