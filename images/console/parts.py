@@ -1,6 +1,7 @@
 """Files that arrive in pieces: sealed where a key is set, so that none lies plain on the disk until registered."""
 
 import hashlib
+import re
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,6 +15,7 @@ KEPT_SECONDS = 7 * 24 * 3600
 
 _PIECE = 1 << 20
 _SUFFIX = ".pieces"
+_NAME = re.compile(r"\d{15}-\d+")
 
 
 def folder_of(uploads: Path, actor: str, key: str) -> Path:
@@ -58,8 +60,8 @@ class Part:
         """The pieces that follow each other from the beginning; a file that an earlier version began is the first."""
         found = [self._plain] if self._plain.is_file() else []
         end = sum(_length(piece) for piece in found)
-        for piece in sorted(self._folder.glob("[0-9]*-*")) if self._folder.is_dir() else ():
-            if int(piece.name.partition("-")[0]) == end:
+        for piece in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
+            if _NAME.fullmatch(piece.name) and int(piece.name.partition("-")[0]) == end:
                 found.append(piece)
                 end += _length(piece)
         return found
