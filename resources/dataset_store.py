@@ -245,6 +245,16 @@ class DatasetStore:
             frame = frame.with_columns(file=pl.lit(chunk.file, pl.String))
         return frame
 
+    def check(self, manifest_id: str, *, by_content: bool = True) -> None:
+        """Raise DatasetStoreError where a chunk of a version is missing or, `by_content`, was changed."""
+        for chunk in self.manifest(manifest_id).chunks:
+            path = self._chunk_path(chunk.sha256)
+            if not by_content and path.exists():
+                continue
+            data = self.keys.open(self._chunk_bytes(chunk.sha256), f"chunk {path}")
+            if hashlib.sha256(data).hexdigest() != chunk.sha256:
+                raise DatasetStoreError(f"chunk {path} is damaged: restore it from a backup")
+
     def _chunk_bytes(self, sha256: str) -> bytes:
         # A collector may hold it for a moment, until it sees that it is wanted (see `dataset_gc.collect`).
         path = self._chunk_path(sha256)

@@ -25,9 +25,12 @@ from llmops_assets.cli import (
     versions,
     watermark,
 )
+from llmops_assets.cli.at import at
+from llmops_assets.cli.backup import backup, restore, verify
 from llmops_assets.cli.chat import chat
 from llmops_assets.cli.common import guard
 from llmops_assets.cli.demo import demo
+from llmops_assets.cli.doctor import doctor
 from llmops_assets.cli.reconciler import reconciler
 from llmops_assets.cli.settings import settings
 from llmops_assets.cli.tune import tune
@@ -68,6 +71,11 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(watermark.app, name="watermark")
 app.add_typer(engines.app, name="engines")
 app.command()(settings)
+app.command()(backup)
+app.command()(restore)
+app.command()(verify)
+app.command()(doctor)
+app.command()(at)
 
 
 def main() -> None:

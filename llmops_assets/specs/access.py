@@ -23,6 +23,7 @@ ACTIONS: Mapping[str, tuple[str, ...]] = {
     "review": ("decide", "export"),
     "usage": ("read",),
     "audit": ("read",),
+    "backup": ("make", "restore", "verify"),
 }
 """What can be asked of the platform, by what it is done to; the audit log names them the same way."""
 
@@ -34,7 +35,7 @@ Roles = dict[Text, list[Text]]
 
 
 def _default_roles() -> Roles:
-    every = [f"{area}.*" for area in ACTIONS if area not in ("key", "keys")]
+    every = [f"{area}.*" for area in ACTIONS if area not in ("key", "keys", "backup")]
     return {
         "viewer": [CALL],
         "data-scientist": [

@@ -23,7 +23,8 @@ def claim(root: Path, identity: str, url: str) -> None:
     Raises ForeignSpool where they are another's: its gateways would serve this one's routes, and each would ship what
     the other logged. `url` is where the catalog is now, for people: one that is moved stays the same.
     """
-    here = sa.make_url(url).render_as_string(hide_password=True)
+    # By the home that it lies in: nothing that is kept names a path of the machine.
+    here = sa.make_url(url).render_as_string(hide_password=True).replace(f"{root.absolute().parent}/", "home:")
     known = _read(root)
     if known is None or (known["identity"] == identity and known["url"] != here):
         known = _note(root, identity, here)

