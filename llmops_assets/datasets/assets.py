@@ -17,7 +17,7 @@ from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.ingest import Batch, ingest
 from llmops_assets.datasets.reading.raw import Limits
 from llmops_assets.datasets.reading.readers import list_files
-from llmops_assets.datasets.similarity import duplicates, examples
+from llmops_assets.datasets.similarity import duplicates, examples, variants
 from llmops_assets.datasets.versions.register import left_out_of, rows_folder
 from llmops_assets.page import stored_path
 from llmops_assets.partitions import dataset_versions
@@ -87,6 +87,23 @@ def clusters_of(store: DatasetStore, clean: CleanRecord, near: duplicates.Near) 
         if manifest.parent == clean.manifest and manifest.config_hash == _kept(store, near):
             return store.read(clean.clusters)
     return duplicates.find(rows_of(store, clean.manifest), clean.type, near).clusters
+
+
+def variants_among(store: DatasetStore, *manifests: str, dataset_type: str) -> pl.DataFrame:
+    """Rows of stored tables that ask the same as others of them in more words; of an evaluation suite, which is divided
+    into nothing, none."""
+    if dataset_type == "eval_suite":
+        return pl.DataFrame(schema=variants.CLUSTERS)
+    return variants.find(rows_of(store, *manifests), dataset_type)
+
+
+def recorded_variants(store: DatasetStore, record: SplitsRecord) -> pl.DataFrame:
+    """The variants among divided rows: recorded, or looked for where an earlier version recorded none."""
+    if record.variants is not None:
+        manifest = store.manifest(record.variants)
+        if manifest.parent == store.manifest(record.manifests["train"]).parent:
+            return store.read(record.variants)
+    return variants_among(store, *record.manifests.values(), dataset_type=record.type)
 
 
 def _lowest_score(policy: Policy, spec: DatasetSpec) -> float:
@@ -354,8 +371,8 @@ def clean_dataset(
     deps=[clean_dataset],
     kinds={"polars", "parquet"},
     automation_condition=RUN_WHEN_READY,
-    description="Train, validation and test rows: stratified, with near duplicates, equal prompts and the registered "
-    "group kept together, and stable as rows are added. An evaluation suite is all test.",
+    description="Train, validation and test rows: stratified, with near duplicates, variants of one question and "
+    "the registered group kept together, and stable as rows are added. An evaluation suite is all test.",
 )
 def splits(
     context: dg.AssetExecutionContext,
@@ -370,10 +387,12 @@ def splits(
     source = records.load(CleanRecord, key)
     rows = rows_of(store, source.manifest)
     traits = split.traits(rows, source.type, stratify_by=how.stratify_by, group_by=how.group_by)
-    clusters = clusters_of(store, source, near_of(policy))
+    alike = variants_among(store, source.manifest, dataset_type=source.type)
+    clusters = split.together(clusters_of(store, source, near_of(policy)), alike)
     assigned = split.divide(traits, source.type, ratios=how.ratios, clusters=clusters, seed=how.seed)
     settings = store.keep_config(how.model_dump(mode="json"))
     written = {"dataset": key, "step": "splits", "config_hash": settings, "parent": source.manifest}
+    recorded = store.write(alike, kind="variants", **written)
     writers = {name: store.writer(kind=name, **written) for name in split.SPLITS}
     for parts in split.parts(rows, assigned):
         for name, part in parts.items():
@@ -394,6 +413,7 @@ def splits(
             group_by=how.group_by,
             seed=how.seed,
             data_hash=data_hash,
+            variants=recorded,
         ),
     )
     result = dg.MaterializeResult(
@@ -401,7 +421,8 @@ def splits(
             "dagster/row_count": traits.height,
             **{f"{name}_rows": count for name, count in counts.items()},
             "by_stratum": dg.MetadataValue.md(report.markdown_table(shares)),
-            "grouped_by": how.group_by or "near duplicates and equal prompts",
+            "grouped_by": how.group_by or "near duplicates, variants and equal prompts",
+            "variants": alike.height,
             "seed": how.seed,
             "plot_splits": dg.MetadataValue.md(
                 plots.png_markdown(plots.bars(dict(counts), "Rows by split", "rows"), "rows by split")

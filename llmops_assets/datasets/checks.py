@@ -14,6 +14,7 @@ from llmops_assets.datasets.assets import (
     near_of,
     quality_report,
     recorded_spans,
+    recorded_variants,
     rows_of,
     splits,
 )
@@ -281,7 +282,11 @@ def _together(record: SplitsRecord, store: DatasetStore) -> tuple[Batches, pl.Se
     return rows_of(store, *record.manifests.values()), pl.concat(names)
 
 
-@dg.asset_check(asset=splits, description="No near-duplicate cluster has rows in two splits.", **BLOCKING)
+@dg.asset_check(
+    asset=splits,
+    description="No near-duplicate cluster has rows in two splits, nor has a question with words added.",
+    **BLOCKING,
+)
 def no_cluster_across_splits(
     context: Context,
     records: dg.ResourceParam[Records],
@@ -296,15 +301,8 @@ def no_cluster_across_splits(
         clusters = clusters_of(store, clean, near)
     else:
         clusters = duplicates.find(rows, record.type, near).clusters
-    ids = pl.concat(list(rows(["row_id"])))
-    torn = split.across(ids.join(clusters, on="row_id", how="left", maintain_order="left")["cluster"], names)
-    return result(
-        not torn,
-        f"{len(torn):,} clusters of near duplicates are in several splits: the test would ask what was trained"
-        if torn
-        else "No cluster is in two splits.",
-        clusters=[{"cluster": value} for value in torn[:10]],
-    )
+    found = split.across_splits(rows, clusters, recorded_variants(store, record), names, record.type)
+    return check_result(found.verdict, rows={"pairs": found.pairs})
 
 
 @dg.asset_check(

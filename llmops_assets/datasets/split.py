@@ -2,15 +2,20 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from llmops_assets.datasets import batches, texts
 from llmops_assets.datasets.similarity import duplicates
+from llmops_assets.verdict import Verdict
 
 SPLITS = ("train", "validation", "test")
 NO_CATEGORY = "(none)"
+VARIANTS = "variants of "
+"""What the names of clusters of variants begin with."""
 TOLERANCE = 0.1
 """How far the share of a stratum in a split may be off, relative to what is wanted, before units are moved."""
 
@@ -60,11 +65,23 @@ def traits(
     return pl.concat(batches.mapped(look, batches.regrouped(batches.of(rows)(None))), rechunk=True)
 
 
+def together(clusters: pl.DataFrame, variants: pl.DataFrame) -> pl.DataFrame:
+    """Rows that are to stay in one split because they say nearly the same: row_id, cluster; a row of a cluster of near
+    duplicates that is a variant of other rows, too, is there twice."""
+    return pl.concat(
+        [
+            clusters.select("row_id", pl.col("cluster")),
+            # Named apart: a row may be the first of its near duplicates and of other rows' variants.
+            variants.select("row_id", (VARIANTS + pl.col("variants")).alias("cluster")),
+        ]
+    )
+
+
 def units(table: pl.DataFrame, clusters: pl.DataFrame | None) -> np.ndarray:
     """For each row of `traits` the number of the first row of its unit: rows that must not be parted.
 
-    Together stay near duplicates (`clusters`: row_id, cluster), rows with the same prompt, and rows of one group.
-    int64 of shape (rows,).
+    Together stay near duplicates and variants (`clusters`: row_id, cluster), rows with the same prompt, and rows of one
+    group. int64 of shape (rows,).
     """
     number = pl.int_range(pl.len(), dtype=pl.Int64).alias("number")
     keys = [table.select(number, pl.col(name).alias("key")) for name in ("prompt", "group")]
@@ -207,3 +224,56 @@ def across(values: pl.Series, split: pl.Series) -> list[str]:
     table = pl.DataFrame({"value": values, "split": split}).drop_nulls("value")
     torn = table.group_by("value").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
     return torn["value"].cast(pl.String).sort().to_list()
+
+
+_SHOWN, _CUT = 10, 120
+
+
+@dataclass(frozen=True)
+class Torn:
+    """Whether rows that say nearly the same are in one split each, and some pairs that are not."""
+
+    verdict: Verdict
+    pairs: list[dict[str, Any]]
+
+
+def across_splits(
+    rows: batches.Batches, clusters: pl.DataFrame, variants: pl.DataFrame, split: pl.Series, dataset_type: str
+) -> Torn:
+    """Judges the rows of all splits, one split after another, by their near duplicates and variants; `split` is that of
+    each row."""
+    ids = pl.concat([batch["row_id"] for batch in rows(["row_id"])])
+    table = pl.DataFrame({"row_id": ids, "split": split}).join(together(clusters, variants), on="row_id")
+    torn = table.filter(pl.col("split").n_unique().over("cluster") > 1)
+    if not torn.height:
+        return Torn(Verdict(True, "No question is in two splits, nor is one with words added."), [])
+    by_variants = pl.col("cluster").str.starts_with(VARIANTS)
+    many = torn.select(pl.col("cluster").n_unique(), added=pl.col("cluster").filter(by_variants).n_unique())
+    pairs = _pairs(rows, torn, dataset_type)
+    one = pairs.row(0, named=True)
+    text = (
+        f"{many['cluster'][0]:,} clusters of near duplicates are in several splits, {many['added'][0]:,} of them of "
+        f"rows that differ by words added: the test would ask what was trained. {one['split']} has {one['text']!r} "
+        f"({one['where']}), {one['other_split']} {one['other_text']!r} ({one['other_where']}). "
+        "Materialise splits again to divide the version anew."
+    )
+    return Torn(Verdict(False, text), pairs.to_dicts())
+
+
+def _pairs(rows: batches.Batches, torn: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
+    """Of some clusters two rows of different splits, each with its split, its place and what it asks: `split`, `where`,
+    `text`, and the same of the other."""
+    some = torn.sort("cluster", maintain_order=True).unique(["cluster", "split"], keep="first", maintain_order=True)
+    wanted = some.filter(pl.int_range(pl.len()).over("cluster") < 2).head(2 * _SHOWN)
+    found = [
+        batch.filter(pl.col("row_id").is_in(wanted["row_id"].implode()))
+        for batch in rows(["row_id", "file", "line", *texts.content_columns(dataset_type)])
+    ]
+    asked = pl.concat(found).select(
+        "row_id",
+        where=pl.format("{}:{}", "file", "line"),
+        text=pl.coalesce(texts.prompt_of(dataset_type), texts.answer_of(dataset_type)).str.head(_CUT),
+    )
+    each = wanted.join(asked, on="row_id", maintain_order="left").select("split", "where", "text")
+    one, other = each.gather_every(2), each.gather_every(2, 1)
+    return pl.concat([one, other.rename(lambda name: f"other_{name}")], how="horizontal")

@@ -131,6 +131,11 @@ class SplitsRecord(Record):
     group_by: str | None
     seed: int
     data_hash: str = Field(description="Hash of the rows in all splits; what a training depends on.")
+    variants: str | None = Field(
+        default=None,
+        description="Manifest id: row_id, variants of rows that ask the same in more words; its parent are the rows "
+        "that were divided. Records of earlier versions have none.",
+    )
 
 
 class ContaminationRecord(Record):

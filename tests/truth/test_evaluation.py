@@ -108,7 +108,10 @@ def test_near_duplicates_and_equal_questions_are_one_row_or_stay_in_one_split(sh
     answered = [
         row | {"messages": [row["messages"][0], {"role": "assistant", "content": "창구로 오세요."}]} for row in again
     ]
-    assert not shared.ingest("twice@v1", "sft_pair", [*rows, *slipped, *answered], split=SPLIT).failed
+    longer = [
+        with_question(row, f"지난주에 말씀드린 {row['messages'][0]['content']} 확인 바랍니다") for row in rows[36:84]
+    ]
+    assert not shared.ingest("twice@v1", "sft_pair", [*rows, *slipped, *answered, *longer], split=SPLIT).failed
     record = shared.w.records.load(SplitsRecord, "twice@v1")
     asked = {
         name: [normalise(m[0]["content"]) for m in shared.w.store.read(manifest)["messages"].to_list()]
@@ -116,8 +119,13 @@ def test_near_duplicates_and_equal_questions_are_one_row_or_stay_in_one_split(sh
     }
     every = [question for questions in asked.values() for question in questions]
     twice = {normalise(row["messages"][0]["content"]) for row in again}
-    assert len(every) == 144 and len(set(every)) == 120, "slips are one row, equal questions with two answers are two"
+    assert len(every) == 192 and len(set(every)) == 168, "slips are one row, equal questions with two answers are two"
     assert twice & set(asked["test"]) and not set(asked["train"]) & set(asked["test"])
+    added = {normalise(row["messages"][0]["content"]): normalise(more["messages"][0]["content"])
+             for row, more in zip(rows[36:84], longer, strict=True)}  # fmt: skip
+    of = {question: name for name, questions in asked.items() for question in questions}
+    assert all(of[short] == of[long] for short, long in added.items()), "a question with words added is in its split"
+    assert {of[short] for short in added} == {"train", "validation", "test"}
 
 
 def normalise(text: str) -> str:

@@ -42,7 +42,7 @@ _TITLES = "|".join(
     title if len(title) > 1 else rf"{title}(?:은|는|이|가|의|을|를|께|과|와|도|에게|께서)?(?:[^가-힣]|$)"
     for title in _WORDS["titles"].split()
 )
-_FILLERS = ["", *_WORDS["fillers"].split()]
+FILLERS = ["", *_WORDS["fillers"].split()]
 
 
 def _opposites() -> str:
@@ -130,7 +130,7 @@ def regions(texts: Buffers, pairs: np.ndarray, counts: Counts | None = None) -> 
         .when(name)
         .then(pl.lit(NAME))
         .when(added)
-        .then(pl.when(pl.concat_str(a, b).is_in(_FILLERS)).then(None).otherwise(pl.lit(ADDED)))
+        .then(pl.when(pl.concat_str(a, b).is_in(FILLERS)).then(None).otherwise(pl.lit(ADDED)))
         .when(slip)
         .then(pl.lit("slip"))
         .otherwise(pl.lit(WORD))
