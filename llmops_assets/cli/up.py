@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from llmops_assets.cli.common import out, say, wiring
-from llmops_assets.local.stack import platform
 
 
 class _Stop(Exception):
@@ -29,6 +28,8 @@ def up(
 
     Example: `llmops up`
     """
+    from llmops_assets.local.stack import platform
+
     settings = wiring().settings
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)

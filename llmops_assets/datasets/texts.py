@@ -161,5 +161,7 @@ def _messages(rows: pl.DataFrame, name: str, contents: pl.Series, flat: pl.DataF
 
 def nested(before: pl.Series, values: pa.Array, dtype: pl.DataType) -> pl.Series:
     """A column of lists with the lengths of `before` and other values, which come one after another."""
-    offsets = pa.array(np.concatenate(([0], np.cumsum(before.list.len().to_numpy()))), pa.int64())
+    ends = np.concatenate(([0], np.cumsum(before.list.len().to_numpy()))).astype(np.int64)
+    # `pa.array` would load pandas to ask whether it is given a part of one.
+    offsets = pa.Array.from_buffers(pa.int64(), len(ends), [None, pa.py_buffer(ends)])
     return pl.Series(before.name, pa.LargeListArray.from_arrays(offsets, values), dtype=dtype)

@@ -1,10 +1,33 @@
 """MinHash sketches and exact Jaccard similarity of texts, compiled: a document's shingles never leave the cache."""
 
+import importlib
 from functools import cache
 
 import numba
 import numpy as np
 import polars as pl
+from numba.np import linalg
+
+
+def _without_blas() -> None:
+    """Let numba leave linear algebra out, which nothing here is compiled with.
+
+    To offer it, numba loads scipy.linalg before the first function is called, which takes as long as all else that a
+    scan of a small file loads.
+    """
+    whole = linalg.ensure_blas
+
+    def none() -> None:
+        raise ImportError
+
+    linalg.ensure_blas = none
+    try:
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        linalg.ensure_blas = whole
+
+
+_without_blas()
 
 # nogil: batches are sketched on all cores at once. cache: compiled once per machine, not once per process.
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
