@@ -43,7 +43,9 @@ server-folder:
 	$(PYTHON) deploy/server.py $(DATA) $(SET)
 
 server: server-folder
-	$(COMPOSE_SERVER) build
+	$(COMPOSE_SERVER) --profile setup build
+	$(COMPOSE_SERVER) up --detach postgres redis
+	$(COMPOSE_SERVER) --profile setup run --rm setup
 	$(COMPOSE_SERVER) up --detach
 
 server-down:
@@ -54,7 +56,7 @@ server-logs:
 
 # On the server that runs from DATA: datasets, a training, a deployment, a chat, and every container killed once.
 server-test: install
-	$(BIN)/python -m deploy.check $(DATA)
+	$(BIN)/python -m deploy.check $(DATA) --engine $(if $(findstring podman,$(COMPOSE)),podman,docker)
 
 picture: install
 	$(BIN)/python docs/house.py

@@ -16,7 +16,7 @@ from pathlib import Path
 DEPLOY = Path(__file__).resolve().parent
 DATABASES = ("catalog", "dagster", "mlflow")
 """Each is a database and its owner, and one line of the password file."""
-FOLDERS = ("home", "home/spool", "postgres", "prometheus", "qdrant", "secrets")
+FOLDERS = ("home", "home/import", "home/spool", "policy", "postgres", "prometheus", "qdrant", "secrets")
 NOBODY = 65534
 DEFAULTS = {
     "LLMOPS_BASE": "python:3.11-slim-bookworm",
@@ -27,6 +27,7 @@ DEFAULTS = {
     "LLMOPS_HTTPS_PORT": "8443",
     "LLMOPS_IMAGES": "localhost/",
     "LLMOPS_OMP_THREADS": "",
+    "LLMOPS_POLICY_FILE": "",
     "LLMOPS_PROXY": "172.28.44.2",
     "LLMOPS_QDRANT_IMAGE": "docker.io/qdrant/qdrant:v1.16.0",
     "LLMOPS_QDRANT_URL": "",

@@ -160,6 +160,20 @@ class RunLog:
             found = sa.select(sa.func.count()).where(_RUNS.c.status == status, _RUNS.c.end_time >= since)
             return connection.execute(found).scalar() or 0
 
+    def ended_before(self, moment: float) -> list[str]:
+        """Ids of the runs that ended before a moment, in seconds since the epoch, oldest first."""
+        with self._connect_runs() as connection:
+            if connection is None:
+                return []
+            old = _RUNS.c.status.in_(_FINISHED), _RUNS.c.end_time < moment
+            return list(connection.execute(sa.select(_RUNS.c.run_id).where(*old).order_by(_RUNS.c.id)).scalars())
+
+    @contextmanager
+    def events(self) -> Iterator[sa.Connection]:
+        """A connection to the events of all runs, where they are in one database."""
+        with self.instance.event_log_storage.index_connection() as connection:  # type: ignore[attr-defined]
+            yield connection
+
     def failure(self, run_id: str) -> str | None:
         """What the first step that failed raised, or what the run itself ended with; None where it did not fail."""
         kinds = ("STEP_FAILURE", "PIPELINE_FAILURE", "PIPELINE_CANCELED")
@@ -244,7 +258,7 @@ class RunLog:
         return cancel(self.instance, active, reach_seconds=reach_seconds)
 
     @cached_property
-    def _in_files(self) -> bool:
+    def in_files(self) -> bool:
         """Whether the instance keeps its records in SQLite files below its home, which is Dagster's default."""
         try:
             config = yaml.safe_load((self.home / "dagster.yaml").read_text(encoding="utf-8")) or {}
@@ -254,7 +268,7 @@ class RunLog:
 
     @contextmanager
     def _connect_runs(self) -> Iterator[sa.Connection | None]:
-        if self._in_files:
+        if self.in_files:
             with _file(self.home / "history" / "runs.db") as connection:
                 yield connection
         else:
@@ -263,7 +277,7 @@ class RunLog:
 
     @contextmanager
     def _connect_index(self) -> Iterator[sa.Connection | None]:
-        if self._in_files:
+        if self.in_files:
             with _file(self.home / "history" / "runs" / "index.db") as connection:
                 yield connection
         else:
@@ -272,7 +286,7 @@ class RunLog:
 
     @contextmanager
     def _connect_events(self, run_id: str) -> Iterator[sa.Connection | None]:
-        if self._in_files:
+        if self.in_files:
             with _file(self.home / "history" / "runs" / f"{run_id}.db") as connection:
                 yield connection
         else:

@@ -37,7 +37,7 @@ case "$LLMOPS_SERVICE" in
     accounts | psql --quiet --no-psqlrc --set=ON_ERROR_STOP=1 --host=/tmp --username=owner postgres
     pg_ctl --pgdata=/data --wait --mode=fast stop > /dev/null
     exec postgres -D /data -c listen_addresses='*' -c unix_socket_directories=/tmp \
-      -c "max_connections=${POSTGRES_MAX_CONNECTIONS:-200}" -c shared_buffers=128MB -c timezone=UTC ;;
+      -c "max_connections=${POSTGRES_MAX_CONNECTIONS:-300}" -c shared_buffers=128MB -c timezone=UTC ;;
   redis) exec redis-server /etc/llmops/redis.conf ;;
   nginx)
     # The engine's own name server comes first; one of the house knows no container.

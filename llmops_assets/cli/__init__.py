@@ -31,6 +31,7 @@ from llmops_assets.cli.chat import chat
 from llmops_assets.cli.common import guard
 from llmops_assets.cli.demo import demo
 from llmops_assets.cli.doctor import doctor
+from llmops_assets.cli.prune import prune
 from llmops_assets.cli.reconciler import reconciler
 from llmops_assets.cli.settings import settings
 from llmops_assets.cli.tune import tune
@@ -70,6 +71,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(watermark.app, name="watermark")
 app.add_typer(engines.app, name="engines")
+app.command()(prune)
 app.command()(settings)
 app.command()(backup)
 app.command()(restore)

@@ -24,6 +24,7 @@ ACTIONS: Mapping[str, tuple[str, ...]] = {
     "usage": ("read",),
     "audit": ("read",),
     "backup": ("make", "restore", "verify"),
+    "run": ("prune",),
 }
 """What can be asked of the platform, by what it is done to; the audit log names them the same way."""
 

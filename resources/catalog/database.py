@@ -23,6 +23,8 @@ from resources.stored_paths import StoredPaths
 HEAD = "0015"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 30
+_POOL = {"pool_size": 5, "max_overflow": 5, "pool_pre_ping": True}
+"""Of a process on PostgreSQL: ten connections at most, as docs/operate.md counts them; who needs one more waits."""
 _BEGIN = "llmops_begin"
 
 Query = sa.Select[*tuple[Any, ...]]
@@ -135,9 +137,8 @@ class Database:
         is_sqlite = self.url.startswith("sqlite")
         if is_sqlite:
             Path(sa.make_url(self.url).database or "").parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(
-            self.url, connect_args={"timeout": _BUSY_SECONDS} if is_sqlite else {}, pool_pre_ping=not is_sqlite
-        )
+        more: dict[str, Any] = {"connect_args": {"timeout": _BUSY_SECONDS}} if is_sqlite else _POOL
+        engine = sa.create_engine(self.url, **more)
         t.keep_paths(engine, self.paths)
         if is_sqlite:
             event.listen(engine, "connect", _configure)

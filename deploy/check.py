@@ -1,0 +1,202 @@
+"""Checks a server that runs: the whole way over its API, and every container killed once (`make server-test`).
+
+It trains a tiny model, so the gates of the server's policy have to let one pass: this is for a server that was made for
+it, not for one that people use.
+"""
+
+import argparse
+import json
+import os
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TOPICS = ["환불", "영수증", "단말기", "통행료", "하이패스", "미납", "주소변경", "분실", "면제", "할인"]
+PLACES = ["서울", "대전", "부산", "광주", "춘천", "강릉", "제주", "수원", "전주", "포항", "울산", "목포"]
+NAME = "server-check"
+CHAT = {"model": NAME, "messages": [{"role": "user", "content": "환불은 어떻게 하나요?"}], "max_tokens": 8}
+BACK_SECONDS = 300.0
+
+
+class Server:
+    """A server that runs from a folder, asked as its users ask; containers are killed by their main process."""
+
+    def __init__(self, folder: Path, engine: str) -> None:
+        self.folder, self.engine = folder, engine
+        env = dict(line.split("=", 1) for line in (folder / "env").read_text().splitlines())
+        self.url = f"https://localhost:{env['LLMOPS_HTTPS_PORT']}"
+        self.certificate = folder / "secrets" / "tls.crt"
+        self.key = (folder / "home" / "first-admin.key").read_text().strip()
+        self.password = (folder / "secrets" / "admin.password").read_text().strip()
+        context = ssl.create_default_context(cafile=str(self.certificate))
+        self.open = build_opener(ProxyHandler({}), HTTPSHandler(context=context)).open
+
+    def ask(self, path: str, body: object = None, *, page: bool = False) -> tuple[int, bytes]:
+        """(status, body) of a request with the first key, or with the login of the pages; 0 where nobody answers."""
+        basic = b64encode(f"admin:{self.password}".encode()).decode()
+        headers = {
+            "Authorization": f"Basic {basic}" if page else f"Bearer {self.key}",
+            "Content-Type": "application/json",
+        }
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            with self.open(Request(self.url + path, data=data, headers=headers), timeout=30) as answer:
+                return answer.status, answer.read()
+        except HTTPError as error:
+            return error.code, error.read()
+        except (URLError, OSError):
+            return 0, b""
+
+    def kill(self, service: str) -> None:
+        """End a container's main process as the kernel does when memory is short."""
+        name = f"llmops_{service}_1" if "podman" in self.engine else f"llmops-{service}-1"
+        asked = [self.engine, "inspect", "--format", "{{.State.Pid}}", name]
+        pid = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+        os.kill(int(pid), 9)
+
+
+def workflow(server: Server) -> None:
+    """Data, a base model, a training, a deployment and a chat, by `examples/complete_workflow.py` over TLS."""
+    from tests.serving.conftest import make_model
+
+    base = server.folder / "home" / "import" / NAME
+    owner = (server.folder / "home").stat()
+    if not base.exists():
+        make_model(base, seed=3)
+        for path in (base, *base.iterdir()):
+            os.chown(path, owner.st_uid, owner.st_gid)
+    with tempfile.TemporaryDirectory() as work:
+        rows = Path(work) / "support.csv"
+        lines = [
+            f"{place} 영업소에서 {topic} 어떻게 하나요?,{topic}: {place} 창구에서 신분증을 보여 주세요.,{topic}"
+            for topic in TOPICS
+            for place in PLACES
+        ]
+        rows.write_text("question,answer,category\n" + "\n".join(lines) + "\n", encoding="utf-8")
+        tiny = {"learning_rate": 2e-3, "batch_size": 16, "num_epochs": 40, "max_steps": 40, "max_seq_length": 128}
+        command = [sys.executable, str(REPOSITORY / "examples" / "complete_workflow.py"), "--data", str(rows)]
+        command += ["--model", f"/var/lib/llmops/import/{NAME}", "--name", NAME, "--hyperparameters", json.dumps(tiny)]
+        environment = {
+            **os.environ,
+            "LLM_OPS_API_BASE_URL": f"{server.url}/llm-ops/v1",
+            "LLM_OPS_API_KEY": server.key,
+            "REQUESTS_CA_BUNDLE": str(server.certificate),
+            "NO_PROXY": "localhost",
+        }
+        subprocess.run(command, env=environment, check=True, cwd=REPOSITORY)
+
+
+def _chats(server: Server) -> bool:
+    status, body = server.ask("/v1/chat/completions", CHAT)
+    return status == 200 and bool(json.loads(body)["choices"])
+
+
+def _page(path: str) -> Callable[[Server], bool]:
+    return lambda server: server.ask(path, page=True)[0] == 200
+
+
+def _lists(server: Server) -> bool:
+    return server.ask("/llm-ops/v1/catalog/datasets")[0] == 200
+
+
+def _figure(query: str) -> Callable[[Server], bool]:
+    def holds(server: Server) -> bool:
+        status, body = server.ask(f"/prometheus/api/v1/query?query={query}", page=True)
+        return status == 200 and bool(json.loads(body)["data"]["result"])
+
+    return holds
+
+
+def _daemon(server: Server) -> bool:
+    query = {"query": "{ instance { daemonHealth { allDaemonStatuses { healthy required } } } }"}
+    status, body = server.ask("/dagster/graphql", query, page=True)
+    if status != 200:
+        return False
+    statuses = json.loads(body)["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
+    return all(daemon["healthy"] for daemon in statuses if daemon["required"])
+
+
+def _code(server: Server) -> bool:
+    query = {"query": "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"}
+    status, body = server.ask("/dagster/graphql", query, page=True)
+    return status == 200 and bool(json.loads(body)["data"]["repositoriesOrError"].get("nodes"))
+
+
+WORKS: dict[str, Callable[[Server], bool]] = {
+    "gateway": _chats,
+    "nginx": _chats,
+    "redis": _chats,
+    "reconciler": _chats,
+    "shipper": _figure("llmops_spool_oldest_seconds%3C60"),
+    "console": _lists,
+    "code": _code,
+    "daemon": _daemon,
+    "webserver": _page("/dagster/server_info"),
+    "mlflow": _page("/mlflow/"),
+    "exporter": _figure("up%7Bjob%3D%22platform%22%7D%3D%3D1"),
+    "prometheus": _page("/prometheus/-/ready"),
+    "postgres": lambda server: _chats(server) and _lists(server) and _code(server),
+}
+"""How one sees that a service does its work."""
+
+
+def kills(server: Server) -> list[tuple[str, float, float]]:
+    """Kill each container once; (service, seconds until it worked again, seconds without a chat) of each.
+
+    Raises RuntimeError naming what does not work before, or does not come back.
+    """
+    found: list[tuple[str, float, float]] = []
+    for service, works in WORKS.items():
+        _until(lambda works=works: works(server), f"{service} does not work before it is killed")
+        server.kill(service)
+        began, without = time.monotonic(), 0.0
+        time.sleep(0.5)
+        while True:
+            asked = time.monotonic()
+            chats = _chats(server)
+            back = works(server) and chats
+            if back:
+                break
+            if time.monotonic() - began > BACK_SECONDS:
+                raise RuntimeError(f"{service} does not work {BACK_SECONDS:.0f} s after it was killed")
+            time.sleep(0.5)
+            without += 0.0 if chats else time.monotonic() - asked
+        found.append((service, time.monotonic() - began, without))
+        print(f"{service:<12} back after {found[-1][1]:5.1f} s, chat away for {without:5.1f} s", flush=True)
+    return found
+
+
+def _until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + BACK_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(what)
+        time.sleep(0.5)
+
+
+def main() -> None:
+    """Go the whole way and kill every container; exit code 1 with what did not work."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--engine", default="docker", help="docker or podman")
+    parser.add_argument("--no-workflow", action="store_true", help="the endpoint is there already")
+    a = parser.parse_args()
+    server = Server(a.folder.absolute(), a.engine)
+    try:
+        if not a.no_workflow:
+            workflow(server)
+        kills(server)
+    except (RuntimeError, subprocess.SubprocessError) as error:
+        sys.exit(f"the server does not do its work: {error}")
+
+
+if __name__ == "__main__":
+    main()
