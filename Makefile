@@ -54,6 +54,11 @@ server-down:
 server-logs:
 	$(COMPOSE_SERVER) logs $(SERVICE)
 
+# All that a machine without the internet needs, in one folder: wheels with hashes, sources, images that IMAGES names.
+BUNDLE ?= dist/bundle
+bundle: install
+	$(BIN)/python -m deploy.bundle.pack $(BUNDLE) $(IMAGES:%=--image %) --engine $(if $(findstring podman,$(COMPOSE)),podman,docker)
+
 # On the server that runs from DATA: datasets, a training, a deployment, a chat, and every container killed once.
 server-test: install
 	$(BIN)/python -m deploy.check $(DATA) --engine $(if $(findstring podman,$(COMPOSE)),podman,docker)

@@ -16,6 +16,7 @@ from llmops_assets.local.stack import REPOSITORY
 
 T = TypeVar("T")
 DEADLINE = 240.0
+NOTES_CALLS = Path(__file__).parent / "calls_outside"
 COMPOSE = REPOSITORY / "deploy" / "compose.yaml"
 
 
@@ -66,6 +67,7 @@ class Processes:
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("LLMOPS_", "DAGSTER_", "PG"))}
+        kept |= {"PYTHONPATH": str(NOTES_CALLS), "TEST_CALLS_OUTSIDE": str(self.calls)}
         with open(self.log(name), "ab") as log:
             self.running[name] = subprocess.Popen(
                 self.command(name),
@@ -79,6 +81,11 @@ class Processes:
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
+
+    @property
+    def calls(self) -> Path:
+        """File with a line for each time that a process looked up or called somebody beyond this machine."""
+        return self.folder / "calls-outside"
 
     def kill(self, name: str) -> None:
         """End a service and all that it started as a machine does that is switched off."""

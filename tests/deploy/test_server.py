@@ -1,6 +1,7 @@
 """A server without containers: PostgreSQL, Redis, nginx and the processes of compose.yaml, asked over TLS by users."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from llmops_assets.local.stack import REPOSITORY, free_port
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 from tests.deploy.door import Door, nginx
-from tests.deploy.processes import Processes, ended, services, until
+from tests.deploy.processes import NOTES_CALLS, Processes, ended, services, until
 from tests.gateway.model import Model
 from tests.gateway.redis_server import RedisServer
 from tests.serving.conftest import Upstream, backend, deployment_spec
@@ -274,3 +275,15 @@ def test_no_secret_is_in_a_command_a_variable_or_a_log(folder: Path, processes: 
     for log in processes.folder.glob("*.log"):
         text = log.read_text(errors="replace")
         assert not [secret for secret in secrets if secret in text], log
+
+
+def test_nobody_beyond_this_machine_is_called(processes: Processes) -> None:
+    """Not by Dagster, MLflow or us, in all that the tests above have done; what one tries here is seen."""
+    program = "import socket; s = socket.socket(); s.settimeout(0.1); s.connect(('192.0.2.1', 9))"
+    tried = processes.folder / "tried"
+    environment = {**os.environ, "PYTHONPATH": str(NOTES_CALLS), "TEST_CALLS_OUTSIDE": str(tried)}
+    assert subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True).returncode == 1
+    assert "socket.connect '192.0.2.1'" in tried.read_text()
+    for running in processes.running.values():
+        assert psutil.Process(running.pid).environ()["TEST_CALLS_OUTSIDE"] == str(processes.calls)
+    assert not processes.calls.exists(), processes.calls.read_text()

@@ -1,0 +1,76 @@
+"""A folder that is carried over installs on a machine without a network, and only as it was packed."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.bundle.pack import pack
+from llmops_assets.local.stack import REPOSITORY
+
+ALONE = ["unshare", "--net", "--map-root-user"]
+"""A network namespace of its own: no route, not even a loopback that is up."""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our own wheel, packed as all others are."""
+    folder = tmp_path_factory.mktemp("bundle") / "llmops"
+    # Built by what is installed here: no index is asked.
+    pack(folder, ["--no-deps", "--no-build-isolation", "."])
+    return folder
+
+
+def install(bundle: Path, target: Path) -> subprocess.CompletedProcess[str]:
+    command = [*ALONE, str(bundle / "install.sh"), str(target)]
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHON": sys.executable,
+        "PIP_INDEX_URL": "https://192.0.2.1/",
+    }
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_it_installs_where_nothing_can_be_reached(bundle: Path, tmp_path: Path) -> None:
+    done = install(bundle, tmp_path / "opt")
+    assert done.returncode == 0, done.stderr
+    python = tmp_path / "opt" / "venv" / "bin" / "python"
+    asked = "import llmops_assets, images, importlib.metadata as m; print(llmops_assets.__file__, m.version('llmops'))"
+    told = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert told.startswith(str(tmp_path)) and told.split()[1] == "0.1.0"
+    assert (tmp_path / "opt" / "venv" / "bin" / "llmops").exists()
+    installed = tmp_path / "opt" / "source"
+    assert (installed / "deploy" / "compose.yaml").exists() and (installed / "docs" / "operate.md").exists()
+    # What a wheel carries beside its modules.
+    package = Path(told.split()[0]).parent
+    assert (package / "specs" / "policy.yaml").exists()
+
+
+@pytest.mark.parametrize("change", ["a wheel", "the list", "another file"])
+def test_what_is_not_as_it_was_packed_is_refused_before_anything_is_installed(
+    bundle: Path, tmp_path: Path, change: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    if change == "a wheel":
+        (wheel,) = (copy / "wheels").glob("llmops-*.whl")
+        wheel.write_bytes(wheel.read_bytes() + b"x")
+    elif change == "the list":
+        (copy / "requirements.txt").write_text("evil==1.0\n")
+    else:
+        (copy / "wheels" / "evil-1.0-py3-none-any.whl").write_bytes(b"x")
+    done = install(copy, tmp_path / "opt")
+    assert done.returncode == 1
+    assert ("evil-1.0" if change == "another file" else "fetch it again") in done.stderr
+    assert not (tmp_path / "opt").exists()
+
+
+def test_every_wheel_is_asked_for_by_its_hash_and_no_state_is_packed(bundle: Path) -> None:
+    lines = (bundle / "requirements.txt").read_text().splitlines()
+    assert len(lines) == len(list((bundle / "wheels").glob("*.whl"))) >= 1
+    assert all("==" in line and " --hash=sha256:" in line for line in lines)
+    tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    packed = {str(path.relative_to(bundle / "source")) for path in (bundle / "source").rglob("*") if path.is_file()}
+    assert packed == set(tracked.stdout.splitlines()) & packed and len(packed) > 500
