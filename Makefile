@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install engines demo up test test-fast lint picture clean server server-folder server-down server-logs server-test bundle
+.PHONY: install engines demo up test test-fast lint picture clean server server-folder server-down server-logs server-test server-images bundle sbom
 
 install: $(VENV)/.installed
 
@@ -48,6 +48,9 @@ server: server-folder
 	$(COMPOSE_SERVER) --profile setup run --rm setup
 	$(COMPOSE_SERVER) up --detach
 
+server-images: server-folder
+	$(COMPOSE_SERVER) --profile setup build
+
 server-down:
 	$(COMPOSE_SERVER) down
 
@@ -58,6 +61,10 @@ server-logs:
 BUNDLE ?= dist/bundle
 bundle: install
 	$(BIN)/python -m deploy.bundle.pack $(BUNDLE) $(IMAGES:%=--image %) --engine $(if $(findstring podman,$(COMPOSE)),podman,docker)
+
+# What is installed, as CycloneDX: name, version, hash and licence of each package of constraints.txt.
+sbom: install
+	$(BIN)/python -m deploy.bundle.sbom dist/sbom.json
 
 # On the server that runs from DATA: datasets, a training, a deployment, a chat, and every container killed once.
 server-test: install

@@ -3,11 +3,14 @@
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from deploy.bundle.pack import pack
+from deploy.bundle.sbom import bill
 from llmops_assets.local.stack import REPOSITORY
 
 ALONE = ["unshare", "--net", "--map-root-user"]
@@ -74,3 +77,18 @@ def test_every_wheel_is_asked_for_by_its_hash_and_no_state_is_packed(bundle: Pat
     tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     packed = {str(path.relative_to(bundle / "source")) for path in (bundle / "source").rglob("*") if path.is_file()}
     assert packed == set(tracked.stdout.splitlines()) & packed and len(packed) > 500
+
+
+def test_the_bill_of_materials_has_every_package_with_its_version_and_what_it_needs() -> None:
+    found = list(metadata.distributions())
+    made = bill(found)
+    assert made == bill(found), "the same for the same versions"
+    parts = {part["name"]: part for part in made["components"]}
+    assert made["metadata"]["component"]["name"] == "llmops"
+    installed = {canonicalize_name(one.metadata["Name"]) for one in found}
+    assert parts.keys() == installed - {"llmops"} and len(parts) > 150
+    assert parts["dagster"]["purl"] == "pkg:pypi/dagster@1.13.27"
+    needs = {entry["ref"]: entry["dependsOn"] for entry in made["dependencies"]}
+    assert any(ref.startswith("pkg:pypi/dagster-pipes@") for ref in needs["pkg:pypi/dagster@1.13.27"])
+    refs = {part["bom-ref"] for part in (*made["components"], made["metadata"]["component"])}
+    assert {ref for of in needs.values() for ref in of} <= refs == needs.keys()
