@@ -20,7 +20,7 @@ from llmops_assets.wiring import Wiring
 if TYPE_CHECKING:
     from resources.catalog import Catalog
 
-FOLDERS = ("artifacts", "dagster", "gpus", "incoming", "logs", "pipes", "records", "servers", "spool")
+FOLDERS = ("artifacts", "cache", "dagster", "gpus", "incoming", "logs", "pipes", "records", "servers", "spool")
 FIRST_KEY = "first-admin.key"
 """File in the home with the first API key, for whoever sets the server up; its owner alone can read it."""
 WAIT_SECONDS = 120.0

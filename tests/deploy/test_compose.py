@@ -1,0 +1,105 @@
+"""What compose.yaml gives each container: no more than it needs, and nothing that is not there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.server import DEFAULTS
+from llmops_assets.local.stack import REPOSITORY
+from tests.deploy.processes import COMPOSE, services
+
+THEIRS = {"qdrant", "grafana"}
+"""Services in images of others, which start only where they are asked for."""
+SERVICES = sorted(services().items())
+
+
+@pytest.mark.parametrize(("name", "service"), SERVICES, ids=[name for name, _ in SERVICES])
+def test_a_container_may_do_and_write_little(name: str, service: dict[str, Any]) -> None:
+    assert service["user"] == "${LLMOPS_USER}" and service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"]
+    assert service["restart"] == ("no" if name == "setup" else "always")
+    assert "privileged" not in service and "docker.sock" not in str(service)
+    assert (name in THEIRS or name == "setup") == ("profiles" in service)
+    # Nobody outside is listened to but by nginx.
+    assert ("ports" in service) == (name == "nginx")
+    for volume in service["volumes"]:
+        source, _target, *mode = volume.split(":")
+        assert mode == ["ro"] or source.startswith("${LLMOPS_DATA}/"), volume
+        assert "secrets" not in source or mode == ["ro"]
+        assert not source.startswith("./") or (COMPOSE.parent / source).exists(), volume
+
+
+@pytest.mark.parametrize(("name", "service"), SERVICES, ids=[name for name, _ in SERVICES])
+def test_no_password_is_in_a_command_or_a_variable(name: str, service: dict[str, Any]) -> None:
+    environment = service.get("environment") or {}
+    for variable, value in environment.items():
+        assert not re.search(r"://[^/@\s]*:[^/@\s]+@", str(value)), variable
+        named = re.search(r"(?i)password|secret|token|_key", variable)
+        assert not named or variable.endswith("_FILE"), variable
+    assert not re.search(r"://[^/@\s]*:[^/@\s]+@", str(service.get("command", "")))
+    # A secret is given to who reads it, and to nobody else.
+    mounted = {v.split(":")[1] for v in service["volumes"] if v.split(":")[1].startswith("/run/secrets/")}
+    read = {str(value) for value in environment.values() if str(value).startswith("/run/secrets/")}
+    if name not in ("postgres", "nginx", "prometheus", *THEIRS):
+        assert mounted <= read
+
+
+def test_the_gateway_gets_the_catalog_alone() -> None:
+    for name in ("gateway", "shipper"):
+        service = services()[name]
+        (passwords,) = [volume for volume in service["volumes"] if ":/run/secrets/pgpass:" in volume]
+        assert passwords.startswith("${LLMOPS_DATA}/secrets/pgpass-catalog:")
+        assert "/var/lib/llmops" not in [volume.split(":")[1] for volume in service["volumes"]]
+
+
+def test_only_who_has_to_is_in_the_network_that_reaches_outside() -> None:
+    text = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    assert [name for name, network in text["networks"].items() if not network.get("internal")] == ["front"]
+    front = {name for name, service in services().items() if "front" in service["networks"]}
+    assert front == {"nginx", "gateway", "console", "webserver", "mlflow", "prometheus", "grafana"}
+    assert {name for name, service in services().items() if "store" in service["networks"]} == {"redis", "gateway"}
+
+
+def test_every_variable_of_compose_is_written_by_the_server_s_folder(tmp_path: Path) -> None:
+    asked = set(re.findall(r"\$\{(\w+)\}", COMPOSE.read_text(encoding="utf-8")))
+    command = [sys.executable, "deploy/server.py", str(tmp_path)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    written = {line.split("=", 1)[0] for line in (tmp_path / "env").read_text().splitlines()}
+    assert written == asked == DEFAULTS.keys() | {"LLMOPS_DATA", "LLMOPS_USER"}
+    mounted = {
+        volume.split(":")[0].removeprefix("${LLMOPS_DATA}/")
+        for service in services().values()
+        for volume in service["volumes"]
+        if volume.startswith("${LLMOPS_DATA}/")
+    }
+    assert [name for name in mounted if not (tmp_path / name).exists()] == []
+
+
+def test_every_program_that_is_started_is_there() -> None:
+    for name, service in services().items():
+        command = [str(part) for part in service.get("command", [])]
+        if command[:2] in (["python", "-m"], ["python3", "-m"]) and command[2].startswith(("llmops_assets", "images")):
+            module = REPOSITORY / command[2].replace(".", "/")
+            assert module.with_suffix(".py").exists() or (module / "__main__.py").exists(), name
+
+
+def test_dagster_takes_its_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres: str) -> None:
+    import dagster as dg
+    import sqlalchemy as sa
+
+    monkeypatch.setenv("LLMOPS_DAGSTER_DATABASE_URL", postgres.replace("+psycopg:", "+psycopg2:", 1))
+    (tmp_path / "dagster.yaml").write_text((REPOSITORY / "deploy" / "dagster.yaml").read_text())
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert sa.make_url(instance.run_storage.postgres_url).drivername == "postgresql+psycopg2"
+        assert not instance.telemetry_enabled and not instance.nux_enabled
+        assert instance.run_monitoring_enabled and instance.run_retries_enabled
+        skipped = instance.get_tick_retention_settings(dg._core.definitions.run_request.InstigatorType.SENSOR)
+        assert {status.value: days for status, days in skipped.items()} | {"STARTED": -1} == {
+            "SKIPPED": 1, "FAILURE": 30, "SUCCESS": 30, "STARTED": -1,
+        }  # fmt: skip
+        assert instance.run_coordinator.get_run_queue_config().max_concurrent_runs == 10
