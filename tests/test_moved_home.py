@@ -1,4 +1,4 @@
-"""A home that was copied to another path, the old one deleted: everything goes on, and nothing trains again."""
+"""A home that was backed up, destroyed, restored and moved: everything goes on, and nothing trains again."""
 
 import json
 import re
@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 
 from llmops_assets.cli import app, common
 from llmops_assets.evaluation import assets as evaluation_assets
+from llmops_assets.operations.backups import back_up, restore
+from llmops_assets.operations.verification import verify
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
@@ -143,9 +145,18 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, str,
     jobs = re.compile(r"/work/|/checkpoints/|^artifacts/answers/[^/]+/generate\.(json|result|log)$")
     left = [name for name in named if not jobs.search(name)]
     assert not left, "\n".join(left)
-    new = tmp_path_factory.mktemp("new-host") / "elsewhere" / "platform"
-    shutil.copytree(old, new, symlinks=True)
+    # Backed up, destroyed and restored elsewhere, and that copied once more.
+    away = tmp_path_factory.mktemp("away")
+    back_up(home.w, "kim", away / "backup", keys=away / "keys")
     shutil.rmtree(old)
+    restored = Wiring(Settings(home=away / "restored", _env_file=None))
+    restore(restored, "kim", away / "backup", keys=away / "keys")
+    found = verify(restored, "kim")
+    assert not found.faults and found.looked_at["adapters and models"] == 2 == 2 * found.looked_at["registered models"]
+    restored.catalog.database.engine.dispose()
+    new = tmp_path_factory.mktemp("new-host") / "elsewhere" / "platform"
+    shutil.copytree(away / "restored", new, symlinks=True)
+    shutil.rmtree(away)
     # Another host is another process: MLflow keeps in this one where the artifacts of a run were.
     utils._artifact_repos_cache.clear()
     with opened(new) as home:
