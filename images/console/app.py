@@ -12,6 +12,7 @@ from images.console import parts, problems
 from images.console.api import admin, datasets, endpoints, experiments, models, trainings
 from images.console.once import OncePerKey
 from images.console.state import Asking, Here, State
+from images.console.web import PAGES
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.usage import usage_by
 from resources.catalog import CatalogTooNew
@@ -74,6 +75,8 @@ def create_app(state: State) -> ASGIApp:
     v1.include_router(endpoints.serve)
     app.include_router(v1)
     app.include_router(admin.router)
+    for pages in PAGES:
+        app.include_router(pages)
     return OncePerKey(app, state.wiring.catalog, state.callers)
 
 

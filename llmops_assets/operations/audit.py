@@ -25,12 +25,15 @@ class Proof:
         return {"whole": not self.broken, **asdict(self)}
 
 
-def list_lines(wiring: Wiring, actor: str, *, target: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
-    """The newest lines (about a target, if one is named), newest first."""
+def list_lines(
+    wiring: Wiring, actor: str, *, target: str | None = None, limit: int = 100, before: int | None = None
+) -> list[dict[str, Any]]:
+    """The newest lines (about a target, if one is named), newest first; with `before`, those before the line of that
+    id."""
     authorise(wiring, actor, "audit.read")
     if target is None:
-        return wiring.catalog.audit_log(limit)
-    return wiring.catalog.audit_of(target, exact=True, limit=limit)
+        return wiring.catalog.audit_log(limit, before)
+    return wiring.catalog.audit_of(target, exact=True, limit=limit, before=before)
 
 
 def verify_log(wiring: Wiring, actor: str, known: Head | None = None) -> Proof:

@@ -159,6 +159,15 @@ def list_versions(wiring: Wiring) -> list[Version]:
     return sorted(found, key=lambda one: one.created_at, reverse=True)
 
 
+def versions_page(wiring: Wiring, start: int, count: int, name: str | None = None) -> tuple[list[Version], int]:
+    """`count` versions from `start` on, and how many there are (of a dataset): those that wait for their files come
+    first, then the newest. Only what is on the page is looked into."""
+    drafts = [draft for draft in wiring.catalog.drafts.datasets() if name in (None, draft.name)]
+    found = [_of_draft(draft) for draft in drafts[start : start + count]]
+    entries, registered = wiring.catalog.datasets_page(max(0, start - len(drafts)), count - len(found), name)
+    return [*found, *(_of_entry(wiring, entry) for entry in entries)], len(drafts) + registered
+
+
 def version(wiring: Wiring, key: str) -> Version:
     """One version; raises NotFound."""
     try:

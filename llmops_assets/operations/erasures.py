@@ -41,6 +41,16 @@ class Request:
     reason: str = "on request"
 
 
+def erasure_request(
+    name: str, *, texts: Iterable[str] = (), rows: Iterable[str] = (), everywhere: bool = False, reason: str
+) -> Request:
+    """A request by texts, found in any spelling, and by row ids. Raises Refused where that says too little."""
+    try:
+        return Request(name, Wanted(texts=tuple(texts), rows=tuple(rows)), everywhere, reason)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+
 @dataclass(frozen=True)
 class Planned:
     """What a request would do; `unfinished` is the erasure of the same request that was cut off, if there is one."""

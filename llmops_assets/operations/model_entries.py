@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.dataset_entries import local_path, refuse_outside
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from resources.tracking import ModelVersion
 
 States = Literal["draft", "approved", "staging", "production", "archived"]
+STATES: tuple[str, ...] = get_args(States)
 HUB = "hf:"
 
 

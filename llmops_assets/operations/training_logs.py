@@ -8,6 +8,7 @@ from llmops_assets.records.training import PlanRecord
 from llmops_assets.training import progress
 from llmops_assets.training.progress import Tail
 from llmops_assets.wiring import Wiring
+from resources.run_log import Check
 
 
 class TrainingLog:
@@ -28,3 +29,13 @@ def curve(wiring: Wiring, partition: str) -> dict[str, list[dict[str, Any]]]:
     """By metric, its values in order of their steps, as the worker reported them; empty before it has."""
     plan = wiring.records.find(PlanRecord, partition)
     return progress.curves(Path(plan.model_dir)) if plan else {}
+
+
+def plan_of(wiring: Wiring, partition: str) -> PlanRecord | None:
+    """What was planned before the training began; None while it is not."""
+    return wiring.records.find(PlanRecord, partition)
+
+
+def training_checks(wiring: Wiring, partition: str) -> list[Check]:
+    """The last evaluation of every check of a training, in the order of its steps."""
+    return wiring.run_log.checks(partition, ["training_plan", "adapter", "merged_model", "evaluation"])

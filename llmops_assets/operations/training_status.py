@@ -89,6 +89,56 @@ def training_statuses(wiring: Wiring, limit: int | None = None) -> list[Training
     return [status_of(wiring, request, runs[_cell(request)]) for request in wanted]
 
 
+def statuses_page(wiring: Wiring, start: int, count: int) -> tuple[list[TrainingStatus], int]:
+    """Where `count` trainings from `start` on stand, the newest request first, and how many there are."""
+    cells = list(requests(wiring).values())
+    wanted = cells[start : start + count]
+    runs = wiring.run_log.runs([_cell(request) for request in wanted], TRAINING)
+    return [status_of(wiring, request, runs[_cell(request)]) for request in wanted], len(cells)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A training beside others: what it was trained with, and what came of it."""
+
+    status: TrainingStatus
+    dataset: str
+    base: str
+    method: str
+    hyperparams: dict[str, Any]
+    figures: dict[str, float | None]
+    model: str | None
+
+
+def compared_trainings(wiring: Wiring, start: int, count: int) -> tuple[list[Compared], int]:
+    """`count` trainings from `start` on beside each other, the newest request first, and how many there are."""
+    found, total = statuses_page(wiring, start, count)
+    return [_compared(wiring, status) for status in found], total
+
+
+def _compared(wiring: Wiring, status: TrainingStatus) -> Compared:
+    dataset, recipe = status.partition.split("|")
+    spec = wiring.catalog.recipe(recipe)
+    adapter = wiring.records.find(AdapterRecord, status.partition)
+    evaluated = wiring.records.find(EvaluationRecord, status.partition)
+    model = wiring.records.find(RegisteredModelRecord, status.partition)
+    figures: dict[str, float | None] = {}
+    if adapter is not None:
+        figures |= {"loss": adapter.last_loss, "validation loss": adapter.eval_loss, "seconds": adapter.seconds}
+    for metric in evaluated.metrics if evaluated is not None else ():
+        if metric.suite == "test" and metric.model == "tuned":
+            figures[metric.name] = metric.value
+    return Compared(
+        status=status,
+        dataset=dataset,
+        base=str(spec.get("base_model_ref") or ""),
+        method=str(spec.get("method") or ""),
+        hyperparams=dict(spec.get("hyperparams") or {}),
+        figures=figures,
+        model=model.ref if model is not None else None,
+    )
+
+
 def status_of(wiring: Wiring, request: TrainingRequest, runs: "Sequence[Run] | None" = None) -> TrainingStatus:
     """Where the training of a request stands; `runs` are those on its partition, oldest first, where they are known."""
     cell = _cell(request)

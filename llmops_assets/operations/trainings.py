@@ -39,15 +39,20 @@ def request_training(wiring: Wiring, actor: str, spec: TrainJobSpec) -> Requeste
 
     Raises SpecError when its dataset does not fit it, NotFound when there is no such dataset.
     """
-    authorise(wiring, actor, "training.request")
+    check_request(wiring, actor, spec)
     catalog = wiring.catalog
-    entry = catalog.dataset_entry(spec.dataset_ref)
-    if faults := check_dataset(spec, entry.spec.type, entry.status):
-        raise SpecError(faults)
     key = spec.recipe_key()
     catalog.add_recipe(key, spec.recipe(), actor)
     catalog.request_training(spec.dataset_ref, key, actor)
     return Requested(training_key(spec.dataset_ref, key), spec.dataset_ref, key)
+
+
+def check_request(wiring: Wiring, actor: str, spec: TrainJobSpec) -> None:
+    """Whether a training could be requested so; nothing is. Raises as `request_training`."""
+    authorise(wiring, actor, "training.request")
+    entry = wiring.catalog.dataset_entry(spec.dataset_ref)
+    if faults := check_dataset(spec, entry.spec.type, entry.status):
+        raise SpecError(faults)
 
 
 def request_trial(wiring: Wiring, actor: str, study: str, spec: TrainJobSpec) -> str:

@@ -15,11 +15,14 @@ class AuditLog:
 
     database: Database
 
-    def audit_log(self, limit: int = 100) -> list[dict[str, Any]]:
-        """The newest lines of the audit log, newest first."""
-        return [dict(r) for r in self.database.rows(sa.select(t.audit).order_by(t.audit.c.id.desc()).limit(limit))]
+    def audit_log(self, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
+        """The newest lines of the audit log (before the line of an id), newest first."""
+        statement = sa.select(t.audit).where(_before(before)).order_by(t.audit.c.id.desc()).limit(limit)
+        return [dict(r) for r in self.database.rows(statement)]
 
-    def audit_of(self, target: str, *, exact: bool = True, limit: int = 100) -> list[dict[str, Any]]:
+    def audit_of(
+        self, target: str, *, exact: bool = True, limit: int = 100, before: int | None = None
+    ) -> list[dict[str, Any]]:
         """The newest lines about a target, or whose detail names it as the model, newest first.
 
         Without `exact`, `target` is the name of a model, whose versions are all meant.
@@ -29,7 +32,7 @@ class AuditLog:
             mine = sa.or_(*(subject == target for subject in subjects))
         else:
             mine = sa.or_(*(subject.startswith(f"{target}@", autoescape=True) for subject in subjects))
-        statement = sa.select(t.audit).where(mine).order_by(t.audit.c.id.desc()).limit(limit)
+        statement = sa.select(t.audit).where(mine, _before(before)).order_by(t.audit.c.id.desc()).limit(limit)
         return [dict(r) for r in self.database.rows(statement)]
 
     def audit_steps(self, target: str, actions: Collection[str]) -> list[dict[str, Any]]:
@@ -55,3 +58,7 @@ class AuditLog:
         """Append a line about something that happened outside the catalog."""
         with self.database.write(actor) as transaction:
             transaction.audit(action, target, **detail)
+
+
+def _before(id: int | None) -> sa.ColumnElement[bool]:
+    return sa.true() if id is None else t.audit.c.id < id

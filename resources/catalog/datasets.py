@@ -91,6 +91,14 @@ class Datasets:
             statement = statement.where(t.datasets.c.name == name)
         return [_dataset(row) for row in self.database.rows(statement)]
 
+    def datasets_page(self, start: int, count: int, name: str | None = None) -> tuple[list[Dataset], int]:
+        """`count` versions (of one dataset) from `start` on, newest first, and how many there are."""
+        mine = sa.true() if name is None else t.datasets.c.name == name
+        total = self.database.rows(sa.select(sa.func.count().label("n")).select_from(t.datasets).where(mine))[0]["n"]
+        order = t.datasets.c.created_at.desc(), t.datasets.c.key
+        statement = sa.select(t.datasets).where(mine).order_by(*order).limit(max(count, 0)).offset(start)
+        return [_dataset(row) for row in self.database.rows(statement)] if count > 0 else [], int(total)
+
 
 def _assert_same(spec: DatasetSpec, digest: str, known: Row) -> None:
     if known["status"] == "erased":

@@ -1,106 +1,70 @@
-"""The whole way over HTTP, as `examples/complete_workflow.py` goes it: against the platform's own processes."""
+"""The whole way, against the platform's own processes: over HTTP as `examples/complete_workflow.py` goes it, and from
+the pages alone, as somebody does who never opens a terminal."""
 
-import csv
 import json
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
 
 import pytest
-import yaml
 
-from llmops_assets.local.stack import REPOSITORY, free_port
-from llmops_assets.specs.policy import DEFAULT_POLICY
+from llmops_assets.local.stack import REPOSITORY
+from tests.console.platform import environment_of, running, write_rows
 
-TOPICS = ["환불", "영수증", "단말기", "통행료", "하이패스", "미납", "주소변경", "분실", "면제", "할인"]
-PLACES = ["서울", "대전", "부산", "광주", "춘천", "강릉", "제주", "수원", "전주", "포항", "울산", "목포"]
-DEADLINE = 600.0
+FEW = {"learning_rate": 2e-3, "batch_size": 16, "num_epochs": 40, "max_steps": 40, "max_seq_length": 128}
 
 pytestmark = pytest.mark.timeout(2400)
 
 
-@pytest.fixture
-def rows(tmp_path: Path) -> Path:
-    """Questions about each topic at each place, with the answer of both: a CSV as a spreadsheet writes it."""
-    path = tmp_path / "support.csv"
-    with open(path, "w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["question", "answer", "category"])
-        for topic in TOPICS:
-            for place in PLACES:
-                writer.writerow(
-                    [
-                        f"{place} 영업소에서 {topic} 어떻게 하나요?",
-                        f"{topic}: {place} 창구에서 신분증을 보여 주세요.",
-                        topic,
-                    ]
-                )
-    return path
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("platform")
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """A home of its own, whose gate lets a model pass that was trained for seconds."""
-    policy = yaml.safe_load(DEFAULT_POLICY.read_text(encoding="utf-8"))
-    policy["gates"]["SFT"] |= {"at_least": 0.0, "n_at_least": 1}
-    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy, allow_unicode=True), encoding="utf-8")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLMOPS_", "DAGSTER_"))}
-    ports = {f"LLMOPS_{name}_PORT": str(free_port("127.0.0.1")) for name in ("GATEWAY", "GATEWAY_ADMIN", "CONSOLE")}
-    more = {
-        "LLMOPS_HOME": str(tmp_path / "home"),
-        "LLMOPS_POLICY_FILE": str(tmp_path / "policy.yaml"),
-        "LLMOPS_SENSOR_INTERVAL_SECONDS": "1",
-        "OMP_NUM_THREADS": "1",
-        "LLM_OPS_USER_ID": "kim",
-        "LLM_OPS_USER_ROLES": "llm-ops-user",
-    }
-    api = {"LLM_OPS_API_BASE_URL": f"http://127.0.0.1:{ports['LLMOPS_CONSOLE_PORT']}/llm-ops/v1"}
-    return {**kept, **ports, **more, **api}
+@pytest.fixture(scope="module")
+def environment(folder: Path) -> dict[str, str]:
+    return environment_of(folder)
 
 
-@pytest.fixture
-def running(environment: dict[str, str], tmp_path: Path) -> Iterator[Path]:
-    """`llmops up`, and the console beside it; their log."""
-    log = tmp_path / "platform.log"
-    commands = (["llmops_assets.cli", "up", "--no-pages"], ["images.console"])
-    with open(log, "ab") as out:
-        processes = [
-            subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=out, stderr=out, cwd=REPOSITORY)
-            for command in commands
-        ]
-    ask = build_opener(ProxyHandler({})).open
-    deadline = time.monotonic() + DEADLINE
-    try:
-        while True:
-            assert all(process.poll() is None for process in processes), log.read_text()[-3000:]
-            assert time.monotonic() < deadline, log.read_text()[-3000:]
-            try:
-                if ask(f"{environment['LLM_OPS_API_BASE_URL']}/health", timeout=5).status == 200:
-                    break
-            except (URLError, OSError):
-                time.sleep(0.2)
+@pytest.fixture(scope="module")
+def platform(environment: dict[str, str], folder: Path) -> Iterator[Path]:
+    with running(environment, folder) as log:
         yield log
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(120)
 
 
-def test_the_whole_way_by_requests_alone(running, environment, rows, model):
-    few = {"learning_rate": 2e-3, "batch_size": 16, "num_epochs": 40, "max_steps": 40, "max_seq_length": 128}
+@pytest.fixture(scope="module")
+def by_requests(platform: Path, environment: dict[str, str], folder: Path, model: Path) -> subprocess.CompletedProcess:
+    """The example, carried out: a model trained and served at the endpoint `customer-support`."""
+    rows = write_rows(folder / "support.csv")
     command = [sys.executable, "examples/complete_workflow.py", "--data", str(rows), "--model", str(model)]
-    command += ["--hyperparameters", json.dumps(few), "--hours", "0.3"]
+    command += ["--hyperparameters", json.dumps(FEW), "--hours", "0.3"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=REPOSITORY, timeout=1500)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{running.read_text()[-3000:]}"
-    lines = done.stdout.splitlines()
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{platform.read_text()[-3000:]}"
+    return done
+
+
+def test_the_whole_way_by_requests_alone(by_requests: subprocess.CompletedProcess):
+    lines = by_requests.stdout.splitlines()
     assert "dataset customer-support@v1.0: support.csv is uploaded" in lines
     assert "model customer-support-base@1.0: approved" in lines
-    assert any(line.startswith("model customer-support-base-customer-support@1: ") for line in lines), done.stdout
+    assert any(line.startswith("model customer-support-base-customer-support@1: ") for line in lines), lines
     # What the model says after seconds of training is nothing to hold it to; that it was asked is.
     assert "endpoint customer-support" in lines and "환불은 어떻게 하나요?" in lines
+
+
+def test_the_whole_way_from_the_pages_alone(by_requests, environment, folder, tmp_path):
+    from tests.console.journey import Journey
+
+    rows = write_rows(folder / "toll-desk.csv", columns=("고객 문의", "상담 내용", "category"))
+    base = environment["LLM_OPS_API_BASE_URL"].removesuffix("/llm-ops/v1")
+    with Journey(base, tmp_path) as journey:
+        journey.upload(rows, "toll-desk")
+        journey.read_the_report("toll-desk@v1")
+        trained = journey.train("toll-desk@v1", "customer-support-base@1.0")
+        journey.approve(trained)
+        journey.deploy_beside(trained, "customer-support")
+        journey.chat_and_rate("customer-support", conversations=14)
+        journey.test_against("customer-support-base-customer-support@1", trained, "customer-support")
+        journey.look_around()
+        assert journey.faults == []

@@ -101,20 +101,40 @@ async def delete(endpoint_id: str, here: Here, asking: Asking, force: bool = Fal
 async def chat(route_name: str, request: Request, here: Here, asking: Asking) -> Response:
     """Ask an endpoint through the gateway, which authenticates, limits and logs; the body is OpenAI's, less `model`."""
     authorise(here.wiring, asking.name, "endpoint.call")
+    body = {**await _object(request), "model": route_name}
+    body.setdefault("user", asking.name)
+    return await _pass_on(here, request, "/v1/chat/completions", body)
+
+
+@serve.post("/{route_name}/feedback", status_code=201)
+async def feedback(route_name: str, request: Request, here: Here, asking: Asking) -> Response:
+    """Rate an answer: `request_id` (its x-request-id), `rating` 1 to 5, and `comment`, `correction`, `user`."""
+    authorise(here.wiring, asking.name, "endpoint.call")
+    body = await _object(request)
+    here.wiring.catalog.endpoint(route_name)
+    body.setdefault("user", asking.name)
+    return await _pass_on(here, request, "/v1/feedback", body)
+
+
+async def _object(request: Request) -> dict[str, Any]:
     try:
         body = await request.json()
     except (ValueError, RecursionError) as error:
         raise Problem(400, f"the body is no JSON: {error}") from error
     if not isinstance(body, dict):
-        raise Problem(422, "the body should be an object with messages")
-    body = {**body, "model": route_name}
-    passed = {"authorization", "x-request-id", "cookie", "accept-language"}
-    headers = {name: value for name, value in request.headers.items() if name in passed}
-    body.setdefault("user", asking.name)
+        raise Problem(422, "the body should be an object")
+    return body
+
+
+PASSED = frozenset({"authorization", "x-request-id", "x-session-id", "cookie", "accept-language"})
+
+
+async def _pass_on(here: State, request: Request, path: str, body: dict[str, Any]) -> Response:
+    """What the gateway answers, as it comes."""
+    headers = {name: value for name, value in request.headers.items() if name in PASSED}
     session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=600))
     try:
-        url = f"{here.wiring.settings.gateway_url}/v1/chat/completions"
-        answer = await session.post(url, json=body, headers=headers)
+        answer = await session.post(f"{here.wiring.settings.gateway_url}{path}", json=body, headers=headers)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         await session.close()
         raise Problem(503, f"the gateway does not answer: {error}", **{"Retry-After": "5"}) from error

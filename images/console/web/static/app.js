@@ -1,0 +1,67 @@
+"use strict";
+// Questions before what cannot be taken back.
+document.addEventListener("submit", (event) => {
+  const question = event.target.dataset.confirm;
+  if (question && !window.confirm(question)) event.preventDefault();
+});
+
+// A plot is a table of numbers beside it; the picture is drawn from the same.
+function draw(box) {
+  const data = JSON.parse(box.dataset.series);
+  if (box.plot) { box.plot.destroy(); box.plot = null; }
+  if (!data.x.length || typeof uPlot === "undefined") return;
+  const style = getComputedStyle(document.documentElement);
+  const ink = style.getPropertyValue("--ink").trim(), grid = style.getPropertyValue("--line").trim();
+  const colours = [style.getPropertyValue("--accent").trim(), style.getPropertyValue("--busy").trim(), style.getPropertyValue("--good").trim(), style.getPropertyValue("--bad").trim()];
+  const axis = { stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid } };
+  const options = {
+    width: box.clientWidth, height: 240, scales: { x: { time: false } },
+    axes: [{ ...axis, label: data.label }, { ...axis }],
+    series: [{ label: data.label }, ...data.lines.map((line, at) => ({
+      label: line.name, stroke: colours[at % colours.length], width: 2, spanGaps: true,
+      dash: line.dashed ? [6, 4] : undefined, points: { show: data.x.length < 40 } }))],
+  };
+  if (data.band) options.bands = [{ series: data.band, fill: grid }];
+  box.plot = new uPlot(options, [data.x, ...data.lines.map((line) => line.values)], box);
+}
+function drawAll(root) { for (const box of root.querySelectorAll("[data-series]")) draw(box); }
+window.addEventListener("DOMContentLoaded", () => drawAll(document));
+window.addEventListener("resize", () => drawAll(document));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(document));
+
+// Events of a training that is watched.
+for (const name of ["curve", "log", "status", "end"]) {
+  document.addEventListener(name, (event) => {
+    if (event.detail === null || event.detail.data === undefined) return;
+    const found = JSON.parse(event.detail.data);
+    if (name === "curve") {
+      const box = document.getElementById("curve");
+      box.dataset.series = JSON.stringify(found);
+      draw(box);
+    } else if (name === "log") {
+      const box = document.getElementById("log");
+      const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
+      if (found.fresh) box.textContent = "";
+      if (found.lines.length) box.append(found.lines.join("\n") + "\n");
+      if (atEnd) box.scrollTop = box.scrollHeight;
+    } else if (name === "end") {
+      window.location.reload();
+    }
+  });
+}
+
+// The sequence of a test, drawn again when htmx has brought a new one.
+document.addEventListener("htmx:after:swap", () => drawAll(document));
+
+// What is wrong is said beside its field too.
+document.addEventListener("htmx:after:swap", () => {
+  const verdict = document.getElementById("verdict");
+  if (!verdict) return;
+  for (const note of document.querySelectorAll(".field .fault")) note.textContent = "";
+  for (const input of document.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
+  for (const link of verdict.querySelectorAll("[data-fault]")) {
+    const note = document.getElementById(link.dataset.fault + "-fault"), input = document.getElementById(link.dataset.fault);
+    if (note && input && (input.value || input.dataset.touched)) { note.textContent = link.nextElementSibling.textContent; input.setAttribute("aria-invalid", "true"); }
+  }
+});
+document.addEventListener("change", (event) => { if (event.target.id) event.target.dataset.touched = "1"; });
