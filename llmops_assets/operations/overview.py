@@ -17,7 +17,7 @@ from resources.tracking import ModelVersion
 if TYPE_CHECKING:
     from resources.catalog import BaseModelEntry, Endpoint, Experiment
 
-LOOKED_AT = 50
+LOOKED_AT = 20
 """Newest datasets and trainings that are looked at; what is older is on the lists."""
 SHOWN = 12
 

@@ -91,10 +91,9 @@ def training_statuses(wiring: Wiring, limit: int | None = None) -> list[Training
 
 def statuses_page(wiring: Wiring, start: int, count: int) -> tuple[list[TrainingStatus], int]:
     """Where `count` trainings from `start` on stand, the newest request first, and how many there are."""
-    cells = list(requests(wiring).values())
-    wanted = cells[start : start + count]
+    wanted, total = wiring.catalog.training_requests_page(start, count)
     runs = wiring.run_log.runs([_cell(request) for request in wanted], TRAINING)
-    return [status_of(wiring, request, runs[_cell(request)]) for request in wanted], len(cells)
+    return [status_of(wiring, request, runs[_cell(request)]) for request in wanted], total
 
 
 @dataclass(frozen=True)

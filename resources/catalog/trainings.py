@@ -88,6 +88,16 @@ class Trainings:
         table = t.training_requests
         return [TrainingRequest(**r) for r in self.database.rows(sa.select(table).order_by(table.c.id.desc()))]
 
+    def training_requests_page(self, start: int, count: int) -> tuple[list[TrainingRequest], int]:
+        """The newest request of each of `count` trainings from `start` on, newest first, and how many trainings were
+        asked for."""
+        table = t.training_requests
+        newest = sa.select(sa.func.max(table.c.id).label("id")).group_by(table.c.dataset, table.c.recipe).subquery()
+        total = self.database.rows(sa.select(sa.func.count().label("n")).select_from(newest))[0]["n"]
+        ids = sa.select(newest.c.id).order_by(newest.c.id.desc()).limit(count).offset(start)
+        rows = self.database.rows(sa.select(table).where(table.c.id.in_(ids)).order_by(table.c.id.desc()))
+        return [TrainingRequest(**r) for r in rows], int(total)
+
     def mark_reported(self, ids: Iterable[int], actor: str = "training_request") -> int:
         """Note that requests became events of the asset graph; how many were not noted before."""
         table = t.training_requests

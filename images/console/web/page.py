@@ -28,7 +28,7 @@ from images.console.web.i18n import COOKIE, N_, STATES, language_of, tone, trans
 from llmops_assets.specs.base import SpecError
 
 FOLDER = Path(__file__).parent
-PER_PAGE = 50
+PER_PAGE = 25
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

@@ -42,9 +42,7 @@ BASIC = (
         N_("Longer rows are cut. Left out: 2,048, or what the model takes where that is less."),
         int,
     ),
-    Field(
-        "lora_rank", N_("LoRA rank"), N_("Size of the adapter; 16 unless given. More learns more."), int
-    ),
+    Field("lora_rank", N_("LoRA rank"), N_("Size of the adapter; 16 unless given. More learns more."), int),
     Field("lora_alpha", N_("LoRA alpha"), N_("How much the adapter counts; twice the rank unless given.")),
 )
 MORE = (
