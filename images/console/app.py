@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp
 
 from images.console import parts, problems
-from images.console.api import admin, datasets, endpoints, experiments, models, trainings
+from images.console.api import admin, datasets, endpoints, experiments, models, prompts, reviews, trainings
 from images.console.once import OncePerKey
 from images.console.state import Asking, Here, State
 from images.console.web import PAGES
@@ -70,7 +70,7 @@ def create_app(state: State) -> ASGIApp:
         """Requests and tokens, summed by some of key, team, endpoint, model and day."""
         return {"items": usage_by(here.wiring, asking.name, by or ["model"], since=since, until=until)}
 
-    for module in (datasets, models, trainings, endpoints, experiments):
+    for module in (datasets, models, trainings, endpoints, experiments, prompts, reviews):
         v1.include_router(module.router)
     v1.include_router(endpoints.serve)
     app.include_router(v1)

@@ -37,6 +37,18 @@ class DatasetBody(Body):
     suite: dict[str, Any] | None = None
 
 
+class ForgetBody(Body):
+    """Whose rows are erased: texts that identify the person, in any spelling, and ids of rows."""
+
+    texts: list[Annotated[str, Field(max_length=1000)]] = Field(
+        default_factory=list, max_length=100, validation_alias=either("texts", "match")
+    )
+    rows: list[Annotated[str, Field(max_length=200)]] = Field(default_factory=list, max_length=1000)
+    everywhere: bool = False
+    reason: str = Field(default="on request", max_length=500)
+    dry_run: bool = False
+
+
 class ModelMetadata(Body):
     """What is said of a base model; `model_family` is a family of the policy."""
 
@@ -194,6 +206,12 @@ class EndpointBody(Body):
     spec: DeploymentBody = Field(
         default_factory=DeploymentBody, validation_alias=either("deploymentSpec", "deployment_spec", "spec")
     )
+
+
+class EvaluateBody(Body):
+    """What a model is asked besides its own test split."""
+
+    test_dataset_id: str = Field(validation_alias=either("test_dataset_id", "testDatasetId", "suite"))
 
 
 class AbTestBody(Body):

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from llmops_assets.operations.errors import Failed, Forbidden, InUse, Refused, Unavailable, Withheld
 from llmops_assets.specs.base import SpecError, dotted
 from resources.catalog import Busy, Conflict, NotFound
+from resources.prompts import UnknownPrompt
 from resources.tracking import UnknownModel
 
 log = logging.getLogger("console")
@@ -82,7 +83,7 @@ def problem(
 def status_of(error: Exception) -> int | None:
     """The status of an error that is the caller's to mend, or passes; None for a fault of the platform's."""
     codes: Sequence[tuple[tuple[type[Exception], ...], int]] = (
-        ((NotFound, UnknownModel), 404),
+        ((NotFound, UnknownModel, UnknownPrompt), 404),
         ((Forbidden,), 403),
         ((Conflict, Withheld, InUse), 409),
         ((Failed,), 424),
@@ -131,6 +132,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     own = (Problem, SpecError, Refused, Withheld, Failed, Unavailable)
-    for kind in (*own, Conflict, NotFound, UnknownModel, Busy):
+    for kind in (*own, Conflict, NotFound, UnknownModel, UnknownPrompt, Busy):
         app.add_exception_handler(kind, other)
     app.add_exception_handler(Exception, other)

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmops_assets.operations.dataset_entries import find_version
 from llmops_assets.operations.errors import Refused
 from llmops_assets.operations.model_entries import Model, find_model
+from llmops_assets.operations.trainings import Requested, request_training
 from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.specs.names import training_key
+from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.wiring import Wiring
 from resources.catalog import NotFound
 
@@ -86,6 +89,21 @@ def run_address(wiring: Wiring, ref: str) -> str:
     if record.mlflow_run_id is None:
         raise NotFound(f"{record.ref} has no run in MLflow")
     return wiring.tracking.run_url(record.mlflow_run_id, wiring.settings.mlflow_url)
+
+
+def request_evaluation(wiring: Wiring, actor: str, ref: str, suite: str) -> Requested:
+    """Have a trained version asked another suite too: its recipe is requested anew with the suite, and its weights are
+    reused. Raises NotFound, Refused for what is no suite, or for one that it was asked already."""
+    record = _registered(wiring, ref)
+    key = find_version(wiring, suite)
+    entry = wiring.catalog.dataset_entry(key)
+    if entry.spec.type != "eval_suite":
+        raise Refused(f"{key} is of type {entry.spec.type}: a model is evaluated on an eval_suite")
+    spec = TrainJobSpec.from_recipe(wiring.catalog.recipe(record.recipe), record.dataset)
+    if key in spec.evaluation.suites:
+        raise Refused(f"{record.ref} was asked {key} already: its evaluation has the figures")
+    asked = spec.evaluation.model_copy(update={"suites": [*spec.evaluation.suites, key]})
+    return request_training(wiring, actor, spec.model_copy(update={"evaluation": asked}))
 
 
 def evaluation_report(wiring: Wiring, ref: str) -> str:

@@ -12,6 +12,7 @@ from images.console.bodies import (
     AbTestBody,
     ConcludeBody,
     EndpointBody,
+    EvaluateBody,
     FinetuningBody,
     RegisterBody,
     SplitBody,
@@ -203,6 +204,12 @@ def list_models(
         if wanted <= {*one.detail.get("tags", []), *one.detail.get("aliases", [])}
     ]
     return _part(found, skip, limit)
+
+
+@router.post("/models/{model_id}/evaluate", status_code=202)
+def evaluate_model(model_id: str, body: EvaluateBody, here: Here, asking: Asking) -> dict[str, Any]:
+    """Ask a trained version another suite too."""
+    return models.evaluated(here, asking.name, model_id, body.test_dataset_id)
 
 
 @router.post("/models/{model_id}/promote")

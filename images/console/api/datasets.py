@@ -3,18 +3,20 @@
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from images.console import parts, uploads
-from images.console.bodies import DatasetBody
+from images.console.bodies import DatasetBody, ForgetBody
 from images.console.pages import Cursor, Limit, page, tagged
 from images.console.problems import Problem
 from images.console.state import Asking, Here, State
 from llmops_assets.operations import dataset_entries as entries
+from llmops_assets.operations import dataset_reports, erasures
+from llmops_assets.operations.access import authorise
 from llmops_assets.operations.datasets import Registered
 
 router = APIRouter(prefix="/catalog/datasets", tags=["datasets"])
@@ -146,6 +148,51 @@ def stats(dataset_id: str, request: Request, here: Here, asking: Asking) -> Resp
     if entries.version(here.wiring, key).state == "awaiting_files":
         raise Problem(409, f"{key} has no files yet: upload them first")
     return tagged(request, {"id": key, **entries.reports(here.wiring, key)})
+
+
+@router.get("/{dataset_id}/versions")
+def versions(dataset_id: str, here: Here, asking: Asking, limit: Limit = 50) -> dict[str, Any]:
+    """The versions of the same dataset, those that wait for their files first, then the newest."""
+    name = entries.find_version(here.wiring, dataset_id).partition("@")[0]
+    found, total = entries.versions_page(here.wiring, 0, limit, name)
+    return {"items": [plain(one) for one in found], "total": total}
+
+
+@router.get("/{dataset_id}/diff")
+def diff(dataset_id: str, against: str, request: Request, here: Here, asking: Asking, step: str = "clean") -> Response:
+    """What was added, removed and changed against another version; `step`: dataset, clean, train, validation, test."""
+    return tagged(request, dataset_reports.compare_versions(here.wiring, against, dataset_id, step))
+
+
+@router.get("/{dataset_id}/quarantine")
+def quarantine(
+    dataset_id: str, here: Here, asking: Asking, skip: Annotated[int, Query(ge=0, le=10**9)] = 0, limit: Limit = 50
+) -> dict[str, Any]:
+    """Rows that were refused, masked: file, line, field and reason."""
+    found = dataset_reports.quarantine(here.wiring, dataset_id, skip, limit)
+    return {"items": found.rows, "total": found.total}
+
+
+@router.post("/{dataset_id}/forget")
+async def forget(dataset_id: str, body: ForgetBody, here: Here, asking: Asking) -> JSONResponse:
+    """Erase a person's rows from every version and all that was made of them; with `dry_run`, only say what would be.
+
+    `dataset_id` is the name of the dataset, without a version.
+    """
+    authorise(here.wiring, asking.name, "dataset.forget")
+    request = erasures.erasure_request(
+        dataset_id, texts=body.texts, rows=body.rows, everywhere=body.everywhere, reason=body.reason
+    )
+
+    def work() -> dict[str, Any]:
+        planned = erasures.plan_erasure(here.wiring, request)
+        plan = {**planned.plan.as_json(), "unfinished": planned.unfinished}
+        if body.dry_run or not planned.anything:
+            return {**plan, "erasure": None}
+        done = erasures.erase(here.wiring, asking.name, request, planned)
+        return {**plan, "erasure": done.erasure.id, "left": [one.path for one in done.left], "awaited": done.awaited}
+
+    return await here.works.run(work, OPERATIONS)
 
 
 @router.post("/{dataset_id}/validate")

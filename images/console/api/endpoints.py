@@ -1,6 +1,6 @@
 """Routes of endpoints: want, look at, delete, and ask one."""
 
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 from fastapi import APIRouter, Request, Response
@@ -13,7 +13,7 @@ from images.console.bodies import EndpointBody
 from images.console.pages import Cursor, Limit, page, tagged
 from images.console.problems import Problem
 from images.console.state import Asking, Here, State
-from llmops_assets.operations import endpoints
+from llmops_assets.operations import endpoints, rollouts
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.forms import endpoint_spec
 
@@ -81,6 +81,24 @@ def routes(endpoint_id: str, here: Here, asking: Asking) -> dict[str, Any]:
     """Which models an endpoint's users get, in which shares."""
     found = here.wiring.catalog.endpoint(endpoint_id)
     return {"id": found.name, "phase": found.phase, "routes": plain(found)["traffic"]}
+
+
+ROLLOUT = {
+    "advance": rollouts.advance_rollout,
+    "promote": rollouts.promote,
+    "hold": rollouts.hold_rollout,
+    "rollback": rollouts.roll_back,
+}
+"""What may be asked of an endpoint's rollout, by the last part of the address."""
+
+
+@router.post("/{endpoint_id}/{action}", status_code=202)
+def act(
+    endpoint_id: str, action: Literal["advance", "promote", "hold", "rollback"], here: Here, asking: Asking
+) -> dict[str, Any]:
+    """Bring a rollout to its next step, give the new model all users, have it wait, or go back to the model before."""
+    ROLLOUT[action](here.wiring, asking.name, endpoint_id)
+    return plain(here.wiring.catalog.endpoint(endpoint_id))
 
 
 @router.delete("/{endpoint_id}")

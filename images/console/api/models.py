@@ -4,14 +4,15 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from images.console.api.datasets import OPERATIONS
-from images.console.bodies import ModelBody, StatementBody, StatusBody
+from images.console.archive import weights
+from images.console.bodies import EvaluateBody, ModelBody, StatementBody, StatusBody
 from images.console.pages import Cursor, Limit, page, tagged
 from images.console.problems import Problem
 from images.console.state import Asking, Here, State
-from llmops_assets.operations import dossiers
+from llmops_assets.operations import dossiers, model_evidence
 from llmops_assets.operations import model_entries as entries
 from llmops_assets.operations.models import history
 
@@ -64,6 +65,43 @@ def audit(model_id: str, here: Here, asking: Asking, limit: Limit = 50) -> dict[
     """Who did what with a model, newest first."""
     model = entries.find_model(here.wiring, model_id)
     return {"items": history(here.wiring, model.ref or model.id, limit)}
+
+
+@router.get("/compare")
+def compare(first: str, second: str, request: Request, here: Here, asking: Asking) -> Response:
+    """Two trained versions: figures with intervals, McNemar's test on the same items, answers, settings and data."""
+    return tagged(request, model_evidence.compare_models(here.wiring, first, second))
+
+
+@router.get("/{model_id:path}/evaluation")
+def evaluation(model_id: str, request: Request, here: Here, asking: Asking) -> Response:
+    """The figures of a version's evaluation with their intervals, and every check of its training."""
+    found = model_evidence.evidence(here.wiring, model_id)
+    recorded = found.recorded.model_dump(mode="json", exclude={"answers", "report"}) if found.recorded else None
+    return tagged(request, {"id": found.model.id, "evaluation": recorded, "checks": found.checks})
+
+
+@router.post("/{model_id:path}/evaluate", status_code=202)
+def evaluate(model_id: str, body: EvaluateBody, here: Here, asking: Asking) -> dict[str, Any]:
+    """Ask a trained version another suite too; the training that is answered with reuses its weights."""
+    return evaluated(here, asking.name, model_id, body.test_dataset_id)
+
+
+def evaluated(here: State, actor: str, model_id: str, suite: str) -> dict[str, Any]:
+    """Have a version evaluated on a suite; where to look."""
+    done = model_evidence.request_evaluation(here.wiring, actor, model_id, suite)
+    training = done.partition.replace("|", "~")
+    return {"id": training, "suite": suite, "location": f"/llm-ops/v1/training/jobs/{training}"}
+
+
+@router.get(
+    "/{model_id:path}/download", response_class=Response, responses={200: {"content": {"application/x-tar": {}}}}
+)
+def download(model_id: str, here: Here, asking: Asking) -> Response:
+    """The files of a trained version, with its card, as one tar archive."""
+    name, pieces = weights(here, asking.name, model_id)
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(pieces, headers=headers, media_type="application/x-tar")
 
 
 @router.get("/{model_id:path}/card", response_class=Response, responses={200: {"content": {"text/markdown": {}}}})

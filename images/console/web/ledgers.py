@@ -7,6 +7,7 @@ from fastapi import Response
 from images.console.problems import Problem
 from images.console.web.page import PER_PAGE, Asked, Posted, Slice, go, router, start_of
 from llmops_assets.operations import audit, reviews
+from llmops_assets.operations.access import authorise
 from llmops_assets.operations.erasures import Planned, Request, erase, erasure_request, plan_erasure
 from llmops_assets.operations.usage import BY, usage_by
 
@@ -74,6 +75,7 @@ def forget_form(page: Asked, name: str = "") -> Response:
 @pages.post("/catalog/forget")
 def forget(page: Asked, form: Posted) -> Response:
     """What would be erased; and, where that was looked at and said again, the erasure."""
+    authorise(page.here.wiring, page.name, "dataset.forget")
     request = _request(form)
     planned: Planned = plan_erasure(page.here.wiring, request)
     if form["sure"] == planned.digest and planned.anything:
