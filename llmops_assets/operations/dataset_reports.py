@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmops_assets.operations.dataset_entries import find_version
 from llmops_assets.operations.errors import Refused, Withheld
-from llmops_assets.operations.upload_preview import shown
+from llmops_assets.operations.upload_preview import cells
 from llmops_assets.records.datasets import QualityRecord
 from llmops_assets.wiring import Wiring
 from resources.catalog import NotFound
@@ -51,6 +51,7 @@ def quarantine(wiring: Wiring, ref: str, start: int, count: int) -> Quarantine:
         lines = refused(wiring.store, wiring.records, key)
     except FileNotFoundError as error:
         raise Withheld(f"the files of {key} were not read yet: {error}") from error
+    shown = cells(wiring)
     rows = [
         {name: shown(value) if isinstance(value, str) else value for name, value in row.items()}
         for row in lines.slice(start, count).to_dicts()
@@ -90,15 +91,18 @@ def compare_versions(wiring: Wiring, before: str, after: str, step: str = "clean
         found = compare.diff(wiring.store, left, right, limit=5)
     except ValueError as error:
         raise Refused(str(error)) from error
-    return Compared(keys[0], keys[1], step, _counts(found), (left.rows, right.rows), found.new_bytes, _masked(found))
+    return Compared(
+        keys[0], keys[1], step, _counts(found), (left.rows, right.rows), found.new_bytes, _masked(wiring, found)
+    )
 
 
 def _counts(found: "Diff") -> dict[str, int]:
     names = ("added", "removed", "changed", "relabelled", "moved", "unchanged")
-    return {name: int(getattr(found, name)) for name in names}
+    return {name: getattr(found, name) for name in names}
 
 
-def _masked(found: "Diff") -> list[dict[str, Any]]:
+def _masked(wiring: Wiring, found: "Diff") -> list[dict[str, Any]]:
+    shown = cells(wiring)
     return [
         {
             **example,

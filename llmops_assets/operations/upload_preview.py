@@ -1,6 +1,6 @@
 """What uploaded files hold before they are registered: columns, what they would be read as, what is refused."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -84,6 +84,7 @@ def preview_files(
         taken += batch.rows.height
         refused += [Refusal(*row) for row in batch.quarantine.select("file", "line", "field", "reason").iter_rows()]
     samples: list[dict[str, str]] = []
+    shown = cells(wiring)
     for _, path in found[:1]:
         for raw in islice(read_file(path, limits), SHOWN):
             if isinstance(raw.value, dict):
@@ -102,9 +103,14 @@ def preview_files(
     )
 
 
-def shown(value: Any) -> str:
-    """A cell as a page shows it: personal data masked, long text cut."""
-    from llmops_assets.privacy.masking import mask_text
+def cells(wiring: Wiring) -> Callable[[Any], str]:
+    """What writes a cell as a page shows it: personal data masked as the policy says, long text cut."""
+    from llmops_assets.privacy.masker import Masker
 
-    text = mask_text(value if isinstance(value, str) else str(value))[0]
-    return text if len(text) <= CELL else f"{text[: CELL - 1]}…"
+    masker = Masker.of(wiring.policy)
+
+    def shown(value: Any) -> str:
+        text = masker(value if isinstance(value, str) else str(value))
+        return text if len(text) <= CELL else f"{text[: CELL - 1]}…"
+
+    return shown
