@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.errors import Refused
 from llmops_assets.registry.dossier.collect import Sources, collect
-from llmops_assets.registry.dossier.content import LANGUAGES, Dossier, Language, Statement, gap_names
+from llmops_assets.registry.dossier.content import LANGUAGES, Dossier, Language, Statement, gap_names, texts
 from llmops_assets.registry.dossier.page import page
 from llmops_assets.wiring import Wiring
 
@@ -30,6 +30,15 @@ def dossier_page(wiring: Wiring, ref: str, language: str = "en") -> str:
     if language not in known:
         raise Refused(f"a dossier is written in {' or '.join(LANGUAGES)}, not in {language!r}")
     return page(dossier(wiring, ref), known[language])
+
+
+def gaps(wiring: Wiring, ref: str, language: str) -> list[tuple[str, str, Statement | None]]:
+    """Name, words in a language, and what was last stated, of everything that only a person can state of a version."""
+    found = [gap for section in dossier(wiring, ref).sections for gap in section.gaps]
+    return [
+        (gap.name, texts()["gaps"][gap.name]["question"]["ko" if language == "ko" else "en"], gap.statement)
+        for gap in found
+    ]
 
 
 def state(wiring: Wiring, actor: str, ref: str, gap: str, text: str) -> Statement:

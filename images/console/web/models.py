@@ -22,6 +22,7 @@ from images.console.web.page import (
     router,
     start_of,
 )
+from llmops_assets.operations import dossiers
 from llmops_assets.operations import model_entries as entries
 from llmops_assets.operations import model_evidence as found_of
 from llmops_assets.operations.models import history, measure_parity
@@ -108,6 +109,29 @@ def steps(page: Asked, ref: str) -> Response:
     """The buttons of a model's next steps, and what stands against each: its files are hashed for that."""
     model = entries.find_model(page.here.wiring, ref)
     return page.show("model_steps.html", model=model, steps=found_of.steps_ahead(page.here.wiring, ref))
+
+
+@pages.get("/catalog/models/{ref:path}/dossier")
+def dossier(page: Asked, ref: str) -> Response:
+    """The technical documentation of a version, with a form for what only a person can state."""
+    wiring = page.here.wiring
+    known = entries.trained_version(wiring, ref)
+    return page.show("dossier.html", id=known, gaps=dossiers.gaps(wiring, known, page.language))
+
+
+@pages.get("/catalog/models/{ref:path}/dossier.html")
+def dossier_file(page: Asked, ref: str) -> Response:
+    """The same as the file that is handed on."""
+    known = entries.trained_version(page.here.wiring, ref)
+    return report(dossiers.dossier_page(page.here.wiring, known, page.language))
+
+
+@pages.post("/catalog/models/{ref:path}/dossier")
+def state(page: Asked, ref: str, form: Posted) -> Response:
+    """Keep what somebody states about a gap, with name and date."""
+    known = entries.trained_version(page.here.wiring, ref)
+    dossiers.state(page.here.wiring, page.name, known, form["gap"], form["text"])
+    return go(address("catalog", "models", known, "dossier"), "stated")
 
 
 @pages.get("/catalog/models/{ref:path}/run")

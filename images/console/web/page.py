@@ -58,6 +58,7 @@ DONE = {
     "test_started": N_("The test runs."),
     "test_stopped": N_("The test is over, without a winner."),
     "test_concluded": N_("The test is concluded."),
+    "stated": N_("What you state is on record, with your name and the date."),
     "reviewed": N_("The review is on record."),
     "erased": N_("The erasure is carried out."),
 }
