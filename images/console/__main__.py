@@ -10,10 +10,14 @@ import uvicorn
 
 from images.console.app import create_app
 from images.console.callers import Callers, Network, networks
+from images.console.limits import Limiter
 from images.console.state import State
 from llmops_assets.operations.api_keys import holder_of
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
+
+USUAL_REQUESTS = 600
+"""Requests a minute of one caller, where nothing else is set: a page that follows something sends thirty."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -44,7 +48,12 @@ def state_of(settings: Settings, host: str) -> State:
         # Whoever can reach loopback here may run the command too, which asks nobody's name.
         callers_of(wiring, trusted, open_to="console" if is_loopback else None),
         None if is_loopback and not roots else allowed,
+        limiter=None if is_loopback and not settings.console_requests_per_minute else Limiter(_rate(settings)),
     )
+
+
+def _rate(settings: Settings) -> int:
+    return settings.console_requests_per_minute or USUAL_REQUESTS
 
 
 def callers_of(wiring: Wiring, trusted: Sequence[Network] = (), open_to: str | None = None) -> Callers:

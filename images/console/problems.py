@@ -57,7 +57,7 @@ class ProblemBody(BaseModel):
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     status: {"description": words, "content": {KIND: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}}
     for status, words in TITLES.items()
-    if status not in (405, 412, 429)
+    if status not in (405, 412)
 }
 """Errors of every route, as the description of the interface has them."""
 

@@ -158,6 +158,11 @@ class Settings(BaseSettings):
         description="File that holds the token, instead of the variable above. `llmops up` makes it if missing.",
     )
     console_port: int = Field(default=8090, description="Port of the console's HTTP interface.")
+    console_requests_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        description="Requests a minute of one caller that the console answers. Default: 600, on loopback any number.",
+    )
     trusted_proxies: str | None = Field(
         default=None,
         description="Networks, with commas, whose `X-User-Id` and `X-User-Roles` the console believes: the proxy that "

@@ -7,10 +7,14 @@ from hashlib import sha256
 
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
+from starlette.testclient import TestClient
 
+from images.console.app import create_app
+from images.console.limits import Limiter
 from images.console.web import i18n, page
 from images.console.web.forms import COOKIE
 from llmops_assets.specs.dataset import DatasetSpec
+from tests.console.conftest import HOST, USER
 from tests.console.test_documents import DATASET, enter_and_upload, enter_model, rows  # noqa: F401
 
 PAGES = (
@@ -253,3 +257,16 @@ def test_no_page_imports_what_only_operations_may_know():
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("llmops_assets."):
                 assert node.module.split(".")[1] in ("operations", "specs"), f"{file.name}: {node.module}"
+
+
+def test_a_caller_who_asks_too_often_waits_and_no_other_does(state):
+    at = [0.0]
+    state.limiter = Limiter(3, clock=lambda: at[0])
+    with TestClient(create_app(state), base_url=HOST, client=("127.0.0.1", 50000)) as client:
+        kim, lee = USER, {**USER, "X-User-Id": "lee"}
+        assert [client.get("/llm-ops/v1/audit", headers=kim).status_code for _ in range(4)] == [200, 200, 200, 429]
+        refused = client.get("/audit", headers=kim)
+        assert refused.status_code == 429 and refused.headers["retry-after"] == "20" and "<h1>" in refused.text
+        assert client.get("/audit", headers=lee).status_code == 200
+        at[0] += 20
+        assert [client.get("/audit", headers=kim).status_code for _ in range(2)] == [200, 429]
