@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from images.console.state import State
+from llmops_assets.operations.model_entries import trained_version
 from llmops_assets.operations.models import download
 
 PIECE = 1024 * 1024
@@ -15,10 +16,11 @@ _BLOCK = 512
 
 def weights(here: State, actor: str, ref: str) -> tuple[str, Iterator[bytes]]:
     """The name of the archive of a version's files, with its card, and its bytes. Raises as the operation does."""
+    known = trained_version(here.wiring, ref)
     here.uploads.mkdir(mode=0o700, parents=True, exist_ok=True)
     room = Path(tempfile.mkdtemp(prefix="download-", dir=here.uploads))
     try:
-        name, _ = download(here.wiring, actor, ref, room / "model")
+        name, _ = download(here.wiring, actor, known, room / "model")
     except BaseException:
         shutil.rmtree(room, ignore_errors=True)
         raise

@@ -1,5 +1,7 @@
 """Prompts with versions: adding one, promoting one, and keeping endpoints at the version that their spec names."""
 
+import re
+
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.errors import Refused
 from llmops_assets.records.prompts import Template
@@ -28,9 +30,11 @@ def add_prompt(wiring: Wiring, actor: str, name: str, template: Template, messag
 def promote_prompt(wiring: Wiring, actor: str, name: str, version: int, alias: str) -> list[Moved]:
     """Point an alias at a version; the endpoints that name the alias use it from then on.
 
-    Raises UnknownPrompt where there is no such version.
+    Raises UnknownPrompt where there is no such version, Refused for an alias that means a version by itself.
     """
     authorise(wiring, actor, "prompt.promote")
+    if re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+        raise Refused(f"alias {alias!r} is one that the registry keeps for itself: name another, such as production")
     prompts = Prompts(wiring.tracking)
     known = {one.version: one for one in prompts.versions(name)}
     if version not in known:
