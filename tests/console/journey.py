@@ -164,7 +164,6 @@ class Journey:
         expect(page.get_by_label("지금의 모델 (a)")).to_have_value(control)
         expect(page.get_by_label("바꿀 후보 모델 (b)")).to_have_value(treatment)
         page.get_by_label("이름").fill("old-or-new")
-        page.get_by_label("각 군에서 평가한 최소 사용자 수").fill("2")
         page.get_by_label("하루에 평가하는 사용자 수").fill("100")
         expect(page.locator("#verdict dl")).to_be_visible(timeout=LATER)
         page.get_by_label("결정을 스스로 시행").uncheck()

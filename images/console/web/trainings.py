@@ -18,6 +18,10 @@ from llmops_assets.operations.overview import share_of
 from llmops_assets.operations.training_logs import TrainingLog, curve, plan_of, training_checks
 
 pages = router()
+FOLLOWED = (*trainings.UNDER_WAY, "trained")
+"""States that another one follows by itself: what was trained is evaluated and registered by runs of their own."""
+LONGEST_SECONDS = 6 * 3600.0
+"""How long one connection follows a training; the page connects again."""
 LINES = 400
 """Lines of a log that a page begins with; all of it is at the interface."""
 
@@ -51,7 +55,7 @@ def show(page: Asked, training_id: str) -> Response:
     wiring = page.here.wiring
     partition = partition_of(page.here, training_id)
     status = statuses.training_status(wiring, partition)
-    log = [] if status.state in trainings.UNDER_WAY else list(TrainingLog(wiring, partition).lines())
+    log = [] if status.state in FOLLOWED else list(TrainingLog(wiring, partition).lines())
     dataset, recipe = partition.split("|")
     curves = curve(wiring, partition)
     return page.show(
@@ -61,7 +65,7 @@ def show(page: Asked, training_id: str) -> Response:
         dataset=dataset,
         recipe=recipe,
         share=share_of(status),
-        is_busy=status.state in trainings.UNDER_WAY,
+        is_busy=status.state in FOLLOWED,
         series=series(curves, page),
         curves={name: points[-1]["value"] for name, points in curves.items() if points},
         log=log[-LINES:],
@@ -97,6 +101,7 @@ async def events(page: Asked, training_id: str) -> Response:
 async def _events(page: Page, partition: str) -> AsyncIterator[str]:
     wiring, loop = page.here.wiring, asyncio.get_running_loop()
     log, looked, drawn, shown, fresh = TrainingLog(wiring, partition), -STATE_SECONDS, "", "", True
+    until = loop.time() + LONGEST_SECONDS
     status = await run_in_threadpool(statuses.training_status, wiring, partition)
     while True:
         if loop.time() - looked > STATE_SECONDS:
@@ -110,7 +115,7 @@ async def _events(page: Page, partition: str) -> AsyncIterator[str]:
             if points != drawn:
                 drawn = points
                 yield _event("curve", points)
-        over = status.state not in trainings.UNDER_WAY
+        over = status.state not in FOLLOWED
         lines = await run_in_threadpool(lambda: list(islice(log.lines(), 2000)))
         if lines or fresh:
             # A connection that was lost begins anew, and so does the log in the page.
@@ -121,7 +126,7 @@ async def _events(page: Page, partition: str) -> AsyncIterator[str]:
             return
         if not lines:
             yield ": still here\n\n"
-        if await page.request.is_disconnected():
+        if loop.time() > until or await page.request.is_disconnected():
             return
         await asyncio.sleep(LOOK_SECONDS)
 
