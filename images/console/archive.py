@@ -1,12 +1,10 @@
 """A model's files as one tar archive that is sent while it is read."""
 
-import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from images.console.state import State
+from images.console.uploads import Folder
 from llmops_assets.operations.model_entries import trained_version
 from llmops_assets.operations.models import download
 
@@ -17,19 +15,18 @@ _BLOCK = 512
 def weights(here: State, actor: str, ref: str) -> tuple[str, Iterator[bytes]]:
     """The name of the archive of a version's files, with its card, and its bytes. Raises as the operation does."""
     known = trained_version(here.wiring, ref)
-    here.uploads.mkdir(mode=0o700, parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(prefix="download-", dir=here.uploads))
+    room = Folder(here.uploads)
     try:
-        name, _ = download(here.wiring, actor, known, room / "model")
+        name, _ = download(here.wiring, actor, known, room.path / "model")
     except BaseException:
-        shutil.rmtree(room, ignore_errors=True)
+        room.close()
         raise
     return f"{name.replace('@', '-')}.tar", _tar(room, name.replace("@", "-"))
 
 
-def _tar(room: Path, folder: str) -> Iterator[bytes]:
+def _tar(room: Folder, folder: str) -> Iterator[bytes]:
     try:
-        root = room / "model"
+        root = room.path / "model"
         for path in sorted(root.rglob("*")):
             if not path.is_file():
                 continue
@@ -44,4 +41,4 @@ def _tar(room: Path, folder: str) -> Iterator[bytes]:
                 yield bytes(_BLOCK - rest)
         yield bytes(2 * _BLOCK)
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        room.close()

@@ -31,6 +31,13 @@ def collect(folder: Path, target: Path, keys: Keyring) -> None:
                 file.write(keys.open(piece.read_bytes(), piece.name))
 
 
+def keep(folder: Path, pieces: Path, keys: Keyring) -> None:
+    """Write the files in `folder` as pieces into `pieces`, sealed where a key is set; what was there before is gone."""
+    shutil.rmtree(pieces, ignore_errors=True)
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        Part(pieces, file.name, keys).put(file)
+
+
 def forget_old(uploads: Path) -> None:
     """Remove what an upload left behind that was killed, and pieces that nobody went on with for `KEPT_SECONDS`."""
     files.sweep(uploads)
@@ -65,6 +72,17 @@ class Part:
                 found.append(piece)
                 end += _length(piece)
         return found
+
+    def put(self, file: Path) -> None:
+        """Take over a file that is there as a whole."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        at = 0
+        with open(file, "rb") as stream:
+            while (data := stream.read(_PIECE)) or not at:
+                self._put(at, data)
+                at += len(data)
+                if not data:
+                    return
 
     async def append(self, chunks: AsyncIterator[bytes], in_thread: Callable[..., Awaitable[object]]) -> None:
         """Add what comes in chunks; what has come when they break off is kept."""

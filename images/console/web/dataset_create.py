@@ -1,15 +1,15 @@
 """Uploading a dataset from a page: a form with files, a preview with the columns to map, and the registration."""
 
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fastapi import Response
 from starlette.concurrency import run_in_threadpool
 
-from images.console import uploads
+from images.console import parts, uploads
 from images.console.problems import Problem
 from images.console.web import forms
 from images.console.web.i18n import N_
@@ -50,16 +50,14 @@ def create_form(page: Asked) -> Response:
 async def create(page: Asked) -> Response:
     """Keep the files, enter the version, and go on to its preview; nothing is registered yet."""
     here = page.here
-    here.uploads.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="upload-", dir=here.uploads))
+    folder = await run_in_threadpool(uploads.Folder, here.uploads)
     try:
-        given = await uploads.receive_form(page.request, folder, here.wiring.policy.limits.max_upload_bytes)
+        given = await uploads.receive_form(page.request, folder.path, here.wiring.policy.limits.max_upload_bytes)
         values = forms.fields(given)
         forms.check(here, page.caller, page.request, values.pop(forms.FIELD, ""))
-        return await run_in_threadpool(_enter, page, values, folder)
+        return await run_in_threadpool(_enter, page, values, folder.path)
     finally:
-        # What was taken over lies elsewhere by now.
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.close()
 
 
 def _enter(page: Page, values: forms.Form, folder: Path) -> Response:
@@ -90,18 +88,26 @@ def _enter(page: Page, values: forms.Form, folder: Path) -> Response:
         if status == 500:
             raise
         return _form(page, values, status, detail=detail)
-    kept = uploads.folder_of(here.uploads, page.name, entered.key)
-    shutil.rmtree(kept, ignore_errors=True)
-    folder.rename(kept)
+    # They wait for their owner, sealed where a key is set.
+    parts.keep(folder, parts.folder_of(here.uploads, page.name, entered.key), here.wiring.keys)
     return go(address("catalog", "datasets", entered.key, "mapping"))
 
 
-def _uploaded(page: Page, ref: str) -> tuple[str, Path]:
-    key = entries.find_version(page.here.wiring, ref)
-    folder = uploads.folder_of(page.here.uploads, page.name, key)
-    if not folder.is_dir() or not any(folder.iterdir()):
+@contextmanager
+def _uploaded(page: Page, ref: str) -> Iterator[tuple[str, Path, Path]]:
+    """The key of a version, and a folder with the files of this user that wait under it, gone afterwards; and where
+    their pieces lie."""
+    here = page.here
+    key = entries.find_version(here.wiring, ref)
+    pieces = parts.folder_of(here.uploads, page.name, key)
+    if not pieces.is_dir() or not any(pieces.iterdir()):
         raise Problem(409, f"no files of yours wait under {key}: upload them first")
-    return key, folder
+    folder = uploads.Folder(here.uploads)
+    try:
+        parts.collect(pieces, folder.path, here.wiring.keys)
+        yield key, folder.path, pieces
+    finally:
+        folder.close()
 
 
 def _mapping(values: Mapping[str, str]) -> dict[str, str]:
@@ -122,8 +128,8 @@ def mapping(page: Asked, ref: str) -> Response:
 
     htmx asks for it again with every change, and shows the part that changed.
     """
-    key, folder = _uploaded(page, ref)
-    found = _preview(page, key, folder, page.request.query_params)
+    with _uploaded(page, ref) as (key, folder, _):
+        found = _preview(page, key, folder, page.request.query_params)
     types = [(kind, page.t(words)) for kind, words in TYPES.items() if kind != AUTO]
     return page.show("mapping.html", key=key, found=found, types=types, prefix=MAP)
 
@@ -131,12 +137,12 @@ def mapping(page: Asked, ref: str) -> Response:
 @pages.post("/catalog/datasets/{ref}/mapping")
 def register(page: Asked, ref: str, form: Posted) -> Response:
     """Register the files with the chosen columns, and have them read."""
-    key, folder = _uploaded(page, ref)
     wiring = page.here.wiring
     chosen = _mapping(form)
-    _preview(page, key, folder, form)
-    fields = dict(wiring.catalog.drafts.dataset(key).fields)
-    entries.enter_dataset(wiring, page.name, {**fields, "type": form["type"], "mapping": chosen or None})
-    entries.add_files(wiring, page.name, key, folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    with _uploaded(page, ref) as (key, folder, pieces):
+        _preview(page, key, folder, form)
+        fields = dict(wiring.catalog.drafts.dataset(key).fields)
+        entries.enter_dataset(wiring, page.name, {**fields, "type": form["type"], "mapping": chosen or None})
+        entries.add_files(wiring, page.name, key, folder)
+        shutil.rmtree(pieces, ignore_errors=True)
     return go(address("catalog", "datasets", key), "registered")
