@@ -41,6 +41,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+LOGIN, LOGOUT = "/login", "/logout"
 DONE = {
     "entered": N_("It is entered."),
     "registered": N_("The files are registered, and are being read now."),
@@ -201,11 +202,12 @@ class Page:
             "csrf": forms.token(self.here, self.caller, nonce),
             "done": DONE.get(self.request.query_params.get("done", "")),
             "path": self.request.url.path,
+            "logout": LOGOUT if self.caller.roles is not None and has_route(self.request, LOGOUT) else None,
         }
         text = environment(self.language).get_template(template).render(**shared, **values)
         answer = HTMLResponse(text, code, headers={**HEADERS, "Content-Language": self.language, "Vary": "Cookie"})
         if self.request.cookies.get(forms.COOKIE) != nonce:
-            is_secure = self.request.url.scheme == "https"
+            is_secure = self.request.url.scheme == "https" or getattr(self.here, "secure", False)
             answer.set_cookie(forms.COOKIE, nonce, httponly=True, samesite="strict", secure=is_secure)
         return answer
 
@@ -247,6 +249,11 @@ def go(path: str, done: str | None = None) -> RedirectResponse:
     return RedirectResponse(f"{path}?done={done}" if done else path, 303, HEADERS)
 
 
+def has_route(request: Request, path: str) -> bool:
+    """Whether the application has a route at an address: users log in where there is somebody to log in."""
+    return any(getattr(route, "path", None) == path for route in request.app.routes)
+
+
 class PageRoute(APIRoute):
     """A route whose errors are pages: what was wrong, which fields, and what to do."""
 
@@ -266,6 +273,9 @@ class PageRoute(APIRoute):
 def failed(request: Request, error: Exception) -> Response:
     """An error as a page; one of the platform's own goes to the log."""
     status, detail, faults = explained(error)
+    if status == 401 and request.method == "GET" and has_route(request, LOGIN):
+        asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"{LOGIN}?next={quote(asked, safe='')}", 303, HEADERS)
     language = _language(request)
     headers: Mapping[str, str] = error.headers if isinstance(error, Problem) else {}
     back = request.headers.get("referer", "")
@@ -280,6 +290,7 @@ def failed(request: Request, error: Exception) -> Response:
             back=back if back.startswith(f"{request.url.scheme}://{request.url.netloc}/") else "",
             fragment="hx-request" in request.headers,
             path=request.url.path,
+            logout=None,
             csrf="",
             done=None,
         )
