@@ -1,5 +1,4 @@
-"""The whole way, against the platform's own processes: over HTTP as `examples/complete_workflow.py` goes it, and from
-the pages alone, as somebody does who never opens a terminal."""
+"""The whole way over HTTP, as `examples/complete_workflow.py` goes it: against the platform's own processes."""
 
 import json
 import subprocess
@@ -51,20 +50,3 @@ def test_the_whole_way_by_requests_alone(by_requests: subprocess.CompletedProces
     assert any(line.startswith("model customer-support-base-customer-support@1: ") for line in lines), lines
     # What the model says after seconds of training is nothing to hold it to; that it was asked is.
     assert "endpoint customer-support" in lines and "환불은 어떻게 하나요?" in lines
-
-
-def test_the_whole_way_from_the_pages_alone(by_requests, environment, folder, tmp_path):
-    from tests.console.journey import Journey
-
-    rows = write_rows(folder / "toll-desk.csv", columns=("고객 문의", "상담 내용", "category"))
-    base = environment["LLM_OPS_API_BASE_URL"].removesuffix("/llm-ops/v1")
-    with Journey(base, tmp_path) as journey:
-        journey.upload(rows, "toll-desk")
-        journey.read_the_report("toll-desk@v1")
-        trained = journey.train("toll-desk@v1", "customer-support-base@1.0")
-        journey.approve(trained)
-        journey.deploy_beside(trained, "customer-support")
-        journey.chat_and_rate("customer-support", conversations=14)
-        journey.test_against("customer-support-base-customer-support@1", trained, "customer-support")
-        journey.look_around()
-        assert journey.faults == []
