@@ -52,6 +52,8 @@ MORE = (
     Field("lora_dropout", N_("LoRA dropout"), N_("Share of the adapter that is left out at random in each step.")),
     Field("save_steps", N_("Checkpoint every"), N_("Steps between checkpoints, from which a training goes on."), int),
     Field("eval_steps", N_("Validate every"), N_("Steps between validations. Left out: once an epoch."), int),
+    Field("kl_coeff", N_("KL coefficient"), N_("RLHF only: what it costs to leave the base; 0.1 unless given.")),
+    Field("ppo_steps", N_("RLHF steps"), N_("RLHF by rloo or grpo only: steps of sampling; 100 unless given."), int),
     Field("seed", N_("Seed"), N_("The same seed on the same rows gives the same weights."), int),
 )
 JOBS = {
@@ -75,6 +77,8 @@ PLACES = {
     "job_type": "job_type",
     "method": "method",
     "rlhf.algorithm": "algorithm",
+    "rlhf.kl_coeff": "kl_coeff",
+    "rlhf.ppo_steps": "ppo_steps",
 }
 """Which field of the form a field of the spec is."""
 USUAL = {"lr": "2e-4", "batch_size": "4", "num_epochs": "3", "job_type": "SFT", "method": "lora", "gpus": "0"}
@@ -95,6 +99,7 @@ def training_form(form: forms.Form) -> tuple[TrainingForm, dict[str, str]]:
                 faults[field.name] = (
                     N_("This should be a whole number.") if field.kind is int else N_("This should be a number.")
                 )
+    kl_coeff, steps = values.pop("kl_coeff", None), values.pop("ppo_steps", None)
     for name in ("packing", "train_embeddings"):
         if form.is_on(name):
             values[name] = True
@@ -113,7 +118,12 @@ def training_form(form: forms.Form) -> tuple[TrainingForm, dict[str, str]]:
             faults["more"] = N_("This should be YAML: a name, a colon and a value on each line.")
     if form["job_type"] == "RLHF":
         given = more.get("rlhf") if isinstance(more.get("rlhf"), dict) else {}
-        more["rlhf"] = {"algorithm": form["algorithm"] or "dpo", **given}
+        algorithm = form["algorithm"] or "dpo"
+        # Without a reward model named, one is trained of the same pairs.
+        usual: dict[str, Any] = {"algorithm": algorithm, "reward_model_ref": None, "kl_coeff": kl_coeff or 0.1}
+        if algorithm in ("rloo", "grpo"):
+            usual["ppo_steps"] = steps or 100
+        more["rlhf"] = {**usual, **given}
     gpus = form["gpus"] or "0"
     if not gpus.isdigit():
         faults["gpus"] = N_("This should be a whole number.")
