@@ -1,12 +1,15 @@
 """Starts the gateway with the installation's settings."""
 
 import argparse
+import contextlib
+import signal
 import socket
 import sys
 
 from images.gateway.access.mode import AccessMisconfigured, access_of
 from images.gateway.app import create_app
 from images.gateway.server import serve
+from images.gateway.shipping import shipping
 from images.gateway.telemetry.logs import configure
 from images.gateway.workers import supervise
 from llmops_assets.specs.policy import load_policy
@@ -33,18 +36,24 @@ def main(arguments: list[str] | None = None) -> None:
         access_of(settings, policy.access)
     except AccessMisconfigured as error:
         sys.exit(f"the gateway does not start: {error}")
-    if settings.gateway_workers > 1 and a.listen_fd is None:
-        sys.exit(supervise(settings, a.host, a.port, admin_port))
-    ensure_admin_token(settings)
-    rating = policy.experiments.rating
-    app = create_app(
-        Catalog(settings.catalog),
-        settings=settings,
-        policy=policy,
-        scale=(rating.low, rating.high),
-    )
-    listener = None if a.listen_fd is None else socket.socket(fileno=a.listen_fd)
-    serve(app, a.host, a.port, admin_port, listener=listener, admin_socket=a.admin_socket)
+    with contextlib.ExitStack() as held:
+        if a.listen_fd is None:
+            # Of several workers the one that holds their socket has it shipped for all.
+            held.enter_context(shipping(settings, policy))
+        if settings.gateway_workers > 1 and a.listen_fd is None:
+            sys.exit(supervise(settings, a.host, a.port, admin_port))
+        ensure_admin_token(settings)
+        rating = policy.experiments.rating
+        app = create_app(
+            Catalog(settings.catalog),
+            settings=settings,
+            policy=policy,
+            scale=(rating.low, rating.high),
+        )
+        listener = None if a.listen_fd is None else socket.socket(fileno=a.listen_fd)
+        ended_by = serve(app, a.host, a.port, admin_port, listener=listener, admin_socket=a.admin_socket)
+    for number in ended_by:
+        signal.raise_signal(number)
 
 
 if __name__ == "__main__":

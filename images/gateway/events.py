@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
 from typing import Any
 
-import aiohttp
 import msgspec
+
+from images.gateway.upstream.faults import UpstreamFailed
+from images.gateway.upstream.response import Response
 
 _MODEL = re.compile(rb'"model":\s*"(?:[^"\\]|\\.)*"')
 _CONTENT = re.compile(rb'"(?:content|text|reasoning_content)":\s*"[^"]')
@@ -70,7 +72,7 @@ class Stream:
 
     def __init__(
         self,
-        response: aiohttp.ClientResponse,
+        response: Response,
         first: bytes,
         *,
         name: bytes,
@@ -116,9 +118,9 @@ class Stream:
                 raise _broken(f"sent an event of more than {MAX_EVENT_BYTES} bytes")
             self._waiting_since = self._loop.time()
             try:
-                chunk = await self._response.content.readany()
+                chunk = await self._response.read_some()
                 self._waiting_since = None
-            except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            except (UpstreamFailed, TimeoutError) as error:
                 if self._stalled or isinstance(error, TimeoutError):
                     raise BackendFailed(
                         f"the model server sent nothing for {self._stall_seconds:g} s in the middle of its answer",
@@ -175,9 +177,12 @@ class Stream:
             self._timer = self._loop.call_later(self._stall_seconds - idle, self._look)
 
     def close(self) -> None:
-        """Drop the connection, which tells the server to generate no further."""
+        """Drop the connection, which tells the server to generate no further; after the last event it is kept."""
         self._timer.cancel()
-        self._response.close()
+        if self._is_done:
+            self._response.finish()
+        else:
+            self._response.close()
 
 
 def _broken(what: str) -> BackendFailed:

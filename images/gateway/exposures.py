@@ -14,7 +14,7 @@ from resources.encryption import NO_KEYS, Keyring
 from resources.traffic.completions import ParsedCompletion, read_answer
 from resources.traffic.entries import Exposure, Rating, now
 from resources.traffic.shipper import CannotShip, Shipper
-from resources.traffic.spool import CAP_BYTES, Position, Spool
+from resources.traffic.spool import CAP_BYTES, Position, Spool, fault_of
 
 __all__ = ["Exposure", "ExposureLog", "ParsedCompletion", "Rating", "now", "read_answer"]
 
@@ -137,7 +137,8 @@ class ExposureLog:
         try:
             with self._shipper.turn(wait=False) as is_ours:
                 if not is_ours:
-                    self.fault = None
+                    # Whoever does has written it to the log.
+                    self.fault = fault_of(self.root)
                     return None
                 self._shipper.ship()
         except (CannotShip, OSError) as error:

@@ -6,10 +6,8 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
-import aiohttp
 from starlette.concurrency import run_in_threadpool
 
-from images.gateway import proxy
 from images.gateway.access.callers import Callers
 from images.gateway.access.last_keys import LastKeys
 from images.gateway.breaker import Breakers
@@ -18,6 +16,7 @@ from images.gateway.exposures import ExposureLog
 from images.gateway.last_routes import LastRoutes
 from images.gateway.metrics import Metrics
 from images.gateway.routes import RouteTable
+from images.gateway.upstream.pool import Pool
 from llmops_assets.privacy.masker import Masker
 from llmops_assets.specs.policy import Policy, load_policy
 from llmops_assets.specs.settings import Settings
@@ -66,7 +65,7 @@ class Gateway:
         self.metrics = Metrics()
         self.in_flight: Counter[str] = Counter()
         self.exposures: ExposureLog
-        self.connections: proxy.Connections
+        self.connections: Pool
         self.breakers: Breakers
         self.last_routes: LastRoutes | None = None
         self.is_running = False
@@ -93,10 +92,9 @@ class Gateway:
             keys=keys,
             slow_ms=self.policy.experiments.latency_threshold_ms,
         )
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=self.read_seconds)
         refresher = asyncio.create_task(self._refresh())
         try:
-            async with proxy.Connections(timeout) as self.connections:
+            async with Pool(read_seconds=self.read_seconds) as self.connections:
                 self.breakers = Breakers(self.connections.is_healthy)
                 self.is_running = True
                 try:

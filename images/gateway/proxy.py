@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
-import aiohttp
 import msgspec
 
 from images.gateway.errors import ApiError
 from images.gateway.events import STALL_SECONDS, BackendFailed, Stream, with_name
+from images.gateway.upstream.faults import Unreachable, UpstreamFailed
+from images.gateway.upstream.pool import Pool
+from images.gateway.upstream.response import Response
 
 log = logging.getLogger("gateway.proxy")
 
@@ -40,68 +41,6 @@ _READERS = {
 }
 
 
-class Connections:
-    """The connections to all model servers: kept ones, and fresh ones for where a kept one turned out to be closed.
-
-    A model server ends a kept connection when it likes (after an error, after some idle seconds); what is sent on it
-    just then is lost, which says nothing about the server.
-    """
-
-    def __init__(self, timeout: aiohttp.ClientTimeout) -> None:
-        reuse = aiohttp.TraceConfig()
-        reuse.on_connection_reuseconn.append(_note_reuse)
-        self._kept = aiohttp.ClientSession(
-            timeout=timeout,
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3),
-            trace_configs=[reuse],
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=True,
-        )
-        self._fresh = aiohttp.ClientSession(
-            timeout=timeout,
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-
-    async def __aenter__(self) -> "Connections":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._kept.close()
-        await self._fresh.close()
-
-    async def post(
-        self, url: str, data: bytes, headers: dict[str, str], on_reconnect: Callable[[], object]
-    ) -> aiohttp.ClientResponse:
-        """The beginning of the answer to a POST; sent once more, after `on_reconnect`, where a kept connection ended.
-
-        Only while nothing was sent back; a server that ends a fresh connection is not asked again.
-        """
-        is_kept: list[bool] = []
-        try:
-            return await self._kept.post(
-                url, data=data, headers=headers, trace_request_ctx=is_kept, allow_redirects=False
-            )
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as error:
-            if not is_kept or isinstance(error, TimeoutError):
-                raise
-        on_reconnect()
-        return await self._fresh.post(url, data=data, headers=headers, allow_redirects=False)
-
-    async def is_healthy(self, url: str) -> bool:
-        """Whether the server at `url` answers its health page (or says that it has none)."""
-        try:
-            timeout = aiohttp.ClientTimeout(total=3)
-            async with self._fresh.get(f"{url}/health", timeout=timeout, allow_redirects=False) as response:
-                return response.status < 500
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            return False
-
-
-async def _note_reuse(_session: aiohttp.ClientSession, context: SimpleNamespace, _parameters: object) -> None:
-    context.trace_request_ctx.append(True)
-
-
 @dataclass(slots=True)
 class Question:
     """What a model server is asked: an operation's path and kind, the encoded body, and what to make of the answer.
@@ -121,7 +60,7 @@ class Question:
 
 
 async def ask(
-    connections: Connections,
+    connections: Pool,
     backend: str,
     url: str,
     question: Question,
@@ -137,22 +76,23 @@ async def ask(
     headers = {"Content-Type": "application/json", "x-request-id": question.request_id}
     if question.key is not None:
         headers["Authorization"] = f"Bearer {question.key}"
-    response, is_begun, is_passed_on = None, False, False
+    response: Response | None = None
+    is_begun = is_passed_on = False
     try:
-        response = await connections.post(f"{url}{question.path}", question.payload, headers, on_reconnect)
+        response = await connections.post(url, question.path, question.payload, headers, on_reconnect)
         if response.status >= 500:
-            start = (await response.content.read(500)).decode("utf-8", "replace")
+            start = (await response.read_all(500))[:500].decode("utf-8", "replace")
             raise BackendFailed(f"backend {backend} answered {response.status}: {start}")
         if response.status in (401, 403):
             raise BackendFailed(f"backend {backend} refuses the gateway ({response.status})")
         if response.status in (404, 405):
             raise ApiError(400, f"the model server of this endpoint has no {question.path}", param="model")
         if response.status >= 400:
-            raise _refusal(response.status, await response.content.read(_MAX_REFUSAL_BYTES))
+            raise _refusal(response.status, (await response.read_all(_MAX_REFUSAL_BYTES))[:_MAX_REFUSAL_BYTES])
         if response.status != 200:
             raise BackendFailed(f"backend {backend} answered {response.status}, which is no answer")
         if question.is_streamed and response.content_type == "text/event-stream":
-            first = await response.content.readany()
+            first = await response.read_some()
             if not first:
                 raise BackendFailed(f"backend {backend} sent an empty stream")
             is_passed_on = True
@@ -166,38 +106,34 @@ async def ask(
             )
         is_begun = True
         return Whole(200, with_name(await _whole(response, backend, question.kind), question.name))
-    except aiohttp.ConnectionTimeoutError as error:
+    except (Unreachable, ValueError) as error:
+        # A key or an address that cannot be sent or found is no fault of the request's.
         raise BackendFailed(f"backend {backend} cannot be reached: {error!r}") from error
     except TimeoutError as error:
         raise BackendFailed(f"backend {backend} did not answer in time", waited_in_vain=True) from error
-    except (aiohttp.ClientError, ConnectionError) as error:
+    except UpstreamFailed as error:
         raise BackendFailed(f"backend {backend} did not answer: {error!r}", may_ask_again=not is_begun) from error
     finally:
         if response is not None and not is_passed_on:
             # What was read to its end is kept; anything else is closed, which tells the server to end.
-            response.release() if response.content.at_eof() else response.close()
+            response.release()
 
 
-async def _whole(response: aiohttp.ClientResponse, backend: str, kind: str) -> bytes:
+async def _whole(response: Response, backend: str, kind: str) -> bytes:
     """The body of an answer, once it is seen to be one."""
-    if (response.content_length or 0) > MAX_ANSWER_BYTES:
-        raise BackendFailed(f"backend {backend} answered {response.content_length} bytes", may_ask_again=False)
-    body = await (response.read() if response.content_length is not None else _bounded(response))
+    body = b""
+    size = response.content_length or 0
+    if size <= MAX_ANSWER_BYTES:
+        body = await response.read_all(MAX_ANSWER_BYTES)
+        size = len(body)
+    if size > MAX_ANSWER_BYTES:
+        raise BackendFailed(f"backend {backend} answered more than {MAX_ANSWER_BYTES} bytes", may_ask_again=False)
     try:
         _READERS[kind](body)
         return body
     except (msgspec.DecodeError, RecursionError):
         start = body[:100].decode("utf-8", "replace")
     raise BackendFailed(f"backend {backend} answered what is no answer: {start}", may_ask_again=False)
-
-
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    """The body of an answer that does not say how long it is."""
-    parts, size = [], 0
-    while (part := await response.content.readany()) and size <= MAX_ANSWER_BYTES:
-        parts.append(part)
-        size += len(part)
-    return b"".join(parts)
 
 
 def _refusal(status: int, body: bytes) -> ApiError:

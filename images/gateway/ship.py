@@ -8,7 +8,7 @@ import threading
 import time
 
 from llmops_assets.privacy.masker import Masker
-from llmops_assets.specs.policy import load_policy
+from llmops_assets.specs.policy import Policy, load_policy
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
 from resources.encryption import Keyring
@@ -17,8 +17,9 @@ from resources.traffic.shipper import CannotShip, Shipper
 
 log = logging.getLogger("gateway.shipper")
 
-_LOOK_SECONDS = 0.25
-_MOST_PAUSE_SECONDS = 5.0
+LOOK_SECONDS = 0.25
+MOST_PAUSE_SECONDS = 5.0
+"""Between two looks at the spools, and after one whose entries had to wait."""
 # A gateway that is told to end with this answers what is in flight first, for up to 30 seconds.
 _DRAIN_SECONDS = 25.0
 
@@ -30,32 +31,40 @@ def main(arguments: list[str] | None = None) -> None:
     a = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = Settings()
-    policy = load_policy(settings.policy_file)
-    shipper = Shipper(
+    shipper = shipper_of(settings, load_policy(settings.policy_file))
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    while not stopping.is_set():
+        # A turn that is waited for in the kernel would be waited for through every signal.
+        with shipper.turn(wait=False) as is_ours:
+            if is_ours and a.once:
+                sys.exit(0 if try_to_ship(shipper) is not None else 1)
+            if is_ours:
+                sys.exit(0 if _ship_until(shipper, stopping) else 1)
+        stopping.wait(LOOK_SECONDS)
+
+
+def shipper_of(settings: Settings, policy: Policy) -> Shipper:
+    """What ships the spools of an installation on this machine to its catalog."""
+    return Shipper(
         spool.spool_root(settings),
         Catalog(settings.catalog),
         Masker.of(policy),
         Keyring.of_settings(settings),
         slow_ms=policy.experiments.latency_threshold_ms,
     )
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    with shipper.turn(wait=True):
-        if a.once:
-            sys.exit(0 if _ship(shipper) is not None else 1)
-        sys.exit(0 if _ship_until(shipper, stopping) else 1)
 
 
 def _ship_until(shipper: Shipper, stopping: threading.Event) -> bool:
     """Ship until told to stop; then on, until no gateway of this machine runs and nothing is left, or time is up."""
-    pause, give_up_at = _LOOK_SECONDS, None
+    pause, give_up_at = LOOK_SECONDS, None
     while True:
         is_last = stopping.wait(pause)
         if is_last and give_up_at is None:
             give_up_at = time.monotonic() + _DRAIN_SECONDS
-        shipped = _ship(shipper)
-        pause = min(2 * pause, _MOST_PAUSE_SECONDS) if shipped is None else _LOOK_SECONDS
+        shipped = try_to_ship(shipper)
+        pause = min(2 * pause, MOST_PAUSE_SECONDS) if shipped is None else LOOK_SECONDS
         if is_last:
             left = spool.worker_folders(shipper.root)
             if not left:
@@ -63,15 +72,18 @@ def _ship_until(shipper: Shipper, stopping: threading.Event) -> bool:
             if time.monotonic() > give_up_at or shipped is None:
                 log.warning("%d spools stay as they are: they are shipped at the next start", len(left))
                 return False
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
 
 
-def _ship(shipper: Shipper) -> int | None:
-    """How many entries were shipped; None when they have to wait."""
+def try_to_ship(shipper: Shipper) -> int | None:
+    """How many entries were shipped; None when they have to wait. The gateways of this machine hear why."""
     try:
-        return shipper.ship()
+        shipped = shipper.ship()
+        spool.note_fault(shipper.root, None)
+        return shipped
     except (CannotShip, OSError) as error:
         log.error("%s", error)
+        spool.note_fault(shipper.root, str(error))
     except Exception:  # shipping that ended for good would fill the disk
         log.exception("the log could not be shipped; trying again")
     return None

@@ -80,14 +80,25 @@ def matches(pattern: Pattern, text: str) -> list[tuple[int, int]]:
     return found
 
 
+def _may_match(pattern: Pattern, text: str) -> bool:
+    """Whether the words are there without which a pattern does not hold."""
+    for needed in pattern.words:
+        for word in needed:
+            if word in text:
+                break
+        else:
+            return False
+    return True
+
+
 def find(text: str, patterns: Iterable[Pattern] = PATTERNS) -> list[Span]:
     """Personal data in `text`, in order and without overlap; positions are those of `text` as given."""
     folded, positions = fold(text)
-    figures = _FIGURE.search(folded) is not None
+    figures = len(_FIGURE.findall(folded))
     candidates = [
         Span(start, end, pattern.type, pattern.score)
         for pattern in patterns
-        if figures or not pattern.numeric
+        if figures >= pattern.figures and _may_match(pattern, folded)
         for start, end in matches(pattern, folded)
     ]
     return unfolded(resolve(candidates), positions)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from llmops_assets.privacy.needed import Needed, figures_needed, words_needed
+
 
 @dataclass(frozen=True)
 class Pattern:
@@ -33,6 +35,16 @@ class Pattern:
     def expression(self) -> str:
         """For Python's `re`, whose look-behind has a fixed width: the span is the group ``span``."""
         return f"(?:{self.label})(?P<span>{self.body})" if self.label else f"(?P<span>{self.body})"
+
+    @cached_property
+    def figures(self) -> int:
+        """How many digits and at signs a text needs to be searched."""
+        return max(figures_needed(self.expression), int(self.numeric))
+
+    @cached_property
+    def words(self) -> Needed:
+        """Sets of words, of each of which a text needs one to be searched."""
+        return words_needed(self.expression)
 
     @property
     def with_lookbehind(self) -> str:

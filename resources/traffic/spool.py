@@ -2,11 +2,13 @@
 
 spool/key                the key that seals it, where the installation has none of its own
 spool/shipper.lock       held by who ships
+spool/shipper.fault      what keeps it from shipping, while something does
 spool/<worker>/lock      held by the worker as long as it lives
 spool/<worker>/1.log …   segments, deleted when they were shipped
 spool/<worker>/shipped   how far that is
 """
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -104,6 +106,24 @@ def spool_keys(root: Path, keys: Keyring) -> Keyring:
 
 def _hex_keys(keys: Keyring) -> list[str]:
     return [part for value in keys.environment().values() for part in value.split(",")]
+
+
+def note_fault(root: Path, fault: str | None) -> None:
+    """Say what keeps the log from being shipped, to whom else it concerns; None: nothing does any more."""
+    path = root / "shipper.fault"
+    with contextlib.suppress(OSError):
+        if fault is not None:
+            path.write_text(fault, encoding="utf-8")
+        elif path.exists():
+            path.unlink()
+
+
+def fault_of(root: Path) -> str | None:
+    """What keeps the process that ships from shipping; None where it says nothing."""
+    try:
+        return (root / "shipper.fault").read_text(encoding="utf-8") or None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def segments(folder: Path) -> list[int]:

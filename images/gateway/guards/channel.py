@@ -53,6 +53,17 @@ class Channel:
             self._look_at_mask()
         return await self._sentences(text, is_end=False)
 
+    async def whole(self, text: str) -> str:
+        """What of a text that is whole may be passed on: what `feed` and `end` give together."""
+        text = self._within_length(text)
+        self._keep(text)
+        if self._mask is not None:
+            text = await self._run(self._mask.whole, text)
+            self._look_at_mask()
+        out = await self._sentences(text, is_end=False) + await self._sentences("", is_end=True)
+        await self._flag()
+        return out
+
     async def end(self) -> str:
         """The rest of the text, and the verdicts of those that only flag."""
         rest = ""
@@ -141,9 +152,10 @@ class Channel:
             if groups:
                 raise Refused
         if language is not None and language.action == "refuse":
-            self._letters.update(measures.letters(text))
-            share = measures.language_share(language, dict(self._letters))
-            alone = measures.language_share(language, measures.letters(text))
+            found = measures.letters(text)
+            self._letters.update(found)
+            share = measures.language_share(language, self._letters)
+            alone = measures.language_share(language, found)
             lowest = min((s for s in (share, alone) if s is not None), default=None)
             if lowest is not None and lowest < language.min_share:
                 self._note("language", "refuse", _share_reason(language.allowed, lowest), lowest)

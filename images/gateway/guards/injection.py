@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from images.gateway.guards import normalise
-from images.gateway.guards.injection_rules import Rule, rules
+from images.gateway.guards.injection_rules import Rule, rules, words_in
 
 THRESHOLD = 0.6
 """Score from which a text is an attempt."""
@@ -33,10 +33,10 @@ def judge(text: str) -> Attempt:
     """
     best = NONE
     for how, form in normalise.forms(text):
+        present = words_in(form)
         found: dict[str, float] = {}
-        present: dict[frozenset[str], bool] = {}
         for rule in rules():
-            if _may_match(rule, form, present) and rule.expression.search(form):
+            if _may_match(rule, present) and rule.expression.search(form):
                 found[rule.name] = max(rule.weight, found.get(rule.name, 0.0))
         if not found:
             continue
@@ -49,11 +49,6 @@ def judge(text: str) -> Attempt:
     return best
 
 
-def _may_match(rule: Rule, form: str, present: dict[frozenset[str], bool]) -> bool:
-    """Whether the words are there that a rule needs; `present` remembers for the other rules."""
-    for needed in rule.needed:
-        if needed not in present:
-            present[needed] = any(word in form for word in needed)
-        if not present[needed]:
-            return False
-    return True
+def _may_match(rule: Rule, present: set[str]) -> bool:
+    """Whether the words are there that a rule needs."""
+    return all(not needed.isdisjoint(present) for needed in rule.needed)

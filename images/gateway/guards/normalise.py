@@ -16,6 +16,8 @@ _LOOKALIKES = str.maketrans(
 _LEETS = tuple(str.maketrans("013457@$!|", f"o{one}eastas{one}{one}") for one in "il")
 _WORD = re.compile(r"[\w@$!|]+")
 _LETTER = re.compile(r"[a-z]")
+# What is its own NFKC and NFC, has no case, no marks and no look-alikes.
+_PLAIN_ALREADY = re.compile(r"[\x00-@\[-\x7f가-힣]*")
 _FIGURE = re.compile(r"[013457@$!|]")
 _NOT_LETTERS = re.compile(r"[^\w<>|\[\]#:{}/]+|_+")
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_=-])(?:[A-Za-z0-9+/_-]{4}[\s]?){5,}[A-Za-z0-9+/_-]{0,3}={0,2}")
@@ -28,6 +30,8 @@ _ROT13 = str.maketrans(
 
 def plain(text: str) -> str:
     """NFKC, in lower case, without invisible characters and marks, with Latin letters for their look-alikes."""
+    if _PLAIN_ALREADY.fullmatch(text):
+        return text
     text = unicodedata.normalize("NFKC", text).casefold()
     if not text.isascii():
         # Decomposed, so that marks on Latin letters fall off; Hangul is put together again.

@@ -68,7 +68,7 @@ class AnswerGuard:
         try:
             for name in _text_fields(holder):
                 channel = self._channel(known, name)
-                text = await channel.feed(holder[name]) + await channel.end()
+                text = await channel.whole(holder[name])
                 changed |= text != holder[name]
                 holder[name] = text
                 if channel.is_cut:

@@ -100,6 +100,14 @@ class StreamMask:
         self._held += text
         return self._out(self._cut())
 
+    def whole(self, text: str) -> str:
+        """The same for a text that comes at once: nothing has to be held back."""
+        if len(text) > _WINDOW:
+            return self.feed(text) + self.end()
+        masked = self._masker.mask(text)
+        self.found.update(masked.found)
+        return masked.text
+
     def end(self) -> str:
         """The rest."""
         return self._out(len(self._held), is_end=True)

@@ -1,0 +1,1 @@
+"""How the gateway speaks to model servers: HTTP/1.1 over connections that are kept."""
