@@ -43,7 +43,7 @@ def admin_app(gateway: Gateway) -> Callable[..., Awaitable[None]]:
 
     async def metrics(_request: Request) -> Response:
         """GET /metrics, for Prometheus."""
-        return Response(gateway.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(gateway.metrics.text(gateway.in_flight), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def routes(_request: Request) -> Response:
         """GET /admin/routes: what is served in which phase, and what is in flight."""

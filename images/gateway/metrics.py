@@ -1,12 +1,13 @@
 """What the gateway counts, for Prometheus."""
 
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 # Seconds. Fine around the objective of two seconds, with room for a CPU's long answers.
 _BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 120)
+
+_MOST_VALUES = 200
 
 
 class Metrics:
@@ -99,17 +100,33 @@ class Metrics:
             registry=self.registry,
         )
         self.feedback = Counter("llmops_gateway_feedback", "Ratings received", ["rating"], registry=self.registry)
-        # A counter by its labels' values: looking it up anew for each request costs more than counting.
-        self.requests_of = lru_cache(4096)(self.requests.labels)
-        self.seconds_of = lru_cache(4096)(self.seconds.labels)
-        self.first_token_of = lru_cache(4096)(self.first_token.labels)
-        self.verdicts_of = lru_cache(4096)(self.verdicts.labels)
-        self.between_tokens_of = lru_cache(4096)(self.between_tokens.labels)
-        self.tokens_of = lru_cache(4096)(self.tokens.labels)
-        self.cache_of = lru_cache(4096)(self.cache.labels)
-        self.in_flight_of = lru_cache(4096)(self.in_flight.labels)
-        self.retries_of = lru_cache(4096)(self.retries.labels)
-        self.reconnects_of = lru_cache(4096)(self.reconnects.labels)
+        # Requests count here, at a tenth of the cost; what is asked for is brought up to date first.
+        self._counts: dict[tuple[Counter, tuple[str | int, ...]], float] = {}
+        self._values: dict[tuple[Histogram, tuple[str, ...]], list[float]] = {}
+
+    def count(self, counter: Counter, *labels: str | int, by: float = 1) -> None:
+        """Add to a counter; from the event loop's thread alone."""
+        key = (counter, labels)
+        self._counts[key] = self._counts.get(key, 0) + by
+
+    def observe(self, histogram: Histogram, value: float, *labels: str) -> None:
+        """Note a value (seconds); from the event loop's thread alone."""
+        values = self._values.get((histogram, labels))
+        if values is None:
+            values = self._values[histogram, labels] = []
+        values.append(value)
+        if len(values) >= _MOST_VALUES:
+            self._add_up()
+
+    def _add_up(self) -> None:
+        for (counter, labels), by in self._counts.items():
+            counter.labels(*labels).inc(by)
+        for (histogram, labels), values in self._values.items():
+            child = histogram.labels(*labels)
+            for value in values:
+                child.observe(value)
+        self._counts.clear()
+        self._values.clear()
 
     def routes_read(self, fault: str | None, faults: Iterable[str]) -> None:
         """Note what the last reading of the catalog could not read: all of it, or single endpoints by name."""
@@ -124,6 +141,9 @@ class Metrics:
         self.spool_faults.labels("spool").set(spool_fault is not None)
         self.spool_faults.labels("catalog").set(ship_fault is not None)
 
-    def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+    def text(self, in_flight: Mapping[str, int]) -> bytes:
+        """All metrics in Prometheus' text format, with how many requests are in flight by endpoint."""
+        self._add_up()
+        for endpoint, count in in_flight.items():
+            self.in_flight.labels(endpoint).set(count)
         return generate_latest(self.registry)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from llmops_assets.privacy.needed import WordIndex
 from llmops_assets.privacy.pattern import Pattern, fold
 from llmops_assets.privacy.patterns import PATTERNS
 
@@ -80,27 +81,57 @@ def matches(pattern: Pattern, text: str) -> list[tuple[int, int]]:
     return found
 
 
-def _may_match(pattern: Pattern, text: str) -> bool:
-    """Whether the words are there without which a pattern does not hold."""
-    for needed in pattern.words:
-        for word in needed:
-            if word in text:
+class _Gates:
+    """What a text must hold for each of some patterns to be searched for; those that need least stand first."""
+
+    def __init__(self, patterns: tuple[Pattern, ...]) -> None:
+        self.patterns = patterns
+        self.needed = sorted(((p.figures, p.words, p) for p in patterns), key=lambda one: one[0])
+        self.words = WordIndex(word for pattern in patterns for needed in pattern.words for word in needed)
+
+    def open_for(self, text: str) -> list[Pattern]:
+        """The patterns that may hold in a folded text."""
+        figures = len(_FIGURE.findall(text))
+        present = self.words.found(text)
+        found = []
+        for least, words, pattern in self.needed:
+            if least > figures:
                 break
-        else:
-            return False
-    return True
+            for needed in words:
+                if needed.isdisjoint(present):
+                    break
+            else:
+                found.append(pattern)
+        return found
+
+
+_gates: dict[int, _Gates] = {}
+_MOST_GATES = 64
+
+
+def _gates_of(patterns: Iterable[Pattern]) -> _Gates:
+    # By the object that holds the patterns, which its gates keep alive: to compare patterns costs more than to search.
+    known = _gates.get(id(patterns))
+    if known is not None and known.patterns is patterns:
+        return known
+    if not isinstance(patterns, tuple):
+        return _Gates(tuple(patterns))
+    if len(_gates) >= _MOST_GATES:
+        _gates.clear()
+    made = _gates[id(patterns)] = _Gates(patterns)
+    return made
 
 
 def find(text: str, patterns: Iterable[Pattern] = PATTERNS) -> list[Span]:
     """Personal data in `text`, in order and without overlap; positions are those of `text` as given."""
     folded, positions = fold(text)
-    figures = len(_FIGURE.findall(folded))
     candidates = [
         Span(start, end, pattern.type, pattern.score)
-        for pattern in patterns
-        if figures >= pattern.figures and _may_match(pattern, folded)
+        for pattern in _gates_of(patterns).open_for(folded)
         for start, end in matches(pattern, folded)
     ]
+    if not candidates:
+        return []
     return unfolded(resolve(candidates), positions)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from images.gateway.guards import normalise
-from images.gateway.guards.injection_rules import Rule, rules, words_in
+from images.gateway.guards.injection_rules import rules_for
 
 THRESHOLD = 0.6
 """Score from which a text is an attempt."""
@@ -33,10 +33,9 @@ def judge(text: str) -> Attempt:
     """
     best = NONE
     for how, form in normalise.forms(text):
-        present = words_in(form)
         found: dict[str, float] = {}
-        for rule in rules():
-            if _may_match(rule, present) and rule.expression.search(form):
+        for rule in rules_for(form):
+            if rule.expression.search(form):
                 found[rule.name] = max(rule.weight, found.get(rule.name, 0.0))
         if not found:
             continue
@@ -47,8 +46,3 @@ def judge(text: str) -> Attempt:
         if score > best.score:
             best = Attempt(score, tuple(f"{name} ({how})" if how else name for name in sorted(found)))
     return best
-
-
-def _may_match(rule: Rule, present: set[str]) -> bool:
-    """Whether the words are there that a rule needs."""
-    return all(not needed.isdisjoint(present) for needed in rule.needed)

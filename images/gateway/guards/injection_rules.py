@@ -3,12 +3,12 @@
 import re
 from dataclasses import dataclass
 from functools import cache
-from operator import add
 from pathlib import Path
 
 import yaml
 
 from images.gateway.guards.needed_words import needed_words
+from llmops_assets.privacy.needed import WordIndex
 
 _FILE = Path(__file__).with_name("injection_rules.yaml")
 _WORDS = re.compile("%([A-Z_]+)%")
@@ -39,20 +39,22 @@ def rules() -> tuple[Rule, ...]:
 
 
 @cache
-def _by_beginning() -> tuple[dict[str, list[str]], list[str]]:
-    """The words that rules need by their first two characters, and those that are one character."""
-    words = sorted({word for rule in rules() for needed in rule.needed for word in needed})
-    found: dict[str, list[str]] = {}
-    for word in words:
-        if len(word) > 1:
-            found.setdefault(word[:2], []).append(word)
-    return found, [word for word in words if len(word) == 1]
+def _index() -> tuple[WordIndex, dict[str, list[int]], list[int]]:
+    """All words that rules need; the rules by the words of the first set that each needs, and those that need none."""
+    by_word: dict[str, list[int]] = {}
+    always = []
+    for place, rule in enumerate(rules()):
+        if not rule.needed:
+            always.append(place)
+        for word in rule.needed[0] if rule.needed else ():
+            by_word.setdefault(word, []).append(place)
+    return WordIndex(word for rule in rules() for needed in rule.needed for word in needed), by_word, always
 
 
-def words_in(text: str) -> set[str]:
-    """Of the words that rules need, those that a text holds: only of those that begin as some of its pairs is asked."""
-    by_beginning, single = _by_beginning()
-    pairs = by_beginning.keys() & set(map(add, text, text[1:]))
-    present = {word for pair in pairs for word in by_beginning[pair] if word in text}
-    present.update(word for word in single if word in text)
-    return present
+def rules_for(text: str) -> list[Rule]:
+    """The rules whose words a text holds, in their order: no other matches it."""
+    index, by_word, always = _index()
+    present = index.found(text)
+    places = {place for word in present for place in by_word.get(word, ())}
+    found, every = sorted({*always, *places}), rules()
+    return [every[place] for place in found if all(not needed.isdisjoint(present) for needed in every[place].needed)]

@@ -1,10 +1,16 @@
 """How long a text is, and in which language: what needs no model."""
 
 import math
+import re
 import unicodedata
 
 from llmops_assets.specs.guards import LanguageGuard, LengthGuard
 
+_KOREAN = re.compile("[가-힣\u1100-\u11ff\u3130-\u318f]+")
+_LATIN = re.compile("[A-Za-z]+")
+_REST = re.compile("[^\x00-\x7f가-힣\u1100-\u11ff\u3130-\u318f]")
+# What normalising leaves as it is.
+_PLAIN = re.compile("[\x00-\x7f가-힣]*")
 _MOST_BYTES_PER_TOKEN = 8
 """No tokenizer in use packs more into a token on average."""
 
@@ -34,13 +40,11 @@ def fitting(guard: LengthGuard, characters: int, size: int, text: str) -> str:
 
 def letters(text: str) -> dict[str, int]:
     """Letters of a text by language: `ko` Hangul, `en` Latin, `other`."""
-    found = {"ko": 0, "en": 0, "other": 0}
-    for char in unicodedata.normalize("NFKC", text):
-        if char.isascii():
-            found["en"] += char.isalpha()
-        elif "가" <= char <= "힣" or "\u1100" <= char <= "\u11ff" or "\u3130" <= char <= "\u318f":
-            found["ko"] += 1
-        elif char.isalpha():
+    if not _PLAIN.fullmatch(text):
+        text = unicodedata.normalize("NFKC", text)
+    found = {"ko": sum(map(len, _KOREAN.findall(text))), "en": sum(map(len, _LATIN.findall(text))), "other": 0}
+    for char in _REST.findall(text):
+        if char.isalpha():
             # Letters with marks are no English by themselves, and no other script either.
             found["en" if unicodedata.name(char, "").startswith("LATIN") else "other"] += 1
     return found

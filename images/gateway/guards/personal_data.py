@@ -33,6 +33,10 @@ class StreamMasker(Masker):
         self._unfinished = _unfinished(self.patterns)
         self._near = tuple(pattern for pattern in self.patterns if pattern.context)
 
+    def finds(self, text: str) -> bool:
+        """Whether there is any in a text; a long one is not searched for that alone."""
+        return len(text) > _WINDOW or bool(self.spans(text))
+
     def mask(self, text: str) -> Masked:
         """A whole text; a long one is gone through in windows, so that no single search holds the interpreter long."""
         if len(text) <= _WINDOW:
@@ -105,7 +109,8 @@ class StreamMask:
         if len(text) > _WINDOW:
             return self.feed(text) + self.end()
         masked = self._masker.mask(text)
-        self.found.update(masked.found)
+        if masked.found:
+            self.found.update(masked.found)
         return masked.text
 
     def end(self) -> str:

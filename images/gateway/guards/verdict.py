@@ -1,15 +1,13 @@
 """What a guard decided about a text, and why."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Side = Literal["in", "out", "retrieved"]
 """A request, an answer, or a passage that was found for the request."""
 Outcome = Literal["pass", "mask", "refuse"]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """One guard's decision on one request or answer.
 
     `reason` says what was found and where, in words that hold nothing of the text; None where nothing was. `figure` is
@@ -26,8 +24,14 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """As the log of requests keeps it."""
-        found = {"guard": self.guard, "side": self.side, "verdict": self.outcome, "reason": self.reason}
-        return {**found, "figure": None if self.figure is None else round(self.figure, 4), "where": self.where}
+        return {
+            "guard": self.guard,
+            "side": self.side,
+            "verdict": self.outcome,
+            "reason": self.reason,
+            "figure": None if self.figure is None else round(self.figure, 4),
+            "where": self.where,
+        }
 
 
 class GuardUnavailable(RuntimeError):

@@ -26,13 +26,11 @@ class Assign(Layer):
         gateway, name = self.gateway, endpoint.name
         if user.new_session:
             call.headers["Set-Cookie"] = f"{SESSION_COOKIE}={user.new_session}; Path=/; HttpOnly; SameSite=Lax"
-        gateway.in_flight[name] += 1
-        gauge = gateway.metrics.in_flight_of(name)
-        gauge.inc()
+        in_flight = gateway.in_flight
+        in_flight[name] = in_flight.get(name, 0) + 1
 
         def leave() -> None:
-            gateway.in_flight[name] -= 1
-            gauge.dec()
+            in_flight[name] -= 1
 
         call.on_close(leave)
         call.route = route

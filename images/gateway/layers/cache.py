@@ -52,13 +52,13 @@ class Cache(Layer):
         return answer
 
     async def _asked(self, call: Call, proceed: Proceed, outcome: str) -> Answer:
-        self.gateway.metrics.cache_of(call.endpoint.name, outcome).inc()
+        self.gateway.metrics.count(self.gateway.metrics.cache, call.endpoint.name, outcome)
         answer = await proceed(call)
         answer.headers = {**answer.headers, "x-cache": outcome}
         return answer
 
     def _again(self, call: Call, kept: Kept) -> Answer:
-        self.gateway.metrics.cache_of(call.endpoint.name, "hit").inc()
+        self.gateway.metrics.count(self.gateway.metrics.cache, call.endpoint.name, "hit")
         if call.exposure is not None:
             call.exposure.source = "cache"
         call.notes["cached"] = True

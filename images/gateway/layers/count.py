@@ -44,15 +44,16 @@ class Count(Layer):
         metrics, name = self.gateway.metrics, call.endpoint.name if call.endpoint else ""
         exposure = call.exposure
         if exposure is None:
-            metrics.requests_of(name, "", call.status).inc()
+            metrics.count(metrics.requests, name, "", call.status)
             return
-        metrics.requests_of(name, exposure.model_ref, call.status).inc()
-        metrics.seconds_of(name, exposure.model_ref).observe(seconds)
+        model = exposure.model_ref
+        metrics.count(metrics.requests, name, model, call.status)
+        metrics.observe(metrics.seconds, seconds, name, model)
         if exposure.ttft_ms is not None:
             first = exposure.ttft_ms / 1000
-            metrics.first_token_of(name, exposure.model_ref).observe(first)
+            metrics.observe(metrics.first_token, first, name, model)
             if (pieces := call.notes.get("pieces", 0)) > 1:
-                metrics.between_tokens_of(name, exposure.model_ref).observe((seconds - first) / (pieces - 1))
+                metrics.observe(metrics.between_tokens, (seconds - first) / (pieces - 1), name, model)
         prompt, completion, _ = tokens_of(call)
-        metrics.tokens_of(name, exposure.model_ref, "in").inc(prompt)
-        metrics.tokens_of(name, exposure.model_ref, "out").inc(completion)
+        metrics.count(metrics.tokens, name, model, "in", by=prompt)
+        metrics.count(metrics.tokens, name, model, "out", by=completion)

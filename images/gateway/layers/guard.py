@@ -21,7 +21,6 @@ log = logging.getLogger("gateway.guards")
 PASSAGES = "judge passages"
 """Under what this layer notes how to judge the passages that a layer below finds; missing where nothing is judged."""
 
-_NO_INPUT, _NO_OUTPUT = InputGuards(), OutputGuards()
 # Ways to have an answer's text in another form than the one that is looked at.
 _OTHER_FORMS = ("logprobs", "top_logprobs", "prompt_logprobs", "return_token_ids", "return_tokens_as_token_ids")
 
@@ -45,13 +44,14 @@ class Guard(Layer):
 
     async def __call__(self, call: Call, proceed: Proceed) -> Answer:
         guards = call.endpoint.guards
-        if call.is_probe or (guards.input == _NO_INPUT and guards.output == _NO_OUTPUT):
+        looks_at_input, looks_at_output = asks(guards.input), asks(guards.output)
+        if call.is_probe or not (looks_at_input or looks_at_output):
             return await proceed(call)
         try:
-            if guards.input != _NO_INPUT:
+            if looks_at_input:
                 await self._request(call, guards.input)
                 call.notes[PASSAGES] = partial(self._passages, call, guards.input)
-            if guards.output == _NO_OUTPUT:
+            if not looks_at_output:
                 return await proceed(call)
             for name in _OTHER_FORMS:
                 if call.body.get(name) is not None and call.body[name] is not False:
@@ -114,8 +114,9 @@ class Guard(Layer):
             self._note(call, guard.verdicts)
 
     def _note(self, call: Call, verdicts: list[Verdict]) -> None:
+        metrics, name = self.gateway.metrics, call.endpoint.name
         for verdict in verdicts:
-            self.gateway.metrics.verdicts_of(call.endpoint.name, verdict.guard, verdict.side, verdict.outcome).inc()
+            metrics.count(metrics.verdicts, name, verdict.guard, verdict.side, verdict.outcome)
             if verdict.outcome != "pass":
                 log.info(
                     "request %s: %s of guard %s (%s): %s",
@@ -128,6 +129,17 @@ class Guard(Layer):
         return ApiError(
             503, f"the guards of endpoint {call.endpoint.name!r} cannot judge; the log says why", code="guard_failed"
         )
+
+
+def asks(guards: InputGuards | OutputGuards) -> bool:
+    """Whether any guard is wanted."""
+    return (
+        guards.personal_data is not None
+        or guards.length is not None
+        or guards.language is not None
+        or guards.harm is not None
+        or (isinstance(guards, InputGuards) and guards.injection is not None)
+    )
 
 
 def _holds_tokens(value: object) -> bool:

@@ -128,13 +128,13 @@ class _Asking:
         """Say in the exposure who answers instead. The variant stays the assigned one: an analysis by what was meant
         must not lose its failures."""
         call, exposure = self.call, self.call.exposure
-        self.gateway.metrics.retries_of(call.endpoint.name).inc()
+        self.gateway.metrics.count(self.gateway.metrics.retries, call.endpoint.name)
         call.route = route
         exposure.backend, exposure.model_ref = replica.backend, route.model_ref
         exposure.error = f"{'; '.join(self.failures)}; {replica.backend} answered instead"
 
     async def _ask(self, route: Route, replica: Replica) -> proxy.Whole | Stream:
-        call, breakers = self.call, self.gateway.breakers
+        call, breakers, metrics = self.call, self.gateway.breakers, self.gateway.metrics
         self.asked.add(replica.backend)
         call.replica = replica
         call.exposure.backend = replica.backend
@@ -157,7 +157,7 @@ class _Asking:
                 replica.backend,
                 replica.url,
                 question,
-                on_reconnect=self.gateway.metrics.reconnects_of(call.endpoint.name).inc,
+                on_reconnect=lambda: metrics.count(metrics.reconnects, call.endpoint.name),
                 on_advance=lambda: breakers.advanced(replica.url),
             )
             if isinstance(found, Stream):

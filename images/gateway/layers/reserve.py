@@ -40,8 +40,9 @@ class Reserve(Layer):
         return await proceed(call)
 
     def _budget(self, call: Call) -> Budget | None:
-        caller, month = call.caller, this_month()
+        caller = call.caller
         if caller.monthly_tokens is None or call.is_probe:
             return None
+        month = this_month()
         used = self.gateway.callers.used(caller.name, month)
         return Budget(caller.name, month, caller.monthly_tokens, used, asked_tokens(call))
