@@ -18,6 +18,7 @@ MAX_DEPTH = 64
 _JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"\s*:?|[\[\]{}]')
 _SEARCHED_BYTES = 64 * 1024
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_LEAST, _MOST = -(2**63), 2**63
 BODY_SECONDS = 60.0
 """From the end of the headers to the end of the body."""
 
@@ -38,7 +39,7 @@ async def _read(call: Call) -> bytes:
         if size <= MAX_BODY_BYTES:
             parts.append(part)
         more = message.get("more_body", False)
-    call.is_read = not more
+    call.is_read, call.is_reading = not more, False
     if size > MAX_BODY_BYTES:
         # What was not read to its end would be taken for the next request.
         raise ApiError(
@@ -58,10 +59,13 @@ async def read_json(call: Call) -> dict[str, Any]:
     encoding = call.header(b"content-encoding")
     if encoding is not None and encoding.strip().lower() not in ("", "identity"):
         raise ApiError(400, "a body is taken as it is: send no `content-encoding`", param="content-encoding")
+    call.is_reading = True
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            data = await _read(call)
-    except TimeoutError as error:
+        data = await _read(call)
+    except asyncio.CancelledError as error:
+        if not call.is_overdue:
+            raise
+        asyncio.current_task().uncancel()
         raise ApiError(
             408, f"the body of the request did not come within {BODY_SECONDS:g} s", extra={"Connection": "close"}
         ) from error
@@ -120,16 +124,25 @@ def _deep_field(data: bytes) -> str | None:
 def _check_values(body: dict[str, Any]) -> None:
     """Raise ApiError where a value is nested too deep or is a number that JSON has no room for on its way further."""
     for name, value in body.items():
-        todo = [(value, 2)]
-        while todo:
-            value, depth = todo.pop()
-            if isinstance(value, dict | list):
-                if depth > MAX_DEPTH:
-                    raise _too_deep(name)
-                todo.extend((v, depth + 1) for v in (value.values() if isinstance(value, dict) else value))
-            elif isinstance(value, float) and not math.isfinite(value):
-                raise ApiError(400, f"`{name}` holds {value}, which is no number of JSON", param=name)
-            elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-                raise ApiError(400, f"`{name}` holds a whole number of more than 64 bits", param=name)
-            elif isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
-                raise ApiError(400, f"`{name}` holds half a character (a lone surrogate)", param=name)
+        # A level after the other: what the decoder makes is of these types and no others.
+        level, depth = [value], 1
+        while level:
+            depth += 1
+            below: list[Any] = []
+            for value in level:
+                kind = type(value)
+                if kind is str:
+                    if not value.isascii() and _SURROGATE.search(value):
+                        raise ApiError(400, f"`{name}` holds half a character (a lone surrogate)", param=name)
+                elif kind is dict:
+                    below.append(value.values())
+                elif kind is list:
+                    below.append(value)
+                elif kind is float:
+                    if not math.isfinite(value):
+                        raise ApiError(400, f"`{name}` holds {value}, which is no number of JSON", param=name)
+                elif kind is int and not _LEAST <= value < _MOST:
+                    raise ApiError(400, f"`{name}` holds a whole number of more than 64 bits", param=name)
+            if below and depth > MAX_DEPTH:
+                raise _too_deep(name)
+            level = [inner for values in below for inner in values]

@@ -111,8 +111,9 @@ class Call:
 
     __slots__ = (
         "_closers", "_headers", "_is_open", "_request", "begun", "body", "caller", "end_user", "endpoint", "error",
-        "exposure", "headers", "is_probe", "is_read", "is_streamed", "notes", "operation", "parameters", "payload",
-        "query", "receive", "replica", "request_id", "route", "scope", "status", "timings", "usage", "verdicts",
+        "exposure", "headers", "is_overdue", "is_probe", "is_read", "is_reading", "is_streamed", "notes", "operation",
+        "parameters", "payload", "query", "receive", "replica", "request_id", "route", "scope", "status", "timings",
+        "usage", "verdicts",
     )  # fmt: skip
 
     def __init__(
@@ -133,6 +134,7 @@ class Call:
         self.body: dict[str, Any] = {}
         self.is_probe = False
         self.is_read = False
+        self.is_reading = self.is_overdue = False
         self.is_streamed = False
         self.endpoint: Endpoint | None = None
         self.end_user: EndUser | None = None

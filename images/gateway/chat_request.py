@@ -84,19 +84,16 @@ def for_upstream(body: dict[str, Any], endpoint: Endpoint, kind: str = "chat") -
     `kind` is the operation's: `chat`, `completions` or `embeddings`. Raises ApiError when the input is far too long.
     """
     field = INPUTS[kind]
-    size = len(msgspec.json.encode(texts_of(body[field])))
-    if (
-        kind != "embeddings"
-        and endpoint.max_input_tokens is not None
-        and size > endpoint.max_input_tokens * _MOST_BYTES_PER_TOKEN
-    ):
-        raise ApiError(
-            400,
-            f"`{field}` has {size} bytes, certainly more than the {endpoint.max_input_tokens} tokens that "
-            f"{endpoint.name} takes: shorten it",
-            code="context_length_exceeded",
-            param=field,
-        )
+    if kind != "embeddings" and endpoint.max_input_tokens is not None:
+        size = len(msgspec.json.encode(texts_of(body[field])))
+        if size > endpoint.max_input_tokens * _MOST_BYTES_PER_TOKEN:
+            raise ApiError(
+                400,
+                f"`{field}` has {size} bytes, certainly more than the {endpoint.max_input_tokens} tokens that "
+                f"{endpoint.name} takes: shorten it",
+                code="context_length_exceeded",
+                param=field,
+            )
     sent = {key: value for key, value in body.items() if key not in KEPT_BACK}
     sent["model"] = "model"
     if endpoint.max_output_tokens is not None and kind != "embeddings":

@@ -1,9 +1,11 @@
 """What goes to the client: an answer whole or in events, and company for one that waits."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from images.gateway import body
 from images.gateway.call import Answer, Call
 from images.gateway.events import DONE
 
@@ -15,6 +17,7 @@ _EVENTS = "text/event-stream; charset=utf-8"
 _EVENT_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 # An answer that is there by then needs nobody who watches whether the client is.
 _WATCH_AFTER_SECONDS = 0.02
+_MOST_PAUSE_SECONDS = 1.0
 
 
 class Reply:
@@ -89,7 +92,18 @@ class Waiting:
     def _begin(self) -> None:
         # Until its body is read, what comes is the body's, and who reads it sees the client leave.
         if self._call.scope["method"] == "POST" and not self._call.is_read:
-            self._timer = self._loop.call_later(_WATCH_AFTER_SECONDS, self._begin)
+            waited = time.monotonic() - self._call.begun
+            if waited >= body.BODY_SECONDS and self._call.is_reading:
+                self._call.is_overdue = True
+                self._task.cancel()
+                return
+            # Less and less often: of ten thousand that send slowly each would be looked at fifty times a second.
+            pause = min(
+                max(waited, _WATCH_AFTER_SECONDS),
+                _MOST_PAUSE_SECONDS,
+                max(body.BODY_SECONDS - waited, _WATCH_AFTER_SECONDS),
+            )
+            self._timer = self._loop.call_later(pause, self._begin)
             return
         self._watcher = self._loop.create_task(self._until_gone())
         if self._call.is_streamed:
