@@ -78,8 +78,8 @@ def _measure(
         a_chunk = f" ({spent / CHUNKS:.0f} µs a chunk)" if is_streamed else ""
         kind = f"stream, {CHUNKS} chunks" if is_streamed else "whole"
         print(
-            f"| {name} | {kind} | {at_once} | {np.median(plain.seconds) * 1e3:.2f} ms | {added[50]:.2f} ms | {added[99]:.1f} ms | "
-            f"{count / wall:,.0f}/s | {spent:,.0f} µs{a_chunk} | {1e6 / spent:,.0f}/s |",
+            f"| {name} | {kind} | {at_once} | {np.median(plain.seconds) * 1e3:.2f} ms | {added[50]:.2f} ms | "
+            f"{added[99]:.1f} ms | {count / wall:,.0f}/s | {spent:,.0f} µs{a_chunk} | {1e6 / spent:,.0f}/s |",
             flush=True,
         )
         at_32 = spent if at_once == 32 else at_32
@@ -154,8 +154,8 @@ def switch(site: Site, arguments: argparse.Namespace) -> None:
     failed = whole.failed + streams.failed
     print(
         f"\nswitch: {switches} switches under load, {len(whole.seconds)} answers and {len(streams.seconds)} streams "
-        f"whole, {len(failed)} dropped {Counter(failed).most_common(2) if failed else ''}; until the gateway sends to the "
-        f"new one alone: {np.median(times):.2f} s (the longest {max(times):.2f} s)"
+        f"whole, {len(failed)} dropped {Counter(failed).most_common(2) if failed else ''}; until the gateway sends to "
+        f"the new one alone: {np.median(times):.2f} s (the longest {max(times):.2f} s)"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from llmops_assets.privacy.needed import WordIndex
+from llmops_assets.privacy.needed import LATIN, WordIndex
 from llmops_assets.privacy.pattern import Pattern, fold
 from llmops_assets.privacy.patterns import PATTERNS
 
@@ -59,6 +59,7 @@ def stands_near(pattern: Pattern, text: str, start: int, end: int) -> bool:
 FIGURE = "[0-9@]"
 """What every numeric pattern needs at least."""
 _FIGURE = re.compile(FIGURE)
+_LATIN = re.compile(f"[{LATIN}]")
 
 
 def matches(pattern: Pattern, text: str) -> list[tuple[int, int]]:
@@ -86,7 +87,7 @@ class _Gates:
 
     def __init__(self, patterns: tuple[Pattern, ...]) -> None:
         self.patterns = patterns
-        self.needed = sorted(((p.figures, p.words, p) for p in patterns), key=lambda one: one[0])
+        self.needed = sorted(((p.figures, p.latin, p.words, p) for p in patterns), key=lambda one: one[0])
         self.words = WordIndex(word for pattern in patterns for needed in pattern.words for word in needed)
 
     def open_for(self, text: str) -> list[Pattern]:
@@ -94,9 +95,12 @@ class _Gates:
         figures = len(_FIGURE.findall(text))
         present = self.words.found(text)
         found = []
-        for least, words, pattern in self.needed:
+        has_latin = _LATIN.search(text) is not None
+        for least, latin, words, pattern in self.needed:
             if least > figures:
                 break
+            if latin and not has_latin:
+                continue
             for needed in words:
                 if needed.isdisjoint(present):
                     break

@@ -9,6 +9,10 @@ from re import _parser as parser
 from typing import Any
 
 FIGURES = frozenset(map(ord, "0123456789@"))
+LATIN = "A-Za-z\u0130\u0131\u017f\u212a"
+"""Class of the Latin letters, and of those that stand for one of them where case does not count."""
+_LATIN = frozenset(map(ord, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"))
+_REPEATS = (ops.MAX_REPEAT, ops.MIN_REPEAT, ops.POSSESSIVE_REPEAT)
 _MOST_WORDS = 64
 _MOST_CLASS = 16
 
@@ -31,7 +35,7 @@ def _figures(parts: Any) -> int:
             count += all(_is_figures(*item) for item in argument)
         elif op is ops.SUBPATTERN:
             count += _figures(argument[3])
-        elif op in (ops.MAX_REPEAT, ops.MIN_REPEAT, ops.POSSESSIVE_REPEAT):
+        elif op in _REPEATS:
             count += argument[0] * _figures(argument[2])
         elif op is ops.ATOMIC_GROUP:
             count += _figures(argument)
@@ -44,6 +48,35 @@ def _is_figures(op: Any, argument: Any) -> bool:
     if op is ops.LITERAL:
         return argument in FIGURES
     return op is ops.RANGE and all(code in FIGURES for code in range(argument[0], argument[1] + 1))
+
+
+@lru_cache(512)
+def needs_latin(expression: str) -> bool:
+    """Whether every match of `expression` holds a Latin letter, or one that is taken for such in either case."""
+    return _latin(parser.parse(expression))
+
+
+def _latin(parts: Any) -> bool:
+    for op, argument in parts:
+        if op is ops.LITERAL and argument in _LATIN:
+            return True
+        if op is ops.IN and all(_is_latin(*item) for item in argument):
+            return True
+        if op is ops.SUBPATTERN and _latin(argument[3]):
+            return True
+        if op is ops.ATOMIC_GROUP and _latin(argument):
+            return True
+        if op in _REPEATS and argument[0] > 0 and _latin(argument[2]):
+            return True
+        if op is ops.BRANCH and all(_latin(branch) for branch in argument[1]):
+            return True
+    return False
+
+
+def _is_latin(op: Any, argument: Any) -> bool:
+    if op is ops.LITERAL:
+        return argument in _LATIN
+    return op is ops.RANGE and all(code in _LATIN for code in range(argument[0], argument[1] + 1))
 
 
 @lru_cache(512)
@@ -76,7 +109,7 @@ def _words(parts: Any) -> list[frozenset[str]]:
             found += _words(argument[3])
         elif op is ops.IN and len(argument) <= _MOST_CLASS and all(kind is ops.LITERAL for kind, _ in argument):
             found.append(frozenset(chr(code) for _, code in argument))
-        elif op in (ops.MAX_REPEAT, ops.MIN_REPEAT, ops.POSSESSIVE_REPEAT) and argument[0] > 0:
+        elif op in _REPEATS and argument[0] > 0:
             found += _words(argument[2])
         elif op is ops.ATOMIC_GROUP:
             found += _words(argument)

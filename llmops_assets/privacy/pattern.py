@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from llmops_assets.privacy.needed import Needed, figures_needed, words_needed
+from llmops_assets.privacy.needed import Needed, figures_needed, needs_latin, words_needed
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Pattern:
     def figures(self) -> int:
         """How many digits and at signs a text needs to be searched."""
         return max(figures_needed(self.expression), int(self.numeric))
+
+    @cached_property
+    def latin(self) -> bool:
+        """Whether a text without a Latin letter need not be searched."""
+        return needs_latin(self.expression)
 
     @cached_property
     def words(self) -> Needed:
