@@ -16,7 +16,7 @@ from resources.traffic.shipper import Shipper
 
 log = logging.getLogger("gateway.shipper")
 
-_END_SECONDS = 30.0
+_END_SECONDS = 10.0
 
 
 @contextlib.contextmanager

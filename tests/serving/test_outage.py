@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from images.gateway.last_routes import LastRoutes
@@ -78,6 +79,33 @@ def test_nothing_is_lost_from_an_outage_through_a_kill_and_a_start_without_a_dat
     assert json.loads(rated["scores"]) == {"tone": 0.5}
     assert served.user_statistics(endpoint="desk")["rated_2"].sum() == 1
     assert not list((tmp_path / "spool").glob("*/lock"))
+
+
+def test_a_process_beside_the_gateway_ships_its_log_and_outlives_a_kill(
+    served: Catalog, start_gateway: Callable[..., RunningGateway], tmp_path: Path
+):
+    gateway = start_gateway()
+    (shipper,) = psutil.Process(gateway.process.pid).children()
+    say(client_of(gateway), "first", "u")
+    written(served, 1)
+    # It holds the turn, so that nobody else ships while it stands still.
+    shipper.suspend()
+    say(client_of(gateway), "second", "u")
+    until(lambda: "llmops_gateway_spool_waiting 1.0" in gateway.metrics())
+    until(lambda: gateway.routes()["queued"] == 0)
+    gateway.process.kill()
+    gateway.process.wait()
+    assert served.request_count(endpoint="desk") == 1
+    shipper.resume()
+    written(served, 2)
+    until(lambda: not shipper.is_running() or shipper.status() == psutil.STATUS_ZOMBIE)
+    assert not list((tmp_path / "spool").glob("*/lock"))
+    # Where it is gone itself, the gateway ships.
+    again = start_gateway()
+    (shipper,) = psutil.Process(again.process.pid).children()
+    shipper.kill()
+    say(client_of(again), "third", "u")
+    assert written(served, 3)["query"].to_list() == ["first", "second", "third"]
 
 
 def test_routes_of_before_that_cannot_be_read_take_no_others_with_them(served: Catalog, tmp_path: Path):
