@@ -141,9 +141,9 @@ class Metrics:
         self.spool_faults.labels("spool").set(spool_fault is not None)
         self.spool_faults.labels("catalog").set(ship_fault is not None)
 
-    def text(self, in_flight: Mapping[str, int]) -> bytes:
+    def text(self, in_flight: Mapping[str, int] | None = None) -> bytes:
         """All metrics in Prometheus' text format, with how many requests are in flight by endpoint."""
         self._add_up()
-        for endpoint, count in in_flight.items():
+        for endpoint, count in (in_flight or {}).items():
             self.in_flight.labels(endpoint).set(count)
         return generate_latest(self.registry)
