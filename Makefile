@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install engines demo up test test-fast lint picture clean server server-folder server-down server-logs server-test server-images bundle sbom
+.PHONY: install engines demo up test test-fast lint audit picture clean server server-folder server-down server-logs server-test server-images bundle sbom
 
 install: $(VENV)/.installed
 
@@ -69,6 +69,16 @@ sbom: install
 # On the server that runs from DATA: datasets, a training, a deployment, a chat, and every container killed once.
 server-test: install
 	$(BIN)/python -m deploy.check $(DATA) --engine $(if $(findstring podman,$(COMPOSE)),podman,docker)
+
+# It has pins of its own.
+build/auditing: constraints.txt
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet pip-audit==2.10.1
+	touch $@
+
+# --strict: a package that could not be looked up is no package without vulnerabilities.
+audit: build/auditing
+	build/auditing/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 picture: install
 	$(BIN)/python docs/house.py

@@ -77,8 +77,7 @@ def _secrets(folder: Path, server_name: str, uid: int, gid: int) -> list[str]:
     once("pgpass-catalog", lambda: f"{catalog}\n")
     once("encryption.key", lambda: f"{secrets.token_hex(32)}\n")
     once("gateway-admin.token", lambda: f"{secrets.token_urlsafe(32)}\n")
-    password = once("admin.password", lambda: f"{secrets.token_urlsafe(18)}\n").read_text().strip()
-    once("htpasswd", lambda: f"admin:{_openssl('passwd', '-6', '-stdin', data=password)}\n")
+    once("admin.password", lambda: f"{secrets.token_urlsafe(18)}\n")
     if not (folder / "tls.crt").exists():
         _self_signed(folder, server_name)
         for name in ("tls.crt", "tls.key"):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from resources.artifacts import Artifacts
     from resources.backends.protocol import Runner
     from resources.catalog import Backend, Catalog
+    from resources.cerbos import Cerbos
     from resources.dataset_store import DatasetStore
     from resources.encryption import Keyring
     from resources.engines import Engines
@@ -40,6 +41,13 @@ class Wiring:
     @cached_property
     def policy(self) -> Policy:
         return load_policy(self.settings.policy_file)
+
+    @cached_property
+    def cerbos(self) -> "Cerbos | None":
+        """Who decides what somebody may do, instead of the policy's table; None where the table does."""
+        from resources.cerbos import Cerbos
+
+        return Cerbos(self.settings.cerbos_url) if self.settings.cerbos_url else None
 
     @cached_property
     def keys(self) -> "Keyring":

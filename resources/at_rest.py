@@ -21,12 +21,16 @@ _TRAINED = ("evaluation", "plan")
 
 @dataclass
 class Resealed:
-    """`sealed`: files that were plain; `changed`: files that had another key; `kept`: had this one already."""
+    """`sealed`: files that were plain; `changed`: files that had another key; `kept`: had this one already.
+
+    `waiting`: files of the gateway's log that have another key until they are shipped.
+    """
 
     sealed: int = 0
     changed: int = 0
     kept: int = 0
     bytes: int = 0
+    waiting: int = 0
 
 
 def holds_rows(name: PurePosixPath) -> bool:

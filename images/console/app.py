@@ -10,6 +10,8 @@ from starlette.types import ASGIApp
 
 from images.console import parts, problems
 from images.console.api import admin, datasets, endpoints, experiments, models, prompts, reviews, trainings
+from images.console.login import launches, proxied
+from images.console.login import routes as login
 from images.console.once import OncePerKey
 from images.console.state import Asking, Here, State
 from images.console.web import PAGES
@@ -75,6 +77,9 @@ def create_app(state: State) -> ASGIApp:
     v1.include_router(endpoints.serve)
     app.include_router(v1)
     app.include_router(admin.router)
+    # Before the pages, which are behind it.
+    for door in (login, proxied, launches):
+        app.include_router(door.router)
     for pages in PAGES:
         app.include_router(pages)
     return OncePerKey(app, state.wiring.catalog, state.callers)

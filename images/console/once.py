@@ -42,7 +42,7 @@ class OncePerKey:
             return await wrong(scope, receive, send)
         try:
             peer = scope["client"][0] if scope.get("client") else None
-            actor = self.callers.identify(peer, headers).name
+            actor = self.callers.identify(peer, headers, scope["method"]).name
             given = f"{scope['method']} {scope['path']}?{scope['query_string'].decode('latin-1')}\n".encode()
             digest = hashlib.sha256(given + body).hexdigest()
             known = await run_in_threadpool(self.catalog.answered.begin, actor, key, digest)

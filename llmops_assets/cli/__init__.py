@@ -6,6 +6,7 @@ import typer
 
 from llmops_assets.cli import (
     ab,
+    access,
     api_keys,
     audit,
     dataset,
@@ -22,6 +23,7 @@ from llmops_assets.cli import (
     suite,
     toxicity,
     train,
+    user,
     versions,
     watermark,
 )
@@ -66,6 +68,8 @@ app.add_typer(ab.app, name="ab")
 app.add_typer(prompt.app, name="prompt")
 app.add_typer(review.app, name="review")
 app.add_typer(api_keys.app, name="key")
+app.add_typer(access.app, name="access")
+app.add_typer(user.app, name="user")
 app.command()(usage)
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")

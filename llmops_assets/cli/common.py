@@ -61,7 +61,11 @@ def wiring() -> Wiring:
 
 
 def actor() -> str:
-    """Who asks, for the audit log."""
+    """Who asks, for the audit log; by an API key with its role alone, else as the owner of the machine."""
+    if (secret := wiring().settings.actor_secret) is not None:
+        from llmops_assets.operations.api_keys import actor_of
+
+        return actor_of(wiring(), secret)
     return os.environ.get("LLMOPS_ACTOR") or getpass.getuser()
 
 

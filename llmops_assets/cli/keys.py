@@ -70,8 +70,14 @@ def rotate(json: Json = False) -> None:
         lambda count: say(f"{count:,} files") if count % 1000 == 0 else None,
     )
     if json:
-        print_json({"key": w.keys.ids[0], "sealed": done.sealed, "changed": done.changed, "kept": done.kept})
+        counts = {"sealed": done.sealed, "changed": done.changed, "kept": done.kept, "waiting": done.waiting}
+        print_json({"key": w.keys.ids[0], **counts})
         return
+    if done.waiting:
+        say(
+            f"{done.waiting:,} files of the gateway's log wait to be shipped and have an older key: keep it until "
+            "another run of this command finds none"
+        )
     out.print(
         f"key {w.keys.ids[0]}: {done.sealed:,} plain files sealed, {done.changed:,} changed from another key, "
         f"{done.kept:,} had it already ({done.bytes:,} bytes written)"

@@ -157,17 +157,11 @@ def checkout(
 
     Example: `llmops dataset checkout desk@prod --step clean --out desk.jsonl`
     """
-    from llmops_assets.datasets.versions.checkout import checkout as write
-    from llmops_assets.datasets.versions.history import manifest_of
-    from resources.catalog import pointers
+    from llmops_assets.operations.downloads import checkout_rows
 
-    w = wiring()
-    key = pointers.resolve(w.catalog, dataset)
-    manifest = manifest_of(w.store, w.records, key, step)
-    rows = write(w.store.batches(manifest.id), w.catalog.dataset(key).type, target)
-    w.catalog.log(actor(), "dataset.checkout", key, step=step, rows=rows)
+    key, manifest, rows = checkout_rows(wiring(), actor(), dataset, step, target)
     if json:
-        print_json({"dataset": key, "step": step, "manifest": manifest.id, "rows": rows, "file": str(target)})
+        print_json({"dataset": key, "step": step, "manifest": manifest, "rows": rows, "file": str(target)})
     else:
         out.print(f"wrote {rows:,} rows of {key} ({step}) to {target}", markup=False)
 

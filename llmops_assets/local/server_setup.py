@@ -30,10 +30,13 @@ class NotReady(RuntimeError):
     """A part of the server could not be made ready; the message says which, and what to do."""
 
 
-def setup(settings: Settings, instance_file: Path, *, wait_seconds: float = WAIT_SECONDS) -> list[str]:
-    """Make the home, the catalog, Dagster's and MLflow's tables and a first key; what was done, a sentence each.
+def setup(
+    settings: Settings, instance_file: Path, password_file: Path | None = None, *, wait_seconds: float = WAIT_SECONDS
+) -> list[str]:
+    """Make the home, the catalog, Dagster's and MLflow's tables, a first key and user; what was done, a sentence each.
 
-    `instance_file` is the dagster.yaml of the server. A database that does not answer yet is waited for.
+    `instance_file` is the dagster.yaml of the server, `password_file` holds the password of the first user, `admin`. A
+    database that does not answer yet is waited for.
     """
     wiring = Wiring(settings)
     settings.root.mkdir(parents=True, exist_ok=True)
@@ -50,6 +53,8 @@ def setup(settings: Settings, instance_file: Path, *, wait_seconds: float = WAIT
     done.append("MLflow's tables are there")
     if (key := _first_key(wiring)) is not None:
         done.append(f"the first API key is in {key}: give it to nobody, make others with it, and revoke it")
+    if password_file is not None and _first_user(wiring, password_file):
+        done.append(f"the first user is admin, with the password in {password_file.name}: make others, and disable it")
     return done
 
 
@@ -100,6 +105,17 @@ def _first_key(wiring: Wiring) -> Path | None:
         return file
 
 
+def _first_user(wiring: Wiring, password_file: Path) -> bool:
+    """Make the first user of an installation that has none; False where it has one."""
+    from llmops_assets.operations.users import create_user
+
+    with wiring.catalog.database.lock("first user", timeout=60):
+        if wiring.catalog.users.any():
+            return False
+        create_user(wiring, "setup", "admin", ["admin"], password_file.read_text(encoding="utf-8").strip())
+        return True
+
+
 def _shown(url: str) -> str:
     return sa.make_url(url).render_as_string(hide_password=True)
 
@@ -108,7 +124,7 @@ def main() -> None:
     """Set the server of the environment's settings up; exit code 1 with the reason where that fails."""
     settings = Settings()
     try:
-        for line in setup(settings, Path(sys.argv[1])):
+        for line in setup(settings, *map(Path, sys.argv[1:3])):
             print(line, flush=True)
     except NotReady as error:
         sys.exit(str(error))

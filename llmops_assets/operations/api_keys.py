@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from llmops_assets.operations.access import authorise
+from llmops_assets.operations.access import Actor, authorise, refuse_beyond
 from llmops_assets.operations.errors import Refused
 from llmops_assets.specs.access import CALL
 from llmops_assets.wiring import Wiring
@@ -30,8 +30,8 @@ class KeyWish:
 def create_key(wiring: Wiring, actor: str, wish: KeyWish) -> tuple[ApiKey, str]:
     """Make a key; what is on record of it, and the key itself, which can never be shown again.
 
-    Raises Refused for a role that the policy has not, or that may call no endpoint, and for what makes no sense.
-    Endpoints need not be there yet.
+    Raises Refused for a role that the policy has not, or that may call no endpoint, and for what makes no sense, and
+    Forbidden for a role that may do what the actor may not. Endpoints need not be there yet.
     """
     authorise(wiring, actor, "key.create")
     table = wiring.policy.access
@@ -41,6 +41,7 @@ def create_key(wiring: Wiring, actor: str, wish: KeyWish) -> tuple[ApiKey, str]:
         raise Refused(f"role {wish.role!r} may not do {CALL}: such a key would open nothing. Choose another role")
     if not wish.owner.strip():
         raise Refused("a key needs an owner: who answers for what is done with it")
+    refuse_beyond(wiring, actor, [wish.role], f"make a key of the role {wish.role}")
     if wish.endpoints is not None and (not wish.endpoints or not all(name.strip() for name in wish.endpoints)):
         raise Refused("endpoints should name at least one; leave them out for all that the role may call")
     for name, value in (("requests_per_minute", wish.requests_per_minute), ("monthly_tokens", wish.monthly_tokens)):
@@ -77,6 +78,14 @@ def revoke_key(wiring: Wiring, actor: str, id: str) -> tuple[ApiKey, bool]:
     authorise(wiring, actor, "key.revoke")
     is_changed = wiring.catalog.api_keys.revoke(actor, id)
     return wiring.catalog.api_keys.get(id), is_changed
+
+
+def actor_of(wiring: Wiring, secret: str) -> Actor:
+    """Who acts by an API key, with its role; raises Refused for one that is not valid."""
+    key = holder_of(wiring, secret)
+    if key is None:
+        raise Refused("LLMOPS_ACTOR_KEY is no key that is valid here: it is unknown, revoked or expired")
+    return Actor(key.owner, [key.role])
 
 
 def holder_of(wiring: Wiring, secret: str) -> ApiKey | None:

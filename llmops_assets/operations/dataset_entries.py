@@ -13,6 +13,7 @@ from llmops_assets.operations.access import authorise
 from llmops_assets.operations.datasets import Registered, register_dataset
 from llmops_assets.operations.errors import Refused
 from llmops_assets.operations.graph import DATASET
+from llmops_assets.operations.locations import checked_location
 from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
 from llmops_assets.specs.base import REF_PATTERN, SpecError, faults_of
 from llmops_assets.specs.dataset import DatasetSpec
@@ -76,18 +77,16 @@ def add_files(wiring: Wiring, actor: str, key: str, folder: Path) -> Registered:
 
 
 def register_stored(wiring: Wiring, actor: str, key: str, allowed: Sequence[Path] | None) -> Registered:
-    """Register an entered dataset version from its storage_uri. Raises Refused where it names a folder of the machine
-    that is not inside one of `allowed`; None allows any."""
+    """Register an entered dataset version from its storage_uri. Raises Refused where it names what is not inside one of
+    `allowed`; None allows any."""
     authorise(wiring, actor, "dataset.register")
     fields = _entered(wiring, key)
     uri = fields.get("storage_uri")
     if not uri:
         raise Refused(f"{key} was entered without a storage_uri: upload its files")
-    source = local_path(str(uri))
-    if source is not None:
-        refuse_outside(source, allowed)
-    spec = _spec(fields, [str(source or uri)])
-    done = register_dataset(wiring, actor, spec, [str(source or uri)])
+    source = checked_location(str(uri), allowed)
+    spec = _spec(fields, [source])
+    done = register_dataset(wiring, actor, spec, [source])
     wiring.catalog.drafts.close_dataset(key, actor)
     return done
 
@@ -97,6 +96,7 @@ def split(wiring: Wiring, actor: str, ref: str, shares: tuple[float, float, floa
 
     An entry without files takes the shares. Raises Refused for a registered version that is split otherwise.
     """
+    authorise(wiring, actor, "dataset.register")
     found = version(wiring, find_version(wiring, ref))
     if found.state == "awaiting_files":
         fields = dict(wiring.catalog.drafts.dataset(found.key).fields)
@@ -110,25 +110,6 @@ def split(wiring: Wiring, actor: str, ref: str, shares: tuple[float, float, floa
             f"split.ratios {wanted}"
         )
     return found, found.splits is not None
-
-
-def local_path(uri: str) -> Path | None:
-    """The path that a URI means on this machine; None for one of another place."""
-    scheme, mark, rest = uri.partition("://")
-    if not mark:
-        return Path(uri.removeprefix("hf:")).expanduser()
-    return Path(rest) if scheme in ("file", "local") else None
-
-
-def refuse_outside(path: Path, allowed: Sequence[Path] | None) -> None:
-    """Raise Refused for a path that does not lie in one of the `allowed` folders, links followed; None allows any."""
-    if allowed is None or any(path.resolve().is_relative_to(folder.resolve()) for folder in allowed):
-        return
-    where = ", ".join(map(str, allowed)) or "none is set"
-    raise Refused(
-        f"{path} may not be read from here: files are registered by path from the folders of LLMOPS_IMPORT_ROOTS "
-        f"({where})"
-    )
 
 
 def find_version(wiring: Wiring, ref: str) -> str:

@@ -4,10 +4,14 @@ from dataclasses import dataclass
 
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.errors import Failed
+from llmops_assets.operations.four_eyes import refuse_own
 from llmops_assets.operations.prompts import resolve_for
 from llmops_assets.operations.running_tests import end_for
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.wiring import Wiring
+
+_ALL_USERS = 99.99
+"""Per cent, as replicas add it up."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,22 @@ def want_endpoint(
     """
     authorise(wiring, actor, "endpoint.want")
     refuse_affected(wiring, spec.model_ref)
+    refuse_own_promotion(wiring, actor, spec)
     resolve_for(wiring, actor, spec)
     end_for(wiring, actor, spec.endpoint, f"deploy {spec.model_ref}", force=force)
     endpoint = wiring.catalog.want_endpoint(spec, actor, salt=salt)
     return Wanted(endpoint.name, endpoint.revision, spec.model_ref)
+
+
+def refuse_own_promotion(wiring: Wiring, actor: str, spec: DeploymentSpec) -> None:
+    """Raise Withheld where a deployment would give users of production the actor's own model, which the policy keeps
+    from them. What serves there already is no new decision."""
+    if spec.environment != "production" or "model.promote" not in wiring.policy.access.four_eyes:
+        return
+    routes = wiring.catalog.endpoint(spec.endpoint).routes if spec.endpoint in wiring.catalog.endpoint_names() else []
+    ref = wiring.tracking.version(spec.model_ref).ref
+    if sum(route["weight"] for route in routes if route["model_ref"] == ref) < _ALL_USERS:
+        refuse_own(wiring, actor, "model.promote", ref)
 
 
 def delete_endpoint(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.endpoints import refuse_affected
 from llmops_assets.operations.errors import Refused
+from llmops_assets.operations.four_eyes import refuse_own
 from llmops_assets.operations.running_tests import figures_of
 from llmops_assets.records.experiments import AbReportRecord
 from llmops_assets.specs.experiment import ExperimentSpec
@@ -95,6 +96,8 @@ def conclude_experiment(wiring: Wiring, actor: str, name: str, winner: Winner) -
     authorise(wiring, actor, "experiment.conclude")
     experiment = wiring.catalog.experiment(name)
     ref = getattr(experiment.spec, winner)
+    if winner == "treatment":
+        refuse_own(wiring, actor, "model.promote", ref)
     if experiment.decision is None:
         outcome = "promote" if winner == "treatment" else "rollback"
         return _end(wiring, actor, name, outcome, winner, f"concluded by {actor}: {ref} gets all users")

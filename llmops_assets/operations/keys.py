@@ -6,6 +6,8 @@ from llmops_assets.operations.access import authorise
 from llmops_assets.operations.errors import Refused
 from llmops_assets.wiring import Wiring
 from resources import at_rest
+from resources.traffic.spool import spool_keys, spool_root
+from resources.traffic.spool_lag import under_other_keys
 
 
 def rotate_keys(
@@ -27,5 +29,9 @@ def rotate_keys(
             f"{wiring.keys.ids[0]}: stop it, start it with this key (and the old one behind it), then rotate"
         )
     done = at_rest.reseal(wiring.artifacts, wiring.records, wiring.keys, progress)
+    spool = spool_root(wiring.settings)
+    # The spool's own key, where it has one, is beside it and stays.
+    own = spool_keys(spool, wiring.keys).ids[len(wiring.keys.ids) :] if spool.exists() else ()
+    done.waiting = under_other_keys(spool, [wiring.keys.ids[0], *own])
     wiring.catalog.log(actor, "keys.rotate", wiring.keys.ids[0], sealed=done.sealed, changed=done.changed)
     return done

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from llmops_assets.operations.access import authorise
-from llmops_assets.operations.dataset_entries import local_path, refuse_outside
 from llmops_assets.operations.errors import Refused, Withheld
+from llmops_assets.operations.locations import local_path, refuse_outside
 from llmops_assets.operations.models import approve, archive, promote, register_base
 from llmops_assets.specs.names import plain_ref
 from llmops_assets.wiring import Wiring
@@ -91,6 +91,10 @@ def enter_model(
 def _base_ref(storage_uri: str, allowed: Sequence[Path] | None) -> tuple[str | None, str]:
     """How trainings name the files at a URI; None and the reason where they are not on this machine."""
     if storage_uri.startswith(HUB):
+        named = storage_uri.removeprefix(HUB)
+        # `hf:` names folders of this machine, too: whatever is one has to be one of those that are allowed.
+        if named.startswith((".", "~")) or Path(named).is_absolute() or Path(named).exists():
+            refuse_outside(Path(named).expanduser(), allowed)
         return HUB + storage_uri.removeprefix(HUB).lstrip("/") if "://" in storage_uri else storage_uri, ""
     path = local_path(storage_uri)
     if path is None:

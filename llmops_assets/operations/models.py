@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.errors import Failed, Refused, Withheld
+from llmops_assets.operations.four_eyes import refuse_own
 from llmops_assets.operations.running_tests import end_for
 from llmops_assets.wiring import Wiring
 
@@ -93,6 +94,7 @@ def approve(wiring: Wiring, actor: str, ref: str) -> Transition:
     """Approve a version for staging and production, or a base model for trainings to start from."""
     if is_base(ref):
         authorise(wiring, actor, "base.approve")
+        refuse_own(wiring, actor, "base.approve", ref)
         _verify_base(wiring, ref)
         entry = wiring.catalog.approve_base(ref, actor)
         return Transition(entry.ref, entry.state, entry.approved_by)
@@ -139,6 +141,8 @@ def _transition(wiring: Wiring, actor: str, action: "Action", ref: str) -> Trans
     from llmops_assets.registry.transition import Registry, transition
 
     authorise(wiring, actor, f"model.{action}")
+    if action != "archive":
+        refuse_own(wiring, actor, f"model.{action}", wiring.tracking.version(ref).ref)
     registry = Registry(wiring.tracking, wiring.records, wiring.catalog, wiring.policy)
     try:
         through = transition(registry, action, ref, actor)
@@ -183,7 +187,14 @@ def download(wiring: Wiring, actor: str, ref: str, folder: Path) -> tuple[str, s
         verify(model.path, model.content_hash, f"registered as {model.ref}", "Nothing is handed out")
     except ContentChanged as error:
         raise Refused(str(error)) from error
-    wiring.catalog.log(actor, "model.download", model.ref, content_hash=model.content_hash, to=str(folder.absolute()))
+    wiring.catalog.log(
+        actor,
+        "model.download",
+        model.ref,
+        content_hash=model.content_hash,
+        to=str(folder.absolute()),
+        watermark=wiring.tracking.version(model.ref).tags.get("watermark"),
+    )
     temporary = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(model.path, temporary, ignore=shutil.ignore_patterns(SEAL))

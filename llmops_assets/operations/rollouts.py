@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 from llmops_assets.operations.access import authorise
-from llmops_assets.operations.endpoints import Wanted, refuse_affected
+from llmops_assets.operations.endpoints import Wanted, refuse_affected, refuse_own_promotion
 from llmops_assets.operations.errors import Refused
 from llmops_assets.operations.running_tests import end_for
 from llmops_assets.serving.rollout_steps import Judgement, Step, judge, previous_model, standing
@@ -62,6 +62,7 @@ def advance_rollout(wiring: Wiring, actor: str, name: str, *, operation: str | N
     if found is None or found.step.is_last:
         raise Refused(f"endpoint {name!r} is in no step that another one follows: it is {endpoint.state}")
     _refuse_under_experiment(wiring, name)
+    refuse_own_promotion(wiring, actor, endpoint.spec)
     number = found.step.number + 1
     return _want(wiring, actor, endpoint, endpoint.spec, "advance", operation, {"step": number})
 
@@ -73,6 +74,7 @@ def promote(wiring: Wiring, actor: str, name: str, *, operation: str | None = No
         return Wanted(name, int(done.result["revision"]), wiring.catalog.endpoint(name).spec.model_ref)
     endpoint = wiring.catalog.endpoint(name)
     _refuse_under_experiment(wiring, name)
+    refuse_own_promotion(wiring, actor, endpoint.spec)
     spec = endpoint.spec.model_copy(update={"rollout": Rollout()})
     return _want(wiring, actor, endpoint, spec, "promote", operation)
 

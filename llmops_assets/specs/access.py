@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from llmops_assets.specs.base import Int, Part, Text
+from llmops_assets.specs.base import Float, Int, Part, Text
 
 ACTIONS: Mapping[str, tuple[str, ...]] = {
-    "dataset": ("register", "tag", "rollback", "forget"),
+    "dataset": ("register", "tag", "rollback", "forget", "download"),
     "suite": ("archive", "restore"),
     "prompt": ("add", "promote"),
     "training": ("request", "stop"),
@@ -20,6 +20,9 @@ ACTIONS: Mapping[str, tuple[str, ...]] = {
     "experiment": ("create", "stop", "conclude", "extend"),
     "keys": ("rotate",),
     "key": ("create", "list", "revoke"),
+    "user": ("create", "list", "role", "password", "disable", "enable"),
+    "dagster": ("view", "launch"),
+    "mlflow": ("view", "change"),
     "review": ("decide", "export"),
     "usage": ("read",),
     "audit": ("read",),
@@ -28,23 +31,29 @@ ACTIONS: Mapping[str, tuple[str, ...]] = {
 }
 """What can be asked of the platform, by what it is done to; the audit log names them the same way."""
 
+PAGES = ("dagster.view", "mlflow.view")
+"""Looking at the pages of Dagster and MLflow."""
+
 CALL = "endpoint.call"
 """Asking an endpoint's model, and rating what it answered."""
+
+FOUR_EYES = ("base.approve", "model.approve", "model.stage", "model.promote")
+"""Steps that can be kept from whoever brought a model about; promoting is by a deployment or an A/B test, too."""
 
 Roles = dict[Text, list[Text]]
 """The actions of each role: `AREA.VERB`, `AREA.*`, or `*`."""
 
 
 def _default_roles() -> Roles:
-    every = [f"{area}.*" for area in ACTIONS if area not in ("key", "keys", "backup")]
+    every = [f"{area}.*" for area in ACTIONS if area not in ("key", "keys", "backup", "user")]
     return {
-        "viewer": [CALL],
+        "viewer": [CALL, *PAGES],
         "data-scientist": [
             "prompt.*",
             CALL, "dataset.register", "dataset.tag", "dataset.rollback", "suite.*", "training.*", "base.register",
-            "model.parity", "model.stage", "experiment.*", "index.query", "review.*", "usage.read",
+            "model.parity", "model.stage", "experiment.*", "index.query", "review.*", "usage.read", *PAGES,
         ],
-        "approver": [CALL, "base.*", "model.*", "experiment.conclude", "review.decide", "usage.read"],
+        "approver": [CALL, "base.*", "model.*", "experiment.conclude", "review.decide", "usage.read", *PAGES],
         "operator": [*every, "key.*"],
         "admin": ["*"],
     }  # fmt: skip
@@ -77,10 +86,23 @@ class CallLimits(Part):
     )
 
 
+class SessionRules(Part):
+    """How long somebody is logged in at the console."""
+
+    hours: Float = Field(default=12.0, gt=0, le=24 * 30, description="From the login on, whatever is done meanwhile.")
+    idle_minutes: Float = Field(default=120.0, gt=0, le=24 * 60 * 30, description="Without a request.")
+    password_length: Int = Field(default=12, ge=8, le=128, description="Characters of a password, at least.")
+
+
 class AccessPolicy(Part):
     """Who may do what. One function decides, wherever it is asked: `allows`."""
 
     roles: Roles = Field(default_factory=_default_roles, description="Role × action.")
+    sessions: SessionRules = Field(default_factory=SessionRules)
+    four_eyes: list[Text] = Field(
+        default_factory=list,
+        description=f"Of {', '.join(FOUR_EYES)}: what nobody does with what they trained or submitted.",
+    )
     claims: Claims = Field(default_factory=Claims)
     limits: CallLimits = Field(default_factory=CallLimits)
 
@@ -90,6 +112,8 @@ class AccessPolicy(Part):
             for action in actions:
                 if fault := _fault_of(action):
                     raise ValueError(f"roles.{role}: {fault}")
+        if strange := [action for action in self.four_eyes if action not in FOUR_EYES]:
+            raise ValueError(f"four_eyes: {', '.join(strange)} is none of {', '.join(FOUR_EYES)}")
         named = [*self.claims.mapped_roles.values(), *self.claims.default_roles]
         for role in named:
             if role not in self.roles:
@@ -100,6 +124,12 @@ class AccessPolicy(Part):
         """Whether one of `roles` may do `action` (`AREA.VERB`). A role that the table has not may do nothing."""
         area = action.partition(".")[0]
         return any(allowed in ("*", action, f"{area}.*") for role in roles for allowed in self.roles.get(role, ()))
+
+    def actions_of(self, roles: Iterable[str]) -> frozenset[str]:
+        """All that somebody with `roles` may do."""
+        held = list(roles)
+        every = (f"{area}.{verb}" for area, verbs in ACTIONS.items() for verb in verbs)
+        return frozenset(action for action in every if self.allows(held, action))
 
     def roles_of(self, claims: Mapping[str, Any]) -> frozenset[str]:
         """The roles that a token's claims give; those that the table has not are left out."""

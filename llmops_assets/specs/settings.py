@@ -12,7 +12,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Where an installation keeps its state and what it talks to. The defaults need no server of any kind."""
 
-    model_config = SettingsConfigDict(env_prefix="LLMOPS_", env_file=".env", env_ignore_empty=True, extra="ignore")
+    # An error would else show what was given, and some of it is secret.
+    model_config = SettingsConfigDict(
+        env_prefix="LLMOPS_", env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+    )
 
     home: Path = Field(
         default=Path(".llmops"),
@@ -168,6 +171,44 @@ class Settings(BaseSettings):
         description="Networks, with commas, whose `X-User-Id` and `X-User-Roles` the console believes: the proxy that "
         "logs users in. Default: this machine, where the console is on loopback; else none.",
     )
+    public_url: str | None = Field(
+        default=None,
+        description="Address of the console as browsers have it, such as https://llm.example: what a provider of "
+        "logins sends users back to, and whether cookies are for TLS alone.",
+    )
+    cerbos_url: str | None = Field(
+        default=None,
+        description="Cerbos (http://cerbos:3592) that decides who may do what, by the policies of `llmops access "
+        "cerbos`. Default: the policy's table.",
+    )
+    dagster_webserver: str | None = Field(
+        default=None,
+        description="Address of Dagster's webserver, with its path prefix, that the console passes launches on to. "
+        "Default: that of `llmops up`.",
+    )
+    oidc_issuer: str | None = Field(
+        default=None, description="OpenID provider that users of the console log in at (https, or http on loopback)."
+    )
+    oidc_client_id: str | None = Field(default=None, description="What the provider knows the console as.")
+    oidc_client_secret: SecretStr | None = Field(
+        default=None, description="The console's secret at the provider; none for a public client."
+    )
+    oidc_client_secret_file: Path | None = Field(
+        default=None, description="File that holds that secret, instead of the variable above."
+    )
+    oidc_scopes: str = Field(default="openid profile email", description="What the console asks the provider for.")
+    oidc_user_claim: str = Field(
+        default="preferred_username",
+        description="What the provider says that a user is called here. It has to be one person's alone, such as sub.",
+    )
+    actor_key: SecretStr | None = Field(
+        default=None,
+        description="API key that `llmops` acts by: as its owner, with its role. Default: whoever has the command may "
+        "do everything on the machine.",
+    )
+    actor_key_file: Path | None = Field(
+        default=None, description="File that holds that key, instead of the variable above."
+    )
     import_roots: str | None = Field(
         default=None,
         description="Folders, with colons, that the console may register files and models from by path. Default: any, "
@@ -225,6 +266,22 @@ class Settings(BaseSettings):
         if self.jwt_secret is not None:
             return self.jwt_secret.get_secret_value().encode()
         return self.jwt_secret_file.read_bytes().strip() if self.jwt_secret_file else None
+
+    @property
+    def oidc_secret(self) -> str | None:
+        """The console's secret at the provider, from the variable or from its file; None without one."""
+        if self.oidc_client_secret is not None:
+            return self.oidc_client_secret.get_secret_value()
+        file = self.oidc_client_secret_file
+        return file.expanduser().read_text(encoding="utf-8").strip() if file else None
+
+    @property
+    def actor_secret(self) -> str | None:
+        """The API key that the command acts by, from the variable or from its file; None without one."""
+        if self.actor_key is not None:
+            return self.actor_key.get_secret_value()
+        file = self.actor_key_file
+        return file.expanduser().read_text(encoding="utf-8").strip() if file else None
 
     @property
     def own_key(self) -> str:
@@ -290,6 +347,11 @@ class Settings(BaseSettings):
     @property
     def dagster_url(self) -> str:
         return f"http://{self.host}:{self.dagster_port}"
+
+    @property
+    def dagster_graphql(self) -> str:
+        """Where Dagster's webserver takes queries and launches."""
+        return f"{(self.dagster_webserver or self.dagster_url).rstrip('/')}/graphql"
 
     @property
     def mlflow_url(self) -> str:

@@ -17,11 +17,13 @@ from resources.catalog.operations import Operation, Operations
 from resources.catalog.record_digests import RecordDigests
 from resources.catalog.replicas import RouteReplicas
 from resources.catalog.reviews import Reviews
+from resources.catalog.sessions import Sessions
 from resources.catalog.statements import Statements
 from resources.catalog.traffic import Traffic
 from resources.catalog.traffic_days import TrafficDays
 from resources.catalog.trainings import BaseModelEntry, TrainingRequest, Trainings
 from resources.catalog.usage import Usage, Used
+from resources.catalog.users import User, Users
 from resources.stored_paths import StoredPaths
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "TrainingRequest",
     "Transaction",
     "Used",
+    "User",
     "Withheld",
 ]
 
@@ -65,6 +68,8 @@ class Catalog(Datasets, Trainings, Endpoints, Backends, RouteReplicas, Experimen
         self.reviews = Reviews(self.database)
         self.statements = Statements(self.database)
         self.api_keys = ApiKeys(self.database)
+        self.users = Users(self.database)
+        self.sessions = Sessions(self.database)
         self.usage = Usage(self.database)
         self.prompts = EndpointPrompts(self.database)
         self.drafts = Drafts(self.database)

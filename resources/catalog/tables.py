@@ -476,6 +476,48 @@ api_keys = sa.Table(
     ),
 )
 
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("password_hash", sa.String, comment="argon2id; null: logs in at a provider alone"),
+    sa.Column("roles", sa.JSON, nullable=False, comment="roles of the policy, given here"),
+    sa.Column("issuer", sa.String, comment="the provider that the user logs in at; null: a user of ours"),
+    sa.Column("subject", sa.String, comment="who it is there"),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("created_by", sa.String, nullable=False),
+    sa.Column("disabled_at", UtcDateTime),
+    sa.Column(
+        "failures", sa.Integer, nullable=False, server_default="0", comment="wrong passwords since the last right"
+    ),
+    sa.Column("failed_at", UtcDateTime),
+    sa.Column("revision", sa.Integer, nullable=False, comment="sessions of an earlier one have ended"),
+    sa.UniqueConstraint("issuer", "subject"),
+)
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("sha256", sa.String, primary_key=True, comment="of what the browser holds"),
+    sa.Column("user", sa.String, nullable=False, index=True),
+    sa.Column("roles", sa.JSON, nullable=False, comment="those that the provider said, beside the user's own"),
+    sa.Column("user_revision", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("seen_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False),
+)
+
+logins = sa.Table(
+    "logins",
+    metadata,
+    sa.Column("sha256", sa.String, primary_key=True, comment="of the state that was sent to the provider"),
+    sa.Column("browser", sa.String, nullable=False, comment="SHA-256 of what the browser holds that began it"),
+    sa.Column("nonce", sa.String, nullable=False),
+    sa.Column("verifier", sa.String, nullable=False, comment="of PKCE"),
+    sa.Column("target", sa.String, nullable=False, comment="the page that was asked for"),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
 endpoint_prompts = sa.Table(
     "endpoint_prompts",
     metadata,

@@ -16,6 +16,7 @@ from llmops_assets.local.stack import REPOSITORY, free_port
 from tests.deploy.debian import program
 
 UPSTREAMS = {"gateway": 8080, "console": 8090, "webserver": 3000, "mlflow": 5000, "prometheus": 9090, "grafana": 3000}
+UPSTREAMS |= {"webserver-readonly": 3000}
 """What the delivered configuration calls the servers behind it, and where each listens in its container."""
 
 
@@ -28,10 +29,10 @@ class Door:
     password: str
 
     def client(self, *, logged_in: bool = False) -> httpx.Client:
-        """A client that believes this certificate alone."""
+        """A client that believes this certificate alone; `logged_in`: with the cookie that `Echo` takes for a login."""
         context = ssl.create_default_context(cafile=str(self.certificate))
-        auth = httpx.BasicAuth("admin", self.password) if logged_in else None
-        return httpx.Client(base_url=self.url, verify=context, auth=auth, trust_env=False, timeout=60)
+        cookies = {"session": "admin"} if logged_in else None
+        return httpx.Client(base_url=self.url, verify=context, cookies=cookies, trust_env=False, timeout=60)
 
     def speaks(self, version: ssl.TLSVersion) -> bool:
         """Whether a connection of that version of TLS comes about."""

@@ -34,6 +34,20 @@ class Echo(BaseHTTPRequestHandler):
             return
         told = {"server": self.server.server_port, "path": self.path, "headers": dict(self.headers.items())}
         body = json.dumps(told).encode()
+        if self.path == "/auth":
+            # As the console answers it (tests/deploy/test_login.py has the real one).
+            is_known = "session=admin" in self.headers.get("Cookie", "")
+            self.send_response(200 if is_known else 401)
+            if is_known:
+                for name, value in {
+                    "X-User-Id": "admin",
+                    "X-User-Roles": "admin",
+                    "X-LLMOps-Webserver": "full",
+                }.items():
+                    self.send_header(name, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -78,6 +92,11 @@ def door(folder: Path, behind: dict[str, int]) -> Iterator[Door]:
         ("/v1/models", "gateway"),
         ("/chat", "gateway"),
         ("/healthz", "gateway"),
+        ("/", "console"),
+        ("/datasets/desk", "console"),
+        ("/login?next=/x", "console"),
+        ("/login/callback?code=1", "console"),
+        ("/logout", "console"),
         ("/llm-ops/v1/health", "console"),
         ("/api/v1/admin/models", "console"),
     ],
@@ -94,8 +113,6 @@ def test_what_asks_for_a_key_itself_is_reached_without_a_login(
 @pytest.mark.parametrize(
     ("path", "server", "arrives"),
     [
-        ("/", "console", "/"),
-        ("/datasets/desk", "console", "/datasets/desk"),
         ("/dagster/assets", "webserver", "/dagster/assets"),
         ("/dagster", "webserver", "/dagster"),
         ("/mlflow/ajax-api/2.0/x?a=1", "mlflow", "/mlflow/ajax-api/2.0/x?a=1"),
@@ -108,11 +125,13 @@ def test_pages_ask_for_a_login_and_are_not_told_the_password(
     with door.client() as client:
         assert client.get(path).status_code == 401
         assert client.get(path, auth=("admin", "wrong")).status_code == 401
+        assert client.get(path, headers={"Cookie": "session=wrong"}).status_code == 401
         assert client.get(path, headers={"X-User-Id": "admin", "X-User-Roles": "admin"}).status_code == 401
     with door.client(logged_in=True) as client:
         told = client.get(path).json()
     assert (told["server"], told["path"]) == (behind[server], arrives)
-    assert "Authorization" not in told["headers"]
+    assert not {"Authorization", "Cookie"} & told["headers"].keys()
+    assert (told["headers"]["X-User-Id"], told["headers"]["X-User-Roles"]) == ("admin", "admin")
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/llm-ops/v1/health", "/", "/dagster/", "/mlflow/"])
@@ -120,7 +139,8 @@ def test_what_a_client_says_of_itself_is_not_passed_on(door: Door, path: str):
     lies = {"X-User-Id": "root", "X-User-Roles": "admin", "X-Forwarded-For": "10.0.0.1", "X-Forwarded-Proto": "http"}
     with door.client(logged_in=True) as client:
         told = client.get(path, headers=lies).json()["headers"]
-    assert not {"X-User-Id", "X-User-Roles"} & told.keys()
+    assert told.get("X-User-Id") == ("admin" if path in ("/dagster/", "/mlflow/") else None)
+    assert told.get("X-User-Roles") == told.get("X-User-Id")
     assert told["X-Forwarded-For"] == "127.0.0.1" and told["X-Forwarded-Proto"] == "https"
     assert len(told["X-Request-Id"]) == 32
 
@@ -130,9 +150,11 @@ def test_every_location_tells_the_server_behind_it_the_same(folder: Path):
     text = (REPOSITORY / "deploy" / "nginx" / "nginx.conf").read_text(encoding="utf-8")
     locations = text.split("    location ")[1:]
     assert len(locations) >= 9
-    assert all("include /etc/llmops/proxy.conf;" in location for location in locations)
-    open_to_all = {location.split(" {")[0] for location in locations if "auth.conf" not in location}
-    assert open_to_all == {"/v1/", "= /chat", "= /healthz", "~ ^/(llm-ops|api)/v1/"}
+    passing = [location for location in locations if "proxy_pass $" in location and "internal;" not in location]
+    assert len(locations) - len(passing) == 3
+    assert all("include /etc/llmops/proxy.conf;" in location for location in passing)
+    open_to_all = {location.split(" {")[0] for location in passing if "auth.conf" not in location}
+    assert open_to_all == {"/v1/", "= /chat", "= /healthz", "~ ^/(llm-ops|api)/v1/", "~ ^/(login|logout)(/|$)", "/"}
 
 
 def test_an_answer_is_passed_on_as_it_comes(door: Door):
@@ -177,7 +199,7 @@ def test_secrets_are_their_owners_alone_and_stay_the_same(folder: Path):
         return {path.name: path.read_bytes() for path in (folder / "secrets").iterdir()}
 
     before = contents()
-    assert len(before) >= 8 and all(before.values())
+    assert len(before) >= 7 and all(before.values())
     for path in (*(folder / "secrets").iterdir(), folder / "env"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     assert stat.S_IMODE((folder / "secrets").stat().st_mode) == 0o700

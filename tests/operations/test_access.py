@@ -117,7 +117,7 @@ def test_a_key_that_makes_no_sense_is_refused_and_leaves_nothing(wiring, wish, w
 def test_a_key_of_a_role_that_may_call_nothing_is_refused(tmp_path):
     shipped = (ROOT / "llmops_assets/specs/policy.yaml").read_text()
     file = tmp_path / "policy.yaml"
-    file.write_text(shipped.replace("viewer: [endpoint.call]", "viewer: [usage.read]"))
+    file.write_text(shipped.replace("viewer: [endpoint.call, ", "viewer: [usage.read, "))
     with pytest.raises(Refused, match="would open nothing"):
         create_key(Wiring(Settings(home=tmp_path, policy_file=file)), "kim", KeyWish("lee"))
 

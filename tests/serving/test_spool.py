@@ -18,6 +18,7 @@ from resources.traffic.entries import Exposure, Rating, now
 from resources.traffic.frames import HEADER, MARK, Damage, frame, frames
 from resources.traffic.shipper import CannotShip, Shipper
 from resources.traffic.spool import Position, Spool
+from resources.traffic.spool_lag import under_other_keys
 from tests.serving.conftest import until
 
 SECRET = "kim@example.com"
@@ -110,6 +111,15 @@ def test_a_key_that_is_missing_holds_nothing_else_up_and_loses_nothing(root: Pat
     assert written(catalog) == ids(10)
     sealed.close()
     other.close()
+
+
+def test_an_older_key_is_needed_until_what_waits_was_shipped(root: Path, catalog: Catalog):
+    new = Keyring([b"n" * 32])
+    spool = fill(root, 5, KEY)
+    assert under_other_keys(root, KEY.ids) == 0 and under_other_keys(root, new.ids) == 1
+    spool.close()
+    assert shipper(root, catalog, Keyring([b"n" * 32, b"k" * 32])).ship() == 5
+    assert under_other_keys(root, new.ids) == 0
 
 
 def test_a_torn_or_damaged_frame_costs_its_own_entries_and_no_other(root: Path, catalog: Catalog):

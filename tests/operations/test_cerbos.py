@@ -1,0 +1,114 @@
+"""Cerbos decides as the table does: a real one, with the policies that are written for it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from llmops_assets.local.stack import free_port
+from llmops_assets.operations import access
+from llmops_assets.operations.access import Actor
+from llmops_assets.operations.access_table import cerbos_policies, table, write_cerbos_policies
+from llmops_assets.operations.errors import Forbidden, Refused, Unavailable
+from llmops_assets.specs.access import ACTIONS, AccessPolicy
+from llmops_assets.specs.settings import Settings
+from llmops_assets.wiring import Wiring
+from resources.cerbos import Cerbos
+
+PACKAGE = "@cerbos/cerbos-linux-x64@0.51.0"
+EVERY = [f"{area}.{verb}" for area, verbs in ACTIONS.items() for verb in verbs]
+OWN = AccessPolicy.model_validate(
+    {"roles": {"심사자": ["model.*"], "nobody": [], "all": ["*"], "viewer": ["endpoint.call", "audit.read"]}}
+)
+
+
+def program() -> Path:
+    """The program, which npm has: fetched once, and kept for the next run."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "llmops-tests" / "cerbos-0.51.0"
+    if not (cache / "cerbos").exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        fetched = subprocess.run(
+            ["npm", "pack", PACKAGE, "--silent"], cwd=cache, capture_output=True, text=True, timeout=300, check=False
+        )
+        if fetched.returncode:
+            raise RuntimeError(f"these tests need npm, and `npm pack {PACKAGE}` failed:\n{fetched.stderr[-2000:]}")
+        archive = next(cache.glob("*.tgz"))
+        with tarfile.open(archive) as packed:
+            source = packed.extractfile("package/cerbos-linux-x64")
+            assert source is not None
+            with open(cache / "cerbos.new", "wb") as target:
+                shutil.copyfileobj(source, target)
+        (cache / "cerbos.new").chmod(0o755)
+        (cache / "cerbos.new").replace(cache / "cerbos")
+        archive.unlink()
+    return cache / "cerbos"
+
+
+@pytest.fixture(scope="module")
+def cerbos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Cerbos with the shipped table as the default, and another one as the version `own`."""
+    folder = tmp_path_factory.mktemp("cerbos")
+    write_cerbos_policies(Wiring(Settings(home=folder / "home", _env_file=None)), folder / "policies")
+    port, other = free_port("127.0.0.1"), free_port("127.0.0.1")
+    command = [str(program()), "server", f"--set=storage.disk.directory={folder / 'policies'}"]
+    command += [f"--set=server.httpListenAddr=127.0.0.1:{port}", f"--set=server.grpcListenAddr=127.0.0.1:{other}"]
+    command += ["--set=telemetry.disabled=true", "--set=storage.driver=disk"]
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    try:
+        deadline = time.monotonic() + 60
+        while socket.socket().connect_ex(("127.0.0.1", port)):
+            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()[-3000:]
+            time.sleep(0.05)
+        assert httpx.get(f"http://127.0.0.1:{port}/_cerbos/health", trust_env=False).status_code == 200
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_every_action_of_every_role_is_decided_alike(cerbos, tmp_path):
+    wiring = Wiring(Settings(home=tmp_path, cerbos_url=cerbos, _env_file=None))
+    here = wiring.policy.access
+    asked = Cerbos(cerbos)
+    for roles in [[role] for role in here.roles] + [["viewer", "approver"], ["stranger"], []]:
+        assert asked.allowed("kim", roles, EVERY) == here.actions_of(roles), roles
+    assert len(table(wiring)) == len(EVERY) > 40
+    assert access.allowed(wiring, Actor("kim", ["approver"]), "model.promote")
+    with pytest.raises(Forbidden, match=r"'kim' may not do keys\.rotate as operator"):
+        access.authorise(wiring, Actor("kim", ["operator"]), "keys.rotate")
+
+
+def test_while_cerbos_is_away_nobody_may_do_anything_but_the_machines_owner(tmp_path):
+    away = f"http://127.0.0.1:{free_port('127.0.0.1')}"
+    wiring = Wiring(Settings(home=tmp_path, cerbos_url=away, _env_file=None))
+    with pytest.raises(Unavailable, match="does not answer"):
+        access.authorise(wiring, Actor("kim", ["admin"]), "usage.read")
+    assert access.allowed(wiring, "kim", "usage.read")
+
+
+def test_another_table_is_written_as_it_is(tmp_path):
+    policies = cerbos_policies(OWN)
+    assert policies.keys() == {f"{area}.yaml" for area in ACTIONS}
+    assert "심사자" in policies["model.yaml"] and "nobody" not in "".join(policies.values())
+    check = subprocess.run(
+        [str(program()), "compile", "--skip-tests", str(_written(policies, tmp_path))],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert check.returncode == 0, check.stdout + check.stderr
+    (tmp_path / "other.yaml").write_text("x: 1")
+    with pytest.raises(Refused, match=r"other\.yaml"):
+        write_cerbos_policies(Wiring(Settings(home=tmp_path / "home", _env_file=None)), tmp_path)
+
+
+def _written(policies, folder: Path) -> Path:
+    for name, text in policies.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
