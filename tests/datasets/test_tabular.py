@@ -3,9 +3,14 @@
 import csv
 import io
 import json
+import pickle
+import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pandas
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
@@ -105,6 +110,61 @@ def test_a_cell_whose_marks_do_not_match_is_refused_with_all_of_its_lines(tmp_pa
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def _tar() -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        link = tarfile.TarInfo("../../rows.jsonl")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return packed.getvalue()
+
+
+class Evil:
+    """Runs a program when it is unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (Path("unpickled"),)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet", "rows.txt", "rows.jsonl.gz"])
+@pytest.mark.parametrize("data", [pickle.dumps(Evil()), _tar(), b"\x93NUMPY\x01", b"%PDF-1.7\n%\xe2\n"])
+def test_what_is_no_text_is_refused_whatever_it_is_called(tmp_path, monkeypatch, name, data):
+    monkeypatch.chdir(tmp_path)
+    rows, refused, _ = read(tmp_path, data, name, kind="pretrain_corpus")
+    assert rows == [] and refused
+    assert not (tmp_path / "unpickled").exists()
+
+
+def _text_column(shape: str, count: int) -> pa.Array:
+    """A megabyte of text that is written once and meant `count` times, in a column or within lists of objects."""
+    flat = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array(["a" * 1_000_000]))
+    if shape == "flat":
+        return flat
+    turns = pa.StructArray.from_arrays([pa.array(["user"] * count), flat], ["role", "content"])
+    return pa.ListArray.from_arrays(pa.array(range(0, count + 1, 4), pa.int32()), turns)
+
+
+@pytest.mark.parametrize("shape", ["flat", "nested"])
+def test_a_parquet_file_that_means_one_text_many_times_is_refused_before_it_fills_the_memory(tmp_path, shape):
+    name = "prompt" if shape == "flat" else "messages"
+    pq.write_table(pa.table({name: _text_column(shape, 2000)}), tmp_path / "bomb.parquet", compression="zstd")
+    assert (tmp_path / "bomb.parquet").stat().st_size < 5000
+    tracemalloc.start()
+    rows, refused, _ = read(tmp_path, (tmp_path / "bomb.parquet").read_bytes(), "bomb.parquet")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rows == [] and "expands to more than" in refused[0][1]
+    assert peak < 100e6
+
+
+def test_a_text_that_many_rows_share_is_read(tmp_path):
+    template = "아래 글을 분류하세요. " * 40
+    table = {"prompt": [f"{template}{n % 3}" for n in range(30_000)], "completion": [str(n) for n in range(30_000)]}
+    pq.write_table(pa.table(table), tmp_path / "shared.parquet", compression="zstd")
+    rows, refused, _ = read(tmp_path, (tmp_path / "shared.parquet").read_bytes(), "shared.parquet")
+    assert len(rows) == 30_000 and refused == []
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_delimiters_line_ends_and_encodings(tmp_path, delimiter, end, encoding):
     cells = [
@@ -215,6 +275,8 @@ def test_documents_in_one_column(tmp_path):
         ("train.jsonl", b"\x1f\x8b\x08\x00", ".gz"),
         ("train.json", b"<!DOCTYPE html>\n<html><body>404</body></html>", "web page"),
         ("train.csv", b"PAR1\x15\x04", ".parquet"),
+        ("train.parquet", pickle.dumps({"a": 1}), "not a Parquet file"),
+        ("train.parquet", b"PAR1" + b"PK\x03\x04" * 9, "not a Parquet file"),
     ],
 )
 def test_a_file_that_is_something_else_says_what_it_is(tmp_path, name, data, word):

@@ -122,6 +122,8 @@ _MAGIC = (
     (b"PAR1", "a Parquet file: let its name end in .parquet"),
     (b"%PDF-", "a PDF document: save its text"),
 )
+_TAR_AT = 257
+"""Where a tar archive says that it is one."""
 _PAGE = re.compile(rb"\s*<(!doctype html|html[\s>])", re.IGNORECASE)
 
 
@@ -132,6 +134,8 @@ def disguised(head: bytes, suffix: str) -> str | None:
     for magic, what in _MAGIC:
         if head.startswith(magic):
             return f"not {suffix.removeprefix('.').upper()} but {what}"
+    if head[_TAR_AT : _TAR_AT + 5] == b"ustar":
+        return f"not {suffix.removeprefix('.').upper()} but a tar archive: unpack it"
     if suffix not in (".txt", ".md") and _PAGE.match(head):
         return f"not {suffix.removeprefix('.').upper()} but a web page (an error page?): download the file again"
     return None

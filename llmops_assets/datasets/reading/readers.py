@@ -72,7 +72,7 @@ def read_file(
             elif suffix in (".csv", ".tsv"):
                 yield from read_table(stream, suffix, limits, account)
             elif suffix == ".parquet":
-                yield from _read_parquet(stream, account)
+                yield from _read_parquet(stream, limits, account)
             elif suffix in (".txt", ".md"):
                 yield from _read_text(stream, limits, account)
             else:
@@ -267,15 +267,17 @@ def _rows_of_json(stream: BinaryIO, data: bytes, fault: RowFault | None, limits:
         yield Raw(index, value)
 
 
-def _read_parquet(stream: BinaryIO, account: Account) -> Iterator[Raw]:
-    import pyarrow.parquet
+def _read_parquet(stream: BinaryIO, limits: Limits, account: Account) -> Iterator[Raw]:
+    from llmops_assets.datasets.reading.parquet_bombs import bounded_batches, open_parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(stream)
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        file = open_parquet(stream)
         account.unit, account.total = ROWS, file.metadata.num_rows
         row = 0
         names = _class_names(file.schema_arrow.metadata or {})
-        for batch in file.iter_batches(batch_size=PARQUET_ROWS):
+        for batch in bounded_batches(file, size, limits, PARQUET_ROWS):
             for value in batch.to_pylist():
                 row += 1
                 for column, known in names.items():
@@ -284,6 +286,9 @@ def _read_parquet(stream: BinaryIO, account: Account) -> Iterator[Raw]:
                 for column in _TREES & value.keys():
                     value[column] = _without_nulls(value[column])
                 yield Raw(row, value)
+    except RowFault:
+        account.total = row
+        raise
     except pa.ArrowException as error:
         account.unit = ROWS
         account.without_line += 1
