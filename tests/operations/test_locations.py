@@ -90,7 +90,7 @@ def test_a_registered_address_is_never_asked_and_a_link_that_comes_later_is_not_
     try:
         for number, uri in enumerate((f"http://127.0.0.1:{server.server_port}/a.jsonl", f"{folder}/desk.jsonl")):
             fields = {"name": "desk", "version": f"v{number}", "type": "sft_pair", "storage_uri": uri}
-            dataset_entries.enter_dataset(wiring, kim, fields)
+            dataset_entries.enter_dataset(wiring, kim, {**fields, "owner": "kim", "description": "of a test"})
         with pytest.raises(Refused, match="may not be read from here"):
             dataset_entries.register_stored(wiring, kim, "desk@v0", [folder])
         (folder / "desk.jsonl").unlink()
