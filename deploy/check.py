@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -35,17 +34,12 @@ class Server:
         self.url = f"https://localhost:{env['LLMOPS_HTTPS_PORT']}"
         self.certificate = folder / "secrets" / "tls.crt"
         self.key = (folder / "home" / "first-admin.key").read_text().strip()
-        self.password = (folder / "secrets" / "admin.password").read_text().strip()
         context = ssl.create_default_context(cafile=str(self.certificate))
         self.open = build_opener(ProxyHandler({}), HTTPSHandler(context=context)).open
 
-    def ask(self, path: str, body: object = None, *, page: bool = False) -> tuple[int, bytes]:
-        """(status, body) of a request with the first key, or with the login of the pages; 0 where nobody answers."""
-        basic = b64encode(f"admin:{self.password}".encode()).decode()
-        headers = {
-            "Authorization": f"Basic {basic}" if page else f"Bearer {self.key}",
-            "Content-Type": "application/json",
-        }
+    def ask(self, path: str, body: object = None) -> tuple[int, bytes]:
+        """(status, body) of a request with the first key, which opens pages, too; 0 where nobody answers."""
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         try:
             with self.open(Request(self.url + path, data=data, headers=headers), timeout=30) as answer:
@@ -100,7 +94,7 @@ def _chats(server: Server) -> bool:
 
 
 def _page(path: str) -> Callable[[Server], bool]:
-    return lambda server: server.ask(path, page=True)[0] == 200
+    return lambda server: server.ask(path)[0] == 200
 
 
 def _lists(server: Server) -> bool:
@@ -109,7 +103,7 @@ def _lists(server: Server) -> bool:
 
 def _figure(query: str) -> Callable[[Server], bool]:
     def holds(server: Server) -> bool:
-        status, body = server.ask(f"/prometheus/api/v1/query?query={query}", page=True)
+        status, body = server.ask(f"/prometheus/api/v1/query?query={query}")
         return status == 200 and bool(json.loads(body)["data"]["result"])
 
     return holds
@@ -117,7 +111,7 @@ def _figure(query: str) -> Callable[[Server], bool]:
 
 def _daemon(server: Server) -> bool:
     query = {"query": "{ instance { daemonHealth { allDaemonStatuses { healthy required } } } }"}
-    status, body = server.ask("/dagster/graphql", query, page=True)
+    status, body = server.ask("/dagster/graphql", query)
     if status != 200:
         return False
     statuses = json.loads(body)["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
@@ -126,7 +120,7 @@ def _daemon(server: Server) -> bool:
 
 def _code(server: Server) -> bool:
     query = {"query": "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"}
-    status, body = server.ask("/dagster/graphql", query, page=True)
+    status, body = server.ask("/dagster/graphql", query)
     return status == 200 and bool(json.loads(body)["data"]["repositoriesOrError"].get("nodes"))
 
 
