@@ -44,7 +44,8 @@ def test_no_password_is_in_a_command_or_a_variable(name: str, service: dict[str,
     assert not re.search(r"://[^/@\s]*:[^/@\s]+@", str(service.get("command", "")))
     # A secret is given to who reads it, and to nobody else.
     mounted = {v.split(":")[1] for v in service["volumes"] if v.split(":")[1].startswith("/run/secrets/")}
-    read = {str(value) for value in environment.values() if str(value).startswith("/run/secrets/")}
+    given = [*environment.values(), *(service.get("command") or [])]
+    read = {str(value) for value in given if str(value).startswith("/run/secrets/")}
     if name not in ("postgres", "nginx", "prometheus", *THEIRS):
         assert mounted <= read
 
@@ -61,7 +62,16 @@ def test_only_who_has_to_is_in_the_network_that_reaches_outside() -> None:
     text = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
     assert [name for name, network in text["networks"].items() if not network.get("internal")] == ["front"]
     front = {name for name, service in services().items() if "front" in service["networks"]}
-    assert front == {"nginx", "gateway", "console", "webserver", "mlflow", "prometheus", "grafana"}
+    assert front == {
+        "nginx",
+        "gateway",
+        "console",
+        "webserver",
+        "webserver-readonly",
+        "mlflow",
+        "prometheus",
+        "grafana",
+    }
     assert {name for name, service in services().items() if "store" in service["networks"]} == {"redis", "gateway"}
 
 

@@ -79,6 +79,8 @@ def processes(
         "/run/secrets": str(folder / "secrets"),
         "/var/lib/llmops": str(folder / "home"),
         "redis://redis:6379/0": redis.url,
+        "http://webserver:3000": f"http://127.0.0.1:{ports['webserver']}",
+        "https://${LLMOPS_SERVER_NAME}:${LLMOPS_HTTPS_PORT}": "https://localhost",
         "0.0.0.0": "127.0.0.1",
         "${LLMOPS_PROXY}": "127.0.0.1",
         "${LLMOPS_GATEWAY_WORKERS}": "2",
@@ -216,8 +218,9 @@ def test_users_chat_through_the_door_and_a_killed_worker_of_the_gateway_comes_ba
         upstream.stop()
 
 
-def test_pages_are_there_for_who_has_logged_in(door: Door) -> None:
-    with door.client() as stranger, door.client(logged_in=True) as admin:
+def test_pages_are_there_for_who_has_logged_in(door: Door, client: httpx.Client) -> None:
+    with door.client() as stranger:
+        admin = client
         assert stranger.get("/dagster/server_info").status_code == 401
         told = until(
             lambda: (found := admin.get("/dagster/server_info")).status_code == 200 and found.json(), "Dagster"
