@@ -238,6 +238,8 @@ def test_the_page_is_korean_or_english_and_carries_no_script(browser):
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
     assert page.headers["cache-control"] == "no-store"
+    # By any stricter one a browser's own form would come with `Origin: null`, and be refused.
+    assert page.headers["referrer-policy"] == "same-origin"
     english = browser.get("/login?lang=en", headers={"Accept-Language": "ko"}).text
     assert "Password" in english
     assert WORDS["ko"].keys() == WORDS["en"].keys()

@@ -177,6 +177,8 @@ def test_pages_carry_the_headers_of_security_and_no_version(door: Door):
             assert answer.headers["Strict-Transport-Security"].startswith("max-age=")
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
             assert answer.headers["X-Frame-Options"] == "DENY"
+            # By a stricter one forms of the console would come from nowhere, and be refused.
+            assert answer.headers["Referrer-Policy"] == "same-origin"
             assert answer.headers["Server"] == "nginx"
 
 
