@@ -98,6 +98,15 @@ def test_a_user_logs_in_works_and_logs_out(browser, wiring):
     assert actions == ["user.logout", "user.login", "user.create"]
 
 
+def test_a_page_leads_to_the_login_and_back_and_has_a_way_out(browser):
+    asked = browser.get("/catalog/datasets?x=1", headers={"Accept": "text/html"})
+    assert (asked.status_code, asked.headers["location"]) == (303, "/login?next=%2Fcatalog%2Fdatasets%3Fx%3D1")
+    assert 'value="/catalog/datasets?x=1"' in browser.get(asked.headers["location"]).text
+    log_in(browser)
+    page = browser.get("/catalog/datasets")
+    assert page.status_code == 200 and "kim" in page.text and 'action="/logout"' in page.text
+
+
 def test_each_login_has_a_session_of_its_own_and_the_one_before_ends(browser):
     log_in(browser)
     first = browser.cookies[COOKIE]

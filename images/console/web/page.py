@@ -251,7 +251,14 @@ def go(path: str, done: str | None = None) -> RedirectResponse:
 
 def has_route(request: Request, path: str) -> bool:
     """Whether the application has a route at an address: users log in where there is somebody to log in."""
-    return any(getattr(route, "path", None) == path for route in request.app.routes)
+    open_ones = list(request.app.routes)
+    while open_ones:
+        route = open_ones.pop()
+        if getattr(route, "path", None) == path:
+            return True
+        # FastAPI keeps a router that was included as one route of its own.
+        open_ones += getattr(getattr(route, "original_router", None), "routes", [])
+    return False
 
 
 class PageRoute(APIRoute):
