@@ -99,6 +99,7 @@ STARTS_PROCESSES = (
     "registry/test_parity.py",
     "registry/test_watermark.py",
     "resources/test_audit.py",
+    "resources/test_backup_tables.py",
     "resources/test_cancellation.py",
     "resources/test_event_log.py",
     "resources/test_migrations.py",

@@ -6,17 +6,20 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.errors import Refused, Unavailable
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 from resources import at_rest
 from resources.backup import dagster_database, snapshot
-from resources.backup.make import Made, Source, make
+from resources.backup.make import Made, Source, make, revision_of
 from resources.backup.objects import BackupDamaged, Objects
 from resources.backup.restore import NotRestorable, Target, keep_keys
 from resources.backup.restore import restore as write_back
 from resources.backup.snapshot import Snapshot
+from resources.catalog import HEAD
 
 Say = Callable[[str], None]
 
@@ -47,6 +50,9 @@ def back_up(
 ) -> BackedUp:
     """Back everything up into `folder`, beside earlier backups: only what changed since is copied.
 
+    A catalog of an earlier version is copied as it is and not brought up to date: the backup is the way back from an
+    upgrade. There is no line in its audit log then.
+
     Files of the home that hold keys go to `keys` alone, if it is named. With `keep`, older backups go, and what only
     they needed. Raises Refused where `keys` lies in `folder`: whoever has the backup would have the keys to it.
     """
@@ -61,7 +67,8 @@ def back_up(
         keep_keys(wiring.settings.root, made.snapshot.keys, keys)
     pruned = snapshot.prune(folder, keep) if keep is not None else 0
     figures = {"files": len(made.snapshot.files), "copied": made.copied, "bytes": made.snapshot.bytes}
-    wiring.catalog.log(actor, "backup.make", made.snapshot.id, **figures)
+    if _is_current(wiring):
+        wiring.catalog.log(actor, "backup.make", made.snapshot.id, **figures)
     return BackedUp(made, keys, pruned)
 
 
@@ -98,7 +105,7 @@ def restore(
         write_back(folder.absolute(), found, target, keys, say)
     except (NotRestorable, BackupDamaged, FileNotFoundError) as error:
         raise Refused(str(error)) from error
-    if wiring.catalog.identity != found.identity:
+    if found.identity and wiring.catalog.identity != found.identity:
         raise Refused(f"the catalog that was restored is {wiring.catalog.identity}, not {found.identity}")
     indexes = [name for name, version in sorted(found.indexes.items()) if _bring_back(wiring, name, version, say)]
     wiring.catalog.log(actor, "backup.restore", found.id, at=found.at.isoformat(), keys=keys is not None)
@@ -133,15 +140,18 @@ def _source(wiring: Wiring) -> Source:
     if "mlflow" not in databases:
         outside.append(f"MLflow, which is a server of its own ({settings.mlflow}): back its database up where it runs")
     roots = [settings.root, *([artifacts] if artifacts else [])]
-    for base in wiring.catalog.base_models():
+    is_current = _is_current(wiring)
+    for base in wiring.catalog.base_models() if is_current else ():
         path = Path(base.path)
         if path.is_absolute() and not any(path.is_relative_to(root) for root in roots):
             outside.append(f"base model {base.ref}, which lies in {path}")
+    if not is_current:
+        outside.append("base models that lie outside of the home: the catalog is of an earlier version, and not asked")
     return Source(
         home=settings.root,
         artifacts=artifacts,
         databases=databases,
-        identity=wiring.catalog.identity,
+        identity=wiring.catalog.identity if is_current else "",
         platform=version("llmops"),
         indexes=wiring.indexes.aliases() if settings.qdrant_url else {},
         # What is written from now on has the first key; an older one counts where something is sealed with it still.
@@ -149,6 +159,15 @@ def _source(wiring: Wiring) -> Source:
         outside=outside,
         records_lock=wiring.records.root.with_name(f".{wiring.records.root.name}.lock"),
     )
+
+
+def _is_current(wiring: Wiring) -> bool:
+    """Whether the catalog has the schema of this version, or none yet: to open another one would change it."""
+    url = wiring.settings.catalog
+    file = sa.make_url(url).database if url.startswith("sqlite") else None
+    if file is not None and not Path(file).exists():
+        return True
+    return revision_of(url) in (HEAD, None)
 
 
 def _databases(settings: Settings) -> dict[str, str]:

@@ -55,7 +55,7 @@ class Snapshot(_Part):
     id: str
     at: datetime
     platform: str = Field(description="Version that made it.")
-    identity: str = Field(description="What the catalog is called for ever.")
+    identity: str = Field(description="What the catalog is called for ever; empty of one of an earlier version.")
     databases: dict[str, Dump] = Field(description="catalog, mlflow, and dagster where it is no file of the home.")
     files: list[Entry]
     links: list[Link] = Field(default_factory=list)

@@ -20,9 +20,10 @@ from llmops_assets.operations.verification import verify
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
+from resources.backup.make import revision_of
 from resources.backup.objects import Objects
 from resources.backup.tables import OtherSchema, dump, load
-from resources.catalog import Catalog
+from resources.catalog import HEAD, Catalog
 from tests.resources.samples import dataset, experiment, exposure
 from tests.resources.test_records import SPLITS
 
@@ -219,6 +220,25 @@ def test_a_catalog_on_a_server_is_copied_row_by_row_and_goes_on_counting(tmp_pat
     with pytest.raises(Refused, match=r"has .* tables already"):
         restore(wiring(tmp_path / "again", catalog_url=new.settings.catalog), "kim", tmp_path / "backup",
                 keys=tmp_path / "keys")  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_catalog_of_an_earlier_version_is_backed_up_as_it_is_and_opens_once_it_is_restored(
+    tmp_path: Path, database, kind: str
+):
+    where = {"catalog_url": database()} if kind == "postgresql" else {}
+    w = filled(tmp_path / "home", **where)
+    w.catalog.database.migrate("0010")
+    w.catalog.database.engine.dispose()
+    w = wiring(tmp_path / "home", **where)
+    back_up(w, "kim", tmp_path / "backup", keys=tmp_path / "keys")
+    assert revision_of(w.settings.catalog) == "0010", "to back it up changes nothing"
+    where = {"catalog_url": database()} if kind == "postgresql" else {}
+    new = wiring(tmp_path / "new", **where)
+    restore(new, "kim", tmp_path / "backup", keys=tmp_path / "keys")
+    assert revision_of(new.settings.catalog) == HEAD and revision_of(w.settings.catalog) == "0010"
+    assert [entry.key for entry in new.catalog.datasets()] == ["desk@v1"]
+    assert new.records.load(SplitsRecord, "desk@v1") == SPLITS
 
 
 def test_rows_of_another_schema_are_refused_and_nothing_of_them_stays(tmp_path: Path):
