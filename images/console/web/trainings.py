@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from images.console.api.trainings import LOOK_SECONDS, STATE_SECONDS, id_of, partition_of
+from images.console.web.i18n import N_
 from images.console.web.page import PER_PAGE, Asked, Page, Posted, Slice, address, go, router, start_of
 from llmops_assets.operations import training_status as statuses
 from llmops_assets.operations import trainings
@@ -38,7 +39,7 @@ def list_(page: Asked) -> Response:
 
 def series(curves: dict[str, list[dict[str, Any]]], page: Page) -> dict[str, Any]:
     """The losses of a training as lines over its steps."""
-    shown = {"loss": page.t("training loss"), "eval_loss": page.t("validation loss")}
+    shown = {"loss": page.t(N_("training loss")), "eval_loss": page.t(N_("validation loss"))}
     lines = {name: {p["step"]: p["value"] for p in curves.get(name, [])} for name in shown}
     steps = sorted({step for line in lines.values() for step in line})
     drawn = [
@@ -46,7 +47,7 @@ def series(curves: dict[str, list[dict[str, Any]]], page: Page) -> dict[str, Any
         for name, words in shown.items()
         if lines[name]
     ]
-    return {"label": page.t("step"), "x": steps, "lines": drawn}
+    return {"label": page.t(N_("step")), "x": steps, "lines": drawn}
 
 
 @pages.get("/training/jobs/{training_id}")
