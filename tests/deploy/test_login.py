@@ -163,7 +163,7 @@ def test_who_launches_what_is_in_the_audit_log_and_on_the_run(door, wiring):
 @pytest.mark.parametrize(
     "sent",
     [
-        {"params": {"query": f"mutation {{ {END} }}"}},
+        {"json": {"query": f"mutation {{ {END} }}"}},
         {"content": f"mutation {{ {END} }}", "headers": {"Content-Type": "application/graphql"}},
         {"json": {"query": f"query A {{ version }} mutation B {{ ...F }} {FRAGMENT}", "operationName": "B"}},
         {"json": {"query": f"mutation {{ ... on Mutation {{ t: {END} }} }}"}},
@@ -171,7 +171,7 @@ def test_who_launches_what_is_in_the_audit_log_and_on_the_run(door, wiring):
 )
 def test_a_change_is_written_down_however_it_is_sent(door, wiring, sent):
     with logged_in(door, "boss") as client:
-        answer = client.request("GET" if "params" in sent else "POST", "/dagster/graphql", **sent)
+        answer = client.post("/dagster/graphql", **sent)
         assert answer.status_code == 200, answer.text
     line = next(line for line in wiring.catalog.audit_log() if line["action"] == "dagster.launch")
     assert (line["actor"], line["target"], line["detail"]["about"]) == ("boss", "terminateRun", {"runId": "x"})
@@ -186,6 +186,10 @@ def test_what_is_no_query_is_refused(door, body):
 
 def test_no_other_page_launches_by_somebodys_session(door):
     with logged_in(door, "boss") as client:
+        # As a link leads there.
+        del client.headers["Origin"]
+        followed = client.get("/dagster/graphql", params={"query": f"mutation {{ {END} }}"})
+        assert followed.status_code == 405, followed.text
         for headers in ({"Origin": "https://evil.example"}, {"Origin": ""}):
             answer = client.post("/dagster/graphql", json={"query": LAUNCH, "variables": launch_of()}, headers=headers)
             assert answer.status_code in (401, 403), answer.text

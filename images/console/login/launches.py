@@ -38,6 +38,9 @@ async def graphql(request: Request, here: Here, asking: Asking) -> Response:
         raise Problem(400, f"this is no GraphQL: {str(error)[:300]}") from error
     variables = data.get("variables") if isinstance(data.get("variables"), dict) else {}
     changes = list(changes_of(document, variables or {}))
+    if changes and request.method == "GET":
+        # A link on any page would be enough: a browser follows it with the session, and names no page.
+        raise Problem(405, "a change is sent by POST", Allow="POST")
     actor = asking.name
     authorise(here.wiring, actor, "dagster.launch" if changes else "dagster.view")
     for name, about in changes:
