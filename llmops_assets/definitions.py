@@ -17,6 +17,8 @@ from llmops_assets.experiments import assets as experiment_assets
 from llmops_assets.experiments import checks as experiment_checks
 from llmops_assets.registry import assets as registry_assets
 from llmops_assets.registry import checks as registry_checks
+from llmops_assets.replay import assets as replay_assets
+from llmops_assets.replay import checks as replay_checks
 from llmops_assets.retrieval import assets as retrieval_assets
 from llmops_assets.serving import assets as serving_assets
 from llmops_assets.serving import checks as serving_checks
@@ -48,6 +50,7 @@ def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.D
                 experiment_assets,
                 traffic_assets,
                 drift_assets,
+                replay_assets,
             ],
             # Else the external asset `training_request` becomes a stub without partitions, and every cell trains.
             include_specs=True,
@@ -63,6 +66,7 @@ def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.D
                 experiment_checks,
                 traffic_checks,
                 drift_checks,
+                replay_checks,
             ]
         ),
         resources=described(

@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from upath import UPath
 
+from llmops_assets.specs.settings import Settings
 from resources import files
 from resources.encryption import NO_KEYS, Keyring
 
@@ -83,3 +84,8 @@ class Artifacts:
 
     def exists(self, *parts: str) -> bool:
         return self.upath(*parts).exists()
+
+
+def open_artifacts(settings: Settings) -> Artifacts:
+    """The artifact root of an installation, by its settings."""
+    return Artifacts(settings.artifacts, Keyring.of_settings(settings))

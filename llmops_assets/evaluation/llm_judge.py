@@ -90,6 +90,30 @@ def judge(endpoint: JudgeEndpoint, items: Sequence[Item], answers: Sequence[Answ
     return Verdicts(right, flips, unjudged, settings)
 
 
+def compare(endpoint: JudgeEndpoint, pairs: Sequence[tuple[str, str, str, str]], cache: Path) -> dict[str, float]:
+    """Which of two answers is better, of (key, question, new, old): 1 the new one, 0 the old one, .5 neither.
+
+    Each pair is judged in both orders, and a verdict that turns with the order is none. A pair without two verdicts is
+    left out. Raises JudgeError.
+    """
+    settings = {"model": endpoint.model, "base_url": endpoint.base_url, "prompt": _digest(PROMPT), "temperature": 0}
+    Path(cache).mkdir(parents=True, exist_ok=True)
+    known = _KnownVerdicts(Path(cache) / f"judge-{_digest(json.dumps(settings, sort_keys=True))}.jsonl")
+    reply = _client(endpoint)
+
+    def both(pair: tuple[str, str, str, str]) -> tuple[str, str, str]:
+        key, question, new, old = pair
+        return key, known.get(question, new, old, reply), known.get(question, old, new, reply)
+
+    found = {}
+    with ThreadPoolExecutor(endpoint.concurrency) as pool:
+        for key, first, second in pool.map(both, pairs):
+            if first in _WINS and second in _WINS:
+                score = _WINS[first] - _WINS[second]
+                found[key] = 0.5 if score == 0 else float(score > 0)
+    return found
+
+
 _WINS = {"A": 1, "TIE": 0, "B": -1}
 
 

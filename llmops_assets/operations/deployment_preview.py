@@ -64,8 +64,14 @@ def preview_deployment(wiring: Wiring, actor: str, spec: DeploymentSpec) -> Prev
         return Preview(spec.endpoint, spec.model_ref, _backend(wiring, spec), checks, [], [], [], refused, notes)
     checks.append(_admitted(wiring, spec, model, version.state))
     target = rollout.target_of(spec, model)
-    plan = rollout.plan(target, before, [one.id for one in backends])
+    try:
+        plan = rollout.plan(target, before, [one.id for one in backends])
+    except rollout.NotServed as error:
+        refused.append(str(error))
+        return Preview(spec.endpoint, model.ref, _backend(wiring, spec), checks, [], [], [], refused, notes)
     checks += _asked_of_servers(wiring, model, target, plan, backends)
+    if wiring.policy.serving.replay.required:
+        checks.append(CheckNow("replayed", "is asked before the switch", "it would be asked what users asked lately"))
     refused += [f"{check.name}: {check.text}" for check in checks if check.state == "fails"]
     number = len(spec.rollout.steps or [0])
     routes = before

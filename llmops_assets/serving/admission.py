@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from llmops_assets.evaluation.gate import judge_gate
+from llmops_assets.evaluation.verdicts import suites_unseen
 from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.registry import QuantizedModelRecord, RegisteredModelRecord
 from llmops_assets.specs.names import training_key
@@ -86,6 +87,18 @@ def approval_of(ref: str, catalog: Catalog) -> str:
     return state
 
 
+def contaminated(model: RegisteredModelRecord, records: Records, policy: Policy) -> list[str]:
+    """Why the evaluation of exactly these weights says nothing by today's limit: items that they were trained on.
+
+    A cell may have been evaluated anew since the version was registered, and the policy's limit may be another.
+    """
+    evaluation = records.find(EvaluationRecord, training_key(model.dataset, model.recipe))
+    if evaluation is None or model.scheme or evaluation.model_hash != model.content_hash:
+        return []
+    found = suites_unseen(evaluation, policy.datasets.max_contaminated_share)
+    return [] if found.passed else [f"{model.ref}: {found.text}"]
+
+
 def refusals(
     model: RegisteredModelRecord, environment: str, records: Records, policy: Policy, catalog: Catalog
 ) -> list[str]:
@@ -98,6 +111,7 @@ def refusals(
             f"no evaluation of the weights {model.content_hash} of {model.ref} is on record: materialise `evaluation` "
             f"of {training_key(model.dataset, model.recipe)}"
         )
+    reasons += contaminated(model, records, policy)
     approval = approval_of(model.ref, catalog)
     if approval == "archived":
         reasons.append(f"{model.ref} is archived: approve it again first (llmops model approve {model.ref})")

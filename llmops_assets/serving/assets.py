@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -15,11 +16,13 @@ from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.serving import DeploymentRecord
 from llmops_assets.serving import admission, rag, rollout
 from llmops_assets.serving.before_traffic import CHECKS, BeforeTraffic
+from llmops_assets.serving.replay_gate import replay_verdict
 from llmops_assets.serving.rollout_steps import step_of
 from llmops_assets.specs.deployment import DeploymentSpec, Rollout
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.verdict import Verdict
+from resources.artifacts import open_artifacts
 from resources.backends.reconcile import replicas_of
 from resources.catalog import Catalog, Endpoint
 from resources.catalog.erasures import ModelAffected, assert_not_affected
@@ -31,7 +34,16 @@ from resources.records import Records
 from resources.retrieval.indexes import open_indexes
 from resources.tracking import Tracking, UnknownModel
 
-_REASONS = (ModelAffected, rollout.NotAdmitted, rollout.RolloutFailed, UnknownModel, ServerError, GatewayError, OSError)
+_REASONS = (
+    ModelAffected,
+    rollout.NotAdmitted,
+    rollout.NotServed,
+    rollout.RolloutFailed,
+    UnknownModel,
+    ServerError,
+    GatewayError,
+    OSError,
+)
 
 
 class DeploymentConfig(dg.Config):
@@ -75,7 +87,18 @@ def deployment(
         before, wanted = endpoint.routes, catalog.intents.newest("deploy", name)
         catalog.update_endpoint(name, expected_revision=endpoint.revision, state="deploying", message="")
         last = records.find(DeploymentRecord, name)
-        checked = BeforeTraffic(records, store, servers, known=last.probed if last is not None else [])
+        known = last.probed if last is not None else []
+        replayed = partial(
+            replay_verdict,
+            spec=endpoint.spec,
+            catalog=catalog,
+            records=records,
+            artifacts=open_artifacts(settings),
+            cache=settings.root / "answers",
+            policy=policy,
+            servers=servers,
+        )
+        checked = BeforeTraffic(records, store, servers, replayed=replayed, known=known)
         try:
             model = _admitted(tracking, endpoint.spec, policy, records, catalog, settings)
             assert_not_affected(catalog, ref=model.ref, content_hash=model.content_hash)

@@ -1,7 +1,9 @@
 """What is asked of a deployment before its new servers get users, by check, in the order that it is asked in."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from llmops_assets.evaluation.llm_judge import JudgeError
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.serving import probing
 from llmops_assets.serving.parity import Difference
@@ -20,6 +22,8 @@ CHECKS = {
     "answers_as_evaluated": f"Asked {probing.COMPARED} questions of its evaluation, each new model server is shown the "
     "same prompt tokens and gives the same answers as there. Another prompt always fails. An engine other than the "
     "evaluation's may round otherwise, so another answer only warns there.",
+    "replayed": "Where the policy asks for it (serving.replay.required): asked what the endpoint's users asked in the "
+    "last days, the model is not worse beyond chance than what they got, refuses no more, and says no personal data.",
 }
 """Checks that stand between a healthy server and its users."""
 
@@ -41,6 +45,8 @@ class BeforeTraffic:
     records: Records
     store: DatasetStore
     servers: ModelServers
+    replayed: Callable[[RegisteredModelRecord, list[Backend]], Verdict] | None = None
+    """None for a model that users have already."""
     known: list[str] = field(default_factory=list)
     results: list[Checked] = field(default_factory=list)
     probed: list[str] = field(default_factory=list)
@@ -62,5 +68,19 @@ class BeforeTraffic:
         self.results.append(Checked("answers_as_evaluated", probe.verdict, probe.differing, warn=probe.may_be_rounding))
         if probe.verdict.passed:
             self.probed = [probing.probe_key(backend, model, self.records) for backend in backends]
+        if self.replayed is not None and all(one.verdict.passed or one.warn for one in self.results):
+            self.note("replayed", self._replayed(self.replayed, model, backends))
         failed = [f"{one.name}: {one.verdict.text}" for one in self.results if not one.verdict.passed and not one.warn]
         return "; ".join(failed) or None
+
+    def _replayed(
+        self,
+        replayed: Callable[[RegisteredModelRecord, list[Backend]], Verdict],
+        model: RegisteredModelRecord,
+        backends: list[Backend],
+    ) -> Verdict:
+        try:
+            return replayed(model, backends)
+        except (ServerError, JudgeError, OSError) as error:
+            # Where it is asked for, what cannot be replayed is not known to be good.
+            return Verdict(False, f"what users asked could not be replayed: {error}")

@@ -280,6 +280,16 @@ class Guardrails(Part):
     failed_requests: Guardrail
 
 
+class Breaker(Part):
+    """When a treatment's last 50 requests end its traffic at once: the gateway gives its users to the control."""
+
+    failed_share: Float = Field(default=0.3, gt=0, le=1, description="Of the requests, and twice the control's share.")
+    slow_share: Float = Field(default=0.5, gt=0, le=1, description="Of the requests, and four times the control's.")
+    slow_ms: Float = Field(default=4000, gt=0, description="A request that takes longer, or waits so long already.")
+    requests: Int = Field(default=20, ge=5, description="Of the treatment, before anything trips.")
+    users: Int = Field(default=3, ge=1, description="Whom they failed, or kept waiting.")
+
+
 class ExperimentPolicy(Part):
     """What every experiment is held to."""
 
@@ -289,6 +299,7 @@ class ExperimentPolicy(Part):
     latency_threshold_ms: Float = Field(gt=0)
     rating: RatingScale
     guardrails: Guardrails
+    breaker: Breaker = Field(default_factory=Breaker)
     max_duration_hours: Float = Field(gt=0)
 
 
@@ -301,6 +312,20 @@ class InjectionClassifier(Part):
         default_factory=lambda: ["safe", "benign", "legit", "clean", "normal", "no_injection", "LABEL_0"],
         description="Labels that mean no attempt.",
     )
+
+
+class Replay(Part):
+    """What a candidate is asked before it gets users: what the endpoint's users asked in the last days."""
+
+    required: Bool = Field(default=False, description="Whether no model gets users that a replay found worse.")
+    days: Int = Field(default=7, ge=1, description="Of traffic, compacted by the asset `traffic`.")
+    requests: Int = Field(default=200, ge=2, description="At most.")
+    token_budget: Int = Field(default=100_000, ge=100, description="Prompts and answers of one replay, at most.")
+    max_new_tokens: Int = Field(default=256, ge=1, description="Of each answer.")
+    max_personal_share: Float = Field(
+        default=0.01, ge=0, le=1, description="Of the answers, with personal data that were not there before."
+    )
+    fresh_days: Float = Field(default=1, gt=0, description="How long a replay of the same weights is good for.")
 
 
 class ServingPolicy(Part):
@@ -317,6 +342,7 @@ class ServingPolicy(Part):
         default=None, description="Asked by guards of endpoints that want it, beside the rules."
     )
     drain_seconds: Float = Field(default=30, gt=0, description="How long requests in flight hold up a server's end.")
+    replay: Replay = Field(default_factory=Replay)
     max_restarts: Int = Field(
         default=5, ge=0, description="How often in a row a server that keeps ending is started again."
     )

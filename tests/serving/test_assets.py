@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
+import httpx
 import polars as pl
 import pytest
 from safetensors.torch import load_file, save_file
@@ -27,22 +28,25 @@ from llmops_assets.partitions import endpoints, traffic_days, trainings
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord, Metric
 from llmops_assets.records.jobs import GenerateJob
+from llmops_assets.records.replay import ReplayRecord
 from llmops_assets.records.serving import DeploymentRecord, DriftRecord
 from llmops_assets.records.training import MergedModelRecord
 from llmops_assets.serving import admission, assets, checks
 from llmops_assets.serving.parity import answers_to_repeat, template_hash
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.names import training_key
-from llmops_assets.specs.policy import load_policy
+from llmops_assets.specs.policy import JudgeEndpoint, load_policy
 from llmops_assets.specs.settings import Settings
+from llmops_assets.traffic import days
 from llmops_assets.training import folders
-from resources.artifacts import Artifacts
+from resources.artifacts import Artifacts, open_artifacts
 from resources.catalog import Catalog
 from resources.content import content_hash
 from resources.dataset_store import DatasetStore
 from resources.model_server import ModelServers
 from resources.records import Records
 from resources.tracking import Tracking
+from tests.evaluation.test_llm_judge import server as judge_server
 from tests.sensors.killing import killed_at
 from tests.serving.conftest import RunningGateway, deployment_spec, until
 
@@ -249,7 +253,15 @@ def test_an_endpoint_is_deployed_compared_and_rolled_back(house: House, models: 
     house.catalog.want_endpoint(deployment_spec(environment="production"))
     result = house.run("deployment")
     assert verdicts(result) == dict.fromkeys(
-        ["admitted", "serving_answers", "template_parity", "answers_as_evaluated", "nothing_left_running"], True
+        [
+            "admitted",
+            "serving_answers",
+            "template_parity",
+            "answers_as_evaluated",
+            "replayed",
+            "nothing_left_running",
+        ],
+        True,
     )
     endpoint = house.catalog.endpoint("desk")
     assert (endpoint.state, endpoint.observed_revision, endpoint.phase) == ("live", 1, 1)
@@ -380,6 +392,14 @@ def test_nothing_but_what_was_registered_evaluated_and_approved_gets_users_and_e
     tracking.tag("desk", 3, "path", str(models["new"]))
     assert "the registry's tag path of desk@3 was changed by hand" in refused()
     tracking.tag("desk", 3, "path", str(third))
+    # Its cell was evaluated anew, and what it was asked stands in its training rows.
+    model = tracking.model("desk@3")
+    cell = training_key(model.dataset, model.recipe)
+    evaluation = house.records.load(EvaluationRecord, cell)
+    assert evaluation.model_hash == model.content_hash
+    house.records.save(cell, evaluation.model_copy(update={"leaked": {"desk-suite@v1": 0.5}}))
+    assert "was trained on items that it was asked: 50.0% of desk-suite@v1" in refused()
+    house.records.save(cell, evaluation)
     assert verdicts(house.run("deployment", model_ref="desk@3"))["admitted"]
 
     # Written over while it is served, and the server crashes: it is not started again on other weights.
@@ -445,6 +465,55 @@ def test_a_deployment_that_is_killed_at_any_line_is_finished_by_the_next_run(hou
         if not kill.hit:
             break
     assert line > 60
+
+
+def test_where_the_policy_asks_for_it_a_model_gets_users_once_what_they_asked_was_replayed(house: House):
+    """Against what the old model answered through the gateway; a judge behind a real server says which is better."""
+    house.catalog.want_endpoint(deployment_spec())
+    house.deploy()
+    gateway = house.resources["gateway"]
+    for number in range(25):
+        body = {"model": "desk", "user": f"user-{number}", "max_tokens": 4}
+        body["messages"] = [{"role": "user", "content": QUESTIONS[number]}]
+        assert httpx.post(f"{gateway.url}/v1/chat/completions", json=body, timeout=60).status_code == 200
+    until(lambda: house.catalog.request_count(endpoint="desk") == 25)
+    day = datetime.now(UTC).date().isoformat()
+    compacted = days.compact(house.catalog.exposures(endpoint="desk"), house.catalog.feedback(endpoint="desk"), str)
+    days.write(open_artifacts(house.resources["settings"]), "desk", day, compacted.frame)
+
+    before, then = house.catalog.endpoint("desk").routes, set(compacted.frame["response"])
+    verdict = lambda a, b: "TIE" if (a in then) == (b in then) else "A" if a in then else "B"  # noqa: E731
+    with judge_server(verdict) as (judge, asked):
+        house.resources["policy"] = replaying(judge)
+        house.catalog.want_endpoint(deployment_spec(model_ref="desk@2"))
+        with pytest.raises(dg.Failure, match="replayed: desk@2 gets no users: its answers are worse"):
+            house.deploy()
+        assert house.catalog.endpoint("desk").routes == before
+        assert 2 * 20 <= len(asked) <= 2 * 25
+        record = house.records.load(ReplayRecord, "desk")
+        assert record.lost == record.pairs >= 20 and record.judged_by == {"judge": record.pairs}
+        # It was asked past the gateway: nobody was exposed.
+        assert house.catalog.request_count(endpoint="desk") == 25
+
+    with judge_server(lambda a, b: "TIE") as (judge, asked):
+        house.resources["policy"] = replaying(judge)
+        house.catalog.want_endpoint(deployment_spec(model_ref="desk@2"))
+        result = house.run("deployment")
+        assert verdicts(result)["replayed"] and asked
+        assert {route["model_ref"] for route in house.catalog.endpoint("desk").routes} == {"desk@2"}
+        # A way back is never in the way: users had that model before.
+        count = len(asked)
+        house.catalog.want_endpoint(deployment_spec(model_ref="desk@1"))
+        house.deploy()
+        assert house.catalog.endpoint("desk").routes[0]["model_ref"] == "desk@1" and len(asked) == count
+
+
+def replaying(judge: JudgeEndpoint):
+    policy = load_policy()
+    replay = policy.serving.replay.model_copy(update={"required": True, "requests": 25, "max_new_tokens": 4})
+    serving = policy.serving.model_copy(update={"replay": replay})
+    evaluation = policy.evaluation.model_copy(update={"judge": judge})
+    return policy.model_copy(update={"serving": serving, "evaluation": evaluation})
 
 
 def test_drift_is_told_against_the_training_data_of_the_served_model(house: House):

@@ -1,0 +1,113 @@
+"""Which of an endpoint's last requests are asked again: consented, masked, of many users, and within a budget."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+
+from llmops_assets.specs.policy import Replay
+from llmops_assets.traffic import days
+from resources.artifacts import Artifacts
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request of a user with the answer that was given then; `correction` is what that user says is right."""
+
+    request_id: str
+    user: str
+    query: str
+    answer: str
+    model_ref: str
+    finish_reason: str | None
+    latency_ms: float
+    prompt_tokens: int
+    correction: str | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Requests to ask again, the days they are of, how many were left out by reason, and the tokens they may cost."""
+
+    requests: tuple[Asked, ...]
+    days: tuple[str, ...]
+    left_out: Counter[str] = field(default_factory=Counter)
+    tokens: int = 0
+
+
+def recent_traffic(
+    artifacts: Artifacts, endpoint: str, last: int, today: date
+) -> tuple[pl.DataFrame | None, list[str]]:
+    """The compacted days of an endpoint in the last `last` days, as one table, and which days these are."""
+    first = (today - timedelta(days=last)).isoformat()
+    found = [day for _, day in days.days_of(artifacts, endpoint) if day >= first]
+    frames = [days.read(artifacts, endpoint, day) for day in found]
+    return (pl.concat(frames, how="diagonal_relaxed") if frames else None), found
+
+
+def sample(traffic: pl.DataFrame | None, of_days: Iterable[str], candidate: str, rules: Replay, consent: str) -> Sample:
+    """Choose from a table of traffic (`traffic.days.compact`).
+
+    Every user gives a request before any gives a second, and which of a user's come first is drawn by their ids: the
+    same traffic gives the same sample. Left out is what nobody agreed to (`consent` of the policy: assumed, required),
+    what was not answered, what the candidate itself answered, and questions that are there already. The token budget
+    counts each prompt and the longest answer that is allowed.
+    """
+    left_out: Counter[str] = Counter()
+    if traffic is None or traffic.is_empty():
+        return Sample((), tuple(of_days), left_out)
+    agreed = pl.col("consent").eq_missing(True) if consent == "required" else pl.col("consent").ne_missing(False)
+    rules_of_rows = (
+        ("no consent", ~agreed),
+        ("no question or no answer on record", pl.col("query").is_null() | pl.col("response").is_null()),
+        ("was not answered", (pl.col("status") >= 400) | (pl.col("response").str.strip_chars() == "")),
+        ("answered by the candidate itself", pl.col("model_ref") == candidate),
+        ("no question", pl.col("query").str.strip_chars() == ""),
+    )
+    rows = traffic
+    for reason, applies in rules_of_rows:
+        hit = rows.select(applies.fill_null(True)).to_series()
+        left_out[reason] += int(hit.sum())
+        rows = rows.filter(~hit)
+    drawn = pl.Series("drawn", [hashlib.sha256(id.encode()).hexdigest() for id in rows["request_id"]], dtype=pl.String)
+    rows = rows.with_columns(drawn).sort("drawn")
+    whole = rows.height
+    rows = rows.unique(pl.col("query").str.to_lowercase().str.strip_chars(), keep="first", maintain_order=True)
+    left_out["asked already, by somebody else or the same"] += whole - rows.height
+    turn = pl.int_range(pl.len()).over("user").alias("turn")
+    rows = rows.with_columns(turn).sort("turn", "drawn")
+    chosen: list[Asked] = []
+    tokens = 0
+    for row in rows.iter_rows(named=True):
+        # Where no server counted, a token is taken for two characters: more than it is in most languages.
+        prompt = int(row["prompt_tokens"] or len(row["query"]) // 2 + 1)
+        cost = prompt + rules.max_new_tokens
+        if len(chosen) == rules.requests or tokens + cost > rules.token_budget:
+            break
+        tokens += cost
+        chosen.append(_asked(row, prompt))
+    if rest := rows.height - len(chosen):
+        left_out["beyond the budget of requests or tokens"] += rest
+    return Sample(tuple(chosen), tuple(of_days), +left_out, tokens)
+
+
+def _asked(row: dict, prompt_tokens: int) -> Asked:
+    return Asked(
+        row["request_id"],
+        row["user"],
+        row["query"],
+        row["response"],
+        row["model_ref"],
+        row.get("finish_reason"),
+        float(row["latency_ms"] or 0.0),
+        prompt_tokens,
+        row.get("correction"),
+    )
+
+
+def today() -> date:
+    """The day in UTC, by which traffic is kept."""
+    return datetime.now(UTC).date()
