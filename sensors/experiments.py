@@ -23,8 +23,10 @@ def traffic(experiment: Experiment, catalog: Catalog, now: datetime) -> str:
     """What an analysis would look at: requests, ratings, users with a closed rating window, and whether it is over."""
     window = timedelta(hours=experiment.spec.rating_window_hours)
     counts = catalog.progress(experiment.name, first_seen_before=now - window)
+    # A treatment that lost its users is looked at, whatever came in.
+    dropped = "".join(f"-without-{model}" for model in sorted(catalog.dropped_arms.of(experiment.name)))
     over = now - experiment.started_at >= timedelta(hours=experiment.spec.duration_hours) + window
-    return "-".join(map(str, counts)) + ("-over" if over else "")
+    return "-".join(map(str, counts)) + dropped + ("-over" if over else "")
 
 
 def gap(age: timedelta) -> timedelta:
@@ -40,8 +42,8 @@ def make(interval: int, first_pause: timedelta = FIRST_PAUSE) -> dg.SensorDefini
         target=dg.AssetSelection.assets("ab_report"),
         minimum_interval_seconds=interval,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="A running A/B test is analysed when there are new ratings, and at its end. An analysis that was "
-        "cancelled or died is asked for again.",
+        description="A running A/B test is analysed when there are new ratings, and at its end, and at once when "
+        "a gateway dropped a treatment. An analysis that was cancelled or died is asked for again.",
     )
     def running_experiments(
         context: dg.SensorEvaluationContext, catalog: dg.ResourceParam[Catalog], records: dg.ResourceParam[Records]
@@ -56,6 +58,7 @@ def make(interval: int, first_pause: timedelta = FIRST_PAUSE) -> dg.SensorDefini
             name, before = experiment.name, last.get(experiment.name, {"at": 0.0, "traffic": NOTHING})
             current = traffic(experiment, catalog, now)
             due = now.timestamp() - before["at"] >= gap(now - experiment.started_at).total_seconds()
+            due = due or current.count("-without-") > before["traffic"].count("-without-")
             if current != before["traffic"] and due:
                 looks[name] = {"at": now.timestamp(), "traffic": current}
                 requests.append(run_for(_look(experiment, current), 1, name, "ab_report"))

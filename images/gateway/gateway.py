@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from images.gateway.access.callers import Callers
 from images.gateway.access.last_keys import LastKeys
+from images.gateway.arms import Arms
 from images.gateway.breaker import Breakers
 from images.gateway.events import STALL_SECONDS
 from images.gateway.exposures import ExposureLog
@@ -62,6 +63,7 @@ class Gateway:
         self.stall_seconds = stall_seconds
         self.ping_seconds = ping_seconds
         self.table = RouteTable()
+        self.arms = Arms(self.policy.experiments.breaker, self.table)
         self.metrics = Metrics()
         self.in_flight: Counter[str] = Counter()
         self.exposures: ExposureLog
@@ -126,7 +128,9 @@ class Gateway:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
             try:
+                self.arms.look()
                 await run_in_threadpool(self._read_routes)
+                self.arms.heed()
                 self.metrics.routes_read(self.table.fault, self.table.faults)
                 self.breakers.keep(
                     url for e in self.table.endpoints.values() for route in e.routes for url in route.urls
@@ -136,6 +140,7 @@ class Gateway:
                 log.exception("the routes could not be renewed; trying again in %s s", REFRESH_SECONDS)
 
     def _read_routes(self) -> None:
+        self.arms.note(self.catalog)
         self.table.refresh(self.catalog)
         if self.last_routes is not None and self.table.fault is None:
             self.last_routes.keep(self.table)

@@ -6,12 +6,12 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from pydantic import ValidationError
 
-from llmops_assets.experiments.assignment import assign
+from llmops_assets.experiments.assignment import assign, assign_anew
 from llmops_assets.records.prompts import ResolvedPrompt
 from llmops_assets.specs.cache import Cache
 from llmops_assets.specs.deployment import RagServing
@@ -47,6 +47,8 @@ class Route:
     weight: float
     engine: str
     replicas: tuple[Replica, ...]
+    is_holdout: bool = False
+    """Whether its users stay on the model from before, and take part in no comparison."""
     serving: str = ""
     """What is served there, in 16 hex digits: the model's files, the engine and how it runs."""
 
@@ -91,10 +93,29 @@ class Endpoint:
     retrieval: Mapping[str, Retriever] = field(default_factory=dict)
     cache: Cache | None = None
     prompt: ResolvedPrompt | None = None
+    control: str | None = None
+    """The model in place of the running experiment."""
+    draw: int = 0
+    """How often its users were drawn anew, each time that one model has had them all."""
+    dropped: frozenset[str] = frozenset()
+    """Treatments whose users have the control for now."""
+
+    def exposed(self, assigned: Route) -> tuple[Route, str | None]:
+        """The route that takes the requests of a user of `assigned`, and the experiment that they count for.
+
+        What a dropped treatment's users get from the control counts for neither arm.
+        """
+        if assigned.is_holdout or assigned.model_ref not in self.dropped:
+            return assigned, self.experiment
+        place = next((route for route in self.routes if route.model_ref == self.control), None)
+        return (assigned, self.experiment) if place is None else (place, None)
 
     def assigned(self, user: str) -> Route:
         """The route of a user, the same as long as the phase lasts; ValueError when no route has weight."""
-        return self.routes[assign(self.salt, user, self.weights)]
+        if self.draw == 0:
+            return self.routes[assign(self.salt, user, self.weights)]
+        held = [route.is_holdout for route in self.routes]
+        return self.routes[assign_anew(self.salt, user, self.weights, held, self.draw)]
 
     def instead_of(self, failed: Route, is_usable: Callable[[Replica], bool]) -> Route | None:
         """Another route for a request that `failed` could not take: one of the same model if there is one.
@@ -137,7 +158,8 @@ class RouteTable:
             # In this order: a backend is on record before a route table names it.
             entries = _entries(catalog, faults)
             backends = {b.id: b for b in catalog.backends()}
-            running = catalog.running_experiments()
+            running = catalog.running_controls()
+            dropped = catalog.dropped_arms.in_force()
             prompts = catalog.prompts.all()
         except Exception as error:  # noqa: BLE001  whatever the catalog's driver raises, answering goes on
             if self.fault is None:
@@ -147,7 +169,8 @@ class RouteTable:
         endpoints: dict[str, Endpoint] = {}
         for entry in entries:
             try:
-                endpoints[entry.name] = _endpoint(entry, backends, running.get(entry.name), prompts.get(entry.name))
+                found = _endpoint(entry, backends, running.get(entry.name), prompts.get(entry.name))
+                endpoints[entry.name] = _without(found, dropped.get(entry.name, {}))
             except Exception as error:  # noqa: BLE001  one endpoint's entry, whatever it holds, stops no other's
                 faults[entry.name] = _reason(error)
         for name, reason in faults.items():
@@ -188,7 +211,10 @@ def _reason(error: Exception) -> str:
 
 
 def _endpoint(
-    entry: CatalogEndpoint, backends: dict, experiment: str | None, prompt: ResolvedPrompt | None = None
+    entry: CatalogEndpoint,
+    backends: dict,
+    experiment: tuple[str, str] | None,
+    prompt: ResolvedPrompt | None = None,
 ) -> Endpoint:
     """The endpoint of a catalog entry; UnusableRoutes where its routes are not as `set_routes` writes them."""
     if not isinstance(entry.routes, list):
@@ -196,14 +222,15 @@ def _endpoint(
     routes = tuple(_route(index, route, backends) for index, route in enumerate(entry.routes))
     runtime = entry.spec.runtime
     # An experiment begins when its second model is routed; what was answered before is none of its exposures.
-    compared = len({route.model_ref for route in routes if route.weight > 0}) > 1
+    compared = len({route.model_ref for route in routes if route.weight > 0 and not route.is_holdout}) > 1
+    running, control = experiment if experiment is not None and compared else (None, None)
     return Endpoint(
         name=entry.name,
         phase=entry.phase,
         salt=entry.salt,
         routes=routes,
         weights=tuple(route.weight for route in routes),
-        experiment=experiment if compared else None,
+        experiment=running,
         max_concurrent_requests=runtime.max_concurrent_requests,
         max_input_tokens=runtime.max_input_tokens,
         max_output_tokens=runtime.max_output_tokens,
@@ -212,7 +239,26 @@ def _endpoint(
         retrieval=_retrieval(entry.routes, backends),
         cache=entry.spec.cache,
         prompt=_prompt(entry, prompt),
+        control=control,
+        draw=_draw(entry.routes),
     )
+
+
+def _draw(routes: list) -> int:
+    """The round of drawing that a route table is of: the same in all routes but those of who is held out."""
+    found = {route.get("draw", 0) for route in routes if not route.get("holdout")}
+    if len(found) > 1 or any(not isinstance(draw, int) or isinstance(draw, bool) or draw < 0 for draw in found):
+        raise UnusableRoutes(f"draw should be one number from 0 up in all its routes: {sorted(map(str, found))}")
+    return found.pop() if found else 0
+
+
+def _without(endpoint: Endpoint, dropped: Mapping[str, tuple[str, str]]) -> Endpoint:
+    """The endpoint less its dropped treatments, (experiment, control) by model; the control may be none of a running
+    experiment any more."""
+    if not dropped:
+        return endpoint
+    control = endpoint.control or next(control for _, control in dropped.values())
+    return replace(endpoint, dropped=frozenset(dropped), control=control)
 
 
 def _retrieval(routes: list, backends: dict) -> dict[str, Retriever]:
@@ -261,6 +307,7 @@ def _route(index: int, route: object, backends: dict) -> Route:
             for id, backend in zip(several, found, strict=True)
         ),
         serving=_serving(found),
+        is_holdout=bool(route.get("holdout")),
     )
 
 

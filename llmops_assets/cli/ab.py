@@ -95,15 +95,18 @@ def stop(name: str, reason: Annotated[str | None, typer.Option(help="For the rec
 
 
 @app.command()
-def conclude(name: str, winner: Annotated[str, typer.Option(help="control or treatment: it gets all users.")]) -> None:
+def conclude(
+    name: str,
+    winner: Annotated[str, typer.Option(help="control, treatment, or of several the model: it gets all users.")],
+) -> None:
     """Choose the winner by hand, or carry out a decision that was left to people (`auto_promote: false`).
 
     Example: `llmops ab conclude base-or-tuned --winner treatment`
     """
     from llmops_assets.operations.experiments import conclude_experiment
 
-    if winner not in ("control", "treatment"):
-        raise typer.BadParameter("control or treatment", param_hint="--winner")
+    if winner not in ("control", "treatment") and "@" not in winner:
+        raise typer.BadParameter("control, treatment, or NAME@VERSION of a model", param_hint="--winner")
     _say_ended(conclude_experiment(wiring(), actor(), name, winner))
 
 
@@ -124,6 +127,22 @@ def _say_ended(ended: "Ended") -> None:
     out.print(f"experiment {ended.name} {done}: {ended.decision}, {ended.reason}", markup=False)
     if ended.new and ended.winner:
         out.print(f"wanted: {ended.winner} for all users")
+
+
+@app.command()
+def holdout(endpoint: str, json: Json = False) -> None:
+    """Say what new models gained over the one from before, by the users who are held out (`holdout` of a deployment).
+
+    Example: `llmops ab holdout desk`
+    """
+    from llmops_assets.operations.experiments import holdout_gain
+
+    found = holdout_gain(wiring(), endpoint)
+    if json:
+        print_json(found.figures)
+        return
+    rows = [(key.replace("_", " "), value) for key, value in found.figures.items() if not isinstance(value, list)]
+    show(endpoint, ["", ""], [("gain", found.sentence), *rows[1:]])
 
 
 Column = Annotated[str | None, typer.Option(metavar="COLUMN", help="Left out: guessed by its usual names.")]

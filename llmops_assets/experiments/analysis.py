@@ -1,6 +1,6 @@
 """From the sums of each user to the figures of an A/B test: both arms compared, with all that a decision needs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -10,16 +10,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from llmops_assets.experiments import forecast, inference
+from llmops_assets.experiments.arms import Arm, arm_of
 from llmops_assets.experiments.covariates import Adjustment, cuped
 from llmops_assets.experiments.guardrails import Guardrail, guardrails
 from llmops_assets.experiments.inference import Interval, Stratified, UserTotals
-from llmops_assets.experiments.latency import Latency, Quantiles, latency_of
+from llmops_assets.experiments.latency import Latency, latency_of
 from llmops_assets.experiments.plan import ARMS, FAILED, SLOW, Plan, Routes, plan_of, shares_by_phase
 from llmops_assets.experiments.requests import RECENT_REQUESTS, Beside, sums_of_requests
 from llmops_assets.experiments.sequence import path_of
-from llmops_assets.experiments.user_sums import RATED, Counted, UserSums, counted, phases_of
+from llmops_assets.experiments.user_sums import Counted, UserSums, counted, phases_of
 from llmops_assets.experiments.variance_floor import floored, nothing_varies
-from llmops_assets.intervals import wilson
 
 __all__ = [
     "ARMS",
@@ -41,45 +41,6 @@ __all__ = [
 LEAST_USERS = 10
 """Users of each arm that a phase needs to be compared: the sequence is asymptotic, and below that it means nothing."""
 HEAVIEST = 10
-
-
-@dataclass(frozen=True)
-class Arm:
-    """What happened on one arm.
-
-    users: distinct users exposed; closed_users: those whose rating window is over; rated_users: those of them who
-    rated; values: what they gave; ratings: how often each rating of the scale was given, the lowest first;
-    mean_rating: the mean over users of what each gave on average, sd: the spread between users; shares are of requests,
-    latencies quantiles over users of each one's mean, in milliseconds; recent_failed_users: distinct users whom one of
-    the last requests failed.
-    """
-
-    model: str
-    users: int
-    closed_users: int
-    rated_users: int
-    requests: int
-    ratings: tuple[int, ...]
-    mean_rating: float | None
-    slow_share: float | None
-    failed_share: float | None
-    recent_failed_share: float | None
-    recent_requests: int
-    recent_failed_users: int
-    last_failed: bool
-    latency_p50_ms: float | None
-    latency_p95_ms: float | None
-    values: int = 0
-    sd: float | None = None
-
-    @property
-    def response_rate(self) -> float | None:
-        """Share of the users with a closed window who rated at least once."""
-        return self.rated_users / self.closed_users if self.closed_users else None
-
-    @property
-    def response_interval(self) -> tuple[float, float]:
-        return wilson(self.rated_users, self.closed_users)
 
 
 @dataclass(frozen=True)
@@ -209,7 +170,7 @@ def analyse_sums(
     adjusted, adjustment = _adjusted(kept, totals, plan, least_users)
     latencies = latency_of(rows, plan)
     quantiles = latencies.arms if latencies else ((None, None), (None, None))
-    arms = (_arm(rows, 0, plan, beside, quantiles), _arm(rows, 1, plan, beside, quantiles))
+    arms = (arm_of(rows, 0, plan, beside, quantiles), arm_of(rows, 1, plan, beside, quantiles))
     return Analysis(
         plan=plan,
         at=now,
@@ -349,37 +310,3 @@ def _tests(totals: UserTotals, effect: Stratified | None, alpha: float) -> dict[
         },
         "brunner_munzel": {"w": brunner_munzel.statistic, "p": brunner_munzel.p},
     }
-
-
-def _arm(rows: pl.DataFrame, index: int, plan: Plan, beside: Beside, latency: Sequence[Quantiles]) -> Arm:
-    own, recent = rows.filter(pl.col("arm") == index), beside.recent[index]
-    closed = own.filter(pl.col("closed"))
-    rated = closed.filter(pl.col("ratings") > 0)
-    means = rated.group_by("code").agg(pl.col("total").sum() / pl.col("ratings").sum())["total"]
-    given = {value: int(rated[name].sum()) for value, name in enumerate(RATED, 1)}
-    low, high = plan.scale or (1, 0)
-    p50, p95 = latency[index]
-    return Arm(
-        model=(plan.control, plan.treatment)[index],
-        users=own["code"].n_unique(),
-        closed_users=closed["code"].n_unique(),
-        rated_users=rated["code"].n_unique(),
-        requests=int(own["requests"].sum()),
-        ratings=tuple(given.get(r, 0) for r in range(low, high + 1)),
-        mean_rating=means.mean(),
-        slow_share=_ratio(own, "slow", "timed"),
-        failed_share=_ratio(own, "failed", "counted"),
-        recent_failed_share=recent.failed_share,
-        recent_requests=recent.requests,
-        recent_failed_users=recent.failed_users,
-        last_failed=recent.last_failed,
-        latency_p50_ms=p50.value if p50 else None,
-        latency_p95_ms=p95.value if p95 else None,
-        values=int(rated["ratings"].sum()),
-        sd=means.std(),
-    )
-
-
-def _ratio(rows: pl.DataFrame, total: str, count: str) -> float | None:
-    n = int(rows[count].sum())
-    return int(rows[total].sum()) / n if n else None

@@ -8,11 +8,10 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from llmops_assets import plots
-from llmops_assets.experiments import report
-from llmops_assets.experiments.decision import Decision, decide, model_for
-from llmops_assets.experiments.plan import ARMS, plan_of, variants_of
-from llmops_assets.experiments.requests import RECENT_REQUESTS
-from llmops_assets.experiments.statistics import analyse_statistics
+from llmops_assets.experiments import holdout, report
+from llmops_assets.experiments.decision import Decision, model_for
+from llmops_assets.experiments.plan import ARMS
+from llmops_assets.experiments.running import standing_of
 from llmops_assets.partitions import experiments
 from llmops_assets.records.experiments import AbReportRecord
 from llmops_assets.specs.deployment import DeploymentSpec
@@ -45,25 +44,24 @@ def ab_report(
 ) -> dg.MaterializeResult:
     name = context.partition_key
     experiment = catalog.experiment(name)
-    spec = experiment.spec
-    phases, slow_ms = catalog.phases(spec.endpoint), policy.experiments.latency_threshold_ms
-    analysis = analyse_statistics(
-        catalog.user_statistics(endpoint=spec.endpoint, experiment=name, slow_ms=slow_ms),
-        {
-            model: catalog.last_requests(spec.endpoint, name, variants_of(model, phases), RECENT_REQUESTS)
-            for model in (spec.control, spec.treatment)
-        },
-        plan_of(spec, policy.experiments, experiment.started_at),
-        phases,
-        datetime.now(UTC),
-    )
-    backends = [b.state for b in catalog.backends(spec.endpoint) if b.model_ref == spec.treatment]
-    decision = decide(
-        analysis,
-        _decided(experiment),
-        treatment_has_backend=not backends or any(state != "unhealthy" for state in backends),
-    )
-    figures = report.figures(analysis)
+    standing = standing_of(experiment, catalog, policy.experiments, _decided(experiment), datetime.now(UTC))
+    analysis, decision = standing.deciding, standing.decision
+    for model, reason in standing.harmful.items():
+        # The others go on; whom this one harms have the control from now on.
+        catalog.dropped_arms.note(
+            name,
+            model,
+            endpoint=experiment.endpoint,
+            phase=catalog.endpoint(experiment.endpoint).phase,
+            reason=reason,
+            figures={},
+            actor="ab_report",
+        )
+    figures = report.figures(analysis) | {"winner": decision.winner}
+    if len(standing.comparisons) > 1:
+        figures["comparisons"] = report.comparisons(standing)
+    held = holdout.gain(catalog, experiment.endpoint, policy.experiments, datetime.now(UTC))
+    figures["gain_over_holdout"] = None if held is None else holdout.figures(held)
     carry_out = _carrying_out(decision, experiment, catalog, tracking) if decision.final else None
     if decision.final and not catalog.decide_experiment(
         name, decision.outcome, decision.reason, figures, carry_out=carry_out
@@ -76,8 +74,8 @@ def ab_report(
         experiment=name,
         decision=decision.outcome,
         reason=decision.reason,
-        users={arm: a.users for arm, a in zip(ARMS, analysis.arms, strict=True)},
-        exposures={arm: a.requests for arm, a in zip(ARMS, analysis.arms, strict=True)},
+        users=report.counts(standing, "users"),
+        exposures=report.counts(standing, "requests"),
         figures=figures,
         decided_at=decision.decided_at,
     )
@@ -86,7 +84,9 @@ def ab_report(
     metadata = {
         "decision": decision.outcome,
         "reason": decision.reason,
-        "figures": dg.MetadataValue.table([dg.TableRecord(row) for row in report.table(analysis)]),
+        "figures": dg.MetadataValue.table(
+            [dg.TableRecord(row) for c in standing.comparisons for row in report.table(c.analysis)]
+        ),
         "difference over users": dg.MetadataValue.md(
             plots.png_markdown(report.sequence_plot(analysis), "difference in ratings as users arrived")
         ),
@@ -101,6 +101,8 @@ def ab_report(
         "requests": sum(record.exposures.values()),
         "sample ratio p": analysis.srm_p,
     }
+    if held is not None:
+        metadata["gain over the holdout"] = holdout.sentence(held)
     # Numbers of their own: Dagster plots them from report to report.
     for arm, measured in zip(ARMS, analysis.arms, strict=True):
         shares = {"mean rating": measured.mean_rating, "slow share": measured.slow_share}
@@ -137,7 +139,8 @@ def _carrying_out(
 def _decided(experiment: Experiment) -> Decision | None:
     if experiment.decision is None:
         return None
-    return Decision(experiment.decision, experiment.reason or "", experiment.decided_at)
+    winner = (experiment.figures or {}).get("winner")
+    return Decision(experiment.decision, experiment.reason or "", experiment.decided_at, winner)
 
 
 def _hash(record: AbReportRecord) -> str:

@@ -37,3 +37,16 @@ def assign(salt: str, user: str, weights: Sequence[float]) -> int:
     index = bisect_right(ends, bucket(salt, user) * ends[-1])
     # Rounding of the product may reach the very end, which belongs to the last variant with traffic.
     return index if index < len(ends) else max(i for i, w in enumerate(weights) if w > 0)
+
+
+def assign_anew(salt: str, user: str, weights: Sequence[float], held: Sequence[bool], draw: int) -> int:
+    """The index of the variant that `user` meets in the `draw`-th round of an endpoint, counted from 0.
+
+    Who is held out (`held` variants, which come first) is so in every round. All others are drawn anew in each: else
+    the treatment of a test would have the same users as that of the one before, with all that they went through there
+    (Kohavi, Tang & Xu, Trustworthy Online Controlled Experiments 2020, on carry-over). Round 0 is `assign`.
+    """
+    place = assign(salt, user, weights)
+    if draw == 0 or held[place]:
+        return place
+    return assign(f"{salt}:{draw}", user, [0.0 if out else weight for weight, out in zip(weights, held, strict=True)])

@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from llmops_assets.experiments.analysis import RECENT_REQUESTS, Analysis, Guardrail, Plan
+from llmops_assets.experiments import breaker
+from llmops_assets.experiments.analysis import Analysis, Guardrail, Plan
 from llmops_assets.experiments.inference import Interval
 from llmops_assets.specs.experiment import ExperimentSpec
+from llmops_assets.specs.policy import Breaker
 
 Outcome = Literal["continue", "promote", "rollback", "no_difference", "inconclusive", "invalid"]
 FINAL: tuple[Outcome, ...] = ("promote", "rollback", "no_difference", "inconclusive", "invalid")
 
-BREAKER_SHARE = 0.3
-"""Share of failed requests, of the treatment's last ones, that ends the experiment at once."""
-BREAKER_LEAST_REQUESTS = 20
-BREAKER_LEAST_USERS = 3
-"""Users whom the treatment's last requests failed: one user's failures may be that user's own."""
 QUIET_SPLIT_P = 0.05
 """What both tests of the split must reach for a promotion: Pearson's at this look, the sequential one at every look.
 
@@ -32,20 +29,33 @@ MAX_INCONSTANT_SHARE = 0.01
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided, why, and when; `decided_at` is None while the experiment goes on."""
+    """What was decided, why, and when; `decided_at` is None while the experiment goes on.
+
+    winner: the model that is promoted, None where it is the only treatment's.
+    """
 
     outcome: Outcome
     reason: str
     decided_at: datetime | None = None
+    winner: str | None = None
 
     @property
     def final(self) -> bool:
         return self.outcome in FINAL
 
 
-def decide(analysis: Analysis, previous: Decision | None = None, *, treatment_has_backend: bool = True) -> Decision:
+def decide(
+    analysis: Analysis,
+    previous: Decision | None = None,
+    *,
+    treatment_has_backend: bool = True,
+    dropped: str | None = None,
+    rule: Breaker | None = None,
+) -> Decision:
     """Apply the rule to the figures as they are now; a final decision taken before is returned as it was.
 
+    dropped: why the treatment has no users any more, where a gateway's breaker noted that: it is rolled back, whatever
+    came in since, when users of one arm alone were counted. rule: the policy's breaker.
     treatment_has_backend: False when every backend of the treatment is known to be unhealthy. It counts only while the
     treatment's last request failed too, so that a restart of the platform ends no experiment.
     """
@@ -56,6 +66,8 @@ def decide(analysis: Analysis, previous: Decision | None = None, *, treatment_ha
     def final(outcome: Outcome, reason: str) -> Decision:
         return Decision(outcome, reason, now)
 
+    if dropped is not None:
+        return final("rollback", dropped)
     if analysis.srm_p < plan.srm_p:
         users = " and ".join(f"{a.users} on {a.model}" for a in analysis.arms)
         return final(
@@ -69,7 +81,7 @@ def decide(analysis: Analysis, previous: Decision | None = None, *, treatment_ha
             f"{analysis.inconstant_users} users ({analysis.inconstant_share:.1%}) were assigned both models within one "
             "phase: assignment is not sticky, so the arms cannot be compared",
         )
-    if tripped := _breaker(analysis, treatment_has_backend):
+    if tripped := _breaker(analysis, treatment_has_backend, rule or Breaker()):
         return final("rollback", tripped)
     if harms := _harms(analysis):
         return final("rollback", f"{plan.treatment} does harm: {'; '.join(harms)}")
@@ -104,7 +116,7 @@ def model_for(decision: Decision, experiment: ExperimentSpec) -> str | None:
     if not decision.final:
         return None
     if decision.outcome == "promote":
-        return experiment.treatment if experiment.auto_promote else None
+        return (decision.winner or experiment.treatment) if experiment.auto_promote else None
     return experiment.control
 
 
@@ -117,20 +129,17 @@ def guardrail_text(guardrail: Guardrail) -> str:
     )
 
 
-def _breaker(analysis: Analysis, treatment_has_backend: bool) -> str | None:
-    control, treatment = analysis.arms
-    share, other = treatment.recent_failed_share or 0.0, control.recent_failed_share or 0.0
-    enough = (
-        treatment.recent_requests >= BREAKER_LEAST_REQUESTS and treatment.recent_failed_users >= BREAKER_LEAST_USERS
-    )
-    if enough and share >= BREAKER_SHARE and share >= 2 * other:
-        return (
-            f"{share:.0%} of the last {treatment.recent_requests} requests to {treatment.model} failed "
-            f"(control: {other:.0%} of {control.recent_requests}; the breaker looks at {RECENT_REQUESTS} and trips at "
-            f"{BREAKER_SHARE:.0%})"
+def _breaker(analysis: Analysis, treatment_has_backend: bool, rule: Breaker) -> str | None:
+    control, treatment = (
+        breaker.Recent(
+            a.recent_requests, round((a.recent_failed_share or 0.0) * a.recent_requests), a.recent_failed_users
         )
-    if not treatment_has_backend and treatment.last_failed:
-        return f"no backend of {treatment.model} is healthy"
+        for a in analysis.arms
+    )
+    if reason := breaker.tripped(analysis.plan.treatment, treatment, control, rule):
+        return reason
+    if not treatment_has_backend and analysis.arms[1].last_failed:
+        return f"no backend of {analysis.plan.treatment} is healthy"
     return None
 
 

@@ -11,11 +11,12 @@ import polars as pl
 
 from llmops_assets.experiments import inference
 from llmops_assets.experiments.analysis import Analysis, analyse_sums
-from llmops_assets.experiments.decision import Decision, decide
+from llmops_assets.experiments.comparisons import Comparison, comparisons, overall
+from llmops_assets.experiments.decision import Decision
 from llmops_assets.experiments.log_columns import Columns, LogError, columns_of
 from llmops_assets.experiments.log_files import read_log
 from llmops_assets.experiments.log_rows import MOST_VARIANTS, Rows, rows_of, sums_of
-from llmops_assets.experiments.multiplicity import benjamini_hochberg, holm
+from llmops_assets.experiments.multiplicity import benjamini_hochberg
 from llmops_assets.experiments.plan import FAILED, SLOW, Plan
 from llmops_assets.experiments.user_sums import UserSums
 
@@ -51,16 +52,6 @@ class Question:
     higher_is_better: bool = True
     split: Mapping[str, float] | Sequence[float] | None = None
     secondary: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One treatment against the control; p is Holm's over all treatments."""
-
-    treatment: str
-    analysis: Analysis
-    decision: Decision
-    p: float | None
 
 
 @dataclass(frozen=True)
@@ -108,7 +99,7 @@ def analyse_rows(log: pl.DataFrame, question: Question, path: Path, notes: Seque
     analyses = [
         _compared(sums, arm, variants, question, rows, path, now, (srm, fixed)) for arm in range(1, len(variants))
     ]
-    decided = _decided(analyses, question)
+    decided = comparisons(analyses, question.alpha, higher_is_better=question.higher_is_better)
     unusable = sum(rows.left_out.values()) - sum(n for reason, n in rows.left_out.items() if "there" in reason)
     decision = _whole(decided, rows, unusable, log.height)
     secondary = _secondary(log, question, columns, path, variants, now, (srm, fixed))
@@ -120,10 +111,24 @@ def analyse_rows(log: pl.DataFrame, question: Question, path: Path, notes: Seque
         )
     if len(variants) == 2 and guessed and variants[0].casefold() not in CONTROLS:
         found.append(f"{variants[0]!r} is taken for the control, as the first name in order: --control names another")
+    found += _alike(variants)
     return LogAnalysis(
         question, columns, rows, variants, guessed, decided, decision, split_tested, log_factor, sums, secondary,
         tuple(found),
     )  # fmt: skip
+
+
+def _alike(variants: Sequence[str]) -> list[str]:
+    """A note for arms whose names differ by case alone: one arm that was logged in two ways splits its users."""
+    by_name: dict[str, list[str]] = {}
+    for name in variants:
+        by_name.setdefault(name.casefold(), []).append(name)
+    return [
+        f"{' and '.join(map(repr, sorted(names)))} differ by case alone, and are taken for {len(names)} arms: write "
+        "them alike if they are one"
+        for names in by_name.values()
+        if len(names) > 1
+    ]
 
 
 def _check(question: Question) -> None:
@@ -236,43 +241,6 @@ def _compared(
     return replace(found, srm_p=split[0], srm_fixed_p=split[1])
 
 
-def _decided(analyses: Sequence[Analysis], question: Question) -> tuple[Comparison, ...]:
-    """Every comparison with its own decision, the deciding one first.
-
-    Of several treatments the one with the i-th smallest p (from 0) is decided at α/(K − i), as long as all before it
-    were found to differ: Holm's steps. The others keep α/K, Bonferroni's.
-    """
-    known = [index for index, a in enumerate(analyses) if a.rating is not None]
-    raw = [a.rating.p for a in analyses if a.rating is not None]
-    adjusted: dict[int, float] = dict(zip(known, map(float, holm(raw)), strict=True))
-    steps = {known[at]: step for step, at in enumerate(np.argsort(raw, kind="stable"))}
-    compared = []
-    for index, analysis in enumerate(analyses):
-        p = adjusted.get(index)
-        if p is not None and p < question.alpha and steps[index]:
-            analysis = _at_level(analysis, question.alpha / (len(known) - steps[index]))
-        compared.append(Comparison(analysis.plan.treatment, analysis, decide(analysis), p))
-    sign = 1 if question.higher_is_better else -1
-    order = {"promote": 0, "invalid": 1, "rollback": 2, "continue": 3, "inconclusive": 4, "no_difference": 5}
-
-    def rank(c: Comparison) -> tuple[int, float]:
-        difference = c.analysis.rating.difference if c.analysis.rating else 0.0
-        return order[c.decision.outcome], -sign * difference
-
-    return tuple(sorted(compared, key=rank))
-
-
-def _at_level(analysis: Analysis, alpha: float) -> Analysis:
-    """The same figures with the sequence of the rating at another level; ρ stays as it was chosen, and so does p."""
-    effect, plan = analysis.rating_effect, analysis.plan
-    if effect is None or analysis.rating is None:
-        return analysis
-    rho2 = inference.mixture_rho2(plan.expected_users, plan.alpha)
-    reach = float(inference.sequence_factor(effect.users, rho2, alpha)) * effect.se
-    rating = replace(analysis.rating, low=effect.difference - reach, high=effect.difference + reach)
-    return replace(analysis, plan=replace(plan, alpha=alpha), rating=rating)
-
-
 def _whole(compared: Sequence[Comparison], rows: Rows, unusable: int, height: int) -> Decision:
     """The decision over all treatments: the best one that may be promoted, else what stands in the way."""
     if unusable > MAX_UNUSABLE_SHARE * height:
@@ -283,17 +251,7 @@ def _whole(compared: Sequence[Comparison], rows: Rows, unusable: int, height: in
             f"without them: {what}",
             compared[0].analysis.at,
         )
-    first = compared[0].decision
-    if len(compared) == 1:
-        return first
-    outcomes = {c.decision.outcome for c in compared}
-    if first.outcome in ("promote", "invalid") or len(outcomes) == 1:
-        others = ", ".join(f"{c.treatment}: {c.decision.outcome}" for c in compared[1:])
-        return replace(first, reason=f"{first.reason} (of {len(compared)} treatments, by Holm; {others})")
-    parts = "; ".join(f"{c.treatment}: {c.decision.outcome}, {c.decision.reason}" for c in compared)
-    if "continue" in outcomes:
-        return Decision("continue", parts)
-    return Decision("rollback" if "rollback" in outcomes else "no_difference", parts, compared[0].analysis.at)
+    return overall(compared)
 
 
 def _secondary(

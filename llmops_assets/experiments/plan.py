@@ -56,8 +56,11 @@ class Plan:
         return self.alpha / (1 + len(self.margins))
 
 
-def plan_of(spec: ExperimentSpec, policy: ExperimentPolicy, started_at: datetime) -> Plan:
-    """The plan of an experiment: the spec, and the policy where the spec says nothing."""
+def plan_of(spec: ExperimentSpec, policy: ExperimentPolicy, started_at: datetime, treatment: str | None = None) -> Plan:
+    """The plan of an experiment: the spec, and the policy where the spec says nothing.
+
+    treatment: which of several is compared with the control, at α by their number; left out, the first.
+    """
     margins = {
         name: getattr(policy.guardrails, name).margin if margin is None else margin
         for name, margin in ((SLOW, spec.guardrails.slow_requests), (FAILED, spec.guardrails.failed_requests))
@@ -65,13 +68,13 @@ def plan_of(spec: ExperimentSpec, policy: ExperimentPolicy, started_at: datetime
     return Plan(
         experiment=spec.name,
         control=spec.control,
-        treatment=spec.treatment,
+        treatment=treatment or spec.treatment,
         started_at=started_at,
         ends_at=started_at + timedelta(hours=spec.duration_hours),
         rating_window=timedelta(hours=spec.rating_window_hours),
         min_users=spec.target_users_per_arm,
         expected_users=spec.expected_users,
-        alpha=policy.alpha,
+        alpha=policy.alpha / len(spec.treatments),
         srm_p=policy.srm_p,
         slow_ms=policy.latency_threshold_ms,
         margins=margins,
@@ -87,9 +90,14 @@ def shares_by_phase(phases: Mapping[int, Routes], plan: Plan) -> dict[int, tuple
 
 
 def variants_of(model: str, phases: Mapping[int, Routes]) -> list[tuple[int, int]]:
-    """The (phase, variant) pairs that a model was behind."""
-    return [(p, v) for p, routes in phases.items() for v, route in enumerate(routes) if route["model_ref"] == model]
+    """The (phase, variant) pairs that a model was behind, for users who take part."""
+    return [(p, v) for p, routes in phases.items() for v, route in enumerate(routes) if takes_part(route, model)]
+
+
+def takes_part(route: Mapping[str, Any], model: str) -> bool:
+    """Whether the users of a route are those whom a model is compared on: not those who are held out of everything."""
+    return route["model_ref"] == model and not route.get("holdout")
 
 
 def _share(routes: Routes, model: str) -> float:
-    return sum(float(r["weight"]) for r in routes if r["model_ref"] == model)
+    return sum(float(r["weight"]) for r in routes if takes_part(r, model))

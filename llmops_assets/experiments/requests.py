@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from llmops_assets.experiments.plan import Plan, Routes
+from llmops_assets.experiments import breaker
+from llmops_assets.experiments.plan import Plan, Routes, takes_part
 from llmops_assets.experiments.user_sums import RATED, UserSums
 
-RECENT_REQUESTS = 50
-"""How many of an arm's last requests the circuit breaker looks at."""
+RECENT_REQUESTS = breaker.LAST_REQUESTS
 _BUSY_STATUS = (408, 429)
 _CLIENT_LEFT = 499
 
@@ -119,7 +119,7 @@ def arms_of(phases: Mapping[int, Routes], plan: Plan) -> pl.DataFrame:
             (phase, variant, models.index(route["model_ref"]))
             for phase, routes in phases.items()
             for variant, route in enumerate(routes)
-            if route["model_ref"] in models
+            if any(takes_part(route, model) for model in models)
         ],
         schema={"phase": pl.Int64, "variant": pl.Int64, "arm": pl.Int64},
         orient="row",

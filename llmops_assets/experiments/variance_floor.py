@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from llmops_assets.experiments.inference import Ratio, Stratified, UserTotals
+from llmops_assets.experiments.inference import Stratified, UserTotals
 
 RARE_USERS = 3.0
 """Users who may have been of another mind though none is among n: the 95 % upper bound of 0 of n is 3/n (rule of three:
@@ -28,7 +28,8 @@ def floored(effect: Stratified, totals: UserTotals, scale: tuple[float, float] |
         for arm in (stratum.control, stratum.treatment):
             if scale is None and arm.variance > 0:
                 continue
-            extra += stratum.weight**2 * max(0.0, _least_variance(arm, low, high) - arm.variance)
+            least = least_variance(arm.users, arm.value, low, high)
+            extra += stratum.weight**2 * max(0.0, least - arm.variance)
     return replace(effect, se=float(np.sqrt(effect.se**2 + extra))) if extra else effect
 
 
@@ -39,7 +40,8 @@ def nothing_varies(totals: UserTotals) -> bool:
     return all(len(own) > 0 and float(np.ptp(own)) <= 1e-12 * max(1.0, abs(float(own[0]))) for own in arms)
 
 
-def _least_variance(arm: Ratio, low: float, high: float) -> float:
-    share = min(0.5, RARE_USERS / arm.users)
-    reach = max(high - arm.value, arm.value - low, 0.0)
-    return share * (1 - share) * reach**2 / arm.users
+def least_variance(users: int, mean: float, low: float, high: float) -> float:
+    """Of a mean over so many users, where values lie between `low` and `high`: q(1 − q)R²/n, as in `floored`."""
+    share = min(0.5, RARE_USERS / users)
+    reach = max(high - mean, mean - low, 0.0)
+    return share * (1 - share) * reach**2 / users

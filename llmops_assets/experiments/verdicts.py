@@ -1,13 +1,31 @@
 """What the checks say about an A/B report: passed or not, and what to do."""
 
+from collections.abc import Callable
+from typing import Any
+
 from llmops_assets.experiments.decision import MAX_INCONSTANT_SHARE, QUIET_SPLIT_P
 from llmops_assets.records.experiments import AbReportRecord
 from llmops_assets.verdict import Verdict
 
 
+def _of_each(record: AbReportRecord, judged: Callable[[dict[str, Any]], Verdict]) -> Verdict:
+    """The verdict over all treatments: passed when each one's is, with the words of those that are not."""
+    several = record.figures.get("comparisons") or {}
+    if not several:
+        return judged(record.figures)
+    found = {treatment: judged(figures) for treatment, figures in several.items()}
+    failed = {treatment: verdict for treatment, verdict in found.items() if not verdict.passed}
+    text = "; ".join(f"{treatment}: {verdict.text}" for treatment, verdict in (failed or found).items())
+    metadata = {f"{treatment}, {k}": v for treatment, verdict in found.items() for k, v in verdict.figures.items()}
+    return Verdict(not failed, text, metadata)
+
+
 def sample_ratio(record: AbReportRecord) -> Verdict:
-    """Whether the sequential sample ratio test is quiet."""
-    figures = record.figures
+    """Whether the sequential sample ratio test is quiet, of each treatment's users and the control's."""
+    return _of_each(record, _sample_ratio)
+
+
+def _sample_ratio(figures: dict[str, Any]) -> Verdict:
     p, limit, arms = figures["srm_p"], figures["plan"]["srm_p"], figures["arms"]
     users = {f"users, {name}": arm["users"] for name, arm in arms.items()}
     metadata = {"p": p, "limit": limit, **users}
@@ -30,8 +48,12 @@ def sample_ratio(record: AbReportRecord) -> Verdict:
 
 def stickiness(record: AbReportRecord) -> Verdict:
     """Whether hardly any user was assigned both models within one phase."""
-    both = record.figures["not_counted"]["users_with_both_models"]
-    users = sum(arm["users"] for arm in record.figures["arms"].values()) + both
+    return _of_each(record, _stickiness)
+
+
+def _stickiness(figures: dict[str, Any]) -> Verdict:
+    both = figures["not_counted"]["users_with_both_models"]
+    users = sum(arm["users"] for arm in figures["arms"].values()) + both
     share = both / users if users else 0.0
     metadata = {"users with both models": both, "users": users}
     if share <= MAX_INCONSTANT_SHARE:
@@ -47,7 +69,11 @@ def stickiness(record: AbReportRecord) -> Verdict:
 
 def guardrails(record: AbReportRecord) -> Verdict:
     """Whether no guardrail is worse on the treatment beyond chance."""
-    entries = record.figures["guardrails"]
+    return _of_each(record, _guardrails)
+
+
+def _guardrails(figures: dict[str, Any]) -> Verdict:
+    entries = figures["guardrails"]
     metadata: dict[str, float | int | str] = {}
     worse, parts = [], []
     for name, g in entries.items():
@@ -65,7 +91,11 @@ def guardrails(record: AbReportRecord) -> Verdict:
 
 def guardrail(record: AbReportRecord, name: str) -> Verdict:
     """Whether one guardrail is not worse on the treatment beyond chance; within its margin or not stands beside it."""
-    entry, words = record.figures["guardrails"].get(name), name.replace("_", " ")
+    return _of_each(record, lambda figures: _guardrail(figures, name))
+
+
+def _guardrail(found: dict[str, Any], name: str) -> Verdict:
+    entry, words = found["guardrails"].get(name), name.replace("_", " ")
     if entry is None:
         return Verdict(True, "too few users so far")
     figures = {key: entry[key] for key in ("difference", "low", "high", "margin")}

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.endpoints import refuse_affected
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from llmops_assets.specs.policy import JobType
     from resources.catalog import Endpoint, Experiment
 
-Winner = Literal["control", "treatment"]
+Winner = Literal["control", "treatment"] | str
+"""An arm, or of several treatments the model itself."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,26 @@ class Started:
 
 
 def start_experiment(wiring: Wiring, actor: str, spec: ExperimentSpec) -> Started:
-    """Start an A/B test between two models that its endpoint serves.
+    """Start an A/B test between models that its endpoint serves.
 
-    Raises Refused when the endpoint does not serve both, ModelAffected, or Conflict when another test runs there.
+    Raises Refused when the endpoint does not serve all of them, ModelAffected, or Conflict when another test runs
+    there.
     """
     authorise(wiring, actor, "experiment.create")
-    # An alias may move while the test runs; the two models that it compares may not.
-    refs = {arm: wiring.tracking.version(getattr(spec, arm)).ref for arm in ("control", "treatment")}
-    refuse_affected(wiring, refs["treatment"])
+    # An alias may move while the test runs; the models that it compares may not.
+    control, *treatments = (wiring.tracking.version(ref).ref for ref in spec.models)
+    refuse_affected(wiring, *treatments)
+    if len({control, *treatments}) < len(spec.models):
+        raise Refused(f"some of {', '.join(spec.models)} are the same version: name every model once")
+    refs = {"control": control, "treatment": treatments[0], "other_treatments": treatments[1:]}
     spec = spec.model_copy(update=refs)
-    served = {route["model_ref"] for route in wiring.catalog.endpoint(spec.endpoint).routes}
-    if missing := [ref for ref in refs.values() if ref not in served]:
+    routes = wiring.catalog.endpoint(spec.endpoint).routes
+    served = {route["model_ref"] for route in routes if not route.get("holdout")}
+    if missing := [ref for ref in spec.models if ref not in served]:
+        several = " (rollout.keep_models says how many models keep users beside the new one)" if treatments[1:] else ""
         raise Refused(
-            f"endpoint {spec.endpoint!r} does not serve {' and '.join(missing)}: deploy it as a canary beside the other"
+            f"endpoint {spec.endpoint!r} does not serve {' and '.join(missing)}: deploy it as a canary beside the "
+            f"other{several}"
         )
     return Started(spec.name, spec.endpoint, wiring.catalog.create_experiment(spec, actor))
 
@@ -95,11 +104,11 @@ def conclude_experiment(wiring: Wiring, actor: str, name: str, winner: Winner) -
     """
     authorise(wiring, actor, "experiment.conclude")
     experiment = wiring.catalog.experiment(name)
-    ref = getattr(experiment.spec, winner)
-    if winner == "treatment":
+    ref = _model_of(experiment.spec, winner)
+    if ref != experiment.spec.control:
         refuse_own(wiring, actor, "model.promote", ref)
     if experiment.decision is None:
-        outcome = "promote" if winner == "treatment" else "rollback"
+        outcome = "rollback" if ref == experiment.spec.control else "promote"
         return _end(wiring, actor, name, outcome, winner, f"concluded by {actor}: {ref} gets all users")
     new = wiring.catalog.conclude_experiment(name, ref, actor, _for_all_users(wiring, ref))
     return Ended(name, experiment.decision, experiment.reason or "", ref, new)
@@ -118,9 +127,42 @@ def extend_experiment(wiring: Wiring, actor: str, name: str, hours: float) -> bo
     return wiring.catalog.extend_experiment(name, hours, actor)
 
 
+@dataclass(frozen=True)
+class HoldoutGain:
+    """What an endpoint's later models gained over the one that some users were left on."""
+
+    sentence: str
+    figures: dict[str, Any]
+
+
+def holdout_gain(wiring: Wiring, endpoint: str) -> HoldoutGain:
+    """The gain of an endpoint over its holdout; raises NotFound, or Refused where nobody is held out."""
+    from llmops_assets.experiments import holdout
+
+    wiring.catalog.endpoint(endpoint)
+    found = holdout.gain(wiring.catalog, endpoint, wiring.policy.experiments, datetime.now(UTC))
+    if found is None:
+        raise Refused(
+            f"nobody is held out on endpoint {endpoint!r}, or nobody asked since: write holdout: {{percent: 5}} in its "
+            "deployment, and deploy the next model"
+        )
+    return HoldoutGain(holdout.sentence(found), holdout.figures(found))
+
+
+def _model_of(spec: ExperimentSpec, winner: Winner) -> str:
+    """The model of an arm; Refused for what is none, and for `treatment` where there are several."""
+    if winner == "treatment" and spec.other_treatments:
+        raise Refused(f"{spec.name!r} has several treatments: name one of {', '.join(spec.treatments)}")
+    if winner in ("control", "treatment"):
+        return str(getattr(spec, winner))
+    if winner not in spec.models:
+        raise Refused(f"{winner!r} takes no part in {spec.name!r}: name one of {', '.join(spec.models)}")
+    return winner
+
+
 def _end(wiring: Wiring, actor: str, name: str, outcome: str, winner: Winner, reason: str) -> Ended:
     experiment = wiring.catalog.experiment(name)
-    ref = getattr(experiment.spec, winner)
+    ref = _model_of(experiment.spec, winner)
     carry_out = _for_all_users(wiring, ref) if experiment.decision is None else None
     new = experiment.decision is None and wiring.catalog.decide_experiment(
         name, outcome, reason, figures_of(wiring, name), actor, carry_out=carry_out

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from llmops_assets.records.registry import RegisteredModelRecord
+from llmops_assets.serving import routing
 from llmops_assets.serving.rag import retriever, retriever_id
+from llmops_assets.serving.routing import NotServed, shares, without_holdout
 from llmops_assets.specs.base import SpecError
-from llmops_assets.specs.deployment import DeploymentSpec, RagServing
+from llmops_assets.specs.deployment import DeploymentSpec, Holdout, RagServing
 from llmops_assets.specs.policy import Policy, verify_family
 from resources.backends.reconcile import backends_of, replicas_of
 from resources.catalog import Backend, Catalog
@@ -21,6 +22,8 @@ from resources.gateway import GatewayAdmin, GatewayError
 from resources.gpus import Device, discover
 from resources.model_server import Answer, ModelServers, ServerError, new_backend
 from resources.server_guard import with_content
+
+__all__ = ["NotServed", "shares"]
 
 _DRAIN_SECONDS = 30.0
 
@@ -47,6 +50,8 @@ class Target:
     share: int = 100
     warm_seconds: float = 0.0
     rag: RagServing | None = None
+    keep_models: int = 1
+    holdout: Holdout | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,8 @@ def target_of(spec: DeploymentSpec, model: RegisteredModelRecord, step: int = 0)
         share=spec.rollout.share(step),
         warm_seconds=spec.rollout.kept_warm,
         rag=spec.rag,
+        keep_models=spec.rollout.keep_models,
+        holdout=spec.holdout,
     )
 
 
@@ -189,23 +196,15 @@ def as_grown(target: Target, routes: list[dict[str, Any]], most: int) -> Target:
 def plan(target: Target, routes: list[dict[str, Any]], backends: list[str]) -> Plan:
     """Plan the way from `routes` to `target`; `backends` are the ids on record.
 
-    With less than all users on the new model (a canary), the one that has most of the others keeps them, and any third
-    is retired. Where there is no other model, the new one gets all. The old model's routes come first: users then move
-    from old to new when the share grows, and none moves back.
+    Who gets which share is `routing.planned`'s to say; it may raise NotServed.
     """
     serve = tuple(backend_id(target, replica) for replica in range(target.replicas))
-    others: dict[str, list[dict[str, Any]]] = {}
-    for route in routes:
-        if route["model_ref"] != target.model_ref:
-            others.setdefault(route["model_ref"], []).append(route)
-    keep = max(others.values(), key=lambda rs: sum(r["weight"] for r in rs)) if others and target.share < 100 else []
-    share = target.share if keep else 100
-    planned = [{**route, "weight": (100 - share) / len(keep)} for route in keep]
     retrieval: dict[str, Any] = {}
     if target.rag is not None:
         found_by = retriever_id(target.endpoint, target.rag, target.model_path)
         retrieval = {"retriever": found_by, "rag": target.rag.model_dump(mode="json", exclude_none=True)}
-    planned.append({**route_to(target.model_ref, serve, share), **retrieval})
+    new = {**route_to(target.model_ref, serve, target.share), **retrieval}
+    planned = routing.planned(new, target.share, routes, keep_models=target.keep_models, holdout=target.holdout)
     kept = {id for route in planned for id in backends_of(route)}
     return Plan(serve, planned, tuple(id for id in backends if id not in kept))
 
@@ -349,16 +348,7 @@ def _stop(ids: list[str], servers: ModelServers) -> list[str]:
 def alias_moves(environment: str, routes: list[dict[str, Any]]) -> str | None:
     """The model that the alias of an environment shall point to now; None where no alias moves.
 
-    While a canary runs, the alias stays where it was; a development endpoint has none.
+    While a canary runs, the alias stays where it was; a development endpoint has none. Who is held out does not count.
     """
-    serving = {route["model_ref"] for route in routes}
+    serving = {route["model_ref"] for route in without_holdout(routes)}
     return serving.pop() if environment in ("staging", "production") and len(serving) == 1 else None
-
-
-def shares(routes: list[dict[str, Any]]) -> dict[str, float]:
-    """Percent of the users by model."""
-    total = math.fsum(route["weight"] for route in routes) or 1.0
-    by_model: dict[str, float] = {}
-    for route in routes:
-        by_model[route["model_ref"]] = by_model.get(route["model_ref"], 0.0) + 100 * route["weight"] / total
-    return by_model

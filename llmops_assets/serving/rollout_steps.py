@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from llmops_assets.serving.rollout import shares
+from llmops_assets.serving.routing import shares, without_holdout
 from llmops_assets.specs.rollout import Analysis
 from resources.catalog import Endpoint, Intent
 
@@ -47,7 +47,7 @@ def standing(
     """
     if intent is None or intent.outcome != "done" or intent.closed_at is None or endpoint.state != "live":
         return None
-    served = shares(endpoint.routes)
+    served = shares(without_holdout(endpoint.routes))
     new = endpoint.spec.model_ref
     if new not in served:
         return None
@@ -63,7 +63,7 @@ def previous_model(endpoint: Endpoint, phases: Mapping[int, Sequence[Mapping[str
     """The model that an endpoint's users had before the wanted one: beside it, or by its last phases; None without."""
     new = endpoint.spec.model_ref
     for routes in [endpoint.routes, *(phases[phase] for phase in sorted(phases, reverse=True))]:
-        others = {ref: share for ref, share in shares([dict(route) for route in routes]).items() if ref != new}
+        others = {ref: share for ref, share in shares(without_holdout(routes)).items() if ref != new}
         if others:
             return max(others, key=lambda ref: others[ref])
     return None

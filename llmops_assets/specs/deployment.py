@@ -43,6 +43,15 @@ class Runtime(Part):
     )
 
 
+class Holdout(Part):
+    """Users who stay on the model from before, so that what later models gained is measured."""
+
+    percent: Int = Field(ge=1, le=50, description="Of the users; always the same ones.")
+    model_ref: VersionedRef | None = Field(
+        default=None, description="Their model, one that the endpoint serves. Left out: the one before the next."
+    )
+
+
 class Replicas(Part):
     """Servers of the same model beside each other."""
 
@@ -106,6 +115,7 @@ class DeploymentSpec(Spec):
     runtime: Runtime = Field(default_factory=Runtime)
     replicas: Replicas = Field(default_factory=Replicas)
     rollout: Rollout = Field(default_factory=Rollout)
+    holdout: Holdout | None = Field(default=None, description="Left out: every user gets new models.")
     cache: Cache | None = Field(default=None, description="Left out: every request goes to a model.")
     guards: Guards = Field(default_factory=Guards)
     rag: RagServing | None = Field(default=None, description="serve_target RAG only, and required there.")

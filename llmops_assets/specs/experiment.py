@@ -10,6 +10,9 @@ from llmops_assets.specs.base import Bool, Float, Int, Name, Part, Rule, Spec, T
 Percent = Annotated[Int, Field(ge=1, le=99)]
 
 
+_NUMBERS = {2: "two", 3: "three", 4: "four"}
+
+
 class Margins(Part):
     """How much worse the treatment may be, as a share of requests; left out: the policy's."""
 
@@ -18,7 +21,7 @@ class Margins(Part):
 
 
 class ExperimentSpec(Spec):
-    """Two models behind one endpoint, compared on what their users say."""
+    """Models behind one endpoint, compared on what their users say."""
 
     kind: ClassVar[str] = "experiment"
 
@@ -26,8 +29,11 @@ class ExperimentSpec(Spec):
     endpoint: Name
     control: VersionedRef = Field(description="The model in place, NAME@VERSION or NAME@ALIAS.")
     treatment: VersionedRef = Field(description="The model that might replace it.")
+    other_treatments: list[VersionedRef] = Field(
+        default_factory=list, max_length=8, description="Further ones, each compared with the same control (Holm)."
+    )
     split: Annotated[
-        tuple[Percent, Percent], Field(description="Percent of the users on control and on treatment.")
+        tuple[Percent, ...], Field(min_length=2, description="Percent of the users on control and on each treatment.")
     ] = (50, 50)
     duration_hours: Float = Field(gt=0, description="Without a decision by then, the control stays.")
     target_users_per_arm: Int = Field(
@@ -56,12 +62,26 @@ class ExperimentSpec(Spec):
     description: Text | None = None
 
     @property
-    def weights(self) -> tuple[float, float]:
+    def treatments(self) -> tuple[str, ...]:
+        """Every model that might replace the control."""
+        return (self.treatment, *self.other_treatments)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model that takes part, the control first."""
+        return (self.control, *self.treatments)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
         """The split as shares of 1."""
-        return self.split[0] / 100, self.split[1] / 100
+        return tuple(share / 100 for share in self.split)
 
     @classmethod
     def complete(cls, data: dict[str, Any]) -> None:
+        others = data.get("other_treatments")
+        if data.get("split") is None and isinstance(others, list) and others:
+            arms = 2 + len(others)
+            data["split"] = [100 // arms + (arm < 100 % arms) for arm in range(arms)]
         if data.get("expected_users") is None:
             target = data.get("target_users_per_arm", 200)
             usable = isinstance(target, int) and not isinstance(target, bool) and target >= 2
@@ -72,9 +92,21 @@ class ExperimentSpec(Spec):
         control, treatment = view.get("control", str), view.get("treatment", str)
         if control and control == treatment:
             yield "treatment", "is the same model as control", "Name the model to be compared with it"
+        others = [ref for ref in view.get("other_treatments", list) or [] if isinstance(ref, str)]
+        models = [model for model in (control, treatment, *others) if model]
+        if doubled := next((ref for ref in others if models.count(ref) > 1), None):
+            yield "other_treatments", f"{doubled} takes part already", "Name every model once"
         split = view.get("split", list, tuple)
-        if split and len(split) == 2 and all(isinstance(share, int) for share in split) and sum(split) != 100:
-            yield "split", f"{split[0]} + {split[1]} is {sum(split)}, not 100", "Make the two add up to 100"
+        if split and len(split) != 2 + len(others):
+            arms = f"a control and {1 + len(others)} treatments" if others else "a control and a treatment"
+            yield "split", f"{len(split)} shares for {arms}", "Give each model one, the control first"
+        elif split and all(isinstance(share, int) for share in split) and sum(split) != 100:
+            sums = " + ".join(map(str, split))
+            yield (
+                "split",
+                f"{sums} is {sum(split)}, not 100",
+                f"Make the {_NUMBERS.get(len(split), 'shares')} add up to 100",
+            )
         target, expected = view.get("target_users_per_arm", int), view.get("expected_users", int)
         if target and expected and expected < 2 * target:
             yield (

@@ -39,6 +39,12 @@ class Rollout(Part):
     steps: list[Int] | None = Field(
         default=None, description="canary only: percent of the users on the new model, one step after another to 100."
     )
+    keep_models: Int = Field(
+        default=1,
+        ge=1,
+        le=8,
+        description="canary only: how many of the models there keep users beside the new one, in equal parts.",
+    )
     pause_seconds: Int = Field(default=300, ge=0, description="How long a step lasts at least.")
     advance: Literal["automatic", "manual"] = Field(
         default="automatic",
@@ -78,6 +84,8 @@ def rollout_rules(view: View) -> Iterator[Rule]:
             "required for canary",
             "Add traffic_split: {old: 90, new: 10}, or steps: [10, 50, 100]",
         )
+    if strategy == "blue-green" and (view.get("rollout.keep_models", int) or 1) > 1:
+        yield "rollout.keep_models", "only for canary: blue-green leaves one model", "Write strategy: canary"
     if steps is not None:
         yield from _step_rules(strategy, split, steps)
     if split is None:

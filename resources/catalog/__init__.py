@@ -7,6 +7,7 @@ from resources.catalog.backends import Backend, Backends
 from resources.catalog.database import HEAD, Database, Transaction
 from resources.catalog.datasets import Dataset, Datasets
 from resources.catalog.drafts import DatasetDraft, Drafts, NamedModel
+from resources.catalog.dropped_arms import DroppedArm, DroppedArms
 from resources.catalog.endpoint_prompts import EndpointPrompts
 from resources.catalog.endpoints import Endpoint, Endpoints
 from resources.catalog.errors import Busy, CatalogTooNew, Conflict, NotFound
@@ -38,6 +39,7 @@ __all__ = [
     "Database",
     "Dataset",
     "DatasetDraft",
+    "DroppedArm",
     "Endpoint",
     "Experiment",
     "Intent",
@@ -73,6 +75,7 @@ class Catalog(Datasets, Trainings, Endpoints, Backends, RouteReplicas, Experimen
         self.usage = Usage(self.database)
         self.prompts = EndpointPrompts(self.database)
         self.drafts = Drafts(self.database)
+        self.dropped_arms = DroppedArms(self.database)
         self.answered = AnsweredRequests(self.database)
 
     @property

@@ -82,10 +82,17 @@ class Experiments:
         return [_experiment(r) for r in self.database.rows(statement)]
 
     def running_experiments(self) -> dict[str, str]:
-        """The name of the running experiment by endpoint, without its design: the gateway asks twice a second."""
+        """The name of the running experiment by endpoint, without its design."""
         table = t.experiments
         statement = sa.select(table.c.endpoint, table.c.name).where(table.c.state == "running")
         return {r["endpoint"]: r["name"] for r in self.database.rows(statement)}
+
+    def running_controls(self) -> dict[str, tuple[str, str]]:
+        """The name and the control of the running experiment by endpoint."""
+        table = t.experiments
+        columns = table.c.endpoint, table.c.name, table.c.spec["control"].as_string().label("control")
+        statement = sa.select(*columns).where(table.c.state == "running")
+        return {r["endpoint"]: (r["name"], r["control"]) for r in self.database.rows(statement)}
 
     def decide_experiment(
         self,

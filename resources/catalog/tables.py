@@ -207,6 +207,19 @@ experiments = sa.Table(
     ),
 )
 
+dropped_arms = sa.Table(
+    "dropped_arms",
+    metadata,
+    sa.Column("experiment", sa.String, primary_key=True),
+    sa.Column("model_ref", sa.String, primary_key=True),
+    sa.Column("endpoint", sa.String, nullable=False),
+    sa.Column("phase", sa.Integer, nullable=False, comment="of the endpoint when it was noted"),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("figures", sa.JSON, nullable=False),
+    sa.Column("noted_by", sa.String, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+)
+
 exposures = sa.Table(
     "exposures",
     metadata,

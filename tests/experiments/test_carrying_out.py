@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import polars as pl
 import pytest
 
 from llmops_assets.specs.deployment import Rollout
@@ -93,3 +94,26 @@ def test_an_affected_model_is_known_by_content_cell_or_name(stack: Stack) -> Non
         with pytest.raises(erasures.ModelAffected, match="is affected by erasure 1"):
             erasures.assert_not_affected(stack.catalog, **{key: value})
         erasures.assert_not_affected(stack.catalog, **{key: f"{value}x"})
+
+
+def test_what_a_gateway_dropped_is_rolled_back_by_the_next_report_whatever_came_in_since(stack: Stack) -> None:
+    """Since then users of the control alone are logged, which looks like a broken split and is none."""
+    exposures, feedback = recent(900, requests=1)
+    stack.log(exposures.filter(pl.col("variant") == 0), feedback)
+    stack.catalog.dropped_arms.note(
+        NAME,
+        TREATMENT,
+        endpoint="desk",
+        phase=stack.phase,
+        reason="45% of the last 20 requests failed",
+        figures={},
+        actor="gateway",
+    )
+    record, _ = stack.report()
+    assert (record.decision, record.reason) == ("rollback", "45% of the last 20 requests failed")
+    decided = stack.catalog.experiment(NAME)
+    assert decided.decision == "rollback" and decided.reason == record.reason
+    # Under way as any decision: the control is wanted for all users, and acted on when the deployment has done it.
+    assert stack.catalog.endpoint("desk").spec.model_ref == CONTROL
+    intent = stack.catalog.intents.newest("deploy", "desk")
+    assert intent.is_open and intent.detail["experiment"] == NAME

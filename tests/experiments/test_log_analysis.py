@@ -340,3 +340,16 @@ def test_one_fan_of_a_real_shape_decides_nothing(seed: int) -> None:
     frame = log(800, seed=seed)
     fan = pl.DataFrame({"user": ["u1"] * 1000, "variant": ["B"] * 1000, "rating": [5.0] * 1000})
     assert asked(pl.concat([frame, fan]))["decision"] == "continue"
+
+
+def test_arms_whose_names_differ_by_case_alone_are_pointed_out() -> None:
+    names = ["control", "Control", "treatment"]
+    frame = pl.DataFrame(
+        {
+            "user": [f"u{n}" for n in range(90)],
+            "variant": [names[n % 3] for n in range(90)],
+            "value": [float(n % 5) for n in range(90)],
+        }
+    )
+    assert any("'Control' and 'control' differ by case alone" in note for note in asked(frame)["notes"])
+    assert not any("by case" in note for note in asked(frame.filter(pl.col("variant") != "Control"))["notes"])

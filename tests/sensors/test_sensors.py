@@ -70,6 +70,28 @@ def test_an_experiment_is_looked_at_only_when_there_is_something_new(catalog, re
     assert evaluate(sensor, instance, catalog=catalog, records=records, cursor=first.cursor).run_requests == []
 
 
+def test_a_dropped_treatment_is_looked_at_at_once_and_once(catalog, records, instance):
+    sensor = ab.make(5)
+    catalog.create_experiment(experiment())
+    expose(catalog, "r1", datetime.now(UTC))
+    first = evaluate(sensor, instance, catalog=catalog, records=records)
+    instance.add_dynamic_partitions(experiments.name, ["ab"])
+    create_run_for_test(instance, tags=first.run_requests[0].tags)
+    # New traffic alone waits for the next look; a dropped treatment does not.
+    expose(catalog, "r2", datetime.now(UTC))
+    waits = evaluate(sensor, instance, catalog=catalog, records=records, cursor=first.cursor)
+    assert waits.run_requests == []
+    catalog.dropped_arms.note(
+        "ab", "tuned@1", endpoint="desk", phase=1, reason="it failed", figures={}, actor="gateway"
+    )
+    (request,) = (
+        found := evaluate(sensor, instance, catalog=catalog, records=records, cursor=waits.cursor)
+    ).run_requests
+    assert request.run_key.endswith("-without-tuned@1:1")
+    create_run_for_test(instance, tags=request.tags)
+    assert evaluate(sensor, instance, catalog=catalog, records=records, cursor=found.cursor).run_requests == []
+
+
 def test_looks_become_rarer_as_a_test_ages_but_never_end():
     assert ab.gap(timedelta(minutes=1)) == ab.LEAST_GAP
     assert ab.gap(timedelta(days=10)) == timedelta(hours=2, minutes=24)

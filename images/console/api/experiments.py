@@ -22,6 +22,7 @@ def plain(experiment: Any) -> dict[str, Any]:
         "endpoint": experiment.endpoint,
         "model_a": experiment.spec.control,
         "model_b": experiment.spec.treatment,
+        "other_models": experiment.spec.other_treatments,
         "decision": experiment.decision,
         "reason": experiment.reason,
         "withheld": experiment.withheld,

@@ -21,7 +21,7 @@ class Assign(Layer):
         call.payload = for_upstream(call.body, endpoint, kind)
         if not any(weight > 0 for weight in endpoint.weights):
             raise ApiError(503, f"endpoint {endpoint.name!r} serves no model yet", code="not_ready")
-        route = endpoint.assigned(user.user)
+        route, experiment = endpoint.exposed(endpoint.assigned(user.user))
         check_engine(kind, call.body, route.engine, is_probe=call.is_probe)
         gateway, name = self.gateway, endpoint.name
         if user.new_session:
@@ -39,7 +39,7 @@ class Assign(Layer):
             at=now(),
             endpoint=name,
             salt=endpoint.salt,
-            experiment=endpoint.experiment,
+            experiment=experiment,
             phase=endpoint.phase,
             variant=route.index,
             backend=route.backend,
@@ -49,4 +49,6 @@ class Assign(Layer):
             query=call.query,
             streamed=call.is_streamed,
         )
+        if experiment is not None:
+            gateway.arms.watch(call, endpoint, route)
         return await proceed(call)
