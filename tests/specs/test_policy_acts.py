@@ -226,6 +226,8 @@ PROVEN_BY = {
     "datasets.pii": "datasets/test_own_privacy.py",
     "datasets.toxicity": "datasets/test_toxicity.py",
     "experiments.rating": "experiments/test_analysis.py",
+    "experiments.breaker": "serving/test_arms.py",
+    "serving.replay": "replay/test_replay.py",
     "serving": "serving/test_model_server.py",
     "registry.new_version": "registry/test_lifecycle.py",
     "registry.parity_items": "registry/test_parity.py",
