@@ -226,6 +226,7 @@ PROVEN_BY = {
     "datasets.pii": "datasets/test_own_privacy.py",
     "datasets.toxicity": "datasets/test_toxicity.py",
     "experiments.rating": "experiments/test_analysis.py",
+    "drift": "drift/test_drift.py",
     "experiments.breaker": "serving/test_arms.py",
     "serving.replay": "replay/test_replay.py",
     "serving": "serving/test_model_server.py",
