@@ -121,8 +121,9 @@ def _carrying_out(
     ref = model_for(decision, experiment.spec)
     if ref is None:
         # Both models keep their users, and the experiment stays open until a person has chosen.
+        winner = decision.winner if experiment.spec.other_treatments else "treatment"
         by_hand = Withheld(
-            f"auto_promote is off: `llmops ab conclude {experiment.name} --winner treatment` (or control) switches "
+            f"auto_promote is off: `llmops ab conclude {experiment.name} --winner {winner}` (or control) switches "
             "the endpoint"
         )
         return lambda _endpoint: by_hand
