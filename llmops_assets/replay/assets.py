@@ -74,9 +74,8 @@ def replay_report(
             batch_size=BATCH,
             latency_items=min(TIMED, len(items)),
         )
-        seconds = [float(s) for s in result.get("latency") or []]
-        times = [*seconds, *([None] * (len(found) - len(seconds)))]
-        return [Answer(a.text, a.tokens, a.finish_reason, s) for a, s in zip(found, times, strict=True)]
+        seconds = {row["id"]: float(row["seconds"]) for row in result.get("latency") or []}
+        return [Answer(a.text, a.tokens, a.finish_reason, seconds.get(a.key)) for a in found]
 
     record = replay(model, spec, artifacts, policy, ask, artifacts.path("answers"))
     records.save(name, record)
