@@ -12,6 +12,9 @@ from llmops_assets.experiments.user_sums import RATED, UserSums
 COLUMNS = ("at", "phase", "variant", "user", "status", "error", "latency_ms", "rating")
 ROWS = 250_000
 """Rows in memory at once."""
+_KEYS = ("user", "phase", "arm")
+_TIMES = ("first_at", "last_at")
+_MERGE_ROWS = 600_000
 
 
 def sums_of_parquet(files: Sequence[Path], plan: Plan, phases: Mapping[int, Routes], rows: int = ROWS) -> UserSums:
@@ -23,21 +26,36 @@ def sums_of_parquet(files: Sequence[Path], plan: Plan, phases: Mapping[int, Rout
     was counted.
     """
     arms = arms_of(phases, plan)
-    total: UserSums | None = None
     first = pl.DataFrame(schema={"user": pl.UInt64, "first_at": pl.Datetime("us", "UTC")})
+    parts: list[pl.DataFrame] = []
     for piece in _pieces(files, rows):
         refuse_unknown_phases(piece["phase"], phases, plan)
         if plan.ends_at is not None:
             piece = piece.filter(pl.col("at") <= plan.ends_at)
         piece = piece.with_columns(pl.col("user").hash(0)).join(arms, on=["phase", "variant"], how="inner")
         known = piece.group_by("user").agg(pl.col("at").min().alias("first_at"))
-        _refuse_earlier(known, first)
-        first = pl.concat([first, known]).group_by("user").agg(pl.col("first_at").min())
-        found = UserSums.of(_summed(piece.join(first, on="user", how="left"), plan))
-        total = found if total is None else total + found
-    if total is None:
+        met = known.join(first, on="user", how="left", suffix="_known")
+        if (met["first_at"] < met["first_at_known"]).any():
+            raise ValueError("the files are not in the order of their time: sort them, and their rows, by `at`")
+        first = pl.concat([first, met.filter(pl.col("first_at_known").is_null()).select("user", "first_at")])
+        parts.append(_summed(piece.join(first, on="user", how="left"), plan))
+        if sum(part.height for part in parts) > max(_MERGE_ROWS, 3 * parts[0].height):
+            parts = [_merged(parts)]
+    if not parts:
         raise ValueError("there is no file of exposures to add up")
-    return total
+    rated = list(enumerate(RATED, 1))
+    return UserSums.of(
+        _merged(parts).with_columns(
+            pl.sum_horizontal(RATED).alias("ratings"),
+            pl.sum_horizontal(rating * pl.col(name) for rating, name in rated).alias("total"),
+            pl.sum_horizontal(rating**2 * pl.col(name) for rating, name in rated).alias("squares"),
+        )
+    )
+
+
+def _merged(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    summed = pl.exclude(*_KEYS, *_TIMES).sum()
+    return pl.concat(parts).group_by(_KEYS).agg(summed, pl.col("first_at").min(), pl.col("last_at").max())
 
 
 def _pieces(files: Sequence[Path], rows: int) -> Iterator[pl.DataFrame]:
@@ -49,35 +67,24 @@ def _pieces(files: Sequence[Path], rows: int) -> Iterator[pl.DataFrame]:
             yield piece.with_columns(pl.col("at").cast(pl.Datetime("us", "UTC")))
 
 
-def _refuse_earlier(found: pl.DataFrame, first: pl.DataFrame) -> None:
-    both = found.join(first, on="user", how="inner", suffix="_known")
-    if (both["first_at"] < both["first_at_known"]).any():
-        raise ValueError("the files are not in the order of their time: sort them, and their rows, by `at`")
-
-
 def _summed(piece: pl.DataFrame, plan: Plan) -> pl.DataFrame:
     low, high = plan.scale or (1, 5)
     counts = pl.col("rating").is_between(low, high) & (pl.col("at") <= pl.col("first_at") + plan.rating_window)
-    answered = pl.col("slow").is_not_null()
-    rating = pl.col("rating")
+    rating = pl.when(counts).then(pl.col("rating"))
     return (
         piece.lazy()
-        .with_columns(judged(plan.slow_ms))
-        .with_columns(pl.when(counts).then(rating).alias("rating"))
-        .group_by("user", "phase", "arm")
+        .with_columns(*judged(plan.slow_ms), rating.alias("rating"))
+        .group_by(_KEYS)
         .agg(
-            pl.len().alias("requests"),
-            pl.col("failed").is_not_null().sum().alias("counted"),
-            pl.col("failed").sum(),
-            answered.sum().alias("timed"),
-            pl.col("slow").sum(),
-            pl.when(answered).then(pl.col("latency_ms")).sum().alias("latency_ms"),
+            pl.len().cast(pl.Int64).alias("requests"),
+            pl.col("failed").count().cast(pl.Int64).alias("counted"),
+            pl.col("failed").sum().cast(pl.Int64),
+            pl.col("slow").count().cast(pl.Int64).alias("timed"),
+            pl.col("slow").sum().cast(pl.Int64),
+            pl.when(pl.col("slow").is_not_null()).then(pl.col("latency_ms")).sum().alias("latency_ms"),
             pl.col("at").min().alias("first_at"),
             pl.col("at").max().alias("last_at"),
-            rating.count().alias("ratings"),
-            rating.sum().cast(pl.Float64).alias("total"),
-            (rating**2).sum().cast(pl.Float64).alias("squares"),
-            *((rating == given).sum().alias(name) for given, name in enumerate(RATED, 1)),
+            *((pl.col("rating") == given).sum().cast(pl.Int64).alias(name) for given, name in enumerate(RATED, 1)),
         )
         .collect()
     )
