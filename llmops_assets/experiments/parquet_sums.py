@@ -25,14 +25,17 @@ def sums_of_parquet(files: Sequence[Path], plan: Plan, phases: Mapping[int, Rout
     ValueError for a phase that is not in `phases`, or for an earlier request of a user than was known when a rating
     was counted.
     """
-    arms = arms_of(phases, plan)
+    arm = pl.lit(None, pl.Int64)
+    for phase, variant, number in arms_of(phases, plan).iter_rows():
+        is_it = (pl.col("phase") == phase) & (pl.col("variant") == variant)
+        arm = pl.when(is_it).then(pl.lit(number, pl.Int64)).otherwise(arm)
     first = pl.DataFrame(schema={"user": pl.UInt64, "first_at": pl.Datetime("us", "UTC")})
     parts: list[pl.DataFrame] = []
     for piece in _pieces(files, rows):
         refuse_unknown_phases(piece["phase"], phases, plan)
         if plan.ends_at is not None:
             piece = piece.filter(pl.col("at") <= plan.ends_at)
-        piece = piece.with_columns(pl.col("user").hash(0)).join(arms, on=["phase", "variant"], how="inner")
+        piece = piece.with_columns(pl.col("user").hash(0), arm.alias("arm")).filter(pl.col("arm").is_not_null())
         known = piece.group_by("user").agg(pl.col("at").min().alias("first_at"))
         met = known.join(first, on="user", how="left", suffix="_known")
         if (met["first_at"] < met["first_at_known"]).any():
