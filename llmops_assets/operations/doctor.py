@@ -22,6 +22,7 @@ from resources.encryption import EncryptionError
 from resources.model_server import LEASE
 from resources.probes import answers
 from resources.traffic import spool
+from resources.traffic.spool_lag import waiting_since
 
 State = Literal["ok", "note", "warning", "fault"]
 
@@ -221,21 +222,14 @@ def _stores(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
 
 def _spool(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
     root = spool.spool_root(wiring.settings)
-    waiting = [path for path in root.glob("*/*.log") if path.stat().st_size > _shipped(path)]
-    oldest = min((path.stat().st_mtime for path in waiting), default=time.time())
-    age, size = time.time() - oldest, spool.used_bytes(root)
-    if waiting and age > SHIPPED_WITHIN_SECONDS:
-        what = f"{len(waiting)} segments of the gateway's log wait, the oldest for {age:,.0f} s ({size:,} bytes)"
+    since = waiting_since(root)
+    age, size = 0.0 if since is None else time.time() - since, spool.used_bytes(root)
+    if age > SHIPPED_WITHIN_SECONDS:
+        what = f"the gateway's log waits to be shipped, its oldest part for {age:,.0f} s ({size:,} bytes)"
         advice = "see that the shipper runs and reaches the catalog: python -m images.gateway.ship --once says why"
         yield Diagnosis("gateway's log", "warning", what, advice)
     else:
-        yield Diagnosis("gateway's log", "ok", f"{len(waiting)} segments on the way")
-
-
-def _shipped(segment: Path) -> int:
-    position = spool.Position.read(segment.parent)
-    number = int(segment.stem)
-    return position.offset if number == position.segment else 0 if number > position.segment else 1 << 62
+        yield Diagnosis("gateway's log", "ok", "nothing waits" if since is None else "what waits is on the way")
 
 
 def _intents(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:

@@ -92,7 +92,7 @@ def unshipped(w: Wiring) -> str:
     spool.close()
     for path in (w.settings.root / "spool").glob("*/*.log"):
         os.utime(path, (time.time() - 600, time.time() - 600))
-    return "1 segments of the gateway's log wait, the oldest for 600 s"
+    return "the gateway's log waits to be shipped, its oldest part for 600 s"
 
 
 def foreign_key(w: Wiring) -> str:
