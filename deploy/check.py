@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
@@ -34,12 +36,17 @@ class Server:
         self.url = f"https://localhost:{env['LLMOPS_HTTPS_PORT']}"
         self.certificate = folder / "secrets" / "tls.crt"
         self.key = (folder / "home" / "first-admin.key").read_text().strip()
+        self.password = (folder / "secrets" / "admin.password").read_text().strip()
         context = ssl.create_default_context(cafile=str(self.certificate))
         self.open = build_opener(ProxyHandler({}), HTTPSHandler(context=context)).open
 
-    def ask(self, path: str, body: object = None) -> tuple[int, bytes]:
-        """(status, body) of a request with the first key, which opens pages, too; 0 where nobody answers."""
-        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+    def ask(self, path: str, body: object = None, *, page: bool = False) -> tuple[int, bytes]:
+        """(status, body) of a request with the first key, or with the login of the pages; 0 where nobody answers."""
+        basic = b64encode(f"admin:{self.password}".encode()).decode()
+        headers = {
+            "Authorization": f"Basic {basic}" if page else f"Bearer {self.key}",
+            "Content-Type": "application/json",
+        }
         data = None if body is None else json.dumps(body).encode()
         try:
             with self.open(Request(self.url + path, data=data, headers=headers), timeout=30) as answer:
@@ -49,12 +56,11 @@ class Server:
         except (URLError, OSError):
             return 0, b""
 
-    def kill(self, service: str) -> None:
-        """End a container's main process as the kernel does when memory is short."""
+    def process(self, service: str) -> int:
+        """The id of a container's main process; 0 while it does not run."""
         name = f"llmops_{service}_1" if "podman" in self.engine else f"llmops-{service}-1"
         asked = [self.engine, "inspect", "--format", "{{.State.Pid}}", name]
-        pid = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-        os.kill(int(pid), 9)
+        return int(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
 
 
 def workflow(server: Server) -> None:
@@ -88,76 +94,95 @@ def workflow(server: Server) -> None:
         subprocess.run(command, env=environment, check=True, cwd=REPOSITORY)
 
 
-def _chats(server: Server) -> bool:
+Works = Callable[[Server, float], bool]
+"""Whether a service does its work, and has since a moment (seconds since the epoch)."""
+
+
+def _chats(server: Server, since: float = 0.0) -> bool:
     status, body = server.ask("/v1/chat/completions", CHAT)
     return status == 200 and bool(json.loads(body)["choices"])
 
 
-def _page(path: str) -> Callable[[Server], bool]:
-    return lambda server: server.ask(path)[0] == 200
+def _page(path: str) -> Works:
+    return lambda server, since: server.ask(path, page=True)[0] == 200
 
 
-def _lists(server: Server) -> bool:
+def _lists(server: Server, since: float = 0.0) -> bool:
     return server.ask("/llm-ops/v1/catalog/datasets")[0] == 200
 
 
-def _figure(query: str) -> Callable[[Server], bool]:
-    def holds(server: Server) -> bool:
-        status, body = server.ask(f"/prometheus/api/v1/query?query={query}")
-        return status == 200 and bool(json.loads(body)["data"]["result"])
+def _scraped(job: str) -> Works:
+    """Prometheus got an answer from a job after the moment."""
+
+    def holds(server: Server, since: float) -> bool:
+        query = f"/prometheus/api/v1/query?query=timestamp(up%7Bjob%3D%22{job}%22%7D%3D%3D1)"
+        status, body = server.ask(query, page=True)
+        found = json.loads(body)["data"]["result"] if status == 200 else []
+        return bool(found) and float(found[0]["value"][1]) > since
 
     return holds
 
 
-def _daemon(server: Server) -> bool:
-    query = {"query": "{ instance { daemonHealth { allDaemonStatuses { healthy required } } } }"}
-    status, body = server.ask("/dagster/graphql", query)
-    if status != 200:
+def _graphql(server: Server, query: str) -> dict[str, Any]:
+    status, body = server.ask("/dagster/graphql", {"query": query}, page=True)
+    return (json.loads(body).get("data") or {}) if status == 200 else {}
+
+
+def _daemon(server: Server, since: float) -> bool:
+    """Every daemon has beaten after the moment: one that was killed counts as healthy for minutes."""
+    found = _graphql(
+        server, "{ instance { daemonHealth { allDaemonStatuses { healthy required lastHeartbeatTime } } } }"
+    )
+    if not found:
         return False
-    statuses = json.loads(body)["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
-    return all(daemon["healthy"] for daemon in statuses if daemon["required"])
+    statuses = [one for one in found["instance"]["daemonHealth"]["allDaemonStatuses"] if one["required"]]
+    return all(one["healthy"] and (one["lastHeartbeatTime"] or 0) > since for one in statuses)
 
 
-def _code(server: Server) -> bool:
-    query = {"query": "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"}
-    status, body = server.ask("/dagster/graphql", query)
-    return status == 200 and bool(json.loads(body)["data"]["repositoriesOrError"].get("nodes"))
+def _code(server: Server, since: float = 0.0) -> bool:
+    """The code location loads anew: what the webserver knows of it says nothing of whether it is there."""
+    asked = "... on WorkspaceLocationEntry { locationOrLoadError { __typename } }"
+    found = _graphql(server, f'mutation {{ reloadRepositoryLocation(repositoryLocationName: "llmops") {{ {asked} }} }}')
+    loaded = found.get("reloadRepositoryLocation") or {}
+    return (loaded.get("locationOrLoadError") or {}).get("__typename") == "RepositoryLocation"
 
 
-WORKS: dict[str, Callable[[Server], bool]] = {
+WORKS: dict[str, Works] = {
     "gateway": _chats,
     "nginx": _chats,
     "redis": _chats,
     "reconciler": _chats,
-    "shipper": _figure("llmops_spool_oldest_seconds%3C60"),
+    "shipper": _chats,
     "console": _lists,
     "code": _code,
     "daemon": _daemon,
     "webserver": _page("/dagster/server_info"),
     "mlflow": _page("/mlflow/"),
-    "exporter": _figure("up%7Bjob%3D%22platform%22%7D%3D%3D1"),
+    "exporter": _scraped("platform"),
     "prometheus": _page("/prometheus/-/ready"),
-    "postgres": lambda server: _chats(server) and _lists(server) and _code(server),
+    "alertmanager": _chats,
+    "postgres": lambda server, since: _chats(server) and _lists(server) and _code(server),
 }
-"""How one sees that a service does its work."""
+"""How one sees that a service does its work, beside that its container has a new process."""
 
 
-def kills(server: Server) -> list[tuple[str, float, float]]:
-    """Kill each container once; (service, seconds until it worked again, seconds without a chat) of each.
+def kills(server: Server, services: Sequence[str]) -> list[tuple[str, float, float]]:
+    """Kill containers once each; (service, seconds until it worked again, seconds without a chat) of each.
 
     Raises RuntimeError naming what does not work before, or does not come back.
     """
     found: list[tuple[str, float, float]] = []
-    for service, works in WORKS.items():
-        _until(lambda works=works: works(server), f"{service} does not work before it is killed")
-        server.kill(service)
+    for service in services:
+        works = WORKS[service]
+        _until(lambda works=works: works(server, 0.0), f"{service} does not work before it is killed")
+        killed, at = server.process(service), time.time()
+        # As the kernel does when memory is short.
+        os.kill(killed, 9)
         began, without = time.monotonic(), 0.0
-        time.sleep(0.5)
         while True:
             asked = time.monotonic()
             chats = _chats(server)
-            back = works(server) and chats
-            if back:
+            if chats and server.process(service) not in (0, killed) and works(server, at):
                 break
             if time.monotonic() - began > BACK_SECONDS:
                 raise RuntimeError(f"{service} does not work {BACK_SECONDS:.0f} s after it was killed")
@@ -182,12 +207,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--engine", default="docker", help="docker or podman")
     parser.add_argument("--no-workflow", action="store_true", help="the endpoint is there already")
+    parser.add_argument("--service", action="append", choices=list(WORKS), help="to kill, again for more; all without")
     a = parser.parse_args()
     server = Server(a.folder.absolute(), a.engine)
     try:
         if not a.no_workflow:
             workflow(server)
-        kills(server)
+        kills(server, a.service or list(WORKS))
     except (RuntimeError, subprocess.SubprocessError) as error:
         sys.exit(f"the server does not do its work: {error}")
 
