@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import quote
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -115,7 +116,8 @@ def _scraped(job: str) -> Works:
     """Prometheus got an answer from a job after the moment."""
 
     def holds(server: Server, since: float) -> bool:
-        query = f"/prometheus/api/v1/query?query=timestamp(up%7Bjob%3D%22{job}%22%7D%3D%3D1)"
+        asked = quote(f'timestamp(up{{job="{job}"}}) and up{{job="{job}"}} == 1')
+        query = f"/prometheus/api/v1/query?query={asked}"
         status, body = server.ask(query, page=True)
         found = json.loads(body)["data"]["result"] if status == 200 else []
         return bool(found) and float(found[0]["value"][1]) > since
