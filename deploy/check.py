@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,17 +36,12 @@ class Server:
         self.url = f"https://localhost:{env['LLMOPS_HTTPS_PORT']}"
         self.certificate = folder / "secrets" / "tls.crt"
         self.key = (folder / "home" / "first-admin.key").read_text().strip()
-        self.password = (folder / "secrets" / "admin.password").read_text().strip()
         context = ssl.create_default_context(cafile=str(self.certificate))
         self.open = build_opener(ProxyHandler({}), HTTPSHandler(context=context)).open
 
-    def ask(self, path: str, body: object = None, *, page: bool = False) -> tuple[int, bytes]:
-        """(status, body) of a request with the first key, or with the login of the pages; 0 where nobody answers."""
-        basic = b64encode(f"admin:{self.password}".encode()).decode()
-        headers = {
-            "Authorization": f"Basic {basic}" if page else f"Bearer {self.key}",
-            "Content-Type": "application/json",
-        }
+    def ask(self, path: str, body: object = None) -> tuple[int, bytes]:
+        """(status, body) of a request with the first key, which opens pages, too; 0 where nobody answers."""
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         try:
             with self.open(Request(self.url + path, data=data, headers=headers), timeout=30) as answer:
@@ -105,7 +99,7 @@ def _chats(server: Server, since: float = 0.0) -> bool:
 
 
 def _page(path: str) -> Works:
-    return lambda server, since: server.ask(path, page=True)[0] == 200
+    return lambda server, since: server.ask(path)[0] == 200
 
 
 def _lists(server: Server, since: float = 0.0) -> bool:
@@ -118,7 +112,7 @@ def _scraped(job: str) -> Works:
     def holds(server: Server, since: float) -> bool:
         asked = quote(f'timestamp(up{{job="{job}"}}) and up{{job="{job}"}} == 1')
         query = f"/prometheus/api/v1/query?query={asked}"
-        status, body = server.ask(query, page=True)
+        status, body = server.ask(query)
         found = json.loads(body)["data"]["result"] if status == 200 else []
         return bool(found) and float(found[0]["value"][1]) > since
 
@@ -126,7 +120,7 @@ def _scraped(job: str) -> Works:
 
 
 def _graphql(server: Server, query: str) -> dict[str, Any]:
-    status, body = server.ask("/dagster/graphql", {"query": query}, page=True)
+    status, body = server.ask("/dagster/graphql", {"query": query})
     return (json.loads(body).get("data") or {}) if status == 200 else {}
 
 
