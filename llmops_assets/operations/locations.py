@@ -33,9 +33,9 @@ def checked_location(uri: str, allowed: Sequence[Path] | None) -> str:
         )
     refuse_outside(source, allowed)
     found = source.resolve()
-    for folder, folders, names in os.walk(found):
-        for name in (*folders, *names):
-            # A link in a folder that is allowed may lead out of it.
+    for folder, _, names in os.walk(found):
+        for name in names:
+            # A link to a file may lead out of the folder; one to a folder is not followed, here or where it is read.
             refuse_outside(Path(folder) / name, allowed)
     return str(found)
 
