@@ -29,10 +29,14 @@ LOCK = threading.Lock()
 
 @cache
 def kiwi() -> "Kiwi":
-    """The morphological analyser; its model is in the package, nothing is fetched."""
+    """The morphological analyser; its model is in the package, nothing is fetched.
+
+    Without its dictionary of names of several words, which takes 180 MB and most of the time that it takes to load:
+    whose names they are is asked of `gazetteer`, and the weights are fitted without it.
+    """
     from kiwipiepy import Kiwi
 
-    return Kiwi(num_workers=1)
+    return Kiwi(num_workers=1, load_multi_dict=False)
 
 
 _PEOPLE = ("Q5", "Q15632617", "Q95074")

@@ -18,7 +18,7 @@ from examples.expressway.tables import intents, table
 from llmops_assets.datasets import split
 from llmops_assets.datasets.quality import score
 from llmops_assets.datasets.reading.ingest import ingest
-from llmops_assets.datasets.similarity import duplicates
+from llmops_assets.datasets.similarity import duplicates, variants
 from llmops_assets.privacy import masking, names, pii
 from llmops_assets.specs.policy import load_policy
 from tests.examples.conftest import readable
@@ -217,7 +217,10 @@ def test_the_platform_splits_by_phrasing_and_tests_on_enough(planted: Planted):
     rows = canonical(planted, "conversations", "sft_pair")
     found = duplicates.find(rows, "sft_pair")
     rows = rows.join(found.clusters.filter(~pl.col("kept")), on="row_id", how="anti", maintain_order="left")
-    parts = split.assign(rows, "sft_pair", stratify_by="category", group_by="phrasing", clusters=found.clusters)
+    alike = variants.find(rows, "sft_pair")
+    assert alike.group_by("variants").len()["len"].max() < 0.02 * rows.height
+    clusters = split.together(found.clusters, alike)
+    parts = split.assign(rows, "sft_pair", stratify_by="category", group_by="phrasing", clusters=clusters)
     phrasing = split.metadata(rows, "phrasing")
     assert pl.DataFrame({"phrasing": phrasing, "split": parts}).group_by("phrasing").n_unique()["split"].max() == 1
     sizes = dict(parts.value_counts().iter_rows())
