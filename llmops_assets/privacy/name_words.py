@@ -32,7 +32,7 @@ def kiwi() -> "Kiwi":
     """The morphological analyser; its model is in the package, nothing is fetched.
 
     Without its dictionary of names of several words, which takes 180 MB and most of the time that it takes to load:
-    whose names they are is asked of `gazetteer`, and the weights are fitted without it.
+    whose names they are is asked of `gazetteer`.
     """
     from kiwipiepy import Kiwi
 
