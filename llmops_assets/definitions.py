@@ -30,7 +30,7 @@ from llmops_assets.training import checks as training_checks
 from llmops_assets.wiring import Wiring
 from llmops_assets.with_parent import end_a_run_with_its_code_server
 from resources.dagster_storage import share_engines
-from sensors import automation, drift, experiments, failures, intents, prompts, suites, traffic
+from sensors import alerts, automation, drift, experiments, failures, intents, prompts, retraining, suites, traffic
 
 
 def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -94,6 +94,8 @@ def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.D
             drift.make(12 * interval, w.policy.drift.every_requests),
             traffic.make(12 * interval),
             prompts.make(2 * interval),
+            retraining.make(12 * interval, w),
+            alerts.make(6 * interval, w),
             failures.failed_runs,
         ],
         # Heavy work is in child processes already; a spawned step would cost seconds of imports.

@@ -212,6 +212,24 @@ class RunLog:
         found = [_check(json.loads(text)["dagster_event"]["event_specific_data"], run or "") for run, text in rows]
         return list({(check.asset, check.name): check for check in found}.values())
 
+    def failed_checks(self, since: datetime) -> list[tuple[str, Check]]:
+        """Checks whose last evaluation on a partition was after `since` and failed: (partition, check)."""
+        with self._connect_index() as connection:
+            if connection is None:
+                return []
+            done = _CHECKS.c.execution_status.in_(("SUCCEEDED", "FAILED")), _CHECKS.c.partition.is_not(None)
+            groups = (_CHECKS.c.asset_key, _CHECKS.c.check_name, _CHECKS.c.partition)
+            newest = sa.select(sa.func.max(_CHECKS.c.id)).where(*done).group_by(*groups)
+            columns = (_CHECKS.c.partition, _CHECKS.c.run_id, _CHECKS.c.evaluation_event)
+            statement = sa.select(*columns).where(_CHECKS.c.id.in_(newest)).order_by(_CHECKS.c.id)
+            rows = connection.execute(statement).all()
+        found = []
+        for partition, run, text in rows:
+            event = json.loads(text)
+            if event["timestamp"] >= since.timestamp():
+                found.append((partition, _check(event["dagster_event"]["event_specific_data"], run or "")))
+        return [(partition, check) for partition, check in found if not check.passed]
+
     def unfinished_check(self, partition: str, assets: Iterable[str]) -> tuple[str, str, "Run | None"] | None:
         """A check that was planned and not evaluated since: its asset, its name and the run that was to; None if none.
 

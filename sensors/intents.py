@@ -202,6 +202,7 @@ class Tick:
                     "requested_at": dg.MetadataValue.timestamp(intent.requested_at),
                     INTENT: intent.name,
                     ATTEMPT: step.number,
+                    **({"reason": intent.detail["reason"]} if "reason" in intent.detail else {}),
                 },
                 tags={"dagster/data_version": f"{intent.name}:{step.number}"},
             )

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp
 
 from images.console import parts, problems
-from images.console.api import admin, datasets, endpoints, experiments, models, prompts, reviews, trainings
+from images.console.api import admin, alerts, datasets, endpoints, experiments, models, prompts, reviews, trainings
 from images.console.login import launches, proxied
 from images.console.login import routes as login
 from images.console.once import OncePerKey
@@ -72,7 +72,7 @@ def create_app(state: State) -> ASGIApp:
         """Requests and tokens, summed by some of key, team, endpoint, model and day."""
         return {"items": usage_by(here.wiring, asking.name, by or ["model"], since=since, until=until)}
 
-    for module in (datasets, models, trainings, endpoints, experiments, prompts, reviews):
+    for module in (datasets, models, trainings, endpoints, experiments, prompts, reviews, alerts):
         v1.include_router(module.router)
     v1.include_router(endpoints.serve)
     app.include_router(v1)

@@ -7,6 +7,7 @@ import typer
 from llmops_assets.cli import (
     ab,
     access,
+    alerts,
     api_keys,
     audit,
     dataset,
@@ -17,6 +18,7 @@ from llmops_assets.cli import (
     keys,
     model,
     prompt,
+    retrain,
     review,
     scan,
     spec,
@@ -67,11 +69,13 @@ app.command()(chat)
 app.add_typer(ab.app, name="ab")
 app.add_typer(prompt.app, name="prompt")
 app.add_typer(review.app, name="review")
+app.add_typer(retrain.app, name="retrain")
 app.add_typer(api_keys.app, name="key")
 app.add_typer(access.app, name="access")
 app.add_typer(user.app, name="user")
 app.command()(usage)
 app.add_typer(keys.app, name="keys")
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(audit.app, name="audit")
 app.add_typer(watermark.app, name="watermark")
 app.add_typer(engines.app, name="engines")

@@ -37,6 +37,11 @@ def list_(
     show("answers to review", columns, rows)
     if found.kappa is not None:
         out.print(f"agreement of two reviewers (Cohen's κ): {found.kappa:.2f}")
+    for brigade in found.brigades:
+        out.print(
+            f"{len(brigade.users)} users rated {brigade.rating} within ten minutes of {brigade.since:%Y-%m-%d %H:%M} "
+            f"({brigade.expected:.1f} expected): two reviewers have to agree on what they said"
+        )
     if found.bursts:
         out.print(f"users with a burst of equal ratings, look twice: {', '.join(found.bursts)}")
 

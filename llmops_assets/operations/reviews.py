@@ -41,6 +41,7 @@ class Queue:
     items: Sequence[Item]
     kappa: float | None
     bursts: Sequence[str]
+    brigades: Sequence[feedback.Brigade] = ()
 
 
 def review_queue(wiring: Wiring, endpoint: str | None = None) -> Queue:
@@ -52,12 +53,15 @@ def review_queue(wiring: Wiring, endpoint: str | None = None) -> Queue:
     )
     if rules.consent == "required":
         answers = [answer for answer in answers if answer["consent"]]
+    suspects = {user for brigade in feedback.brigades(answers) for user in brigade.users}
     items = []
     for answer in answers:
         theirs = reviews.get(answer["request_id"], [])
-        items.append(Item(answer, theirs, feedback.decide(answer, theirs, rules.reviewers)))
+        # What many said at once is learned from only if two people agree on it, however many are needed else.
+        quorum = 2 if answer["user"] in suspects else rules.reviewers
+        items.append(Item(answer, theirs, feedback.decide(answer, theirs, quorum)))
     pairs = [(r[0].verdict, r[1].verdict) for r in reviews.values() if len(r) > 1]
-    return Queue(items, cohen_kappa(pairs), feedback.bursts(answers))
+    return Queue(items, cohen_kappa(pairs), feedback.bursts(answers), feedback.brigades(answers))
 
 
 def review_item(wiring: Wiring, request_id: str) -> Item:

@@ -28,6 +28,7 @@ ACTIONS: Mapping[str, tuple[str, ...]] = {
     "audit": ("read",),
     "backup": ("make", "restore", "verify"),
     "run": ("prune",),
+    "alert": ("read", "ack"),
 }
 """What can be asked of the platform, by what it is done to; the audit log names them the same way."""
 
@@ -51,9 +52,9 @@ def _default_roles() -> Roles:
         "data-scientist": [
             "prompt.*",
             CALL, "dataset.register", "dataset.tag", "dataset.rollback", "suite.*", "training.*", "base.register",
-            "model.parity", "model.stage", "experiment.*", "index.query", "review.*", "usage.read", *PAGES,
+            "model.parity", "model.stage", "experiment.*", "index.query", "review.*", "usage.read", *PAGES, "alert.*",
         ],
-        "approver": [CALL, "base.*", "model.*", "experiment.conclude", "review.decide", "usage.read", *PAGES],
+        "approver": [CALL, "base.*", "model.*", "experiment.conclude", "review.decide", "usage.read", *PAGES, "alert.read"],
         "operator": [*every, "key.*"],
         "admin": ["*"],
     }  # fmt: skip

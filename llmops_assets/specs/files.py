@@ -15,11 +15,12 @@ from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
 from llmops_assets.specs.policy import Policy
+from llmops_assets.specs.retraining import RetrainingRule
 from llmops_assets.specs.rules import check_against_policy, policy_faults
 from llmops_assets.specs.training import TrainJobSpec
 
 KINDS: dict[str, type[Spec]] = {
-    model.kind: model for model in (DatasetSpec, TrainJobSpec, DeploymentSpec, ExperimentSpec)
+    model.kind: model for model in (DatasetSpec, TrainJobSpec, DeploymentSpec, ExperimentSpec, RetrainingRule)
 }
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20

@@ -7,8 +7,10 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from llmops_assets.specs.access import AccessPolicy
+from llmops_assets.specs.alerts import AlertPolicy
 from llmops_assets.specs.base import Bool, Float, Int, Part, SpecError, SpecFault, Text, VersionedRef, faults_of
 from llmops_assets.specs.kubernetes import Kubernetes
+from llmops_assets.specs.prices import Prices
 from llmops_assets.specs.recognizers import Recognizer
 from llmops_assets.specs.suite import JudgeKind
 
@@ -412,6 +414,8 @@ class Policy(Part):
     serving: ServingPolicy
     traffic: TrafficPolicy = Field(default_factory=TrafficPolicy)
     drift: DriftRules = Field(default_factory=DriftRules)
+    alerts: AlertPolicy = Field(default_factory=AlertPolicy)
+    prices: Prices = Field(default_factory=Prices)
     registry: RegistryPolicy = Field(default_factory=RegistryPolicy)
     kubernetes: Kubernetes = Field(default_factory=Kubernetes)
     access: AccessPolicy = Field(default_factory=AccessPolicy)

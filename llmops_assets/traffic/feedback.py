@@ -31,6 +31,7 @@ class Built:
     rows: list[dict[str, Any]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     bursts: list[str] = field(default_factory=list)
+    brigades: list["Brigade"] = field(default_factory=list)
 
 
 def decide(answer: Mapping[str, Any], reviews: Sequence[Review], quorum: int) -> Decision:
@@ -65,7 +66,7 @@ def build(
     One user gives at most `user_share` of the rows (at least one). A question that is in `known` (training and
     evaluation data, as `normal` writes it) or was taken already is left out, each with its reason.
     """
-    built = Built(bursts=bursts(answers))
+    built = Built(bursts=bursts(answers), brigades=brigades(answers))
     found: list[tuple[str, dict[str, Any]]] = []
     taken = set(known)
     for answer in answers:
@@ -86,7 +87,7 @@ def build(
             continue
         taken.add(question)
         found.append((answer["user"], _row(kind, answer, decision.text)))
-    most = max(1, int(user_share * len(found)))
+    most = _most_of_one([count for _, count in Counter(user for user, _ in found).most_common()], user_share)
     of_user: Counter[str] = Counter()
     for user, row in found:
         of_user[user] += 1
@@ -95,6 +96,17 @@ def build(
         else:
             built.rows.append(row)
     return built
+
+
+def _most_of_one(counts: Sequence[int], share: float) -> int:
+    """The most rows of one user with which nobody has more than `share` of those that are left; 1 at least.
+
+    What is left shrinks with what is cut, so a share of all that was found would let one user be most of it.
+    """
+    most = max(counts, default=1)
+    while most > 1 and most > share * sum(min(count, most) for count in counts):
+        most -= 1
+    return most
 
 
 def _row(kind: Kind, answer: Mapping[str, Any], right: str) -> dict[str, Any]:
@@ -109,6 +121,48 @@ def _row(kind: Kind, answer: Mapping[str, Any], right: str) -> dict[str, Any]:
 def normal(text: str) -> str:
     """A text as duplicates of it are found: without case and without differences in white space."""
     return " ".join(text.casefold().split())
+
+
+@dataclass(frozen=True)
+class Brigade:
+    """Many users who gave the same rating within a short time, and what would have been expected of them."""
+
+    rating: int
+    since: Any
+    users: Sequence[str]
+    expected: float
+
+
+def brigades(answers: Sequence[Mapping[str, Any]], least: int = 10, alpha: float = 0.001) -> list[Brigade]:
+    """Ten minutes in which far more users gave one rating than usual: many who agreed on it, or one with many names.
+
+    A user counts once in a window. Windows begin at each rating; how many are to be expected is the rate over all other
+    time, and a window is named when as many have a chance below alpha over the number of windows (Poisson; Bonferroni).
+    Those who agree need not ask much: `bursts` finds one who rates often, this finds many who rate once.
+    """
+    from scipy.stats import poisson
+
+    times: dict[int, list[tuple[Any, str]]] = {}
+    for answer in answers:
+        if answer.get("rating") is not None:
+            times.setdefault(answer["rating"], []).append((answer["rated_at"], answer["user"]))
+    found = []
+    for rating, given in sorted(times.items()):
+        given.sort()
+        span = max((given[-1][0] - given[0][0]) / _BURST, 1.0)
+        end = 0
+        for start, (since, _) in enumerate(given):
+            end = max(end, start)
+            while end < len(given) and given[end][0] - since <= _BURST:
+                end += 1
+            users = sorted({user for _, user in given[start:end]})
+            others = len(given) - (end - start)
+            expected = max(others, 1) / max(span - 1, 1.0)
+            is_known = bool(found) and found[-1].rating == rating and since - found[-1].since <= _BURST
+            if len(users) < least or is_known or poisson.sf(len(users) - 1, expected) >= alpha / len(given):
+                continue
+            found.append(Brigade(rating, since, users, expected))
+    return found
 
 
 def bursts(answers: Sequence[Mapping[str, Any]], least: int = 10) -> list[str]:

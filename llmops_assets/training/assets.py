@@ -182,6 +182,7 @@ def training_plan(
     records.save(context.partition_key, plan)
     facts_shown = report.plan_facts(plan) | {"watermarked": "yes" if mark else "no"}
     facts_shown |= {"trains anew because": changed} if changed else {}
+    facts_shown |= _requested(catalog, str(context.partition_key))
     return dg.MaterializeResult(metadata=shown(facts_shown, records.paths), data_version=dg.DataVersion(key))
 
 
@@ -228,7 +229,7 @@ def adapter(
     run_id = _noted(tracking, note)
     record = job_payloads.adapter_record(plan, facts, reused=reused, run_id=run_id)
     records.save(cell, record)
-    metadata = shown(report.adapter_facts(record), records.paths)
+    metadata = shown(report.adapter_facts(record) | _requested(catalog, cell), records.paths)
     if run_id is not None:
         metadata["mlflow"] = link("open the run", tracking.run_url(run_id, settings.mlflow_url))
     result = dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(record.content_hash))
@@ -353,6 +354,15 @@ def _refuse_withdrawn(context: dg.AssetExecutionContext, catalog: Catalog) -> No
     if intent is not None and intent.outcome == "withdrawn":
         reason = intent.reason or "the request was withdrawn"
         raise dg.Failure(f"{reason}: `llmops train resume` asks for it again", allow_retries=False)
+
+
+def _requested(catalog: Catalog, cell: str) -> dict[str, str]:
+    """Who asked for a training and why, for its page; nothing where nobody did."""
+    intent = catalog.intents.newest("train", cell)
+    if intent is None:
+        return {}
+    reason = intent.detail.get("reason")
+    return {"requested by": intent.requested_by, **({"requested because": reason} if reason else {})}
 
 
 def _watermark_key(spec: TrainJobSpec, settings: Settings) -> bytes | None:

@@ -1,5 +1,6 @@
 """The catalog: what users registered, asked for and deployed, and what the gateway saw."""
 
+from resources.catalog.alerts import Alert, Alerts
 from resources.catalog.answered import AnsweredRequests
 from resources.catalog.api_keys import ApiKey, ApiKeys
 from resources.catalog.audit import AuditLog
@@ -17,6 +18,7 @@ from resources.catalog.leases import Lease, LeaseLost
 from resources.catalog.operations import Operation, Operations
 from resources.catalog.record_digests import RecordDigests
 from resources.catalog.replicas import RouteReplicas
+from resources.catalog.retrainings import Retrainings
 from resources.catalog.reviews import Reviews
 from resources.catalog.sessions import Sessions
 from resources.catalog.statements import Statements
@@ -29,6 +31,7 @@ from resources.stored_paths import StoredPaths
 
 __all__ = [
     "HEAD",
+    "Alert",
     "ApiKey",
     "Backend",
     "BaseModelEntry",
@@ -69,6 +72,8 @@ class Catalog(Datasets, Trainings, Endpoints, Backends, RouteReplicas, Experimen
         self.record_digests = RecordDigests(self.database)
         self.reviews = Reviews(self.database)
         self.statements = Statements(self.database)
+        self.retrainings = Retrainings(self.database)
+        self.alerts = Alerts(self.database)
         self.api_keys = ApiKeys(self.database)
         self.users = Users(self.database)
         self.sessions = Sessions(self.database)

@@ -62,6 +62,12 @@ class Reviews:
             found.setdefault(row["request_id"], []).append(Review(**row))
         return found
 
+    def made(self) -> list[tuple[str, str, datetime]]:
+        """The endpoint and the model of every reviewed answer, and when it was reviewed; a row a review."""
+        r, x = t.reviews, t.exposures
+        statement = sa.select(x.c.endpoint, x.c.model_ref, r.c.at).join(x, x.c.request_id == r.c.request_id)
+        return [(row["endpoint"], row["model_ref"], row["at"]) for row in self.database.rows(statement)]
+
     def candidates(self, *, endpoint: str | None = None, rating_at_most: int, sample_share: float = 0.0) -> list[Row]:
         """Answers that are to be reviewed, oldest first, each with what the one who asked says of it last.
 

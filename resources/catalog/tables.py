@@ -570,3 +570,71 @@ model_statements = sa.Table(
     sa.Column("at", UtcDateTime, nullable=False),
     sa.Index("ix_model_statements_model", "model", "version"),
 )
+
+retraining_rules = sa.Table(
+    "retraining_rules",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("spec", sa.JSON, nullable=False, comment="RetrainingRule"),
+    sa.Column("created_by", sa.String, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+retrainings = sa.Table(
+    "retrainings",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("rule", sa.String, nullable=False, index=True),
+    sa.Column("cause", sa.String, nullable=False, comment="what it was asked for upon: once each"),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("dataset", sa.String, nullable=False),
+    sa.Column("recipe", sa.String, nullable=False),
+    sa.Column("reviewed_until", UtcDateTime, comment="reviews up to then are in the dataset; null: none are"),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.UniqueConstraint("rule", "dataset"),
+)
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("key", sa.String, nullable=False, index=True, comment="kind and subject"),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("subject", sa.String, nullable=False),
+    sa.Column("severity", sa.String, nullable=False, comment="info, warning or error"),
+    sa.Column("text", sa.Text, nullable=False, comment="what was found, and what to do"),
+    sa.Column("times", sa.Integer, nullable=False, comment="how often it began, without another message"),
+    sa.Column("first_at", UtcDateTime, nullable=False),
+    sa.Column("last_at", UtcDateTime, nullable=False, comment="when it last was found to be so"),
+    sa.Column("resolved_at", UtcDateTime, comment="null while it is so"),
+    sa.Column("acked_at", UtcDateTime),
+    sa.Column("acked_by", sa.String),
+    sa.Index(
+        "uq_alerts_open",
+        "key",
+        unique=True,
+        sqlite_where=sa.text("resolved_at IS NULL"),
+        postgresql_where=sa.text("resolved_at IS NULL"),
+    ),
+)
+
+alert_messages = sa.Table(
+    "alert_messages",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("alert", sa.Integer, nullable=False, index=True),
+    sa.Column("event", sa.String, nullable=False, comment="raised or resolved"),
+    sa.Column("channel", sa.String, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("due_at", UtcDateTime, comment="when it is tried next; null: delivered, or given up"),
+    sa.Column("delivered_at", UtcDateTime),
+    sa.Column("error", sa.String),
+    sa.UniqueConstraint("alert", "event", "channel"),
+)
+
+heartbeats = sa.Table(
+    "heartbeats",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from llmops_assets.specs.names import STUDY_ACTOR, training_key
 from resources.catalog import tables as t
-from resources.catalog.database import Database, now
+from resources.catalog.database import Database, Transaction, now
 from resources.catalog.intents import want
 
 
@@ -67,15 +67,8 @@ class Trainings:
         """
         self.database.one(t.datasets, dataset, "dataset version")
         self.database.one(t.recipes, recipe, "recipe")
-        key = training_key(dataset, recipe)
         with self.database.write(actor) as transaction:
-            values = {"dataset": dataset, "recipe": recipe, "requested_by": actor, "requested_at": now()}
-            insert = t.training_requests.insert().values(values).returning(t.training_requests.c.id)
-            request = transaction.execute(insert).scalar_one()
-            kind = "trial" if actor.startswith(STUDY_ACTOR) else "train"
-            want(transaction, kind, key, actor, {"request": request})
-            transaction.audit("training.request", key, request=request)
-        return request
+            return want_training(transaction, dataset, recipe, actor)
 
     def open_training_requests(self) -> list[TrainingRequest]:
         """Requests that are not events in the asset graph yet, oldest first."""
@@ -166,3 +159,16 @@ class Trainings:
         """All base models, newest first."""
         rows = self.database.rows(sa.select(t.base_models).order_by(t.base_models.c.created_at.desc()))
         return [BaseModelEntry(**r) for r in rows]
+
+
+def want_training(transaction: Transaction, dataset: str, recipe: str, actor: str, reason: str | None = None) -> int:
+    """Want one training in the transaction that says why; the id of the request."""
+    key = training_key(dataset, recipe)
+    values = {"dataset": dataset, "recipe": recipe, "requested_by": actor, "requested_at": now()}
+    insert = t.training_requests.insert().values(values).returning(t.training_requests.c.id)
+    request: int = transaction.execute(insert).scalar_one()
+    kind = "trial" if actor.startswith(STUDY_ACTOR) else "train"
+    why = {} if reason is None else {"reason": reason}
+    want(transaction, kind, key, actor, {"request": request, **why})
+    transaction.audit("training.request", key, request=request, **why)
+    return request

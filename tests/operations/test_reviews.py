@@ -16,7 +16,7 @@ from llmops_assets.partitions import dataset_versions
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.specs.settings import Settings
 from llmops_assets.traffic.agreement import cohen_kappa
-from llmops_assets.traffic.feedback import Decision, build, bursts, decide
+from llmops_assets.traffic.feedback import Decision, brigades, build, bursts, decide
 from llmops_assets.wiring import Wiring
 from resources.catalog import NotFound, erasures
 from resources.catalog.reviews import Review
@@ -187,3 +187,47 @@ def test_decisions_and_agreement():
     pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
     assert cohen_kappa(pairs) == pytest.approx(0.4)
     assert cohen_kappa([]) is None and cohen_kappa([("y", "y")]) is None
+
+
+def test_nobody_gives_more_than_their_share_of_what_is_left():
+    """One user with 80 of 100 rows had 20 of 40: half of what was learned from, of a fifth that was allowed."""
+
+    def answer(number: int) -> dict:
+        values = {"request_id": f"r{number}", "user": "loud" if number < 80 else f"u{number}", "session": None}
+        return {**values, "query": f"질문 {number}", "response": "틀림", "rating": None}
+
+    answers = [answer(number) for number in range(100)]
+    decisions = {one["request_id"]: Decision("fix", "맞음") for one in answers}
+    rows = build("sft_pair", answers, decisions, user_share=0.2).rows
+    share = sum(row["user"] == "loud" for row in rows) / len(rows)
+    assert len(rows) == 25 and share == 0.2
+    # Where each has one row, nobody can have less.
+    assert len(build("sft_pair", answers[79:82], decisions, user_share=0.2).rows) == 3
+
+
+def test_many_who_rate_alike_at_once_are_named_and_need_a_second_reviewer(wiring):
+    usual = [said(n, at=AT + timedelta(hours=3 * n)) for n in range(20)]
+    rated = [rating(n, 1, at=AT + timedelta(hours=3 * n)) for n in range(20)]
+    mob = [said(100 + n, at=AT + timedelta(hours=30, seconds=n)) for n in range(12)]
+    rated += [rating(100 + n, 1, at=AT + timedelta(hours=30, seconds=20 * n)) for n in range(12)]
+    wiring.catalog.add_traffic([*usual, *mob], rated)
+    queue = review_queue(wiring)
+    (brigade,) = queue.brigades
+    assert {f"u{100 + n}" for n in range(12)} <= set(brigade.users) and brigade.rating == 1
+    review(wiring, "lee", "req-100", "accept")
+    review(wiring, "lee", "req-1", "accept")
+    states = {item.request_id: item.decision.state for item in review_queue(wiring).items}
+    assert (states["req-100"], states["req-1"]) == ("waiting", "accept")
+    review(wiring, "kim", "req-100", "accept")
+    assert review_item(wiring, "req-100").decision.state == "accept"
+
+
+def test_a_busy_day_is_no_brigade():
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    answers = [
+        {"user": f"u{n}", "rating": 1, "rated_at": AT + timedelta(hours=float(hour))}
+        for n, hour in enumerate(rng.uniform(0, 10, 600))
+    ]
+    assert brigades(answers) == []
