@@ -27,6 +27,7 @@ from llmops_assets.traffic import assets as traffic_assets
 from llmops_assets.traffic import checks as traffic_checks
 from llmops_assets.training import assets as training_assets
 from llmops_assets.training import checks as training_checks
+from llmops_assets.usage import assets as usage_assets
 from llmops_assets.wiring import Wiring
 from llmops_assets.with_parent import end_a_run_with_its_code_server
 from resources.dagster_storage import share_engines
@@ -51,6 +52,7 @@ def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.D
                 traffic_assets,
                 drift_assets,
                 replay_assets,
+                usage_assets,
             ],
             # Else the external asset `training_request` becomes a stub without partitions, and every cell trains.
             include_specs=True,
@@ -92,7 +94,7 @@ def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.D
             experiments.make(2 * interval),
             suites.make(6 * interval),
             drift.make(12 * interval, w.policy.drift.every_requests),
-            traffic.make(12 * interval),
+            traffic.make(12 * interval, is_judged=w.policy.is_judged),
             prompts.make(2 * interval),
             retraining.make(12 * interval, w),
             alerts.make(6 * interval, w),

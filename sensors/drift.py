@@ -14,7 +14,7 @@ def make(interval: int, every: int = EVERY) -> dg.SensorDefinition:
 
     @dg.sensor(
         name="endpoint_drift",
-        target=dg.AssetSelection.assets("drift_report"),
+        target=dg.AssetSelection.assets("drift_report", "usage_report"),
         minimum_interval_seconds=interval,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Every {every} requests to an endpoint, its traffic is compared with the training data and with "
@@ -31,7 +31,9 @@ def make(interval: int, every: int = EVERY) -> dg.SensorDefinition:
             return dg.SkipReason(f"no endpoint had another {every} requests")
         known = set(context.instance.get_dynamic_partitions(endpoints.name))
         return dg.SensorResult(
-            run_requests=[run_of(key, name, "drift_report") for key, name in due.items() if name in known],
+            run_requests=[
+                run_of(key, name, "drift_report", "usage_report") for key, name in due.items() if name in known
+            ],
             cursor=state,
         )
 

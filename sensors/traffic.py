@@ -1,6 +1,7 @@
 """Has each day of each endpoint's traffic compacted once it is over."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -18,12 +19,17 @@ _SETTLE = timedelta(minutes=10)
 _MOST_DAYS = 30
 
 
-def make(interval: int, first_pause: timedelta = FIRST_PAUSE) -> dg.SensorDefinition:
-    """The sensor, evaluated every `interval` seconds at most; it waits for `first_pause` before a second attempt."""
+def make(
+    interval: int, first_pause: timedelta = FIRST_PAUSE, is_judged: Callable[[str], bool] = lambda _: False
+) -> dg.SensorDefinition:
+    """The sensor, evaluated every `interval` seconds at most; it waits for `first_pause` before a second attempt.
+
+    is_judged: of an endpoint, whether a sample of its days is judged once they are compacted.
+    """
 
     @dg.sensor(
         name="daily_traffic",
-        target=dg.AssetSelection.assets("traffic"),
+        target=dg.AssetSelection.assets("traffic", "judged_traffic"),
         minimum_interval_seconds=interval,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Every day that is over and had requests to an endpoint is compacted to Parquet; a run that was "
@@ -46,7 +52,8 @@ def make(interval: int, first_pause: timedelta = FIRST_PAUSE) -> dg.SensorDefini
         for name, key in names.items():
             step = next_step(attempts[name], LIMITS["traffic"], now, first_pause)
             if isinstance(step, Ask):
-                requests.append(run_for(name, step.number, key, "traffic"))
+                more = ("judged_traffic",) if is_judged(key.keys_by_dimension["endpoint"]) else ()
+                requests.append(run_for(name, step.number, key, "traffic", *more))
             elif isinstance(step, Held):
                 held.append(f"{key}: {step.reason}")
             else:

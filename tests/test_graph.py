@@ -64,7 +64,16 @@ GROUPS = {
     "datasets": {"question_answers", "dataset", "quality_report", "clean_dataset", "splits"},
     "training": {"recipe", "training_request", "training_plan", "adapter", "merged_model", "study"},
     "evaluation": {"evaluation", "registered_model", "quantized_model"},
-    "serving": {"deployment", "drift_report", "ab_report", "retrieval_index", "traffic", "replay_report"},
+    "serving": {
+        "deployment",
+        "drift_report",
+        "ab_report",
+        "retrieval_index",
+        "traffic",
+        "judged_traffic",
+        "usage_report",
+        "replay_report",
+    },
 }
 
 

@@ -69,23 +69,12 @@ def _improvements(endpoint: str, json: bool) -> None:
     from dataclasses import asdict
 
     from llmops_assets.operations.spending import improvements
+    from llmops_assets.usage.report import table
 
     found = improvements(wiring(), actor(), endpoint)
     if json:
         print_json([asdict(one) for one in found])
         return
     currency = wiring().policy.prices.currency
-
-    def money(value: float | None) -> str:
-        return "no bound" if value is None else f"{value:,.2f}"
-
-    show(
-        f"what improvements of {endpoint} cost, in {currency}",
-        ["experiment", "model", "gain (95 %)", "candidates", "cost", "by point of rating (95 %)"],
-        [
-            (one.experiment, one.model_ref, f"{one.gain:+.3f} ({one.low:+.3f} to {one.high:+.3f})",
-             ", ".join(f"{c.cell}: {c.outcome}" for c in one.candidates) or "none", money(one.cost),
-             f"{money(one.price)} ({money(one.price_low)} to {money(one.price_high)})")
-            for one in found
-        ],
-    )  # fmt: skip
+    rows = table(found, currency)
+    show(f"what improvements of {endpoint} cost", list(rows[0]) if rows else [], [list(row.values()) for row in rows])

@@ -72,7 +72,7 @@ def judge(endpoint: JudgeEndpoint, items: Sequence[Item], answers: Sequence[Answ
             pairs.append((item, text))
     settings = {"model": endpoint.model, "base_url": endpoint.base_url, "prompt": _digest(PROMPT), "temperature": 0}
     known = _KnownVerdicts(Path(cache) / f"judge-{_digest(json.dumps(settings, sort_keys=True))}.jsonl")
-    reply = _client(endpoint)
+    reply = replies_of(endpoint)
 
     def both(pair: tuple[Item, str]) -> tuple[str, str, str]:
         item, text = pair
@@ -166,7 +166,8 @@ class _KnownVerdicts:
         return self.verdicts[pair]
 
 
-def _client(endpoint: JudgeEndpoint) -> Callable[[str], str]:
+def replies_of(endpoint: JudgeEndpoint) -> Callable[[str], str]:
+    """What asks the judge's server; it raises JudgeError when that is not there, refuses, or has no key."""
     import openai
 
     key = os.environ.get(endpoint.api_key_env or "", "") if endpoint.api_key_env else "none"

@@ -8,8 +8,8 @@ STAGES = (
     frozenset({"retrieval_index"}),
     frozenset({"deployment"}),
     frozenset({"ab_report"}),
-    frozenset({"drift_report"}),
-    frozenset({"traffic"}),
+    frozenset({"drift_report", "usage_report"}),
+    frozenset({"traffic", "judged_traffic"}),
 )
 """Assets whose runs on a partition belong together; an endpoint's name may be an experiment's too."""
 

@@ -19,12 +19,17 @@ def usage_by(
     authorise(wiring, actor, "usage.read")
     if unknown := [name for name in by if name not in BY]:
         raise Refused(f"usage is not kept by {', '.join(unknown)}; choose of {', '.join(BY)}")
+    check_days(since, until)
+    return wiring.catalog.usage.by([BY[name] for name in by], since=since, until=until)
+
+
+def check_days(since: str | None, until: str | None) -> None:
+    """Raise Refused for what is no day, or for two in the wrong order."""
     for name, day in (("since", since), ("until", until)):
         if day is not None and not _is_day(day):
             raise Refused(f"{name} {day!r} is no day: write YYYY-MM-DD")
     if since is not None and until is not None and since > until:
         raise Refused(f"since {since} is after until {until}")
-    return wiring.catalog.usage.by([BY[name] for name in by], since=since, until=until)
 
 
 def _is_day(text: str) -> bool:

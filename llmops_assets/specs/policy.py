@@ -401,6 +401,18 @@ class DriftRules(Part):
     )
 
 
+class Judging(Part):
+    """How much of the traffic `evaluation.judge` judges."""
+
+    share: Float = Field(default=0.0, ge=0, le=1, description="Of an endpoint's answers; 0 for none.")
+    shares: dict[Text, Float] = Field(default_factory=dict, description="By endpoint, where it is another.")
+    most_per_day: Int = Field(default=200, ge=1, description="Of an endpoint.")
+
+    def share_of(self, endpoint: str) -> float:
+        """The share of an endpoint's answers that is judged."""
+        return self.shares.get(endpoint, self.share)
+
+
 class Policy(Part):
     """Everything that specs and stages are held to."""
 
@@ -414,11 +426,16 @@ class Policy(Part):
     serving: ServingPolicy
     traffic: TrafficPolicy = Field(default_factory=TrafficPolicy)
     drift: DriftRules = Field(default_factory=DriftRules)
+    judging: Judging = Field(default_factory=Judging)
     alerts: AlertPolicy = Field(default_factory=AlertPolicy)
     prices: Prices = Field(default_factory=Prices)
     registry: RegistryPolicy = Field(default_factory=RegistryPolicy)
     kubernetes: Kubernetes = Field(default_factory=Kubernetes)
     access: AccessPolicy = Field(default_factory=AccessPolicy)
+
+    def is_judged(self, endpoint: str) -> bool:
+        """Whether a sample of an endpoint's answers is judged."""
+        return self.evaluation.judge is not None and self.judging.share_of(endpoint) > 0
 
     @model_validator(mode="after")
     def _complete(self) -> "Policy":

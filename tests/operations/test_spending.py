@@ -4,20 +4,23 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from llmops_assets.cli import app, guard
-from llmops_assets.experiments.price import Candidate, Spending, improvement
 from llmops_assets.local.stack import prepare_home
 from llmops_assets.operations.access import Actor
 from llmops_assets.operations.errors import Forbidden, Refused
 from llmops_assets.operations.reviews import review
 from llmops_assets.operations.spending import improvements, spending_by
+from llmops_assets.partitions import endpoints
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.training import AdapterRecord
 from llmops_assets.specs.prices import Prices
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.usage.assets import usage_report
+from llmops_assets.usage.price import Candidate, Spending, improvement
 from llmops_assets.wiring import Wiring
 from resources.catalog import NotFound, Used
 from tests.operations.test_retrainings import register
@@ -71,7 +74,7 @@ def wiring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wiring:
     w.catalog.usage.add([Used("2026-11-30", "k1", "ops", "desk", f"{NAME}@1", 3, 0, 1000, 234)])
     w.catalog.create_experiment(experiment(control=f"{NAME}@1", treatment=f"{NAME}@2"))
     figures = {"rating_difference": 0.5, "rating_low": 0.25, "rating_high": 0.75}
-    w.catalog.decide("base-or-tuned", "promote", "better", figures)
+    w.catalog.decide_experiment("base-or-tuned", "promote", "better", figures)
     return w
 
 
@@ -90,7 +93,7 @@ def test_an_improvement_costs_what_was_tried_for_it_failed_candidates_included(w
 def test_what_an_earlier_promotion_cost_is_not_counted_again(wiring):
     wiring.catalog.create_experiment(experiment("second", control=f"{NAME}@2", treatment=f"{NAME}@2"))
     figures = {"rating_difference": 0.1, "rating_low": 0.05, "rating_high": 0.2}
-    wiring.catalog.decide("second", "promote", "better", figures)
+    wiring.catalog.decide_experiment("second", "promote", "better", figures)
     first, second = improvements(wiring, "kim", "desk")
     assert len(first.candidates) == 3 and second.candidates == () and second.cost == 0
 
@@ -135,3 +138,16 @@ def test_a_training_that_found_all_done_took_nothing(wiring):
     wiring.records.save(cell, record.model_copy(update={"reused": True}))
     (found,) = improvements(wiring, "kim", "desk")
     assert {one.cell: one.spending.cpu_seconds for one in found.candidates}[cell] == 0
+
+
+def test_the_page_of_an_endpoint_has_its_usage_and_prices(wiring):
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(endpoints.name, ["desk"])
+        resources = {name: getattr(wiring, name) for name in ("catalog", "records", "policy")}
+        result = dg.materialize(
+            [usage_report], partition_key="desk", instance=instance, resources=resources, selection=["usage_report"]
+        )
+    (event,) = result.asset_materializations_for_node("usage_report")
+    shown = {name: value.value for name, value in event.metadata.items()}
+    assert shown["tokens"] == 1234 and shown["plot"].startswith("![usage and prices](data:image/png")
+    assert "desk@v2" in str(event.metadata["improvements"])

@@ -236,6 +236,7 @@ PROVEN_BY = {
     "kubernetes": "training/test_kubernetes.py",
     "traffic": "traffic/test_traffic.py",
     "drift": "drift/test_drift.py",
+    "judging": "traffic/test_judged.py",
     "alerts": "operations/test_alerts.py",
     "prices": "operations/test_spending.py",
     "access.roles": "operations/test_access.py",

@@ -1,0 +1,1 @@
+"""What models, endpoints and teams cost, and what an improvement cost."""
