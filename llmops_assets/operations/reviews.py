@@ -13,7 +13,7 @@ from llmops_assets.operations.errors import Refused
 from llmops_assets.privacy.masker import Masker
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.serving.report import questions
-from llmops_assets.specs.dataset import DatasetSpec
+from llmops_assets.specs.dataset import DatasetSpec, reviewed_answers_of
 from llmops_assets.traffic import feedback
 from llmops_assets.traffic.agreement import cohen_kappa
 from llmops_assets.traffic.feedback import Decision, Kind
@@ -130,7 +130,7 @@ def feedback_dataset(
         "version": version,
         "type": kind,
         "owner": owner,
-        "description": f"Reviewed answers of endpoint {endpoint}.",
+        "description": reviewed_answers_of(endpoint),
     }
     if kind != "eval_suite":
         values["split"] = {"group_by": "session", "stratify_by": None}

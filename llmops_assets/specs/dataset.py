@@ -153,3 +153,8 @@ def _generation_rules(view: View, type_: str | None) -> Iterator[Rule]:
             f"{variable} is no key for a model",
             "Name it LLMOPS_LLM_KEY or LLMOPS_LLM_KEY_…",
         )
+
+
+def reviewed_answers_of(endpoint: str) -> str:
+    """The description of a version that was made of an endpoint's reviewed answers, by which it is found again."""
+    return f"Reviewed answers of endpoint {endpoint}."

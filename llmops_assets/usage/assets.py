@@ -1,4 +1,4 @@
-"""The asset of usage: what an endpoint and its improvements cost."""
+"""The asset of usage: what an endpoint and its improvements cost, and what became better."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ from llmops_assets import plots
 from llmops_assets.partitions import endpoints
 from llmops_assets.specs.policy import Policy
 from llmops_assets.usage import report
+from llmops_assets.usage.regression import growth, pass_rates, plot
 from llmops_assets.usage.spending import Books, improvements, spending_by
 from resources.catalog import Catalog
 from resources.records import Records
@@ -23,7 +24,8 @@ from resources.records import Records
     owners=["team:ml"],
     code_version="1",
     description="What an endpoint used by day, and what each of its improvements cost by point of rating, failed "
-    "candidates included, with the interval of the gain. Prices are those of the policy.",
+    "candidates included, with the interval of the gain, at the policy's prices. And "
+    "how its suite of confirmed failures grows, with what each model passes of it.",
 )
 def usage_report(
     context: dg.AssetExecutionContext,
@@ -46,6 +48,13 @@ def usage_report(
     if days or found:
         picture = report.by_day(days, found, prices.currency)
         facts["plot"] = dg.MetadataValue.md(plots.png_markdown(picture, "usage and prices"))
+    suites = growth(catalog, records, name)
+    passed = pass_rates(catalog, records, suites)
+    if suites:
+        facts["regression suite"] = dg.MetadataValue.md(plots.png_markdown(plot(suites, passed), "regression suite"))
+        facts["items of the regression suite"] = suites[-1].items
+    if passed:
+        facts["passed of the regression suite"] = passed[-1].share
     content = json.dumps([days, [asdict(one) for one in found]], sort_keys=True, default=str)
     version = hashlib.sha256(content.encode()).hexdigest()[:16]
     return dg.MaterializeResult(metadata=facts, data_version=dg.DataVersion(version))

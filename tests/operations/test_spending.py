@@ -11,9 +11,11 @@ from llmops_assets.cli import app, guard
 from llmops_assets.local.stack import prepare_home
 from llmops_assets.operations.access import Actor
 from llmops_assets.operations.errors import Forbidden, Refused
-from llmops_assets.operations.reviews import review
+from llmops_assets.operations.reviews import feedback_dataset, review
 from llmops_assets.operations.spending import improvements, spending_by
 from llmops_assets.partitions import endpoints
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.evaluation import Metric
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.training import AdapterRecord
 from llmops_assets.specs.prices import Prices
@@ -21,8 +23,10 @@ from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.usage.assets import usage_report
 from llmops_assets.usage.price import Candidate, Spending, improvement
+from llmops_assets.usage.regression import growth, pass_rates, plot
 from llmops_assets.wiring import Wiring
 from resources.catalog import NotFound, Used
+from tests.evaluation.test_beats_base import record as evaluated
 from tests.operations.test_retrainings import register
 from tests.operations.test_reviews import rating, said
 from tests.resources.samples import deployment, experiment
@@ -151,3 +155,24 @@ def test_the_page_of_an_endpoint_has_its_usage_and_prices(wiring):
     shown = {name: value.value for name, value in event.metadata.items()}
     assert shown["tokens"] == 1234 and shown["plot"].startswith("![usage and prices](data:image/png")
     assert "desk@v2" in str(event.metadata["improvements"])
+
+
+def test_the_suite_of_confirmed_failures_grows_and_models_are_held_against_it(wiring):
+    made = feedback_dataset(wiring, "kim", endpoint="desk", name="own", version="v1", kind="eval_suite", owner="kim")
+    assert growth(wiring.catalog, wiring.records, "desk") == []
+    manifests = dict.fromkeys(("train", "validation", "test"), "m")
+    rows = {"train": 0, "validation": 0, "test": 7}
+    about = {"type": "eval_suite", "stratify_by": None, "group_by": None, "seed": 0, "data_hash": "d"}
+    key = made.registered.key
+    wiring.records.save(key, SplitsRecord(dataset=key, manifests=manifests, rows=rows, **about))
+    suites = growth(wiring.catalog, wiring.records, "desk")
+    assert [(one.key, one.items) for one in suites] == [("own@v1", 7)]
+    assert growth(wiring.catalog, wiring.records, "other") == []
+    metric = Metric(suite="own@v1", name="accuracy", value=0.5, low=0.2, high=0.8, n=7)
+    for version, share in (("v2", 0.9), ("v1", 0.5)):
+        figures = evaluated(metric.model_copy(update={"value": share}))
+        cell = {"dataset": f"desk@{version}", "recipe": SPEC.recipe_key()}
+        wiring.records.save("|".join(cell.values()), figures.model_copy(update=cell))
+    passed = pass_rates(wiring.catalog, wiring.records, suites)
+    assert [(one.cell.partition("|")[0], one.share) for one in passed] == [("desk@v1", 0.5), ("desk@v2", 0.9)]
+    assert len(plot(suites, passed).axes) == 2
