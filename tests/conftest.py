@@ -82,6 +82,7 @@ STARTS_PROCESSES = (
     "evaluation/test_tracking.py",
     "examples/test_korean.py",
     "experiments/test_assets.py",
+    "gateway/test_loop.py",
     "experiments/test_users.py",
     "gateway/test_access.py",
     "gateway/test_classifier.py",

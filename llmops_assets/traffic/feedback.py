@@ -10,6 +10,7 @@ from resources.catalog.reviews import Review
 
 Kind = Literal["sft_pair", "rlhf_pair", "eval_suite"]
 _BURST = timedelta(minutes=10)
+_WINDOWS_TO_COMPARE = 6
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def brigades(answers: Sequence[Mapping[str, Any]], least: int = 10, alpha: float
 
     A user counts once in a window. Windows begin at each rating; how many are to be expected is the rate over all other
     time, and a window is named when as many have a chance below alpha over the number of windows (Poisson; Bonferroni).
-    Those who agree need not ask much: `bursts` finds one who rates often, this finds many who rate once.
+    With less than an hour of ratings none is. Those who agree need not ask much: `bursts` finds one who rates often, this finds many who rate once.
     """
     from scipy.stats import poisson
 
@@ -149,7 +150,10 @@ def brigades(answers: Sequence[Mapping[str, Any]], least: int = 10, alpha: float
     found = []
     for rating, given in sorted(times.items()):
         given.sort()
-        span = max((given[-1][0] - given[0][0]) / _BURST, 1.0)
+        span = (given[-1][0] - given[0][0]) / _BURST
+        if span < _WINDOWS_TO_COMPARE:
+            # Nobody knows yet what is usual here.
+            continue
         end = 0
         for start, (since, _) in enumerate(given):
             end = max(end, start)
@@ -157,7 +161,7 @@ def brigades(answers: Sequence[Mapping[str, Any]], least: int = 10, alpha: float
                 end += 1
             users = sorted({user for _, user in given[start:end]})
             others = len(given) - (end - start)
-            expected = max(others, 1) / max(span - 1, 1.0)
+            expected = max(others, 1) / (span - 1)
             is_known = bool(found) and found[-1].rating == rating and since - found[-1].since <= _BURST
             if len(users) < least or is_known or poisson.sf(len(users) - 1, expected) >= alpha / len(given):
                 continue

@@ -65,16 +65,15 @@ def test_corrections_become_data_and_a_training_of_them_is_asked_for(
         given = {"rating": 1, "correction": f"{number + 3}일 안에 계좌로 돌려 드립니다.", "user": f"user-{number}"}
         rate(loop.gateway.url, request_id=answer.headers["x-request-id"], **given)
     until(lambda: len(review_queue(wiring, "desk").items) == USERS)
-    # All of them within a minute, each by another user: two people have to look before anything is learned of it.
-    assert len(review_queue(wiring, "desk").brigades) == 1
+    # All of them came within a minute, but nobody knows yet what is usual here.
+    assert review_queue(wiring, "desk").brigades == []
     wiring.catalog.add_recipe(SPEC.recipe_key(), SPEC.recipe())
     reviewed = {"rows": 10, "dataset": "desk-reviewed"}
     values = {"name": "desk", "recipe": SPEC.recipe_key(), "datasets": "desk-*", "endpoint": "desk"}
     set_rule(wiring, "kim", RetrainingRule.model_validate({**values, "on_reviewed": reviewed}))
-    for reviewer in ("kim", "lee"):
-        assert not request_due(wiring)[0].is_due
-        for item in review_queue(wiring, "desk").items:
-            review(wiring, reviewer, item.request_id, "accept")
+    assert not request_due(wiring)[0].is_due
+    for item in review_queue(wiring, "desk").items:
+        review(wiring, "kim", item.request_id, "accept")
     (asked,) = request_due(wiring)
     assert asked.is_due and f"{USERS} answers of endpoint desk were reviewed" in asked.reason
     materialise(wiring, asked.dataset, monkeypatch)

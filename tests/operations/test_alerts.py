@@ -14,7 +14,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-from llmops_assets.cli import app, guard
+from llmops_assets.cli import app, common, guard
 from llmops_assets.local.stack import prepare_home
 from llmops_assets.operations import alerts
 from llmops_assets.operations.access import Actor
@@ -316,6 +316,7 @@ def test_a_dead_daemon_is_noticed_from_outside_and_so_is_its_return(wiring, hook
 
 
 def test_the_command_lists_takes_on_and_watches(wiring, capsys):
+    common.wiring.cache_clear()
     drift(wiring, ["characters"])
     assert guard(lambda: app(["alerts", "heartbeat"], standalone_mode=False)) == 5
     alerts.look(wiring)

@@ -160,8 +160,8 @@ def test_one_user_gives_a_share_and_bursts_are_named():
     ]
     decisions = {answer["request_id"]: Decision("fix", "옳은 답") for answer in answers}
     built = build("sft_pair", answers, decisions, user_share=0.1)
-    assert len(built.rows) == 14 and sum(row["user"] == "loud" for row in built.rows) == 4
-    assert built.left_out == {"more than 10% of the rows from one user": 26}
+    assert len(built.rows) == 11 and sum(row["user"] == "loud" for row in built.rows) == 1
+    assert built.left_out == {"more than 10% of the rows from one user": 29}
     assert built.bursts == ["loud"]
     assert bursts([{**answer, "rated_at": AT + timedelta(hours=n)} for n, answer in enumerate(answers)]) == []
     same = [{**answer, "query": "같은 질문"} for answer in answers]

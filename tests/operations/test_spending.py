@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from llmops_assets.cli import app, guard
+from llmops_assets.cli import app, common, guard
 from llmops_assets.local.stack import prepare_home
 from llmops_assets.operations.access import Actor
 from llmops_assets.operations.errors import Forbidden, Refused
@@ -95,7 +95,7 @@ def test_an_improvement_costs_what_was_tried_for_it_failed_candidates_included(w
 
 
 def test_what_an_earlier_promotion_cost_is_not_counted_again(wiring):
-    wiring.catalog.create_experiment(experiment("second", control=f"{NAME}@2", treatment=f"{NAME}@2"))
+    wiring.catalog.create_experiment(experiment("second", control=f"{NAME}@2", treatment=f"{NAME}@3"))
     figures = {"rating_difference": 0.1, "rating_low": 0.05, "rating_high": 0.2}
     wiring.catalog.decide_experiment("second", "promote", "better", figures)
     first, second = improvements(wiring, "kim", "desk")
@@ -127,6 +127,7 @@ def test_who_may_not_see_usage_sees_no_spending(wiring):
 
 
 def test_the_command_shows_both(wiring, capsys):
+    common.wiring.cache_clear()
     capsys.readouterr()
     assert guard(lambda: app(["usage", "--cost", "--by", "model", "--json"], standalone_mode=False)) == 0
     assert {row["model"] for row in json.loads(capsys.readouterr().out)} >= {f"{NAME}@1", f"{NAME}@2"}
@@ -170,7 +171,7 @@ def test_the_suite_of_confirmed_failures_grows_and_models_are_held_against_it(wi
     assert growth(wiring.catalog, wiring.records, "other") == []
     metric = Metric(suite="own@v1", name="accuracy", value=0.5, low=0.2, high=0.8, n=7)
     for version, share in (("v2", 0.9), ("v1", 0.5)):
-        figures = evaluated(metric.model_copy(update={"value": share}))
+        figures = evaluated(metric.model_copy(update={"value": share, "high": 0.95}))
         cell = {"dataset": f"desk@{version}", "recipe": SPEC.recipe_key()}
         wiring.records.save("|".join(cell.values()), figures.model_copy(update=cell))
     passed = pass_rates(wiring.catalog, wiring.records, suites)
