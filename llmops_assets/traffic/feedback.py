@@ -139,7 +139,8 @@ def brigades(answers: Sequence[Mapping[str, Any]], least: int = 10, alpha: float
 
     A user counts once in a window. Windows begin at each rating; how many are to be expected is the rate over all other
     time, and a window is named when as many have a chance below alpha over the number of windows (Poisson; Bonferroni).
-    With less than an hour of ratings none is. Those who agree need not ask much: `bursts` finds one who rates often, this finds many who rate once.
+    With less than an hour of ratings none is. Those who agree need not ask much: `bursts` finds one who rates often,
+    this finds many who rate once.
     """
     from scipy.stats import poisson
 
