@@ -54,7 +54,9 @@ def _default_roles() -> Roles:
             CALL, "dataset.register", "dataset.tag", "dataset.rollback", "suite.*", "training.*", "base.register",
             "model.parity", "model.stage", "experiment.*", "index.query", "review.*", "usage.read", *PAGES, "alert.*",
         ],
-        "approver": [CALL, "base.*", "model.*", "experiment.conclude", "review.decide", "usage.read", *PAGES, "alert.read"],
+        "approver": [
+            CALL, "base.*", "model.*", "experiment.conclude", "review.decide", "usage.read", *PAGES, "alert.read",
+        ],
         "operator": [*every, "key.*"],
         "admin": ["*"],
     }  # fmt: skip
