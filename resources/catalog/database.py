@@ -20,7 +20,7 @@ from resources.catalog import tables as t
 from resources.catalog.errors import Busy, CatalogTooNew, NotFound
 from resources.stored_paths import StoredPaths
 
-HEAD = "0017"
+HEAD = "0018"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 30
 _POOL = {"pool_size": 5, "max_overflow": 5, "pool_pre_ping": True}
