@@ -99,7 +99,7 @@ def compare(endpoint: JudgeEndpoint, pairs: Sequence[tuple[str, str, str, str]],
     settings = {"model": endpoint.model, "base_url": endpoint.base_url, "prompt": _digest(PROMPT), "temperature": 0}
     Path(cache).mkdir(parents=True, exist_ok=True)
     known = _KnownVerdicts(Path(cache) / f"judge-{_digest(json.dumps(settings, sort_keys=True))}.jsonl")
-    reply = _client(endpoint)
+    reply = replies_of(endpoint)
 
     def both(pair: tuple[str, str, str, str]) -> tuple[str, str, str]:
         key, question, new, old = pair

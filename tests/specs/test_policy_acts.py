@@ -235,7 +235,6 @@ PROVEN_BY = {
     "registry.compression": "registry/test_compression.py",
     "kubernetes": "training/test_kubernetes.py",
     "traffic": "traffic/test_traffic.py",
-    "drift": "drift/test_drift.py",
     "judging": "traffic/test_judged.py",
     "alerts": "operations/test_alerts.py",
     "prices": "operations/test_spending.py",
