@@ -14,7 +14,7 @@ ACTIONS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("add", "promote"),
     "training": ("request", "stop"),
     "base": ("register", "approve", "archive"),
-    "model": ("approve", "stage", "promote", "archive", "parity", "download"),
+    "model": ("approve", "stage", "promote", "archive", "parity", "download", "state"),
     "index": ("build", "query"),
     "endpoint": ("want", "delete", "call"),
     "experiment": ("create", "stop", "conclude", "extend"),
@@ -52,7 +52,8 @@ def _default_roles() -> Roles:
         "data-scientist": [
             "prompt.*",
             CALL, "dataset.register", "dataset.tag", "dataset.rollback", "suite.*", "training.*", "base.register",
-            "model.parity", "model.stage", "experiment.*", "index.query", "review.*", "usage.read", *PAGES, "alert.*",
+            "model.parity", "model.stage", "model.state", "experiment.*", "index.query", "review.*", "usage.read",
+            *PAGES, "alert.*",
         ],
         "approver": [
             CALL, "base.*", "model.*", "experiment.conclude", "review.decide", "usage.read", *PAGES, "alert.read",

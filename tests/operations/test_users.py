@@ -92,7 +92,7 @@ def test_a_user_may_have_a_korean_name(wiring):
 def test_nobody_gives_out_or_takes_away_more_than_they_have(tmp_path):
     policy = tmp_path / "policy.yaml"
     shipped = (Path(__file__).parents[2] / "llmops_assets/specs/policy.yaml").read_text()
-    policy.write_text(shipped.replace("audit.*, key.*]", "audit.*, key.*, user.*]"))
+    policy.write_text(shipped.replace("alert.*, key.*]", "alert.*, key.*, user.*]"))
     wiring = Wiring(Settings(home=tmp_path, policy_file=policy, _env_file=None))
     create_user(wiring, "root", "boss", ["admin"], PASSWORD)
     operator, admin = Actor("lee", ["operator"]), Actor("boss", ["admin"])

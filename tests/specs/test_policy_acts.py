@@ -239,6 +239,8 @@ PROVEN_BY = {
     "alerts": "operations/test_alerts.py",
     "prices": "operations/test_spending.py",
     "access.roles": "operations/test_access.py",
+    "access.sessions": "console/test_login.py",
+    "access.four_eyes": "operations/test_four_eyes.py",
     "access.claims": "gateway/test_tokens.py",
     "access.limits": "gateway/test_access.py",
 }

@@ -144,6 +144,9 @@ DEPLOYMENT_CHANGES: dict[str, Any] = {
     "rollout.analysis.max_failures": 0.9,
     "rollout.analysis.max_slowdown": 1.5,
     "rollout.warm_seconds": 7,
+    "rollout.keep_models": 2,
+    "holdout.percent": 5,
+    "holdout.model_ref": "qwen-legal@2",
     "image": "registry/other:1",
     "rag.index": "manuals",
     "rag.top_k": 2,
@@ -216,6 +219,8 @@ EXPERIMENT_CHANGES: dict[str, Any] = {
     "endpoint": "other",
     "control": "model@1",
     "treatment": "model@4",
+    # Each has a comparison of its own; the split says how many there are.
+    "other_treatments": ["model@5"],
     "split": [80, 20],
     "duration_hours": 12,
     "target_users_per_arm": 300,
