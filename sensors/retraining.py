@@ -11,7 +11,6 @@ def make(interval: int, wiring: Wiring) -> dg.SensorDefinition:
 
     @dg.sensor(
         name="retraining",
-        target=dg.AssetSelection.assets("training_request"),
         minimum_interval_seconds=interval,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Drift, enough newly reviewed answers or a new version of a dataset become a training by the rules "

@@ -90,6 +90,11 @@ def test_reports_that_somebody_waits_for_say_when_they_are_stale():
     assert {name for name, spec in specs.items() if spec.freshness_policy} == {"drift_report", "ab_report"}
 
 
+def test_a_code_location_can_load_all_of_it():
+    """As Dagster's server does at its start: a sensor whose target is no asset that runs would keep it from starting."""
+    defs.get_repository_def().load_all_definitions()
+
+
 def test_every_resource_says_what_it_is():
     resources = defs.get_repository_def().get_top_level_resources()
     assert resources
