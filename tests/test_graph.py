@@ -91,7 +91,7 @@ def test_reports_that_somebody_waits_for_say_when_they_are_stale():
 
 
 def test_a_code_location_can_load_all_of_it():
-    """As Dagster's server does at its start: a sensor whose target is no asset that runs would keep it from starting."""
+    """As Dagster's server does at its start, which a sensor whose target is no asset that runs would end."""
     defs.get_repository_def().load_all_definitions()
 
 
