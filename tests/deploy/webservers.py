@@ -24,7 +24,7 @@ def main(full: int, read_only: int) -> None:
     target = PythonFileTarget(python_file=__file__, attribute=None, working_directory=None, location_name="desk")
     with dg.DagsterInstance.get() as instance:
         for port, is_read_only in ((read_only, True), (full, False)):
-            context = WorkspaceProcessContext(instance, target, read_only=is_read_only)
+            context = WorkspaceProcessContext(instance, target, version=dg.__version__, read_only=is_read_only)
             context.__enter__()
             app = create_app_from_workspace_process_context(context, "/dagster")
             server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
