@@ -95,6 +95,11 @@ def door(settings: Settings, webservers: dict[str, int], tmp_path_factory: pytes
     threads = [threading.Thread(target=run) for run in (console.run, echo.serve_forever)]
     for thread in threads:
         thread.start()
+    deadline = time.monotonic() + 60
+    # nginx asks it about every request, and is up before it.
+    while not console.started:
+        assert time.monotonic() < deadline and threads[0].is_alive(), "the console does not start"
+        time.sleep(0.05)
     try:
         behind = {"console": port, "mlflow": echo.server_port, "prometheus": echo.server_port, **webservers}
         with nginx(folder, folder / "secrets", behind) as found:
