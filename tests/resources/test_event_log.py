@@ -1,6 +1,7 @@
 """Partitions are taken out of Dagster's memory, in SQLite and in a real PostgreSQL."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from resources.event_log import Busy, EventLog, Report
 
 PARTITIONS = dg.DynamicPartitionsDefinition(name="dataset_versions")
 GONE, STAYS = "desk@v1", "other@v1"
-SERVER = yaml.safe_load((REPOSITORY / "deploy" / "dagster.yaml").read_text(encoding="utf-8"))
+COMPOSE = (REPOSITORY / "deploy" / "compose.yaml").read_text(encoding="utf-8")
+DRIVER = re.search(r"LLMOPS_DAGSTER_DATABASE_URL: ([^:]+)://", COMPOSE)[1]
 TOLD = {GONE: "Dolmen Park of Hoam", STAYS: "nobody"}
 
 
@@ -39,8 +41,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
         with sa.create_engine(server, isolation_level="AUTOCOMMIT").connect() as connection:
             connection.exec_driver_sql("DROP DATABASE IF EXISTS events WITH (FORCE)")
             connection.exec_driver_sql("CREATE DATABASE events")
-        driver = SERVER["storage"]["postgres"]["postgres_db"]["scheme"]
-        url = sa.make_url(server).set(drivername=driver, database="events")
+        url = sa.make_url(server).set(drivername=DRIVER, database="events")
         config["storage"] = {"postgres": {"postgres_url": url.render_as_string(hide_password=False)}}
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     before = os.environ.get("DAGSTER_HOME")
