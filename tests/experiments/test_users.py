@@ -20,6 +20,7 @@ from llmops_assets.experiments.analysis import analyse, plan_of
 from llmops_assets.experiments.decision import decide
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.policy import load_policy
+from llmops_assets.specs.settings import Settings
 from resources.catalog import Backend, Catalog
 from tests.experiments.traffic import CONTROL, TREATMENT, routes, spec
 
@@ -95,7 +96,9 @@ def desk(tmp_path: Path) -> Iterator[tuple[str, Catalog]]:
             connection.exec_driver_sql("UPDATE endpoints SET salt = 'desk'")
         catalog.set_routes("desk", routes())
         catalog.create_experiment(spec(rating_window_hours=0.5))
-        with served(create_app(catalog, lambda text: text)) as gateway:
+        with served(
+            create_app(catalog, lambda text: text, settings=Settings(home=tmp_path, _env_file=None))
+        ) as gateway:
             yield gateway, catalog
 
 

@@ -16,9 +16,9 @@ from resources.gateway_token import ensure_admin_token
 
 
 @pytest.fixture
-def app(catalog: Catalog) -> App:
+def app(catalog: Catalog, tmp_path: Path) -> App:
     catalog.open()
-    return create_app(catalog, str, settings=Settings(gateway_admin_token="right", _env_file=None))
+    return create_app(catalog, str, settings=Settings(home=tmp_path, gateway_admin_token="right", _env_file=None))
 
 
 def test_the_administrative_port_answers_nobody_without_its_token(app: App):

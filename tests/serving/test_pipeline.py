@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,15 +15,16 @@ from images.gateway.layers.authenticate import Authenticate
 from images.gateway.layers.base import Layer
 from images.gateway.layers.limit import Limit
 from images.gateway.layers.log import Log
+from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
 
 OPEN = {"/chat", "/healthz", "/readyz"}
 
 
 @pytest.fixture
-def app(catalog: Catalog) -> App:
+def app(catalog: Catalog, tmp_path: Path) -> App:
     catalog.open()
-    return create_app(catalog, lambda text: text)
+    return create_app(catalog, lambda text: text, settings=Settings(home=tmp_path, _env_file=None))
 
 
 async def asked(app: App, method: str, path: str, body: bytes = b"{}", stays: bool = True) -> tuple[int, bytes, dict]:
