@@ -177,7 +177,7 @@ def _ask_gateway(url: str, admin: str, key: str, evidence: Evidence) -> None:
     with httpx.Client(trust_env=False, timeout=60) as client:
         for credential in ("x", key, key[:-1], "a.b.c", PLANTED["LLMOPS_GATEWAY_ADMIN_TOKEN"], ""):
             answer = client.post(
-                f"{url}/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {credential}"}
+                f"{url}/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {credential}".strip()}
             )
             evidence.add("gateway", f"{answer.status_code} {answer.headers} {answer.text}")
         for path in ("/readyz", "/healthz", "/metrics", "/v1/models", "/nothing"):
