@@ -2,12 +2,16 @@
 
 import os
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from upath import UPath
 
-from llmops_assets.specs.settings import Settings
 from resources import files
 from resources.encryption import NO_KEYS, Keyring
+
+if TYPE_CHECKING:
+    # Workers keep their files by this module, and have no settings.
+    from llmops_assets.specs.settings import Settings
 
 
 def write_bytes_atomically(target: UPath, data: bytes) -> None:
@@ -86,6 +90,6 @@ class Artifacts:
         return self.upath(*parts).exists()
 
 
-def open_artifacts(settings: Settings) -> Artifacts:
+def open_artifacts(settings: "Settings") -> Artifacts:
     """The artifact root of an installation, by its settings."""
     return Artifacts(settings.artifacts, Keyring.of_settings(settings))
