@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,7 +93,9 @@ class Processes:
     def kill(self, name: str) -> None:
         """End a service and all that it started as a machine does that is switched off."""
         process = self.running.pop(name)
-        os.killpg(process.pid, signal.SIGKILL)
+        # One that has ended by itself, with all that it started, is no reason to leave the others running.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
     def alive(self) -> bool:
