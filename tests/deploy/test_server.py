@@ -207,8 +207,13 @@ def test_users_chat_through_the_door_and_a_killed_worker_of_the_gateway_comes_ba
         until(lambda: client.post("/v1/chat/completions", json=body).status_code == 200, "the route")
         with door.client() as stranger:
             assert stranger.post("/v1/chat/completions", json=body).status_code == 401
-        with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as answer:
-            events = [line for line in answer.iter_lines() if line.startswith("data: ")]
+
+        def streamed() -> list[str]:
+            with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as answer:
+                return [line for line in answer.iter_lines() if line.startswith("data: ")]
+
+        # The other worker hears of the route within its next look.
+        events = until(streamed, "the route at each worker")
         assert len(events) == 12 and events[-1] == "data: [DONE]"
 
         gateway = psutil.Process(processes.running["gateway"].pid)
