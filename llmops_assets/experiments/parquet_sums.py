@@ -58,7 +58,9 @@ def sums_of_parquet(files: Sequence[Path], plan: Plan, phases: Mapping[int, Rout
 
 def _merged(parts: list[pl.DataFrame]) -> pl.DataFrame:
     summed = pl.exclude(*_KEYS, *_TIMES).sum()
-    return pl.concat(parts).group_by(_KEYS).agg(summed, pl.col("first_at").min(), pl.col("last_at").max())
+    added = pl.concat(parts).group_by(_KEYS).agg(summed, pl.col("first_at").min(), pl.col("last_at").max())
+    # In the order of the parts, beside which it is added up again.
+    return added.select(parts[0].columns)
 
 
 def _pieces(files: Sequence[Path], rows: int) -> Iterator[pl.DataFrame]:

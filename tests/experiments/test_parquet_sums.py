@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from llmops_assets.experiments import parquet_sums
 from llmops_assets.experiments.analysis import analyse, analyse_sums, shares_by_phase
 from llmops_assets.experiments.decision import decide
 from llmops_assets.experiments.parquet_sums import sums_of_parquet
@@ -31,7 +32,11 @@ def table(users: int, **changes) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFra
 
 
 @pytest.mark.parametrize(("count", "rows"), [(1, 10_000), (3, 500), (2, 37)])
-def test_pieces_add_up_to_the_whole(tmp_path: Path, count: int, rows: int) -> None:
+@pytest.mark.parametrize("merge_rows", [parquet_sums._MERGE_ROWS, 1])
+def test_pieces_add_up_to_the_whole(
+    tmp_path: Path, count: int, rows: int, merge_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_sums, "_MERGE_ROWS", merge_rows)
     joined, exposures, feedback = table(400, levels=(3.2, 3.9), slow=(0.1, 0.1), failed=(0.02, 0.05))
     chosen, phases = plan(), {1: routes()}
     whole = analyse(exposures, feedback, chosen, phases, NOW)
