@@ -73,7 +73,7 @@ def _is_record(name: PurePosixPath) -> bool:
 
 def status(artifacts: Artifacts, records: Records) -> dict[str, int]:
     """Files by the id of the key that they are sealed with; ``plain`` counts those that are not sealed."""
-    return dict(Counter(_key_of(path) or "plain" for path in files(artifacts, records)))
+    return dict(Counter(key or "plain" for _, key in _by_key(artifacts, records)))
 
 
 def reseal(
@@ -87,7 +87,7 @@ def reseal(
     """
     if not keys:
         raise EncryptionError("there is no key to seal with: set LLMOPS_ENCRYPTION_KEY or LLMOPS_ENCRYPTION_KEY_FILE")
-    todo = [(path, _key_of(path)) for path in files(artifacts, records)]
+    todo = list(_by_key(artifacts, records))
     strange = sorted({key for _, key in todo if key and key not in keys.ids})
     if strange:
         count = sum(key in strange for _, key in todo)
@@ -152,6 +152,16 @@ def _keep_seal(path: Path) -> None:
         with open(path, "rb") as file:
             seal["files"][path.name] = hashlib.file_digest(file, "sha256").hexdigest()
         write_bytes_atomically(UPath(listing), json.dumps(seal, indent=1).encode())
+
+
+def _by_key(artifacts: Artifacts, records: Records) -> Iterator[tuple[UPath, str | None]]:
+    """Every file with the id of its key; one that was deleted since it was listed is none."""
+    for path in files(artifacts, records):
+        try:
+            key = _key_of(path)
+        except FileNotFoundError:
+            continue
+        yield path, key
 
 
 def _key_of(path: UPath) -> str | None:
