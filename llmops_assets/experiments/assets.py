@@ -11,7 +11,7 @@ from llmops_assets import plots
 from llmops_assets.experiments import holdout, report
 from llmops_assets.experiments.decision import Decision, model_for
 from llmops_assets.experiments.plan import ARMS
-from llmops_assets.experiments.running import standing_of
+from llmops_assets.experiments.running import status_of
 from llmops_assets.partitions import experiments
 from llmops_assets.records.experiments import AbReportRecord
 from llmops_assets.specs.deployment import DeploymentSpec
@@ -44,9 +44,9 @@ def ab_report(
 ) -> dg.MaterializeResult:
     name = context.partition_key
     experiment = catalog.experiment(name)
-    standing = standing_of(experiment, catalog, policy.experiments, _decided(experiment), datetime.now(UTC))
-    analysis, decision = standing.deciding, standing.decision
-    for model, reason in standing.harmful.items():
+    status = status_of(experiment, catalog, policy.experiments, _decided(experiment), datetime.now(UTC))
+    analysis, decision = status.deciding, status.decision
+    for model, reason in status.harmful.items():
         # The others go on; whom this one harms have the control from now on.
         catalog.dropped_arms.note(
             name,
@@ -58,8 +58,8 @@ def ab_report(
             actor="ab_report",
         )
     figures = report.figures(analysis) | {"winner": decision.winner}
-    if len(standing.comparisons) > 1:
-        figures["comparisons"] = report.comparisons(standing)
+    if len(status.comparisons) > 1:
+        figures["comparisons"] = report.comparisons(status)
     held = holdout.gain(catalog, experiment.endpoint, policy.experiments, datetime.now(UTC))
     figures["gain_over_holdout"] = None if held is None else holdout.figures(held)
     carry_out = _carrying_out(decision, experiment, catalog, tracking) if decision.final else None
@@ -74,8 +74,8 @@ def ab_report(
         experiment=name,
         decision=decision.outcome,
         reason=decision.reason,
-        users=report.counts(standing, "users"),
-        exposures=report.counts(standing, "requests"),
+        users=report.counts(status, "users"),
+        exposures=report.counts(status, "requests"),
         figures=figures,
         decided_at=decision.decided_at,
     )
@@ -85,7 +85,7 @@ def ab_report(
         "decision": decision.outcome,
         "reason": decision.reason,
         "figures": dg.MetadataValue.table(
-            [dg.TableRecord(row) for c in standing.comparisons for row in report.table(c.analysis)]
+            [dg.TableRecord(row) for c in status.comparisons for row in report.table(c.analysis)]
         ),
         "difference over users": dg.MetadataValue.md(
             plots.png_markdown(report.sequence_plot(analysis), "difference in ratings as users arrived")

@@ -8,7 +8,7 @@ import numpy as np
 from llmops_assets import plots
 from llmops_assets.experiments.analysis import ARMS, Analysis, path
 from llmops_assets.experiments.latency import LEVELS
-from llmops_assets.experiments.running import Standing
+from llmops_assets.experiments.running import ExperimentStatus
 from llmops_assets.experiments.user_sums import phases_of
 
 if TYPE_CHECKING:
@@ -100,25 +100,25 @@ def figures(analysis: Analysis) -> dict[str, Any]:
     }
 
 
-def comparisons(standing: Standing) -> dict[str, Any]:
+def comparisons(status: ExperimentStatus) -> dict[str, Any]:
     """Of several treatments each one's figures and its own decision, by model."""
     return {
         c.treatment: {
             "decision": c.decision.outcome,
             "reason": c.decision.reason,
             "p_holm": c.p,
-            "dropped": c.treatment in standing.dropped or c.treatment in standing.harmful,
+            "dropped": c.treatment in status.dropped or c.treatment in status.harmful,
             **figures(c.analysis),
         }
-        for c in standing.comparisons
+        for c in status.comparisons
     }
 
 
-def counts(standing: Standing, what: str) -> dict[str, int]:
+def counts(status: ExperimentStatus, what: str) -> dict[str, int]:
     """Users or requests by arm; of several treatments the deciding one is `treatment`, and the others go by model."""
-    first = standing.deciding
+    first = status.deciding
     found = {arm: int(getattr(a, what)) for arm, a in zip(ARMS, first.arms, strict=True)}
-    return found | {c.treatment: int(getattr(c.analysis.arms[1], what)) for c in standing.comparisons[1:]}
+    return found | {c.treatment: int(getattr(c.analysis.arms[1], what)) for c in status.comparisons[1:]}
 
 
 def _latency(analysis: Analysis) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from resources.catalog import Catalog, Experiment
 
 
 @dataclass(frozen=True)
-class Standing:
+class ExperimentStatus:
     """What is known of an experiment now: comparisons, the deciding one first, and the decision over them.
 
     dropped: treatments that get no users any more, and why; harmful: those that should not from now on, though others
@@ -32,9 +32,9 @@ class Standing:
         return self.comparisons[0].analysis
 
 
-def standing_of(
+def status_of(
     experiment: Experiment, catalog: Catalog, policy: ExperimentPolicy, previous: Decision | None, now: datetime
-) -> Standing:
+) -> ExperimentStatus:
     """Compare the arms by what the catalog has added up of each user; a decision taken before stays as it was."""
     spec, name = experiment.spec, experiment.name
     phases, slow_ms = catalog.phases(spec.endpoint), policy.latency_threshold_ms
@@ -68,4 +68,4 @@ def standing_of(
         decision = replace(decision, winner=compared[0].treatment)
     harmful = {c.treatment: c.decision.reason for c in compared if c.decision.outcome == "rollback"}
     open_ones = {} if decision.final else {ref: why for ref, why in harmful.items() if ref not in dropped}
-    return Standing(compared, decision, dropped, open_ones)
+    return ExperimentStatus(compared, decision, dropped, open_ones)

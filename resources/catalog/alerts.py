@@ -112,14 +112,14 @@ class Alerts:
             transaction.serialize("alerts")
             current = {c.key: c for c in found}
             rows = transaction.execute(sa.select(table).where(table.c.resolved_at.is_(None), table.c.kind.in_(kinds)))
-            standing: dict[str, Row] = {row["key"]: _row(row) for row in rows.mappings()}
+            open_alerts: dict[str, Row] = {row["key"]: _row(row) for row in rows.mappings()}
             for key, condition in current.items():
-                if key in standing:
+                if key in open_alerts:
                     values = {"last_at": moment, "text": condition.text, "severity": condition.severity}
-                    transaction.execute(table.update().where(table.c.id == standing[key]["id"]).values(values))
+                    transaction.execute(table.update().where(table.c.id == open_alerts[key]["id"]).values(values))
                 elif alert := _raise(transaction, condition, moment, quiet, channels):
                     changed.raised.append(alert)
-            for key, row in standing.items():
+            for key, row in open_alerts.items():
                 if key not in current:
                     changed.resolved.append(_resolve(transaction, row, moment, quiet, channels))
         return changed

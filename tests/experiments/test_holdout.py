@@ -86,14 +86,14 @@ def test_the_gain_is_over_all_that_was_served_since_experiments_included(catalog
 
 def test_who_is_held_out_takes_part_in_no_test(catalog: Catalog) -> None:
     """Also where the old model is the control: its users there are those who were drawn for the test."""
-    from llmops_assets.experiments.running import standing_of
+    from llmops_assets.experiments.running import status_of
 
     table = [route(CONTROL, 20, holdout=True), route(CONTROL, 40), route(TREATMENT, 40)]
     phase = catalog.set_routes("desk", table)
     catalog.create_experiment(spec(duration_hours=2000))
     ask(catalog, table, phase, {CONTROL: 3.6, TREATMENT: 3.6}, range(1000), experiment="base-or-tuned")
     found = replace(catalog.experiment("base-or-tuned"), started_at=START)
-    analysis = standing_of(found, catalog, POLICY, None, LATER - timedelta(days=20)).deciding
+    analysis = status_of(found, catalog, POLICY, None, LATER - timedelta(days=20)).deciding
     expected = [sum(assign("salt", f"user-{u}", [20, 40, 40]) == n for u in range(1000)) for n in (1, 2)]
     assert [arm.users for arm in analysis.arms] == expected
     assert analysis.srm_p > 0.05 and analysis.other_requests > 0

@@ -9,7 +9,7 @@ import pytest
 from llmops_assets.experiments.assignment import assign
 from llmops_assets.experiments.checks import guardrails, no_sample_ratio_mismatch, sticky_assignment
 from llmops_assets.experiments.decision import Decision, model_for
-from llmops_assets.experiments.running import standing_of
+from llmops_assets.experiments.running import status_of
 from llmops_assets.experiments.verdicts import guardrail
 from llmops_assets.operations.errors import Refused
 from llmops_assets.operations.experiments import _model_of
@@ -74,15 +74,15 @@ def catalog(tmp_path) -> Catalog:
     return catalog
 
 
-def standing(catalog: Catalog, now: datetime = LATER, **changes):
+def status(catalog: Catalog, now: datetime = LATER, **changes):
     catalog.create_experiment(several(**changes))
     found = replace(catalog.experiment(NAME), started_at=START)
-    return standing_of(found, catalog, POLICY, None, now)
+    return status_of(found, catalog, POLICY, None, now)
 
 
 def test_the_better_of_two_treatments_is_promoted_and_named(catalog: Catalog) -> None:
     log(catalog, 1200, {CONTROL: 3.0, TREATMENT: 3.5, OTHER: 4.2}, routes())
-    found = standing(catalog)
+    found = status(catalog)
     assert found.decision.outcome == "promote" and found.decision.winner == OTHER
     assert [c.treatment for c in found.comparisons] == [OTHER, TREATMENT]
     assert "of 2 treatments, by Holm" in found.decision.reason
@@ -94,26 +94,26 @@ def test_the_better_of_two_treatments_is_promoted_and_named(catalog: Catalog) ->
 
 def test_one_that_does_harm_loses_its_users_and_the_others_go_on(catalog: Catalog) -> None:
     log(catalog, 900, {CONTROL: 3.6, TREATMENT: 3.6, OTHER: 2.4}, routes())
-    found = standing(catalog)
+    found = status(catalog)
     assert found.decision.outcome == "continue"
     assert list(found.harmful) == [OTHER] and "does harm" in found.harmful[OTHER]
     catalog.dropped_arms.note(
         NAME, OTHER, endpoint="desk", phase=1, reason=found.harmful[OTHER], figures={}, actor="ab_report"
     )
-    again = standing(catalog)
+    again = status(catalog)
     assert not again.harmful and list(again.dropped) == [OTHER] and again.decision.outcome == "continue"
 
 
 def test_when_every_treatment_lost_its_users_the_test_is_over(catalog: Catalog) -> None:
     log(catalog, 900, {CONTROL: 4.0, TREATMENT: 2.6, OTHER: 2.6}, routes())
-    found = standing(catalog)
+    found = status(catalog)
     assert found.decision.outcome == "rollback" and not found.harmful
     assert model_for(found.decision, several()) == CONTROL
 
 
 def test_a_failing_arm_trips_alone(catalog: Catalog) -> None:
     log(catalog, 120, dict.fromkeys(ARMS, 3.6), routes(), failed={OTHER: 0.9})
-    found = standing(catalog)
+    found = status(catalog)
     assert found.decision.outcome == "continue" and list(found.harmful) == [OTHER]
     assert f"requests to {OTHER} failed" in found.harmful[OTHER]
 
@@ -121,7 +121,7 @@ def test_a_failing_arm_trips_alone(catalog: Catalog) -> None:
 def test_lost_users_of_one_arm_are_found_against_the_control(catalog: Catalog) -> None:
     table = routes()
     log(catalog, 2400, dict.fromkeys(ARMS, 3.6), [*table[:2], table[2] | {"weight": 23.0}])
-    found = standing(catalog)
+    found = status(catalog)
     assert found.decision.outcome == "invalid" and "sample ratio mismatch" in found.decision.reason
     assert OTHER in found.decision.reason
 
@@ -205,5 +205,5 @@ def test_a_decision_of_before_is_never_taken_back(catalog: Catalog) -> None:
     log(catalog, 900, {CONTROL: 3.6, TREATMENT: 3.6, OTHER: 2.4}, routes())
     catalog.create_experiment(several())
     made = Decision("promote", "by hand", LATER, TREATMENT)
-    found = standing_of(catalog.experiment(NAME), catalog, POLICY, made, LATER)
+    found = status_of(catalog.experiment(NAME), catalog, POLICY, made, LATER)
     assert found.decision == made and not found.harmful
