@@ -8,7 +8,7 @@ from llmops_assets.operations.access import authorise
 from llmops_assets.operations.endpoints import Wanted, refuse_affected, refuse_own_promotion
 from llmops_assets.operations.errors import Refused
 from llmops_assets.operations.running_tests import end_for
-from llmops_assets.serving.rollout_steps import Judgement, Step, judge, previous_model, step_of
+from llmops_assets.serving.rollout_steps import Judgement, Step, current_step, judge, previous_model
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.policy import JobType
 from llmops_assets.specs.rollout import Rollout
@@ -36,7 +36,7 @@ def rollout_of(wiring: Wiring, name: str) -> Standing | None:
         one.model_ref != endpoint.spec.model_ref and one.wanted == "running" and one.state == "healthy"
         for one in catalog.backends(name)
     )
-    step = step_of(endpoint, catalog.intents.newest("deploy", name), catalog.phases(name), warm)
+    step = current_step(endpoint, catalog.intents.newest("deploy", name), catalog.phases(name), warm)
     if step is None:
         return None
     rules = endpoint.spec.rollout

@@ -37,7 +37,7 @@ def step_of(intent: Intent | None) -> int:
     return int(intent.detail.get("step", 0)) if intent is not None else 0
 
 
-def step_of(
+def current_step(
     endpoint: Endpoint, intent: Intent | None, phases: Mapping[int, Sequence[Mapping[str, Any]]], warm: bool
 ) -> Step | None:
     """The step that a rollout has come to; None where there is none, or a deployment is still on its way.
