@@ -196,12 +196,17 @@ def _decisions(wiring: Wiring, now: datetime) -> list[Condition]:
 
 
 def _breakers(wiring: Wiring, now: datetime) -> list[Condition]:
-    """Model servers that do not answer as they should, and decisions that nobody acts on."""
+    """Model servers that do not answer as they should, arms that lost their users, decisions that nobody acts on."""
     found = [
         Condition("breaker", f"{server.id} of {endpoint.name}", "error", server.message or f"it is {server.state}")
         for endpoint in wiring.catalog.endpoints()
         for server in wiring.catalog.backends(endpoint.name)
         if server.wanted == "running" and server.state in ("unhealthy", "failed")
+    ]
+    found += [
+        Condition("breaker", f"{model} in {test.name}", "error", f"its users have the control: {arm.reason}")
+        for test in wiring.catalog.experiments("running")
+        for model, arm in wiring.catalog.dropped_arms.of(test.name).items()
     ]
     return found + [
         Condition("breaker", f"decision of {one.name}", "error", f"nobody acts on {one.decision}: {one.withheld}")
@@ -228,9 +233,7 @@ def _intents(wiring: Wiring, now: datetime) -> list[Condition]:
 def _retrainings(wiring: Wiring, now: datetime) -> list[Condition]:
     """Rules that have a reason to retrain and nothing to train on; a cool-down is no trouble of anybody's."""
     return [
-        Condition("retraining", one.rule, "warning", one.reason)
-        for one in preview(wiring, now)
-        if one.is_held and ("no rows" in one.reason or "budget" in one.reason)
+        Condition("retraining", one.rule, "warning", one.reason) for one in preview(wiring, now) if one.needs_person
     ]
 
 

@@ -35,6 +35,8 @@ class Outcome:
     recipe: str | None = None
     is_held: bool = False
     """There is a reason to retrain, and something is in the way."""
+    needs_person: bool = False
+    """What is in the way stays there until somebody does something."""
 
     @property
     def is_due(self) -> bool:
@@ -82,7 +84,7 @@ def request_due(wiring: Wiring, actor: str = ACTOR, now: datetime | None = None)
         try:
             outcomes.append(_take_up(wiring, actor, entry, now or datetime.now(UTC)))
         except (OperationError, SpecError, NotFound, Conflict) as error:
-            outcomes.append(Outcome(entry.name, str(error), is_held=True))
+            outcomes.append(Outcome(entry.name, str(error), is_held=True, needs_person=True))
     return outcomes
 
 
@@ -178,6 +180,6 @@ def _reviewed(wiring: Wiring, rule: RetrainingRule, since: datetime | None) -> i
 
 def _outcome(rule: RetrainingRule, step: Retrain | NotYet) -> Outcome:
     if isinstance(step, NotYet):
-        return Outcome(rule.name, step.reason, is_held=step.is_held)
+        return Outcome(rule.name, step.reason, is_held=step.is_held, needs_person=step.needs_person)
     name = step.dataset or (f"{rule.on_reviewed.dataset}@(reviewed answers)" if rule.on_reviewed else None)
     return Outcome(rule.name, step.reason, name, rule.recipe)

@@ -49,10 +49,14 @@ class Retrain:
 
 @dataclass(frozen=True)
 class NotYet:
-    """None is due, and why. is_held: there was a reason for one, and something is in the way."""
+    """None is due, and why.
+
+    is_held: there was a reason for one, and something is in the way. needs_person: time alone does not clear it.
+    """
 
     reason: str
     is_held: bool = False
+    needs_person: bool = False
 
 
 def decide(rule: RetrainingRule, facts: Facts) -> Retrain | NotYet:
@@ -64,8 +68,10 @@ def decide(rule: RetrainingRule, facts: Facts) -> Retrain | NotYet:
     wanted = _wanted(rule, facts)
     if isinstance(wanted, NotYet):
         return wanted
-    if obstacle := _obstacle(rule, facts):
-        return NotYet(f"{wanted.reason}; {obstacle}", is_held=True)
+    if waits := _waits_for(rule, facts):
+        return NotYet(f"{wanted.reason}; {waits}", is_held=True)
+    if spent := _budget_spent(rule, facts):
+        return NotYet(f"{wanted.reason}; {spent}", is_held=True, needs_person=True)
     return wanted
 
 
@@ -90,16 +96,21 @@ def _wanted(rule: RetrainingRule, facts: Facts) -> Retrain | NotYet:
             f"{reason}, but there are no rows that the recipe has not seen: review answers, or register a version of "
             f"{rule.datasets}",
             is_held=True,
+            needs_person=True,
         )
     return NotYet("nothing is new")
 
 
-def _obstacle(rule: RetrainingRule, facts: Facts) -> str | None:
+def _waits_for(rule: RetrainingRule, facts: Facts) -> str | None:
     if facts.underway is not None:
         return f"waits for {facts.underway}, which is not done: one at a time of a recipe"
     last = max((one.at for one in facts.past), default=None)
     if last is not None and facts.now < (free := last + timedelta(hours=rule.cooldown_hours)):
         return f"waits until {free:%Y-%m-%d %H:%M} UTC: {rule.cooldown_hours:g} hours after the last one"
+    return None
+
+
+def _budget_spent(rule: RetrainingRule, facts: Facts) -> str | None:
     recent = [one for one in facts.past if one.at > facts.now - PERIOD]
     if len(recent) >= rule.trainings_per_30_days:
         return f"the budget is used up: {len(recent)} trainings in 30 days"

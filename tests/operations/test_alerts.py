@@ -27,7 +27,7 @@ from resources.alert_channels import Undelivered, deliver
 from resources.catalog import Alert, Catalog, NotFound
 from resources.catalog.alerts import Condition
 from sensors import alerts as sensor
-from tests.resources.samples import deployment
+from tests.resources.samples import deployment, experiment
 
 NOW = datetime.now(UTC)
 SECRET = "T000/B000/geheim"
@@ -269,6 +269,17 @@ def test_what_waits_for_too_long_is_told_of(wiring):
     wiring.catalog.intents.withdraw("deploy", "desk", "kim")
     alerts.look(wiring, now=NOW + timedelta(hours=4))
     assert kinds() == set()
+
+
+def test_an_arm_that_lost_its_users_is_told_of_until_its_test_ends(wiring):
+    wiring.catalog.create_experiment(experiment())
+    wiring.catalog.dropped_arms.note(
+        "base-or-tuned", "desk@1", endpoint="desk", phase=1, reason="9 of 10 failed", figures={}, actor="gateway"
+    )
+    (raised,) = alerts.look(wiring).changed.raised
+    assert (raised.kind, raised.subject) == ("breaker", "desk@1 in base-or-tuned") and "9 of 10 failed" in raised.text
+    wiring.catalog.decide_experiment("base-or-tuned", "rollback", "it failed", {}, carry_out=lambda found: found.spec)
+    assert raised.id in [alert.id for alert in alerts.look(wiring).changed.resolved]
 
 
 def test_a_kind_that_cannot_be_looked_at_silences_no_other_and_resolves_nothing(wiring):

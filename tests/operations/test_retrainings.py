@@ -83,6 +83,7 @@ def test_without_either_or_within_its_limits_there_is_none(changes, given, words
     found = decide(rule(**changes), facts(**given))
     assert isinstance(found, NotYet) and words in found.reason
     assert found.is_held is (words != "nothing is new")
+    assert found.needs_person is (found.is_held and not words.startswith("waits"))
 
 
 def test_what_is_older_than_the_period_costs_nothing_any_more():
