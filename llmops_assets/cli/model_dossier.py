@@ -25,9 +25,8 @@ def dossier(
     from llmops_assets.operations import dossiers
     from llmops_assets.registry.dossier.content import label, words
 
-    w = wiring()
+    found = dossiers.dossier(wiring(), ref)
     if json:
-        found = dossiers.dossier(w, ref)
         sections = [
             {
                 "section": section.name,
@@ -43,14 +42,12 @@ def dossier(
         ]
         print_json({"ref": found.ref, "at": found.at, "open_gaps": found.open_gaps, "sections": sections})
         return
-    text = dossiers.dossier_page(w, ref, language)
-    version = w.tracking.version(ref)
-    path = to or Path(f"{version.name}-{version.version}-dossier.{language}.html")
-    path.write_text(text, encoding="utf-8")
-    out.print(f"{path}: {version.ref}", markup=False, soft_wrap=True)
-    if gaps := dossiers.dossier(w, ref).open_gaps:
+    path = to or Path(f"{found.ref.replace('@', '-')}-dossier.{language}.html")
+    path.write_text(dossiers.page_of(found, language), encoding="utf-8")
+    out.print(f"{path}: {found.ref}", markup=False, soft_wrap=True)
+    if gaps := found.open_gaps:
         out.print(f"{len(gaps)} gaps to state: {', '.join(gaps)}", markup=False)
-        out.print(f'State one with: llmops model state {version.ref} {gaps[0]} "…"', markup=False)
+        out.print(f'State one with: llmops model state {found.ref} {gaps[0]} "…"', markup=False)
 
 
 def state(

@@ -19,21 +19,24 @@ from resources.dataset_store import DatasetStore
 from resources.records import Records
 
 
-def trained_on(plan: PlanRecord, records: Records) -> list[str]:
-    """The dataset versions that a model learned from: its own, then those of the trainings of its bases."""
+def chain_of(plan: PlanRecord, records: Records) -> list[PlanRecord]:
+    """The trainings that made a model: its own, then those of its bases, as far as they were trained here."""
     by_hash = {}
     for other in records.all(PlanRecord):
         merged = records.find(MergedModelRecord, training_key(other.dataset, other.recipe))
         if merged is not None:
             by_hash[merged.content_hash] = other
-    found: list[str] = []
-    known: set[str] = set()
+    found: dict[str, PlanRecord] = {}
     current: PlanRecord | None = plan
-    while current is not None and current.training_key not in known:
-        known.add(current.training_key)
-        found.append(current.dataset)
+    while current is not None and current.training_key not in found:
+        found[current.training_key] = current
         current = _plan_of(current.base, by_hash, records) if current.base else None
-    return list(dict.fromkeys(found))
+    return list(found.values())
+
+
+def trained_on(plan: PlanRecord, records: Records) -> list[str]:
+    """The dataset versions that a model learned from: its own, then those of the trainings of its bases."""
+    return list(dict.fromkeys(each.dataset for each in chain_of(plan, records)))
 
 
 def _plan_of(base: BaseModelRecord, by_hash: Mapping[str, PlanRecord], records: Records) -> PlanRecord | None:

@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.errors import Refused
 from llmops_assets.registry.dossier.collect import Sources, collect
-from llmops_assets.registry.dossier.content import LANGUAGES, Dossier, Language, Statement, gap_names, texts
+from llmops_assets.registry.dossier.content import LANGUAGES, Dossier, Language, gap_names, texts
 from llmops_assets.registry.dossier.page import page
 from llmops_assets.wiring import Wiring
+from resources.catalog.statements import ModelStatement
 
 LONGEST_STATEMENT = 20_000
 """Characters of one statement; a longer text is a document of its own, which a statement names."""
@@ -16,23 +17,25 @@ LONGEST_STATEMENT = 20_000
 def dossier(wiring: Wiring, ref: str) -> Dossier:
     """What is known of a version now, with its gaps; raises UnknownModel."""
     version = wiring.tracking.version(ref)
-    stated = wiring.catalog.statements.holding(version.name, version.version)
-    statements = {
-        gap: Statement(gap, f"{one.model}@{one.version}", one.text, one.author, one.at) for gap, one in stated.items()
-    }
+    statements = wiring.catalog.statements.holding(version.name, version.version)
     sources = Sources(wiring.records, wiring.catalog, wiring.tracking, wiring.run_log, wiring.policy)
     return collect(version.ref, sources, statements, datetime.now(UTC))
 
 
-def dossier_page(wiring: Wiring, ref: str, language: str = "en") -> str:
-    """The same as an HTML file that stands alone. Raises Refused for a language that it is not written in."""
+def page_of(found: Dossier, language: str = "en") -> str:
+    """A dossier as an HTML file that stands alone. Raises Refused for a language that it is not written in."""
     known: dict[str, Language] = {one: one for one in LANGUAGES}
     if language not in known:
         raise Refused(f"a dossier is written in {' or '.join(LANGUAGES)}, not in {language!r}")
-    return page(dossier(wiring, ref), known[language])
+    return page(found, known[language])
 
 
-def gaps(wiring: Wiring, ref: str, language: str) -> list[tuple[str, str, Statement | None]]:
+def dossier_page(wiring: Wiring, ref: str, language: str = "en") -> str:
+    """What is known of a version now as an HTML file."""
+    return page_of(dossier(wiring, ref), language)
+
+
+def gaps(wiring: Wiring, ref: str, language: str) -> list[tuple[str, str, ModelStatement | None]]:
     """Name, words in a language, and what was last stated, of everything that only a person can state of a version."""
     found = [gap for section in dossier(wiring, ref).sections for gap in section.gaps]
     return [
@@ -41,7 +44,7 @@ def gaps(wiring: Wiring, ref: str, language: str) -> list[tuple[str, str, Statem
     ]
 
 
-def state(wiring: Wiring, actor: str, ref: str, gap: str, text: str) -> Statement:
+def state(wiring: Wiring, actor: str, ref: str, gap: str, text: str) -> ModelStatement:
     """Keep what a person states about a gap of a version, with name and date; earlier statements stay on record.
 
     Raises Refused for a gap that a dossier does not have, an empty text, or one that is too long.
@@ -55,5 +58,4 @@ def state(wiring: Wiring, actor: str, ref: str, gap: str, text: str) -> Statemen
     if len(text) > LONGEST_STATEMENT:
         raise Refused(f"the statement about {gap} has {len(text):,} characters; {LONGEST_STATEMENT:,} are kept")
     version = wiring.tracking.version(ref)
-    kept = wiring.catalog.statements.add(version.name, version.version, gap, text, actor)
-    return Statement(gap, version.ref, kept.text, kept.author, kept.at)
+    return wiring.catalog.statements.add(version.name, version.version, gap, text, actor)

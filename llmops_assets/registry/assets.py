@@ -1,6 +1,5 @@
 """The assets `registered_model` (a version in the registry, for models that meet their gate) and `quantized_model`."""
 
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from llmops_assets.registry.capacity import RegistryFull, capacity
 from llmops_assets.registry.card import CardFacts, model_card
 from llmops_assets.registry.compare import compare
 from llmops_assets.registry.compared_model import compared_model_of
+from llmops_assets.registry.licences import base_license
 from llmops_assets.registry.lineage import lineage
 from llmops_assets.registry.ownership import shown_marks
 from llmops_assets.registry.quantized import UNFIT, CompressionContext, Original, form_row, make_form, register_form
@@ -31,7 +31,7 @@ from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
 from resources import content, files
 from resources.artifacts import Artifacts
-from resources.catalog import Catalog, NotFound
+from resources.catalog import Catalog
 from resources.catalog.erasures import ModelAffected, assert_not_affected
 from resources.dataset_store import DatasetStore
 from resources.engines import EngineError, Engines
@@ -154,7 +154,7 @@ def registered_model(
         merged=merged,
         evaluation=result,
         gate=gate,
-        base_license=_base_license(catalog, tracking, plan),
+        base_license=base_license(catalog, tracking, plan.base.ref) if plan.base else None,
         clean=records.find(CleanRecord, plan.dataset),
         marks=marks,
     )
@@ -314,22 +314,3 @@ def _begin(tracking: Tracking, catalog: Catalog, entry: ModelVersion, policy: Po
         gate=gate,
         **admission.registration(tracking.model(entry.ref), catalog),
     )
-
-
-def _base_license(catalog: Catalog, tracking: Tracking, plan: PlanRecord) -> str | None:
-    """The licence of the base where the catalog knows it; of an earlier training of ours, that of its data."""
-    if plan.base is None:
-        return None
-    with suppress(NotFound):
-        # Else it is no registered base, and its data are looked at.
-        return catalog.base_model(plan.base.ref).license
-    origin = plan.base.ref.partition("|")[0] if "|" in plan.base.ref else None
-    if origin is None:
-        try:
-            origin = tracking.model(plan.base.ref).dataset
-        except (LookupError, ValueError):
-            return None
-    try:
-        return catalog.dataset(origin).license
-    except NotFound:
-        return None

@@ -118,7 +118,12 @@ def _body(facts: CardFacts) -> str:
     ]
     if facts.evaluation.versus_base:
         sections.append("Against the base on the same items:\n\n" + versus_base_table(facts.evaluation))
-    sections += ["## Limits", "\n".join(f"- {limit}" for limit in limits(facts)), "## Licence", _license_text(facts)]
+    sections += [
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in limits(facts.spec, facts.evaluation, facts.gate.bound)),
+        "## Licence",
+        _license_text(facts),
+    ]
     return "\n\n".join(sections) + "\n"
 
 
@@ -160,10 +165,9 @@ def _watermark(facts: CardFacts) -> str:
     return f"{'yes' if facts.marks.passed else 'not shown'}; {trained}; {facts.marks.text}"
 
 
-def limits(facts: CardFacts) -> list[str]:
-    """What the figures do not say, derived from the evaluation itself."""
-    evaluation = facts.evaluation
-    lines = [card_jobs.limits(facts.spec)]
+def limits(spec: TrainJobSpec, evaluation: EvaluationRecord, bound: float | None) -> list[str]:
+    """What the figures do not say, derived from the evaluation itself; bound: of the gate."""
+    lines = [card_jobs.limits(spec)]
     headline = evaluation.metric(TEST, "accuracy")
     for metric in evaluation.metrics:
         if metric.model == "tuned" and metric.name == "accuracy" and metric.suite != TEST and headline is not None:
@@ -176,7 +180,7 @@ def limits(facts: CardFacts) -> list[str]:
     weak = [
         f"{name} ({m.value:.2f}, n = {m.n})"
         for name, m in evaluation.by_category.items()
-        if m.name == "accuracy" and facts.gate.bound is not None and m.value < facts.gate.bound
+        if m.name == "accuracy" and bound is not None and m.value < bound
     ]
     if weak:
         lines.append(f"Categories below the gate: {', '.join(weak)}.")

@@ -20,6 +20,10 @@ class ModelStatement:
     author: str
     at: datetime
 
+    @property
+    def ref(self) -> str:
+        return f"{self.model}@{self.version}"
+
 
 class Statements:
     """The part of the catalog that is about what people state of models."""
@@ -29,7 +33,7 @@ class Statements:
 
     def add(self, model: str, version: int, gap: str, text: str, author: str) -> ModelStatement:
         """Add a statement; the newest of a gap holds, and earlier ones stay on record."""
-        values = {"model": model, "version": version, "gap": gap, "text": text, "author": str(author), "at": now()}
+        values = {"model": model, "version": version, "gap": gap, "text": text, "author": author, "at": now()}
         with self.database.write(author) as transaction:
             transaction.execute(t.model_statements.insert().values(values))
             transaction.audit("model.state", f"{model}@{version}", gap=gap)

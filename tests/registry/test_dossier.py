@@ -16,7 +16,6 @@ from llmops_assets.registry.dossier.content import (
     Gap,
     Section,
     Source,
-    Statement,
     gap_names,
     label,
     texts,
@@ -26,6 +25,7 @@ from llmops_assets.registry.dossier.page import page
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 from resources.catalog import Catalog
+from resources.catalog.statements import ModelStatement
 
 AT = datetime(2026, 11, 30, 9, 0, tzinfo=UTC)
 
@@ -55,8 +55,8 @@ def test_every_fact_says_the_same_in_both_languages(name: str) -> None:
 
 
 def small() -> Dossier:
-    stated = Statement("provider", "a@2", "<b>주식회사</b> 누리", "kim", AT)
-    earlier = Statement("misuse", "a@1", "none yet", "lee", AT)
+    stated = ModelStatement("a", 2, "provider", "<b>주식회사</b> 누리", "kim", AT)
+    earlier = ModelStatement("a", 1, "misuse", "none yet", "lee", AT)
     facts = (
         Fact("weights", Source("registered_model", "d@v1|r"), {"sha": "ab12"}),
         Fact("check_failed", Source("adapter", "d@v1|r", "loss_fell"), {"name": "loss_fell", "text": "<script>"}),

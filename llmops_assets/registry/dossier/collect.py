@@ -1,22 +1,22 @@
 """Gathers what a dossier tells from records, catalog, registry and the log of checks; it decides nothing."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Protocol
 
-from llmops_assets.evaluation.gate import GateOutcome, judge_gate
-from llmops_assets.evaluation.leakage import trained_on
+from llmops_assets.evaluation.gate import judge_gate
+from llmops_assets.evaluation.leakage import chain_of
 from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord, Metric
 from llmops_assets.records.registry import ParityRecord, RegisteredModelRecord
 from llmops_assets.records.serving import DriftRecord
 from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
-from llmops_assets.registry.card import CardFacts, limits
+from llmops_assets.registry.card import limits
 from llmops_assets.registry.dossier.changes import changes
-from llmops_assets.registry.dossier.content import Dossier, Fact, Gap, Section, Source, Statement
+from llmops_assets.registry.dossier.content import Dossier, Fact, Gap, Section, Source
+from llmops_assets.registry.licences import base_license
 from llmops_assets.registry.lineage import code_version
 from llmops_assets.registry.transition import parity_key
 from llmops_assets.specs.names import training_key
@@ -24,6 +24,7 @@ from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.training import TrainJobSpec
 from resources.catalog import Catalog, Endpoint, NotFound
 from resources.catalog.erasures import affected, erasures
+from resources.catalog.statements import ModelStatement
 from resources.records import Records
 from resources.tracking import ModelVersion, Tracking
 
@@ -104,22 +105,17 @@ class Lineage:
         return found if same else None
 
     @cached_property
-    def datasets(self) -> list[str]:
-        """The dataset versions that it learned from, its own first, then those of the models it was made from."""
-        return trained_on(self.plan, self.sources.records) if self.plan is not None else [self.record.dataset]
-
-    @cached_property
-    def gate(self) -> GateOutcome | None:
-        if self.evaluation is None or self.plan is None:
-            return None
-        return judge_gate(self.evaluation, self.sources.policy.gates[self.job_type])
+    def chain(self) -> list[PlanRecord]:
+        """Its training, then those of the models that it was made from."""
+        return chain_of(self.plan, self.sources.records) if self.plan is not None else []
 
     @property
-    def job_type(self) -> str:
-        return self.record.job_type
+    def datasets(self) -> list[str]:
+        """The dataset versions that it learned from, its own first."""
+        return list(dict.fromkeys(each.dataset for each in self.chain)) or [self.record.dataset]
 
 
-def collect(ref: str, sources: Sources, statements: Mapping[str, Statement], at: datetime) -> Dossier:
+def collect(ref: str, sources: Sources, statements: Mapping[str, ModelStatement], at: datetime) -> Dossier:
     """The dossier of a version of the registry, `at` a moment; statements: by gap, the last that holds for it.
 
     Raises UnknownModel for a version that is not there.
@@ -131,7 +127,8 @@ def collect(ref: str, sources: Sources, statements: Mapping[str, Statement], at:
     def section(name: str, facts: Iterator[Fact], *gaps: str) -> Section:
         return Section(name, tuple(facts), tuple(Gap(gap, statements.get(gap)) for gap in gaps))
 
-    base_gap = ("base_data",) if line.plan is not None and _foreign_base(line) else ()
+    # What was trained elsewhere, nobody here knows the data of.
+    base_gap = ("base_data",) if line.chain and line.chain[-1].base is not None else ()
     return Dossier(
         version.ref,
         at,
@@ -152,16 +149,11 @@ def collect(ref: str, sources: Sources, statements: Mapping[str, Statement], at:
     )
 
 
-def _foreign_base(line: Lineage) -> bool:
-    """Whether the chain of models that it was made from begins with one that was not trained here."""
-    return line.plan is not None and line.plan.base is not None and "|" not in line.plan.base.ref
-
-
 def _general(line: Lineage, served: list[Endpoint]) -> Iterator[Fact]:
     version, registry = line.version, Source("registered_model", line.cell)
     if line.merged is not None:
         merged = Source("merged_model", line.cell)
-        values = {"family": line.record.family, "parameters": line.merged.parameters, "job_type": line.job_type}
+        values = {"family": line.record.family, "parameters": line.merged.parameters, "job_type": line.record.job_type}
         yield Fact("identity", merged, {"ref": version.ref, "method": version.tags.get("method", UNKNOWN), **values})
         if line.record.scheme is not None:
             values = {"scheme": line.record.scheme, "sha": line.merged.content_hash}
@@ -172,7 +164,11 @@ def _general(line: Lineage, served: list[Endpoint]) -> Iterator[Fact]:
     yield Fact("summary", registry, {"text": version.description})
     base = version.tags.get("base")
     if base:
-        values = {"ref": base, "license": _base_license(base, line), "sha": version.tags.get("base_hash", UNKNOWN)}
+        values = {
+            "ref": base,
+            "license": base_license(line.sources.catalog, line.sources.tracking, base) or UNKNOWN,
+            "sha": version.tags.get("base_hash", UNKNOWN),
+        }
         yield Fact("base", Source("training_plan", line.cell), values)
     elif base == "":
         yield Fact("no_base", Source("training_plan", line.cell))
@@ -189,23 +185,17 @@ def _general(line: Lineage, served: list[Endpoint]) -> Iterator[Fact]:
         yield Fact("not_served", Source("catalog: endpoints"))
 
 
-def _base_license(base: str, line: Lineage) -> str:
-    with suppress(NotFound):
-        return line.sources.catalog.base_model(base).license or UNKNOWN
-    datasets = line.datasets[1:]
-    with suppress(NotFound):
-        return ", ".join(line.sources.catalog.dataset(key).license or UNKNOWN for key in datasets) or UNKNOWN
-    return UNKNOWN
-
-
 def _data(line: Lineage) -> Iterator[Fact]:
     records = line.sources.records
     for number, key in enumerate(line.datasets):
-        with suppress(NotFound):
+        name, source = "dataset" if number == 0 else "dataset_base", Source("catalog: datasets", key)
+        try:
             spec = line.sources.catalog.dataset(key)
+        except NotFound:
+            yield Fact(name, source, {"key": key, "type": UNKNOWN, "owner": UNKNOWN, "license": UNKNOWN})
+        else:
             values = {"key": key, "type": spec.type, "owner": spec.owner, "license": spec.license or UNKNOWN}
-            source = Source("catalog: datasets", key)
-            yield Fact("dataset" if number == 0 else "dataset_base", source, values)
+            yield Fact(name, source, values)
             yield Fact("dataset_description", source, {"text": spec.description.strip()})
             if spec.derived_from:
                 yield Fact("derived", source, {"keys": ", ".join(spec.derived_from)})
@@ -324,31 +314,10 @@ def _metric(metric: Metric) -> dict[str, object]:
 
 
 def _limits(line: Lineage) -> Iterator[Fact]:
-    facts = _card_facts(line)
-    if facts is not None:
-        for text in limits(facts):
+    if line.plan is not None and line.evaluation is not None:
+        bound = judge_gate(line.evaluation, line.sources.policy.gates[line.record.job_type]).bound
+        for text in limits(TrainJobSpec.model_validate(line.plan.spec), line.evaluation, bound):
             yield Fact("limit", Source("evaluation", line.cell), {"text": text})
-
-
-def _card_facts(line: Lineage) -> CardFacts | None:
-    """What the model card is written from; None where the records are of other weights."""
-    plan, adapter, merged, evaluation, gate = line.plan, line.adapter, line.merged, line.evaluation, line.gate
-    splits = line.sources.records.find(SplitsRecord, line.record.dataset)
-    if plan is None or adapter is None or merged is None or evaluation is None or gate is None or splits is None:
-        return None
-    return CardFacts(
-        ref=line.version.ref,
-        spec=TrainJobSpec.model_validate(plan.spec),
-        dataset=line.sources.catalog.dataset(line.record.dataset),
-        splits=splits.rows,
-        data_hash=splits.data_hash,
-        plan=plan,
-        adapter=adapter,
-        merged=merged,
-        evaluation=evaluation,
-        gate=gate,
-        base_license=None,
-    )
 
 
 def _oversight(line: Lineage) -> Iterator[Fact]:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import yaml
 
+from resources.catalog.statements import ModelStatement
+
 Language = Literal["en", "ko"]
 LANGUAGES: tuple[Language, ...] = ("en", "ko")
 
@@ -37,22 +39,11 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Statement:
-    """What a person stated about a gap, of which version, who, and when."""
-
-    gap: str
-    ref: str
-    text: str
-    author: str
-    at: datetime
-
-
-@dataclass(frozen=True)
 class Gap:
     """What the platform cannot know; `statement` is what a person last said of it, of this version or an earlier."""
 
     name: str
-    statement: Statement | None = None
+    statement: ModelStatement | None = None
 
 
 @dataclass(frozen=True)
