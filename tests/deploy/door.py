@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from llmops_assets.local.stack import REPOSITORY, free_port
-from tests.deploy.debian import program
+from tests.debian import program
 
 UPSTREAMS = {"gateway": 8080, "console": 8090, "webserver": 3000, "mlflow": 5000, "prometheus": 9090, "grafana": 3000}
 UPSTREAMS |= {"webserver-readonly": 3000}

@@ -25,7 +25,7 @@ from resources.catalog import tables
 from resources.gpus import usage
 from resources.traffic.spool import Position
 from resources.traffic.spool_lag import waiting_since
-from tests.deploy.debian import program
+from tests.debian import program
 from tests.resources.samples import dataset, deployment
 
 DEPLOY = REPOSITORY / "deploy"

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,24 +13,12 @@ from typing import Any
 
 import aiohttp
 
+from tests.debian import program
+
 
 def install() -> str:
     """The program `chromium`: Debian's, where there is none; fails where it cannot be had."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    apt = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in ([*apt, "update"], [*apt, "install", "--no-install-recommends", "chromium"]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
-        if done.returncode:
-            raise RuntimeError(
-                f"these tests need chromium, and `{' '.join(command)}` failed: install it by hand, or run as root on "
-                f"Debian\n{done.stderr[-2000:]}"
-            )
-    if (found := shutil.which("chromium")) is None:
-        raise RuntimeError("chromium was installed, and is not on PATH")
-    return found
+    return program(("chromium", "chromium-browser", "google-chrome"), "chromium")
 
 
 class Page:

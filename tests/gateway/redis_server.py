@@ -1,33 +1,16 @@
 """A Redis of the tests' own, on a port of its own, that can be killed and started again."""
 
-import os
-import shutil
 import socket
 import subprocess
 import time
 from pathlib import Path
 
+from tests.debian import program
+
 
 def install() -> str:
     """The program `redis-server` or `valkey-server`: Debian's, where there is none; fails where it cannot be had."""
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return found
-    apt = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"]
-    # Its own service is not started: the tests start theirs.
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    for command in ([*apt, "update"], [*apt, "install", "--no-install-recommends", "redis-server"]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode:
-            raise RuntimeError(
-                f"these tests need redis-server, and `{' '.join(command)}` failed: install it by hand, or run as root "
-                f"on Debian\n{done.stderr[-2000:]}"
-            )
-    return install() if shutil.which("redis-server") else _missing()
-
-
-def _missing() -> str:
-    raise RuntimeError("redis-server was installed, and is not on PATH")
+    return program(("redis-server", "valkey-server"), "redis-server")
 
 
 class RedisServer:

@@ -15,6 +15,7 @@ import docker
 import docker.errors
 
 from resources.containers import Mount
+from tests.debian import program
 
 REPOSITORY = Path(__file__).parents[2]
 CONTAINERS_CONF = """[containers]
@@ -30,17 +31,9 @@ _ROOTS = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
 
 def install() -> None:
     """Debian's podman and runc, where they are not here already; fails where they cannot be had."""
-    if shutil.which("podman") and shutil.which("runc", path=f"{os.environ['PATH']}:/usr/sbin:/sbin"):
-        return
-    apt = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in ([*apt, "update"], [*apt, "install", "--no-install-recommends", "podman", "runc"]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode:
-            raise RuntimeError(
-                f"these tests need podman and runc, and `{' '.join(command)}` failed: install them by hand, or run as "
-                f"root on Debian\n{done.stderr[-2000:]}"
-            )
+    # runc first: podman would bring another runtime where it finds none.
+    for name in ("runc", "podman"):
+        program(name, name)
 
 
 def host_python() -> list[Mount]:
