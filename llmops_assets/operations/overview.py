@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from llmops_assets.operations.access import allowed
+from llmops_assets.operations.alerts import list_alerts
 from llmops_assets.operations.dataset_entries import Version, versions_page
 from llmops_assets.operations.reviews import review_queue
 from llmops_assets.operations.training_status import TrainingStatus, statuses_page
@@ -15,7 +15,7 @@ from llmops_assets.wiring import Wiring
 from resources.tracking import ModelVersion
 
 if TYPE_CHECKING:
-    from resources.catalog import BaseModelEntry, Endpoint, Experiment
+    from resources.catalog import Alert, BaseModelEntry, Endpoint, Experiment
 
 LOOKED_AT = 20
 """Newest datasets and trainings that are looked at; what is older is on the lists."""
@@ -39,11 +39,11 @@ class Entry:
 @dataclass(frozen=True)
 class Overview:
     """`running`: what somebody works on; `waiting`: what a person has to do next, with the action that it takes and
-    whether this caller may do it; `alerts`: what went wrong and nobody has mended yet."""
+    whether this caller may do it; `alerts`: those that are so now, None where this caller may not read them."""
 
     running: list[Entry]
     waiting: list[tuple[Entry, str, bool]]
-    alerts: list[Entry]
+    alerts: "list[Alert] | None"
     counts: dict[str, int]
 
 
@@ -58,7 +58,7 @@ def overview(wiring: Wiring, actor: str) -> Overview:
     return Overview(
         running=running[:SHOWN],
         waiting=[(entry, action, allowed(wiring, actor, action)) for entry, action in waiting][:SHOWN],
-        alerts=[*islice(_alerts(versions, trainings, endpoints, tests), SHOWN)],
+        alerts=list_alerts(wiring, actor, is_open=True, limit=SHOWN) if allowed(wiring, actor, "alert.read") else None,
         counts={
             "datasets": all_versions,
             "trainings": all_trainings,
@@ -116,20 +116,3 @@ def _waiting(
     reviews = [item for item in review_queue(wiring).items if item.decision.state in ("open", "waiting", "disputed")]
     if reviews:
         yield Entry("review", str(len(reviews)), "open", "review"), "review.decide"
-
-
-def _alerts(
-    versions: list[Version], trainings: list[TrainingStatus], endpoints: "list[Endpoint]", tests: "list[Experiment]"
-) -> Iterator[Entry]:
-    for endpoint in endpoints:
-        if endpoint.state == "failed":
-            yield Entry("endpoint", endpoint.name, "failed", "failed", endpoint.message, endpoint.updated_at)
-    for one in versions:
-        if one.state in ("blocked", "failed"):
-            yield Entry("dataset", one.key, one.state, one.state, one.detail, one.created_at)
-    for status in trainings:
-        if status.state in ("failed", "held", "withheld"):
-            yield Entry("training", status.partition, status.state, status.state, status.detail)
-    for test in tests:
-        if test.decision == "invalid":
-            yield Entry("experiment", test.name, "invalid", "invalid", test.reason or "", test.decided_at)

@@ -13,6 +13,7 @@ from images.console.app import create_app
 from images.console.limits import Limiter
 from images.console.web import i18n, page
 from images.console.web.forms import COOKIE
+from llmops_assets.operations import alerts
 from llmops_assets.specs.dataset import DatasetSpec
 from tests.console.conftest import HOST, USER
 from tests.console.test_documents import DATASET, enter_and_upload, enter_model, rows  # noqa: F401
@@ -134,6 +135,22 @@ def test_a_form_is_taken_from_our_own_page_alone(api, model):
     assert api.post("/catalog/models/create", json={**fields, "csrf": token}).status_code == 415
     done = api.post("/catalog/models/create", data={**fields, "csrf": token}, follow_redirects=False)
     assert (done.status_code, done.headers["location"]) == (303, "/catalog/models/base@1?done=entered")
+
+
+def test_the_first_page_has_the_alerts_that_there_are_and_somebody_takes_one_on(api, wiring):
+    alerts.watch_heartbeat(wiring)
+    (alert,) = alerts.list_alerts(wiring, "kim", is_open=True)
+    shown = api.get("/").text
+    assert "gave no sign" in shown and f'action="/alerts/{alert.id}/ack"' in shown
+    viewer = {"X-User-Id": "park", "X-User-Roles": "llm-ops-user,viewer"}
+    assert "gave no sign" not in api.get("/", headers=viewer).text
+    done = api.post(f"/alerts/{alert.id}/ack", data={"csrf": token_of(shown)}, follow_redirects=False)
+    assert (done.status_code, done.headers["location"]) == (303, "/?done=taken_on")
+    shown = api.get("/?done=taken_on").text
+    assert f'action="/alerts/{alert.id}/ack"' not in shown and "Taken on by" in shown
+    alerts.beat(wiring)
+    alerts.watch_heartbeat(wiring)
+    assert "Nothing is wrong." in api.get("/").text
 
 
 def test_what_users_write_is_text_on_every_page(api, wiring, rows):  # noqa: F811

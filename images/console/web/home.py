@@ -8,7 +8,8 @@ from fastapi.responses import RedirectResponse
 
 from images.console.problems import Problem
 from images.console.web.i18n import COOKIE, LANGUAGES
-from images.console.web.page import FOLDER, HEADERS, Asked, router
+from images.console.web.page import FOLDER, HEADERS, Asked, Posted, go, router
+from llmops_assets.operations import alerts
 from llmops_assets.operations.overview import overview
 
 pages = router()
@@ -29,6 +30,13 @@ ELSEWHERE = {
 def home(page: Asked) -> Response:
     """What runs, what waits for whom, and what went wrong."""
     return page.show("home.html", found=overview(page.here.wiring, page.name))
+
+
+@pages.post("/alerts/{alert_id}/ack")
+def ack(page: Asked, alert_id: int, form: Posted) -> Response:
+    """Take an alert on."""
+    alerts.ack(page.here.wiring, page.name, alert_id)
+    return go("/", "taken_on")
 
 
 @pages.get("/static/{name:path}")

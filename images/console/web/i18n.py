@@ -95,16 +95,22 @@ STATES = {
     "reject": N_("rejected"),
     "waiting": N_("waits for a second reviewer"),
     "disputed": N_("disputed"),
+    # Alerts.
+    "error": N_("error"),
+    "warning": N_("warning"),
+    "info": N_("for information"),
 }
 """What states are called on pages."""
 
 GOOD = frozenset(
     {"ready", "registered", "approved", "production", "staging", "healthy", "promote", "accept", "fix", "trained"}
 )
-BAD = frozenset({"blocked", "failed", "withheld", "unhealthy", "invalid", "held", "rollback", "reject", "disputed"})
+BAD = frozenset(
+    {"blocked", "failed", "withheld", "unhealthy", "invalid", "held", "rollback", "reject", "disputed", "error"}
+)
 BUSY = frozenset(
     {"ingesting", "requested", "queued", "planning", "training", "finishing", "stopping", "deploying", "pending"}
-    | {"running", "starting", "deleting"}
+    | {"running", "starting", "deleting", "warning"}
 )
 
 

@@ -62,6 +62,7 @@ DONE = {
     "stated": N_("What you state is on record, with your name and the date."),
     "reviewed": N_("The review is on record."),
     "erased": N_("The erasure is carried out."),
+    "taken_on": N_("You have taken the alert on; others see that."),
 }
 """What a page says after something was done, by the word in its address."""
 
