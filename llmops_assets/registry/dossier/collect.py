@@ -30,7 +30,7 @@ from resources.tracking import ModelVersion, Tracking
 
 CHECKED = ("training_plan", "adapter", "merged_model", "evaluation", "registered_model")
 CHECKED_DATA = ("dataset", "quality_report", "clean_dataset", "splits", "contamination")
-INCIDENTS = ("model.affected", "model.archive")
+INCIDENTS = ("model.affected", "model.archive", "experiment.drop")
 FAILED_DEPLOYMENT = "deploy.failed"
 UNKNOWN = "?"
 
