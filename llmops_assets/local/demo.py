@@ -315,7 +315,7 @@ class Demo:
         """Run the A/B test with simulated users until it decides, and wait until the endpoint follows."""
         w = self.wiring
         w.catalog.create_experiment(experiment, self.actor)
-        users, since = self.users, _now()
+        users = self.users
         while w.catalog.experiment(experiment.name).decision is None:
             done = w.catalog.exposures(experiment=experiment.name)["user"].n_unique()
             if done >= self.users + 5 * MORE_USERS:
@@ -330,7 +330,7 @@ class Demo:
         self.step(f"the A/B test decided: {decided.decision} ({decided.reason})")
         if decided.decision != "promote":
             raise DemoError(f"asset ab_report, partition {experiment.name}: {decided.decision}: {decided.reason}")
-        self.await_switch(experiment, since)
+        self.await_switch(experiment)
 
     def simulate(self, experiment: ExperimentSpec, *, first_user: int, users: int) -> None:
         from examples.expressway.users import simulate
@@ -371,8 +371,11 @@ class Demo:
                 return
             time.sleep(0.5)
 
-    def await_switch(self, experiment: ExperimentSpec, since: datetime) -> None:
-        """Wait until the endpoint serves the winner alone, and the deployment has said that all of it is done."""
+    def await_switch(self, experiment: ExperimentSpec) -> None:
+        """Wait until the endpoint serves the winner alone, and the checks of that deployment have looked at it.
+
+        The demo stops its platform after this: a check still at work would find no gateway, and fail for that.
+        """
         w, deadline = self.wiring, time.monotonic() + 300
         while time.monotonic() < deadline:
             self.alive()
@@ -380,7 +383,8 @@ class Demo:
             models = [route["model_ref"] for route in endpoint.routes]
             intent = w.catalog.intents.newest("deploy", endpoint.name)
             acknowledged = intent is None or not intent.is_open
-            if endpoint.state == "live" and models == [experiment.treatment] and acknowledged:
+            switched = endpoint.state == "live" and models == [experiment.treatment] and acknowledged
+            if switched and not self.watcher.busy(endpoint.name, "deployment"):
                 return
             if endpoint.state == "failed":
                 raise DemoError(f"asset deployment, partition {endpoint.name}: {endpoint.message}")

@@ -1,11 +1,13 @@
 """What the demo shows of its model: a question that it knows, and one that it does not."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from llmops_assets.experiments.assignment import assign
 from llmops_assets.experiments.decision import QUIET_SPLIT_P
 from llmops_assets.experiments.inference import fixed_srm, sequential_srm
-from llmops_assets.local.demo import SALT, Example, examples_of
+from llmops_assets.local.demo import SALT, Demo, Example, examples_of
 
 
 def row(prompt: str, *, correct: bool | None, suite: str = "test") -> dict:
@@ -40,3 +42,15 @@ def test_the_simulated_users_are_split_as_a_promotion_asks_at_every_look() -> No
         phases = np.ones(users, int)
         assert sequential_srm(arms, phases, shares) >= QUIET_SPLIT_P, users
         assert fixed_srm(arms, phases, shares) >= QUIET_SPLIT_P, users
+
+
+def test_the_demo_ends_after_the_checks_of_the_last_switch():
+    endpoint = SimpleNamespace(name="desk", state="live", routes=[{"model_ref": "desk-tuned@1"}], message="")
+    catalog = SimpleNamespace(
+        endpoint=lambda name: endpoint, intents=SimpleNamespace(newest=lambda kind, key: SimpleNamespace(is_open=False))
+    )
+    still = [True, True, False]
+    watcher = SimpleNamespace(busy=lambda partition, asset: still.pop(0))
+    demo = Demo(SimpleNamespace(catalog=catalog), "ci", watcher, lambda: None, 500, print, print)
+    demo.await_switch(SimpleNamespace(endpoint="desk", treatment="desk-tuned@1"))
+    assert still == []
