@@ -14,7 +14,7 @@ from llmops_assets.drift.features import Measures, held_out, of_rows, of_window
 from llmops_assets.drift.simulate import Change, training, window
 from llmops_assets.evaluation.judge import is_refusal
 from llmops_assets.intervals import wilson
-from llmops_assets.specs.policy import DriftRules
+from llmops_assets.specs.experiment_rules import DriftRules
 from llmops_assets.toxicity.scorers import Lexicon
 
 CHANGES = {

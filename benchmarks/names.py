@@ -25,7 +25,7 @@ from llmops_assets.privacy.name_weights import weights
 from llmops_assets.privacy.name_words import kiwi
 from llmops_assets.privacy.names import find_names
 from llmops_assets.privacy.patterns import SURNAMES
-from llmops_assets.specs.policy import NameModelRules
+from llmops_assets.specs.dataset_rules import NameModelRules
 
 Spans = list[tuple[int, int]]
 

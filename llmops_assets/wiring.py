@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmops_assets.specs.policy import Policy, ServeTarget, load_policy
+from llmops_assets.specs.job_types import ServeTarget
+from llmops_assets.specs.policy import Policy, load_policy
 from llmops_assets.specs.settings import Settings
 
 if TYPE_CHECKING:

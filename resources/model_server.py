@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from llmops_assets.specs.policy import ServingPolicy
+from llmops_assets.specs.serving_rules import ServingPolicy
 from resources.backends import completions, reconcile
 from resources.backends.completions import Answer, answer_of
 from resources.backends.local import LocalServers

@@ -28,7 +28,8 @@ from llmops_assets.registry.assets import registered_model
 from llmops_assets.serving import rollout
 from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.specs.deployment import DeploymentSpec
-from llmops_assets.specs.policy import Gate, Policy, load_policy
+from llmops_assets.specs.evaluation_rules import Gate
+from llmops_assets.specs.policy import Policy, load_policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.training import assets as training_assets
 from llmops_assets.wiring import Wiring

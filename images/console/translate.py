@@ -5,7 +5,7 @@ from typing import Any
 from images.console.bodies import AbTestBody, EndpointBody, FinetuningBody, TrainingBody
 from images.console.problems import Problem
 from llmops_assets.operations.forms import EndpointForm, TrainingForm
-from llmops_assets.specs.policy import ExperimentPolicy
+from llmops_assets.specs.experiment_rules import ExperimentPolicy
 
 JOB_TYPES = {"finetune": "SFT", "fine-tune": "SFT", "finetuning": "SFT", "pretrain": "PRETRAIN"}
 DATASET_TYPES = {

@@ -10,7 +10,7 @@ from typing import Any
 from images.gateway.call import Call
 from images.gateway.routes import Endpoint, Route, RouteTable
 from llmops_assets.experiments.breaker import LAST_REQUESTS, Outcome, Recent, outcome_of, tripped
-from llmops_assets.specs.policy import Breaker
+from llmops_assets.specs.experiment_rules import Breaker
 from resources.catalog import Catalog
 
 log = logging.getLogger("gateway.arms")

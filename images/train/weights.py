@@ -14,7 +14,7 @@ from images.train.chat import stop_at
 from images.train.check_time import counted
 from images.train.saved_weights import check_adapter_saved
 from llmops_assets.records.jobs import TrainJob
-from llmops_assets.specs.policy import FAMILY_VERSION_KEY
+from llmops_assets.specs.families import FAMILY_VERSION_KEY
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from resources import content, files

@@ -10,7 +10,7 @@ from llmops_assets.drift.distances import Sample
 from llmops_assets.drift.domain import MOST_TEXTS, separation
 from llmops_assets.drift.features import KINDS, OF_QUESTIONS, Measured
 from llmops_assets.experiments.multiplicity import holm
-from llmops_assets.specs.policy import DriftRules
+from llmops_assets.specs.experiment_rules import DriftRules
 
 EMBEDDING = "embedding"
 _FEWEST_BEFORE = 10

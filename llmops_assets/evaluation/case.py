@@ -9,7 +9,7 @@ import polars as pl
 
 from llmops_assets.evaluation.answers import Model, Worker
 from llmops_assets.records.evaluation import EvaluationRecord
-from llmops_assets.specs.policy import EvaluationPolicy
+from llmops_assets.specs.evaluation_rules import EvaluationPolicy
 from llmops_assets.specs.suite import SuiteSpec
 from llmops_assets.specs.training import TrainJobSpec
 

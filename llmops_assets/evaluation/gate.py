@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from llmops_assets.records.evaluation import EvaluationRecord, Metric
-from llmops_assets.specs.policy import Gate
+from llmops_assets.specs.evaluation_rules import Gate
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 from llmops_assets.evaluation.judge import normalise, without_reasoning
 from llmops_assets.evaluation.suites import Answer, Item
-from llmops_assets.specs.policy import JudgeEndpoint
+from llmops_assets.specs.evaluation_rules import JudgeEndpoint
 from resources.json_lines import append_json_line, read_json_lines
 
 log = logging.getLogger("evaluation.llm_judge")

@@ -7,7 +7,7 @@ from llmops_assets.evaluation.figures import FREE_TEXT
 from llmops_assets.evaluation.gate import interval, judge_gate
 from llmops_assets.evaluation.suites import TEST
 from llmops_assets.records.evaluation import Difference, EvaluationRecord, Metric
-from llmops_assets.specs.policy import EvaluationPolicy, Forgetting, Gate, Regression
+from llmops_assets.specs.evaluation_rules import EvaluationPolicy, Forgetting, Gate, Regression
 from llmops_assets.verdict import Verdict
 
 ALPHA = 0.05

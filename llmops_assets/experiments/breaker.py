@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llmops_assets.specs.policy import Breaker
+from llmops_assets.specs.experiment_rules import Breaker
 
 LAST_REQUESTS = 50
 """How many of an arm's last requests the breaker looks at."""

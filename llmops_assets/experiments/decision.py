@@ -11,7 +11,7 @@ from llmops_assets.experiments import breaker
 from llmops_assets.experiments.analysis import Analysis, Guardrail, Plan
 from llmops_assets.experiments.inference import Interval
 from llmops_assets.specs.experiment import ExperimentSpec
-from llmops_assets.specs.policy import Breaker
+from llmops_assets.specs.experiment_rules import Breaker
 
 Outcome = Literal["continue", "promote", "rollback", "no_difference", "inconclusive", "invalid"]
 FINAL: tuple[Outcome, ...] = ("promote", "rollback", "no_difference", "inconclusive", "invalid")

@@ -10,7 +10,7 @@ from llmops_assets.experiments.analysis import Analysis, analyse_sums
 from llmops_assets.experiments.plan import Plan
 from llmops_assets.experiments.requests import refuse_unknown_phases
 from llmops_assets.experiments.user_sums import RATED, UserSums
-from llmops_assets.specs.policy import ExperimentPolicy
+from llmops_assets.specs.experiment_rules import ExperimentPolicy
 from resources.catalog import Catalog
 
 

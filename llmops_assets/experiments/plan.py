@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from llmops_assets.specs.experiment import ExperimentSpec
-from llmops_assets.specs.policy import ExperimentPolicy
+from llmops_assets.specs.experiment_rules import ExperimentPolicy
 
 Routes = Sequence[Mapping[str, Any]]
 """The route table of one phase: model_ref and weight of each route, in the order that variants are counted in."""

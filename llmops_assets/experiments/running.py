@@ -10,7 +10,7 @@ from llmops_assets.experiments.decision import Decision, decide
 from llmops_assets.experiments.plan import plan_of, variants_of
 from llmops_assets.experiments.requests import RECENT_REQUESTS
 from llmops_assets.experiments.statistics import analyse_statistics
-from llmops_assets.specs.policy import ExperimentPolicy
+from llmops_assets.specs.experiment_rules import ExperimentPolicy
 from resources.catalog import Catalog, Experiment
 
 

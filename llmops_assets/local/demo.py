@@ -8,18 +8,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llmops_assets.local.demo_results import Line, results
 from llmops_assets.local.runs import explainer
 from llmops_assets.local.stack import REPOSITORY
 from llmops_assets.operations.datasets import register_dataset
 from llmops_assets.operations.endpoints import want_endpoint
 from llmops_assets.operations.specs import load_checked
 from llmops_assets.operations.trainings import GATE, request_training
-from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
-from llmops_assets.records.evaluation import EvaluationRecord, Metric
+from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.experiments import AbReportRecord
 from llmops_assets.records.registry import RegisteredModelRecord
-from llmops_assets.records.serving import DeploymentRecord
-from llmops_assets.records.training import AdapterRecord
 from llmops_assets.specs.base import Spec
 from llmops_assets.specs.dataset import DatasetSpec, SplitSpec
 from llmops_assets.specs.deployment import DeploymentSpec
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
 SPECS = REPOSITORY / "examples" / "expressway" / "specs"
 CORPUS, DESK, FREE = "expressway-corpus@v1", "expressway-desk@v1", "expressway-free@v1"
+DATASETS = (CORPUS, DESK, FREE)
 MORE_USERS = 120
 SALT = "expressway-desk"
 """Gives the simulated users their models, alike in every run: of fifty drawn salts one splits them so unevenly that no
@@ -46,16 +46,6 @@ S = TypeVar("S", bound=Spec)
 
 class DemoError(RuntimeError):
     """A step of the demo did not end as it must."""
-
-
-@dataclass
-class Line:
-    """One line of the closing table: what, how much, and where to look at it."""
-
-    what: str
-    value: str
-    asset: str
-    partition: str
 
 
 @dataclass(frozen=True)
@@ -116,10 +106,10 @@ class Demo:
         return load_checked(self.wiring, SPECS / f"{name}.yaml", kind)
 
     def run(self) -> list[Line]:
-        planted = self.write_data()
+        self.write_data()
         self.step("registering three dataset versions: a corpus, the desk's conversations, thirty free questions")
         since = self.register()
-        self.await_all([(key, "splits", None) for key in (CORPUS, DESK, FREE)], since)
+        self.await_all([(key, "splits", None) for key in DATASETS], since)
         specs = {name: self.load(name, TrainJobSpec) for name in ("base", "tuned", "undertrained")}
         self.step("training: a small Llama from nothing, on the corpus")
         (base,) = self.train([specs["base"]])
@@ -133,9 +123,9 @@ class Demo:
         self.serve(base, tuned, experiment)
         self.converse(experiment, tuned)
         self.compare(experiment)
-        return self.table(planted, base, tuned, undertrained, experiment)
+        return results(self.wiring, self.watcher, DATASETS, (base, tuned, undertrained), experiment)
 
-    def write_data(self) -> dict[str, Any]:
+    def write_data(self) -> None:
         from examples.expressway.generate import write
 
         folder = self.folder
@@ -145,7 +135,6 @@ class Demo:
             folder.mkdir(parents=True, exist_ok=True)
             planted = write(folder).as_dict()
             known.write_text(json.dumps(planted, ensure_ascii=False, indent=1), encoding="utf-8")
-        return json.loads(known.read_text(encoding="utf-8"))
 
     @property
     def folder(self) -> Path:
@@ -390,86 +379,6 @@ class Demo:
                 raise DemoError(f"asset deployment, partition {endpoint.name}: {endpoint.message}")
             time.sleep(0.5)
         raise DemoError(f"asset deployment, partition {experiment.endpoint}: not switched to {experiment.treatment}")
-
-    def table(
-        self,
-        planted: dict[str, Any],
-        base: "Outcome",
-        tuned: "Outcome",
-        undertrained: "Outcome",
-        experiment: ExperimentSpec,
-    ) -> list[Line]:
-        r, w = self.wiring.records, self.wiring
-        lines: list[Line] = []
-        for key in (CORPUS, DESK, FREE):
-            data, report = r.load(DatasetRecord, key), r.load(QualityRecord, key)
-            clean, splits = r.load(CleanRecord, key), r.load(SplitsRecord, key)
-            lines += [
-                Line("rows in", f"{data.rows:,}", "dataset", key),
-                Line("quarantined", f"{data.quarantined:,}", "dataset", key),
-                Line(
-                    "duplicates",
-                    f"{report.exact_duplicates} exact, {report.near_duplicates} near",
-                    "quality_report",
-                    key,
-                ),
-                Line("masked", _counts(clean.masked_by_type), "clean_dataset", key),
-                Line("dropped", _counts(clean.dropped_by_reason), "clean_dataset", key),
-                Line("train / validation / test", _sizes(splits.rows), "splits", key),
-            ]
-        for outcome in (base, tuned, undertrained):
-            cell = outcome.partition
-            adapter, evaluation = r.load(AdapterRecord, cell), r.load(EvaluationRecord, cell)
-            lines.append(Line("loss", f"{adapter.first_loss:.3f} → {adapter.last_loss:.3f}", "adapter", cell))
-            lines += [
-                Line(_metric_name(metric), _interval(metric), "evaluation", cell)
-                for metric in evaluation.metrics
-                if metric.name in ("accuracy", "perplexity")
-            ]
-            gate = self.watcher.check(*GATE, cell)
-            verdict = "opened" if gate and gate.passed else "withheld"
-            lines.append(
-                Line("gate", f"{verdict}: {gate.description.split('. ')[0] if gate else ''}", "evaluation", cell)
-            )
-            registered = r.find(RegisteredModelRecord, cell)
-            lines.append(Line("registered", registered.ref if registered else "no: withheld", "registered_model", cell))
-        stages = [(key, "splits") for key in (CORPUS, DESK, FREE)]
-        stages += [(outcome.partition, "evaluation") for outcome in (base, tuned, undertrained)]
-        stages += [(experiment.endpoint, "deployment"), (experiment.name, "ab_report")]
-        for partition, asset in stages:
-            checks = self.watcher.checks(partition, asset)
-            missed = [f"{c.asset}.{c.name}" for c in checks if not c.passed]
-            text = f"{len(checks) - len(missed)} of {len(checks)} passed" + (f"; {', '.join(missed)}" if missed else "")
-            lines.append(Line("checks", text, "(all)", partition))
-        deployment = r.load(DeploymentRecord, experiment.endpoint)
-        routes = ", ".join(f"{route['model_ref']} {route['weight']:g}" for route in deployment.routes)
-        lines.append(Line("serves", routes, "deployment", experiment.endpoint))
-        report = r.load(AbReportRecord, experiment.name)
-        lines.append(Line("A/B users", _counts(report.users), "ab_report", experiment.name))
-        lines.append(Line("A/B decision", f"{report.decision}: {report.reason}", "ab_report", experiment.name))
-        aliases = ", ".join(w.tracking.version(experiment.treatment).aliases) or "none"
-        lines.append(Line("MLflow alias", f"{experiment.treatment}: {aliases}", "deployment", experiment.endpoint))
-        return lines
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items(), key=lambda item: -item[1]) if n) or "none"
-
-
-def _sizes(rows: dict[str, int]) -> str:
-    return " / ".join(f"{rows.get(name, 0):,}" for name in ("train", "validation", "test"))
-
-
-def _metric_name(metric: Metric) -> str:
-    owner = "its base's " if metric.model == "base" else ""
-    return f"{owner}{metric.name}, {'test split' if metric.suite == 'test' else metric.suite}"
-
-
-def _interval(metric: Metric) -> str:
-    text = f"{metric.value:.3f}"
-    if metric.low is not None and metric.high is not None:
-        text += f" (95 %: {metric.low:.3f} to {metric.high:.3f})"
-    return f"{text}, n = {metric.n}"
 
 
 def _now() -> datetime:

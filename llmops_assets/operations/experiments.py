@@ -16,7 +16,7 @@ from llmops_assets.wiring import Wiring
 
 if TYPE_CHECKING:
     from llmops_assets.specs.deployment import DeploymentSpec
-    from llmops_assets.specs.policy import JobType
+    from llmops_assets.specs.job_types import JobType
     from resources.catalog import Endpoint, Experiment
 
 Winner = Literal["control", "treatment"] | str

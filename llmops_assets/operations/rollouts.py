@@ -10,7 +10,7 @@ from llmops_assets.operations.errors import Refused
 from llmops_assets.operations.running_tests import end_for
 from llmops_assets.serving.rollout_steps import Judgement, Step, current_step, judge, previous_model
 from llmops_assets.specs.deployment import DeploymentSpec
-from llmops_assets.specs.policy import JobType
+from llmops_assets.specs.job_types import JobType
 from llmops_assets.specs.rollout import Rollout
 from llmops_assets.wiring import Wiring
 from resources.catalog import Endpoint

@@ -12,7 +12,7 @@ from llmops_assets.privacy.name_context import ENDED
 from llmops_assets.privacy.name_dictionary import cut_word
 from llmops_assets.privacy.name_words import LOCK, is_full, korean
 from llmops_assets.privacy.names import find_names
-from llmops_assets.specs.policy import NameModelRules
+from llmops_assets.specs.dataset_rules import NameModelRules
 from resources.name_reader import NameReader, NameReaderError
 
 _PLACED = re.compile(r"(?P<place>[BIESLUM])[-_](?P<kind>.+)|(?P<kind_first>.+)[-_](?P<place_last>[BIESLUM])")

@@ -16,7 +16,7 @@ from llmops_assets.privacy import masking, names
 from llmops_assets.privacy.pattern import ODD, Pattern, fold, gate, superset
 from llmops_assets.privacy.patterns import PATTERNS, own_pattern
 from llmops_assets.privacy.pseudonyms import Pseudonyms, key_from
-from llmops_assets.specs.policy import NameModelRules, Pii
+from llmops_assets.specs.dataset_rules import NameModelRules, Pii
 
 log = logging.getLogger("privacy.pii")
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmops_assets.specs.base import dotted
+from llmops_assets.specs.job_types import JobType
 from llmops_assets.specs.jobs import Pooling
-from llmops_assets.specs.policy import JobType
 from llmops_assets.specs.training import TrainJobSpec
 
 Precision = Literal["fp32", "bf16", "fp16"]

@@ -11,7 +11,8 @@ import polars as pl
 
 from llmops_assets.evaluation.metrics import Estimate, bootstrap, mcnemar
 from llmops_assets.records.evaluation import EvaluationRecord, Metric
-from llmops_assets.specs.policy import Compression, Gate
+from llmops_assets.specs.evaluation_rules import Gate
+from llmops_assets.specs.serving_rules import Compression
 from llmops_assets.verdict import Verdict
 from resources.encryption import NO_KEYS, Keyring
 

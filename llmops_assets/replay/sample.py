@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
-from llmops_assets.specs.policy import Replay
+from llmops_assets.specs.serving_rules import Replay
 from llmops_assets.traffic import days
 from resources.artifacts import Artifacts
 

@@ -4,7 +4,8 @@ from datetime import datetime
 from typing import Any
 
 from llmops_assets.records.replay import ReplayRecord
-from llmops_assets.specs.policy import Policy, Replay
+from llmops_assets.specs.policy import Policy
+from llmops_assets.specs.serving_rules import Replay
 from llmops_assets.verdict import Verdict
 
 _BEYOND_CHANCE = 0.01

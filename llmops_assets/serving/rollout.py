@@ -15,7 +15,8 @@ from llmops_assets.serving.rag import retriever, retriever_id
 from llmops_assets.serving.routing import NotServed, shares, without_holdout
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.deployment import DeploymentSpec, Holdout, RagServing
-from llmops_assets.specs.policy import Policy, verify_family
+from llmops_assets.specs.families import verify_family
+from llmops_assets.specs.policy import Policy
 from resources.backends.reconcile import backends_of, replicas_of
 from resources.catalog import Backend, Catalog
 from resources.gateway import GatewayAdmin, GatewayError
@@ -129,7 +130,7 @@ def admit(
         reasons.append(f"the registry says that {model.ref} lies in {model.path}, but there is no model")
     else:
         try:
-            verify_family(policy, model.family, json.loads(config.read_text(encoding="utf-8")), spec.job_type)
+            verify_family(policy.families, model.family, json.loads(config.read_text(encoding="utf-8")), spec.job_type)
         except SpecError as error:
             reasons.append(str(error))
     reasons += [reason for reason in more if reason not in reasons]

@@ -11,8 +11,8 @@ from pydantic import Field
 from llmops_assets.specs.base import NAME_PATTERN, Bool, Float, Int, Name, Part, Rule, Spec, Text, VersionedRef, View
 from llmops_assets.specs.cache import Cache
 from llmops_assets.specs.guards import Guards
+from llmops_assets.specs.job_types import Environment, JobType, ServeTarget
 from llmops_assets.specs.jobs import CONTEXT_TEMPLATE
-from llmops_assets.specs.policy import Environment, JobType, ServeTarget
 from llmops_assets.specs.prompt import Prompt
 from llmops_assets.specs.rollout import Rollout, rollout_rules
 

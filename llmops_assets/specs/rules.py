@@ -6,7 +6,8 @@ from typing import Any
 from llmops_assets.specs.base import Rule, Spec, SpecError, SpecFault, View
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
-from llmops_assets.specs.policy import JOB_TYPES, Policy
+from llmops_assets.specs.job_types import JOB_TYPES
+from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.training import TrainJobSpec
 
 

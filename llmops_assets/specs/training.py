@@ -1,16 +1,12 @@
 """What a user says about a training: the job spec, and the recipe that it is without its dataset."""
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
 from llmops_assets.specs.base import (
-    NAME_PATTERN,
-    REF_PATTERN,
     Bool,
     Float,
     Int,
@@ -22,7 +18,9 @@ from llmops_assets.specs.base import (
     VersionedRef,
     View,
 )
+from llmops_assets.specs.base_ref import BASE_REF_HINT, BaseRef, parse_base_ref
 from llmops_assets.specs.canonical import canonical_json
+from llmops_assets.specs.job_types import JobType
 from llmops_assets.specs.jobs import (
     SAMPLING_DEFAULTS,
     EmbeddingBlock,
@@ -30,13 +28,12 @@ from llmops_assets.specs.jobs import (
     RlhfBlock,
     job_block_rules,
 )
-from llmops_assets.specs.policy import JobType
 from llmops_assets.specs.search import Search, search_rules
 from llmops_assets.specs.suite import JudgeKind, MetricName
+from llmops_assets.specs.training_rules import architecture_rules, hyperparam_rules, job_rules, ref_rules
 
 Method = Literal["full", "lora", "qlora"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
-LORA_FIELDS = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
 
 DATASET_TYPE_OF: dict[str, str] = {
     "PRETRAIN": "pretrain_corpus",
@@ -46,50 +43,6 @@ DATASET_TYPE_OF: dict[str, str] = {
     "EMBEDDING": "embedding_pair",
 }
 """The type of dataset that each job type trains on; RLHF by kto on one of its own."""
-
-
-@dataclass(frozen=True)
-class BaseRef:
-    """Where a base model comes from.
-
-    `source` is ``hf`` (a local folder or a hub id in `name`), ``training`` (`dataset` and `recipe` of an earlier
-    one), ``registry`` (`name` and a version or alias in `version`) or ``name`` (a registered base model).
-    """
-
-    source: Literal["hf", "training", "registry", "name"]
-    name: str = ""
-    version: str = ""
-    dataset: str = ""
-    recipe: str = ""
-
-    @property
-    def training_key(self) -> str:
-        return f"{self.dataset}|{self.recipe}"
-
-
-def parse_base_ref(ref: str) -> BaseRef:
-    """Read a base_model_ref: ``hf:PATH_OR_ID``, ``DATASET@VERSION|RECIPE``, ``NAME@VERSION``, ``NAME@ALIAS``, ``NAME``.
-
-    Raises ValueError when it is none of these.
-    """
-    if ref.startswith("hf:") and ref.removeprefix("hf:").strip():
-        return BaseRef("hf", name=ref.removeprefix("hf:").strip())
-    if "|" in ref:
-        dataset, _, recipe = ref.partition("|")
-        if re.fullmatch(REF_PATTERN, dataset) and re.fullmatch(NAME_PATTERN, recipe):
-            return BaseRef("training", dataset=dataset, recipe=recipe)
-    elif re.fullmatch(REF_PATTERN, ref):
-        name, _, version = ref.partition("@")
-        return BaseRef("registry", name=name, version=version)
-    elif re.fullmatch(NAME_PATTERN, ref):
-        return BaseRef("name", name=ref)
-    raise ValueError(f"{ref!r} names no model")
-
-
-BASE_REF_HINT = (
-    "Write hf:<folder or hub id>, <dataset>@<version>|<recipe> of an earlier training, "
-    "<name>@<version or alias> of the registry, or the name of a registered base model"
-)
 
 
 class EarlyStopping(Part):
@@ -322,134 +275,16 @@ class TrainJobSpec(Spec):
     def rules(cls, view: View) -> Iterator[Rule]:
         job, base = view.get("job_type", str), view.get("base_model_ref")
         if job in get_args(JobType):
-            yield from _job_rules(job, base, view)
+            yield from job_rules(job, base, view)
             yield from job_block_rules(job, view)
         if isinstance(base, str):
-            yield from _ref_rules("base_model_ref", base)
-        yield from _ref_rules("rag.retriever_model_ref", view.get("rag.retriever_model_ref", str))
-        yield from _ref_rules("rlhf.reward_model_ref", view.get("rlhf.reward_model_ref", str))
-        yield from _hyperparam_rules(view)
-        yield from _architecture_rules(view)
+            yield from ref_rules("base_model_ref", base)
+        yield from ref_rules("rag.retriever_model_ref", view.get("rag.retriever_model_ref", str))
+        yield from ref_rules("rlhf.reward_model_ref", view.get("rlhf.reward_model_ref", str))
+        yield from hyperparam_rules(view)
+        yield from architecture_rules(view)
         yield from search_rules(view, Hyperparams)
 
 
 def _positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _job_rules(job: str, base: object, view: View) -> Iterator[Rule]:
-    method = view.get("method", str)
-    if job == "PRETRAIN":
-        if base is not None:
-            yield "base_model_ref", "a PRETRAIN job starts from nothing", "Remove it, or choose another job_type"
-        if method in ("lora", "qlora"):
-            yield "method", f"PRETRAIN trains every weight, {method} does not", "Write method: full"
-    elif base is None:
-        yield "base_model_ref", f"required for {job}", BASE_REF_HINT
-    blocks = {
-        "rag": "RAG_TUNING",
-        "rlhf": "RLHF",
-        "architecture": "PRETRAIN",
-        "tokenizer": "PRETRAIN",
-    }
-    for block, owner in blocks.items():
-        if job == owner and view.get(block) is None:
-            example = {
-                "rag": "rag: {retriever_type: dense, retriever_model_ref: …}",
-                "rlhf": "rlhf: {reward_model_ref: …, kl_coeff: 0.1, ppo_steps: 1000}",
-            }.get(block, f"{block}: {{}}")
-            yield block, f"required for {job}", f"Add {example}"
-        elif job != owner and view.get(block) is not None:
-            yield block, f"only for {owner}, but job_type is {job}", "Remove the block"
-    if job not in ("EMBEDDING", "RAG_TUNING") and view.get("embedding") is not None:
-        yield "embedding", f"only for EMBEDDING and RAG_TUNING, but job_type is {job}", "Remove the block"
-    if job != "SFT" and view.get("reasoning") is not None:
-        yield "reasoning", f"only for SFT, but job_type is {job}", "Remove it"
-    if job != "SFT" and view.get("watermark") is not None:
-        yield "watermark", f"only for SFT, but job_type is {job}", "Remove the block"
-    if job == "EMBEDDING" and view.get("trainer") == "axolotl":
-        yield "trainer", "axolotl trains no embedding models", "Write trainer: trl"
-    alpha = view.number("hyperparams.lora_alpha")
-    if view.get("trainer") == "axolotl" and alpha is not None and alpha != int(alpha):
-        yield "hyperparams.lora_alpha", f"axolotl takes whole numbers, not {alpha}", "Round it, or write trainer: trl"
-
-
-def _ref_rules(path: str, ref: str | None) -> Iterator[Rule]:
-    if ref is None:
-        return
-    try:
-        parse_base_ref(ref)
-    except ValueError as error:
-        yield path, str(error), BASE_REF_HINT
-
-
-def _hyperparam_rules(view: View) -> Iterator[Rule]:
-    method = view.get("method", str)
-    if method == "full":
-        for name in LORA_FIELDS:
-            if view.get(f"hyperparams.{name}") is not None:
-                yield f"hyperparams.{name}", "has no effect with method full", "Remove it, or write method: lora"
-        if view.get("hyperparams.train_embeddings", bool):
-            yield (
-                "hyperparams.train_embeddings",
-                "has no effect with method full, which trains the embeddings anyway",
-                "Remove it",
-            )
-    if view.get("hyperparams.target_modules", list) == []:
-        yield "hyperparams.target_modules", "names no module, so nothing would be trained", "Write all-linear"
-    if view.get("hyperparams.warmup_steps") is not None and view.get("hyperparams.warmup_ratio") is not None:
-        yield "hyperparams.warmup_ratio", "contradicts warmup_steps", "Keep one of the two"
-    warm = view.number("hyperparams.warmup_steps") or view.number("hyperparams.warmup_ratio")
-    if warm and view.get("hyperparams.scheduler") == "constant":
-        yield (
-            "hyperparams.scheduler",
-            "constant has no warm-up, but one is asked for",
-            "Write constant_with_warmup, or remove the warm-up",
-        )
-    if view.get("hyperparams.precision") == "fp16" and view.get("resources.gpus", int) == 0:
-        yield "hyperparams.precision", "fp16 needs a GPU, but resources.gpus is 0", "Write fp32 or bf16"
-    together = (view.get("resources.gpus", int) or 0) * (view.get("resources.nodes", int) or 1)
-    if view.get("resources.sharding") is not None and together < 2:
-        yield "resources.sharding", "has no effect on one device", "Remove it, or ask for more GPUs"
-    if view.get("resources.gpus", int) == 0 and view.get("resources.gpu_type") is not None:
-        yield "resources.gpu_type", "has no effect where gpus is 0", "Remove it, or ask for GPUs"
-    save, evaluate = view.get("hyperparams.save_steps", int), view.get("hyperparams.eval_steps", int)
-    if view.get("hyperparams.early_stopping") is not None and save and evaluate and save % evaluate:
-        yield (
-            "hyperparams.save_steps",
-            f"{save} is no multiple of eval_steps {evaluate}, so the best model may never have been saved",
-            "Early stopping keeps the best checkpoint: make save_steps a multiple of eval_steps",
-        )
-
-
-def _architecture_rules(view: View) -> Iterator[Rule]:
-    hidden, heads = view.get("architecture.hidden_size", int), view.get("architecture.num_heads", int)
-    kv_heads, vocabulary = view.get("architecture.num_kv_heads", int), view.get("architecture.vocab_size", int)
-    if hidden and heads and hidden % (2 * heads):
-        yield (
-            "architecture.hidden_size",
-            f"{hidden} cannot be divided into {heads} heads of an even size",
-            "Make it a multiple of twice num_heads",
-        )
-    if heads and kv_heads and heads % kv_heads:
-        yield (
-            "architecture.num_kv_heads",
-            f"{heads} heads cannot share {kv_heads} key-value heads equally",
-            "Choose a divisor of num_heads",
-        )
-    if view.get("job_type") == "PRETRAIN" and view.get("hyperparams.overlong") is not None:
-        yield "hyperparams.overlong", "has no effect for PRETRAIN, which cuts its corpus into blocks", "Remove it"
-    wanted = view.get("tokenizer.vocab_size", int)
-    if vocabulary and wanted and vocabulary < wanted:
-        yield (
-            "architecture.vocab_size",
-            f"{vocabulary} has no room for a tokenizer of {wanted} entries",
-            "Leave it out, or make it at least tokenizer.vocab_size",
-        )
-    longest, length = view.get("architecture.max_position_embeddings", int), view.get("hyperparams.max_seq_len", int)
-    if longest and length and longest < length:
-        yield (
-            "hyperparams.max_seq_len",
-            f"{length} is more than architecture.max_position_embeddings {longest}",
-            "Make the model longer, or the rows shorter",
-        )

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from llmops_assets.privacy.pattern import superset
-from llmops_assets.specs.policy import Toxicity
+from llmops_assets.specs.dataset_rules import Toxicity
 from llmops_assets.toxicity.lexicon import toxic_stems
 from llmops_assets.toxicity.scorer import ToxicityError, ToxicityScorer
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from llmops_assets.records.training import BaseModelRecord, PlanRecord
+from llmops_assets.specs.base_ref import parse_base_ref
 from llmops_assets.specs.jobs import Pooling
 from llmops_assets.specs.policy import Policy
-from llmops_assets.specs.training import TrainJobSpec, parse_base_ref
+from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from llmops_assets.training.base import (
     BaseModelError,

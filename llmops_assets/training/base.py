@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.training import BaseModelRecord, MergedModelRecord
-from llmops_assets.specs.policy import JobType, Policy, verify_family
-from llmops_assets.specs.training import BaseRef, parse_base_ref
+from llmops_assets.specs.base_ref import BaseRef, parse_base_ref
+from llmops_assets.specs.families import verify_family
+from llmops_assets.specs.job_types import JobType
+from llmops_assets.specs.policy import Policy
 from llmops_assets.training.inspection import ModelFault, require_whole
 from llmops_assets.training.memory import Shape
 from resources import content
@@ -111,7 +113,7 @@ def resolve(ref: str, *, family: str, job_type: JobType, policy: Policy, sources
             f"base model {ref!r} is not there: {error} (an earlier training has to finish before this one)"
         ) from error
     config = read_config(folder)
-    verify_family(policy, family, config, job_type)
+    verify_family(policy.families, family, config, job_type)
     files = verify_unchanged(ref, folder, approved_hash, sources)
     return record_of(ref, family, folder, config, approved_hash, files)
 
@@ -145,7 +147,7 @@ def inspect_base(ref: str, family: str, policy: Policy) -> BaseModelRecord:
     job_types = policy.families[family].job_types if family in policy.families else ["SFT"]
     # A reward model is of the family whose body it has; encoders may be of an architecture for them alone.
     job = "EMBEDDING" if "EMBEDDING" in job_types else job_types[0]
-    verify_family(policy, family, {**config, "architectures": named}, job)
+    verify_family(policy.families, family, {**config, "architectures": named}, job)
     files = content.listing(folder)
     try:
         found = record_of(ref, family, folder, config, None, files)

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmops_assets.specs.policy import ServingPolicy
+from llmops_assets.specs.serving_rules import ServingPolicy
 from resources.backends.completions import health_page
 from resources.backends.processes import free_port
 from resources.backends.protocol import EngineMissing, Health, Record, ServerError

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmops_assets.specs.kubernetes import Kubernetes
-from llmops_assets.specs.policy import ServingPolicy
+from llmops_assets.specs.serving_rules import ServingPolicy
 from resources.backends.completions import health_page
 from resources.backends.protocol import EngineMissing, Health, Record, ServerError
 from resources.backends.serve_command import serve_arguments, start_of

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from llmops_assets.specs.names import check_key
-from llmops_assets.specs.policy import ServingPolicy
+from llmops_assets.specs.serving_rules import ServingPolicy
 from resources.backends import processes
 from resources.backends.completions import health_page
 from resources.backends.processes import MARK, START, Children, the_process

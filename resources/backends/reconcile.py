@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from llmops_assets.specs.policy import ServingPolicy
+from llmops_assets.specs.serving_rules import ServingPolicy
 from resources.backends.completions import complete
 from resources.backends.local import LocalServers
 from resources.backends.protocol import RETRIEVER, Health, Runner, ServedFilesChanged, ServerError

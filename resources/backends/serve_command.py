@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from llmops_assets.specs.policy import ServingPolicy
+from llmops_assets.specs.serving_rules import ServingPolicy
 from resources.backends.completions import SERVED_NAME
 from resources.backends.protocol import RETRIEVER
 from resources.catalog import Backend

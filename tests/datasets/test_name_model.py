@@ -14,7 +14,8 @@ from images.ask.names import Token, spans
 from llmops_assets.datasets.reading.scan import scan
 from llmops_assets.privacy import pii
 from llmops_assets.privacy.name_model import NameModelError, labels_of, name_model, tags_of, without_particles
-from llmops_assets.specs.policy import NameModelRules, load_policy
+from llmops_assets.specs.dataset_rules import NameModelRules
+from llmops_assets.specs.policy import load_policy
 from resources.name_reader import NameReaderError
 
 LABELS = ["O", "B-PS", "I-PS", "B-LC", "I-LC"]

@@ -12,7 +12,8 @@ from llmops_assets.datasets.quality import score
 from llmops_assets.datasets.similarity import duplicates
 from llmops_assets.privacy import masking, pii, recognizers
 from llmops_assets.privacy.pseudonyms import PseudonymKeyError, Pseudonyms, canonical, key_from
-from llmops_assets.specs.policy import Pii, load_policy
+from llmops_assets.specs.dataset_rules import Pii
+from llmops_assets.specs.policy import load_policy
 from tests.datasets.test_privacy import SNIPPETS, TEXTS
 from tests.datasets.test_quality import GOOD, table
 

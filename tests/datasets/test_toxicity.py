@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from llmops_assets import intervals
 from llmops_assets.cli import app
 from llmops_assets.datasets.quality import bias
-from llmops_assets.specs.policy import Toxicity
+from llmops_assets.specs.dataset_rules import Toxicity
 from llmops_assets.toxicity import scorers
 from llmops_assets.toxicity.classifier import Transformers
 from llmops_assets.toxicity.linear import Linear, read_labels, train

@@ -21,7 +21,7 @@ from llmops_assets.evaluation.judge import is_refusal
 from llmops_assets.plots import png_markdown
 from llmops_assets.records.serving import DriftPoint
 from llmops_assets.serving.report import questions, ratings, traffic_plot
-from llmops_assets.specs.policy import DriftRules
+from llmops_assets.specs.experiment_rules import DriftRules
 from llmops_assets.toxicity.scorers import Lexicon
 
 WORDS = ["통행료", "환불", "하이패스", "휴게소", "얼마인가요", "어디", "어떻게", "영업소", "단말기", "분실", "toll"]

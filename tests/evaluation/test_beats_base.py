@@ -5,7 +5,7 @@ from typing import Any
 from llmops_assets.evaluation.gate import judge_gate
 from llmops_assets.evaluation.verdicts import compare_with_base, same_alone
 from llmops_assets.records.evaluation import EvaluationRecord, Metric
-from llmops_assets.specs.policy import Gate
+from llmops_assets.specs.evaluation_rules import Gate
 
 
 def metric(name: str, value: float, model: str, spread: float = 2.0) -> Metric:

@@ -11,7 +11,7 @@ from llmops_assets.datasets import schema
 from llmops_assets.evaluation.answers import Model, chat_template_of, shows_tools
 from llmops_assets.evaluation.case import Baseline, Case, Identity, Rows
 from llmops_assets.evaluation.evaluate import evaluate
-from llmops_assets.specs.policy import EvaluationPolicy
+from llmops_assets.specs.evaluation_rules import EvaluationPolicy
 from llmops_assets.specs.suite import SuiteSpec
 from resources.content import content_hash
 from tests.evaluation.conftest import CHATML, make_tiny_model, read_jsonl

@@ -17,7 +17,7 @@ from llmops_assets.evaluation.evaluate import evaluate, record_hash
 from llmops_assets.evaluation.gate import judge_gate
 from llmops_assets.evaluation.verdicts import forgetting, further_gates, regression, withholding
 from llmops_assets.records.jobs import ChoicesJob, GenerateJob, Job
-from llmops_assets.specs.policy import EvaluationPolicy, Forgetting, Gate, Regression
+from llmops_assets.specs.evaluation_rules import EvaluationPolicy, Forgetting, Gate, Regression
 from llmops_assets.specs.suite import SuiteSpec
 from resources.content import content_hash
 from tests.evaluation.conftest import make_tiny_model, read_jsonl, write_jsonl

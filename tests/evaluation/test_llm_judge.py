@@ -12,7 +12,7 @@ import pytest
 
 from llmops_assets.evaluation.llm_judge import JudgeError, judge, verdict_of
 from llmops_assets.evaluation.suites import Answer, items_of
-from llmops_assets.specs.policy import JudgeEndpoint
+from llmops_assets.specs.evaluation_rules import JudgeEndpoint
 from tests.evaluation.test_suites import chat_frame
 
 ITEMS = items_of(

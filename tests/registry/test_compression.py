@@ -11,7 +11,8 @@ from images.ask import generate
 from llmops_assets.evaluation.metrics import Estimate
 from llmops_assets.records.jobs import CompressJob, GenerateJob
 from llmops_assets.registry import compression
-from llmops_assets.specs.policy import Compression, load_policy
+from llmops_assets.specs.policy import load_policy
+from llmops_assets.specs.serving_rules import Compression
 from llmops_assets.specs.settings import Settings
 from resources.content import content_hash
 from resources.engines import EngineError, Engines

@@ -20,7 +20,8 @@ from llmops_assets.replay.carry_out import replay
 from llmops_assets.replay.checks import as_good_as_before
 from llmops_assets.replay.compare import Answer, Pair, compare, win_share
 from llmops_assets.replay.sample import Asked, sample
-from llmops_assets.specs.policy import Replay, load_policy
+from llmops_assets.specs.policy import load_policy
+from llmops_assets.specs.serving_rules import Replay
 from llmops_assets.traffic import days
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog

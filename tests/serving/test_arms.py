@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from llmops_assets.experiments.breaker import Outcome, Recent, outcome_of, tripped
-from llmops_assets.specs.policy import Breaker, load_policy
+from llmops_assets.specs.experiment_rules import Breaker
+from llmops_assets.specs.policy import load_policy
 from tests.experiments.traffic import spec
 from tests.serving.conftest import until
 from tests.serving.gateway_house import Connection, House, Request, Scripted, completion, house

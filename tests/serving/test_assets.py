@@ -34,8 +34,9 @@ from llmops_assets.records.training import MergedModelRecord
 from llmops_assets.serving import admission, assets, checks
 from llmops_assets.serving.parity import answers_to_repeat, template_hash
 from llmops_assets.specs.deployment import DeploymentSpec
+from llmops_assets.specs.evaluation_rules import JudgeEndpoint
 from llmops_assets.specs.names import training_key
-from llmops_assets.specs.policy import JudgeEndpoint, load_policy
+from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.traffic import days
 from llmops_assets.training import folders

@@ -4,7 +4,9 @@ import pytest
 import yaml
 
 from llmops_assets.specs.base import SpecError
-from llmops_assets.specs.policy import DEFAULT_POLICY, JOB_TYPES, load_policy, verify_family
+from llmops_assets.specs.families import verify_family
+from llmops_assets.specs.job_types import JOB_TYPES
+from llmops_assets.specs.policy import DEFAULT_POLICY, load_policy
 from tests.specs.builders import POLICY
 
 LLAMA_3 = {
@@ -22,7 +24,7 @@ def config(architecture, model_type, **more):
 
 def refused(family, model_config, job_type="SFT"):
     with pytest.raises(SpecError) as caught:
-        verify_family(POLICY, family, model_config, job_type)
+        verify_family(POLICY.families, family, model_config, job_type)
     return [fault.field for fault in caught.value.faults]
 
 
@@ -39,7 +41,7 @@ def refused(family, model_config, job_type="SFT"):
     ],
 )
 def test_a_model_is_of_the_family_that_its_config_shows(family, model_config):
-    verify_family(POLICY, family, model_config, "SFT")
+    verify_family(POLICY.families, family, model_config, "SFT")
     for other in set(POLICY.families) - {family}:
         assert refused(other, model_config), other
 
@@ -62,15 +64,15 @@ def test_an_architecture_under_another_model_type_is_refused():
 
 def test_bert_is_for_embedding_only():
     bert = config("BertModel", "bert")
-    verify_family(POLICY, "bert", bert, "EMBEDDING")
-    verify_family(POLICY, "bert", config("BertForMaskedLM", "bert"), "EMBEDDING")
+    verify_family(POLICY.families, "bert", bert, "EMBEDDING")
+    verify_family(POLICY.families, "bert", config("BertForMaskedLM", "bert"), "EMBEDDING")
     for job_type in set(JOB_TYPES) - {"EMBEDDING"}:
         assert refused("bert", bert, job_type) == ["job_type"]
 
 
 def test_a_backbone_without_head_is_for_embedding_only():
     backbone = config("Qwen3Model", "qwen3")
-    verify_family(POLICY, "qwen", backbone, "EMBEDDING")
+    verify_family(POLICY.families, "qwen", backbone, "EMBEDDING")
     assert refused("qwen", backbone, "SFT") == ["config.architectures"]
 
 
@@ -86,7 +88,7 @@ def test_a_backbone_without_head_is_for_embedding_only():
     ],
 )
 def test_llama_3_and_later_are_accepted(model_config):
-    verify_family(POLICY, "llama", model_config, "SFT")
+    verify_family(POLICY.families, "llama", model_config, "SFT")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_earlier_llamas_are_refused(model_config):
 
 
 def test_one_architecture_may_be_written_without_a_list():
-    verify_family(POLICY, "llama", {**LLAMA_3, "architectures": "LlamaForCausalLM"}, "SFT")
+    verify_family(POLICY.families, "llama", {**LLAMA_3, "architectures": "LlamaForCausalLM"}, "SFT")
 
 
 def test_an_unknown_family_is_refused():
@@ -147,7 +149,7 @@ def test_a_family_is_added_in_the_policy_file(tmp_path):
         }
 
     policy = load_policy(edited(tmp_path, edit))
-    verify_family(policy, "phi", config("Phi3ForCausalLM", "phi3"), "SFT")
+    verify_family(policy.families, "phi", config("Phi3ForCausalLM", "phi3"), "SFT")
 
 
 @pytest.mark.parametrize(

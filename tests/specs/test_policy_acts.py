@@ -18,7 +18,8 @@ from llmops_assets.records.evaluation import Difference, EvaluationRecord, Metri
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.experiment import ExperimentSpec
-from llmops_assets.specs.policy import Policy, load_policy, verify_family
+from llmops_assets.specs.families import verify_family
+from llmops_assets.specs.policy import Policy, load_policy
 from llmops_assets.specs.rules import check_against_policy, image_for
 from llmops_assets.specs.training import TrainJobSpec
 from tests.specs.builders import DEPLOYMENT, EXPERIMENT, JOBS, changed
@@ -42,7 +43,7 @@ def families(policy: Policy) -> list[str]:
     found = []
     for family, config, job in CONFIGS:
         try:
-            verify_family(policy, family, config, job)
+            verify_family(policy.families, family, config, job)
             found.append("is")
         except SpecError as error:
             found.append(str(error))

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from llmops_assets.specs.base_ref import BaseRef, parse_base_ref
 from llmops_assets.specs.rules import check_base, check_dataset, image_for
-from llmops_assets.specs.training import BaseRef, TrainJobSpec, parse_base_ref
+from llmops_assets.specs.training import TrainJobSpec
 from tests.specs.builders import GONE, JOBS, POLICY, faults_in, fields_of, job, training_faults
 
 

@@ -15,7 +15,9 @@ from llmops_assets.evaluation.judge_error import Calibration, corrected_share
 from llmops_assets.evaluation.lone_judge import good_or_bad
 from llmops_assets.partitions import endpoints
 from llmops_assets.records.traffic import JudgedAnswer, JudgedTrafficRecord
-from llmops_assets.specs.policy import JudgeEndpoint, Judging, load_policy
+from llmops_assets.specs.evaluation_rules import JudgeEndpoint
+from llmops_assets.specs.experiment_rules import Judging
+from llmops_assets.specs.policy import load_policy
 from llmops_assets.traffic import assets, judged
 from resources.encryption import NO_KEYS
 from sensors.traffic import make

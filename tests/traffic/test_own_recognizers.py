@@ -13,7 +13,8 @@ from llmops_assets.datasets.reading.scan import scan
 from llmops_assets.erasure.plan import Platform
 from llmops_assets.operations.reviews import review
 from llmops_assets.privacy.masker import Masker
-from llmops_assets.specs.policy import Pii, Policy, load_policy
+from llmops_assets.specs.dataset_rules import Pii
+from llmops_assets.specs.policy import Policy, load_policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.traffic import days
 from llmops_assets.wiring import Wiring

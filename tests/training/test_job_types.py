@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from llmops_assets.specs.policy import load_policy, verify_family
+from llmops_assets.specs.families import verify_family
+from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from llmops_assets.training.auxiliary_models import pooling_of, verify_reward
@@ -170,7 +171,7 @@ def test_an_encoder_of_every_family_is_trained_and_served_with_its_own_pooling(
     assert model.prompts == {"query": "query: ", "document": "passage: "}
     assert pooling_of(None, tmp_path / "merged") == ("mean" if family == "bert" else "lasttoken")
     config = json.loads((tmp_path / "merged" / "config.json").read_text())
-    verify_family(load_policy(), family, config, "EMBEDDING")
+    verify_family(load_policy().families, family, config, "EMBEDDING")
 
 
 @pytest.mark.parametrize(("family", "method"), [("llama", "full"), ("mistral", "lora"), ("qwen", "qlora")])

@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from images.train import rows
-from llmops_assets.specs.policy import FAMILY_VERSION_KEY, load_policy, verify_family
+from llmops_assets.specs.families import FAMILY_VERSION_KEY, verify_family
+from llmops_assets.specs.policy import load_policy
 from llmops_assets.training import folders
 from resources import content
 from tests.training.conftest import Desk, chat_frame, of_task, pretrain_spec, run_here, sft_spec, write_splits
@@ -23,7 +24,7 @@ def trained(desk: Desk, folder: Path, base: Path, method: str, **hyperparams) ->
 def test_a_model_from_nothing_is_one_of_its_family_and_can_be_chatted_with(tiny_base: Path) -> None:
     config = json.loads((tiny_base / "config.json").read_text())
     assert config[FAMILY_VERSION_KEY] == "3.0"
-    verify_family(load_policy(), "llama", config, "SFT")
+    verify_family(load_policy().families, "llama", config, "SFT")
     facts = folders.facts(tiny_base)
     assert facts["last_loss"] < facts["first_loss"]
     assert math.isclose(facts["first_loss"], math.log(config["vocab_size"]), rel_tol=0.1)
@@ -99,7 +100,7 @@ def test_every_family_trains_from_nothing_and_on(desk: Desk, tmp_path: Path, fam
     jobs = desk.jobs(recipe, base)
     for task in ("plan", "train"):
         run_here(of_task(task, {**jobs[task], "family_version": None}), base)
-    verify_family(load_policy(), family, json.loads((base / "adapter" / "config.json").read_text()), "SFT")
+    verify_family(load_policy().families, family, json.loads((base / "adapter" / "config.json").read_text()), "SFT")
     jobs = desk.jobs({**sft_spec("hf:x", max_steps=4), "model_family": family}, tuned, base / "adapter")
     plan, train, merge = (run_here(jobs[task], tuned) for task in ("plan", "train", "merge"))
     assert plan["stop_token_trained"] and train["weight_change"] > 0

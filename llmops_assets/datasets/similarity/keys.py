@@ -11,7 +11,7 @@ from llmops_assets.datasets import schema, texts
 from llmops_assets.datasets.similarity import shared_text, sketch, word_diff
 from llmops_assets.datasets.similarity.normal import normalise
 from llmops_assets.records.conversation import TOOLS
-from llmops_assets.specs.policy import MinHash
+from llmops_assets.specs.dataset_rules import MinHash
 
 PROMPT_BANDS, PROMPT_ROWS = 20, 4
 """Bands that find prompts, and what is left of rows beside shared text, at a similarity of .7: 0.4 % are missed."""
