@@ -44,6 +44,8 @@ def prepared(text: str) -> str:
     text = re.sub("[¼-¾⅐-⅞]", lambda m: f" {unicodedata.normalize('NFKC', m[0]).replace('⁄', '/')} ", text)
     text = re.sub("[⁰¹²³⁴-⁹⁻⁺]+", lambda m: "^" + m[0].translate(_SUPERSCRIPTS), text)
     text = re.sub(r"(?<=\d)[\u00a0\u202f\u2009\u2007](?=\d{3}(?!\d))", ",", text)
+    # The SI's spelling of a million; one group alone may be two numbers.
+    text = re.sub(r"(?<![\d.,])\d{1,3}(?: \d{3}){2,}(?![\d.,]\d|\d)", lambda m: m[0].replace(" ", ","), text)
     text = unicodedata.normalize("NFKC", text).translate(_DASHES).replace("⁄", "/")
     text = "".join(str(unicodedata.digit(c)) if c.isdecimal() and not c.isascii() else c for c in text)
     text = text.replace("{,}", ",").replace("\\,", "").replace("\\!", "").replace("\\ ", " ")
