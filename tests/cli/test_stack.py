@@ -94,6 +94,37 @@ def test_what_does_not_end_in_order_is_killed_with_what_it_started(tmp_path: Pat
     assert not alive
 
 
+ENDS_IN_ORDER = """
+import signal, sys, time
+name, last, file = sys.argv[1:]
+def end(number, frame):
+    # What a run that is cut off still does takes a while.
+    time.sleep(float(last))
+    with open(file, "a") as ended:
+        ended.write(name + "\\n")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+while True:
+    time.sleep(1)
+"""
+
+
+def test_the_gateway_serves_until_the_runs_have_ended(tmp_path: Path) -> None:
+    ended = tmp_path / "ended"
+    platform = stack.Stack(Settings(home=tmp_path, _env_file=None), pages=False)
+    for component in platform.components:
+        last = "0.5" if component.name == "code server" else "0"
+        command = [sys.executable, "-c", ENDS_IN_ORDER, component.name, last, str(ended)]
+        component.process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    for component in platform.components:
+        assert component.process.stdout.readline() == b"ready\n"
+    platform.stop()
+    assert all(component.process.poll() == 0 for component in platform.components)
+    order = ended.read_text().split("\n")
+    assert order.index("code server") < min(order.index("gateway"), order.index("shipper"))
+
+
 DEAF_AS_DAGSTER = """
 import time
 from dagster._utils.interrupts import setup_interrupt_handlers
