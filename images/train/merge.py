@@ -20,13 +20,11 @@ from images.train import faults, weights
 from images.train.chat import stop_at, template_hash
 from images.train.probe import Logits, logits_of, mean_loss, probes
 from images.train.reporter import Reporter
+from images.train.weights import SHARD_BYTES
 from llmops_assets.records.jobs import MergeJob
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders, inspection, weight_files
 from resources import content
-
-SHARD_BYTES = {"hf": 5 * 10**9, "safetensors": 1 << 62}
-"""The largest file of weights, by `output.save_format`: one file of whatever size, or the Hugging Face layout."""
 
 
 def run(job: MergeJob, reporter: Reporter) -> dict[str, Any]:

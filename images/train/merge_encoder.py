@@ -14,9 +14,9 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from images.train import encoder, sealed, weights
-from images.train.merge import SHARD_BYTES
 from images.train.plan_encoder import PROBES
 from images.train.reporter import Reporter
+from images.train.weights import SHARD_BYTES
 from llmops_assets.records.jobs import MergeJob
 from llmops_assets.specs.jobs import Pooling
 from llmops_assets.specs.training import TrainJobSpec

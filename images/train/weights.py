@@ -19,6 +19,9 @@ from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from resources import content, files
 
+SHARD_BYTES = {"hf": 5 * 10**9, "safetensors": 1 << 62}
+"""The largest file of weights, by `output.save_format`: one file of whatever size, or the Hugging Face layout."""
+
 _MODEL_TYPE = {"llama": "llama", "mistral": "mistral", "gemma": "gemma3_text", "qwen": "qwen3"}
 """The architecture that a PRETRAIN job of a family makes."""
 

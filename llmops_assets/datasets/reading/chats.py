@@ -5,7 +5,8 @@ from typing import Any
 
 from llmops_assets.datasets.reading import weights
 from llmops_assets.datasets.reading.calls import tools_text
-from llmops_assets.datasets.reading.messages import Message, list_of, message_of, messages_of
+from llmops_assets.datasets.reading.message import Message
+from llmops_assets.datasets.reading.messages import list_of, message_of, messages_of
 from llmops_assets.datasets.reading.raw import RowFault
 from llmops_assets.datasets.reading.values import first_of, kind_of, refuse_media, text_of, unrecognised
 

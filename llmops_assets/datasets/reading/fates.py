@@ -4,12 +4,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from llmops_assets.datasets.reading.message import Message
 from llmops_assets.records.datasets import KeyFate
-
-if TYPE_CHECKING:
-    from llmops_assets.datasets.reading.messages import Message
 
 Fate = Literal["used", "metadata", "refused"]
 LABELS = ("source", "category", "quality_score")
@@ -39,7 +37,7 @@ class Fates:
         for key in values:
             self._row.add((f"{path}{key}", "used" if key in LABELS else "metadata"))
 
-    def message(self, message: "Message") -> None:
+    def message(self, message: Message) -> None:
         """Keys of a message of the row under work."""
         where = pattern_of(message.path)
         self._row.update((f"{where}.{key}", "used") for key in message.used)

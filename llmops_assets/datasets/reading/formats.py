@@ -7,7 +7,7 @@ from llmops_assets.datasets.reading import questions
 from llmops_assets.datasets.reading.chats import chat
 from llmops_assets.datasets.reading.envelopes import with_answer
 from llmops_assets.datasets.reading.fates import Fates
-from llmops_assets.datasets.reading.messages import Message
+from llmops_assets.datasets.reading.message import Message
 from llmops_assets.datasets.reading.preferences import preference
 from llmops_assets.datasets.reading.rated import rated
 from llmops_assets.datasets.reading.ratings import labels_of_mapping, refuse_rated, with_named_label

@@ -16,7 +16,7 @@ from llmops_assets.datasets.reading.accounting import Account
 from llmops_assets.datasets.reading.fast import Columns, Decoder
 from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.formats import convert
-from llmops_assets.datasets.reading.messages import Message
+from llmops_assets.datasets.reading.message import Message
 from llmops_assets.datasets.reading.raw import DEFAULT_LIMITS, RAW_SAMPLE, Limits, Raw, RowFault, clean_sample
 from llmops_assets.datasets.reading.readers import Block, read_blocks, read_file
 from llmops_assets.datasets.reading.relations import Labelled, Made, Relation

@@ -5,7 +5,8 @@ from typing import Any
 
 from llmops_assets.datasets.reading.chats import alpaca_prompt, refuse_unheeded, tools_of, with_system
 from llmops_assets.datasets.reading.comparisons import check_scores, compared, transcript
-from llmops_assets.datasets.reading.messages import Message, message_of, messages_of
+from llmops_assets.datasets.reading.message import Message
+from llmops_assets.datasets.reading.messages import message_of, messages_of
 from llmops_assets.datasets.reading.raw import RowFault
 from llmops_assets.datasets.reading.values import first_of, kind_of, text_of, unrecognised
 

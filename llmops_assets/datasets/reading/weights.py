@@ -2,20 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from llmops_assets.datasets.reading.message import Message
 from llmops_assets.datasets.reading.raw import RowFault
 from llmops_assets.datasets.reading.values import kind_of
-
-if TYPE_CHECKING:
-    from llmops_assets.datasets.reading.messages import Message
 
 _LOSS = ("weight", "train", "training", "loss", "loss_weight", "loss_scale", "loss_mask", "trainable")
 _NO_LOSS = ("mask", "masked")
 _ROW_WEIGHTS = ("weight", "loss_weight", "sample_weight", "loss_scale")
 
 
-def read(message: "Message", fields: Mapping[str, Any], path: str, masked: bool, used: list[str]) -> None:
+def read(message: Message, fields: Mapping[str, Any], path: str, masked: bool, used: list[str]) -> None:
     """Set the weight of a message from what is said of it, and add the keys to `used`.
 
     RowFault for weights other than 0 and 1, for two that differ, and for loss on a turn that is not the assistant's.
