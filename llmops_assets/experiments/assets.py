@@ -58,6 +58,7 @@ def ab_report(
             actor="ab_report",
         )
     figures = report.figures(analysis) | {"winner": decision.winner}
+    figures["dropped"] = analysis.plan.treatment in status.dropped
     if len(status.comparisons) > 1:
         figures["comparisons"] = report.comparisons(status)
     held = holdout.gain(catalog, experiment.endpoint, policy.experiments, datetime.now(UTC))

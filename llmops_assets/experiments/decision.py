@@ -68,18 +68,18 @@ def decide(
 
     if dropped is not None:
         return final("rollback", dropped)
+    if analysis.inconstant_share > MAX_INCONSTANT_SHARE:
+        return final(
+            "invalid",
+            f"{analysis.inconstant_users} users ({analysis.inconstant_share:.1%}) were assigned both models within one "
+            "phase: assignment is not sticky, so the arms cannot be compared",
+        )
     if analysis.srm_p < plan.srm_p:
         users = " and ".join(f"{a.users} on {a.model}" for a in analysis.arms)
         return final(
             "invalid",
             f"sample ratio mismatch: {users} is not the intended split (p = {analysis.srm_p:.2g} < {plan.srm_p:g}). "
             "Users are lost or logged twice on one arm: find out where before comparing anything",
-        )
-    if analysis.inconstant_share > MAX_INCONSTANT_SHARE:
-        return final(
-            "invalid",
-            f"{analysis.inconstant_users} users ({analysis.inconstant_share:.1%}) were assigned both models within one "
-            "phase: assignment is not sticky, so the arms cannot be compared",
         )
     if tripped := _breaker(analysis, treatment_has_backend, rule or Breaker()):
         return final("rollback", tripped)
@@ -187,17 +187,17 @@ def _missing(analysis: Analysis) -> str:
         text = f"{who}; {plan.min_users} each are needed"
         waiting = sum(a.users - a.closed_users for a in analysis.arms)
         return f"{text} ({waiting} users still have time to rate)" if waiting else text
+    if analysis.nothing_varies:
+        return (
+            f"all {control.rated_users} users of {control.model} gave the same, and so did all {treatment.rated_users} "
+            f"of {treatment.model}: people differ, so look for values that a script or a default gives"
+        )
     if rating is None or not analysis.rating_better:
         spread = f"{_number(rating.low)} to {_number(rating.high)}" if rating else "unknown"
         what = "the difference in ratings" if plan.success_metric == "user_rating" else "the difference"
         text = f"{what} may still be none ({1 - plan.alpha:.0%} sequence {spread})"
         doubts = _doubts(analysis)
         return f"{text}; open guardrails: {'; '.join(doubts)}" if doubts else text
-    if analysis.nothing_varies:
-        return (
-            f"all {control.rated_users} users of {control.model} gave the same, and so did all {treatment.rated_users} "
-            f"of {treatment.model}: people differ, so look for values that a script or a default gives"
-        )
     if doubts := _doubts(analysis):
         return f"ratings are better, but the guardrails are open: {'; '.join(doubts)}"
     return (

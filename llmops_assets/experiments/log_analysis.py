@@ -14,8 +14,8 @@ from llmops_assets.experiments.analysis import Analysis, analyse_sums
 from llmops_assets.experiments.comparisons import Comparison, comparisons, overall
 from llmops_assets.experiments.decision import Decision
 from llmops_assets.experiments.log_columns import Columns, LogError, columns_of
-from llmops_assets.experiments.log_files import read_log
-from llmops_assets.experiments.log_rows import MOST_VARIANTS, Rows, rows_of, sums_of
+from llmops_assets.experiments.log_files import Log, read_log
+from llmops_assets.experiments.log_rows import Rows, rows_of, sums_of
 from llmops_assets.experiments.multiplicity import benjamini_hochberg
 from llmops_assets.experiments.plan import FAILED, SLOW, Plan
 from llmops_assets.experiments.user_sums import UserSums
@@ -30,6 +30,8 @@ MAX_UNUSABLE_SHARE = 0.01
 LEAST_USERS = 2
 """Users of each arm from which an interval is shown; nothing is decided on so few (`Question.users_per_arm`)."""
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+_OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
+_PRE_P = 0.001
 
 
 @dataclass(frozen=True)
@@ -78,19 +80,28 @@ class LogAnalysis:
 
 def analyse_log(path: Path, question: Question) -> LogAnalysis:
     """Read a log and compare its arms; raises LogError where it cannot be read or has fewer than two arms."""
-    log, notes = read_log(path)
-    try:
-        return analyse_rows(log, question, path, notes)
-    except pl.exceptions.PolarsError as error:
-        raise LogError(f"{path} holds what no log of an experiment does: {str(error).splitlines()[0]}") from error
+    return _analyse(read_log(path), question)
 
 
 def analyse_rows(log: pl.DataFrame, question: Question, path: Path, notes: Sequence[str] = ()) -> LogAnalysis:
     """The same for rows that are in memory; `path` is what messages call them."""
+    return _analyse(Log.of(log, path, notes), question)
+
+
+def _analyse(log: Log, question: Question) -> LogAnalysis:
+    try:
+        return _compare(log, question)
+    except pl.exceptions.PolarsError as error:
+        fault = str(error).splitlines()[0]
+        raise LogError(f"{log.path} holds what no log of an experiment does: {fault}") from error
+
+
+def _compare(log: Log, question: Question) -> LogAnalysis:
     _check(question)
+    path = log.path
     columns = columns_of(log.columns, question.columns)
-    rows = rows_of(log, columns, path, question.slow_ms)
-    variants, guessed = _variants(rows, question, columns, path)
+    rows = rows_of(log, columns, question.slow_ms)
+    variants, guessed = _variants(rows, question, path)
     sums = sums_of(rows, variants)
     shares = _shares(question, variants)
     split_tested = question.split is not None or len(rows.phases) == 1
@@ -101,9 +112,11 @@ def analyse_rows(log: pl.DataFrame, question: Question, path: Path, notes: Seque
     ]
     decided = comparisons(analyses, question.alpha, higher_is_better=question.higher_is_better)
     unusable = sum(rows.left_out.values()) - sum(n for reason, n in rows.left_out.items() if "there" in reason)
-    decision = _whole(decided, rows, unusable, log.height)
-    secondary = _secondary(log, question, columns, path, variants, now, (srm, fixed))
-    found = list(notes) + list(rows.notes)
+    decision = _whole(decided, rows, unusable)
+    if decision.outcome == "invalid" and len(variants) > 2 and srm < question.srm_p:
+        decision = replace(decision, reason=_broken_split(decided, variants, srm, question))
+    secondary = _secondary(log, question, columns, variants, now, (srm, fixed))
+    found = [*log.notes, *rows.notes, *_times_told(now), *_before_told(sums)]
     if not split_tested:
         found.append(
             "whether users are split as intended was not tested: the log has several phases, and only you know the "
@@ -116,6 +129,39 @@ def analyse_rows(log: pl.DataFrame, question: Question, path: Path, notes: Seque
         question, columns, rows, variants, guessed, decided, decision, split_tested, log_factor, sums, secondary,
         tuple(found),
     )  # fmt: skip
+
+
+def _broken_split(compared: Sequence[Comparison], variants: Sequence[str], p: float, question: Question) -> str:
+    users = {arm.model: arm.users for one in compared for arm in one.analysis.arms}
+    counts = ", ".join(f"{users[name]:,} on {name}" for name in variants)
+    return (
+        f"sample ratio mismatch: {counts} is not the intended split (p = {p:.2g} < {question.srm_p:g}). Users are lost "
+        "or logged twice on one arm, or a name is no arm: find out which before comparing anything"
+    )
+
+
+def _times_told(last: datetime) -> list[str]:
+    """A note where the times of a log are hardly those of a test that was run."""
+    if last == _NEVER or _OLDEST <= last <= datetime.now(UTC) + timedelta(days=1):
+        return []
+    when = "in the future" if last > _OLDEST else "long ago"
+    return [f"the last time of the log is {when} ({last:%Y-%m-%d %H:%M} UTC): is the column in another unit?"]
+
+
+def _before_told(sums: UserSums) -> list[str]:
+    """A note where values from before the test differ by arm: what the treatment changed was not there before."""
+    known = sums.frame.filter(pl.col("pre_values") > 0).unique("user", maintain_order=True)
+    means = known.with_columns((pl.col("pre_total") / pl.col("pre_values")).alias("pre"))
+    arms = [means.filter(pl.col("arm") == arm)["pre"].to_numpy() for arm in means["arm"].unique().sort()]
+    if len(arms) < 2 or min(map(len, arms)) < LEAST_USERS:
+        return []
+    p = min(inference.welch(arms[0], other, 0.05).p or 1.0 for other in arms[1:])
+    if p >= _PRE_P:
+        return []
+    return [
+        f"values from before the test differ between the arms (p = {p:.2g}): were they measured before users were "
+        "assigned? If not, CUPED takes the effect away with them"
+    ]
 
 
 def _alike(variants: Sequence[str]) -> list[str]:
@@ -147,15 +193,10 @@ def _check(question: Question) -> None:
         raise LogError(f"the minimum effect must be above 0; got {question.minimum_effect:g}")
 
 
-def _variants(rows: Rows, question: Question, columns: Columns, path: Path) -> tuple[tuple[str, ...], bool]:
+def _variants(rows: Rows, question: Question, path: Path) -> tuple[tuple[str, ...], bool]:
     """The arms, the control first, and whether the control was guessed."""
-    counts = rows.frame.group_by("variant").agg(pl.col("user").n_unique().alias("users")).sort("variant")
+    counts = rows.sums.group_by("variant").agg(pl.col("user").n_unique().alias("users")).sort("variant")
     names = counts["variant"].to_list()
-    if len(names) > MOST_VARIANTS:
-        raise LogError(
-            f"the column {columns['variant']!r} of {path} has {len(names):,} different values, such as {names[0]!r}: "
-            "is it the variant? Name the column with --variant"
-        )
     if question.control is not None and question.control not in names:
         raise LogError(f"{path} has no variant {question.control!r}; it has {', '.join(map(repr, names))}")
     if len(names) < 2:
@@ -201,7 +242,7 @@ def _split(sums: UserSums, shares: tuple[float, ...], rows: Rows) -> tuple[float
 
 
 def _now(rows: Rows) -> datetime:
-    last = rows.frame["at"].max() if "at" in rows.has else None
+    last = rows.sums["last_at"].max() if "at" in rows.has else None
     return last if isinstance(last, datetime) else _NEVER
 
 
@@ -241,24 +282,23 @@ def _compared(
     return replace(found, srm_p=split[0], srm_fixed_p=split[1])
 
 
-def _whole(compared: Sequence[Comparison], rows: Rows, unusable: int, height: int) -> Decision:
+def _whole(compared: Sequence[Comparison], rows: Rows, unusable: int) -> Decision:
     """The decision over all treatments: the best one that may be promoted, else what stands in the way."""
-    if unusable > MAX_UNUSABLE_SHARE * height:
+    if unusable > MAX_UNUSABLE_SHARE * rows.height:
         what = "; ".join(f"{n:,} {reason} ({rows.examples[reason]})" for reason, n in rows.left_out.items())
         return Decision(
             "invalid",
-            f"{unusable:,} of {height:,} rows ({unusable / height:.1%}) say nothing usable, too many to compare arms "
-            f"without them: {what}",
+            f"{unusable:,} of {rows.height:,} rows ({unusable / rows.height:.1%}) say nothing usable, too many to "
+            f"compare arms without them: {what}",
             compared[0].analysis.at,
         )
     return overall(compared)
 
 
 def _secondary(
-    log: pl.DataFrame,
+    log: Log,
     question: Question,
     columns: Columns,
-    path: Path,
     variants: Sequence[str],
     now: datetime,
     split: tuple[float, float],
@@ -267,11 +307,11 @@ def _secondary(
     found: dict[str, Analysis] = {}
     for name in question.secondary:
         mine = columns_of(log.columns, {**columns.names, "value": name})
-        rows = rows_of(log, mine, path, question.slow_ms)
+        rows = rows_of(log, mine, question.slow_ms)
         sums = sums_of(rows, variants)
         for arm in range(1, len(variants)):
             label = name if len(variants) == 2 else f"{name}, {variants[arm]}"
-            found[label] = _compared(sums, arm, variants, question, rows, path, now, split)
+            found[label] = _compared(sums, arm, variants, question, rows, log.path, now, split)
     known = {label: a.rating.p for label, a in found.items() if a.rating is not None}
     adjusted = dict(zip(known, map(float, benjamini_hochberg(list(known.values()))), strict=True))
     return {label: (analysis, adjusted.get(label)) for label, analysis in found.items()}

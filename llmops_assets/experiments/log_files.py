@@ -1,39 +1,78 @@
-"""Reads a log of an experiment from CSV, JSON lines or Parquet, as columns of text and numbers."""
+"""Reads a log of an experiment from CSV, JSON lines or Parquet: its columns, and its rows a piece at a time."""
 
+import codecs
 import csv
 import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 import polars as pl
+from pyarrow import ArrowException, parquet
 
-from llmops_assets.datasets.reading.encodings import encoding_of
+from llmops_assets.datasets.reading.encodings import HEAD, encoding_of
 from llmops_assets.experiments.log_columns import LogError
 
+ROWS = 100_000
+"""Rows in memory at once."""
 _SEPARATORS = (",", "\t", ";", "|")
 _PARQUET = b"PAR1"
+_BLOCK = 2**20
+_NO_LOGS = {
+    b"PK\x03\x04": "a workbook or an archive: save its sheet as CSV (UTF-8)",
+    b"\xd0\xcf\x11\xe0": "an old workbook: save its sheet as CSV (UTF-8)",
+    b"\x1f\x8b": "compressed: unpack it first",
+    b"\x28\xb5\x2f\xfd": "compressed: unpack it first",
+}
+"""What files that begin so are, instead of logs."""
 
 
-def read_log(path: Path) -> tuple[pl.DataFrame, list[str]]:
-    """The rows of a log, and what was noticed in reading it; a column of CSV is text, of Parquet what it is there.
+@dataclass(frozen=True)
+class Log:
+    """A log: its columns as they are called there, what was noticed in reading it, and its rows.
 
-    Raises LogError for a file that is no such log, with the line where one can be named.
+    pieces: the rows of some columns, `ROWS` at a time and in their order, from the beginning whenever it is called. A
+    column of CSV is text, of Parquet what it is there. Raises LogError where a row cannot be read.
     """
+
+    path: Path
+    columns: tuple[str, ...]
+    pieces: Callable[[Sequence[str]], Iterator[pl.DataFrame]]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, frame: pl.DataFrame, path: Path, notes: Sequence[str] = ()) -> "Log":
+        """Rows that are in memory; `path` is what messages call them."""
+
+        def pieces(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+            for offset in range(0, frame.height, ROWS):
+                yield frame.select(columns).slice(offset, ROWS)
+
+        return cls(path, tuple(frame.columns), pieces, tuple(notes))
+
+
+def read_log(path: Path) -> Log:
+    """The log in a file. Raises LogError for a file that is no such log, with the line where one can be named."""
     if path.is_dir():
         raise LogError(f"{path} is a folder: name a CSV, JSON lines or Parquet file")
-    data = path.read_bytes()
-    if not data.strip():
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+    if not head.strip():
         raise LogError(f"{path} is empty")
-    if data.startswith(_PARQUET):
-        return _parquet(path, data), []
-    text, notes = _text(path, data)
-    if path.suffix.lower() in (".jsonl", ".ndjson", ".json") or text.lstrip()[:1] in ("{", "["):
-        rows = _json(path, text)
-    else:
-        rows = _csv(path, text)
-    if not rows.height:
-        raise LogError(f"{path} has a header and no rows")
-    return rows, notes
+    if other := next((what for begin, what in _NO_LOGS.items() if head.startswith(begin)), None):
+        raise LogError(f"{path} is {other}")
+    if head.startswith(_PARQUET):
+        return _parquet(path)
+    text, notes = _text(path, head)
+    begins = (head if text is None else text[:HEAD].encode()).lstrip(codecs.BOM_UTF8).lstrip()[:1]
+    if path.suffix.lower() in (".jsonl", ".ndjson", ".json") or begins in (b"{", b"["):
+        frame = _json(path, text if text is not None else path.read_text(encoding="utf-8-sig"))
+        if not frame.height:
+            raise LogError(f"{path} has no rows")
+        return Log.of(frame, path, notes)
+    return _csv(path, text, notes)
 
 
 def line_of(index: int, path: Path) -> str:
@@ -43,54 +82,108 @@ def line_of(index: int, path: Path) -> str:
     return f"line {index + 2}"
 
 
-def _parquet(path: Path, data: bytes) -> pl.DataFrame:
+def _parquet(path: Path) -> Log:
+    fault = f"{path} begins like Parquet and cannot be read"
     try:
-        rows = pl.read_parquet(io.BytesIO(data))
-    except pl.exceptions.PolarsError as error:
-        raise LogError(f"{path} begins like Parquet and cannot be read: {error}") from error
-    if not rows.height:
+        scan = pl.scan_parquet(path, glob=False)
+        names, groups = scan.collect_schema().names(), parquet.read_metadata(path)
+    except (pl.exceptions.PolarsError, ArrowException) as error:
+        raise LogError(f"{fault}: {error}") from error
+    if not groups.num_rows:
         raise LogError(f"{path} has no rows")
-    return rows
+    sizes = [groups.row_group(number).num_rows for number in range(groups.num_row_groups)]
+
+    def pieces(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        chosen, offset, size = scan.select(columns), 0, 0
+        try:
+            for number, rows in enumerate(sizes, 1):
+                size += rows
+                if size >= ROWS or number == len(sizes):
+                    # Whole row groups, as few as make a piece: one that is read in parts is decoded for each.
+                    yield from chosen.slice(offset, size).collect().iter_slices(ROWS)
+                    offset, size = offset + size, 0
+        except pl.exceptions.PolarsError as error:
+            raise LogError(f"{fault}: {error}") from error
+
+    return Log(path, tuple(names), pieces)
 
 
-def _text(path: Path, data: bytes) -> tuple[str, list[str]]:
-    encoding, mark = encoding_of(data[: 64 * 2**10])
+def _text(path: Path, head: bytes) -> tuple[str | None, list[str]]:
+    """The text of a file, None where it can be read as it lies there: UTF-8, with lines that end as usual."""
+    encoding, mark = encoding_of(head)
+    old_lines = b"\r" in head and b"\n" not in head
+    if encoding == "utf-8" and not old_lines and _is_utf8(path):
+        return None, []
+    data, notes = path.read_bytes(), []
     try:
-        return data[mark:].decode(encoding), []
+        text = data[mark:].decode(encoding)
     except UnicodeDecodeError:
-        pass
+        try:
+            text, notes = data.decode("cp949"), ["read as CP949: it is not UTF-8"]
+        except UnicodeDecodeError as error:
+            raise LogError(
+                f"{path} is neither UTF-8 nor CP949 text (byte {error.start:,}): save it as UTF-8"
+            ) from error
+    return text.replace("\r", "\n") if old_lines else text, notes
+
+
+def _is_utf8(path: Path) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        return data.decode("cp949"), ["read as CP949: it is not UTF-8"]
-    except UnicodeDecodeError as error:
-        raise LogError(f"{path} is neither UTF-8 nor CP949 text (byte {error.start:,}): save it as UTF-8") from error
+        with open(path, "rb") as file:
+            while block := file.read(_BLOCK):
+                decoder.decode(block)
+        decoder.decode(b"", True)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
-def _csv(path: Path, text: str) -> pl.DataFrame:
-    first, _, rest = text.partition("\n")
-    separator = None
-    if first.strip().lower().startswith("sep="):
-        separator, text = first.strip()[4:5] or None, rest
-        first = rest.partition("\n")[0]
+def _csv(path: Path, text: str | None, notes: Sequence[str]) -> Log:
+    def opened() -> TextIO:
+        return open(path, encoding="utf-8-sig", newline="") if text is None else io.StringIO(text, newline="")
+
+    with opened() as lines:
+        first = lines.readline().strip("\r\n")
+        named = first.strip().lower().startswith("sep=")
+        separator = (first.strip()[4:5] or None) if named else None
+        first = lines.readline().strip("\r\n") if named else first
     separator = separator or max(_SEPARATORS, key=first.count)
-    header = next(csv.reader([first.rstrip("\r")], delimiter=separator), [])
-    names = [name.strip() for name in header]
+    names = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise LogError(f"{path} has the column {doubled[0]!r} more than once: rename one of them")
-    try:
-        rows = pl.read_csv(text.encode(), separator=separator, infer_schema=False, has_header=True)
-    except pl.exceptions.PolarsError as error:
-        raise LogError(_csv_fault(path, text, separator, len(header), str(error))) from error
-    return rows.rename(dict(zip(rows.columns, names, strict=True)))
+    source = path if text is None else text.encode()
+    scan = pl.scan_csv(source, separator=separator, infer_schema=False, skip_lines=int(named), glob=False)
+
+    def pieces(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        rows = 0
+        try:
+            # All columns: of a row with too many fields a choice of columns would be read, and nothing said.
+            for piece in scan.collect_batches(chunk_size=ROWS):
+                rows += piece.height
+                yield piece.rename(dict(zip(piece.columns, names, strict=True))).select(columns)
+        except pl.exceptions.PolarsError as error:
+            raise LogError(_csv_fault(path, opened, separator, len(names), str(error))) from error
+        if not rows:
+            raise LogError(f"{path} has a header and no rows")
+
+    return Log(path, tuple(names), pieces, tuple(notes))
 
 
-def _csv_fault(path: Path, text: str, separator: str, width: int, error: str) -> str:
-    reader = csv.reader(io.StringIO(text), delimiter=separator)
-    try:
-        for record in reader:
-            if len(record) > width:
-                return f"{path}, line {reader.line_num}: {len(record)} fields, and the header has {width}"
-    except csv.Error as fault:
-        return f"{path}, line {reader.line_num}: {fault}"
+def _csv_fault(path: Path, opened: Callable[[], TextIO], separator: str, width: int, error: str) -> str:
+    with opened() as text:
+        reader = csv.reader(text, delimiter=separator)
+        try:
+            for record in reader:
+                if len(record) > width:
+                    return f"{path}, line {reader.line_num}: {len(record)} fields, and the header has {width}"
+        except csv.Error as fault:
+            return f"{path}, line {reader.line_num}: {fault}"
+    with opened() as text:
+        odd = next((number for number, line in enumerate(text, 1) if line.count('"') % 2), None)
+    if odd is not None:
+        mark = 'a quotation mark (") that nothing closes, or that stands inside of a field: write it twice there'
+        return f"{path}, line {odd}: {mark}"
     return f"{path} cannot be read as CSV: {error.splitlines()[0]}"
 
 

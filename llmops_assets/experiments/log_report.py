@@ -202,16 +202,16 @@ def categories(found: LogAnalysis) -> dict[str, Any] | None:
 
     Reported only: which categories to look at was not fixed beforehand. The deciding treatment against the control.
     """
-    if "category" not in found.rows.has:
+    if found.rows.categories is None:
         return None
     names = (found.variants[0], found.deciding.treatment)
-    rows = found.rows.frame.filter(pl.col("variant").is_in(names), pl.col("value").is_not_null())
+    rows = found.rows.categories.filter(pl.col("variant").is_in(names), pl.col("ratings") > 0)
     users = rows.group_by("category", "user", maintain_order=True).agg(
         (pl.col("variant") == names[1]).cast(pl.Int64).first().alias("arm"),
         pl.col("variant").n_unique().alias("arms"),
-        pl.col("value").mean(),
+        (pl.col("total").sum() / pl.col("ratings").sum()).alias("value"),
     )
-    users = users.filter(pl.col("arms") == 1).with_columns(pl.col("category").cast(pl.String).fill_null("none"))
+    users = users.filter(pl.col("arms") == 1)
     kinds = sorted(users["category"].unique().to_list())
     totals = UserTotals(
         np.unique(users["user"].to_numpy(), return_inverse=True)[1],

@@ -1,259 +1,248 @@
 """From the columns of a log to sums by user: what each row says, what it cannot say, and what was left out."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
 from llmops_assets.experiments.log_columns import Columns, LogError
-from llmops_assets.experiments.log_files import line_of
+from llmops_assets.experiments.log_files import Log, line_of
+from llmops_assets.experiments.log_repeats import Repeats
+from llmops_assets.experiments.log_values import MISSING, Account, as_name, is_there, numbers, times
 from llmops_assets.experiments.requests import judged
-from llmops_assets.experiments.user_sums import UserSums
+from llmops_assets.experiments.sums_by_key import How, SumsByKey
+from llmops_assets.experiments.user_sums import SUMS, UserSums
 
-MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "nil")
-"""How a value that is not there is written, without case."""
-_TRUTH = {"true": "1", "yes": "1", "y": "1", "false": "0", "no": "0", "n": "0"}
-_FORMATS = (
-    "%Y-%m-%dT%H:%M:%S%.f%#z",
-    "%Y-%m-%d %H:%M:%S%.f%#z",
-    "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%d %H:%M",
-    "%Y/%m/%d %H:%M:%S",
-    "%Y-%m-%d",
-)
 MOST_VARIANTS = 20
-LARGEST = 1e100
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A log as it was understood.
+    """A log as it was understood, added up.
 
-    frame: user, variant, phase, value, and at, pre, failed, slow, latency_ms where it has them; phases: the names of
-    the phases, in order; left_out: how many rows did not count, by reason, and `examples` of them.
+    sums: a row for each user (a hash of 64 bits), phase and variant, in the order that they came in, with the columns
+    of `UserSums`; categories: values and their total by category, user and variant, None where the log has no category;
+    phases: their names, in order; height: rows that were read; left_out: how many did not count, by reason, and
+    `examples` of them.
     """
 
-    frame: pl.DataFrame
+    sums: pl.DataFrame
+    categories: pl.DataFrame | None
     phases: tuple[str, ...]
     has: frozenset[str]
+    height: int
     left_out: Mapping[str, int]
     examples: Mapping[str, str]
     notes: tuple[str, ...] = ()
 
 
-@dataclass
-class _Account:
-    """Counts what is left out, with the first row of each kind."""
-
-    path: Path
-    left_out: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, str] = field(default_factory=dict)
-
-    def note(self, reason: str, index: pl.Series, text: pl.Series | None = None) -> None:
-        if not len(index):
-            return
-        self.left_out[reason] = len(index)
-        where = line_of(int(index[0]), self.path)
-        self.examples[reason] = where if text is None else f"{where}: {str(text[0])[:60]!r}"
-
-
-def rows_of(log: pl.DataFrame, columns: Columns, path: Path, slow_ms: float) -> Rows:
-    """Understand the rows of a log.
+def rows_of(log: Log, columns: Columns, slow_ms: float) -> Rows:
+    """Understand and add up the rows of a log, a piece at a time: what is in memory grows with its users.
 
     A row without a user or a variant counts for nothing. One whose value is missing is a user who was there and gave
-    none; one whose value is text or infinite is so too, and reported. Raises LogError where a column is not what it
-    was taken for.
+    none; one whose value is text or infinite is so too, and reported. Of a row that was logged twice the last one
+    counts. Raises LogError where a column is not what it was taken for.
     """
-    account, notes = _Account(path), []
-    names = {name: role for role, name in columns.names.items()}
-    frame = log.select(columns.names.values()).rename(names).with_row_index("row")
-    for role in ("user", "variant"):
-        if frame[role].dtype.is_nested():
-            raise LogError(f"the column {columns[role]!r} holds lists or objects: the {role} must be one value a row")
-    frame = frame.with_columns(pl.col("user", "variant").cast(pl.String).str.strip_chars())
-    for role in ("user", "variant"):
-        empty = pl.col(role).is_null() | pl.col(role).str.to_lowercase().is_in(MISSING)
-        account.note(f"rows without a {role}", frame.filter(empty)["row"])
-        frame = frame.filter(~empty)
-    if not frame.height:
-        raise LogError(f"no row of {path} has both a user ({columns['user']!r}) and a variant ({columns['variant']!r})")
-    frame = _without_repeats(frame, account)
-    frame = frame.with_columns(_numbers(frame, "value", columns["value"], account))
-    if "pre" in frame.columns:
-        frame = frame.with_columns(_numbers(frame, "pre", columns["pre"], account))
-    if "timestamp" in frame.columns:
-        frame = frame.with_columns(_times(frame, columns, account).alias("at")).sort(
-            "at", nulls_last=True, maintain_order=True
-        )
-    frame, phases = _with_phase(frame)
-    frame, has = _with_requests(frame, columns, account, slow_ms)
-    has |= {role for role in ("pre", "category") if role in frame.columns} | (
-        {"at"} if "at" in frame.columns else set()
-    )
-    return Rows(frame, phases, frozenset(has), account.left_out, account.examples, tuple(notes))
+    found, repeats = _added_up(log, columns, slow_ms, None)
+    doubled = repeats.doubled()
+    if len(doubled):
+        earlier = repeats.earlier(lambda: _pieces(log, columns, Account(log.path)), doubled)
+        if earlier.height:
+            found, _ = _added_up(log, columns, slow_ms, earlier)
+    return found
 
 
-def sums_of(rows: Rows, variants: Sequence[str], value: str = "value") -> UserSums:
-    """The rows of some variants as sums by user; `variants` in the order of their arms, the control first."""
+def sums_of(rows: Rows, variants: Sequence[str]) -> UserSums:
+    """The sums of some variants by user; `variants` in the order of their arms, the control first."""
     arm = pl.DataFrame(
         {"variant": list(variants), "arm": range(len(variants))}, schema={"variant": pl.String, "arm": pl.Int64}
     )
-    frame = rows.frame.join(arm, on="variant", how="inner", maintain_order="left")
-    aggregates = [
-        pl.len().alias("requests"),
-        pl.col(value).count().alias("ratings"),
-        pl.col(value).sum().alias("total"),
-        (pl.col(value) ** 2).sum().alias("squares"),
-    ]
-    if "at" in frame.columns:
-        aggregates += [pl.col("at").min().alias("first_at"), pl.col("at").max().alias("last_at")]
-    if "pre" in frame.columns:
-        aggregates += [pl.col("pre").count().alias("pre_values"), pl.col("pre").sum().alias("pre_total")]
-    if "failed" in rows.has:
-        aggregates += [pl.col("failed").count().alias("counted"), pl.col("failed").sum().alias("failed")]
-    if "slow" in rows.has:
-        answered = pl.col("slow").is_not_null()
-        aggregates += [
-            answered.sum().alias("timed"),
-            pl.col("slow").sum().alias("slow"),
-            pl.col("latency_ms").filter(answered).sum().alias("latency_ms"),
-        ]
-    return UserSums.of(frame.group_by("user", "phase", "arm", maintain_order=True).agg(aggregates))
+    return UserSums.of(rows.sums.join(arm, on="variant", how="inner", maintain_order="left"))
 
 
-def _without_repeats(frame: pl.DataFrame, account: _Account) -> pl.DataFrame:
-    """Without rows that were logged twice: the same request, or the same row at the same time."""
-    if "request" in frame.columns:
-        key, reason = ["request"], "rows of a request that is there later too"
-        known = pl.col("request").is_not_null()
-    elif "timestamp" in frame.columns:
-        key, reason = [c for c in frame.columns if c != "row"], "rows that are there twice"
-        known = pl.col("timestamp").is_not_null()
-    else:
-        # Two equal rows without a time may be two equal ratings.
-        return frame
-    repeated = frame.filter(known & pl.struct(key).is_duplicated() & ~pl.struct(key).is_last_distinct())
-    if not repeated.height:
-        return frame
-    account.note(reason, repeated["row"])
-    return frame.join(repeated.select("row"), on="row", how="anti", maintain_order="left")
+class _Names:
+    """Small numbers for the names of arms, phases or categories: to compare and to keep numbers costs least."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def numbered(self, column: pl.Series) -> pl.Series:
+        text = column.cast(pl.String).str.strip_chars().fill_null("none")
+        for name in text.unique(maintain_order=True):
+            self.numbers.setdefault(name, len(self.numbers))
+        return text.replace_strict(self.numbers, return_dtype=pl.UInt32)
+
+    def named(self, column: pl.Series) -> pl.Series:
+        return column.replace_strict(dict(enumerate(self.numbers)), return_dtype=pl.String)
 
 
-def _numbers(frame: pl.DataFrame, role: str, name: str, account: _Account) -> pl.Series:
-    column = frame[role]
-    if column.dtype.is_nested():
-        raise LogError(f"the column {name!r} holds lists or objects: the {role} must be a number")
-    if column.dtype.is_temporal():
-        raise LogError(f"the column {name!r} holds times: the {role} must be a number (--{role} COLUMN)")
-    if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
-        text = column.cast(pl.String).str.strip_chars()
-        lower = text.str.to_lowercase()
-        missing = lower.is_in(MISSING) | text.is_null()
-        numbers = lower.replace(_TRUTH).cast(pl.Float64, strict=False)
-        unusable = numbers.is_null() & ~missing
-        if unusable.sum() and unusable.sum() == (~missing).sum():
+def _added_up(log: Log, columns: Columns, slow_ms: float, earlier: pl.DataFrame | None) -> tuple[Rows, Repeats]:
+    """The sums of a log without the rows that are there later too (`earlier`), and the hashes of its rows."""
+    account, repeats, has = Account(log.path), Repeats(list(columns.names)), _has(columns)
+    sums, by_category = SumsByKey(_how(has)), SumsByKey(_how(frozenset()) | {"category": "first"})
+    variants, phases, categories = _Names(), _Names(), _Names()
+    height = 0
+    for piece in _pieces(log, columns, account):
+        height += piece.height
+        frame = piece
+        if earlier is None:
+            repeats.add(repeats.hashed(piece)["hash"])
+        else:
+            account.note(repeats.reason, piece.join(earlier, on="row", how="semi", maintain_order="left")["row"])
+            frame = piece.join(earlier, on="row", how="anti", maintain_order="left")
+        if not frame.height:
+            continue
+        variant = variants.numbered(frame["variant"]).alias("variant")
+        if len(variants.numbers) > MOST_VARIANTS:
             raise LogError(
-                f"no value of the column {name!r} is a number; {line_of(int(frame['row'][0]), account.path)} says "
-                f"{column[0]!r}: name the column of the {role} with --{role}"
+                f"the column {columns['variant']!r} of {log.path} has more than {MOST_VARIANTS} different values, such "
+                f"as {min(variants.numbers)!r}: is it the variant? Name the column with --variant"
             )
-        account.note(f"{_of(role)} that are no number", frame["row"].filter(unusable), text.filter(unusable))
-        column = numbers
-    numbers = column.cast(pl.Float64).fill_nan(None)
-    infinite = numbers.is_infinite().fill_null(False)
-    account.note(f"{_of(role)} that are infinite", frame["row"].filter(infinite))
-    numbers = numbers.set(infinite, None)
-    # Their squares are no longer numbers.
-    beyond = (numbers.abs() > LARGEST).fill_null(False)
-    account.note(f"{_of(role)} beyond {LARGEST:g}", frame["row"].filter(beyond))
-    return numbers.set(beyond, None).alias(role)
+        phase = phases.numbered(frame["phase"]) if "phase" in columns.names else pl.lit(0, pl.UInt32)
+        frame = frame.with_columns(variant, phase.alias("phase"))
+        frame = _understood(frame, columns, account, slow_ms)
+        sums.add(_summed(frame, has, "phase"))
+        if "category" in has:
+            frame = frame.with_columns(categories.numbered(frame["category"]).alias("category"))
+            by_category.add(_summed(frame, frozenset(), "category"))
+    account.refuse(columns)
+    if not len(sums):
+        raise LogError(
+            f"no row of {log.path} has both a user ({columns['user']!r}) and a variant ({columns['variant']!r})"
+        )
+    added = sums.frame(_SCHEMA)
+    added = added.with_columns(variants.named(added["variant"]))
+    added, names = _with_phases(added, list(phases.numbers) or ["1"], has)
+    left_out = account.left_out
+    read = height + sum(n for reason, n in left_out.items() if reason.startswith("rows without"))
+    of_categories = None
+    if "category" in has:
+        found = by_category.frame(_SCHEMA)
+        of_categories = found.with_columns(variants.named(found["variant"]), categories.named(found["category"]))
+    notes = ("some times have a zone and others have none: those are taken for UTC",) if len(account.zones) > 1 else ()
+    return Rows(added, of_categories, names, has, read, left_out, account.examples, notes), repeats
 
 
-def _of(role: str) -> str:
-    return {"value": "values", "pre": "values from before"}.get(role, f"values of {role}")
+def _pieces(log: Log, columns: Columns, account: Account) -> Iterator[pl.DataFrame]:
+    """The rows that have a user and a variant, by role and with their number; the others are noted."""
+    offset = 0
+    chosen = [pl.col(name).alias(role) for role, name in columns.names.items()]
+    for piece in log.pieces(list(dict.fromkeys(columns.names.values()))):
+        frame = piece.select(chosen).with_row_index("row", offset=offset)
+        offset += piece.height
+        for role in ("user", "variant"):
+            if frame[role].dtype.is_nested():
+                raise LogError(
+                    f"the column {columns[role]!r} holds lists or objects: the {role} must be one value a row"
+                )
+        frame = frame.with_columns(as_name(frame["user"]), as_name(frame["variant"]))
+        if frame["user"].str.contains("\n", literal=True).any():
+            raise LogError(
+                f'{log.path} has a user whose name runs over several lines: look for a quotation mark (") that nothing '
+                f"closes, in or before {line_of(_first_row(frame), log.path)}"
+            )
+        for role in ("user", "variant"):
+            known = is_there(frame[role])
+            if not known.all():
+                account.note(f"rows without a {role}", frame["row"].filter(~known))
+                frame = frame.filter(known)
+        yield frame.with_columns(pl.col("user").hash(0))
 
 
-def _times(frame: pl.DataFrame, columns: Columns, account: _Account) -> pl.Series:
-    column, name = frame["timestamp"], columns["timestamp"]
-    utc = pl.Datetime("us", "UTC")
-    if isinstance(column.dtype, pl.Datetime):
-        times = column.dt.replace_time_zone("UTC") if column.dtype.time_zone is None else column
-        return times.cast(utc)
-    if column.dtype == pl.Date:
-        return column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    numbers = column.cast(pl.Float64, strict=False)
-    if numbers.null_count() == column.null_count():
-        return _epochs(numbers).cast(utc)
-    text = column.cast(pl.String).str.strip_chars()
-    try:
-        times = text.str.to_datetime(strict=False, time_zone="UTC", time_unit="us")
-    except pl.exceptions.PolarsError:
-        times = pl.Series("at", [None] * len(text), utc)
-    for form in _FORMATS:
-        if times.null_count() == text.null_count():
-            break
-        more = text.str.to_datetime(form, strict=False, time_zone="UTC", time_unit="us", ambiguous="null")
-        times = times.fill_null(more)
-    unread = times.is_null() & text.is_not_null() & ~text.str.to_lowercase().is_in(MISSING)
-    if unread.sum() == len(text):
-        raise LogError(f"no value of the column {name!r} is a time, such as {text[0]!r}: write ISO 8601, or seconds")
-    account.note("times that cannot be read", frame["row"].filter(unread), text.filter(unread))
-    return times.cast(utc)
+def _first_row(frame: pl.DataFrame) -> int:
+    return int(frame.filter(pl.col("user").str.contains("\n", literal=True))["row"][0])
 
 
-def _epochs(numbers: pl.Series) -> pl.Series:
-    """Seconds, milliseconds, microseconds or nanoseconds since 1970, told by their size."""
-    largest = numbers.abs().max()
-    size = largest if isinstance(largest, int | float) else 0.0
-    per_second = next((unit for unit, most in ((1, 1e11), (1e3, 1e14), (1e6, 1e17)) if size < most), 1e9)
-    return (numbers / per_second * 1e6).cast(pl.Int64).cast(pl.Datetime("us", "UTC"))
+def _has(columns: Columns) -> frozenset[str]:
+    """What a log tells of its rows beside their values."""
+    names = columns.names
+    has = {role for role in ("pre", "category") if role in names} | ({"at"} if "timestamp" in names else set())
+    has |= {"slow"} if "latency" in names else set()
+    return frozenset(has | ({"failed"} if {"status", "failed"} & set(names) else set()))
 
 
-def _with_phase(frame: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """With the phase as a number, in the order in which phases came (in time, else as numbers, else in the log)."""
-    if "phase" not in frame.columns:
-        return frame.with_columns(pl.lit(1, pl.Int64).alias("phase")), ("1",)
-    frame = frame.with_columns(pl.col("phase").cast(pl.String).fill_null("none"))
-    names = frame["phase"].unique(maintain_order=True).to_list()
-    if "at" not in frame.columns and all(name.lstrip("-").isdigit() for name in names):
-        names.sort(key=int)
-    numbers = pl.DataFrame(
-        {"phase": names, "number": range(1, len(names) + 1)}, schema={"phase": pl.String, "number": pl.Int64}
-    )
-    joined = frame.join(numbers, on="phase", how="left", maintain_order="left").drop("phase")
-    return joined.rename({"number": "phase"}), tuple(names)
-
-
-def _with_requests(
-    frame: pl.DataFrame, columns: Columns, account: _Account, slow_ms: float
-) -> tuple[pl.DataFrame, set[str]]:
-    """With failed and slow of each request, as far as the log tells."""
-    has: set[str] = set()
+def _understood(frame: pl.DataFrame, columns: Columns, account: Account, slow_ms: float) -> pl.DataFrame:
+    """A piece with value, and at, pre, failed, slow and latency_ms as far as the log tells (`_has`)."""
+    frame = frame.with_columns(numbers(frame, "value", columns["value"], account))
+    if "pre" in frame.columns:
+        frame = frame.with_columns(numbers(frame, "pre", columns["pre"], account))
+    if "timestamp" in frame.columns:
+        frame = frame.with_columns(times(frame, account).alias("at"))
     if "latency" in frame.columns:
-        frame = frame.with_columns(_numbers(frame, "latency", columns["latency"], account).alias("latency_ms"))
-        has.add("slow")
+        frame = frame.with_columns(numbers(frame, "latency", columns["latency"], account).alias("latency_ms"))
     if "status" in frame.columns:
-        status = _numbers(frame, "status", columns["status"], account).fill_null(200.0).cast(pl.Int64)
+        status = numbers(frame, "status", columns["status"], account).fill_null(200.0).cast(pl.Int64)
         error = pl.col("error").cast(pl.String) if "error" in frame.columns else pl.lit(None, pl.String)
         error = pl.when(error.str.to_lowercase().is_in(MISSING)).then(None).otherwise(error)
-        latency = pl.col("latency_ms") if "slow" in has else pl.lit(None, pl.Float64)
+        latency = pl.col("latency_ms") if "latency" in frame.columns else pl.lit(None, pl.Float64)
         frame = frame.with_columns(status, error.alias("error"), latency.alias("latency_ms"))
         frame = frame.with_columns(judged(slow_ms))
-        has.add("failed")
     elif "failed" in frame.columns:
-        failed = _numbers(frame, "failed", columns["failed"], account)
+        failed = numbers(frame, "failed", columns["failed"], account)
         frame = frame.with_columns((failed != 0).alias("failed"))
-        has.add("failed")
-    if "slow" in has and "status" not in frame.columns:
+    if "latency" in frame.columns and "status" not in frame.columns:
         frame = frame.with_columns((pl.col("latency_ms") > slow_ms).alias("slow"))
-    return frame, has
+    return frame
 
 
-def first_time(rows: Rows) -> datetime | None:
-    """When the first row of a log was, None where it has no times."""
-    if "at" not in rows.has:
-        return None
-    first = rows.frame["at"].min()
-    return first if isinstance(first, datetime) else None
+_SCHEMA: Mapping[str, type[pl.DataType] | pl.DataType] = {
+    **SUMS,
+    "user": pl.UInt64,
+    "variant": pl.UInt32,
+    "phase": pl.UInt32,
+    "category": pl.UInt32,
+    "row": pl.UInt32,
+    "first_at": pl.Datetime("us", "UTC"),
+    "last_at": pl.Datetime("us", "UTC"),
+}
+
+
+def _how(has: frozenset[str]) -> dict[str, How]:
+    """How the sums of two pieces become one."""
+    how: dict[str, How] = {"user": "first", "variant": "first", "phase": "first", "row": "min"}
+    how |= dict.fromkeys(("requests", "ratings", "total", "squares"), "sum")
+    how |= {"first_at": "min", "last_at": "max"} if "at" in has else {}
+    more = {"pre": ("pre_values", "pre_total"), "failed": ("counted", "failed")}
+    more["slow"] = ("timed", "slow", "latency_ms")
+    return how | {name: "sum" for role, names in more.items() if role in has for name in names}
+
+
+def _summed(frame: pl.DataFrame, has: frozenset[str], by: str) -> pl.DataFrame:
+    """The sums of a piece by user, variant and `by`, under one hash of them: to group by one number is fastest."""
+    value, key = pl.col("value"), pl.col("user") ^ pl.col("variant").hash(1) ^ pl.col(by).hash(2)
+    aggregates = [
+        # The same in all rows of a group; the largest of numbers is found faster than the first.
+        *(pl.col(name).max() for name in dict.fromkeys(("user", "variant", "phase", by))),
+        pl.col("row").min(),
+        pl.len().cast(pl.Int64).alias("requests"),
+        value.count().cast(pl.Int64).alias("ratings"),
+        value.sum().alias("total"),
+        (value**2).sum().alias("squares"),
+    ]
+    if "at" in has:
+        aggregates += [pl.col("at").min().alias("first_at"), pl.col("at").max().alias("last_at")]
+    if "pre" in has:
+        pre = pl.col("pre")
+        aggregates += [pre.count().cast(pl.Int64).alias("pre_values"), pre.sum().alias("pre_total")]
+    if "failed" in has:
+        failed = pl.col("failed")
+        aggregates += [failed.count().cast(pl.Int64).alias("counted"), failed.sum().cast(pl.Int64)]
+    if "slow" in has:
+        answered = pl.col("slow").is_not_null()
+        aggregates += [
+            answered.sum().cast(pl.Int64).alias("timed"),
+            pl.col("slow").sum().cast(pl.Int64),
+            pl.when(answered).then(pl.col("latency_ms")).sum().alias("latency_ms"),
+        ]
+    return frame.with_columns(key.alias("key")).group_by("key").agg(aggregates)
+
+
+def _with_phases(sums: pl.DataFrame, known: list[str], has: frozenset[str]) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """With phases numbered in the order in which they came (in time, else as numbers, else in the log), from 1."""
+    by = ["first_at", "row"] if "at" in has else ["row"]
+    first = sums.group_by("phase").agg(pl.col(by).min()).sort(by, nulls_last=True)
+    order = first["phase"].to_list()
+    if "at" not in has and all(name.lstrip("-").isdigit() for name in known):
+        order.sort(key=lambda number: int(known[number]))
+    numbered = pl.col("phase").replace_strict(dict(zip(order, range(1, len(order) + 1), strict=True)))
+    return sums.with_columns(numbered).sort(by, nulls_last=True), tuple(known[number] for number in order)

@@ -29,6 +29,9 @@ def _sample_ratio(figures: dict[str, Any]) -> Verdict:
     p, limit, arms = figures["srm_p"], figures["plan"]["srm_p"], figures["arms"]
     users = {f"users, {name}": arm["users"] for name, arm in arms.items()}
     metadata = {"p": p, "limit": limit, **users}
+    if figures.get("dropped"):
+        # Its users have the control, so the control alone meets new ones: that is no loss of anybody's.
+        return Verdict(True, "it has no users any more, so the split is not tested from then on", metadata)
     if p >= limit:
         now = figures.get("srm_fixed_p", 1.0)
         if min(p, now) < QUIET_SPLIT_P:

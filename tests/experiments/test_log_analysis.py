@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from llmops_assets.cli import app
 from llmops_assets.cli.common import err, guard
+from llmops_assets.experiments import log_files
 from llmops_assets.experiments.inference import welch
 from llmops_assets.experiments.log_analysis import Question, analyse_log, analyse_rows
 from llmops_assets.experiments.log_columns import LogError
@@ -353,3 +354,42 @@ def test_arms_whose_names_differ_by_case_alone_are_pointed_out() -> None:
     )
     assert any("'Control' and 'control' differ by case alone" in note for note in asked(frame)["notes"])
     assert not any("by case" in note for note in asked(frame.filter(pl.col("variant") != "Control"))["notes"])
+
+
+@pytest.mark.parametrize("rows", [7, 250, 10_000])
+def test_pieces_add_up_to_the_whole(tmp_path: Path, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the rows are cut, and also where the same row comes in two pieces, or a request again."""
+    exposures, feedback = traffic(150, levels=(3.2, 3.9), slow=(0.1, 0.1), failed=(0.02, 0.05))
+    log_ = exposures.join(feedback.select("request_id", "rating"), on="request_id", how="left").sort("at")
+    log_ = log_.select("user", "rating", "at", "status", "latency_ms", pl.col("model_ref").alias("model"))
+    log_ = log_.with_columns(
+        pl.when(pl.int_range(pl.len()) % 3 == 0).then(pl.lit("toll")).otherwise(pl.lit("card")).alias("category"),
+        (pl.col("at") > pl.col("at").median()).cast(pl.String).alias("phase"),
+    )
+    doubled = pl.concat([log_, log_.head(40)])
+    whole = asked(doubled, control=CONTROL, secondary=("latency_ms",))
+    assert whole["not_counted"]["rows that are there twice"] == {"rows": 40, "first": "line 2"}
+    monkeypatch.setattr(log_files, "ROWS", rows)
+    doubled.write_parquet(tmp_path / "log.csv", row_group_size=100)
+    doubled.write_csv(tmp_path / "text.csv")
+    question = Question(control=CONTROL, secondary=("latency_ms",))
+    for name in ("log.csv", "text.csv"):
+        found = as_json(analyse_log(tmp_path / name, question))
+        assert close(found, whole)
+
+
+def close(one: object, other: object) -> bool:
+    """Whether two answers are the same but for the order in which sums were added up."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(close(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(close, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return one == pytest.approx(other, rel=1e-6, abs=1e-9)
+    return one == other
+
+
+def test_a_row_that_is_too_long_is_named_although_its_columns_are_not_asked_for(tmp_path: Path) -> None:
+    rows = [f"u{n},{'AB'[n % 2]},{n % 5}" for n in range(600)] + ["u1,A,3,4"]
+    with pytest.raises(LogError, match="line 602: 4 fields, and the header has 3"):
+        analyse_log(written(tmp_path / "l.csv", "\n".join(["user,variant,rating", *rows])), Question())

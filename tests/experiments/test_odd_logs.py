@@ -1,0 +1,146 @@
+"""Logs as people have them: each gets a decision with its reason, a note, or what is wrong and what to do."""
+
+import gzip
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from llmops_assets.experiments.log_analysis import Question, analyse_log
+from llmops_assets.experiments.log_columns import LogError
+from llmops_assets.experiments.log_report import as_json
+
+USERS = 800
+BEGIN, KST = datetime(2026, 1, 5, tzinfo=UTC), timezone(timedelta(hours=9))
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Callable[..., dict]:
+    """What is found in rows that are written as CSV, or in bytes."""
+
+    def analysed(rows: pl.DataFrame | bytes, name: str = "log.csv", **question) -> dict:
+        path = tmp_path / name
+        if isinstance(rows, bytes):
+            path.write_bytes(rows)
+        elif name.endswith(".parquet"):
+            rows.write_parquet(path)
+        else:
+            rows.write_csv(path)
+        return as_json(analyse_log(path, Question(**question)))
+
+    return analysed
+
+
+def log(shift: float = 0.5, users: int = USERS, **columns) -> pl.DataFrame:
+    """A value of each user, who come by turns."""
+    rng, number = np.random.default_rng(0), np.arange(users)
+    value = np.round(rng.normal(3.5, 0.8, users) + shift * (number % 2), 2)
+    names = {"user": [f"u{n}" for n in number], "variant": np.where(number % 2, "treatment", "control")}
+    return pl.DataFrame({**names, "value": value, **columns})
+
+
+def at(number: int) -> datetime:
+    return BEGIN + timedelta(minutes=7 * number)
+
+
+FORMATS: dict[str, Callable[[datetime], str]] = {
+    "with the zone's name": lambda t: f"{t.astimezone(KST):%Y-%m-%d %H:%M:%S} KST",
+    "UTC": lambda t: f"{t:%Y-%m-%d %H:%M:%S} UTC",
+    "an offset": lambda t: t.astimezone(KST).isoformat(),
+    "an offset after a space": lambda t: f"{t.astimezone(KST):%Y-%m-%d %H:%M:%S} +0900",
+    "milliseconds": lambda t: str(int(t.timestamp() * 1000)),
+    "with slashes": lambda t: f"{t:%Y/%m/%d %H:%M}",
+    "with dots": lambda t: f"{t:%Y.%m.%d %H:%M:%S}",
+    "of a spreadsheet": lambda t: f"{t:%Y-%m-%d} {'오전' if t.hour < 12 else '오후'} {t:%I:%M:%S}",
+    "of a mail": lambda t: f"{t:%a, %d %b %Y %H:%M:%S} GMT",
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_times_are_read_in_the_formats_that_logs_have(found: Callable[..., dict], form: str) -> None:
+    answer = found(log(timestamp=[FORMATS[form](at(n)) for n in range(USERS)]))
+    assert answer["sequence"][-1]["at"] == f"{at(USERS - 1):%Y-%m-%dT%H:%M:%S}.000000Z"
+    assert (answer["not_counted"], answer["notes"]) == ({}, [])
+
+
+def test_a_day_without_separators_is_no_second_of_1970(found: Callable[..., dict]) -> None:
+    answer = found(log(date=[int(f"{at(n):%Y%m%d}") for n in range(USERS)]))
+    assert answer["sequence"][-1]["at"].startswith("2026-01-08") and answer["notes"] == []
+
+
+def test_times_that_are_hardly_those_of_a_test_are_noted(found: Callable[..., dict]) -> None:
+    zones = [FORMATS["an offset" if n % 2 else "with slashes"](at(n)) for n in range(USERS)]
+    assert "some times have a zone" in found(log(timestamp=zones))["notes"][0]
+    late = [(at(n) + timedelta(days=36500)).isoformat() for n in range(USERS)]
+    assert "in the future (2125-12-15" in found(log(timestamp=late))["notes"][0]
+    assert "long ago (1970-01-01" in found(log(timestamp=list(range(USERS))))["notes"][0]
+
+
+def test_users_in_both_arms_are_the_reason_and_not_the_split_that_they_leave(found: Callable[..., dict]) -> None:
+    both = pl.concat([log(), log().with_columns(pl.lit("control").alias("variant"))])
+    answer = found(both)
+    assert answer["decision"] == "invalid" and "were assigned both models" in answer["reason"]
+
+
+def test_where_nothing_varies_nothing_is_told(found: Callable[..., dict]) -> None:
+    for rows in (log().with_columns(pl.lit(3).alias("value")), log().with_columns(pl.lit("1e2").alias("value"))):
+        answer = found(rows)
+        assert answer["decision"] == "continue" and "gave the same" in answer["reason"]
+
+
+def test_a_name_that_is_no_arm_is_named(found: Callable[..., dict]) -> None:
+    total = pl.DataFrame({"user": ["합계"], "variant": ["Total"], "value": [2800.0]})
+    answer = found(pl.concat([log(), total]))
+    assert answer["decision"] == "invalid" and "400 on control, 1 on Total, 400 on treatment" in answer["reason"]
+
+
+@pytest.mark.parametrize("missing", ["NA", "", "-", "null"])
+def test_requests_without_a_name_are_not_one_request(found: Callable[..., dict], missing: str) -> None:
+    rows = log().with_columns(pl.lit(missing).alias("request_id"))
+    for name in ("log.csv", "log.parquet"):
+        assert found(rows, name)["arms"]["control"]["users"] == USERS / 2
+
+
+def test_whole_numbers_that_became_floats_are_the_names_that_they_were(found: Callable[..., dict]) -> None:
+    """As pandas writes a column of numbers in which one is missing."""
+    number = pl.int_range(pl.len())
+    rows = log().with_columns(number.cast(pl.Float64).alias("user"), (number % 2).cast(pl.Float64).alias("variant"))
+    answer = found(rows, "log.parquet", control="0")
+    assert (answer["control"], answer["treatment"]) == ("0", "1")
+
+
+def test_values_from_before_that_differ_by_arm_are_noted(found: Callable[..., dict]) -> None:
+    rows = log()
+    honest = np.random.default_rng(1).normal(3.5, 0.8, USERS)
+    assert found(rows.with_columns(pl.Series("pre", honest)))["notes"] == []
+    (note,) = found(rows.with_columns((pl.col("value") - 0.2).alias("pre")))["notes"]
+    assert "differ between the arms" in note
+
+
+@pytest.mark.parametrize("value", ["1,000", "1000원", "12%", "１２"])
+def test_numbers_with_more_than_their_digits_are_told_how_to_be_written(found: Callable[..., dict], value: str) -> None:
+    with pytest.raises(LogError, match=f"line 2 says '{value}'.*write plain numbers"):
+        found(log().with_columns(pl.lit(value).alias("value")))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"PK\x03\x04" + bytes(range(256)), "a workbook or an archive: save its sheet as CSV"),
+        (gzip.compress(b"user,variant,value\na,A,1\n"), "compressed: unpack it first"),
+        (b'user,variant,value\na,A,1\n"b,B,2\nc,A,3\n', "line 3: a quotation mark"),
+        (b'user,variant,value\na,A,1\n"b,B,2\nc,A,3\n"d,B,2\ne,A,1\nf,B,2\n', "quotation mark"),
+        (b"user,variant,value\ra,A,1\rb,A,2\r", "one arm only"),
+    ],
+)
+def test_what_is_no_log_is_told_what_it_is(found: Callable[..., dict], data: bytes, reason: str) -> None:
+    with pytest.raises(LogError, match=reason):
+        found(data)
+
+
+def test_a_path_with_brackets_is_a_path(found: Callable[..., dict]) -> None:
+    for name in ("log [1].csv", "log [1].parquet"):
+        assert found(log(), name)["decision"] == "promote"
