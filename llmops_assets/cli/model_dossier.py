@@ -12,15 +12,18 @@ Ref = Annotated[str, typer.Argument(metavar="NAME@VERSION|NAME@ALIAS")]
 
 def dossier(
     ref: Ref,
-    to: Annotated[Path | None, typer.Option("--to", help="File to write; NAME-VERSION-dossier.LANG.html here.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="File to write; NAME-VERSION-dossier.LANG.html (or .pdf) here.")
+    ] = None,
     language: Annotated[str, typer.Option("--language", "-l", help="en or ko.")] = "en",
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write a PDF: pip install 'llmops[pdf]'.")] = False,
     json: Json = False,
 ) -> None:
-    """Write the technical documentation of a version from its lineage: one HTML file, which prints as a PDF.
+    """Write the technical documentation of a version from its lineage: one HTML file, or a PDF.
 
     What the platform does not know is named as a gap; `llmops model state` fills one. It is no legal advice.
 
-    Example: `llmops model dossier desk-tuned@1 --language ko`
+    Example: `llmops model dossier desk-tuned@1 --language ko --pdf`
     """
     from llmops_assets.operations import dossiers
     from llmops_assets.registry.dossier.content import label, words
@@ -42,8 +45,9 @@ def dossier(
         ]
         print_json({"ref": found.ref, "at": found.at, "open_gaps": found.open_gaps, "sections": sections})
         return
-    path = to or Path(f"{found.ref.replace('@', '-')}-dossier.{language}.html")
-    path.write_text(dossiers.page_of(found, language), encoding="utf-8")
+    kind = "pdf" if pdf else "html"
+    path = to or Path(f"{found.ref.replace('@', '-')}-dossier.{language}.{kind}")
+    path.write_bytes(dossiers.pdf_of(found, language) if pdf else dossiers.page_of(found, language).encode())
     out.print(f"{path}: {found.ref}", markup=False, soft_wrap=True)
     if gaps := found.open_gaps:
         out.print(f"{len(gaps)} gaps to state: {', '.join(gaps)}", markup=False)

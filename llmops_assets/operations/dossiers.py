@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 
 from llmops_assets.operations.access import authorise
-from llmops_assets.operations.errors import Refused
+from llmops_assets.operations.errors import Refused, Unavailable
 from llmops_assets.registry.dossier.collect import Sources, collect
 from llmops_assets.registry.dossier.content import LANGUAGES, Dossier, Language, gap_names, texts
 from llmops_assets.registry.dossier.page import page
+from llmops_assets.registry.dossier.pdf import NotPrinted, pdf
 from llmops_assets.wiring import Wiring
 from resources.catalog.statements import ModelStatement
 
@@ -33,6 +34,20 @@ def page_of(found: Dossier, language: str = "en") -> str:
 def dossier_page(wiring: Wiring, ref: str, language: str = "en") -> str:
     """What is known of a version now as an HTML file."""
     return page_of(dossier(wiring, ref), language)
+
+
+def pdf_of(found: Dossier, language: str = "en") -> bytes:
+    """The same as a PDF. Raises Unavailable, with what to install, where none can be printed on this machine."""
+    text = page_of(found, language)
+    try:
+        return pdf(text)
+    except NotPrinted as error:
+        raise Unavailable(str(error)) from error
+
+
+def dossier_pdf(wiring: Wiring, ref: str, language: str = "en") -> bytes:
+    """What is known of a version now as a PDF."""
+    return pdf_of(dossier(wiring, ref), language)
 
 
 def gaps(wiring: Wiring, ref: str, language: str) -> list[tuple[str, str, ModelStatement | None]]:

@@ -1,6 +1,7 @@
 """A running platform that is driven from outside: its processes, its rows, its environment."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from llmops_assets.specs.policy import DEFAULT_POLICY
 TOPICS = ["환불", "영수증", "단말기", "통행료", "하이패스", "미납", "주소변경", "분실", "면제", "할인"]
 PLACES = ["서울", "대전", "부산", "광주", "춘천", "강릉", "제주", "수원", "전주", "포항", "울산", "목포"]
 DEADLINE = 600.0
+FEW = {"learning_rate": 2e-3, "batch_size": 16, "num_epochs": 40, "max_steps": 40, "max_seq_length": 128}
+"""Hyperparameters of a training that takes seconds."""
 
 
 def write_rows(path: Path, columns: tuple[str, str, str] = ("question", "answer", "category")) -> Path:
@@ -79,3 +82,13 @@ def running(environment: dict[str, str], folder: Path) -> Iterator[Path]:
             process.terminate()
         for process in processes:
             process.wait(120)
+
+
+def example(environment: dict[str, str], folder: Path, model: Path) -> subprocess.CompletedProcess[str]:
+    """`examples/complete_workflow.py`, carried out: a model trained and served at the endpoint `customer-support`."""
+    rows = write_rows(folder / "support.csv")
+    command = [sys.executable, "examples/complete_workflow.py", "--data", str(rows), "--model", str(model)]
+    command += ["--hyperparameters", json.dumps(FEW), "--hours", "0.3"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=REPOSITORY, timeout=1500)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done

@@ -1,17 +1,13 @@
-"""The whole way over HTTP, as `examples/complete_workflow.py` goes it: against the platform's own processes."""
+"""The whole way against the platform's own processes: by `requests` alone, and by a person at the pages."""
 
-import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from llmops_assets.local.stack import REPOSITORY
-from tests.console.platform import environment_of, running, write_rows
-
-FEW = {"learning_rate": 2e-3, "batch_size": 16, "num_epochs": 40, "max_steps": 40, "max_seq_length": 128}
+from tests.console.journey import whole_way
+from tests.console.platform import environment_of, example, running
 
 pytestmark = pytest.mark.timeout(2400)
 
@@ -35,12 +31,7 @@ def platform(environment: dict[str, str], folder: Path) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def by_requests(platform: Path, environment: dict[str, str], folder: Path, model: Path) -> subprocess.CompletedProcess:
     """The example, carried out: a model trained and served at the endpoint `customer-support`."""
-    rows = write_rows(folder / "support.csv")
-    command = [sys.executable, "examples/complete_workflow.py", "--data", str(rows), "--model", str(model)]
-    command += ["--hyperparameters", json.dumps(FEW), "--hours", "0.3"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=REPOSITORY, timeout=1500)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{platform.read_text()[-3000:]}"
-    return done
+    return example(environment, folder, model)
 
 
 def test_the_whole_way_by_requests_alone(by_requests: subprocess.CompletedProcess):
@@ -50,3 +41,9 @@ def test_the_whole_way_by_requests_alone(by_requests: subprocess.CompletedProces
     assert any(line.startswith("model customer-support-base-customer-support@1: ") for line in lines), lines
     # What the model says after seconds of training is nothing to hold it to; that it was asked is.
     assert "endpoint customer-support" in lines and "환불은 어떻게 하나요?" in lines
+
+
+def test_the_whole_way_at_the_pages(
+    by_requests: subprocess.CompletedProcess, environment: dict[str, str], folder: Path
+):
+    whole_way(environment["LLM_OPS_API_BASE_URL"].removesuffix("/llm-ops/v1"), environment, folder)

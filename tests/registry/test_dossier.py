@@ -1,14 +1,20 @@
 """The dossier of a model version: every text in two languages, gaps that people fill, facts with their sources."""
 
+import os
 import re
 import string
+import subprocess
+import sys
 from datetime import UTC, datetime
+from html import unescape
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from pypdf import PdfReader
 
 from llmops_assets.operations import dossiers
-from llmops_assets.operations.errors import Refused
+from llmops_assets.operations.errors import Refused, Unavailable
 from llmops_assets.registry.dossier.content import (
     LANGUAGES,
     Dossier,
@@ -22,10 +28,12 @@ from llmops_assets.registry.dossier.content import (
     words,
 )
 from llmops_assets.registry.dossier.page import page
+from llmops_assets.registry.dossier.pdf import pdf
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 from resources.catalog import Catalog
 from resources.catalog.statements import ModelStatement
+from tests.debian import font, library
 
 AT = datetime(2026, 11, 30, 9, 0, tzinfo=UTC)
 
@@ -70,6 +78,59 @@ def test_the_page_is_the_one_that_was_looked_at(language) -> None:
     written = page(small(), language)
     golden = Path(__file__).with_name(f"dossier.{language}.html")
     assert written == golden.read_text(encoding="utf-8"), f"look at the page, then keep it as {golden}"
+
+
+@pytest.fixture(scope="module")
+def printer() -> None:
+    for name in ("pango-1.0", "pangoft2-1.0", "harfbuzz-subset"):
+        library(name, {"harfbuzz-subset": "libharfbuzz-subset0"}.get(name, f"lib{name}-0"))
+    font(":lang=ko", "fonts-nanum")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_pdf_says_what_the_page_says_in_text_that_can_be_read_out(printer, language: str) -> None:
+    read = PdfReader(BytesIO(dossiers.pdf_of(small(), language)))
+    shown = re.sub(r"\s+", "", "".join(one.extract_text() for one in read.pages))
+    body = re.sub(r"<nav>.*?</nav>", "", page(small(), language).split("</head>")[1])
+    for line in re.findall(r">([^<]+)<", body):
+        assert re.sub(r"\s+", "", unescape(line)) in shown, line
+    root = read.trailer["/Root"]
+    assert root["/Lang"] == language and root["/MarkInfo"]["/Marked"] and "/StructTreeRoot" in root
+
+
+def test_a_pdf_fetches_nothing(printer, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.css"
+    secret.write_text("p::before { content: 'from the disk' }")
+    text = (
+        f'<!doctype html><html lang="en"><head><link rel="stylesheet" href="{secret.as_uri()}"></head><p>a</p></html>'
+    )
+    (only,) = PdfReader(BytesIO(pdf(text))).pages
+    assert "from the disk" not in only.extract_text()
+
+
+def test_letters_that_no_font_has_are_no_boxes_in_a_pdf(printer, tmp_path: Path) -> None:
+    # matplotlib brings fonts of its own, without Korean.
+    import matplotlib
+
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    config = tmp_path / "fonts.conf"
+    config.write_text(f"<fontconfig><dir>{fonts}</dir><cachedir>{tmp_path}</cachedir></fontconfig>")
+    code = (
+        "from llmops_assets.registry.dossier.pdf import NotPrinted, pdf\n"
+        "assert pdf('<!doctype html><title>a</title><p>only Latin').startswith(b'%PDF')\n"
+        "try:\n    pdf('<!doctype html><title>a</title><p>통행료')\n"
+        "except NotPrinted as error:\n    print(error)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "FONTCONFIG_FILE": str(config)}, capture_output=True, text=True
+    )
+    assert "no font here has the letters 료통행: install fonts-noto-cjk" in found.stdout, found.stderr
+
+
+def test_without_its_printer_a_pdf_is_refused_with_what_to_install(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "weasyprint", None)
+    with pytest.raises(Unavailable, match=r"pip install 'llmops\[pdf\]'"):
+        dossiers.pdf_of(small(), "ko")
 
 
 def test_what_people_wrote_is_text_and_an_earlier_statement_stays_a_gap() -> None:

@@ -111,11 +111,23 @@ def card(model_id: str, here: Here, asking: Asking) -> Response:
     return Response(text, media_type="text/markdown; charset=utf-8")
 
 
-@router.get("/{model_id:path}/dossier", response_class=Response, responses={200: {"content": {"text/html": {}}}})
-def dossier(model_id: str, here: Here, asking: Asking, language: Literal["en", "ko"] = "en") -> Response:
-    """The technical documentation of a trained version, written from its lineage: one HTML file."""
-    text = dossiers.dossier_page(here.wiring, entries.trained_version(here.wiring, model_id), language)
-    return Response(text, media_type="text/html; charset=utf-8")
+@router.get(
+    "/{model_id:path}/dossier",
+    response_class=Response,
+    responses={200: {"content": {"text/html": {}, "application/pdf": {}}}},
+)
+def dossier(
+    model_id: str,
+    here: Here,
+    asking: Asking,
+    language: Literal["en", "ko"] = "en",
+    format: Literal["html", "pdf"] = "html",
+) -> Response:
+    """The technical documentation of a trained version, written from its lineage: one HTML file, or a PDF."""
+    ref = entries.trained_version(here.wiring, model_id)
+    if format == "pdf":
+        return Response(dossiers.dossier_pdf(here.wiring, ref, language), media_type="application/pdf")
+    return Response(dossiers.dossier_page(here.wiring, ref, language), media_type="text/html; charset=utf-8")
 
 
 @router.put("/{model_id:path}/dossier/{gap}")

@@ -126,6 +126,16 @@ def dossier_file(page: Asked, ref: str) -> Response:
     return report(dossiers.dossier_page(page.here.wiring, known, page.language))
 
 
+@pages.get("/catalog/models/{ref:path}/dossier.pdf")
+def dossier_pdf(page: Asked, ref: str) -> Response:
+    """The same, printed."""
+    known = entries.trained_version(page.here.wiring, ref)
+    printed = dossiers.dossier_pdf(page.here.wiring, known, page.language)
+    name = f"{known.replace('@', '-')}-dossier-{page.language}.pdf"
+    headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(printed, headers=headers, media_type="application/pdf")
+
+
 @pages.post("/catalog/models/{ref:path}/dossier")
 def state(page: Asked, ref: str, form: Posted) -> Response:
     """Keep what somebody states about a gap, with name and date."""

@@ -25,6 +25,7 @@ from images.console.problems import Problem
 from images.console.state import Asking, Here, State
 from images.console.web import forms
 from images.console.web.i18n import COOKIE, N_, STATES, language_of, tone, translations
+from images.console.web.reasons import said
 from llmops_assets.specs.base import SpecError
 
 FOLDER = Path(__file__).parent
@@ -44,7 +45,7 @@ HEADERS = {
 LOGIN, LOGOUT = "/login", "/logout"
 DONE = {
     "entered": N_("It is entered."),
-    "registered": N_("The files are registered, and are being read now."),
+    "registered": N_("The files are registered; the state below says when they are read."),
     "requested": N_("The training is requested."),
     "stopped": N_("The training was asked to stop; it saves a checkpoint."),
     "resumed": N_("The training goes on from its last whole checkpoint."),
@@ -163,6 +164,7 @@ def environment(language: str) -> jinja2.Environment:
         "tone": tone,
         "markdown": markdown,
         "yaml": lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True),
+        "reason": lambda text, longest=None: said(text, language, longest),
         "t": lambda message: words.gettext(message) if message else "",
     }
     found.globals |= {"asset": asset, "address": address, "language": language, "zipped": zipped}

@@ -32,7 +32,9 @@ class Field:
 
 
 BASIC = (
-    Field("lr", N_("Learning rate"), N_("How far each step moves the weights, at its peak. LoRA takes 1e-4 to 2e-3.")),
+    Field(
+        "lr", N_("Learning rate"), N_("How far each step moves the weights, at its peak. LoRA takes 0.0001 to 0.002.")
+    ),
     Field("batch_size", N_("Batch size"), N_("Rows a device and step. More are steadier, and need more memory."), int),
     Field("num_epochs", N_("Epochs"), N_("Passes over the training rows; 0.5 is half of one.")),
     Field("max_steps", N_("Steps at most"), N_("Ends the training before its epochs do. Left out: it doesn't."), int),
