@@ -15,6 +15,7 @@ from images.console.web import i18n, page
 from images.console.web.forms import COOKIE
 from llmops_assets.operations import alerts
 from llmops_assets.specs.dataset import DatasetSpec
+from llmops_assets.specs.deployment import DeploymentSpec
 from tests.console.conftest import HOST, USER
 from tests.console.test_documents import DATASET, enter_and_upload, enter_model, rows  # noqa: F401
 
@@ -151,6 +152,27 @@ def test_the_first_page_has_the_alerts_that_there_are_and_somebody_takes_one_on(
     alerts.beat(wiring)
     alerts.watch_heartbeat(wiring)
     assert "Nothing is wrong." in api.get("/").text
+
+
+def test_the_users_of_an_endpoint_are_shown_in_percent_whatever_its_weights_add_up_to(api, wiring):
+    about = {"model_ref": "desk-tuned@2", "model_family": "llama", "job_type": "SFT", "resources": {"gpus": 0}}
+    spec = DeploymentSpec(endpoint="desk", environment="dev", serve_target="GENERATION", **about)
+    wiring.catalog.want_endpoint(spec, "kim")
+    arms = [{"backend_id": f"desk-{n}", "model_ref": f"desk-tuned@{n}", "weight": w} for n, w in ((1, 75.0), (2, 25.0))]
+    for weights in (arms, [{**arm, "weight": arm["weight"] / 100} for arm in arms]):
+        wiring.catalog.set_routes("desk", weights)
+        for path in ("/serving/endpoints", "/serving/endpoints/desk"):
+            shown = re.sub("<[^>]+>", "", api.get(path).text)
+            assert "desk-tuned@1: 75 %" in shown and "desk-tuned@2: 25 %" in shown, path
+
+
+def test_figures_are_written_for_people():
+    assert [page.probability(p) for p in (0.0, 1e-9, 0.5, None, float("nan"))] == [
+        "< 0.001", "< 0.001", "= 0.500", "= –", "= –",
+    ]  # fmt: skip
+    assert page.share(1, [{"weight": 1}, {"weight": 3}]) == "25 %" and page.share(0, []) == "–"
+    assert page.when(None) == "" and ">1970-01-01 00:00</time>" in page.when(0.0)
+    assert page.plainly([{"weight": 50.0, "model": "한글"}]) == '[{"weight": 50.0, "model": "한글"}]'
 
 
 def test_what_users_write_is_text_on_every_page(api, wiring, rows):  # noqa: F811

@@ -155,11 +155,12 @@ def _sequence(page: Page, points: list[dict[str, float]]) -> dict[str, Any]:
         "label": page.t(N_("users who rated")),
         "x": [p["n"] for p in points],
         "lines": [
-            {"name": page.t(N_("difference")), "values": [p["difference"] for p in points]},
-            {"name": page.t(N_("upper end")), "values": [p["high"] for p in points], "dashed": True},
-            {"name": page.t(N_("lower end")), "values": [p["low"] for p in points], "dashed": True},
+            {"name": page.t(N_("upper end")), "values": [p["high"] for p in points], "dashed": True, "colour": 1},
+            {"name": page.t(N_("lower end")), "values": [p["low"] for p in points], "dashed": True, "colour": 2},
+            # Last, for what is drawn later is not hidden by the band between the ends.
+            {"name": page.t(N_("difference")), "values": [p["difference"] for p in points], "colour": 0},
         ],
-        "band": [2, 3],
+        "band": [1, 2],
     }
 
 

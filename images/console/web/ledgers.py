@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import Response
 
 from images.console.problems import Problem
+from images.console.web.i18n import N_
 from images.console.web.page import PER_PAGE, Asked, Posted, Slice, go, router, start_of
 from llmops_assets.operations import audit, reviews
 from llmops_assets.operations.access import authorise
@@ -12,6 +13,19 @@ from llmops_assets.operations.erasures import Planned, Request, erase, erasure_r
 from llmops_assets.operations.usage import BY, usage_by
 
 pages = router()
+COLUMNS = {
+    "day": N_("Day (UTC)"),
+    "key": N_("Key"),
+    "team": N_("Team"),
+    "endpoint": N_("Endpoint"),
+    "model_ref": N_("Model"),
+    "requests": N_("Requests"),
+    "failed": N_("Failed requests"),
+    "prompt_tokens": N_("Tokens of questions"),
+    "completion_tokens": N_("Tokens of answers"),
+    "estimated_tokens": N_("of these estimated"),
+}
+"""What the columns of usage are called."""
 OPEN = ("open", "waiting", "disputed")
 
 
@@ -44,8 +58,9 @@ def usage(page: Asked, by: str = "model", since: str = "", until: str = "") -> R
     rows = usage_by(page.here.wiring, page.name, names or ["model"], since=since or None, until=until or None)
     start = start_of(page.request)
     shown = Slice(rows[start : start + PER_PAGE], start, len(rows))
-    choices = [(name, name) for name in BY] + [("team,day", "team, day"), ("endpoint,day", "endpoint, day")]
-    return page.show("usage.html", found=shown, by=by, since=since, until=until, choices=choices)
+    choices = [(name, page.t(COLUMNS[kept])) for name, kept in BY.items()]
+    choices += [("team,day", page.t(N_("team and day"))), ("endpoint,day", page.t(N_("endpoint and day")))]
+    return page.show("usage.html", found=shown, by=by, since=since, until=until, choices=choices, columns=COLUMNS)
 
 
 @pages.get("/audit")

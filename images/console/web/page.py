@@ -1,8 +1,9 @@
 """What every page shares: its language, its policy, its errors as a page, and the token of its forms."""
 
 import hashlib
+import json
 import math
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -79,14 +80,14 @@ def asset(name: str) -> str:
     return f"/static/{name}?v={digest(name)}"
 
 
-def when(at: datetime | float | str | None) -> str:
+def when(at: datetime | float | str | None) -> Markup:
     """A moment, as the table of a page shows it (UTC)."""
     if at is None:
-        return ""
+        return Markup()
     if isinstance(at, str):
         at = datetime.fromisoformat(at)
     moment = datetime.fromtimestamp(at, UTC) if isinstance(at, float) else at.astimezone(UTC)
-    return moment.strftime("%Y-%m-%d %H:%M")
+    return Markup('<time datetime="{:%Y-%m-%dT%H:%M:%SZ}">{:%Y-%m-%d %H:%M}</time>').format(moment, moment)
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -96,6 +97,24 @@ def number(value: float | None, digits: int = 3) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.{digits}f}" if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{value:.2e}"
+
+
+def probability(value: float | None) -> str:
+    """A p-value behind its `p`: no p-value is 0."""
+    if value is None or not math.isfinite(value):
+        return "= –"
+    return "< 0.001" if value < 1e-3 else f"= {value:.3f}"
+
+
+def share(weight: float, routes: Sequence[Mapping[str, Any]]) -> str:
+    """The share of its users that a route of an endpoint gets: weights count against each other, whatever their sum."""
+    total = sum(route["weight"] for route in routes)
+    return f"{100 * weight / total:.0f} %" if total else "–"
+
+
+def plainly(value: Any) -> str:
+    """A value of the audit log: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def size(count: float | None) -> str:
@@ -160,6 +179,9 @@ def environment(language: str) -> jinja2.Environment:
         "number": number,
         "size": size,
         "span": span,
+        "p": probability,
+        "share": share,
+        "plainly": plainly,
         "state": lambda state: words.gettext(STATES[state]) if state in STATES else str(state),
         "tone": tone,
         "markdown": markdown,

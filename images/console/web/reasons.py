@@ -21,30 +21,45 @@ _LONGEST = 4000
 """Characters of a reason that is looked at; a longer one is a log."""
 _PLACE = re.compile(r"(?P<place>[^\s:]{1,200}): (?P<rest>.+)", re.S)
 _SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-Z'])")
+"""Between two sentences."""
 
 
 @dataclass(frozen=True)
 class _Template:
-    pattern: re.Pattern[str]
-    text: str
+    """An English template in pieces: its words, and the names of the fields between them; and the other one."""
+
+    words: tuple[str, ...]
+    fields: tuple[str, ...]
+    other: str
+
+    def match(self, text: str) -> dict[str, str] | None:
+        """What stands in its fields, each as short as can be; None where it does not fit.
+
+        In one pass over the text: an expression with several fields would try every split of it.
+        """
+        first, last = self.words[0], self.words[-1]
+        if not self.fields:
+            return {} if text == first else None
+        if not text.startswith(first) or not text.endswith(last) or len(text) < len(first) + len(last):
+            return None
+        end, at = len(text) - len(last), len(first)
+        values: dict[str, str] = {}
+        for name, word in zip(self.fields, (*self.words[1:-1], None), strict=True):
+            to = end if word is None else text.find(word, at + 1, end)
+            if to <= at or not _may_stand(name, text[at:to]):
+                return None
+            values[name] = text[at:to]
+            at = to + len(word or "")
+        return values
 
 
-def _kind(name: str) -> str:
-    """What a field may stand for: `s…` a state, `w…` one word, `t…` a reason, any other what has no sentence's end."""
+def _may_stand(name: str, value: str) -> bool:
+    """Whether a field may be that: `s…` is a state, `w…` one word, `t…` a reason, any other has no sentence's end."""
     if name.startswith("s"):
-        return "|".join(map(re.escape, STATES))
-    return r"\S+?" if name.startswith("w") else ".+?" if name.startswith("t") else r"(?:(?!\. [A-Z]).)+?"
-
-
-def _pattern(template: str) -> re.Pattern[str]:
-    parts, at, seen = list[str](), 0, set[str]()
-    for found in _FIELD.finditer(template):
-        name = f"f{found[1]}"
-        parts.append(re.escape(template[at : found.start()]))
-        parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>{_kind(found[1])})")
-        seen.add(name)
-        at = found.end()
-    return re.compile("".join(parts) + re.escape(template[at:]), re.S)
+        return value in STATES
+    if name.startswith("w"):
+        return not any(letter.isspace() for letter in value)
+    return name.startswith("t") or not _SENTENCE.search(value)
 
 
 @cache
@@ -59,7 +74,8 @@ def _compiled(language: str) -> list[_Template]:
     known = templates(language)
     # The one with most words of its own says what a reason is; one with few would fit nearly everything.
     order = sorted(known, key=lambda text: -len(_FIELD.sub("", text)))
-    return [_Template(_pattern(text), known[text]) for text in order]
+    parts = [(_FIELD.split(text), known[text]) for text in order]
+    return [_Template(tuple(one[::2]), tuple(one[1::2]), other) for one, other in parts]
 
 
 @lru_cache(4096)
@@ -78,8 +94,8 @@ def translated(text: str, language: str) -> str | None:
 def _whole(text: str, language: str) -> str | None:
     for form in (text, text.removesuffix(".")):
         for one in _compiled(language):
-            if found := one.pattern.fullmatch(form):
-                return _filled(one.text, _arguments(found.groupdict(), language))
+            if (found := one.match(form)) is not None:
+                return _filled(one.other, _arguments(found, language))
     sentences = _SENTENCE.split(text)
     return _joined(sentences, " ", language) if len(sentences) > 1 else None
 
@@ -106,8 +122,7 @@ def _joined(parts: list[str], by: str, language: str) -> str | None:
 
 def _arguments(found: Mapping[str, str], language: str) -> dict[str, str]:
     values = dict[str, str]()
-    for key, value in found.items():
-        name = key[1:]
+    for name, value in found.items():
         if name.startswith("s") and value in STATES:
             value = translations(language).gettext(STATES[value])
         elif name.startswith("t"):

@@ -5,6 +5,9 @@ document.addEventListener("submit", (event) => {
   if (question && !window.confirm(question)) event.preventDefault();
 });
 
+// What stands beside a line's name: the value under the pointer, and nothing where there is none.
+function figure(_plot, value) { return value === null || value === undefined ? "" : String(Number(value.toPrecision(4))); }
+
 // A plot is a table of numbers beside it; the picture is drawn from the same.
 function draw(box) {
   const data = JSON.parse(box.dataset.series);
@@ -17,8 +20,8 @@ function draw(box) {
   const options = {
     width: box.clientWidth, height: 240, scales: { x: { time: false } },
     axes: [{ ...axis, label: data.label }, { ...axis }],
-    series: [{ label: data.label }, ...data.lines.map((line, at) => ({
-      label: line.name, stroke: colours[at % colours.length], width: 2, spanGaps: true,
+    series: [{ label: data.label, value: figure }, ...data.lines.map((line, at) => ({
+      label: line.name, stroke: colours[(line.colour ?? at) % colours.length], width: 2, value: figure, spanGaps: true,
       dash: line.dashed ? [6, 4] : undefined, points: { show: data.x.length < 40 } }))],
   };
   if (data.band) options.bands = [{ series: data.band, fill: grid }];
