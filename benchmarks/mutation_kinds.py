@@ -355,10 +355,10 @@ KINDS: dict[str, Callable[[Path, str, random.Random], Mutation]] = {
 WEIGHTS = {"bytes": 30, "field": 30, "row": 15, "exchange": 15, "kill": 7, "clock": 3}
 
 
-def spoil(home: Path, point: str, rng: random.Random) -> Mutation:
-    """Spoil one thing in `home`, which stands before the step `point`, drawn by `rng`."""
+def spoil(home: Path, point: str, rng: random.Random, only: str | None = None) -> Mutation:
+    """Spoil one thing in `home`, which stands before the step `point`, drawn by `rng`; of the kind `only`, if given."""
     while True:
-        kind = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        kind = only or rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         try:
             return KINDS[kind](home, point, rng)
         except NothingThere:

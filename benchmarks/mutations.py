@@ -74,13 +74,23 @@ def judge(mutation: Mutation, outcome: Outcome, clean: list[list[int]]) -> str:
     return "stopped by name" if named or by_check else "stopped unclearly"
 
 
-def one_run(number: int, seed: int, runner: Runner, clean: list[list[int]], work: Path) -> Verdict:
-    """Run `number` of `seed`: what it spoils depends on these two and on the chain alone."""
+def one_run(
+    number: int,
+    seed: int,
+    runner: Runner,
+    clean: list[list[int]],
+    work: Path,
+    where: tuple[str, str] | None = None,
+) -> Verdict:
+    """Run `number` of `seed`: what it spoils depends on these two and on the chain alone.
+
+    `where` is a point and a kind of mutation that are not drawn, but given.
+    """
     rng = random.Random(f"{seed}:{number}")
     begun = time.monotonic()
-    point = rng.choice(POINTS)
+    point, kind = where or (rng.choice(POINTS), None)
     home = fresh(runner.timeline, point, work / str(number))
-    mutation = spoil(home, point, rng)
+    mutation = spoil(home, point, rng, kind)
     try:
         outcome = runner.run(home, point, days_back=mutation.days_back, kill_after=mutation.kill_after)
     finally:

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from llmops_assets.check_steps import by_asset
 from llmops_assets.datasets import assets as dataset_assets
 from llmops_assets.datasets import checks as dataset_checks
 from llmops_assets.documents import assets as document_assets
@@ -57,19 +58,21 @@ def build(settings: Settings, replaced: Mapping[str, Any] | None = None) -> dg.D
             # Else the external asset `training_request` becomes a stub without partitions, and every cell trains.
             include_specs=True,
         ),
-        asset_checks=dg.load_asset_checks_from_modules(
-            [
-                document_checks,
-                dataset_checks,
-                training_checks,
-                evaluation_checks,
-                registry_checks,
-                serving_checks,
-                experiment_checks,
-                traffic_checks,
-                drift_checks,
-                replay_checks,
-            ]
+        asset_checks=by_asset(
+            dg.load_asset_checks_from_modules(
+                [
+                    document_checks,
+                    dataset_checks,
+                    training_checks,
+                    evaluation_checks,
+                    registry_checks,
+                    serving_checks,
+                    experiment_checks,
+                    traffic_checks,
+                    drift_checks,
+                    replay_checks,
+                ]
+            )
         ),
         resources=described(
             {

@@ -74,7 +74,10 @@ def vllm_command(
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
     command += ["--served-model-name", SERVED_NAME, "--host", host, "--port", str(port)]
     command += ["--max-model-len", str(limits.total)]
-    # Greedy, as in the evaluation that the model passed, unless a request asks for something else.
+    # Greedy and without the penalties and lengths that a folder's generation_config may carry, as in the evaluation
+    # that the model passed, unless a request asks for something else. What ends an answer is read from there all the
+    # same.
+    command += ["--generation-config", "vllm"]
     command += ["--override-generation-config", '{"temperature": 0.0}']
     # By default vLLM aborts what is in flight when it is told to stop.
     command += ["--shutdown-timeout", str(drain_seconds), "--disable-uvicorn-access-log"]

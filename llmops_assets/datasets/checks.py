@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from llmops_assets.datasets import clean, coverage, schema, split, suites, texts
+from llmops_assets.datasets import answer_texts, clean, coverage, schema, split, suites, texts
 from llmops_assets.datasets.assets import (
     clean_dataset,
     clusters_of,
@@ -212,6 +212,24 @@ def answers_vary(
     rows = store.batches(record.manifest, texts.content_columns(record.type))
     counts = coverage.answer_counts(rows, record.type)
     return check_result(coverage.answers_vary(counts, policy.datasets.max_same_answer_share))
+
+
+@dg.asset_check(
+    asset=clean_dataset,
+    description="Answers are texts that somebody wrote: no missing value, no misread encoding, none cut by an export.",
+    **BLOCKING,
+)
+def answers_readable(
+    context: Context,
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    policy: dg.ResourceParam[Policy],
+) -> dg.AssetCheckResult:
+    record = records.load(CleanRecord, context.partition_key)
+    if record.type == "pretrain_corpus":
+        return result(True, "Documents have no answers.")
+    rows = answer_texts.of_rows(store.batches(record.manifest, texts.content_columns(record.type)), record.type)
+    return check_result(answer_texts.answers_readable(rows, policy.datasets.max_unreadable_answer_share))
 
 
 @dg.asset_check(

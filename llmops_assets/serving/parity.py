@@ -28,6 +28,10 @@ def template_hash(folder: Path | str) -> str | None:
 Kind = Literal["template", "bos", "prompt cut", "stop", "length", "answer"]
 OF_THE_PROMPT: tuple[Kind, ...] = ("template", "bos", "prompt cut")
 """What no rounding explains: the model was shown something else."""
+EARLY = 8
+"""Tokens of an answer within which rounding changes one answer in ten or so: a hundredth of tokens are near ties."""
+_FEW = 4
+"""With fewer questions than these, half of them may differ early by chance."""
 
 _ADVICE: dict[Kind, str] = {
     "template": "the server renders another chat template: compare chat_template.jinja with the training's",
@@ -56,6 +60,8 @@ class Difference:
     kind: Kind
     evaluated: str
     served: str
+    at: int | None = None
+    """Tokens of an answer that were the same before (characters, where the engine tells no tokens)."""
 
 
 def difference(row: Mapping[str, Any], served: Served) -> Difference | None:
@@ -70,18 +76,33 @@ def difference(row: Mapping[str, Any], served: Served) -> Difference | None:
         )
     if not token_ids or served.token_ids is None:
         same = _plain(row["got"]) == _plain(served.text)
-        return None if same else Difference(question, "answer", row["got"], served.text)
+        at = _common(_plain(row["got"]), _plain(served.text))
+        return None if same else Difference(question, "answer", row["got"], served.text, at)
     evaluated, got = tuple(token_ids), served.token_ids
     # Some engines leave the token that ended an answer out.
     if got == evaluated or (got == evaluated[:-1] and row["finish_reason"] == served.finish_reason == "stop"):
         return None
-    return Difference(question, _answer_kind(evaluated, got, served.finish_reason), *_around(evaluated, got))
+    kind = _answer_kind(evaluated, got, served.finish_reason)
+    return Difference(question, kind, *_around(evaluated, got), _common(evaluated, got))
 
 
 def differences(rows: Sequence[Mapping[str, Any]], served: Sequence[Served]) -> list[Difference]:
     """The rows that a server treats otherwise."""
     found = (difference(row, answer) for row, answer in zip(rows, served, strict=True))
     return [one for one in found if one is not None]
+
+
+def no_rounding(asked: int, found: Sequence[Difference]) -> bool:
+    """Whether `found`, of `asked` questions, is more than another engine's or device's rounding explains.
+
+    A prompt is never rounded, nor is where a server cuts an answer. Answers diverge by rounding where two tokens are
+    nearly as likely, which is rare: when more than half do within the first tokens, or end elsewhere, it is another
+    cause (penalties, other weights, another end token).
+    """
+    if any(one.kind in (*OF_THE_PROMPT, "length") for one in found):
+        return True
+    sudden = [one for one in found if one.kind == "stop" or (one.at is not None and one.at < EARLY)]
+    return asked >= _FEW and len(sudden) > asked / 2
 
 
 def summary(asked: int, found: Sequence[Difference]) -> str:
@@ -109,10 +130,15 @@ def _answer_kind(evaluated: Sequence[int], served: Sequence[int], reason: str | 
     return "length" if len(served) < len(evaluated) and reason == "length" else "stop"
 
 
+def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many elements two sequences begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
 def _around(evaluated: Sequence[int], served: Sequence[int]) -> tuple[str, str]:
     """Both sides from a little before the first token in which they differ."""
-    at = next((i for i, (a, b) in enumerate(zip(evaluated, served, strict=False)) if a != b), None)
-    at = min(len(evaluated), len(served)) if at is None else at
+    at = _common(evaluated, served)
     start = max(0, at - 3)
     shown = (f"from token {start} of {len(ids)}: {list(ids[start : at + 5])}" for ids in (evaluated, served))
     one, other = shown
@@ -132,15 +158,26 @@ def answers_to_repeat(
     Answers of more than `most_tokens` tokens are left out: a server that may not answer as long would cut them.
     `sha256` is the hash of the file that is on record.
     """
-    rows = read_answers(answers, keys, sha256)
-    usable = [
+    return spread(generated(answers, suite, keys, sha256), most, most_tokens)[0]
+
+
+def generated(answers: Path, suite: str, keys: Keyring = NO_KEYS, sha256: str = "") -> list[dict[str, Any]]:
+    """The rows of an answers file that a model answered to the items of `suite`."""
+    return [
         row
-        for row in rows
+        for row in read_answers(answers, keys, sha256)
         # A document whose likelihood was measured has tokens too, but nobody answered it.
         if row["suite"] == suite and row.get("tokens") and "nll" not in row
-        if most_tokens is None or row["tokens"] <= most_tokens
     ]
-    return usable[:: max(1, len(usable) // most)][:most]
+
+
+def spread(
+    rows: Sequence[dict[str, Any]], most: int, most_tokens: int | None = None
+) -> tuple[list[dict[str, Any]], float]:
+    """Up to `most` of the rows with no more than `most_tokens` tokens, and the share of all that has more."""
+    short = [row for row in rows if most_tokens is None or row["tokens"] <= most_tokens]
+    cut = 1 - len(short) / len(rows) if rows else 0.0
+    return short[:: max(1, len(short) // most)][:most], cut
 
 
 def _plain(text: str) -> str:

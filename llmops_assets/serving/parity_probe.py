@@ -11,7 +11,7 @@ from llmops_assets.records.conversation import for_template
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.registry import ParityRecord, QuantizedModelRecord, RegisteredModelRecord
-from llmops_assets.serving.parity import OF_THE_PROMPT, answers_to_repeat, differences, summary
+from llmops_assets.serving.parity import differences, generated, no_rounding, spread, summary
 from llmops_assets.specs.names import training_key
 from resources.dataset_store import DatasetStore
 from resources.model_server import ModelServers
@@ -24,12 +24,13 @@ _ASKED = ("row_id", "messages", "tools")
 @dataclass(frozen=True)
 class Sample:
     """Rows of an evaluation's answers file with the conversations (messages and tools) that they answer; `note` says
-    why there are none."""
+    why there are none. `cut` is the share of all its answers that the server may not give in full."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     conversations: list[tuple[list[dict[str, Any]], list[dict[str, Any]] | None]] = field(default_factory=list)
     max_new_tokens: int = 0
     note: str = ""
+    cut: float = 0.0
 
 
 def items_of(
@@ -46,10 +47,12 @@ def items_of(
     if not model.scheme and evaluation.model_hash != model.content_hash:
         return Sample(note=f"{cell} was trained again since {model.ref}: its evaluation is of newer weights")
     suite = next(iter(evaluation.items))
-    rows = answers_to_repeat(answers, suite, most, most_tokens=most_tokens, keys=store.keys, sha256=sha256)
+    rows, cut = spread(generated(answers, suite, store.keys, sha256), most, most_tokens)
     if not rows:
         # A pre-trained model was measured by its perplexity, an encoder by what it finds.
-        return Sample(note=f"the evaluation of {model.ref} has no generated answers that a server could repeat")
+        return Sample(
+            note=f"the evaluation of {model.ref} has no generated answers that a server could repeat", cut=cut
+        )
     test = records.load(SplitsRecord, model.dataset if suite == "test" else suite).manifests["test"]
     frame = store.read(test)
     if "messages" not in frame.columns:
@@ -62,7 +65,7 @@ def items_of(
     asked = {row_id: (messages, tools) for row_id, messages, tools in frame.select(*_ASKED).iter_rows()}
     conversations = [for_template(messages[:-1], tools) for messages, tools in (asked[row["id"]] for row in rows)]
     limit = int(evaluation.settings["tuned"]["max_new_tokens"])
-    return Sample(rows, conversations, limit)
+    return Sample(rows, conversations, limit, cut=cut)
 
 
 def measure_parity(
@@ -103,8 +106,8 @@ def measure_parity(
         items=len(sample.rows),
         differences=[vars(one) for one in found],
         explanation=summary(len(sample.rows), found) if sample.rows else sample.note,
-        # Another engine or device may round otherwise; what a prompt is made of is rounded by none.
-        passed=not (found if exact else [one for one in found if one.kind in OF_THE_PROMPT]),
+        # Another engine or device may round otherwise.
+        passed=not found if exact else not no_rounding(len(sample.rows), found),
         at=datetime.now(UTC),
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.training import MergedModelRecord
-from llmops_assets.serving.parity import OF_THE_PROMPT, Difference, differences, summary, template_hash
+from llmops_assets.serving.parity import Difference, differences, no_rounding, summary, template_hash
 from llmops_assets.serving.parity_probe import Sample, items_of
 from llmops_assets.specs.names import training_key
 from llmops_assets.verdict import Verdict
@@ -19,6 +19,10 @@ from resources.records import Records
 COMPARED = 8
 THROUGH_GATEWAY = 2
 """Questions that each server, and the gateway, is asked."""
+
+
+MOST_CUT = 0.5
+"""Share of a model's answers that an endpoint may cut. Some are longer than is wanted; most are what was evaluated."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ def answers_as_evaluated(
     if not fresh:
         return Probe(Verdict(True, "these very server processes answered as evaluated before", {"asked": 0}))
     sample = _sample(model, fresh, records, store)
+    if sample.cut > MOST_CUT:
+        return Probe(Verdict(False, _cut(model, fresh, sample), {"asked": 0}))
     if not sample.rows:
         return Probe(Verdict(True, sample.note, {"asked": 0}))
     limit = {"max_tokens": sample.max_new_tokens, "token_ids": True}
@@ -85,7 +91,7 @@ def answers_as_evaluated(
         served = [servers.complete(backend, one, tools=tools, **limit) for one, tools in sample.conversations]
         found += differences(sample.rows, served)
     asked = len(fresh) * len(sample.rows)
-    return Probe(Verdict(not found, summary(asked, found), {"asked": asked}), found, not _is_sure(fresh, found))
+    return Probe(Verdict(not found, summary(asked, found), {"asked": asked}), found, not _is_sure(fresh, asked, found))
 
 
 def through_gateway(
@@ -110,7 +116,7 @@ def through_gateway(
         return None
     found = differences([row for row, _ in pairs], [answer for _, answer in pairs])
     verdict = Verdict(not found, summary(len(pairs), found), {"asked": len(pairs)})
-    return Probe(verdict, found, not _is_sure(backends, found))
+    return Probe(verdict, found, not _is_sure(backends, len(pairs), found))
 
 
 def _sample(model: RegisteredModelRecord, backends: Sequence[Backend], records: Records, store: DatasetStore) -> Sample:
@@ -118,7 +124,16 @@ def _sample(model: RegisteredModelRecord, backends: Sequence[Backend], records: 
     return items_of(model, records, store, most=COMPARED, most_tokens=min(limits, default=None))
 
 
-def _is_sure(backends: Sequence[Backend], found: Sequence[Difference]) -> bool:
-    """Whether a difference is no rounding: the evaluation's own engine and device rounds alike, and no prompt does."""
+def _cut(model: RegisteredModelRecord, backends: Sequence[Backend], sample: Sample) -> str:
+    limit = min(limit for backend in backends if (limit := backend.runtime.get("max_output_tokens")))
+    return (
+        f"{sample.cut:.0%} of the answers that {model.ref} gave in its evaluation are longer than the {limit} tokens "
+        "that the endpoint allows: users would get them cut, and what was evaluated is not what is served. Raise "
+        "runtime.max_output_tokens of the deployment"
+    )
+
+
+def _is_sure(backends: Sequence[Backend], asked: int, found: Sequence[Difference]) -> bool:
+    """Whether a difference is no rounding: the evaluation's own engine and device rounds alike."""
     engines = {(backend.engine, backend.runtime.get("device")) for backend in backends}
-    return engines <= {("transformers", "cpu")} or any(one.kind in OF_THE_PROMPT for one in found)
+    return engines <= {("transformers", "cpu")} or no_rounding(asked, found)

@@ -85,6 +85,12 @@ class DatasetPolicy(Part):
     max_same_answer_share: Float = Field(
         default=0.9, ge=0, le=1, description="Share of a version's rows that may have one and the same answer."
     )
+    max_unreadable_answer_share: Float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Share of the answers that may be nan, in misread letters, or cut by an export.",
+    )
     max_untested_share: Float = Field(
         default=0.01, ge=0, le=1, description="Share of the rows whose category may be without a test row."
     )

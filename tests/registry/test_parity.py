@@ -9,7 +9,7 @@ import pytest
 
 from images.ask import generate
 from llmops_assets.records.jobs import GenerateJob
-from llmops_assets.serving.parity import Difference, difference, differences, summary
+from llmops_assets.serving.parity import Difference, difference, differences, no_rounding, summary
 from resources.catalog import Catalog
 from resources.model_server import Answer, ModelServers
 from tests.serving.conftest import CHATML, catalog, models, servers  # noqa: F401  fixtures
@@ -117,3 +117,31 @@ def test_differences_are_told_apart(prompt_ids, token_ids, reason, kind):
 
 def test_an_engine_that_tells_no_tokens_is_compared_by_its_text():
     assert difference(ROW, Answer(" a b\n", 3, 0.1, "stop")) is None
+
+
+def diverging(*at: int, kind: str = "answer") -> list[Difference]:
+    return [Difference("q", kind, "a", "b", place) for place in at]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "sure"),
+    [
+        (8, diverging(), False),
+        (8, diverging(40, 55, 90, 12, 33, 71, 20, 18), False),
+        (8, diverging(1, 3, 60), False),
+        (8, diverging(0, 1, 2, 3), False),
+        (8, diverging(0, 1, 2, 3, 7), True),
+        (2, diverging(0, 1), False),
+        (8, diverging(30, 40, 50, 60, 70, kind="stop"), True),
+        (8, diverging(30, kind="stop"), False),
+        (8, diverging(5, kind="length"), True),
+        (8, diverging(0, kind="bos"), True),
+    ],
+)
+def test_what_another_engine_rounds_otherwise_is_told_from_what_it_does_otherwise(asked, found, sure):
+    assert no_rounding(asked, found) is sure
+
+
+def test_a_difference_says_how_much_was_the_same_before_it():
+    assert difference(ROW, Answer("other", 3, 0.1, "stop", (1, 5, 6, 7), (8, 4, 2))).at == 1  # type: ignore[union-attr]
+    assert difference(ROW, Answer("a c", 3, 0.1, "stop")).at == 2  # type: ignore[union-attr]

@@ -177,6 +177,8 @@ def test_vllm_is_started_greedy_and_drains(tmp_path: Path):
     settings = dict(pairwise(command))
     assert settings["--max-model-len"] == "20"
     assert json.loads(settings["--override-generation-config"]) == {"temperature": 0.0}
+    # Else the repetition_penalty or max_new_tokens of a folder's generation_config.json would hold for everybody.
+    assert settings["--generation-config"] == "vllm"
     assert settings["--shutdown-timeout"] == "9"
     with pytest.raises(FileNotFoundError, match="no model folder"):
         model_config(tmp_path)

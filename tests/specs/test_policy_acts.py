@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from llmops_assets.datasets.answer_texts import answers_readable
 from llmops_assets.datasets.coverage import answer_counts, answers_vary, categories_are_tested
 from llmops_assets.evaluation import verdicts
 from llmops_assets.evaluation.assets import suites_of
@@ -113,8 +114,10 @@ def specs(policy: Policy) -> list[Any]:
 def rows(policy: Policy) -> list[Any]:
     answers = pl.DataFrame({"answer": ["네"] * 87 + [f"답 {n}" for n in range(13)]})
     by_split = {"train": pl.Series(["a"] * 95 + ["b"] * 2), "test": pl.Series(["a"] * 10)}
+    missing = pl.DataFrame({"answer": ["nan"] * 2 + [f"답 {n}" for n in range(98)], "echo": [False] * 100})
     return [
         answers_vary(answer_counts([answers], "rag_qa"), policy.datasets.max_same_answer_share),
+        answers_readable(missing, policy.datasets.max_unreadable_answer_share),
         categories_are_tested("category", by_split, policy.datasets.max_untested_share),
     ]
 
@@ -185,7 +188,14 @@ EFFECTS: list[tuple[Callable[[Policy], Any], dict[str, Any]]] = [
             "experiments.max_duration_hours": 1,
         },
     ),
-    (rows, {"datasets.max_same_answer_share": 0.8, "datasets.max_untested_share": 0.5}),
+    (
+        rows,
+        {
+            "datasets.max_same_answer_share": 0.8,
+            "datasets.max_untested_share": 0.5,
+            "datasets.max_unreadable_answer_share": 0.5,
+        },
+    ),
 ]
 
 

@@ -4,14 +4,15 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.chain import POLICY, Chain, build
+from benchmarks.chain import Chain
 from benchmarks.installation import Installation, copied, opened
+from benchmarks.mutation_points import Timeline, build
 from resources.files import locked
 from tests.truth.table import Row, rows
 
@@ -25,17 +26,24 @@ class Finished:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def timeline(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
+    """The chain as it stood before each of its steps; the last home is the finished one."""
     base = tmp_path_factory.getbasetemp()
     # Workers of one session have folders of their own beside each other: the first one builds for all.
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished-chain"
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "timeline"
     folder.mkdir(exist_ok=True)
     with locked(folder / ".lock"):
-        if not (folder / "chain.json").exists():
-            with opened(folder / "home", POLICY) as one:
-                chain = build(one)
-            (folder / "chain.json").write_text(json.dumps(asdict(chain)))
-    return Finished(folder / "home", Chain(**json.loads((folder / "chain.json").read_text())))
+        kept = folder / "tuned.txt"
+        if not kept.exists():
+            kept.write_text(build(folder).tuned, encoding="utf-8")
+    return Timeline(folder, kept.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def finished(timeline: Timeline) -> Finished:
+    root = timeline.home("restart")
+    plan = json.loads((root / "records" / "training_plan" / f"{timeline.tuned.replace('|', '/')}.json").read_text())
+    return Finished(root, Chain(plan["spec"]["base_model_ref"], timeline.tuned, "tiny-desk@1", {}, {}))
 
 
 @pytest.fixture

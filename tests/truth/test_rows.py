@@ -1,11 +1,11 @@
 """Faults of rows, which are stopped before anything is trained on them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from benchmarks.chain import chats, sft_spec
+from benchmarks.chain import chats, questions, sft_spec
 from benchmarks.installation import TRAINING, Installation, opened
 from tests.truth.conftest import Finished, fault
 from tests.truth.faults import SPLIT
@@ -37,6 +37,27 @@ def of_one_answer(different: int) -> list[dict[str, Any]]:
     return rows
 
 
+def with_answers(make: Callable[[str, int], str]) -> list[dict[str, Any]]:
+    """Rows whose answers are what a tool made of them."""
+    rows = chats(60)
+    for number, row in enumerate(rows):
+        row["messages"][1]["content"] = make(row["messages"][1]["content"], number)
+    return rows
+
+
+def echoing() -> list[dict[str, Any]]:
+    """The column of the questions, mapped twice."""
+    rows = chats(60)
+    for row in rows:
+        row["messages"][1]["content"] = row["messages"][0]["content"]
+    return rows
+
+
+def exported(answer: str, number: int) -> str:
+    """The answer with what was said after it, in a column of 64 characters."""
+    return " ".join([answer, *(question for question, _ in questions(3, seed=number))])[:64]
+
+
 def with_a_lonely_category() -> list[dict[str, Any]]:
     """One question in several words, which stay together: none of them is left for the test."""
     rows = chats(60)
@@ -50,6 +71,11 @@ def with_a_lonely_category() -> list[dict[str, Any]]:
     [
         fault("one-answer", of_one_answer(0), {}),
         fault("nearly-one-answer", of_one_answer(4), {}),
+        fault("answers-missing", with_answers(lambda text, n: text if n % 5 else "nan"), {}),
+        fault("answers-misread", with_answers(lambda text, n: text.encode().decode("latin-1")), {}),
+        fault("answers-lost-letters", with_answers(lambda text, n: text.encode("ascii", "replace").decode()), {}),
+        fault("answers-cut-by-an-export", with_answers(exported), {}),
+        fault("answers-are-questions", echoing(), {}),
         fault("category-never-tested", with_a_lonely_category(), {"split": SPLIT}),
         fault("stratum-that-is-no-field", chats(40), {"split": {"stratify_by": "kategorie"}}),
         fault("no-answers", without_answers(), {}),

@@ -43,6 +43,7 @@ def test_a_folder_that_was_changed_after_its_evaluation_is_not_deployed(
     [
         fault("no-such-version", "missing", {"model_ref": "tiny-desk@7"}),
         fault("another-job-type", "other", {"job_type": "RLHF"}),
+        fault("answers-cut-by-the-endpoint", "cut", {"runtime": {"max_input_tokens": 128, "max_output_tokens": 3}}),
     ],
 )
 def test_a_deployment_of_something_else_leaves_the_users_where_they_are(

@@ -1,0 +1,83 @@
+"""Answers that no one wrote are found, and none that somebody did."""
+
+import random
+
+import polars as pl
+import pytest
+
+from llmops_assets.datasets.answer_texts import answers_readable, misread, of_rows
+
+_PROSE = "통행료는 요금소에서 냅니다 영수증은 창구에 있고 환불은 사흘 걸리며 단말기는 매장에서 바꿉니다"
+WORDS = _PROSE.split()
+
+
+def rows(answers: list[str], echo: list[bool] | None = None) -> pl.DataFrame:
+    return pl.DataFrame({"answer": answers, "echo": echo or [False] * len(answers)})
+
+
+def sentences(count: int = 200, words: int = 12, seed: int = 1) -> list[str]:
+    rng = random.Random(seed)
+    return [f"{n}번. {' '.join(rng.choices(WORDS, k=rng.randint(words // 2, words)))}." for n in range(count)]
+
+
+GOOD = sentences()
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        (["nan"] * 3 + GOOD[3:], "3 of 200 answers stand for a missing value ('nan')"),
+        (["None"] * 40 + GOOD[40:], "40 of 200 answers stand for a missing value ('None')"),
+        (["[object Object]"] * 3 + GOOD[3:], "stand for a missing value"),
+        ([t.encode().decode("latin-1") for t in GOOD[:50]] + GOOD[50:], "50 of 200 answers are in the letters"),
+        ([t.encode("cp949").decode("utf-8", "replace") for t in GOOD], "200 of 200 answers are in the letters"),
+        ([t.encode("latin-1", "replace").decode() for t in ["네 알겠습니다"] * 5] + GOOD[5:], "('? ?????')"),
+        ([t[:60] for t in sentences(words=40)], "answers are cut at one length"),
+        (["Quâ€™il faut payer"] * 3 + GOOD[3:], "3 of 200 answers are in the letters"),
+    ],
+)
+def test_what_a_tool_made_of_answers_is_found(answers: list[str], words: str) -> None:
+    found = answers_readable(rows(answers), 0.01)
+    assert not found.passed and words in found.text
+
+
+def test_answers_that_are_their_questions_are_found() -> None:
+    found = answers_readable(rows(GOOD, [True] * 190 + [False] * 10), 0.01)
+    assert not found.passed and "190 of 200 answers are the question itself" in found.text
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        GOOD,
+        ["nan"] * 2 + GOOD[2:],
+        ["None", "positive", "negative", "neutral"] * 50,
+        ["Müller zahlt 5 €, garçon, façade, naïve", "Łódź", "Ñandú ¿qué?", "«Да»", "é", "Â"] * 34,
+        [f"{n:064x}" for n in range(200)],
+        [f'{{"road": "경부선", "fare": {n:06d}, "unit": "원", "note": "요금소에서 냅니다"}}' for n in range(200)],
+        ["정말요???", "네?", "뭐라고요???"] * 70,
+        [t[:60] + "." for t in sentences(words=40)],
+        [f"답 {n % 7}" for n in range(200)],
+    ],
+)
+def test_what_somebody_wrote_is_left_alone(answers: list[str]) -> None:
+    found = answers_readable(rows(answers), 0.01)
+    assert found.passed, found.text
+
+
+def test_corrections_of_what_was_right_are_left_alone() -> None:
+    assert answers_readable(rows(GOOD, [True] * 120 + [False] * 80), 0.01).passed
+
+
+def test_misread_text_is_told_by_its_bytes() -> None:
+    assert misread("안녕".encode().decode("latin-1")) and misread("â€œhiâ€\x9d")
+    assert not any(misread(text) for text in ("안녕", "Müller", "garçon", "Ã", "plain"))
+
+
+def test_rows_are_read_by_their_type() -> None:
+    said = [{"role": "user", "content": "같다 "}, {"role": "assistant", "content": " 같다"}]
+    other = [{"role": "user", "content": "묻다"}, {"role": "assistant", "content": "답하다"}]
+    schema = {"messages": pl.List(pl.Struct({"role": pl.String, "content": pl.String, "reasoning_content": pl.String,
+                                             "tool_calls": pl.String}))}  # fmt: skip
+    found = of_rows([pl.DataFrame({"messages": [said, other]}, schema=schema)], "sft_pair")
+    assert found.rows() == [("같다", True), ("답하다", False)]
