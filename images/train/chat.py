@@ -164,6 +164,14 @@ def prompt_ids(
     return render(tokenizer, template.serving, [given], tools=[offered], add_generation_prompt=True)[0].ids
 
 
+def without_prompt(
+    tokenizer: "PreTrainedTokenizerBase", template: Template, messages: Sequence[Message], tools: Tools = None
+) -> list[int]:
+    """The tokens of `messages` as a server writes them, without what asks for an answer."""
+    given, offered = for_template(messages, tools)
+    return render(tokenizer, template.serving, [given], tools=[offered])[0].ids
+
+
 def keeps_prefixes(
     tokenizer: "PreTrainedTokenizerBase", template: Template, messages: Sequence[Message], tools: Tools = None
 ) -> bool:

@@ -14,7 +14,18 @@ from jinja2.exceptions import TemplateError as JinjaError
 
 from images.chat_rendering import text_of
 from images.control_tokens import BREAK
-from images.train.chat import Message, Template, TemplateError, Tools, encode, marked_markdown, prompt_ids
+from images.train.answer_findings import THINK, before_answer, ends, of_answer
+from images.train.chat import (
+    Message,
+    Template,
+    TemplateError,
+    Tools,
+    blank_tokens,
+    encode,
+    marked_markdown,
+    prompt_ids,
+    without_prompt,
+)
 from llmops_assets.records.conversation import carries_loss, for_template
 from llmops_assets.records.training import TemplateFinding
 
@@ -24,7 +35,6 @@ if TYPE_CHECKING:
 SHAPES = 256
 """Kinds of conversations that are probed, the most frequent first."""
 _NAMED = 10
-_THINK = re.compile(r"</?(think|thinking|thought|reasoning|seed:think)>", re.IGNORECASE)
 _OPENS = re.compile(r"<(think|thinking|thought|reasoning)>\s*$", re.IGNORECASE)
 
 Shape = tuple[Any, ...]
@@ -180,6 +190,28 @@ _WORDS: dict[str, tuple[bool, str]] = {
         "served, every answer would begin inside of a thought that it never learned to end. Give the rows "
         "reasoning_content, or use a template whose generation prompt ends with the header",
     ),
+    "answer_untrained": (
+        True,
+        "the chat template marks an answer in part or not at all: what stands outside of its generation block carries "
+        "no loss and would never be learned. Write one {% generation %} block around all that the assistant says in "
+        "each turn",
+    ),
+    "answer_padded": (
+        True,
+        "the chat template writes words into an answer that the row does not have (quotes, a label, a remark), and "
+        "they carry loss: the model would learn to say them. Write the content alone inside of {% generation %}",
+    ),
+    "generation_prompt_missing": (
+        True,
+        "the chat template has no generation prompt (add_generation_prompt does nothing), and the header before an "
+        "answer carries no loss: served, the model would have to write it without having learned to. Write the header "
+        "where add_generation_prompt is set",
+    ),
+    "earlier_stop_missing": (
+        True,
+        "the chat template ends the last answer of a conversation with its stop token, and earlier ones with none: the "
+        "model would not learn to stop there. Write the token behind every answer",
+    ),
     "content_rewritten": (
         True,
         "the chat template writes the text of a message otherwise than the row has it (cut, replaced or in other "
@@ -305,14 +337,14 @@ def _headers(tokenizer: "PreTrainedTokenizerBase", template: Template, row: Conv
     except TemplateError:
         # It says by itself why this row cannot be rendered.
         return []
-    names, end = [], 0
+    names, end, stops = [], 0, []
     for turn, message in enumerate(row.messages):
         if not carries_loss(message) or not turn:
             continue
         prompt = prompt_ids(tokenizer, template, row.messages[:turn], row.tools)
         header = [i for i, on in zip(whole.ids[end : len(prompt)], whole.trained[end : len(prompt)], strict=True) if on]
         kept = whole.ids[: len(prompt)] == prompt
-        if kept and _THINK.sub("", tokenizer.decode(header)).strip():
+        if kept and THINK.sub("", tokenizer.decode(header)).strip():
             names.append("header_trained")
         opened = _OPENS.search(tokenizer.decode(prompt[-16:]))
         if opened and not kept:
@@ -322,6 +354,17 @@ def _headers(tokenizer: "PreTrainedTokenizerBase", template: Template, row: Conv
         # What the answer before this one ended with carries loss, and is no header.
         after = _after(tokenizer, template, row, turn)
         end = len(after) if after is not None else len(prompt)
+        if kept:
+            marked = list(zip(whole.ids, whole.trained, strict=True))[len(prompt) : len(after) if after else None]
+            names += of_answer(tokenizer, message, marked)
+            stops.append(ends(tokenizer, marked, blank_tokens(tokenizer)))
+            # A turn that goes on behind a tool's result needs no header.
+            asked = row.messages[turn - 1]["role"] == "user"
+            if asked and not names and before_answer(tokenizer, marked):
+                plain = without_prompt(tokenizer, template, row.messages[:turn], row.tools)
+                names += ["generation_prompt_missing"] if prompt == plain else []
+    if stops and stops[-1] and not all(stops):
+        names.append("earlier_stop_missing")
     return names
 
 

@@ -20,8 +20,9 @@ CHECKS = {
     "template_parity": "The chat template of each served folder is the one that its model was trained and evaluated "
     "with.",
     "answers_as_evaluated": f"Asked {probing.COMPARED} questions of its evaluation, each new model server is shown the "
-    "same prompt tokens and gives the same answers as there. Another prompt always fails. An engine other than the "
-    "evaluation's may round otherwise, so another answer only warns there.",
+    "same prompt tokens and gives the same answers as there. An engine other than the evaluation's may round "
+    "otherwise, so another answer only warns there; what no rounding explains fails: another prompt, answers that are "
+    "cut, most answers other from the beginning.",
     "replayed": "Where the policy asks for it (serving.replay.required): asked what the endpoint's users asked in the "
     "last days, the model is not worse beyond chance than what they got, refuses no more, and says no personal data.",
 }

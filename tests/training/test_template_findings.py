@@ -1,6 +1,7 @@
 """What a chat template does to rows that nobody meant is a finding of the plan, by name, with its rows."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,24 @@ OPENS = CHATML.replace(
     "'<|im_start|>assistant\\n' -}}{%- endif -%}", "'<|im_start|>assistant\\n<think>\\n' -}}{%- endif -%}"
 )
 LOWER = CHATML.replace("message['content'] + '<|im_end|>'", "message['content'] | replace('원', '') + '<|im_end|>'")
+SAYS = "{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}"
+QUOTES = CHATML.replace(SAYS, "{{- message['content'] | tojson + '<|im_end|>' -}}{%- endgeneration -%}")
+REMARKS = CHATML.replace(SAYS, "{{- message['content'] + ' [AI 답변]<|im_end|>' -}}{%- endgeneration -%}")
+HALF = CHATML.replace(
+    "{%- generation -%}" + SAYS,
+    "{{- message['content'][:5] -}}{%- generation -%}{{- message['content'][5:] + '<|im_end|>' -}}"
+    "{%- endgeneration -%}",
+)
+LAST_MARKED = CHATML.replace(
+    "{%- generation -%}" + SAYS,
+    "{%- if loop.last -%}{%- generation -%}"
+    + SAYS
+    + "{%- else -%}{{- message['content'] + '<|im_end|>' -}}{%- endif -%}",
+)
+NO_PROMPT = CHATML.replace("{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}", "")
+LAST_STOPS = CHATML.replace(
+    SAYS, "{{- message['content'] + ('<|im_end|>' if loop.last else '') -}}{%- endgeneration -%}"
+)
 TRIMS = CHATML.replace("message['content'] + '<|im_end|>'", "message['content'] | trim + '<|im_end|>'")
 
 
@@ -100,6 +119,12 @@ def test_a_template_that_writes_all_has_no_finding(tokenizer: PreTrainedTokenize
         (HEADER, PLAIN, "header_trained"),
         (OPENS, PLAIN, "think_opened"),
         (LOWER, PLAIN, "content_rewritten"),
+        (QUOTES, PLAIN[:2], "answer_padded"),
+        (REMARKS, PLAIN, "answer_padded"),
+        (HALF, PLAIN[:2], "answer_untrained"),
+        (LAST_MARKED, PLAIN, "answer_untrained"),
+        (NO_PROMPT, PLAIN[:2], "generation_prompt_missing"),
+        (LAST_STOPS, PLAIN, "earlier_stop_missing"),
         (TRIMS, [said("user", " 앞에 빈칸"), said("assistant", "네")], "content_trimmed"),
         (CHATML, CALLED, "tool_calls_dropped"),
         (CHATML, REASONED, "reasoning_dropped"),
@@ -121,6 +146,25 @@ def test_what_a_template_does_is_named(
     tokenizer: PreTrainedTokenizerBase, template: str, row: list[dict[str, Any]], finding: str
 ) -> None:
     assert finding in names(tokenizer, template, row)
+
+
+# The template of llava takes the parts of a message alone, and no text.
+SHIPPED = {
+    name: text
+    for name, text in vars(shipped).items()
+    if name.endswith("_template") and isinstance(text, str) and "llava" not in name
+}
+_CONTROL = re.compile(r"<[|｜]?[a-zA-Z_▁/0-9]+[|｜]?>|\[/?[A-Z_]+\]")
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_no_finding_cries_wolf_over_a_template_that_is_in_use(tiny_base: Path, name: str) -> None:
+    theirs = AutoTokenizer.from_pretrained(tiny_base)
+    control = sorted({*_CONTROL.findall(SHIPPED[name]), *TAGS})
+    theirs.add_tokens([AddedToken(token, special=True, normalized=False) for token in control])
+    theirs.add_special_tokens({"bos_token": "<|begin|>"})
+    found = names(theirs, SHIPPED[name], PLAIN, PLAIN[:2])
+    assert not {*found} & {"answer_untrained", "answer_padded", "generation_prompt_missing", "earlier_stop_missing"}
 
 
 def test_tools_that_are_not_written_are_named(tokenizer: PreTrainedTokenizerBase) -> None:

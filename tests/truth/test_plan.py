@@ -14,6 +14,11 @@ from tests.truth.conftest import Finished, fault
 from tests.truth.faults import ANSWER, HEADER, all_of, brought_base, replaced, with_json, with_template, with_weights
 from tests.truth.table import Row
 
+QUOTED = "message['content'] | tojson + '<|im_end|>' -}}{%- endgen"
+IN_PART = (
+    "{{- message['content'][:8] -}}{%- generation -%}{{- message['content'][8:] + '<|im_end|>' -}}{%- endgeneration -%}"
+)
+PROMPT = "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
 PLAIN_ANSWER = "{{- message['content'] + '<|im_end|>' -}}"
 
 
@@ -50,6 +55,9 @@ def test_settings_under_which_nothing_or_something_else_is_learned_are_stopped(
             "header-trained",
             with_template(replaced((HEADER, ""), ("{%- generation -%}", "{%- generation -%}" + HEADER))),
         ),
+        fault("answer-quoted", with_template(replaced(("message['content'] + '<|im_end|>' -}}{%- endgen", QUOTED)))),
+        fault("answer-marked-in-part", with_template(replaced(("{%- generation -%}" + ANSWER, IN_PART)))),
+        fault("no-generation-prompt", with_template(replaced((PROMPT, "")))),
         fault("think-opened", with_template(replaced(("assistant\\n'", "assistant\\n<think>\\n'")))),
         fault(
             "content-rewritten",
@@ -96,6 +104,7 @@ def test_a_training_on_the_few_rows_that_are_short_is_stopped(
     )
 
 
+UNMARKED = "{%- else -%}{{- message['content'] + '<|im_end|>' -}}{%- endif -%}"
 LOOP = "{%- for message in messages -%}"
 SYSTEM = {"role": "system", "content": "고속도로 안내 창구입니다. 짧게 답하세요."}
 TOOL = {"type": "function", "function": {"name": "fare", "parameters": {"type": "object", "properties": {}}}}
@@ -136,6 +145,16 @@ def with_reasoning() -> list[dict[str, Any]]:
             + replaced(),
         ),
         fault("earlier-turns-dropped", of_two_turns(), replaced((LOOP, "{%- for message in messages[-2:] -%}"))),
+        fault(
+            "earlier-turns-unmarked",
+            of_two_turns(),
+            replaced(("{%- generation -%}" + ANSWER, "{%- if loop.last -%}{%- generation -%}" + ANSWER + UNMARKED)),
+        ),
+        fault(
+            "earlier-turns-without-end",
+            of_two_turns(),
+            replaced((ANSWER, ANSWER.replace("'<|im_end|>'", "('<|im_end|>' if loop.last else '')"))),
+        ),
         fault("tools-dropped", with_tools(), replaced()),
         fault("reasoning-dropped", with_reasoning(), replaced()),
     ],

@@ -1,6 +1,8 @@
 """Faults of what is evaluated, registered and served, which no user may meet."""
 
+import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,10 @@ import pytest
 
 from benchmarks.chain import deployment_spec
 from benchmarks.installation import ACTOR, Installation
+from images.serve import engines
 from llmops_assets.operations import models
+from llmops_assets.serving.parity import differences
+from llmops_assets.serving.parity_probe import items_of
 from tests.truth.conftest import Finished, fault
 from tests.truth.faults import one_bit, with_json, with_template
 from tests.truth.table import Row
@@ -86,3 +91,38 @@ def test_other_weights_than_were_registered_are_not_promoted(one: Installation, 
     with pytest.raises(Exception) as refusal:
         models.promote(one.w, ACTOR, "tiny-desk@1", "staging")
     row.assert_says(str(refusal.value))
+
+
+SERVED = {"device": "cpu", "dtype": "float32", "max_input_tokens": 128, "max_output_tokens": 32}
+
+
+@pytest.mark.fault("another-model-behind-the-address")
+def test_an_address_behind_which_another_model_answers_gets_no_users(
+    shared: Installation, finished: Finished, row: Row
+) -> None:
+    other = shared.w.tracking.model("tiny-other@1")
+    with shared.w.servers.probe_server("theirs", other.ref, other.path, "transformers", SERVED) as theirs:
+        address = {"backend": "url", "url": f"{theirs.url}/v1", "model": "model"}
+        # Whatever runs there may round otherwise, by which no model becomes another one.
+        row.assert_stopped(shared.deploy(deployment_spec(engine="vllm", runtime=address)))
+    assert served(shared) == [finished.chain.model_ref]
+
+
+@pytest.mark.right("penalties-of-the-folder")
+def test_penalties_that_a_base_came_with_hold_for_nobody_who_did_not_ask_for_them(
+    shared: Installation, finished: Finished, tmp_path: Path
+) -> None:
+    model = shared.w.tracking.model(finished.chain.model_ref)
+    folder = Path(shutil.copytree(model.path, tmp_path / "penalised"))
+    penalties = {"do_sample": True, "temperature": 3.0, "repetition_penalty": 5.0, "no_repeat_ngram_size": 2}
+    with_json("generation_config.json", **penalties)(folder)
+    sample = items_of(model, shared.w.records, shared.w.store, most=4)
+    with shared.w.servers.probe_server("penalised", model.ref, str(folder), "transformers", SERVED) as backend:
+        limit = {"max_tokens": sample.max_new_tokens, "token_ids": True}
+        answers = [
+            shared.w.servers.complete(backend, asked, tools=tools, **limit) for asked, tools in sample.conversations
+        ]
+    assert len(answers) == 4 and differences(sample.rows, answers) == []
+    lengths = engines.limits({}, 64, 64, engines.Cache())
+    command = engines.vllm_command("python", "m", "h", 1, lengths, device="cpu", dtype="auto", drain_seconds=1)
+    assert ("--generation-config", "vllm") in pairwise(command)
