@@ -354,11 +354,24 @@ def no_group_across_splits(
     asset=splits, description="No test prompt is in the training rows, nor a validation prompt.", **BLOCKING
 )
 def held_out_prompts_are_new(
-    context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
+    context: Context,
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    policy: dg.ResourceParam[Policy],
 ) -> dg.AssetCheckResult:
     record = records.load(SplitsRecord, context.partition_key)
     rows, names = _together(record, store)
     torn = split.across(split.asked(rows, record.type), names)
+    leaked, held_out = split.leaked_turns(rows, names, record.type), int((names != "train").sum())
+    if len(leaked) > policy.datasets.max_contaminated_share * held_out:
+        return result(
+            False,
+            f"{len(leaked):,} of {held_out:,} held-out rows stand as a turn in longer conversations of the training "
+            "rows, question and answer: give them a field in common with those and name it in split.group_by, or leave "
+            "one of the two out",
+            prompts=len(torn),
+            rows=[{"row": row} for row in leaked[:10]],
+        )
     return result(
         not torn,
         f"{len(torn):,} prompts are in several splits" if torn else "All held-out prompts are new to training.",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from llmops_assets.datasets import batches, texts
+from llmops_assets.datasets import batches, schema, texts
 from llmops_assets.datasets.similarity import duplicates
 from llmops_assets.verdict import Verdict
 
@@ -43,6 +43,42 @@ def asked(rows: batches.Batches, dataset_type: str) -> pl.Series:
 
     columns = texts.content_columns(dataset_type)
     return pl.concat(batches.mapped(look, batches.regrouped(rows(columns))))
+
+
+LONG_QUESTION = 12
+"""Characters of a question below which several conversations may well begin or go on with it."""
+
+
+def leaked_turns(rows: batches.Batches, split: pl.Series, dataset_type: str) -> list[str]:
+    """The row_ids of held-out rows whose one question and answer are a turn of a longer training conversation.
+
+    Their prompts differ, so that `asked` tells nothing of it.
+    """
+    if "messages" not in schema.CONTENT[dataset_type]:
+        return []
+
+    def look(batch: pl.DataFrame) -> pl.DataFrame:
+        turn = pl.element().struct
+        said = pl.col("messages").list.eval(
+            pl.when((turn.field("role") == "assistant") & (turn.field("role").shift(1) == "user")).then(
+                pl.struct(question=turn.field("content").shift(1), answer=turn.field("content"))
+            )
+        )
+        table = batch.select("row_id", said.list.drop_nulls().alias("turn"))
+        table = table.with_columns(turns=pl.col("turn").list.len()).explode("turn").drop_nulls("turn").unnest("turn")
+        question, answer = (duplicates.normalise(table[name].fill_null("")) for name in ("question", "answer"))
+        table = table.with_columns(exchange=pl.concat_str(pl.lit(question), pl.lit(answer), separator="\n").hash(3))
+        return table.filter(question.str.len_chars() >= LONG_QUESTION).select("row_id", "turns", "exchange")
+
+    found = list(batches.mapped(look, batches.regrouped(rows(["row_id", "messages"]))))
+    turns = pl.concat(found) if found else pl.DataFrame(schema={"row_id": pl.String, "turns": pl.UInt32})
+    if not turns.height or turns["turns"].max() == 1:
+        return []
+    ids = pl.concat([batch["row_id"] for batch in rows(["row_id"])])
+    turns = turns.join(pl.DataFrame({"row_id": ids, "split": split}), on="row_id")
+    trained = turns.filter((pl.col("split") == "train") & (pl.col("turns") > 1))["exchange"].unique()
+    held_out = turns.filter((pl.col("split") != "train") & (pl.col("turns") == 1))
+    return held_out.filter(pl.col("exchange").is_in(trained.implode()))["row_id"].unique().sort().to_list()
 
 
 def traits(

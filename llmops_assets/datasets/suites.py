@@ -19,8 +19,8 @@ SHOWN = 20
 """Contaminated items that are kept with the result."""
 
 
-VERSION = 2
-"""Rule that items are compared by: since 2, those of a few words too, whole."""
+VERSION = 3
+"""Rule that items are compared by: since 2, those of a few words too, whole; since 3, all whole, however spaced."""
 MOST_UNCOMPARED = 0.1
 """Share of a suite's items without any text that could be compared, above which nobody knows what it shares."""
 

@@ -58,6 +58,14 @@ def exported(answer: str, number: int) -> str:
     return " ".join([answer, *(question for question, _ in questions(3, seed=number))])[:64]
 
 
+def told_twice() -> list[dict[str, Any]]:
+    """Conversations of one turn, each of which is the second turn of a longer one, too."""
+    rows = chats(80)
+    pairs = zip(rows[:40], rows[40:], strict=True)
+    longer = [more | {"messages": more["messages"] + row["messages"]} for row, more in pairs]
+    return [*rows[:40], *longer]
+
+
 def with_a_lonely_category() -> list[dict[str, Any]]:
     """One question in several words, which stay together: none of them is left for the test."""
     rows = chats(60)
@@ -76,6 +84,7 @@ def with_a_lonely_category() -> list[dict[str, Any]]:
         fault("answers-lost-letters", with_answers(lambda text, n: text.encode("ascii", "replace").decode()), {}),
         fault("answers-cut-by-an-export", with_answers(exported), {}),
         fault("answers-are-questions", echoing(), {}),
+        fault("turn-of-a-conversation", told_twice(), {"split": SPLIT}),
         fault("category-never-tested", with_a_lonely_category(), {"split": SPLIT}),
         fault("stratum-that-is-no-field", chats(40), {"split": {"stratify_by": "kategorie"}}),
         fault("no-answers", without_answers(), {}),
@@ -98,6 +107,13 @@ def exam(seed: int, count: int = 40) -> list[dict[str, Any]]:
 def test_a_suite_whose_questions_are_trained_is_stopped(rows_only: Installation, row: Row) -> None:
     assert not rows_only.ingest("exam@v1", "eval_suite", exam(9)).failed
     row.assert_stopped(rows_only.ingest("leak@v1", "sft_pair", chats(60, seed=9)))
+
+
+@pytest.mark.fault("suite-spaced-otherwise")
+def test_a_suite_whose_questions_are_trained_in_another_spacing_is_stopped(rows_only: Installation, row: Row) -> None:
+    spaced = [item | {"question": item["question"].replace(" ", "")} for item in exam(11)]
+    assert not rows_only.ingest("spaced@v1", "eval_suite", spaced).failed
+    row.assert_stopped(rows_only.ingest("leak@v2", "sft_pair", chats(60, seed=11)))
 
 
 @pytest.mark.fault("suite-that-came-later")

@@ -155,8 +155,8 @@ def overlap(
 ) -> Overlap:
     """Items of the suites of which `covered` or more of the words stand in n-grams of the rows.
 
-    Words are compared after normalisation (compatibility forms, case), without signs and spaces between them. All
-    suites are looked for in one pass over the rows.
+    Words are compared after normalisation (compatibility forms, case), without signs and spaces between them; an item
+    that is all that a row asks is found however its words are spaced.
     """
     names = [suite.name for suite in suites for _ in suite.ids]
     ids = [item for suite in suites for item in suite.ids]
@@ -166,11 +166,9 @@ def overlap(
     places = np.empty((len(grams), 2), dtype=np.int64)
     counts = np.zeros(len(ids), dtype=np.int64)
     total = _grams_of(values, starts, n, SHORTEST, grams, places, counts)
-    short = pl.DataFrame({"suite": names, "item": ids, "key": _key(items)}).filter(pl.Series(counts < SHORTEST))
+    keyed = pl.DataFrame({"suite": names, "item": ids, "key": _key(items)}).filter(pl.col("key") != "")
     judged, too_short = _counted(suites, names, items)
-    equal = (
-        _equal(rows, dataset_type, short.filter(pl.col("key") != "")) if short.height else pl.DataFrame(schema=FOUND)
-    )
+    equal = _equal(rows, dataset_type, keyed) if keyed.height else pl.DataFrame(schema=FOUND)
     if not total:
         return Overlap(equal, judged, too_short)
     grams, places = grams[:total], places[:total]
@@ -206,14 +204,23 @@ def overlap(
         schema=FOUND,
     )
     order = pl.DataFrame({"suite": names, "item": ids}).with_row_index("place")
-    together = pl.concat([table_of_items, equal]).join(order, on=["suite", "item"]).sort("place").drop("place")
+    together = (
+        pl.concat([table_of_items, equal])
+        .unique(["suite", "item"], keep="first", maintain_order=True)
+        .join(order, on=["suite", "item"])
+        .sort("place")
+        .drop("place")
+    )
     return Overlap(together, judged, too_short)
 
 
 def _key(values: pl.Series) -> pl.Series:
-    """Texts as they are compared whole: in one form and case, without signs; of a text of signs alone those."""
+    """Texts as they are compared whole: letters and digits in one form and case, of a text of signs alone those.
+
+    Spaces go too: in Korean many may be written or left out. So do letters that nobody sees.
+    """
     plain = pl.DataFrame({"text": duplicates.normalise(values.fill_null(""))})
-    words = pl.col("text").str.replace_all(r"[^\p{L}\p{N}]+", " ").str.strip_chars()
+    words = pl.col("text").str.replace_all(r"[^\p{L}\p{N}]+", "")
     return plain.select(pl.when(words != "").then(words).otherwise(pl.col("text").str.strip_chars()))["text"]
 
 
@@ -234,7 +241,9 @@ def _equal(rows: batches.Batches, dataset_type: str, items: pl.DataFrame) -> pl.
     found = []
     for batch in rows(["row_id", "file", "line", *texts.content_columns(dataset_type)]):
         asked = (
-            batch.select("row_id", "file", "line", _asked(dataset_type).alias("asked")).explode("asked").drop_nulls()
+            batch.select("row_id", "file", "line", _asked(dataset_type).alias("asked"))
+            .explode("asked")
+            .drop_nulls("asked")
         )
         if asked.height:
             asked = asked.with_columns(_key(asked["asked"]).alias("key"))
