@@ -174,10 +174,14 @@ def generated(answers: Path, suite: str, keys: Keyring = NO_KEYS, sha256: str = 
 def spread(
     rows: Sequence[dict[str, Any]], most: int, most_tokens: int | None = None
 ) -> tuple[list[dict[str, Any]], float]:
-    """Up to `most` of the rows with no more than `most_tokens` tokens, and the share of all that has more."""
+    """Up to `most` of the rows with no more than `most_tokens` tokens, and the share of whole answers that has more.
+
+    An answer that the evaluation itself cut came to no end of its own, and is not counted.
+    """
     short = [row for row in rows if most_tokens is None or row["tokens"] <= most_tokens]
-    cut = 1 - len(short) / len(rows) if rows else 0.0
-    return short[:: max(1, len(short) // most)][:most], cut
+    whole = sum(row.get("finish_reason") != "length" for row in rows)
+    fit = sum(row.get("finish_reason") != "length" for row in short)
+    return short[:: max(1, len(short) // most)][:most], 1 - fit / whole if whole else 0.0
 
 
 def _plain(text: str) -> str:

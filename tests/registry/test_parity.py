@@ -9,7 +9,7 @@ import pytest
 
 from images.ask import generate
 from llmops_assets.records.jobs import GenerateJob
-from llmops_assets.serving.parity import Difference, difference, differences, no_rounding, summary
+from llmops_assets.serving.parity import Difference, difference, differences, no_rounding, spread, summary
 from resources.catalog import Catalog
 from resources.model_server import Answer, ModelServers
 from tests.serving.conftest import CHATML, catalog, models, servers  # noqa: F401  fixtures
@@ -145,3 +145,20 @@ def test_what_another_engine_rounds_otherwise_is_told_from_what_it_does_otherwis
 def test_a_difference_says_how_much_was_the_same_before_it():
     assert difference(ROW, Answer("other", 3, 0.1, "stop", (1, 5, 6, 7), (8, 4, 2))).at == 1  # type: ignore[union-attr]
     assert difference(ROW, Answer("a c", 3, 0.1, "stop")).at == 2  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reasons", "limit", "cut"),
+    [
+        ((10, 20, 30, 40), "ssss", None, 0.0),
+        ((10, 20, 30, 40), "ssss", 30, 0.25),
+        ((10, 20, 30, 40), "ssss", 3, 1.0),
+        ((10, 96, 96, 96), "slll", 80, 0.0),
+        ((96, 96), "ll", 80, 0.0),
+        ((), "", 3, 0.0),
+    ],
+)
+def test_answers_that_an_endpoint_would_cut_are_counted(tokens, reasons, limit, cut):
+    why = {"s": "stop", "l": "length"}
+    rows = [{"tokens": n, "finish_reason": why[r]} for n, r in zip(tokens, reasons, strict=True)]
+    assert spread(rows, 8, limit)[1] == cut
