@@ -20,6 +20,8 @@ _MISSING_WORDS = ("None", "null", "NULL")
 _MANY_ANSWERS = 100
 _SUSPECT = r"[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u2122]"
 _QUESTION_MARKS = re.compile(r"[^\w]*\?{2,}[^\w]*")
+_MOST_LOST = 0.02
+"""Share of letters that may be U+FFFD: one of a long answer is lost where a stream was cut."""
 _LONGEST = 50
 """Characters below which many answers may well be of one length."""
 _CUT_SHARE = 0.05
@@ -89,8 +91,12 @@ def _misread(counted: pl.DataFrame) -> pl.DataFrame:
     lost = pl.col("answer").str.contains("\ufffd", literal=True)
     suspect = counted.filter(lost | pl.col("answer").str.contains(_SUSPECT) | pl.col("answer").str.contains(r"\?\?"))
     return suspect.filter(
-        pl.col("answer").map_elements(lambda t: "\ufffd" in t or _only_marks(t) or misread(t), return_dtype=pl.Boolean)
+        pl.col("answer").map_elements(lambda t: _lost(t) or _only_marks(t) or misread(t), return_dtype=pl.Boolean)
     )
+
+
+def _lost(text: str) -> bool:
+    return text.count("\ufffd") >= _MOST_LOST * len(text)
 
 
 def _only_marks(text: str) -> bool:

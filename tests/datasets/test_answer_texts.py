@@ -58,6 +58,7 @@ def test_answers_that_are_their_questions_are_found() -> None:
         ["정말요???", "네?", "뭐라고요???"] * 70,
         [t[:60] + "." for t in sentences(words=40)],
         [f"답 {n % 7}" for n in range(200)],
+        [t + "\ufffd" for t in sentences(words=40)[:20]] + GOOD[20:],
     ],
 )
 def test_what_somebody_wrote_is_left_alone(answers: list[str]) -> None:
