@@ -5,9 +5,9 @@ step into FOLDER.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class Journey:
         """Look at what is shown as a reader of screens does; keep a picture of it where pictures are wanted."""
         self.faults += [f"{name}: {fault}" for fault in barriers(self.page)]
         if self.pictures:
+            if whole:
+                self.page.evaluate("window.scrollTo(0, 0)")
             self.page.screenshot(path=self.pictures / f"console-{name}.png", full_page=whole)
 
     def state(self, wanted: str) -> None:
@@ -80,7 +82,9 @@ class Journey:
         self.state("ready")
         report = page.frame_locator("iframe.report")
         expect(report.locator("svg, img").first).to_be_visible()
-        self.picture("dataset")
+        page.locator("iframe.report").scroll_into_view_if_needed()
+        # A picture of the whole page has no frame that was never in view.
+        self.picture("dataset", whole=False)
         page.get_by_role("link", name="거절된 행").click()
         self.said("거절된 행이 없습니다")
         page.go_back()
@@ -134,6 +138,7 @@ class Journey:
         self.picture("deploy")
         page.get_by_role("button", name="배포", exact=True).click()
         expect(page.locator("#endpoint progress")).to_have_count(2)
+        expect(page.get_by_text("50 %")).to_have_count(2)
         self.state("healthy")
         self.picture("endpoint")
 
@@ -156,6 +161,8 @@ class Journey:
         expect(page.get_by_label("지금의 모델 (a)")).to_have_value(control)
         expect(page.get_by_label("바꿀 후보 모델 (b)")).to_have_value(treatment)
         page.get_by_label("이름").fill(name)
+        # A day is what users get; these rate at once.
+        page.get_by_label("사용자가 평가할 수 있는 시간").fill("0.003")
         page.get_by_label("하루에 평가하는 사용자 수").fill("100")
         expect(page.locator("#verdict dl")).to_be_visible()
         page.get_by_label("결정을 스스로 시행").uncheck()
@@ -163,11 +170,20 @@ class Journey:
         page.get_by_role("button", name="시험 시작").click()
         self.state("running")
 
-    def conclude(self, endpoint: str) -> None:
-        """Look at the sequence, which comes as users rate, and decide."""
-        page = self.page
-        expect(page.locator("#sequence canvas")).to_be_visible()
+    def see_the_sequence(self, others: Callable[[int], None]) -> None:
+        """Look at the sequence, which comes by itself as `others` rate: as many as are in time on a busy machine."""
+        shown = self.page.locator("#sequence canvas")
+        for batch in range(8):
+            others(batch)
+            with suppress(AssertionError):
+                expect(shown).to_be_visible(timeout=LATER / 10)
+                break
+        expect(shown).to_be_visible()
         self.picture("ab-live")
+
+    def conclude(self, endpoint: str) -> None:
+        """Decide, whatever the figures say yet."""
+        page = self.page
         page.get_by_role("button", name="모든 사용자를 b로").click()
         self.state("concluded")
         expect(page.locator("#decision")).to_have_attribute("data-decision", "promote")
@@ -175,6 +191,36 @@ class Journey:
         page.get_by_role("link", name=endpoint).click()
         expect(page.locator("#endpoint progress")).to_have_count(1)
         self.state("healthy")
+
+    def tab_to(self, name: str) -> None:
+        """Press Tab until what has the focus is named so, by its label or text; all that is passed shows its focus."""
+        for _ in range(60):
+            self.page.keyboard.press("Tab")
+            found, outline = self.page.evaluate(
+                "[(document.activeElement.labels?.[0] ?? document.activeElement).textContent.trim(),"
+                " getComputedStyle(document.activeElement).outlineStyle]"
+            )
+            assert outline != "none", f"{found} does not show that it has the focus"
+            if found == name:
+                return
+        raise AssertionError(f"Tab does not come to {name}")
+
+    def enter_a_model_by_keyboard(self, name: str, files: Path) -> None:
+        """A base model is entered and approved with Tab, Enter and letters alone."""
+        keys = self.page.keyboard
+        self.go("/catalog/models/create")
+        self.tab_to("본문으로 건너뛰기")
+        keys.press("Enter")
+        for label, text in {"이름": name, "계열": "llama", "파일": str(files)}.items():
+            self.tab_to(label)
+            keys.type(text)
+        self.tab_to("초안으로 넣기")
+        keys.press("Enter")
+        self.state("draft")
+        expect(self.page.get_by_role("button", name="승인")).to_be_enabled()
+        self.tab_to("승인")
+        keys.press("Enter")
+        self.state("approved")
 
     def look_around(self) -> None:
         """Every list, dark and narrow too: nothing is wider than the screen."""
@@ -233,7 +279,7 @@ def person(base: str, pictures: Path | None = None, language: str = "ko-KR") -> 
             browser.close()
 
 
-def others_rate(environment: dict[str, str], endpoint: str, users: int) -> None:
+def others_rate(environment: dict[str, str], endpoint: str, users: range) -> None:
     """What other users of an endpoint do: each asks a question and rates its answer."""
     at = f"{environment['LLM_OPS_API_BASE_URL']}/serve/{endpoint}"
     headers = {"X-User-Id": environment["LLM_OPS_USER_ID"], "X-User-Roles": environment["LLM_OPS_USER_ROLES"]}
@@ -247,7 +293,7 @@ def others_rate(environment: dict[str, str], endpoint: str, users: int) -> None:
         requests.post(f"{at}/feedback", json=told, headers=headers, timeout=300).raise_for_status()
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(one, range(users)))
+        list(pool.map(one, users))
 
 
 def whole_way(base: str, environment: dict[str, str], folder: Path, pictures: Path | None = None) -> None:
@@ -267,7 +313,7 @@ def whole_way(base: str, environment: dict[str, str], folder: Path, pictures: Pa
         one.deploy_beside(trained, endpoint)
         one.chat_and_rate()
         one.start_a_test("customer-support-base-customer-support@1", trained, "old-or-new")
-        others_rate(environment, endpoint, 40)
+        one.see_the_sequence(lambda batch: others_rate(environment, endpoint, range(40 * batch, 40 * (batch + 1))))
         one.conclude(endpoint)
         one.look_around()
         assert one.faults == [], "\n".join(one.faults)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.console.journey import whole_way
+from tests.console.journey import person, whole_way
 from tests.console.platform import environment_of, example, running
 
 pytestmark = pytest.mark.timeout(2400)
@@ -43,7 +43,17 @@ def test_the_whole_way_by_requests_alone(by_requests: subprocess.CompletedProces
     assert "endpoint customer-support" in lines and "환불은 어떻게 하나요?" in lines
 
 
-def test_the_whole_way_at_the_pages(
-    by_requests: subprocess.CompletedProcess, environment: dict[str, str], folder: Path
-):
-    whole_way(environment["LLM_OPS_API_BASE_URL"].removesuffix("/llm-ops/v1"), environment, folder)
+@pytest.fixture(scope="module")
+def base(environment: dict[str, str]) -> str:
+    """Where the pages are."""
+    return environment["LLM_OPS_API_BASE_URL"].removesuffix("/llm-ops/v1")
+
+
+def test_the_whole_way_at_the_pages(by_requests, base: str, environment: dict[str, str], folder: Path):
+    whole_way(base, environment, folder)
+
+
+def test_a_page_s_task_is_done_by_keyboard_alone(platform: Path, base: str, model: Path):
+    with person(base) as one:
+        one.enter_a_model_by_keyboard("by-keyboard", model)
+        assert one.faults == [], "\n".join(one.faults)

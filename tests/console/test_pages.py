@@ -1,6 +1,7 @@
 """The pages without a browser: what they let in, what they say, and in which language."""
 
 import ast
+import asyncio
 import json
 import re
 from hashlib import sha256
@@ -272,6 +273,33 @@ def test_pages_of_other_documents_lead_to_ours(api):
     ):
         answer = api.get(path)
         assert answer.status_code == 200 and "<h1>" in answer.text and len(answer.history) == 1
+
+
+def test_a_form_that_is_left_while_it_is_sent_is_no_fault_of_the_platform(state, caplog):
+    body = [{"type": "http.request", "body": b"csrf=0", "more_body": True}, {"type": "http.disconnect"}]
+    headers = {"host": "127.0.0.1:8090", "content-type": "application/x-www-form-urlencoded", **USER}
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/training/jobs/check",
+        "scheme": "http",
+        "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 8090),
+    }
+    sent = []
+
+    async def receive():
+        return body.pop(0) if len(body) > 1 else body[0]
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(create_app(state)(scope, receive, send))
+    assert [m["status"] for m in sent if m["type"] == "http.response.start"] == [499]
+    assert "a page failed" not in caplog.text
 
 
 def test_roles_decide_on_pages_as_they_do_elsewhere(api, wiring, model):

@@ -19,14 +19,15 @@ from llmops_assets.operations.training_status import compared_trainings
 from llmops_assets.specs.base import SpecError
 
 pages = router()
-NUMBERS = ("share", "target", "hours", "minimum_effect", "effect", "users_per_day", "days")
-USUAL = {"share": "50", "target": "200", "hours": "336", "effect": "0.3", "auto_promote": "on"}
+NUMBERS = ("share", "target", "hours", "window", "minimum_effect", "effect", "users_per_day", "days")
+USUAL = {"share": "50", "target": "200", "hours": "336", "window": "24", "effect": "0.3", "auto_promote": "on"}
 PLACES = {
     "name": "name",
     "control": "control",
     "treatment": "treatment",
     "split": "share",
     "duration_hours": "hours",
+    "rating_window_hours": "window",
     "target_users_per_arm": "target",
     "expected_users": "target",
     "minimum_effect": "minimum_effect",
@@ -133,6 +134,8 @@ def create(page: Asked, form: Posted) -> Response:
     )
     try:
         fields, _ = translated(body, wiring.policy.experiments)
+        if values["window"] is not None:
+            fields["rating_window_hours"] = values["window"]
         if values["minimum_effect"] is not None:
             fields["minimum_effect"] = values["minimum_effect"]
         spec = experiment_spec(

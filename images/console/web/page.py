@@ -20,6 +20,7 @@ from fastapi.routing import APIRoute
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from images.console import problems
 from images.console.problems import Problem
@@ -296,6 +297,9 @@ class PageRoute(APIRoute):
         async def shown(request: Request) -> Response:
             try:
                 return await handle(request)
+            except ClientDisconnect:
+                # Whoever asked went on: a form asks again with every letter, and leaves what it asked before.
+                return Response(status_code=499)
             except Exception as error:  # noqa: BLE001
                 return failed(request, error)
 

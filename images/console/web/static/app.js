@@ -8,6 +8,9 @@ document.addEventListener("submit", (event) => {
 // What stands beside a line's name: the value under the pointer, and nothing where there is none.
 function figure(_plot, value) { return value === null || value === undefined ? "" : String(Number(value.toPrecision(4))); }
 
+// Steps and users are counted: their axis has whole numbers.
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 1e7, 1e8];
+
 // A plot is a table of numbers beside it; the picture is drawn from the same.
 function draw(box) {
   const data = JSON.parse(box.dataset.series);
@@ -19,7 +22,7 @@ function draw(box) {
   const axis = { stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid } };
   const options = {
     width: box.clientWidth, height: 240, scales: { x: { time: false } },
-    axes: [{ ...axis, label: data.label }, { ...axis }],
+    axes: [{ ...axis, label: data.label, incrs: WHOLE }, { ...axis }],
     series: [{ label: data.label, value: figure }, ...data.lines.map((line, at) => ({
       label: line.name, stroke: colours[(line.colour ?? at) % colours.length], width: 2, value: figure, spanGaps: true,
       dash: line.dashed ? [6, 4] : undefined, points: { show: data.x.length < 40 } }))],
