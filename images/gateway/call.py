@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from images.gateway.api import Operation
     from images.gateway.chat_request import EndUser
     from images.gateway.exposures import Exposure
+    from images.gateway.guards.verdict import Verdict
     from images.gateway.routes import Endpoint, Replica, Route
 
 log = logging.getLogger("gateway")
@@ -145,11 +146,11 @@ class Call:
         self.payload: dict[str, Any] = {}
         self.usage: dict[str, Any] | None = None
         self.timings: dict[str, float] = {}
-        self.verdicts: list[Any] = []
+        self.verdicts: list[Verdict] = []
         self.notes: dict[str, Any] = {}
         self.status: int | None = None
         self.error: str | None = None
-        self._headers: dict[bytes, str] | None = None
+        self._headers: dict[bytes, bytes] | None = None
         self._request: Request | None = None
         self._closers: list[Callable[[], None]] = []
         self._is_open = True
@@ -164,8 +165,9 @@ class Call:
     def header(self, name: bytes) -> str | None:
         """A header of the request by its name in small letters, the first of several; None where it is missing."""
         if self._headers is None:
-            self._headers = {key: value.decode("latin-1") for key, value in reversed(self.scope["headers"])}
-        return self._headers.get(name)
+            self._headers = dict(reversed(self.scope["headers"]))
+        value = self._headers.get(name)
+        return None if value is None else value.decode("latin-1")
 
     @property
     def is_from_loopback(self) -> bool:

@@ -1,15 +1,64 @@
 """HTTP as uvicorn speaks it, with ends to what a client may send slowly, or without end, or read too slowly."""
 
 import asyncio
+from typing import Any
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 HEADER_SECONDS = 15.0
 """From the beginning of a connection, or of a request on it, to the end of the request's headers."""
 MAX_HEADER_BYTES = 64 * 1024
 WRITE_SECONDS = 60.0
 """How long a client may take nothing of an answer that is ready for it."""
+
+
+class _Held:
+    """In place of a transport: takes what is written, so that it can go out with what follows."""
+
+    __slots__ = ("head", "transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+        self.head = b""
+
+    def write(self, data: bytes) -> None:
+        self.head += data
+
+    def is_closing(self) -> bool:
+        return self.transport.is_closing()
+
+    def let_go(self) -> None:
+        """Write what was held, if anything."""
+        if self.head:
+            self.transport.write(self.head)
+            self.head = b""
+
+    def close(self) -> None:
+        self.let_go()
+        self.transport.close()
+
+
+class OneWrite(RequestResponseCycle):
+    """An answer whose head goes out with its body where the whole of it is there.
+
+    Each writing is a call of the system and a packet, and wakes the client.
+    """
+
+    async def send(self, message: Any) -> None:
+        if self.response_started and type(self.transport) is not _Held:
+            await super().send(message)
+            return
+        is_head = not self.response_started
+        held = self.transport if isinstance(self.transport, _Held) else _Held(self.transport)
+        self.transport = held
+        try:
+            await super().send(message)
+        finally:
+            # The length of a stream is not known, and its beginning not waited for.
+            if not is_head or self.chunked_encoding:
+                self.transport = held.transport
+                held.let_go()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -39,6 +88,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._header_timer is not None:
             self._disarm()
         super().on_headers_complete()
+        if type(self.cycle) is RequestResponseCycle:
+            # Uvicorn makes its own, which is asked nothing before this call is over.
+            self.cycle.__class__ = OneWrite
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

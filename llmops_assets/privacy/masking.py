@@ -4,11 +4,12 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from llmops_assets.privacy.needed import LATIN, WordIndex
 from llmops_assets.privacy.pattern import Pattern, fold
 from llmops_assets.privacy.patterns import PATTERNS
+from llmops_assets.privacy.prefilter import prefilter
 
 PLACEHOLDERS: Mapping[str, str] = {
     "PERSON": "[이름]",
@@ -83,10 +84,28 @@ def matches(pattern: Pattern, text: str) -> list[tuple[int, int]]:
 
 
 class _Gates:
-    """What a text must hold for each of some patterns to be searched for; those that need least stand first."""
+    """Which of some patterns may hold in a text: by one automaton for all of them, or, where there is none, by what
+    each needs of a text, those that need least first.
+    """
 
     def __init__(self, patterns: tuple[Pattern, ...]) -> None:
         self.patterns = patterns
+        self._may_match = prefilter(tuple([pattern.expression for pattern in patterns])).may_match
+
+    def open_for(self, text: str) -> list[Pattern]:
+        """The patterns that may hold in a folded text."""
+        places = self._may_match(text)
+        return self._with_what_they_need.open_for(text) if places is None else [self.patterns[at] for at in places]
+
+    @cached_property
+    def _with_what_they_need(self) -> "_Needs":
+        return _Needs(self.patterns)
+
+
+class _Needs:
+    """What a text must hold for each of some patterns to be searched for."""
+
+    def __init__(self, patterns: tuple[Pattern, ...]) -> None:
         self.needed = sorted(((p.figures, p.latin, p.words, p) for p in patterns), key=lambda one: one[0])
         self.words = WordIndex(word for pattern in patterns for needed in pattern.words for word in needed)
 

@@ -1,5 +1,6 @@
 """One text of an answer on its way to the client: what is let through of it, and when."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import regex
@@ -7,7 +8,7 @@ import regex
 from images.gateway.guards import measures
 from images.gateway.guards.judges import INLINE_CHARACTERS, Judges
 from images.gateway.guards.personal_data import MAX_HELD, StreamMask
-from images.gateway.guards.verdict import Verdict
+from images.gateway.guards.verdict import Verdict, figure_of
 from llmops_assets.specs.guards import OutputGuards
 
 _SENTENCE_END = regex.compile(r"[.!?。！？…]+[\s\"'”’)\]]+|\n+|(?<=[다요죠까])[.!?]+(?=[가-힣])")
@@ -30,49 +31,87 @@ class Channel:
     def __init__(self, guards: OutputGuards, judges: Judges) -> None:
         self._guards = guards
         self._judges = judges
-        self.verdicts: dict[str, Verdict] = {}
-        personal = guards.personal_data
+        self._verdicts: dict[str, Verdict] = {}
+        personal, harm, language = guards.personal_data, guards.harm, guards.language
         masks = personal is not None and personal.action in ("mask", "refuse")
-        self._mask = StreamMask(judges.masker(names=personal.names)) if masks and personal is not None else None
-        self._holds = any(g is not None and g.action == "refuse" for g in (guards.harm, guards.language))
+        self._masker = judges.masker(names=personal.names) if masks and personal is not None else None
+        self._mask: StreamMask | None = None
+        self._holds = any(g is not None and g.action == "refuse" for g in (harm, language))
+        self._flags = any(g is not None and g.action == "flag" for g in (personal, harm, language))
         self._held = ""
         self._passed = ""
         self._characters = self._bytes = 0
         self._letters: dict[str, int] = {}
         self._whole: list[str] = []
         self._kept = 0
+        self._long: str | None = None
         self._is_cut = False
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """What each guard says of the text so far."""
+        if self._characters and not self._is_cut:
+            self._note("length", "pass", self._long, float(self._characters))
+        return self._verdicts
 
     async def feed(self, text: str) -> str:
         """What of the text may be passed on once `text` has come. Refused when nothing more may be."""
-        text = self._within_length(text)
-        self._keep(text)
-        if self._mask is not None:
-            text = await self._run(self._mask.feed, text)
-            self._look_at_mask()
-        return await self._sentences(text, is_end=False)
+        if self._guards.length is not None:
+            text = self._within_length(text)
+        if self._flags:
+            self._keep(text)
+        if self._masker is not None:
+            if self._mask is None:
+                self._mask = StreamMask(self._masker)
+            # Without a thread there is nothing to wait for.
+            is_dear = self._is_dear(len(text))
+            text = await self._run(self._mask.feed, text) if is_dear else self._mask.feed(text)
+            self._look_at_mask(self._mask.found)
+        return await self._sentences(text, is_end=False) if self._holds else text
 
     async def whole(self, text: str) -> str:
         """What of a text that is whole may be passed on: what `feed` and `end` give together."""
-        text = self._within_length(text)
-        self._keep(text)
-        if self._mask is not None:
-            # Without a thread there is nothing to wait for.
-            is_dear = self._is_dear(len(text))
-            text = await self._run(self._mask.whole, text) if is_dear else self._mask.whole(text)
-            self._look_at_mask()
-        out = await self._sentences(text, is_end=False) + await self._sentences("", is_end=True)
-        await self._flag()
-        return out
+        if self._guards.length is not None:
+            text = self._within_length(text)
+        if self._flags:
+            self._keep(text)
+        if (masker := self._masker) is not None:
+            if self._is_dear(len(text)) or masker.finds(text):
+                self._mask = StreamMask(masker)
+                text = await self._run(self._mask.whole, text)
+                self._look_at_mask(self._mask.found)
+            else:
+                self._look_at_mask(None)
+        if self._holds and not self._is_plainly_allowed(text):
+            text = await self._sentences(text, is_end=False) + await self._sentences("", is_end=True)
+        if self._flags:
+            await self._flag()
+        return text
+
+    def _is_plainly_allowed(self, text: str) -> bool:
+        """Whether nothing but the language is judged, and every letter is of one that is allowed: then so is every
+        sentence.
+        """
+        language = self._guards.language
+        if language is None or language.action != "refuse" or not text:
+            return False
+        if (harm := self._guards.harm) is not None and harm.action == "refuse":
+            return False
+        found = measures.letters(text)
+        if sum(found.values()) > sum([found[name] for name in language.allowed]):
+            return False
+        self._note("language", "pass", None, measures.language_share(language, found))
+        return True
 
     async def end(self) -> str:
         """The rest of the text, and the verdicts of those that only flag."""
         rest = ""
         if self._mask is not None:
             rest = await self._judges.run(self._mask.end, is_dear=self._is_dear(MAX_HELD))
-            self._look_at_mask()
+            self._look_at_mask(self._mask.found)
         out = await self._sentences(rest, is_end=True)
-        await self._flag()
+        if self._flags:
+            await self._flag()
         return out
 
     @property
@@ -88,7 +127,7 @@ class Channel:
         return await self._judges.run(lambda: change(text), is_dear=self._is_dear(len(text)))
 
     def _note(self, guard: str, outcome: str, reason: str | None, figure: float | None) -> None:
-        self.verdicts[guard] = Verdict(guard, "out", outcome, reason, figure)  # type: ignore[arg-type]
+        self._verdicts[guard] = Verdict(guard, "out", outcome, reason, figure_of(figure))  # type: ignore[arg-type]
 
     def _within_length(self, text: str) -> str:
         guard = self._guards.length
@@ -96,11 +135,13 @@ class Channel:
             return text
         if self._is_cut:
             return ""
-        characters, size = self._characters + len(text), self._bytes + len(text.encode("utf-8", "replace"))
+        characters, size = self._characters + len(text), self._bytes
+        if guard.max_tokens is not None:
+            size += len(text.encode("utf-8", "replace"))
         reason = measures.too_long(guard, characters, size)
         if reason is None or guard.action == "flag":
-            self._characters, self._bytes = characters, size
-            self._note("length", "pass", reason, float(characters))
+            # Its verdict is made once somebody asks: a stream has thousands of pieces.
+            self._characters, self._bytes, self._long = characters, size, reason
             return text
         text = measures.fitting(guard, self._characters, self._bytes, text)
         self._is_cut = True
@@ -112,11 +153,11 @@ class Channel:
             self._whole.append(text)
             self._kept += len(text)
 
-    def _look_at_mask(self) -> None:
-        found = self._mask.found if self._mask is not None else None
+    def _look_at_mask(self, found: Counter[str] | None) -> None:
         personal = self._guards.personal_data
         if not found or personal is None:
-            self._note("personal_data", "pass", None, 0.0)
+            if "personal_data" not in self._verdicts:
+                self._note("personal_data", "pass", None, 0.0)
             return
         reason = ", ".join(f"{kind} ×{count}" for kind, count in sorted(found.items()))
         self._note("personal_data", personal.action, reason, float(sum(found.values())))

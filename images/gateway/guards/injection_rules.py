@@ -9,6 +9,7 @@ import yaml
 
 from images.gateway.guards.needed_words import needed_words
 from llmops_assets.privacy.needed import WordIndex
+from llmops_assets.privacy.prefilter import Prefilter, prefilter
 
 _FILE = Path(__file__).with_name("injection_rules.yaml")
 _WORDS = re.compile("%([A-Z_]+)%")
@@ -39,6 +40,11 @@ def rules() -> tuple[Rule, ...]:
 
 
 @cache
+def _prefilter() -> Prefilter:
+    return prefilter(tuple(rule.expression.pattern for rule in rules()))
+
+
+@cache
 def _index() -> tuple[WordIndex, dict[str, list[int]], list[int]]:
     """All words that rules need; the rules by the words of the first set that each needs, and those that need none."""
     by_word: dict[str, list[int]] = {}
@@ -52,7 +58,13 @@ def _index() -> tuple[WordIndex, dict[str, list[int]], list[int]]:
 
 
 def rules_for(text: str) -> list[Rule]:
-    """The rules whose words a text holds, in their order: no other matches it."""
+    """The rules that may match a text, in their order: no other does."""
+    places = _prefilter().may_match(text)
+    return by_words(text) if places is None else [rules()[place] for place in places]
+
+
+def by_words(text: str) -> list[Rule]:
+    """The rules whose words a text holds: the same where there is no automaton."""
     index, by_word, always = _index()
     present = index.found(text)
     places = {place for word in present for place in by_word.get(word, ())}

@@ -2,13 +2,21 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from images.gateway.guards import measures
 from images.gateway.guards.judges import INLINE_CHARACTERS, Judges
 from images.gateway.guards.texts import changed, texts
-from images.gateway.guards.verdict import Verdict
-from llmops_assets.specs.guards import InputGuards
+from images.gateway.guards.verdict import Verdict, figure_of
+from llmops_assets.specs.guards import (
+    HarmGuard,
+    InjectionGuard,
+    InputGuards,
+    LanguageGuard,
+    LengthGuard,
+    PersonalDataGuard,
+)
 
 
 @dataclass
@@ -31,11 +39,21 @@ async def judge_request(guards: InputGuards, judges: Judges, body: dict[str, Any
     """
     judged = Judged(body, query)
     found = texts(body)
-    size = sum(len(text) for _, text in found)
-    is_dear = size > INLINE_CHARACTERS
-    for step in (_length, _language, _personal_data, _injection, _harm):
-        await step(guards, judges, judged, found, is_dear)
-        if judged.refusal is not None:
+    is_dear = sum([len(text) for _, text in found]) > INLINE_CHARACTERS
+    for guard, step, dear_by_itself in (
+        (guards.length, _length, None),
+        (guards.language, _language, None),
+        (guards.personal_data, _personal_data, lambda guard: guard.names),
+        (guards.injection, _injection, lambda guard: guard.classifier),
+        (guards.harm, _harm, lambda _: judges.harm_is_dear),
+    ):
+        if guard is None:
+            continue
+        if dear_by_itself is not None and (is_dear or dear_by_itself(guard)):
+            await judges.run(partial(step, guard, judges, judged, found), is_dear=True)
+        else:
+            step(guard, judges, judged, found)
+        if judged.verdicts[-1].outcome == "refuse":
             break
     return judged
 
@@ -43,13 +61,12 @@ async def judge_request(guards: InputGuards, judges: Judges, body: dict[str, Any
 Found = list[tuple[str, str]]
 
 
-async def _length(guards: InputGuards, judges: Judges, judged: Judged, found: Found, is_dear: bool) -> None:
-    if (guard := guards.length) is None:
-        return
+def _length(guard: LengthGuard, judges: Judges, judged: Judged, found: Found) -> None:
     # Parts that stand beside each other are one text besides: counted once.
     alone = [text for path, text in found if path.rpartition(".")[2] != "content" or not _has_parts(path, found)]
     characters = sum(map(len, alone))
-    reason = measures.too_long(guard, characters, sum(len(text.encode("utf-8", "replace")) for text in alone))
+    size = sum([len(text.encode("utf-8", "replace")) for text in alone]) if guard.max_tokens is not None else 0
+    reason = measures.too_long(guard, characters, size)
     outcome = "refuse" if reason is not None and guard.action == "refuse" else "pass"
     judged.verdicts.append(Verdict("length", "in", outcome, reason, float(characters)))
 
@@ -58,40 +75,30 @@ def _has_parts(path: str, found: Found) -> bool:
     return any(other.startswith(f"{path}[") for other, _ in found)
 
 
-async def _language(guards: InputGuards, judges: Judges, judged: Judged, found: Found, is_dear: bool) -> None:
-    if (guard := guards.language) is None:
-        return
+def _language(guard: LanguageGuard, judges: Judges, judged: Judged, found: Found) -> None:
     share = measures.language_share(guard, measures.letters(judged.query))
     reason = None
     if share is not None and share < guard.min_share:
         reason = f"{share:.0%} of the letters are of {' or '.join(guard.allowed)}, less than {guard.min_share:.0%}"
     outcome = "refuse" if reason is not None and guard.action == "refuse" else "pass"
-    judged.verdicts.append(Verdict("language", "in", outcome, reason, share))
+    judged.verdicts.append(Verdict("language", "in", outcome, reason, figure_of(share)))
 
 
-async def _personal_data(guards: InputGuards, judges: Judges, judged: Judged, found: Found, is_dear: bool) -> None:
-    if (guard := guards.personal_data) is None:
-        return
+def _personal_data(guard: PersonalDataGuard, judges: Judges, judged: Judged, found: Found) -> None:
     counts: Counter[str] = Counter()
     where: list[str] = []
+    masker, masked = judges.masker(names=guard.names), judged.body
 
-    def look() -> dict[str, Any]:
-        masker = judges.masker(names=guard.names)
-        # Arguments of a call are looked at by what is in them, and not as they are written.
-        is_plain = not any(path.endswith(".arguments") for path, _ in found)
-        if is_plain and not any(masker.finds(text) for _, text in found):
-            return judged.body
+    def change(path: str, text: str) -> str:
+        masked = masker.mask(text)
+        if masked.found:
+            counts.update(masked.found)
+            where.append(path)
+        return masked.text
 
-        def change(path: str, text: str) -> str:
-            masked = masker.mask(text)
-            if masked.found:
-                counts.update(masked.found)
-                where.append(path)
-            return masked.text
-
-        return changed(judged.body, change)
-
-    masked = await judges.run(look, is_dear=is_dear or guard.names)
+    # Arguments of a call are looked at by what is in them, and not as they are written.
+    if any(path.endswith(".arguments") or masker.finds(text) for path, text in found):
+        masked = changed(judged.body, change)
     if not counts:
         judged.verdicts.append(Verdict("personal_data", "in", "pass", None, 0.0))
         return
@@ -105,33 +112,26 @@ async def _personal_data(guards: InputGuards, judges: Judges, judged: Judged, fo
         judged.query = judges.masker(names=guard.names).mask(judged.query).text
 
 
-async def _injection(guards: InputGuards, judges: Judges, judged: Judged, found: Found, is_dear: bool) -> None:
-    if (guard := guards.injection) is None:
-        return
-
-    def look() -> tuple[str | None, Any]:
-        best, where = None, None
-        for path, text in found:
-            attempt = judges.injection(text, with_classifier=guard.classifier)
-            if best is None or attempt.score > best.score:
-                best, where = attempt, path
-            if attempt.is_one:
-                break
-        return where, best
-
-    where, attempt = await judges.run(look, is_dear=is_dear or guard.classifier)
+def _injection(guard: InjectionGuard, judges: Judges, judged: Judged, found: Found) -> None:
+    attempt, where = None, None
+    for path, text in found:
+        this = judges.injection(text, with_classifier=guard.classifier)
+        if attempt is None or this.score > attempt.score:
+            attempt, where = this, path
+        if this.is_one:
+            break
     if attempt is None or not attempt.is_one:
         figure = 0.0 if attempt is None else attempt.score
-        judged.verdicts.append(Verdict("injection", "in", "pass", None, figure))
+        judged.verdicts.append(Verdict("injection", "in", "pass", None, figure_of(figure)))
         return
     outcome = "refuse" if guard.action == "refuse" else "pass"
-    judged.verdicts.append(Verdict("injection", "in", outcome, "; ".join(attempt.reasons), attempt.score, where))
+    judged.verdicts.append(
+        Verdict("injection", "in", outcome, "; ".join(attempt.reasons), figure_of(attempt.score), where)
+    )
 
 
-async def _harm(guards: InputGuards, judges: Judges, judged: Judged, found: Found, is_dear: bool) -> None:
-    if (guard := guards.harm) is None:
-        return
-    groups = await judges.run(lambda: judges.harm([text for _, text in found]), is_dear=is_dear or judges.harm_is_dear)
+def _harm(guard: HarmGuard, judges: Judges, judged: Judged, found: Found) -> None:
+    groups = judges.harm([text for _, text in found])
     offended = {path: named for (path, _), named in zip(found, groups, strict=True) if named}
     reason = ", ".join(sorted({group for named in offended.values() for group in named})) or None
     outcome = "refuse" if offended and guard.action == "refuse" else "pass"

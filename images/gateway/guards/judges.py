@@ -56,6 +56,19 @@ class Judges:
         finally:
             self._waiting -= 1
 
+    def prepare(self) -> None:
+        """Make what all guards by rules need, beside the requests: the first of them would else wait for it."""
+        self._pool.submit(self._prepare)
+
+    def _prepare(self) -> None:
+        try:
+            masker = self.masker(names=False)
+            masker.finds("-")
+            masker.unfinished("-")
+            injection.judge("-")
+        except Exception:  # whoever is judged hears of it
+            log.exception("the guards could not be made beforehand")
+
     def close(self) -> None:
         """Let what is being judged end, and take nothing more."""
         self._pool.shutdown(wait=False, cancel_futures=True)

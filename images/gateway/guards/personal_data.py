@@ -1,7 +1,7 @@
 """Personal data in requests and answers, found by the recognizers of the policy, also where it comes in pieces."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from re import _parser as widths
 
@@ -12,6 +12,7 @@ from llmops_assets.privacy.masker import Masked, Masker
 from llmops_assets.privacy.masking import NEAR, Span
 from llmops_assets.privacy.pattern import Pattern, fold, superset
 from llmops_assets.privacy.pii import ROUNDS, Detector
+from llmops_assets.privacy.prefilter import unfinished
 
 MAX_HELD = 1024
 """Characters of an answer that are held back at most: no shape of personal data is longer."""
@@ -48,8 +49,7 @@ class StreamMasker(Masker):
     def unfinished(self, text: str) -> int:
         """Where at the end of `text` personal data may have begun that is not complete yet; its length if nowhere."""
         folded, positions = fold(text.replace(_NEVER, " "))
-        match = self._unfinished.search(folded, partial=True)
-        at = len(folded) if match is None else match.start()
+        at = self._unfinished(folded)
         for pattern in self._near:
             # A word that makes it personal data may follow yet.
             for start, end in _raw_matches(pattern, folded):
@@ -64,14 +64,38 @@ def _raw_matches(pattern: Pattern, text: str) -> list[tuple[int, int]]:
 
 
 @lru_cache(16)
-def _unfinished(patterns: tuple[Pattern, ...]) -> regex.Pattern[str]:
-    """Found, in part, where the value of some pattern may begin and go on behind the end of a text.
+def _unfinished(patterns: tuple[Pattern, ...]) -> Callable[[str], int]:
+    """What says where the value of some pattern may begin and go on behind the end of a text; its length if nowhere.
 
     What surrounds a value is left out, and so are the upper bounds of repetitions: it is found too often, never too
     rarely.
     """
+    automaton = unfinished(tuple(pattern.body for pattern in patterns))
+    if automaton is None:
+        return _in_part(patterns)
+
+    def found(text: str) -> int:
+        try:
+            match = automaton.search(text)
+        except UnicodeEncodeError:
+            # Half a character, which the automaton does not read.
+            return _in_part(patterns)(text)
+        return len(text) if match is None else match.start()
+
+    return found
+
+
+@lru_cache(16)
+def _in_part(patterns: tuple[Pattern, ...]) -> Callable[[str], int]:
+    """The same at a hundred times the cost, by a module that finds expressions in part."""
     bodies = "|".join(f"(?:{superset(pattern.body)})" for pattern in patterns)
-    return regex.compile(f"(?:{bodies}){_NEVER}", regex.V0)
+    expression = regex.compile(f"(?:{bodies}){_NEVER}", regex.V0)
+
+    def found(text: str) -> int:
+        match = expression.search(text, partial=True)
+        return len(text) if match is None else match.start()
+
+    return found
 
 
 def longest(patterns: Sequence[Pattern]) -> int:
@@ -141,7 +165,11 @@ class StreamMask:
         spans = [span for span in spans if span.end <= cut]
         self.found.update(span.type for span in spans)
         raw, self._held = held[:cut], held[cut:]
-        out = self._again(masking.replace(raw, spans, self._masker.placeholders))
+        if not spans and cut == len(held) and self._before == self._before_masked:
+            # The text that was just looked at.
+            out = raw
+        else:
+            out = self._again(masking.replace(raw, spans, self._masker.placeholders))
         self._before = (self._before + raw)[-_CONTEXT:]
         self._before_masked = (self._before_masked + out)[-_CONTEXT:]
         return out

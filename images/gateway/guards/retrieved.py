@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from images.gateway.guards.judges import INLINE_CHARACTERS, Judges
-from images.gateway.guards.verdict import Verdict
+from images.gateway.guards.verdict import Verdict, figure_of
 from llmops_assets.specs.guards import InputGuards
 
 Passage = dict[str, Any]
@@ -51,7 +51,7 @@ def _injection(guards: InputGuards, judges: Judges, passage: Passage) -> list[Ve
     attempt = judges.injection(passage["text"], with_classifier=guard.classifier)
     reason = "; ".join(attempt.reasons) if attempt.is_one else None
     outcome = "refuse" if attempt.is_one and guard.action == "refuse" else "pass"
-    return [Verdict("injection", "retrieved", outcome, reason, attempt.score, passage["id"])]
+    return [Verdict("injection", "retrieved", outcome, reason, figure_of(attempt.score), passage["id"])]
 
 
 def _harm(guards: InputGuards, judges: Judges, passage: Passage) -> list[Verdict]:

@@ -39,6 +39,9 @@ class Guard(Layer):
     def applies(self, operation: Operation) -> bool:
         return operation.asks_model
 
+    async def open(self) -> None:
+        self.judges.prepare()
+
     async def close(self) -> None:
         self.judges.close()
 
@@ -116,13 +119,14 @@ class Guard(Layer):
     def _note(self, call: Call, verdicts: list[Verdict]) -> None:
         metrics, name = self.gateway.metrics, call.endpoint.name
         for verdict in verdicts:
-            metrics.count(metrics.verdicts, name, verdict.guard, verdict.side, verdict.outcome)
-            if verdict.outcome != "pass":
+            outcome = verdict.outcome
+            metrics.count(metrics.verdicts, name, verdict.guard, verdict.side, outcome)
+            if outcome != "pass":
                 log.info(
                     "request %s: %s of guard %s (%s): %s",
                     call.request_id, verdict.outcome, verdict.guard, verdict.side, verdict.reason,
                 )  # fmt: skip
-        call.verdicts += [verdict.as_dict() for verdict in verdicts]
+        call.verdicts += verdicts
 
     def _unavailable(self, call: Call, error: Exception) -> ApiError:
         log.error("the guards of endpoint %s cannot judge: %s", call.endpoint.name, error)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 WINDOW_SECONDS = 60
 """Requests are counted over the last minute, by the second: never more than the limit within any 60 seconds."""
@@ -10,16 +10,14 @@ LEASE_SECONDS = 6.0
 """How long a place is kept for a worker that says nothing more; it says so three times in that time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(NamedTuple):
     """So many requests a minute, of what `name` says."""
 
     name: str
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
+class Counted(NamedTuple):
     """How a rate stands: `remaining` after this request; seconds until one more may come, and until all may."""
 
     allowed: bool
@@ -44,8 +42,7 @@ class Budget:
     reserved: int
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Whether a request may go on; `refused` is `busy` or `budget` where it may not."""
 
     refused: str | None = None

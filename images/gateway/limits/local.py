@@ -51,19 +51,20 @@ class LocalCounter:
         at = self._clock()
         now = math.floor(at)
         self._sweep(now)
-        windows = [self._windows.setdefault(rate.name, _Window()) for rate in rates]
-        for window in windows:
-            window.advance(now)
-        is_allowed = all(window.total < rate.limit for window, rate in zip(windows, rates, strict=True))
+        windows, is_allowed = [], True
+        for rate in rates:
+            window = self._windows.get(rate.name)
+            if window is None:
+                window = self._windows[rate.name] = _Window()
+            elif window.seconds and window.seconds[0][0] < now - WINDOW_SECONDS:
+                window.advance(now)
+            if window.total >= rate.limit:
+                is_allowed = False
+            windows.append(window)
         if is_allowed:
             for window in windows:
                 window.add(now)
-        return [
-            _counted(rate, window.total, [s[0] for s in (window.seconds[0], window.seconds[-1])], at, is_allowed)
-            if window.seconds
-            else Counted(True, rate.limit, rate.limit, 0.0, 0.0)
-            for window, rate in zip(windows, rates, strict=True)
-        ]
+        return [_counted(rate, window, at, is_allowed) for window, rate in zip(windows, rates, strict=True)]
 
     def _sweep(self, now: int) -> None:
         """Forget who has not come for a minute, once a minute; and everybody where they are too many."""
@@ -110,14 +111,12 @@ class LocalCounter:
             self._used[budget.name] = self._used.get(budget.name, 0) + tokens
 
 
-def _counted(rate: Rate, total: int, ends: Sequence[int], at: float, is_allowed: bool) -> Counted:
-    """How a rate stands, of which requests came in the seconds of `ends`, the first and the last."""
-    oldest, newest = ends
-    is_full = total >= rate.limit
-    return Counted(
-        allowed=is_allowed or not is_full,
-        limit=rate.limit,
-        remaining=max(0, rate.limit - total),
-        retry_after=max(0.0, oldest + WINDOW_SECONDS + 1 - at) if is_full else 0.0,
-        reset=max(0.0, newest + WINDOW_SECONDS + 1 - at),
-    )
+def _counted(rate: Rate, window: _Window, at: float, is_allowed: bool) -> Counted:
+    """How a rate stands."""
+    limit, seconds = rate.limit, window.seconds
+    if not seconds:
+        return Counted(True, limit, limit, 0.0, 0.0)
+    left, reset = limit - window.total, seconds[-1][0] + WINDOW_SECONDS + 1 - at
+    if left > 0:
+        return Counted(True, limit, left, 0.0, reset)
+    return Counted(is_allowed, limit, 0, max(0.0, seconds[0][0] + WINDOW_SECONDS + 1 - at), reset)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from images.gateway.call import Call
+from images.gateway.guards.verdict import Verdict
 from images.gateway.usage import tokens_of
 
 requests = logging.getLogger("gateway.requests")
@@ -70,11 +71,11 @@ def log_request(call: Call, seconds: float) -> None:
         requests.info("request", extra={"fields": fields_of(call, seconds)})
 
 
-def _worst(verdicts: list[dict[str, Any]]) -> dict[str, str]:
+def _worst(verdicts: list[Verdict]) -> dict[str, str]:
     """The worst that each guard decided, by guard and what it looked at: of several passages each has a verdict."""
     order = ("pass", "mask", "refuse")
     worst: dict[str, str] = {}
     for verdict in verdicts:
-        key = f"{verdict['guard']}.{verdict['side']}"
-        worst[key] = max(worst.get(key, "pass"), verdict["verdict"], key=order.index)
+        key = f"{verdict.guard}.{verdict.side}"
+        worst[key] = max(worst.get(key, "pass"), verdict.outcome, key=order.index)
     return worst

@@ -5,6 +5,8 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from images.gateway.call import Call
 from images.gateway.telemetry.logs import fields_of
 
@@ -51,7 +53,8 @@ class Traces:
         if found["first_token_seconds"] is not None:
             span.add_event("gen_ai.first_token", timestamp=begun + int(found["first_token_seconds"] * 1e9))
         for verdict in call.verdicts:
-            named = {f"llmops.guard.{name}": value for name, value in verdict.items() if value is not None}
+            fields = msgspec.to_builtins(verdict)
+            named = {f"llmops.guard.{name}": value for name, value in fields.items() if value is not None}
             span.add_event("llmops.guard", named, timestamp=end)
         if call.status is None or call.status >= 400:
             span.set_attribute("error.type", str(call.status))
