@@ -5,13 +5,12 @@ once, so all that is measured is the gateway with everything on: tokens (JWT), l
 assignment, the log, metrics. Processor time is the figure to compare: it depends least on what else the machine does;
 `could answer` is what one core would at that cost. Each line is the round that cost least.
 
-With `--litellm FOLDER`, an environment that has `litellm[proxy]`, LiteLLM's proxy is measured beside it, and with
-`--router COMMAND` any other one, whose command has `{port}` and `{upstream}` in it, such as
-``"ROUTER/bin/vllm-router --host 127.0.0.1 --port {port} --worker-urls {upstream}"``: the same model server, the same
-load, no database. Both know no tokens, no limits and no guards here.
+With `--litellm FOLDER` and `--vllm-router FOLDER`, environments that have `litellm[proxy]` and `vllm-router`, these are
+measured beside it, and with `--router COMMAND` any other proxy, whose command has `{port}` and `{upstream}` in it: the
+same model server, the same load, no database. None of them has tokens, limits or guards on here.
 
-`--only` runs some parts alone; `endurance` and `connections` are run only where they are named, and
-`--seconds` and `--rate` are the former's.
+`--only` runs some parts alone; `steady` and `connections` are run only where they are named. The former sends
+`--rate` requests a second for `--minutes`.
 """
 
 import argparse
@@ -27,7 +26,7 @@ from benchmarks import gateway_parts as parts
 from benchmarks.gateway_site import Site
 
 USUAL = ("cost", "workers", "switch", "exposures")
-MORE = ("endurance", "connections")
+MORE = ("steady", "connections")
 
 
 def main() -> None:
@@ -38,10 +37,11 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000, help="of one round")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--litellm", type=Path, metavar="FOLDER", help="virtual environment with litellm[proxy]")
+    parser.add_argument("--vllm-router", type=Path, metavar="FOLDER", help="virtual environment with vllm-router")
     parser.add_argument("--router", metavar="COMMAND", help="command of another proxy, with {port} and {upstream}")
     parser.add_argument("--only", nargs="+", choices=(*USUAL, *MORE), default=USUAL)
-    parser.add_argument("--seconds", type=float, default=600.0, help="of `endurance`")
-    parser.add_argument("--rate", type=float, default=1000.0, help="requests a second of `endurance`")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of `steady`")
+    parser.add_argument("--rate", type=float, default=1000.0, help="requests a second of `steady`")
     parser.add_argument("--connections", type=int, default=10_000, help="of `connections`")
     arguments = parser.parse_args()
     # Stopped from outside, it takes its servers with it.

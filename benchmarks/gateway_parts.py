@@ -43,6 +43,9 @@ def cost(site: Site, arguments: argparse.Namespace) -> None:
     time.sleep(2.0)
     _measure("ours, without guards", site, model, url, [process], arguments.requests, arguments.rounds)
     others = []
+    if arguments.vllm_router:
+        command = f"{arguments.vllm_router.absolute() / 'bin' / 'vllm-router'} --host 127.0.0.1 --port {{port}} "
+        others.append(("vllm-router", *site.router(f"{command} --worker-urls {{upstream}}", model), 1))
     if arguments.router:
         others.append((Path(arguments.router.split()[0]).name, *site.router(arguments.router, model), 1))
     if arguments.litellm:
@@ -201,36 +204,46 @@ def _until_shipped(site: Site, count: int, seconds: float = 60.0) -> int:
     return written
 
 
-def endurance(site: Site, arguments: argparse.Namespace) -> None:
-    """Many requests a second for long: errors, latency against the model server's own, and memory."""
+def steady(site: Site, arguments: argparse.Namespace) -> None:
+    """So many requests a second for long: errors, latency against the model server's own, memory, and the log."""
     (model,) = site.models(1)
     site.endpoint([model])
     url, process = site.gateway()
-    plain = send_evenly(site.load(model), arguments.rate, min(10.0, arguments.seconds))
+    seconds = arguments.minutes * 60
+    (shipper,) = process.children()
+    plain = send_evenly(site.load(model), arguments.rate, min(10.0, seconds))
     through = site.load(url)
-    memory: list[float] = []
+    memory: list[tuple[float, float]] = []
     ended = threading.Event()
 
     def look() -> None:
-        while not ended.wait(min(5.0, arguments.seconds / 20)):
-            memory.append(process.memory_info().rss / 2**20)
+        while not ended.wait(min(5.0, seconds / 20)):
+            memory.append(tuple(one.memory_info().rss / 2**20 for one in (process, shipper)))
 
     looking = threading.Thread(target=look)
     looking.start()
-    before = seconds_of(process)
-    send_evenly(through, arguments.rate, arguments.seconds)
+    before = [seconds_of(one) for one in (process, shipper)]
+    send_evenly(through, arguments.rate, seconds)
+    spent = [seconds_of(one) - b for one, b in zip((process, shipper), before, strict=True)]
     ended.set()
     looking.join()
-    # The beginning fills caches and windows of limits.
-    settled = memory[len(memory) // 4 :]
+    asked = len(through.seconds)
+    cost = [each / asked * 1e6 for each in spent]
     added = {p: (np.percentile(through.seconds, p) - np.percentile(plain.seconds, p)) * 1e3 for p in (50, 95, 99)}
+    # The log is shipped behind the requests: what is left is waited for, as long as it takes a tenth of the time.
+    written = _until_shipped(site, asked, seconds=max(60.0, seconds / 10))
     print(
-        f"\nendurance: {len(through.seconds):,} requests at {arguments.rate:,.0f}/s for {arguments.seconds:,.0f} s, "
+        f"\nsteady: {asked:,} requests at {arguments.rate:,.0f}/s for {arguments.minutes:g} min, "
         f"{len(through.failed)} failed {Counter(through.failed).most_common(2) if through.failed else ''}; added p50 "
-        f"{added[50]:.2f}, p95 {added[95]:.2f}, p99 {added[99]:.2f} ms; {seconds_of(process) - before:.0f} s of CPU; "
-        f"memory {settled[0]:.0f} MiB after a quarter, {settled[-1]:.0f} at the end, {max(settled):.0f} at most; log "
-        f"rows dropped: {sum(v for n, v in site.metrics().items() if 'exposures_dropped_total' in n):.0f}"
+        f"{added[50]:.2f}, p95 {added[95]:.2f}, p99 {added[99]:.2f} ms; {cost[0]:.0f} µs of CPU a request, and "
+        f"{cost[1]:.0f} of the shipper's; log: {written:,} on record, dropped: "
+        f"{sum(v for n, v in site.metrics().items() if 'exposures_dropped_total' in n):.0f}\n\n"
+        "| memory, MiB | at the start | after a quarter | at the end | at most |\n|---|---|---|---|---|"
     )
+    for name, sizes in zip(("gateway", "shipper"), zip(*memory, strict=True), strict=True):
+        # The beginning fills caches and windows of limits.
+        found = (sizes[0], sizes[len(sizes) // 4], sizes[-1], max(sizes))
+        print(f"| {name} | " + " | ".join(f"{size:.0f}" for size in found) + " |")
 
 
 def connections(site: Site, arguments: argparse.Namespace) -> None:

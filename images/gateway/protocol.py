@@ -3,12 +3,14 @@
 import asyncio
 from typing import Any
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 HEADER_SECONDS = 15.0
 """From the beginning of a connection, or of a request on it, to the end of the request's headers."""
 MAX_HEADER_BYTES = 64 * 1024
+_OF_UPGRADES = frozenset((b"connection", b"upgrade", b"http2-settings"))
 WRITE_SECONDS = 60.0
 """How long a client may take nothing of an answer that is ready for it."""
 
@@ -65,6 +67,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection. What is no HTTP is answered in the shape of OpenAI's errors."""
 
     _in_headers = True
+    _asks_upgrade = False
     _header_bytes = 0
     _header_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
@@ -87,13 +90,31 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_headers = False
         if self._header_timer is not None:
             self._disarm()
+        # What asks for a tunnel has nothing beside it to be read.
+        self._asks_upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if self._asks_upgrade:
+            # The parser takes what follows for another protocol: the request is read anew, without its offer.
+            return
         super().on_headers_complete()
         if type(self.cycle) is RequestResponseCycle:
             # Uvicorn makes its own, which is asked nothing before this call is over.
             self.cycle.__class__ = OneWrite
 
+    def on_message_complete(self) -> None:
+        if not self._asks_upgrade:
+            super().on_message_complete()
+
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+            return
+        except httptools.HttpParserUpgrade as offer:
+            if self._asks_upgrade:
+                self._go_on_without(data[offer.args[0] :])
+            return
         # Nearly always the headers of a request come at once, and no timer is needed.
         if self._in_headers and not self.transport.is_closing():
             self._header_bytes += len(data)
@@ -119,6 +140,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "the request is no HTTP that can be understood")
+
+    def _go_on_without(self, rest: bytes) -> None:
+        """Read a request that offers another protocol (HTTP/2, as Java's clients do) as what it is in this one."""
+        ends = any(b"close" in value.lower() for name, value in self.headers if name == b"connection")
+        kept = [(name, value) for name, value in self.headers if name not in _OF_UPGRADES]
+        lines = [b"%b: %b\r\n" % one for one in (*kept, (b"connection", b"close" if ends else b"keep-alive"))]
+        head = b"%b %b HTTP/1.1\r\n%b\r\n" % (self.parser.get_method(), self.url, b"".join(lines))
+        self._asks_upgrade, self.parser = False, httptools.HttpRequestParser(self)
+        self.data_received(head + rest)
 
     def _too_slow(self) -> None:
         self._header_timer = None

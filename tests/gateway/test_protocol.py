@@ -1,6 +1,7 @@
 """What the gateway writes on a connection: an answer that is whole at once goes out in one piece."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -43,6 +44,12 @@ def written(messages: list[Any], requests: bytes = b"GET / HTTP/1.1\r\nhost: x\r
                 raise message
             await send(message)
 
+    return transport_of(app, [requests])
+
+
+def transport_of(app: Any, pieces: Sequence[bytes]) -> Written:
+    """The transport of a connection on which these pieces arrived for an application."""
+
     async def run() -> Written:
         settings, transport = config(app, "127.0.0.1", 0), Written()
         settings.load()
@@ -50,13 +57,30 @@ def written(messages: list[Any], requests: bytes = b"GET / HTTP/1.1\r\nhost: x\r
             config=settings, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop()
         )
         protocol.connection_made(transport)
-        protocol.data_received(requests)
-        for _ in range(20):
-            await asyncio.sleep(0)
+        for piece in pieces:
+            protocol.data_received(piece)
+            for _ in range(20):
+                await asyncio.sleep(0)
         protocol.connection_lost(None)
         return transport
 
     return asyncio.run(run())
+
+
+def answered(*pieces: bytes) -> bytes:
+    """What is answered where these pieces arrive after each other, by an application that says what it was asked."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        found, more = scope["path"].encode() + b":", True
+        while more:
+            message = await receive()
+            found, more = found + message.get("body", b""), message.get("more_body", False)
+        names = {name for name, _ in scope["headers"]}
+        assert not names & {b"upgrade", b"http2-settings"} or scope["method"] == "CONNECT"
+        await send({**WHOLE, "headers": [(b"content-length", b"%d" % len(found))]})
+        await send(body(found))
+
+    return b"".join(transport_of(app, pieces).pieces)
 
 
 def body(data: bytes, *, more: bool = False) -> dict[str, Any]:
@@ -95,3 +119,32 @@ def test_an_answer_in_parts_is_written_as_it_comes():
 
 def test_what_fails_behind_its_head_ends_the_connection():
     assert written([WHOLE, RuntimeError("x")]).is_closed
+
+
+OFFER = (
+    b"POST /a HTTP/1.1\r\nhost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+    b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+)
+
+
+def test_who_offers_http_2_is_read_and_answered_in_the_protocol_that_there_is():
+    # Java's clients offer it with every first request; httptools leaves the body out then (uvicorn's issue 2722).
+    assert answered(OFFER + b"content-length: 5\r\n\r\nhello").endswith(b"\r\n\r\n/a:hello")
+    assert answered(OFFER + b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").endswith(b"/a:abc")
+    again = b"POST /b HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi"
+    found = answered(OFFER[:30], OFFER[30:] + b"content-length: 5\r\n\r\nhe", b"llo" + again)
+    assert found.count(b"HTTP/1.1 200 OK") == 2
+    assert found.index(b"/a:hello") < found.index(b"/b:hi")
+
+
+def test_who_offers_a_websocket_goes_on_on_the_same_connection():
+    offer = b"GET /w HTTP/1.1\r\nhost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    found = answered(offer, b"GET /2 HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert found.index(b"/w:") < found.index(b"/2:")
+    closing = answered(offer.replace(b"Upgrade\r\nUp", b"close, Upgrade\r\nUp"))
+    assert b"connection: close" in closing
+
+
+def test_a_tunnel_is_none_here_and_ends_nothing():
+    assert answered(b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n").startswith(b"HTTP/1.1 ")
+    assert answered(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").startswith(b"HTTP/1.1 400")
