@@ -37,6 +37,7 @@ class ReplayRecord(Record):
     tokens_used: int = 0
     pairs: int = 0
     users: int = 0
+    in_conversations: int = Field(default=0, description="Requests that were asked with the turns before them.")
     won: int = 0
     lost: int = 0
     win_share: float | None = Field(default=None, description="Mean over users; ties are half.")

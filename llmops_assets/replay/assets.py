@@ -61,9 +61,7 @@ def replay_report(
     model = tracking.model(tracking.version(config.model_ref or spec.model_ref).ref)
 
     def ask(asked: Sequence[Asked], max_new_tokens: int) -> list[Answer]:
-        items = [
-            Item(one.request_id, "replay", "traffic", ({"role": "user", "content": one.query},), ()) for one in asked
-        ]
+        items = [Item(one.request_id, "replay", "traffic", one.messages, ()) for one in asked]
         found, result = questions.ask(
             trainer,
             context,

@@ -52,7 +52,7 @@ def _judged(policy: Policy, asked: Sequence[Asked], answers: Sequence[Answer], c
     judge = policy.evaluation.judge
     if judge is None:
         return {}
-    pairs = [(a.request_id, a.query, b.text, a.answer) for a, b in zip(asked, answers, strict=True)]
+    pairs = [(a.request_id, a.conversation, b.text, a.answer) for a, b in zip(asked, answers, strict=True)]
     return judge_pairs(judge, pairs, cache)
 
 
@@ -83,6 +83,7 @@ def _record(
         update={
             "pairs": len(found.pairs),
             "users": found.users,
+            "in_conversations": sum(bool(pair.asked.earlier) for pair in found.pairs),
             "won": sum(win > EVEN for win in wins),
             "lost": sum(win < EVEN for win in wins),
             "win_share": EVEN + share.difference if share else None,
@@ -112,7 +113,7 @@ def _record(
 def _changed(pair: Pair, mask: Masker) -> ChangedAnswer:
     return ChangedAnswer(
         request_id=pair.asked.request_id,
-        question=pair.asked.query,
+        question=pair.asked.conversation,
         then=pair.asked.answer,
         # What users asked was masked when it was kept; what a model says now may hold anything.
         now=mask(pair.answer.text),

@@ -118,7 +118,7 @@ def changed_most(pairs: Sequence[Pair], most: int = 10) -> list[Pair]:
 def _pair(asked: Asked, answer: Answer, judged: Judged, personal: Callable[[str], Sequence[str]]) -> Pair:
     old, new = (normalise(without_reasoning(text)) for text in (asked.answer, answer.text))
     change = 0.0 if old == new else 1 - difflib.SequenceMatcher(None, old, new, autojunk=False).ratio()
-    known = {*personal(asked.query), *personal(asked.answer)}
+    known = {*personal(asked.conversation), *personal(asked.answer)}
     fresh = tuple(sorted({kind for kind in personal(answer.text) if kind not in known}))
     if old == new:
         return Pair(asked, answer, EVEN, "rule", change, fresh)

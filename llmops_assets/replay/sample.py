@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
+from llmops_assets.replay.conversations import Turn, earlier_turns, with_conversations
 from llmops_assets.specs.serving_rules import Replay
 from llmops_assets.traffic import days
 from resources.artifacts import Artifacts
@@ -15,7 +16,8 @@ from resources.artifacts import Artifacts
 
 @dataclass(frozen=True)
 class Asked:
-    """A request of a user with the answer that was given then; `correction` is what that user says is right."""
+    """A request of a user with the answer that was given then; `correction` is what that user says is right, `earlier`
+    what was asked and answered before in the same conversation."""
 
     request_id: str
     user: str
@@ -26,6 +28,20 @@ class Asked:
     latency_ms: float
     prompt_tokens: int
     correction: str | None = None
+    earlier: tuple[Turn, ...] = ()
+
+    @property
+    def messages(self) -> tuple[dict[str, str], ...]:
+        """The conversation up to the request, as a model is asked."""
+        turns = (({"role": "user", "content": q}, {"role": "assistant", "content": a}) for q, a in self.earlier)
+        return (*(message for turn in turns for message in turn), {"role": "user", "content": self.query})
+
+    @property
+    def conversation(self) -> str:
+        """The same as text: the request alone, where nothing came before it."""
+        if not self.earlier:
+            return self.query
+        return "\n\n".join(f"{message['role']}: {message['content']}" for message in self.messages)
 
 
 @dataclass(frozen=True)
@@ -52,9 +68,10 @@ def sample(traffic: pl.DataFrame | None, of_days: Iterable[str], candidate: str,
     """Choose from a table of traffic (`traffic.days.compact`).
 
     Every user gives a request before any gives a second, and which of a user's come first is drawn by their ids: the
-    same traffic gives the same sample. Left out is what nobody agreed to (`consent` of the policy: assumed, required),
-    what was not answered, what the candidate itself answered, and questions that are there already. The token budget
-    counts each prompt and the longest answer that is allowed.
+    same traffic gives the same sample. A request that went on a conversation comes with the turns before it, and is
+    left out where one of them is not on record. Left out is what nobody agreed to (`consent` of the policy: assumed,
+    required), what was not answered, what the candidate itself answered, and questions that are there already. The
+    token budget counts each prompt and the longest answer that is allowed.
     """
     left_out: Counter[str] = Counter()
     if traffic is None or traffic.is_empty():
@@ -65,9 +82,13 @@ def sample(traffic: pl.DataFrame | None, of_days: Iterable[str], candidate: str,
         ("no question or no answer on record", pl.col("query").is_null() | pl.col("response").is_null()),
         ("was not answered", (pl.col("status") >= 400) | (pl.col("response").str.strip_chars() == "")),
         ("answered by the candidate itself", pl.col("model_ref") == candidate),
+        ("a turn before it is not on record", pl.col("broken").fill_null(False)),
         ("no question", pl.col("query").str.strip_chars() == ""),
     )
-    rows = traffic
+    told = with_conversations(traffic)
+    rows = traffic.join(
+        told.select("request_id", "conversation", "turn", "broken"), on="request_id", how="left", maintain_order="left"
+    )
     for reason, applies in rules_of_rows:
         hit = rows.select(applies.fill_null(True)).to_series()
         left_out[reason] += int(hit.sum())
@@ -75,10 +96,14 @@ def sample(traffic: pl.DataFrame | None, of_days: Iterable[str], candidate: str,
     drawn = pl.Series("drawn", [hashlib.sha256(id.encode()).hexdigest() for id in rows["request_id"]], dtype=pl.String)
     rows = rows.with_columns(drawn).sort("drawn")
     whole = rows.height
-    rows = rows.unique(pl.col("query").str.to_lowercase().str.strip_chars(), keep="first", maintain_order=True)
+    # The same words later in another conversation ask something else.
+    alone = pl.when(pl.col("turn") > 0).then(pl.col("conversation"))
+    rows = rows.with_columns(pl.col("query").str.to_lowercase().str.strip_chars().alias("words"), alone.alias("alone"))
+    rows = rows.unique(["words", "alone"], keep="first", maintain_order=True)
     left_out["asked already, by somebody else or the same"] += whole - rows.height
-    turn = pl.int_range(pl.len()).over("user").alias("turn")
-    rows = rows.with_columns(turn).sort("turn", "drawn")
+    place = pl.int_range(pl.len()).over("user").alias("place")
+    rows = rows.with_columns(place).sort("place", "drawn")
+    earlier = earlier_turns(told, rows.filter(pl.col("turn") > 0)["request_id"].to_list())
     chosen: list[Asked] = []
     tokens = 0
     for row in rows.iter_rows(named=True):
@@ -88,13 +113,13 @@ def sample(traffic: pl.DataFrame | None, of_days: Iterable[str], candidate: str,
         if len(chosen) == rules.requests or tokens + cost > rules.token_budget:
             break
         tokens += cost
-        chosen.append(_asked(row, prompt))
+        chosen.append(_asked(row, prompt, earlier.get(row["request_id"], ())))
     if rest := rows.height - len(chosen):
         left_out["beyond the budget of requests or tokens"] += rest
     return Sample(tuple(chosen), tuple(of_days), +left_out, tokens)
 
 
-def _asked(row: dict, prompt_tokens: int) -> Asked:
+def _asked(row: dict, prompt_tokens: int, earlier: tuple[Turn, ...]) -> Asked:
     return Asked(
         row["request_id"],
         row["user"],
@@ -105,6 +130,7 @@ def _asked(row: dict, prompt_tokens: int) -> Asked:
         float(row["latency_ms"] or 0.0),
         prompt_tokens,
         row.get("correction"),
+        earlier,
     )
 
 

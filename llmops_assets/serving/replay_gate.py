@@ -59,5 +59,5 @@ def replay_verdict(
 
 def _answer(servers: ModelServers, backend: Backend, asked: Asked, most: int) -> Answer:
     begun = time.monotonic()
-    found = servers.complete(backend, [{"role": "user", "content": asked.query}], max_tokens=most)
+    found = servers.complete(backend, list(asked.messages), max_tokens=most)
     return Answer(found.text or "", found.tokens or 0, found.finish_reason, time.monotonic() - begun)

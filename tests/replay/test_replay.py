@@ -95,6 +95,65 @@ def test_what_may_not_or_cannot_be_replayed_is_left_out_with_its_reason() -> Non
     assert sample(None, [], "desk@2", RULES, "assumed").requests == ()
 
 
+def talk(*turns: dict, session: str | None = "s", user: str = "u", first: int = 0) -> list[dict]:
+    """Turns of one conversation, each of which was shown what came before it: 10 tokens a question, 5 an answer."""
+    rows = []
+    for place, changes in enumerate(turns):
+        shown = {"prompt_tokens": 10 + 15 * place, "completion_tokens": 5}
+        rows.append(row(first + place, session=session, user=user, **(shown | changes)))
+    return rows
+
+
+def test_a_conversation_is_replayed_with_the_turns_before_each_request() -> None:
+    rows = talk(
+        {"query": "환불되나요?", "response": "네."}, {"query": "언제요?", "response": "내일이요."}, {"query": "왜요?"}
+    )
+    found = {one.query: one for one in sample(traffic(*rows), ["d"], "desk@2", RULES, "assumed").requests}
+    assert found["환불되나요?"].messages == ({"role": "user", "content": "환불되나요?"},)
+    assert found["왜요?"].earlier == (("환불되나요?", "네."), ("언제요?", "내일이요."))
+    assert [m["role"] for m in found["왜요?"].messages] == ["user", "assistant"] * 2 + ["user"]
+    assert found["언제요?"].conversation == "user: 환불되나요?\n\nassistant: 네.\n\nuser: 언제요?"
+
+
+@pytest.mark.parametrize("session", ["s", None])
+def test_what_follows_in_time_and_was_not_shown_what_came_before_stands_alone(session: str | None) -> None:
+    """A new question of the same user, in the same session too: its prompt is no longer than its words."""
+    rows = talk({}, {}, {"prompt_tokens": 10}, {"prompt_tokens": 25}, session=session)
+    found = {
+        one.request_id: len(one.earlier) for one in sample(traffic(*rows), ["d"], "x@1", RULES, "assumed").requests
+    }
+    assert found == {"req-0": 0, "req-1": 1, "req-2": 0, "req-3": 1}
+    # A document of its own in the prompt, and a request whose tokens nobody counted.
+    for tokens in (900, None):
+        alone = sample(traffic(*talk({}, {"prompt_tokens": tokens}, session=session)), ["d"], "x@1", RULES, "assumed")
+        assert [one.earlier for one in alone.requests] == [(), ()]
+
+
+def test_a_turn_that_is_not_on_record_leaves_out_what_came_after_it() -> None:
+    rows = talk({}, {"query": None, "response": None, "consent": False}, {}) + talk({}, {}, user="v", first=3)
+    found = sample(traffic(*rows), ["d"], "desk@2", RULES, "assumed")
+    assert sorted(one.request_id for one in found.requests) == ["req-0", "req-3", "req-4"]
+    assert found.left_out == {"no consent": 1, "a turn before it is not on record": 1}
+    # What failed was shown to nobody: the next try goes on where the last answer was.
+    failed = talk({}, {"status": 502, "response": None}, {"prompt_tokens": 25})
+    last = next(one for one in sample(traffic(*failed), ["d"], "x@1", RULES, "assumed").requests if one.earlier)
+    assert (last.request_id, last.earlier) == ("req-2", (("질문 0?", "답 0."),))
+
+
+def test_the_same_words_in_two_conversations_are_two_questions_and_alone_they_are_one() -> None:
+    again = {"query": "더 자세히요"}
+    rows = talk({}, again) + talk({}, again, user="v", session="t", first=2)
+    rows += [row(4, query="영업시간은?"), row(5, query="영업시간은?", user="w")]
+    found = sample(traffic(*rows), ["d"], "desk@2", RULES, "assumed")
+    assert sum(one.query == "더 자세히요" for one in found.requests) == 2
+    assert found.left_out == {"asked already, by somebody else or the same": 1}
+
+
+def test_a_number_of_an_earlier_turn_is_not_the_models() -> None:
+    known = asked(0, earlier=(("제 번호는 010-1234-5678 입니다", "네."),))
+    assert compared([(known, said("010-1234-5678 맞습니다"))]).personal == 0
+
+
 def asked(number: int, answer: str = "네.", user: str | None = None, **changes) -> Asked:
     values = {"finish_reason": "stop", "latency_ms": 100.0, "prompt_tokens": 10}
     return Asked(f"req-{number}", user or f"u{number}", f"질문 {number}", answer, "desk@1", **(values | changes))
