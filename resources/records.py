@@ -1,6 +1,7 @@
 """Keeps what each asset leaves behind: one JSON file per asset and partition."""
 
 import hashlib
+import logging
 from collections.abc import Set
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -8,12 +9,14 @@ from typing import Protocol, TypeVar
 from llmops_assets.records.base import PATHS, Record
 from llmops_assets.specs.names import check_key
 from resources import files
-from resources.encryption import NO_KEYS, Keyring
+from resources.encryption import NO_KEYS, EncryptionError, Keyring
 from resources.stored_paths import StoredPaths
 
 R = TypeVar("R", bound=Record)
 
 _READINGS = 3
+
+log = logging.getLogger("records")
 
 
 class RecordChanged(ValueError):
@@ -89,6 +92,15 @@ class Records:
     def find(self, record: type[R], partition: str) -> R | None:
         """The record of an asset's partition, or None when there is none yet."""
         return self.load(record, partition) if self.path(record, partition).exists() else None
+
+    def readable(self, record: type[R], partition: str) -> R | None:
+        """The same, and None too where what is there cannot be read: for whoever has it made anew then, or goes on with
+        others for whom it is no matter."""
+        try:
+            return self.find(record, partition)
+        except (ValueError, OSError, EncryptionError) as error:
+            log.warning("%s of %s is taken for missing: %s", record.asset, partition, error)
+            return None
 
     def all(self, record: type[R]) -> list[R]:
         """Every record of an asset, the one written last first."""

@@ -87,5 +87,6 @@ def _look(experiment: Experiment, of: str) -> str:
 
 
 def _reported(records: Records, name: str, since: float) -> bool:
-    record = records.find(AbReportRecord, name)
+    # One that cannot be read is made anew by the next look, and stops no other experiment's.
+    record = records.readable(AbReportRecord, name)
     return record is not None and datetime.fromisoformat(record.figures["at"]).timestamp() >= since

@@ -18,6 +18,7 @@ from llmops_assets.records.training import MergedModelRecord
 from resources import intent_runs
 from resources.attempts import FIRST_PAUSE, LIMITS, Ask, Attempt, Held, Step, Underway, next_step
 from resources.catalog import Catalog, Intent, NotFound
+from resources.encryption import EncryptionError
 from resources.records import Records
 from sensors.gates import unmet_gates
 from sensors.runs import run_for
@@ -94,8 +95,13 @@ class Tick:
     def take_up(self, intent: Intent) -> None:
         """Ask for what an intent needs, or note why nothing is asked for."""
         carry_out = _CARRY_OUT.get(intent.kind)
-        if carry_out is not None:
+        if carry_out is None:
+            return
+        try:
             self.steps[intent.name] = carry_out(self, intent)
+        except (ValueError, OSError, LookupError, EncryptionError) as error:
+            # A record that cannot be read, for example: that is this intent's, and the others are taken up.
+            self.steps[intent.name] = Held(f"{type(error).__name__}: {error}")
 
     def result(self) -> dg.SensorResult | dg.SkipReason:
         reasons = {name: step.reason for name, step in self.steps.items() if not isinstance(step, Ask)}

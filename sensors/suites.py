@@ -96,13 +96,13 @@ def _stale(
     """The versions whose splits were not compared with `suites`, each with the id of the splits' materialisation."""
     used = [e.key for e in entries if e.spec.type != "eval_suite" and e.status not in ("archived", "erased")]
     known = set(instance.get_dynamic_partitions(dataset_versions.name))
-    splits = {key: found for key in used if key in known and (found := records.find(SplitsRecord, key)) is not None}
+    splits = {key: found for key in used if key in known and (found := records.readable(SplitsRecord, key)) is not None}
     checks = evaluated(instance, CHECK, list(splits))
     return {
         key: check.materialization
         for key, found in splits.items()
         if (check := checks.get(key)) is not None
-        and not (check.is_current and is_current(records.find(ContaminationRecord, key), found, suites))
+        and not (check.is_current and is_current(records.readable(ContaminationRecord, key), found, suites))
     }
 
 

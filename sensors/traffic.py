@@ -74,5 +74,5 @@ def _due(catalog: Catalog, records: Records, last: date) -> list[dg.MultiPartiti
     """The days up to `last` with requests, of which no record says that all of the day was compacted."""
     days = catalog.days_with_traffic(last - timedelta(days=_MOST_DAYS - 1), last)
     keys = [dg.MultiPartitionKey({"endpoint": name, "day": day}) for name, day in days]
-    found = {key: records.find(TrafficRecord, key) for key in keys}
+    found = {key: records.readable(TrafficRecord, key) for key in keys}
     return [key for key, record in found.items() if record is None or not record.is_whole]

@@ -20,9 +20,12 @@ from llmops_assets.training.retraining import Facts, NotYet, Past, Retrain, deci
 from llmops_assets.wiring import Wiring
 from resources.catalog import Conflict, NotFound
 from resources.catalog.retrainings import RuleEntry
+from resources.encryption import EncryptionError
 
 ACTOR = "retraining"
 """Who asks for the trainings of rules, for the audit log."""
+_FAULTS = (OperationError, SpecError, NotFound, Conflict, ValueError, OSError, EncryptionError)
+"""What is wrong with one rule, or with a record that it rests on: the others go on."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,12 @@ def preview(wiring: Wiring, now: datetime | None = None) -> list[Outcome]:
     """What each rule would ask for as things are; asks for nothing."""
     found = []
     for entry in wiring.catalog.retrainings.rules():
-        rule = RetrainingRule.model_validate(entry.spec)
-        step = decide(rule, facts_of(wiring, rule, entry, now or datetime.now(UTC)))
-        found.append(_outcome(rule, step))
+        try:
+            rule = RetrainingRule.model_validate(entry.spec)
+            step = decide(rule, facts_of(wiring, rule, entry, now or datetime.now(UTC)))
+            found.append(_outcome(rule, step))
+        except _FAULTS as error:
+            found.append(Outcome(entry.name, str(error), is_held=True, needs_person=True))
     return found
 
 
@@ -83,7 +89,7 @@ def request_due(wiring: Wiring, actor: str = ACTOR, now: datetime | None = None)
     for entry in wiring.catalog.retrainings.rules():
         try:
             outcomes.append(_take_up(wiring, actor, entry, now or datetime.now(UTC)))
-        except (OperationError, SpecError, NotFound, Conflict) as error:
+        except _FAULTS as error:
             outcomes.append(Outcome(entry.name, str(error), is_held=True, needs_person=True))
     return outcomes
 
