@@ -59,6 +59,7 @@ def state_of(gateway: Gateway) -> dict[str, Any]:
     endpoints = {
         e.name: {
             "phase": e.phase,
+            "dropped": sorted(e.dropped),
             "experiment": e.experiment,
             "routes": [
                 {

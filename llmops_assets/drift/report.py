@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_PLOTS = 4
+_UNITS = {
+    "characters": "characters",
+    "hangul share": "share of the letters",
+    "new 3-grams": "share of the 3-grams",
+    "answer characters": "characters",
+    "latency": "ms",
+    "rating": "1 to 5",
+}
 
 
 def figures(comparison: Comparison) -> dict[str, float]:
@@ -62,7 +70,8 @@ def distributions(comparisons: Sequence[Comparison]) -> "Figure | None":
             ax.hist(values, bins=bins, weights=np.full(len(values), 1 / len(values)), alpha=0.6, label=label,
                     color=color)  # fmt: skip
         ax.set_title(f"{one.feature}{' (drifted)' if one.drifted else ''}")
-        ax.set_ylabel("share")
+        ax.set_xlabel(_UNITS.get(one.feature, ""))
+        ax.set_ylabel("share of requests")
         ax.legend(frameon=False)
     return fig
 

@@ -274,7 +274,7 @@ def guardrails_plot(analysis: Analysis) -> "Figure":
     ax.axvline(0, color=plots.INK, linewidth=0.8)
     ax.set_yticks(range(len(analysis.guardrails)), [g.name.replace("_", " ") for g in analysis.guardrails])
     ax.set_ylim(-0.6, max(0.6, len(analysis.guardrails) - 0.4))
-    ax.set_xlabel("points of a share; the upright stroke is the margin")
+    ax.set_xlabel("percentage points; the upright stroke is the margin")
     ax.set_title("Guardrails, treatment less control")
     return fig
 
