@@ -243,7 +243,11 @@ class Journey:
             self.picture(name)
         self.page.emulate_media(color_scheme="dark")
         self.page.set_viewport_size(NARROW)
-        for name, path in {"narrow": "/", "narrow-form": "/training/jobs/submit", "narrow-tests": "/ab-tests"}.items():
+        for name, path in {
+            "narrow": "/",
+            "narrow-form": "/training/jobs/submit",
+            "narrow-tests": "/ab-tests/old-or-new",
+        }.items():
             self.go(path)
             self.picture(name, whole=False)
             wide = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")

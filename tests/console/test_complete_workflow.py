@@ -50,7 +50,10 @@ def base(environment: dict[str, str]) -> str:
 
 
 def test_the_whole_way_at_the_pages(by_requests, base: str, environment: dict[str, str], folder: Path):
-    whole_way(base, environment, folder)
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    whole_way(base, environment, folder, pictures)
+    assert len(list(pictures.iterdir())) > 20
 
 
 def test_a_page_s_task_is_done_by_keyboard_alone(platform: Path, base: str, model: Path):

@@ -31,8 +31,13 @@ function draw(box) {
   box.plot = new uPlot(options, [data.x, ...data.lines.map((line) => line.values)], box);
 }
 function drawAll(root) { for (const box of root.querySelectorAll("[data-series]")) draw(box); }
-window.addEventListener("DOMContentLoaded", () => drawAll(document));
-window.addEventListener("resize", () => drawAll(document));
+// What is wider than its box is scrolled by keys too.
+function reachAll(root) {
+  for (const box of root.querySelectorAll(".wide")) {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0; else box.removeAttribute("tabindex");
+  }
+}
+for (const name of ["DOMContentLoaded", "resize"]) window.addEventListener(name, () => { drawAll(document); reachAll(document); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(document));
 
 // Events of a training that is watched.
@@ -57,7 +62,7 @@ for (const name of ["curve", "log", "status", "end"]) {
 }
 
 // The sequence of a test, drawn again when htmx has brought a new one.
-document.addEventListener("htmx:after:swap", () => drawAll(document));
+document.addEventListener("htmx:after:swap", () => { drawAll(document); reachAll(document); });
 
 // What is wrong is said beside its field too.
 document.addEventListener("htmx:after:swap", () => {
