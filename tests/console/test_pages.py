@@ -167,6 +167,14 @@ def test_the_users_of_an_endpoint_are_shown_in_percent_whatever_its_weights_add_
             assert "desk-tuned@1: 75 %" in shown and "desk-tuned@2: 25 %" in shown, path
 
 
+def test_every_list_and_page_shows_what_was_only_just_entered(api, model, rows):  # noqa: F811
+    entered = enter_model(api, model)["id"]
+    enter_and_upload(api, rows)
+    for path in (*PAGES, f"/catalog/models/{entered}", f"/catalog/models/{entered}/steps"):
+        assert api.get(path).status_code == 200, path
+    assert entered in api.get("/catalog/models").text
+
+
 def test_figures_are_written_for_people():
     assert [page.probability(p) for p in (0.0, 1e-9, 0.5, None, float("nan"))] == [
         "< 0.001", "< 0.001", "= 0.500", "= –", "= –",
