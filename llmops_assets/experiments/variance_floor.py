@@ -37,7 +37,8 @@ def nothing_varies(totals: UserTotals) -> bool:
     """Whether all users of each arm have the same mean as the others of it: what no draw of people looks like."""
     means = totals.total / totals.count
     arms = [means[totals.arm == arm] for arm in (0, 1)]
-    return all(len(own) > 0 and float(np.ptp(own)) <= 1e-12 * max(1.0, abs(float(own[0]))) for own in arms)
+    # By their own size: what is counted in millionths varies in them.
+    return all(len(own) > 0 and float(np.ptp(own)) <= 1e-12 * float(np.abs(own).max()) for own in arms)
 
 
 def least_variance(users: int, mean: float, low: float, high: float) -> float:

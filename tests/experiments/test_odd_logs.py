@@ -91,6 +91,13 @@ def test_where_nothing_varies_nothing_is_told(found: Callable[..., dict]) -> Non
         assert answer["decision"] == "continue" and "gave the same" in answer["reason"]
 
 
+@pytest.mark.parametrize("scale", [1e-13, 1e-6, 1e9, 1e30])
+def test_what_is_counted_in_small_or_large_units_is_decided_alike(found: Callable[..., dict], scale: float) -> None:
+    plain, scaled = found(log()), found(log().with_columns(pl.col("value") * scale), "log.parquet")
+    assert plain["decision"] == scaled["decision"] == "promote"
+    assert scaled["confidence_sequence"]["lower"] == pytest.approx(scale * plain["confidence_sequence"]["lower"])
+
+
 def test_a_name_that_is_no_arm_is_named(found: Callable[..., dict]) -> None:
     total = pl.DataFrame({"user": ["합계"], "variant": ["Total"], "value": [2800.0]})
     answer = found(pl.concat([log(), total]))

@@ -10,9 +10,10 @@ from llmops_assets.experiments.assignment import assign
 from llmops_assets.experiments.checks import guardrails, no_sample_ratio_mismatch, sticky_assignment
 from llmops_assets.experiments.decision import Decision, model_for
 from llmops_assets.experiments.running import status_of
-from llmops_assets.experiments.verdicts import guardrail
+from llmops_assets.experiments.verdicts import guardrail, sample_ratio
 from llmops_assets.operations.errors import Refused
 from llmops_assets.operations.experiments import _model_of
+from llmops_assets.records.experiments import AbReportRecord
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.experiment import ExperimentSpec
 from llmops_assets.specs.policy import load_policy
@@ -207,3 +208,23 @@ def test_a_decision_of_before_is_never_taken_back(catalog: Catalog) -> None:
     made = Decision("promote", "by hand", LATER, TREATMENT)
     found = status_of(catalog.experiment(NAME), catalog, POLICY, made, LATER)
     assert found.decision == made and not found.harmful
+
+
+def test_the_split_of_a_model_that_lost_its_users_is_not_tested() -> None:
+    """The control alone meets new ones from then on, which is no loss of anybody's."""
+    arms = {name: {"users": users} for name, users in (("control", 900), ("treatment", 300))}
+    figures = {"srm_p": 1e-9, "srm_fixed_p": 1e-9, "plan": {"srm_p": 0.001}, "arms": arms}
+    quiet = figures | {"srm_p": 0.6, "srm_fixed_p": 0.6}
+    values = {
+        "experiment": NAME,
+        "decision": "continue",
+        "reason": "",
+        "users": {},
+        "exposures": {},
+        "decided_at": None,
+    }
+    for dropped in (True, False):
+        several = {OTHER: figures | {"dropped": dropped}, TREATMENT: quiet | {"dropped": False}}
+        record = AbReportRecord(**values, figures=quiet | {"comparisons": several})
+        assert sample_ratio(record).passed is dropped
+        assert sample_ratio(AbReportRecord(**values, figures=figures | {"dropped": dropped})).passed is dropped
