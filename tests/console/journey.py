@@ -118,7 +118,7 @@ class Journey:
         # Its gate was met, so it is in staging already: a person looks at the evidence, and decides on production.
         promote = self.page.get_by_role("button", name="프로덕션으로 승격")
         expect(promote).to_be_enabled()
-        self.picture("model")
+        self.picture("model", whole=False)
         promote.click()
         self.said("모델이 승격되었습니다")
         self.state("production")
