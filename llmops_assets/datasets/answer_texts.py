@@ -26,6 +26,8 @@ _LONGEST = 50
 """Characters below which many answers may well be of one length."""
 _CUT_SHARE = 0.05
 _CUT_ANSWERS = 10
+_SPIKE = 3
+"""How many times as many answers have the length of a cut as have two letters less."""
 _ENDS = ".!?。？！…\"'”’)]}>`*|~:;"
 
 
@@ -122,15 +124,25 @@ def misread(text: str) -> bool:
 
 
 def _cut(counted: pl.DataFrame) -> pl.DataFrame:
-    """Different answers of the length of the longest, of which many end in the middle of a word."""
+    """Different answers of one length that hardly any exceeds, of which many end in the middle of a word.
+
+    A mask may have made some of them longer.
+    """
     length = pl.col("answer").str.len_chars()
-    longest = counted.select(length.max()).item() or 0
-    found = counted.filter((length == longest) & pl.col("answer").str.contains(r"\s"))
+    texts_of = counted.filter(pl.col("answer").str.contains(r"\s")).with_columns(length=length)
+    sizes = texts_of.filter(pl.col("length") >= _LONGEST).group_by("length").len("texts").sort("texts", "length")
+    if not sizes.height:
+        return counted.clear()
+    at, many = sizes["length"][-1], sizes["texts"][-1]
+    found = texts_of.filter(pl.col("length") == at).drop("length")
+    longer = texts_of.filter(pl.col("length") > at).height
+    # Those with a space at the cut have a letter less.
+    nearly = texts_of.filter(pl.col("length") == at - 2).height
     endless = found.filter(~pl.col("answer").str.slice(-1).is_in(list(_ENDS)))
     ends = endless["answer"].str.slice(-1).n_unique()
     is_cut = (
-        longest >= _LONGEST
-        and found.height >= max(_CUT_ANSWERS, _CUT_SHARE * counted.height)
+        many >= max(_CUT_ANSWERS, _CUT_SHARE * counted.height, _SPIKE * nearly)
+        and longer <= many / 2
         and endless.height > found.height / 2
         and ends >= _CUT_ANSWERS / 2
     )

@@ -19,6 +19,7 @@ from llmops_assets.datasets.assets import (
     splits,
 )
 from llmops_assets.datasets.batches import Batches, regrouped
+from llmops_assets.datasets.coverage import FEWEST_ROWS
 from llmops_assets.datasets.quality import control_tokens as token_findings
 from llmops_assets.datasets.quality import personal_data
 from llmops_assets.datasets.reading import accounting
@@ -228,7 +229,10 @@ def answers_readable(
     record = records.load(CleanRecord, context.partition_key)
     if record.type == "pretrain_corpus":
         return result(True, "Documents have no answers.")
-    rows = answer_texts.of_rows(store.batches(record.manifest, texts.content_columns(record.type)), record.type)
+    # Where cleaning dropped nearly all, what came in says why.
+    brought = records.find(DatasetRecord, context.partition_key) if record.rows < FEWEST_ROWS else None
+    manifest = brought.manifest if brought is not None else record.manifest
+    rows = answer_texts.of_rows(store.batches(manifest, texts.content_columns(record.type)), record.type)
     return check_result(answer_texts.answers_readable(rows, policy.datasets.max_unreadable_answer_share))
 
 

@@ -33,6 +33,10 @@ GOOD = sentences()
         ([t.encode("cp949").decode("utf-8", "replace") for t in GOOD], "200 of 200 answers are in the letters"),
         ([t.encode("latin-1", "replace").decode() for t in ["네 알겠습니다"] * 5] + GOOD[5:], "('? ?????')"),
         ([t[:60] for t in sentences(words=40)], "answers are cut at one length"),
+        (
+            [f"[이름] {t[:60]}" if n % 9 == 0 else t[:60] for n, t in enumerate(sentences(words=40))],
+            "cut at one length",
+        ),
         (["Quâ€™il faut payer"] * 3 + GOOD[3:], "3 of 200 answers are in the letters"),
     ],
 )
@@ -58,6 +62,7 @@ def test_answers_that_are_their_questions_are_found() -> None:
         ["정말요???", "네?", "뭐라고요???"] * 70,
         [t[:60] + "." for t in sentences(words=40)],
         [f"답 {n % 7}" for n in range(200)],
+        [t.rstrip(".") for t in sentences(400, words=18)],
         [t + "\ufffd" for t in sentences(words=40)[:20]] + GOOD[20:],
     ],
 )

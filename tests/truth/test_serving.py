@@ -1,10 +1,14 @@
 """Faults of what is evaluated, registered and served, which no user may meet."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -96,13 +100,44 @@ def test_other_weights_than_were_registered_are_not_promoted(one: Installation, 
 SERVED = {"device": "cpu", "dtype": "float32", "max_input_tokens": 128, "max_output_tokens": 32}
 
 
+@contextmanager
+def address_of(server: str) -> Iterator[str]:
+    """An address that somebody else runs: it lists a model, and passes what is asked on to `server`."""
+
+    class Passing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer(200, b'{"object": "list", "data": [{"id": "theirs", "object": "model"}]}')
+
+        def do_POST(self) -> None:
+            asked = self.rfile.read(int(self.headers["content-length"]))
+            request = Request(f"{server}{self.path}", asked, {"content-type": "application/json"})
+            with urlopen(request, timeout=60) as answer:
+                self._answer(answer.status, answer.read())
+
+        def _answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads who asked."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Passing) as passing:
+        Thread(target=passing.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{passing.server_port}"
+        passing.shutdown()
+
+
 @pytest.mark.fault("another-model-behind-the-address")
 def test_an_address_behind_which_another_model_answers_gets_no_users(
     shared: Installation, finished: Finished, row: Row
 ) -> None:
     other = shared.w.tracking.model("tiny-other@1")
-    with shared.w.servers.probe_server("theirs", other.ref, other.path, "transformers", SERVED) as theirs:
-        address = {"backend": "url", "url": f"{theirs.url}/v1", "model": "model"}
+    running = shared.w.servers.probe_server("theirs", other.ref, other.path, "transformers", SERVED)
+    with running as theirs, address_of(theirs.url or "") as url:
+        address = {"backend": "url", "url": f"{url}/v1", "model": "model"}
         # Whatever runs there may round otherwise, by which no model becomes another one.
         row.assert_stopped(shared.deploy(deployment_spec(engine="vllm", runtime=address)))
     assert served(shared) == [finished.chain.model_ref]
