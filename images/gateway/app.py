@@ -53,6 +53,8 @@ class App:
                 answer = await self.steps[operation](call)
             except ApiError as error:
                 call.end(error.status, error.message)
+                if call.exposure is None:
+                    call.refusal = error.code or error.kind
                 answer = Answer.of_error(error)
             except Exception as error:  # noqa: BLE001  a fault of ours is one request's, its words for the log alone
                 answer = Answer.of_error(self._fault(call, error))

@@ -107,14 +107,15 @@ class Call:
     instead), `replica` (who was asked last), `exposure`, `payload` (what goes to the model server), `usage` (what the
     server counted), `timings` (seconds by name), `verdicts` (of guards), `notes` (anything else that a later layer or
     the log needs, by a name of its layer). `headers` go to the client with
-    whatever is answered. `status` and `error` are how it ended.
+    whatever is answered. `status` and `error` are how it ended; `refusal` is the code of the error that it was refused
+    with before a variant was assigned, which no client chooses.
     """
 
     __slots__ = (
         "_closers", "_headers", "_is_open", "_request", "begun", "body", "caller", "end_user", "endpoint", "error",
         "exposure", "headers", "is_overdue", "is_probe", "is_read", "is_reading", "is_streamed", "notes", "operation",
-        "parameters", "payload", "query", "receive", "replica", "request_id", "route", "scope", "status", "timings",
-        "usage", "verdicts",
+        "parameters", "payload", "query", "receive", "refusal", "replica", "request_id", "route", "scope", "status",
+        "timings", "usage", "verdicts",
     )  # fmt: skip
 
     def __init__(
@@ -150,6 +151,7 @@ class Call:
         self.notes: dict[str, Any] = {}
         self.status: int | None = None
         self.error: str | None = None
+        self.refusal: str | None = None
         self._headers: dict[bytes, bytes] | None = None
         self._request: Request | None = None
         self._closers: list[Callable[[], None]] = []

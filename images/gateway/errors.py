@@ -36,9 +36,13 @@ class ApiError(Exception):
         self.retry_after = 1 if retry_after is None and status in (429, 503) else retry_after
         self.extra = extra or {}
 
+    @property
+    def kind(self) -> str:
+        """The type of the error as OpenAI names it."""
+        return _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+
     def body(self) -> dict:
-        kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
     def encoded(self) -> bytes:
         """The body in JSON; what is no text in UTF-8 is replaced."""

@@ -15,6 +15,7 @@ _MODEL = re.compile(rb'"model":\s*"(?:[^"\\]|\\.)*"')
 _CONTENT = re.compile(rb'"(?:content|text|reasoning_content)":\s*"[^"]')
 _FINISHED = re.compile(rb'"finish_reason":\s*"')
 DONE = b"data: [DONE]\n\n"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 """An event may hold a picture or the logprobs of many choices; what goes on for longer without an end is none."""
 STALL_SECONDS = 60.0
@@ -88,6 +89,7 @@ class Stream:
         self._stall_seconds = stall_seconds
         self._finished: set[int] = set()
         self._is_done = False
+        self._is_at_beginning = True
         self._stalled = False
         self._loop = asyncio.get_running_loop()
         # While the client is not ready for more, nothing is read, and the server is not waited for.
@@ -137,6 +139,9 @@ class Stream:
 
     def _checked(self, events: bytes) -> bytes:
         """Events under the endpoint's name, once each was read."""
+        if self._is_at_beginning:
+            # Else its first event would be none, and what it says lost.
+            self._is_at_beginning, events = False, events.removeprefix(_BYTE_ORDER_MARK)
         # Nearly always it is one: then nothing has to be taken apart.
         if events.count(b"\n") == 2 and events.startswith(b"data: {"):
             self._read(events[6:-2])
@@ -144,10 +149,11 @@ class Stream:
         out = []
         for event in events.split(b"\n\n"):
             data = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-            if not data:
-                # A comment that keeps the connection alive, or nothing.
+            joined = b"\n".join(data).strip()
+            if not joined:
+                # A comment or an event without data, which keep the connection alive.
                 continue
-            if (joined := b"\n".join(data)) == b"[DONE]":
+            if joined == b"[DONE]":
                 if len(self._finished) < self._choices:
                     raise _broken("ended its answer without a finish_reason")
                 self._is_done = True

@@ -21,6 +21,12 @@ class Metrics:
             ["endpoint", "variant", "status"],
             registry=self.registry,
         )
+        self.refusals = Counter(
+            "llmops_gateway_refusals",
+            "Requests that were refused before a variant was assigned, by the code of the error",
+            ["endpoint", "reason"],
+            registry=self.registry,
+        )
         self.seconds = Histogram(
             "llmops_gateway_request_seconds",
             "Time from a chat request to the end of its answer",

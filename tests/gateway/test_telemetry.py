@@ -65,6 +65,8 @@ def test_metrics_are_by_endpoint_and_model_and_never_by_what_a_client_wrote(told
         'llmops_gateway_between_tokens_seconds_count{endpoint="desk",variant="desk@1"} 1.0',
         'llmops_gateway_cache_total{endpoint="desk",outcome="hit"} 1.0',
         'llmops_gateway_requests_total{endpoint="",status="404",variant=""} 20.0',
+        'llmops_gateway_refusals_total{endpoint="",reason="model_not_found"} 20.0',
+        'llmops_gateway_refusals_total{endpoint="desk",reason="content_filter"} 1.0',
         'llmops_gateway_guard_verdicts_total{endpoint="desk",guard="injection",side="in",verdict="refuse"} 1.0',
     ):
         assert line in page, line
@@ -82,6 +84,7 @@ def test_every_request_is_a_line_of_json_without_any_text(told: Desk) -> None:
     assert (first["endpoint"], first["model"], first["status"]) == ("desk", "desk@1", 200)
     assert (first["input_tokens"], first["output_tokens"]) == (3, 2)
     assert first["verdicts"] == {"personal_data.in": "mask", "injection.in": "pass"}
+    assert [line["refusal"] for line in requests] == [None] * 4 + ["content_filter"] + ["model_not_found"] * 20
     assert [line["source"] for line in requests[:5]] == ["model", "model", "model", "cache", None]
 
 

@@ -52,6 +52,9 @@ async def misbehave(request: Request, answer: Connection) -> bool | None:
     if said == "empty":
         await answer.end()
         return None
+    if said == "byte order mark":
+        await answer.piece(b"\xef")
+        await answer.piece(b"\xbb\xbf")
     if said != "first garbage":
         await answer.event("one ")
     if said == "hang in the middle":
@@ -82,6 +85,9 @@ async def misbehave(request: Request, answer: Connection) -> bool | None:
     elif said == "several lines":
         first, second = event("two", "stop")[6:].strip().split(b", ", 1)
         await answer.piece(b"event: message\nid: 3\ndata: " + first + b",\ndata: " + second + b"\n\n")
+    elif said in ("empty data", "byte order mark"):
+        await answer.piece(b"data:\n\ndata: \n\n" + event("two") + b"data:\ndata:\n\n" + event(finish="stop"))
+        await answer.piece(b"retry: 3000\n\ndata: [DONE] \n\n")
     elif said == "two choices":
         for index in (0, 1):
             choice = {"index": index, "delta": {"content": "x"}, "finish_reason": "stop" if not index else None}
@@ -199,7 +205,10 @@ def test_a_stream_that_never_begins_is_an_error_with_a_status(desk: tuple[House,
 
 @pytest.mark.parametrize(
     ("said", "expected"),
-    [("megabyte", f"one {MEGABYTE}"), ("crlf", "one two"), ("several lines", "one two"), ("silence", "one two")],
+    [
+        ("megabyte", f"one {MEGABYTE}"),
+        *((said, "one two") for said in ("crlf", "several lines", "silence", "empty data", "byte order mark")),
+    ],
 )
 def test_however_events_are_cut_the_client_gets_whole_ones(desk: tuple[House, Scripted], said: str, expected: str):
     made, _ = desk

@@ -45,6 +45,8 @@ class Count(Layer):
         exposure = call.exposure
         if exposure is None:
             metrics.count(metrics.requests, name, "", call.status)
+            if call.refusal is not None:
+                metrics.count(metrics.refusals, name, call.refusal)
             return
         model = exposure.model_ref
         metrics.count(metrics.requests, name, model, call.status)

@@ -54,6 +54,7 @@ def fields_of(call: Call, seconds: float) -> dict[str, Any]:
         "model": route.model_ref if route else None,
         "variant": route.index if route else None,
         "status": call.status,
+        "refusal": call.refusal,
         "seconds": round(seconds, 6),
         "first_token_seconds": None if exposure is None or exposure.ttft_ms is None else exposure.ttft_ms / 1000,
         "streamed": call.is_streamed,
