@@ -157,6 +157,7 @@ def show_(version: Annotated[str, typer.Argument(metavar="NAME@VERSION")], json:
 
 def show_version(version: str, json: bool = False) -> None:
     """Print what is known of a dataset version: its entry, its rows by step, its reports and its pointers."""
+    from llmops_assets.datasets.reading.fates import unlearned
     from resources.catalog.pointers import resolve, tags
 
     w = wiring()
@@ -200,3 +201,5 @@ def show_version(version: str, json: bool = False) -> None:
     show(version, ["", ""], rows)
     if record is not None:
         show_keys(record.key_fates)
+        if said := unlearned(record.key_fates, entry.spec.mapping or ()):
+            out.print(said)

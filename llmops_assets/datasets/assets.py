@@ -13,7 +13,7 @@ from llmops_assets.datasets import clean, split
 from llmops_assets.datasets.batches import Batches
 from llmops_assets.datasets.quality import control_tokens, page, report
 from llmops_assets.datasets.reading import accounting
-from llmops_assets.datasets.reading.fates import Fates
+from llmops_assets.datasets.reading.fates import Fates, unlearned
 from llmops_assets.datasets.reading.ingest import Batch, ingest
 from llmops_assets.datasets.reading.raw import Limits
 from llmops_assets.datasets.reading.readers import list_files
@@ -195,6 +195,7 @@ def dataset(
             "keys": dg.MetadataValue.md(
                 report.markdown_table([fate.model_dump() for fate in fates.records()[:SHOWN_KEYS]])
             ),
+            "not_learned": unlearned(fates.records(), spec.mapping or ()) or "nothing",
             "left_out": dg.MetadataValue.json(left_out),
             "type": spec.type,
             "files": dg.MetadataValue.json([name for name, _ in files]),

@@ -100,8 +100,9 @@ def _all_say_something(column: str) -> pl.Expr:
 
 
 def _said(column: str) -> pl.Expr:
-    """All that a conversation says in one text: what was thought, said and called."""
-    fields = [pl.element().struct.field(name).fill_null("") for name in ("reasoning_content", "content", "tool_calls")]
+    """All that a conversation says in one text, spaces around aside: what was thought, said and called."""
+    names = ("reasoning_content", "content", "tool_calls")
+    fields = [pl.element().struct.field(name).fill_null("").str.strip_chars() for name in names]
     return pl.col(column).list.eval(pl.concat_str(fields, separator="\x1f")).list.join("\x1e")
 
 

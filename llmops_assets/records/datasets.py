@@ -35,6 +35,9 @@ class KeyFate(BaseModel):
     key: str = Field(description="Its path in a row; all places of a list are one: messages[].weight.")
     fate: Literal["used", "metadata", "refused"]
     rows: int
+    characters: float = Field(
+        default=0, description="Mean length of the texts in it, of metadata. Records of earlier versions have none."
+    )
 
 
 class DatasetRecord(Record):

@@ -226,3 +226,19 @@ def test_more_near_duplicates_than_the_policy_allows_block_with_advice():
     assert clean.duplicate_share(record(10, exact_duplicate=90), 0.5).passed
     judged = clean.duplicate_share(record(40, near_duplicate=55, low_score=5), 0.5)
     assert not judged.passed and "55 of 100" in judged.text and "max_duplicate_share" in judged.text
+
+
+def test_a_place_that_stands_in_question_and_answer_is_no_slip():
+    cities = ["서울", "부산", "대구", "인천", "광주", "대전", "울산", "세종", "수원", "창원"]
+    asked, answered = "{} 지역의 쓰레기 배출 요일을 알려 주세요.", "{} 지역은 월요일과 목요일 저녁 8시부터 배출합니다."
+    assert dropped(asks(*((asked.format(city), answered.format(city)) for city in cities))) == []
+
+
+def test_a_misspelling_that_stands_in_two_places_is_a_slip():
+    asked = "환불이 언제 {0}나요? 영업일 기준으로 사흘이 지나면 {0}나요? 알려 주세요"
+    answered = (
+        "네, 영업일 기준 사흘 안에 처리해 드립니다. 카드로 내신 분은 카드사마다 하루나 이틀이 더 걸릴 수 있으니, "
+        "그 뒤에도 보이지 않으면 영수증을 가지고 가까운 영업소나 휴게소 특판장으로 오시거나 연락해 주시면 "
+        "바로 확인해 드리겠습니다."
+    )
+    assert dropped(asks(*((asked.format(word), answered) for word in ("되", "돼")))) == [1]

@@ -197,7 +197,7 @@ def test_several_calls_at_once_and_one_after_another_are_in_order(tmp_path):
         ({"reasoning_content": {"a": 1}}, "messages[1].reasoning_content", "an object"),
         ({"reasoning": "하나", "thinking": "둘"}, "messages[1].thinking", "differs"),
         ({"text": "딴 글"}, "messages[1].text", "both hold a text"),
-        ({"role": "손님"}, "messages[].role", "none of"),
+        ({"role": "손님"}, "messages[1].role", "'손님' is none of"),
         ({"weight": 0}, "messages[].weight", "no answer to learn"),
     ],
 )

@@ -171,7 +171,7 @@ BAD = [
     ({"messages": chat("묻", "  \n")}, "messages[].content", "a message is empty"),
     ({"messages": chat()[:1]}, "messages[].role", "last turn is not the assistant"),
     ({"messages": chat()[::-1] + chat()}, "messages[].role", "out of order"),
-    ({"messages": [*chat(), {"role": "상담원", "content": "네"}]}, "messages[].role", "a role is none of"),
+    ({"messages": [*chat(), {"role": "상담원", "content": "네"}]}, "messages[2].role", "the role '상담원' is none of"),
     ({"messages": chat("널\x00", "답")}, "messages", "NUL"),
     ({**GOOD, "metadata": {"quality_score": "high"}}, "quality_score", "expected a number"),
     ({**GOOD, "metadata": []}, "metadata", "expected an object"),

@@ -27,8 +27,12 @@ WHOLE = ("messages", "conversations")
 OTHER_TURNS = ("conversation", "dialogue", "dialog", "turns", "data")
 """Fields that hold a whole conversation; the second ones where no answer stands beside them."""
 _ANSWERS = ("output", "response", "completion", "answer")
+SYSTEM_KEYS = ("system", "system_prompt", "system_message", "systemPrompt", "sys_prompt", "시스템")
+"""What holds the system prompt beside a conversation or a question (OpenOrca calls it `system_prompt`)."""
 _BESIDE = ("input", "context")
 """What an instruction or a question is asked about."""
+_PASSAGES = ("passage", "article", "paragraph", "지문")
+"""The same by names that other columns may have, too: of them only what reads like a passage is asked about."""
 _TURN_PAIRS = (("input", "output"), ("human", "assistant"), ("user", "assistant"), ("question", "answer"))
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
@@ -48,7 +52,7 @@ def chat(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
         return {"messages": messages, "tools": tools}, {answered, *asking, *used, *_thought(row, answered)}
     for asked, answered in PAIRS:
         if asked in row and answered in row:
-            prompt, used = row[asked], used | {asked, answered, "system", *_thought(row, answered)}
+            prompt, used = row[asked], used | {asked, answered, *SYSTEM_KEYS, *_thought(row, answered)}
             if isinstance(prompt, list):
                 turns = messages_of(prompt, asked)
             else:
@@ -63,7 +67,7 @@ def chat(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
 
 def _conversation(row: dict[str, Any], name: str, tools: str | None, used: set[str]) -> tuple[dict[str, Any], set[str]]:
     turns = with_system(_turns(row[name], name), row)
-    return {"messages": turns, "tools": tools}, {name, "system", *used, *_repeated_prompt(row, turns)}
+    return {"messages": turns, "tools": tools}, {name, *SYSTEM_KEYS, *used, *_repeated_prompt(row, turns)}
 
 
 def is_chat(names: set[str]) -> bool:
@@ -71,15 +75,8 @@ def is_chat(names: set[str]) -> bool:
     if names & {*WHOLE, "segments", "conversation", "dialogue", "dialog"}:
         return True
     # UltraChat's rows have little else; elsewhere `data` and `turns` may be anything.
-    bare = bool(names & {"data", "turns"}) and names <= {
-        "data",
-        "turns",
-        "id",
-        "prompt",
-        "prompt_id",
-        "system",
-        "tools",
-    }
+    beside = {"data", "turns", "id", "prompt", "prompt_id", "system", "tools"}
+    bare = bool(names & {"data", "turns"}) and names <= beside
     return bare or ("instruction" in names and not names.isdisjoint(_ANSWERS))
 
 
@@ -87,6 +84,7 @@ def refuse_unheeded(row: Mapping[str, Any]) -> None:
     """RowFault for what a row says of itself that would change what is learned, and that no chat has a place for."""
     refuse_media(row)
     weights.refuse_row_weight(row)
+    weights.refuse_row_loss(row)
     if row.get("segments"):
         raise RowFault(
             "segments",
@@ -105,13 +103,15 @@ def tools_of(row: Mapping[str, Any]) -> tuple[str | None, set[str]]:
 
 def with_system(turns: list[Message], row: Mapping[str, Any]) -> list[Message]:
     """The turns behind the system prompt that stands beside them; RowFault where it differs from their own."""
-    beside = row.get("system")
-    if beside is None or beside == "":
+    given = [name for name in SYSTEM_KEYS if row.get(name) not in (None, "")]
+    if not given:
         return turns
-    text = text_of(beside, "system")
+    text = text_of(row[given[0]], given[0])
+    if others := [name for name in given if row[name] != text]:
+        raise RowFault(others[0], f"{given[0]} and {others[0]} hold different system prompts: keep one")
     if turns and turns[0].role == "system":
         if turns[0].content != text:
-            raise RowFault("system", f"it differs from the system message in {turns[0].path or 'the row'}: keep one")
+            raise RowFault(given[0], f"it differs from the system message in {turns[0].path or 'the row'}: keep one")
         return turns
     return [Message("system", text), *turns]
 
@@ -129,17 +129,28 @@ def alpaca_prompt(row: dict[str, Any]) -> tuple[list[Message], set[str]]:
         turns.append(Message("assistant", text_of(pair[1], f"history[{index}][1]")))
     asked, about = _about(row, text_of(row["instruction"], "instruction"), "instruction")
     turns.append(Message("user", asked))
-    return with_system(turns, row), {"instruction", "system", "history", *about}
+    return with_system(turns, row), {"instruction", *SYSTEM_KEYS, "history", *about}
 
 
 def _about(row: Mapping[str, Any], asked: str, name: str) -> tuple[str, set[str]]:
     """What is asked with the text that it is asked about, and the field of that."""
-    for key in _BESIDE:
-        if key == name or row.get(key) in (None, ""):
-            continue
-        if key == "input" or isinstance(row[key], str):
-            return f"{asked}\n\n{text_of(row[key], key)}", {key}
-    return asked, {key for key in _BESIDE if key in row and row[key] in (None, "")}
+    about = {key: row[key] for key in _BESIDE if key != name and row.get(key) not in (None, "")}
+    about = {key: text_of(text, key) for key, text in about.items() if key == "input" or isinstance(text, str)}
+    about |= {key: row[key] for key in _PASSAGES if key not in about and _reads_like_a_passage(row.get(key))}
+    whole = asked
+    for key, text in about.items():
+        # A passage that the question quotes is there already; an instruction that names its input still has it.
+        if key == "input" or text not in whole:
+            whole = f"{whole}\n\n{text}"
+    return whole, {*about, *(key for key in _BESIDE if row.get(key, 0) in (None, ""))}
+
+
+_PASSAGE = 30
+"""Characters that no name of a file, title or number is beyond that is called a passage."""
+
+
+def _reads_like_a_passage(value: Any) -> bool:
+    return isinstance(value, str) and len(value) > _PASSAGE and len(value.split()) > 4
 
 
 def _answer(row: Mapping[str, Any], name: str) -> list[Message]:

@@ -87,7 +87,12 @@ def _of_texts(column: list[Any]) -> bool:
 
 
 def expanded(value: Any) -> Iterator[Any]:
-    """A row itself, or the questions of an article of SQuAD or KorQuAD, each with its paragraph."""
+    """A row itself, or the questions of an article of SQuAD or KorQuAD, each with its paragraph (of KorQuAD 2 with its
+    page)."""
+    # A paragraph of SQuAD has no title: one that is left of a broken article is no page.
+    if isinstance(value, dict) and {"title", "context"} <= value.keys() and isinstance(value.get("qas"), list):
+        yield from expanded({"paragraphs": [value]})
+        return
     if not isinstance(value, dict) or not isinstance(value.get("paragraphs"), list):
         yield value
         return

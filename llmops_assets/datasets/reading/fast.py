@@ -106,13 +106,14 @@ def _numbers(values: Iterable[int]) -> pa.Array:
 
 def _sparse(given: dict[int, Any], count: int, name: str) -> pa.Array:
     """Values of a few messages among `count`, null in the others."""
-    dtype = pa.int8() if name == "weight" else pa.large_string()
+    number = name == "weight"
     if not given:
-        return pa.nulls(count, dtype)
+        return pa.nulls(count, pa.int8() if number else pa.large_string())
     values: list[Any] = [None] * count
     for place, value in given.items():
         values[place] = value
-    return pa.array(values, dtype, from_pandas=False)
+    found = pl.Series(values, dtype=pl.Int8 if number else pl.String).to_arrow()
+    return found if number else found.cast(pa.large_string())
 
 
 def _strings(texts: list[bytes]) -> pa.Array:
@@ -217,7 +218,14 @@ def _fill_known(columns: Columns, rows: list[Any], require_category: bool) -> bo
     for row in rows:
         source, category, score = (None if v is UNSET else v for v in (row.source, row.category, row.quality_score))
         if rest := row.metadata or {}:
-            # What the metadata has of its own comes first.
+            # What the metadata has of its own comes first, unless it says something else.
+            if any(
+                said not in (UNSET, None) and rest.get(name, said) != said
+                for name, said in (
+                    ("source", source), ("category", category), ("quality_score", score), ("id", row.id),
+                )
+            ):  # fmt: skip
+                return False
             source = rest.pop("source", source)
             category, score = rest.pop("category", category), rest.pop("quality_score", score)
         if row.id is not UNSET:

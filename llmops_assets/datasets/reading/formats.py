@@ -1,6 +1,6 @@
 """Recognises the shapes of rows that users bring (messages, sharegpt, alpaca, pairs, preferences, text),types them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from llmops_assets.datasets.reading import questions
@@ -8,7 +8,9 @@ from llmops_assets.datasets.reading.chats import chat
 from llmops_assets.datasets.reading.envelopes import with_answer
 from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.message import Message
-from llmops_assets.datasets.reading.preferences import preference
+from llmops_assets.datasets.reading.messages import ROLE_NAMES
+from llmops_assets.datasets.reading.options import with_options
+from llmops_assets.datasets.reading.preferences import OF_OPENAI, of_openai, preference
 from llmops_assets.datasets.reading.rated import rated
 from llmops_assets.datasets.reading.ratings import labels_of_mapping, refuse_rated, with_named_label
 from llmops_assets.datasets.reading.raw import RowFault
@@ -16,18 +18,27 @@ from llmops_assets.datasets.reading.retrieval import embedding, rag
 from llmops_assets.datasets.reading.tags import retagged, tags_of_mapping
 from llmops_assets.datasets.reading.values import first_of, kind_of, text_of, unrecognised
 
+ONE_MESSAGE = (
+    "one message of a conversation a row, which a corpus would learn by itself: write the messages of a conversation "
+    "into one row, as a list of role and content"
+)
+
 
 def _corpus(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
     name = first_of(row, ("text", "content", "document", "본문"))
     if name is None:
         raise unrecognised(row, "text")
+    if isinstance(role := row.get("role"), str) and role.strip().lower() in (*ROLE_NAMES, "prompter"):
+        raise RowFault("role", ONE_MESSAGE)
     return {"text": text_of(row[name], name)}, {name}
 
 
 def _taught(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """A conversation whose answers are learned as they are, so none that was found bad may be among them."""
     refuse_rated(row)
-    return chat(row)
+    row, shown = with_options(row)
+    content, used = chat(row)
+    return content, used | shown
 
 
 _READERS: dict[str, Callable[[dict[str, Any]], tuple[dict[str, Any], set[str]]]] = {
@@ -83,6 +94,9 @@ def convert(
     if dataset_type in _ANSWERED and (answered := with_answer(row)) is not row:
         row = answered
         fates.used(["answers"])
+    if dataset_type == "rlhf_pair" and row.keys() >= OF_OPENAI:
+        row = of_openai(row)
+        fates.used(OF_OPENAI)
     reader = _READERS[dataset_type]
     # What an evaluation suite has beside question and answer decides how it is asked: it is no metadata.
     asked = questions.question(row) if dataset_type == "eval_suite" else None
@@ -94,6 +108,7 @@ def convert(
             raise
         row = lowered
         content, used = reader(row)
+    _refuse_twins(row, used)
     metadata = row.get("metadata")
     rest = {name: item for name, item in row.items() if name not in used and name != "metadata"}
     fates.used(name for name in row if name in used)
@@ -113,8 +128,20 @@ def convert(
         if not isinstance(metadata, dict):
             raise RowFault("metadata", f"expected an object, got {kind_of(metadata)}")
         fates.metadata(metadata, "metadata.")
+        for name, item in metadata.items():
+            if name in rest and rest[name] is not None and rest[name] != item:
+                raise RowFault(f"metadata.{name}", f"{name} stands beside metadata and in it, and differs: keep one")
         rest = {**rest, **metadata}
     return content, rest
+
+
+def _refuse_twins(row: Mapping[str, Any], used: Collection[str]) -> None:
+    """RowFault for a key that differs from one that is used only in case or spaces: nobody knows which is meant."""
+    lowered = {name.strip().lower(): name for name in used}
+    for name, item in row.items():
+        twin = lowered.get(str(name).strip().lower())
+        if twin is not None and twin != name and twin in row and item is not None and item != row[twin]:
+            raise RowFault(str(name), f"{twin!r} and {name!r} are one name in two spellings, and differ: keep one")
 
 
 def _as_message(message: Any) -> Message:

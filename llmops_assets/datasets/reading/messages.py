@@ -9,17 +9,14 @@ from llmops_assets.datasets.reading.calls import call_text, calls_of
 from llmops_assets.datasets.reading.message import Message
 from llmops_assets.datasets.reading.raw import RowFault, decode
 from llmops_assets.datasets.reading.values import kind_of, refuse_media, text_of
+from llmops_assets.datasets.schema import ROLES
 
 ROLE_NAMES = {
     "human": "user",
     "user": "user",
     "gpt": "assistant",
     "assistant": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "chatbot": "assistant",
-    "chatgpt": "assistant",
-    "ai": "assistant",
+    **dict.fromkeys(("model", "bot", "chatbot", "chatgpt", "ai", "bing", "bard"), "assistant"),
     "function_call": "assistant",
     "tool_call": "assistant",
     "system": "system",
@@ -41,11 +38,20 @@ _UNHEEDED = {
     "label": "a label of a single turn",
     "score": "a score of a single turn",
     "rating": "a rating of a single turn",
+    "reward": "a reward of a single turn",
+    "stars": "a rating of a single turn",
+    "feedback": "feedback on a single turn",
+    "thumbs_up": "feedback on a single turn",
+    "is_good": "a judgement of a single turn",
+    "is_correct": "a judgement of a single turn",
     "train_detail": "loss on a part of a turn",
     "tools": "a list of tools inside a message",
     "functions": "a list of tools inside a message",
 }
 """What would change what is learned, and of which a turn has no place."""
+
+_NOT_LEARNED = ("skip", "ignore", "ignored", "exclude", "excluded", "deleted", "is_deleted", "hidden", "removed")
+"""What says of a turn that it is not to be used, and not whether the model sees it: true is refused."""
 
 _MASKED = re.compile(r"^mask(ed)?[-_ ]|[-_ ]mask(ed)?$")
 _THOUGHT = re.compile(r"^\s*<think>(.*?)</think>\s*", re.DOTALL)
@@ -104,9 +110,23 @@ def message_of(item: Any, path: str) -> Message:
     for key, what in _UNHEEDED.items():
         if fields.get(key) not in (None, [], ""):
             raise RowFault(f"{path}.{key}", f"{what} cannot be heeded: leave it out, or split the row")
+    for key in _NOT_LEARNED:
+        if fields.get(key, False) not in (False, 0, "", [], "false", "False"):
+            raise RowFault(
+                f"{path}.{key}",
+                f"a turn marked {key}: leave it out of the row, or write train: false where the model sees it and does "
+                "not learn it",
+            )
+    _refuse_harmony(fields, path)
     refuse_media(fields, path)
     spelled = text_of(fields[role_key], f"{path}.{role_key}").strip()
     role, masked = _role(spelled)
+    if role not in ROLES:
+        raise RowFault(
+            f"{path}.{role_key}",
+            f"the role {spelled[:40]!r} is none of {', '.join(ROLES)} or their usual names: name what it is with "
+            f"--map role.{spelled[:40]}=assistant (or user, system, tool)",
+        )
     message = Message(role, "", path=path)
     used = [role_key]
     _read_text(message, fields, text_key, spelled, used)
@@ -115,6 +135,20 @@ def message_of(item: Any, path: str) -> Message:
     message.used = tuple(used)
     message.rest = {str(key): value for key, value in fields.items() if key not in used}
     return message
+
+
+def _refuse_harmony(fields: Mapping[str, Any], path: str) -> None:
+    """RowFault for turns in OpenAI's harmony channels, where a text is a thought or a call by what stands beside it."""
+    if fields.get("channel") in ("analysis", "commentary"):
+        raise RowFault(
+            f"{path}.channel",
+            f"a turn in the channel {fields['channel']}: write what was thought as reasoning_content of the answer, "
+            "and calls as tool_calls",
+        )
+    if fields.get("recipient") not in (None, "", "all", "user", "assistant"):
+        raise RowFault(
+            f"{path}.recipient", f"a turn for {str(fields['recipient'])[:40]!r}: write calls of tools as tool_calls"
+        )
 
 
 def _names(item: Mapping[Any, Any]) -> str:
@@ -134,7 +168,8 @@ def _read_text(message: Message, fields: dict[str, Any], text_key: str | None, s
     calls = any(fields.get(name) for name in ("tool_calls", "function_call"))
     if text_key is None:
         if not calls:
-            raise RowFault(f"{message.path}.content", "expected text, got null")
+            refused = " beside a refusal: write the refusal as content" if fields.get("refusal") else ""
+            raise RowFault(f"{message.path}.content", f"expected text, got null{refused}")
         return
     used.append(text_key)
     where = f"{message.path}.{text_key}"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from llmops_assets.datasets.reading.chats import alpaca_prompt, refuse_unheeded, tools_of, with_system
+from llmops_assets.datasets.reading.chats import SYSTEM_KEYS, alpaca_prompt, refuse_unheeded, tools_of, with_system
 from llmops_assets.datasets.reading.comparisons import check_scores, compared, transcript
 from llmops_assets.datasets.reading.message import Message
 from llmops_assets.datasets.reading.messages import message_of, messages_of
@@ -33,15 +33,31 @@ def preference(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
     name = first_of(row, _PROMPTS)
     if name is None:
         prompt, chosen, rejected = _parted(chosen, rejected)
-        return _content(with_system(prompt, row), chosen, rejected, tools), used | {"system"}
+        return _content(with_system(prompt, row), chosen, rejected, tools), used | {*SYSTEM_KEYS}
     if name == "instruction":
         prompt, asking = alpaca_prompt(row)
         used |= asking
     else:
         prompt = with_system(_prompt(row[name], name), row)
-        used |= {name, "system"}
+        used |= {name, *SYSTEM_KEYS}
     prompt, chosen, rejected = _without_prompt(prompt, chosen, rejected)
     return _content(prompt, chosen, rejected, tools), used
+
+
+OF_OPENAI = {"input", "preferred_output", "non_preferred_output"}
+"""What a row of OpenAI's preference fine-tuning has."""
+
+
+def of_openai(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of OpenAI's preference fine-tuning as one of chosen and rejected; what its input has beside the messages
+    stands beside them. RowFault for an input that has none."""
+    given = row["input"]
+    if not isinstance(given, Mapping) or "messages" not in given:
+        raise RowFault("input", f"expected an object with messages, got {kind_of(given)}")
+    rest = {name: value for name, value in row.items() if name not in OF_OPENAI}
+    beside = {name: value for name, value in given.items() if name != "messages"}
+    answers = {"chosen": row["preferred_output"], "rejected": row["non_preferred_output"]}
+    return {**rest, **beside, "prompt": given["messages"], **answers}
 
 
 def _unrecognised(row: Mapping[str, Any]) -> RowFault:

@@ -10,7 +10,16 @@ from llmops_assets.datasets.reading.values import kind_of
 LABELS = ("label", "kto_tag", "desirable", "thumbs_up", "is_good", "is_correct")
 """Fields that say whether an answer is wanted."""
 
-RATINGS = ("rating", "ratings", "stars", "rank", "feedback", "thumbs", "human_rating")
+VERDICTS = (
+    "accepted", "is_accepted", "approved", "is_approved", "correct", "helpful", "is_helpful", "is_safe", "valid",
+    "is_valid", "is_wanted", "passed", "preference", "verdict", "quality", "판정",
+)  # fmt: skip
+"""Fields that may say that an answer is not wanted, and are something else as often."""
+
+RATINGS = (
+    "rating", "ratings", "stars", "rank", "feedback", "thumbs", "human_rating", "helpfulness", "correctness",
+    "overall_score", "overall_rating", "평점", "별점", "만족도",
+)  # fmt: skip
 """Fields that say how good an answer is, on a scale that nobody knows."""
 
 _GOOD = {"true", "1", "good", "desirable", "chosen", "positive", "yes", "up", "thumbs_up", "like", "+1", "👍", "좋음"}
@@ -21,6 +30,10 @@ HOW = (
     "register the file as type kto, with --map label=FIELD where the label is called otherwise, or with "
     "--map label.at_least_4=FIELD where a rating of 4 and more is good"
 )
+
+
+_BAD_WORDS = {"false", "bad", "undesirable", "rejected", "dislike", "thumbs_down", "👎", "나쁨", "싫어요"}
+"""Labels in words that say nothing else than that an answer is not wanted."""
 
 
 def label_of(value: Any, field: str) -> bool:
@@ -41,11 +54,12 @@ def refuse_rated(row: Mapping[str, Any]) -> None:
 
     ``label: true`` is as good as none. ``label: 2`` may be anything (a class, a topic), and stays in the metadata.
     """
-    for field in LABELS:
+    for field in (*LABELS, *VERDICTS):
         value = row.get(field)
-        if value is False or (isinstance(value, str) and value.strip().lower() == "false"):
-            raise RowFault(field, f"{field}: false says that this answer is not wanted: {HOW}")
-        if field != "label" and isinstance(value, (int, float)) and value == 0:
+        spelled = value.strip().lower() if isinstance(value, str) else None
+        if value is False or spelled in _BAD_WORDS or (spelled in ("no", "0") and field != "label"):
+            raise RowFault(field, f"{field}: {spelled or 'false'} says that this answer is not wanted: {HOW}")
+        if isinstance(value, (int, float)) and (value == 0 and field != "label"):
             raise RowFault(field, f"{field}: 0 says that this answer is not wanted: {HOW}")
     for field in RATINGS:
         value = row.get(field)

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -277,6 +278,8 @@ def _read_parquet(stream: BinaryIO, limits: Limits, account: Account) -> Iterato
         account.unit, account.total = ROWS, file.metadata.num_rows
         row = 0
         names = _class_names(file.schema_arrow.metadata or {})
+        if twice := [name for name, count in Counter(file.schema_arrow.names).items() if count > 1]:
+            raise RowFault("", f"the table has several columns of one name ({', '.join(twice[:5])}): keep one of them")
         for batch in bounded_batches(file, size, limits, PARQUET_ROWS):
             for value in batch.to_pylist():
                 row += 1

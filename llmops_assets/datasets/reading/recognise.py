@@ -9,6 +9,7 @@ from typing import Any
 from upath import UPath
 
 from llmops_assets.datasets.reading.chats import PAIRS, is_chat
+from llmops_assets.datasets.reading.formats import ONE_MESSAGE
 from llmops_assets.datasets.reading.raw import DEFAULT_LIMITS, Limits
 from llmops_assets.datasets.reading.readers import read_file
 from llmops_assets.datasets.reading.retrieval import INFERENCE, SYMMETRIC
@@ -34,7 +35,9 @@ _TWO_ANSWERS = (
     ("response_0", "response_1"), ("answer_0", "answer_1"), ("output_1", "output_2"), ("response_j", "response_k"),
 )  # fmt: skip
 _SAID_OF_ANSWER = ("label", "kto_tag", "desirable", "thumbs_up")
-_YES_NO = {True, False, "true", "false", "True", "False", "TRUE", "FALSE"}
+_YES_NO = {"true", "false", "good", "bad", "desirable", "undesirable", "chosen", "rejected", "👍", "👎", "좋음", "나쁨"}
+_NUMBERED = ({"0", "1"}, {"-1", "1"})
+"""Labels of a file that say yes and no in numbers; with a third they are classes."""
 
 
 @dataclass
@@ -63,7 +66,9 @@ def type_of_fields(fields: Iterable[str], row: Mapping[str, Any] | None = None) 
     With a `row` what its label says counts, too: an answer that was found good or bad is no answer to be learned.
     """
     names = {str(name).strip().lower() for name in fields}
-    if {"chosen", "rejected"} <= names or any({one, other} <= names for one, other in _TWO_ANSWERS):
+    if {"chosen", "rejected"} <= names or {"preferred_output", "non_preferred_output"} <= names:
+        return "rlhf_pair"
+    if any({one, other} <= names for one, other in _TWO_ANSWERS):
         return "rlhf_pair"
     if "instruction" in names and "completions" in names:
         return "rlhf_pair"
@@ -84,13 +89,19 @@ def type_of_fields(fields: Iterable[str], row: Mapping[str, Any] | None = None) 
     return "pretrain_corpus" if names & _TEXT else None
 
 
+def _one_message(rows: Iterable[Any]) -> bool:
+    """Whether every row is a single message: who says it, and a text."""
+    names = [set(_lowered(row)) for row in rows if isinstance(row, dict)]
+    return bool(names) and all({"role", "speaker", "sender", "author"} & n and _TEXT & n for n in names)
+
+
 def _is_rated(row: Mapping[str, Any] | None) -> bool:
     """Whether a row says of its answer that it is wanted or not."""
     if row is None:
         return False
     for name in _SAID_OF_ANSWER:
         value = row.get(name)
-        if isinstance(value, (bool, str)) and value in _YES_NO:
+        if isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in _YES_NO):
             return True
         if name != "label" and value is not None:
             return True
@@ -103,7 +114,8 @@ def type_of_row(value: Any, mapping: Mapping[str, str] | None = None) -> str | N
         return None
     if not mapping:
         return type_of_fields(value, value)
-    renamed = {name: item for name, item in value.items() if name not in mapping.values()}
+    columns = {column.removesuffix("?"): name for name, column in mapping.items()}
+    renamed = {columns.get(name, name): item for name, item in value.items()}
     return type_of_fields([*renamed, *mapping], renamed)
 
 
@@ -133,6 +145,10 @@ def guess(
         return Guess(looked_at=len(rows), found=names)
     kind, agreeing = votes.most_common(1)[0]
     columns = _guessed_columns(kind, rows)
+    if kind == "pretrain_corpus" and _one_message(rows):
+        return Guess(refused=f"its rows are {ONE_MESSAGE}", looked_at=len(rows), found=names)
+    if kind == "sft_pair" and _labelled_by_number(rows):
+        kind, columns = "kto", (*columns, "label")
     guessed = Guess(kind, columns, agreeing, len(rows), found=names)
     if mapping or len(columns) != 2:
         return guessed
@@ -149,6 +165,18 @@ def guess(
             "--map FIELD=COLUMN"
         )
     return guessed
+
+
+def _labelled_by_number(rows: Iterable[Any]) -> bool:
+    """Whether every row has a label and all of them are one of two numbers that say yes and no, both of which occur."""
+    labels = {_written(row.get("label")) if isinstance(row, dict) else "" for row in rows}
+    return labels in _NUMBERED
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return ""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
 
 
 def _lowered(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Rows for retrieval: questions with their passages, and texts that belong together."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,9 @@ _PASSAGES = (
 )  # fmt: skip
 _NEGATIVES = ("negatives", "negative", "neg", "hard_negatives", "hard_negative_ctxs", "negative_ctxs",
               "negative_passages", "hard_neg")  # fmt: skip
+_NUMBERED_NEGATIVE = re.compile(r"(hard_?)?neg(ative)?s?[_-]?\d+|hard_negative")
+"""Columns of single negatives, as sentence-transformers mines them: ``negative_1`` to ``negative_n``."""
+_NUMBERED_POSITIVE = re.compile(r"pos(itive)?s?[_-]?\d+")
 _ASKED = ("question", "query", "q", "질문")
 _ANSWERED = ("answer", "a", "response", "answers", "답변")
 
@@ -70,10 +74,22 @@ def _passages_of(row: Mapping[str, Any], used: set[str]) -> tuple[list[str], lis
             positives, negatives = _selected(row[name], name)
         else:
             positives = _texts(row[name], name)
-    for name in (name for name in _NEGATIVES if name in row):
-        used.add(name)
-        negatives += [text for text in _texts(row[name], name) if text not in negatives]
+    _add_negatives(row, used, negatives)
+    _refuse_contradiction(positives, negatives, "negatives")
     return positives, negatives
+
+
+def _add_negatives(row: Mapping[str, Any], used: set[str], negatives: list[str]) -> None:
+    """Add the negatives of all columns that hold some, one by one or as lists, and the columns to `used`."""
+    for name in row:
+        if name not in used and (name in _NEGATIVES or _NUMBERED_NEGATIVE.fullmatch(str(name).lower())):
+            used.add(name)
+            negatives += [text for text in _texts(row[name], name) if text not in negatives]
+
+
+def _refuse_contradiction(belonging: list[str], negatives: list[str], path: str) -> None:
+    if both := [text for text in negatives if text in belonging]:
+        raise RowFault(path, f"one text belongs to the question and does not at once: {both[0][:60]!r}")
 
 
 def _selected(value: Mapping[str, Any], path: str) -> tuple[list[str], list[str]]:
@@ -134,9 +150,11 @@ def embedding(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
         positives, negatives = _selected(row[positive], positive)
     else:
         positives, negatives = _texts(row[positive], positive), []
-    for name in (name for name in _NEGATIVES if name in row and name != positive):
+    for name in (name for name in row if _NUMBERED_POSITIVE.fullmatch(str(name).lower()) and name not in used):
         used.add(name)
-        negatives += [text for text in _texts(row[name], name) if text not in negatives]
+        positives += [text for text in _texts(row[name], name) if text not in positives]
+    _add_negatives(row, used, negatives)
+    _refuse_contradiction([*positives, row[anchor]], negatives, "negatives")
     content = {"anchor": text_of(row[anchor], anchor), "positives": positives, "negatives": negatives}
     if len(positives) == 1 and not negatives:
         relation, labels = relation_of(row, positives[0], inference=False)
@@ -164,6 +182,8 @@ def _pair(row: Mapping[str, Any], first: str, second: str, inference: bool) -> t
             raise RowFault(
                 name, f"{name} is {said}, and nothing says what that is of the two texts: --map label={name}"
             )
-    names = [name for name in ("negatives", "negative", "neg", "sentence3") if name in row]
-    negatives = [text for name in names for text in _texts(row[name], name)]
-    return {"anchor": one, "positives": [other], "negatives": negatives}, used | set(names)
+    negatives = _texts(row["sentence3"], "sentence3") if "sentence3" in row else []
+    used |= {"sentence3"} & row.keys()
+    _add_negatives(row, used, negatives)
+    _refuse_contradiction([one, other], negatives, "negatives")
+    return {"anchor": one, "positives": [other], "negatives": negatives}, used

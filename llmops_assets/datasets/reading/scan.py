@@ -14,7 +14,7 @@ from llmops_assets.datasets import batches, clean, schema
 from llmops_assets.datasets.quality import page, report
 from llmops_assets.datasets.reading import accounting, cards, hub
 from llmops_assets.datasets.reading.described import columns_beside
-from llmops_assets.datasets.reading.fates import Fates
+from llmops_assets.datasets.reading.fates import Fates, unlearned
 from llmops_assets.datasets.reading.ingest import ingest
 from llmops_assets.datasets.reading.raw import Limits
 from llmops_assets.datasets.reading.readers import all_files
@@ -29,6 +29,13 @@ from llmops_assets.toxicity import scorers
 from resources.files import replacing
 
 CLEAN, QUARANTINE, DUPLICATES, PAGE = "clean.jsonl", "quarantine.jsonl", "duplicates.jsonl", "report.html"
+
+
+KNOWN_SHAPES = (
+    "expected messages, conversations, instruction/output, prompt/completion, question/answer, chosen/rejected, "
+    "anchor/positive, premise/hypothesis/label or text, or a mapping"
+)
+"""What rows of any type may have, for a file whose rows have none of it."""
 
 
 class ScanError(ValueError):
@@ -169,6 +176,7 @@ def scan(
                 *([f"recognised as {guessed.words()}"] if guessed else []),
                 *folder.words(),
                 *described.notes,
+                *filter(None, [unlearned(fates.records(), mapping or ())]),
             ],
         }
         if not rows.rows:
@@ -267,7 +275,8 @@ def _unrecognised(path: str, folder: hub.Folder, limits: Limits, policy: Policy)
                 raise ScanError(_unreadable(path, first))
             raise ScanError(
                 f"no row of {path} tells what type it is, the first at {first['file']}:{first['line']}: "
-                f"{_fault(first)}. Name the type with --type and the columns with --map FIELD=COLUMN"
+                f"{_fault(first).replace('expected text, or a mapping', KNOWN_SHAPES)}. Name the type with --type and "
+                "the columns with --map FIELD=COLUMN"
             )
     return Scan(
         files=[name for name, _ in files],

@@ -8,7 +8,7 @@ from llmops_assets.datasets.reading.raw import RowFault
 
 def kind_of(value: Any) -> str:
     """What a person calls a JSON value of that type, for messages."""
-    names = {str: "text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
+    names = {bytes: "bytes", str: "text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
     return names.get(type(value), "an object" if isinstance(value, dict) else "a list")
 
 
@@ -48,7 +48,10 @@ _SENTENCE_ENDS = ("?", ".", "!", "。", "？", "！")
 """What a column's name is not longer than, and does not end in."""
 
 
-_MEDIA = ("image", "images", "image_url", "audio", "audios", "video", "videos", "pixel_values")
+_MEDIA = (
+    "image", "images", "image_url", "image_path", "image_file", "audio", "audios", "audio_path", "video", "videos",
+    "video_path", "pixel_values",
+)  # fmt: skip
 
 
 def refuse_media(item: Mapping[str, Any], path: str = "") -> None:

@@ -8,8 +8,12 @@ from llmops_assets.datasets.reading.message import Message
 from llmops_assets.datasets.reading.raw import RowFault
 from llmops_assets.datasets.reading.values import kind_of
 
-_LOSS = ("weight", "train", "training", "loss", "loss_weight", "loss_scale", "loss_mask", "trainable")
-_NO_LOSS = ("mask", "masked")
+_LOSS = (
+    "weight", "train", "training", "loss", "loss_weight", "loss_scale", "loss_mask", "trainable", "do_train",
+    "train_on", "train_on_turn", "is_trained", "to_train", "learn", "compute_loss", "calculate_loss", "has_loss",
+    "supervise", "supervised",
+)  # fmt: skip
+_NO_LOSS = ("mask", "masked", "loss_masked", "mask_loss", "no_loss", "ignore_loss", "no_train")
 _ROW_WEIGHTS = ("weight", "loss_weight", "sample_weight", "loss_scale")
 
 
@@ -45,6 +49,29 @@ def _truth(value: Any, path: str) -> bool:
         return bool(value)
     what = f"{value!r}" if isinstance(value, (int, float)) else kind_of(value)
     raise RowFault(path, f"expected 0 or 1 (or false or true), got {what}: a turn is trained or not, nothing between")
+
+
+_OF_TURNS = (
+    "weights", "loss_masks", "turn_weights", "turn_masks", "train_mask", "train_turns", "masked_turns", "labels_mask",
+)  # fmt: skip
+_LAST_ALONE = ("train_on_last_turn", "train_last_turn_only", "only_last", "only_last_turn", "last_turn_only",
+               "mask_history")  # fmt: skip
+"""Fields of a row that say which of its turns carry loss, and those that say that the last one does alone."""
+
+
+def refuse_row_loss(row: Mapping[str, Any]) -> None:
+    """RowFault for what a row says of the loss of its turns, which only the turns themselves can."""
+    for key in (*_LOSS, *_NO_LOSS, *_OF_TURNS, *_LAST_ALONE):
+        value = row.get(key)
+        listed = isinstance(value, (list, dict)) and bool(value)
+        worded = isinstance(value, str) and value.strip().lower() not in ("", "true", "all") and key == "train_on"
+        off = value is (key in _LAST_ALONE or key in _NO_LOSS) and isinstance(value, bool)
+        if listed or worded or off:
+            raise RowFault(
+                key,
+                f"{key} of the whole row says which turns are learned: write it into the turns (train: false), or "
+                "leave the row out",
+            )
 
 
 def refuse_row_weight(row: Mapping[str, Any]) -> None:
