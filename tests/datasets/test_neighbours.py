@@ -330,3 +330,20 @@ def test_a_mapping_of_a_field_that_nothing_has_is_named(tmp_path):
     fates = Fates()
     list(ingest(list_files(UPath(tmp_path)), "sft_pair", {"contxt": "맥락"}, fates=fates))
     assert "contxt (1 rows)" in (unlearned(fates.records(), {"contxt": "맥락"}) or "")
+
+
+def test_a_pair_that_nobody_scored_is_no_positive(tmp_path):
+    rows = [
+        {"sentence1": f"글 {n}", "sentence2": f"다른 글 {n}", "score": score} for n, score in enumerate((4.0, None))
+    ]
+    read = Read(tmp_path, rows, "embedding_pair")
+    assert read.rows["score"].to_list() == [0.8]
+    assert [field for field, _ in read.refused] == ["score"] and "no score, which other rows have" in read.refused[0][1]
+
+
+def test_pairs_of_a_table_without_any_score_are_positives(tmp_path):
+    plain = [{"anchor": f"글 {n}", "positive": f"다른 글 {n}"} for n in range(2)]
+    whole = Read(tmp_path, plain, "embedding_pair").rows
+    again = Read(tmp_path, [row | {"score": None} for row in plain], "embedding_pair").rows
+    assert again["positives"].to_list() == whole["positives"].to_list()
+    assert again["row_id"].to_list() == whole["row_id"].to_list()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from llmops_assets.datasets.reading.raw import RowFault
 from llmops_assets.datasets.reading.values import kind_of
 
-Kind = Literal["positive", "negative", "neutral", "number"]
+Kind = Literal["positive", "negative", "neutral", "number", "unscored"]
 
 LABELS = ("gold_label", "label", "labels", "entailment_judgment", "entailment_label")
 SCORES = ("score", "similarity", "similarity_score", "sts_score", "relatedness_score", "relatedness", "real-label")
@@ -75,6 +75,8 @@ def relation_of(row: Mapping[str, Any], other: str, inference: bool) -> tuple[Re
         if word in _WORDS:
             return Relation(_WORDS[word], other, name, inference=inference or word in _OF_INFERENCE), {name}
         return Relation("number", other, name, _number(value, name), inference=inference), {name}
+    if (unscored := next((name for name in SCORES if name in row), None)) is not None:
+        return Relation("unscored", other, unscored), {unscored}
     return None, set()
 
 
@@ -131,9 +133,15 @@ class Labelled:
         """
         numbers = [relation for _, relation in self.rows if relation.kind == "number"]
         scale, fault = _scale(numbers)
+        scored = any(relation.scored for relation in numbers)
         known: list[tuple[dict[str, Any], Relation]] = []
         for row, relation in self.rows:
-            if relation.kind != "number":
+            if relation.kind == "unscored":
+                # A table has the column for all rows or none: where no row has a score, none is missing.
+                reason = "no score, which other rows have: nobody said how alike the two texts are"
+                fault_of_row = RowFault(relation.field, reason) if scored else None
+                yield Made({**row, "positives": [relation.other]}, 1, fault_of_row)
+            elif relation.kind != "number":
                 known.append((row, relation))
             elif fault is not None:
                 yield Made(row, 1, RowFault(relation.field, fault.format(value=f"{relation.value:g}")))
