@@ -40,6 +40,7 @@ from llmops_assets.cli.reconciler import reconciler
 from llmops_assets.cli.settings import settings
 from llmops_assets.cli.tune import tune
 from llmops_assets.cli.up import up
+from llmops_assets.cli.upgrade import upgrade
 from llmops_assets.cli.usage import usage
 
 app = typer.Typer(
@@ -84,6 +85,7 @@ app.command()(settings)
 app.command()(backup)
 app.command()(restore)
 app.command()(verify)
+app.command()(upgrade)
 app.command()(doctor)
 app.command()(at)
 

@@ -27,6 +27,7 @@ ACTIONS: Mapping[str, tuple[str, ...]] = {
     "usage": ("read",),
     "audit": ("read",),
     "backup": ("make", "restore", "verify"),
+    "upgrade": ("rehearse", "run"),
     "run": ("prune",),
     "alert": ("read", "ack"),
 }
@@ -46,7 +47,7 @@ Roles = dict[Text, list[Text]]
 
 
 def _default_roles() -> Roles:
-    every = [f"{area}.*" for area in ACTIONS if area not in ("key", "keys", "backup", "user")]
+    every = [f"{area}.*" for area in ACTIONS if area not in ("key", "keys", "backup", "upgrade", "user")]
     return {
         "viewer": [CALL, *PAGES],
         "data-scientist": [

@@ -1,6 +1,19 @@
-"""Dagster's storage where it is a database on a server: its address, and its tables."""
+"""Dagster's storage: its address where it is on a server, its tables, their revisions, and copies to try on."""
 
+import contextlib
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from resources.backup import sqlite
+from resources.backup.scratch import scratch_copy
+
+_URL = "LLMOPS_SCRATCH_DAGSTER_URL"
+_STORAGE = f"storage:\n  postgres:\n    postgres_url: {{env: {_URL}}}\ntelemetry: {{enabled: false}}\n"
 
 
 def address(dagster_home: Path) -> str | None:
@@ -21,3 +34,56 @@ def make_tables(dagster_home: Path) -> None:
 
     with DagsterInstance.from_config(str(dagster_home)) as instance:
         _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
+
+
+def revisions(dagster_home: Path) -> dict[str, tuple[str | None, str]]:
+    """(revision, newest revision) of each storage of an instance: runs, events, schedules."""
+    from dagster import DagsterInstance
+
+    with DagsterInstance.from_config(str(dagster_home)) as instance:
+        storages: dict[str, Any] = {
+            "runs": instance.run_storage,
+            "events": instance.event_log_storage,
+            "schedules": instance.schedule_storage,
+        }
+        return {name: storage.alembic_version() for name, storage in storages.items()}
+
+
+def upgrade(dagster_home: Path) -> None:
+    """Bring the tables of an instance up to date, as `dagster instance migrate` does."""
+    from dagster import DagsterInstance
+
+    # It tells of each run on standard output, where a command's own answer goes.
+    with contextlib.redirect_stdout(io.StringIO()), DagsterInstance.from_config(str(dagster_home)) as instance:
+        instance.upgrade()
+
+
+def runs_and_assets(dagster_home: Path) -> tuple[int, int]:
+    """How many runs and assets an instance knows."""
+    from dagster import DagsterInstance
+
+    with DagsterInstance.from_config(str(dagster_home)) as instance:
+        return instance.get_runs_count(), len(instance.all_asset_keys())
+
+
+@contextmanager
+def scratch_home(dagster_home: Path, folder: Path) -> Iterator[Path]:
+    """The home of an instance on a copy of another's storage, until the end of the block."""
+    place = folder / "dagster"
+    place.mkdir()
+    if (url := address(dagster_home)) is not None:
+        with scratch_copy(url, folder) as there:
+            (place / "dagster.yaml").write_text(_STORAGE, encoding="utf-8")
+            os.environ[_URL] = there
+            try:
+                yield place
+            finally:
+                del os.environ[_URL]
+        return
+    for path in sorted(dagster_home.rglob("*.db")):
+        copy = place / path.relative_to(dagster_home)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        sqlite.copy(path, copy)
+    if (dagster_home / "dagster.yaml").exists():
+        shutil.copyfile(dagster_home / "dagster.yaml", place / "dagster.yaml")
+    yield place

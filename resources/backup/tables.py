@@ -12,7 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-_REVISION = "alembic_version"
+REVISION = "alembic_version"
+"""The table in which Alembic notes the revision of a schema."""
 _BATCH = 500
 
 
@@ -45,14 +46,14 @@ def load(url: str, file: Path) -> None:
     engine = sa.create_engine(url)
     try:
         with engine.begin() as connection:
-            metadata = _reflected(connection)
+            metadata = reflected(connection)
             wanted = _columns(file)
             _same_schema(connection, metadata, wanted, file)
             for table in reversed(metadata.sorted_tables):
-                if table.name in wanted and table.name != _REVISION:
+                if table.name in wanted and table.name != REVISION:
                     _empty(connection, table)
             for table, rows in _read(file, metadata):
-                if table.name != _REVISION:
+                if table.name != REVISION:
                     connection.execute(table.insert(), rows)
             if connection.dialect.name == "postgresql":
                 for table in metadata.tables.values():
@@ -86,7 +87,8 @@ def _empty(connection: sa.Connection, table: sa.Table) -> None:
         connection.execute(sa.text(f"ALTER TABLE {name} ENABLE TRIGGER USER"))
 
 
-def _reflected(connection: sa.Connection) -> sa.MetaData:
+def reflected(connection: sa.Connection) -> sa.MetaData:
+    """The tables of a database as they are there."""
     metadata = sa.MetaData()
     with warnings.catch_warnings():
         # Of indexes and types that it does not know; rows are all that is wanted.
@@ -96,7 +98,7 @@ def _reflected(connection: sa.Connection) -> sa.MetaData:
 
 
 def _lines(connection: sa.Connection) -> Iterator[bytes]:
-    for table in _reflected(connection).sorted_tables:
+    for table in reflected(connection).sorted_tables:
         yield json.dumps({"table": table.name, "columns": [column.name for column in table.columns]}).encode()
         kinds = [isinstance(column.type, sa.JSON) for column in table.columns]
         result = connection.execution_options(stream_results=True).execute(sa.select(table))
@@ -167,15 +169,15 @@ def _revision_of(file: Path) -> list[Any]:
         for line in lines:
             if line.startswith(b"{"):
                 table = json.loads(line)["table"]
-            elif table == _REVISION:
+            elif table == REVISION:
                 found.append(json.loads(line))
     return sorted(found)
 
 
 def _same_schema(connection: sa.Connection, metadata: sa.MetaData, wanted: dict[str, list[str]], file: Path) -> None:
     here: list[Any] = []
-    if _REVISION in metadata.tables:
-        here = sorted(list(row) for row in connection.execute(sa.select(metadata.tables[_REVISION])))
+    if REVISION in metadata.tables:
+        here = sorted(list(row) for row in connection.execute(sa.select(metadata.tables[REVISION])))
     there = _revision_of(file)
     missing = sorted(set(wanted) - set(metadata.tables))
     if here != there or missing:

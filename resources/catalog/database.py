@@ -21,7 +21,7 @@ from resources.catalog.errors import Busy, CatalogTooNew, NotFound
 from resources.stored_paths import StoredPaths
 
 HEAD = "0018"
-_MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 30
 _POOL = {"pool_size": 5, "max_overflow": 5, "pool_pre_ping": True}
 """Of a process on PostgreSQL: ten connections at most, as docs/operate.md counts them; who needs one more waits."""
@@ -152,7 +152,7 @@ class Database:
         from alembic.script import ScriptDirectory
 
         config = Config()
-        config.set_main_option("script_location", str(_MIGRATIONS))
+        config.set_main_option("script_location", str(MIGRATIONS))
         script = ScriptDirectory.from_config(config)
         order = [found.revision for found in script.walk_revisions()][::-1]
         wanted = order[-1] if revision == "head" else revision
