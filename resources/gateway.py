@@ -4,8 +4,9 @@ import json
 import time
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Any, Literal
 
+from llmops_assets.records.prompts import ResolvedPrompt
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog, Endpoint
 from resources.model_server import Answer, answer_of
@@ -36,12 +37,20 @@ class GatewayAdmin:
         """The gateway of an installation."""
         return cls(catalog, settings.gateway_url, admin_url=settings.gateway_admin_url, token=settings.admin_token)
 
-    def set_routes(self, endpoint: str, routes: list[dict[str, Any]], *, actor: str = "deployment") -> int:
+    def set_routes(
+        self,
+        endpoint: str,
+        routes: list[dict[str, Any]],
+        *,
+        actor: str = "deployment",
+        prompt: ResolvedPrompt | Literal["as it is"] | None = "as it is",
+    ) -> int:
         """Replace an endpoint's routes (backend_id, model_ref, weight) and return the phase that this opens.
 
-        Returns once a running gateway serves that phase; GatewayError when it does not in time.
+        Returns once a running gateway serves that phase; GatewayError when it does not in time. With a `prompt` (None:
+        none) that is another one from the same moment on.
         """
-        phase = self.catalog.set_routes(endpoint, routes, actor)
+        phase = self.catalog.set_routes(endpoint, routes, actor, prompt=prompt)
         self.wait_for(endpoint, phase)
         return phase
 

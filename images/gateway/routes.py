@@ -155,12 +155,15 @@ class RouteTable:
         """Read the catalog once; what cannot be read of it stays as it was. Never raises."""
         faults: dict[str, str] = {}
         try:
+            prompts = catalog.prompts.all()
             # In this order: a backend is on record before a route table names it.
             entries = _entries(catalog, faults)
             backends = {b.id: b for b in catalog.backends()}
             running = catalog.running_controls()
             dropped = catalog.dropped_arms.in_force()
-            prompts = catalog.prompts.all()
+            if catalog.prompts.all() != prompts:
+                # Routes and prompt may have changed together meanwhile: half of that is served to nobody.
+                return
         except Exception as error:  # noqa: BLE001  whatever the catalog's driver raises, answering goes on
             if self.fault is None:
                 log.error("the catalog cannot be read, the routes stay as they were: %s", error)

@@ -1,12 +1,11 @@
 """`llmops at`: what an endpoint served at a moment."""
 
 from dataclasses import asdict
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
-from llmops_assets.cli.common import Json, out, print_json, show, when, wiring
+from llmops_assets.cli.common import Json, out, print_json, show, time_of, when, wiring
 
 
 def at(
@@ -18,14 +17,9 @@ def at(
 
     Example: `llmops at 2026-11-30T09:00 desk`
     """
-    from llmops_assets.operations.errors import Refused
     from llmops_assets.operations.history import served_at
 
-    try:
-        time = datetime.fromisoformat(moment)
-    except ValueError as error:
-        raise Refused(f"{moment!r} is no time: write it as 2026-11-30T09:00 or 2026-11-30T09:00:00+09:00") from error
-    found = served_at(wiring(), endpoint, time if time.tzinfo else time.astimezone())
+    found = served_at(wiring(), endpoint, time_of(moment))
     if json:
         print_json(asdict(found))
         return

@@ -79,6 +79,15 @@ def _escape(text: str) -> str:
     return text.replace("[", "\\[")
 
 
+def time_of(text: str) -> datetime:
+    """A moment as people write it: ISO 8601; without a zone, this machine's."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        fail(f"{text!r} is no time: write it as 2026-11-30T09:00 or 2026-11-30T09:00:00+09:00")
+    return found if found.tzinfo else found.astimezone()
+
+
 def say(line: str) -> None:
     """A line of progress, on stderr, so that stdout stays what was asked for."""
     err.print(_escape(line))

@@ -1,6 +1,7 @@
 """`llmops endpoint …`: what is being served."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,11 +12,13 @@ from llmops_assets.cli.common import (
     Wait,
     actor,
     conclude,
+    fail,
     follow,
     now,
     out,
     print_json,
     show,
+    time_of,
     when,
     wiring,
 )
@@ -131,14 +134,43 @@ def promote(name: str, operation: OperationId = None, wait: Wait = False) -> Non
 
 
 @app.command()
-def rollback(name: str, operation: OperationId = None, wait: Wait = False) -> None:
+def rollback(
+    name: str,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="T|REVISION", help="As it was at a moment (ISO 8601), or as a revision of it."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="With --to: which one, where several shared the users.")
+    ] = None,
+    shared_index: Annotated[
+        bool, typer.Option("--shared-index", help="With --to: other endpoints that search in its index go back too.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --to: say what it would go back to.")] = False,
+    operation: OperationId = None,
+    wait: Wait = False,
+) -> None:
     """Give all users the model that they had before the wanted one; kept warm, it answers at once.
 
+    With --to, model, prompt and index go back together to what was served at a moment, or nothing does.
+
     Example: `llmops endpoint rollback desk --operation incident-17 --wait`
+
+    Example: `llmops endpoint rollback desk --to 2026-11-30T09:00 --dry-run`
     """
+    from llmops_assets.operations.rollbacks import roll_back_to, way_back
     from llmops_assets.operations.rollouts import roll_back
 
-    _show_wanted(roll_back, name, operation, wait)
+    if to is None:
+        if model is not None or shared_index or dry_run:
+            fail("--model, --shared-index and --dry-run go with --to")
+        _show_wanted(roll_back, name, operation, wait)
+        return
+    moment = int(to) if to.isdecimal() else time_of(to)
+    if dry_run:
+        print_json(way_back(wiring(), name, moment, model=model).as_dict())
+        return
+    _show_wanted(partial(roll_back_to, to=moment, model=model, shared_index=shared_index), name, operation, wait)
 
 
 @app.command()

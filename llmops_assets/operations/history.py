@@ -12,7 +12,10 @@ ROUTES, PROMPT, REMOVED, INDEX = "endpoint.routes", "endpoint.prompt", "endpoint
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model with its share of the users in percent, and what it was made from (None: no longer in the registry)."""
+    """A model with its share of the users in percent, and what it was made from (None: no longer in the registry).
+
+    `rag` is how it was given passages, `holdout` whether its users were held out of what the others got.
+    """
 
     model_ref: str
     weight: float
@@ -22,6 +25,8 @@ class ServedModel:
     index: str | None
     index_version: str | None
     index_dataset: str | None
+    rag: dict[str, Any] | None = None
+    holdout: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,4 +88,6 @@ def _model(wiring: Wiring, route: dict[str, Any], at: datetime) -> ServedModel:
         index=index,
         index_version=version.get("version"),
         index_dataset=version.get("dataset"),
+        rag=route.get("rag"),
+        holdout=bool(route.get("holdout")),
     )

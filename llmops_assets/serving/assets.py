@@ -18,6 +18,7 @@ from llmops_assets.serving import admission, rag, rollout
 from llmops_assets.serving.before_traffic import CHECKS, BeforeTraffic
 from llmops_assets.serving.replay_gate import replay_verdict
 from llmops_assets.serving.rollout_steps import step_of
+from llmops_assets.serving.together import Gone, together_of
 from llmops_assets.specs.deployment import DeploymentSpec, Rollout
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
@@ -42,6 +43,7 @@ _REASONS = (
     UnknownModel,
     ServerError,
     GatewayError,
+    Gone,
     OSError,
 )
 
@@ -115,6 +117,7 @@ def deployment(
                 servers=servers,
                 gateway=gateway,
                 say=context.log.info,
+                together=together_of(wanted, tracking, open_indexes(settings)),
                 probe=lambda backends: checked.refusal(model, backends),
             )
         except _REASONS as error:

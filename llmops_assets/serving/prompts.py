@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 
+from llmops_assets.serving.together import waits_for_its_run
 from resources.catalog import Catalog
 from resources.prompts import Prompts, UnknownPrompt
 from resources.tracking import Tracking
@@ -26,11 +27,12 @@ def refresh(catalog: Catalog, tracking: Tracking, actor: str) -> list[Moved]:
     wanted = {endpoint.name: endpoint.spec.prompt for endpoint in catalog.endpoints()}
     for endpoint in catalog.prompts.all():
         # One that is not on record yet is being wanted at this moment.
-        if endpoint in wanted and wanted[endpoint] is None:
+        known = endpoint in wanted and wanted[endpoint] is None
+        if known and not waits_for_its_run(catalog.intents.newest("deploy", endpoint)):
             catalog.prompts.remove(endpoint, actor)
     prompts, moved = Prompts(tracking), []
     for endpoint, prompt in wanted.items():
-        if prompt is None:
+        if prompt is None or waits_for_its_run(catalog.intents.newest("deploy", endpoint)):
             continue
         try:
             found = prompts.resolve(prompt)

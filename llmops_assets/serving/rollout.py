@@ -13,6 +13,7 @@ from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.serving import routing
 from llmops_assets.serving.rag import retriever, retriever_id
 from llmops_assets.serving.routing import NotServed, shares, without_holdout
+from llmops_assets.serving.together import Switch, Together
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.deployment import DeploymentSpec, Holdout, RagServing
 from llmops_assets.specs.families import verify_family
@@ -241,9 +242,11 @@ def carry_out(
     gateway: GatewayAdmin,
     say: Callable[[str], None],
     probe: Callable[[list[Backend]], str | None] = lambda backends: None,
+    together: Together | None = None,
 ) -> Outcome:
-    """Carry out a plan. `probe` looks at the new backends once they answer, before they get users, and says why they
-    may not have them; None where they may. Hold the endpoint's lock (`servers.exclusively`) around planning and this.
+    """Carry out a plan; what changes `together` with the routes does so with them. `probe` looks at the new backends
+    once they answer, before they get users, and says why they may not have them; None where they may. Hold the
+    endpoint's lock (`servers.exclusively`) around planning and this.
 
     Raises RolloutFailed when a new backend does not answer or may get no users, or the gateway does not follow: the
     routes are then as before, and what was started is stopped. An old backend that does not stop is no failure of the
@@ -251,6 +254,7 @@ def carry_out(
     """
     before = catalog.endpoint(target.endpoint).routes
     routed = {id for route in before for id in backends_of(route)}
+    switch = (together or Together()).bound(target.endpoint, catalog, gateway)
     begun = time.monotonic()
     running = {b.id for b in catalog.backends(target.endpoint) if b.state == "healthy" and servers.health(b) == "ok"}
     beside = () if target.rag is None else (retriever_id(target.endpoint, target.rag, target.model_path),)
@@ -261,16 +265,16 @@ def carry_out(
         if (refusal := probe(serving)) is not None:
             raise ServerError(refusal)
         startup = time.monotonic() - begun
-        phase = gateway.set_routes(target.endpoint, plan.routes)
+        phase = switch.to(plan.routes)
     except (ServerError, GatewayError) as error:
-        left = _undo(target.endpoint, before, ours, catalog, gateway, servers)
+        left = _undo(target.endpoint, before, ours, switch, gateway, servers)
         raise RolloutFailed(
             f"{target.model_ref} does not serve on {target.endpoint}, its traffic is as before: {error}"
             + "".join(f"; not stopped yet: {fault}" for fault in left)
         ) from error
     except BaseException:
         # Someone interrupts the run.
-        _undo(target.endpoint, before, ours, catalog, gateway, servers)
+        _undo(target.endpoint, before, ours, switch, gateway, servers)
         raise
     say(f"phase {phase} is served")
     return Outcome(
@@ -327,12 +331,12 @@ def _undo(
     endpoint: str,
     routes: list[dict[str, Any]],
     started: list[str],
-    catalog: Catalog,
+    switch: Switch,
     gateway: GatewayAdmin,
     servers: ModelServers,
 ) -> list[str]:
     """Put the routes back and stop what was started; what could not be stopped."""
-    phase = catalog.set_routes(endpoint, routes, "rollback")
+    phase = switch.back(routes)
     try:
         gateway.wait_for(endpoint, phase)
     except GatewayError as error:

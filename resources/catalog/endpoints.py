@@ -4,14 +4,16 @@ import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from llmops_assets.records.prompts import ResolvedPrompt
 from llmops_assets.specs.deployment import DeploymentSpec
 from resources.catalog import operations
 from resources.catalog import tables as t
 from resources.catalog.database import Database, Row, Transaction, now
+from resources.catalog.endpoint_prompts import set_prompt
 from resources.catalog.errors import Conflict, NotFound
 from resources.catalog.intents import Outcome, acknowledge, want, withdraw
 
@@ -174,13 +176,25 @@ class Endpoints:
                     _conclude_experiment(transaction, intent, None if outcome == "done" else message or outcome)
             return is_newest
 
-    def set_routes(self, name: str, routes: list[dict[str, Any]], actor: str = "deployment") -> int:
-        """Replace an endpoint's route table; the new phase. An equal table opens no new phase."""
+    def set_routes(
+        self,
+        name: str,
+        routes: list[dict[str, Any]],
+        actor: str = "deployment",
+        *,
+        prompt: ResolvedPrompt | Literal["as it is"] | None = "as it is",
+    ) -> int:
+        """Replace an endpoint's route table; the new phase. An equal table opens no new phase.
+
+        A `prompt` (None: none) takes the place of the one that the endpoint has, in the same transaction.
+        """
         table = t.endpoints
         with self.database.write(actor) as transaction:
             row = transaction.first(sa.select(table.c.routes, table.c.phase).where(table.c.name == name), lock=True)
             if row is None:
                 raise NotFound(f"there is no endpoint {name!r}")
+            if prompt != "as it is":
+                set_prompt(transaction, name, prompt)
             if row["routes"] == routes:
                 return row["phase"]
             phase, at = row["phase"] + 1, now()
@@ -252,7 +266,8 @@ def want_endpoint(
     revision = want(transaction, "deploy", name, actor, detail)
     changes = {"spec": values["spec"], "revision": revision, "state": "pending", "held": None, "updated_at": at}
     transaction.execute(table.update().where(table.c.name == name).values(changes))
-    transaction.audit("endpoint.want", name, model_ref=spec.model_ref, revision=revision)
+    back_to = {"back_to": detail["back_to"]} if detail and "back_to" in detail else {}
+    transaction.audit("endpoint.want", name, model_ref=spec.model_ref, revision=revision, **back_to)
     return revision
 
 

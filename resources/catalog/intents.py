@@ -61,6 +61,11 @@ class Intents:
         rows = self.database.rows(_of(sa.select(t.intents), kind, key).order_by(t.intents.c.revision.desc()).limit(1))
         return _intent(rows[0]) if rows else None
 
+    def revision(self, kind: str, key: str, revision: int) -> Intent | None:
+        """One revision of a wish; None when there is none of that number."""
+        rows = self.database.rows(_of(sa.select(t.intents), kind, key).where(t.intents.c.revision == revision))
+        return _intent(rows[0]) if rows else None
+
     def want(self, kind: str, key: str, actor: str, detail: Mapping[str, Any] | None = None) -> int:
         """Want something that has no desired state of its own beside it; the new revision."""
         with self.database.write(actor) as transaction:
