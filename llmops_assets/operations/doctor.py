@@ -263,7 +263,7 @@ def _serving(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
             yield Diagnosis(part, "fault", f"{endpoint.state}: {endpoint.message}", advice)
         elif is_running and down:
             words = "; ".join(f"{b.id} is {b.state}: {b.message or 'no reason is known'}" for b in down)
-            advice = f"the end of its log: llmops endpoint logs {endpoint.name}"
+            advice = f"llmops endpoint show {endpoint.name} has the end of its log"
             yield Diagnosis(part, "fault" if len(down) == len(routed) else "warning", words, advice)
         else:
             yield Diagnosis(part, "ok", f"{endpoint.state}, revision {endpoint.observed_revision}")

@@ -3,13 +3,10 @@
 import json
 import sqlite3
 import threading
-import uuid
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from llmops_assets.cli import app, common
@@ -51,22 +48,6 @@ def filled(home: Path, **settings: object) -> Wiring:
     (home / "artifacts" / "latest").symlink_to(home / "artifacts" / "reports")
     (home / "outside").symlink_to("/etc/hostname")
     return w
-
-
-@pytest.fixture
-def database(request: pytest.FixtureRequest) -> Callable[[], str]:
-    """Makes an empty database on the PostgreSQL server; its URL."""
-
-    def make() -> str:
-        server = request.getfixturevalue("postgres")
-        name = f"backup_{uuid.uuid4().hex}"
-        engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(sa.text(f"CREATE DATABASE {name}"))
-        engine.dispose()
-        return str(sa.make_url(server).set(database=name).render_as_string(hide_password=False))
-
-    return make
 
 
 def test_what_was_destroyed_is_back_elsewhere_with_its_keys_from_another_place(tmp_path: Path):
