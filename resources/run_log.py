@@ -168,6 +168,16 @@ class RunLog:
             old = _RUNS.c.status.in_(_FINISHED), _RUNS.c.end_time < moment
             return list(connection.execute(sa.select(_RUNS.c.run_id).where(*old).order_by(_RUNS.c.id)).scalars())
 
+    def daemon_beats(self) -> dict[str, float]:
+        """When each part of the daemon last said that it is there, in seconds since the epoch; {} where none did."""
+        with self._connect_runs() as connection:
+            if connection is None or not sa.inspect(connection).has_table("daemon_heartbeats"):
+                return {}
+            beats = sa.table("daemon_heartbeats", sa.column("daemon_type"), sa.column("body"))
+            rows = connection.execute(sa.select(beats.c.daemon_type, beats.c.body)).all()
+        found = ((str(kind), json.loads(body).get("timestamp")) for kind, body in rows if body)
+        return {kind: float(at) for kind, at in found if at}
+
     @contextmanager
     def events(self) -> Iterator[sa.Connection]:
         """A connection to the events of all runs, where they are in one database."""

@@ -22,7 +22,8 @@ def doctor(
     from llmops_assets.operations.doctor import examine, summary, worst
 
     w = wiring()
-    findings = examine(w, is_running=running(w.settings) is not None)
+    # Of a server the processes are not those of this container.
+    findings = examine(w, is_running=running(w.settings) is not None or w.settings.reconciler == "service")
     state = worst(findings)
     if json:
         print_json(summary(findings))

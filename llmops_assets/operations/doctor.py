@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from llmops_assets.operations import doctor_processes as processes
 from llmops_assets.wiring import Wiring
-from resources import at_rest
+from resources import at_rest, mlflow_schema
 from resources.backup.make import revision_of
 from resources.backup.walk import MARKER
 from resources.catalog import HEAD, Lease
@@ -68,7 +69,12 @@ def examine(wiring: Wiring, *, is_running: bool) -> list[Diagnosis]:
         except Exception as error:  # noqa: BLE001  a broken part must not hide the others
             words = str(getattr(error, "orig", None) or error).strip().splitlines()
             findings.append(
-                Diagnosis(part, "fault", f"{type(error).__name__}: {words[0] if words else ''}", _ADVICE.get(part, ""))
+                Diagnosis(
+                    part,
+                    "fault",
+                    f"{type(error).__name__}: {words[0] if words else ''}",
+                    _ADVICE.get(part, "see what is said of the catalog first"),
+                )
             )
     return findings
 
@@ -139,11 +145,20 @@ def _catalog(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
     elif state == HEAD:
         yield Diagnosis("catalog", "ok", f"{shown}, schema {state}")
     elif state < HEAD:
-        advice = "back it up (llmops backup DIR); the next start brings it up to date"
+        advice = f"{_UPGRADE}; without that the next start brings it up to date"
         yield Diagnosis("catalog", "warning", f"{shown} has the schema {state}, and this version {HEAD}", advice)
     else:
         advice = "run the version that wrote it, or restore a backup"
         yield Diagnosis("catalog", "fault", f"{shown} has the schema {state}, later than this version's {HEAD}", advice)
+
+
+def _processes(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
+    looks = {"keys": processes.key_files, "catalog": processes.catalog_lock}
+    # Where nothing runs, nothing beats; where it does, its ports are its own.
+    looks |= {"daemon": processes.daemon} if is_running else {"ports": processes.ports}
+    for part, look in looks.items():
+        for state, what, advice in look(wiring):
+            yield Diagnosis(part, state, what, advice)
 
 
 def _clock(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
@@ -188,6 +203,10 @@ def _tracking(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
         return
     shown = sa.make_url(uri).render_as_string(hide_password=True)
     found = None if _is_missing(uri) else revision_of(uri)
+    if found is not None and found != (newest := mlflow_schema.newest()):
+        what = f"{shown} has the schema {found}, and the MLflow that is installed works with {newest} alone"
+        yield Diagnosis("MLflow", "fault", what, _UPGRADE)
+        return
     yield Diagnosis("MLflow", "note" if found is None else "ok", f"{shown}, " + (found or "nothing in it yet"))
 
 
@@ -289,6 +308,7 @@ _LOOKS: Mapping[str, Look] = {
     "home": _home,
     "disk": _disk,
     "catalog": _catalog,
+    "processes": _processes,
     "clock": _clock,
     "keys": _keys,
     "MLflow": _tracking,
@@ -298,6 +318,7 @@ _LOOKS: Mapping[str, Look] = {
     "intents": _intents,
     "serving": _serving,
 }
+_UPGRADE = "llmops upgrade --rehearse says what an upgrade changes, llmops upgrade --backup DIR does it"
 _ADVICE: Mapping[str, str] = {
     "catalog": "see that the database is there and LLMOPS_CATALOG_URL is right",
     "MLflow": "see that its store is there and LLMOPS_MLFLOW_TRACKING_URI is right",

@@ -195,7 +195,8 @@ class _Making:
 
 def revision_of(url: str) -> str | None:
     """The revision of the schema of a database that Alembic made; None where there is none."""
-    engine = sa.create_engine(url)
+    # Who asks is not kept for minutes by an address that nobody answers at.
+    engine = sa.create_engine(url, connect_args={} if url.startswith("sqlite") else {"connect_timeout": 10})
     try:
         with engine.connect() as connection:
             if not sa.inspect(connection).has_table("alembic_version"):

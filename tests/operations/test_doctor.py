@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sqlite3
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from llmops_assets.cli import app, common
 from llmops_assets.local.stack import prepare_home
 from llmops_assets.operations import doctor
+from llmops_assets.operations import doctor_processes as processes
 from llmops_assets.operations.doctor import Diagnosis, examine, worst
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
@@ -122,9 +124,42 @@ def broken_endpoint(w: Wiring) -> str:
     return "desk-a is failed: out of memory"
 
 
+def earlier_schema(w: Wiring) -> str:
+    w.catalog.database.migrate("0011")
+    return "has the schema 0011, and this version"
+
+
+def earlier_mlflow(w: Wiring) -> str:
+    with closing(sqlite3.connect(w.settings.root / "mlflow.db")) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.execute("INSERT INTO alembic_version VALUES ('abc')")
+        connection.commit()
+    return "has the schema abc, and the MLflow that is installed"
+
+
+def open_key(w: Wiring) -> str:
+    (w.settings.root / "erasure.key").write_bytes(b"k")
+    (w.settings.root / "erasure.key").chmod(0o640)
+    return "(mode 640)"
+
+
+def dead_daemon(w: Wiring) -> str:
+    from dagster import DagsterInstance
+    from dagster._daemon.types import DaemonHeartbeat
+
+    with DagsterInstance.from_config(str(w.settings.dagster_home)) as instance:
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", "a"))
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 720, "QUEUED_RUN_COORDINATOR", "a"))
+    return "(queued_run_coordinator for 12 min): nothing that is wanted begins"
+
+
 @pytest.mark.parametrize(
     ("part", "state", "breaks"),
     [
+        ("catalog", "warning", earlier_schema),
+        ("MLflow", "fault", earlier_mlflow),
+        ("keys", "warning", open_key),
+        ("daemon", "fault", dead_daemon),
         ("home", "warning", mode),
         ("disk", "fault", disk),
         ("clock", "fault", clock),
@@ -143,7 +178,7 @@ def test_each_fault_is_said_with_what_to_do(
     monkeypatch.setattr(doctor, "FEW_FREE_BYTES", 0)
     w = prepared(tmp_path / "home")
     words = breaks(w)
-    findings = examine(wiring(tmp_path / "home"), is_running=part.startswith("endpoint"))
+    findings = examine(wiring(tmp_path / "home"), is_running=part.startswith(("endpoint", "daemon")))
     (found,) = [f for f in findings if f.part == part and f.state not in ("ok", "note")]
     assert found.state == state and words in found.what and found.advice
     assert {f.part for f in findings} >= {"versions", "policy", "home", "disk", "MLflow", "gateway"}
@@ -162,6 +197,46 @@ def test_what_cannot_be_reached_is_named_where_it_is_needed(tmp_path: Path):
     assert of(findings, "MLflow")[0][0] == of(findings, "stores")[0][0] == of(findings, "gateway")[0][0] == "fault"
     assert "names" in of(findings, "settings")[0][1] and of(findings, "keys")[0][0] == "fault"
     assert worst(findings) == "fault"
+
+
+def test_who_holds_the_catalog_or_a_port_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(processes, "LOCKED_SECONDS", 0.2)
+    w = prepared(tmp_path / "home")
+    with (
+        closing(sqlite3.connect(tmp_path / "home" / "catalog.db", isolation_level=None)) as connection,
+        closing(socket.create_server(("127.0.0.1", 0))) as other,
+    ):
+        connection.execute("BEGIN IMMEDIATE")
+        taken = wiring(tmp_path / "home", console_port=other.getsockname()[1])
+        findings = [f for f in examine(taken, is_running=False) if f.state in ("warning", "fault") and f.part != "disk"]
+        assert {f.part for f in findings} == {"catalog", "ports"}
+        lock, port = (next(f for f in findings if f.part == part) for part in ("catalog", "ports"))
+        assert lock.state == "fault" and f"(process {os.getpid()}) has open: nobody else can write" in lock.what
+        assert "is taken by" in port.what and f"(process {os.getpid()})" in port.what
+        assert port.advice.endswith("LLMOPS_CONSOLE_PORT")
+    assert w.catalog.audit_log(1) == []
+
+
+def test_a_session_that_left_a_transaction_open_is_named(
+    tmp_path: Path, database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(processes, "IDLE_SECONDS", 0.0)
+    w = prepared(tmp_path / "home", catalog_url=database())
+    engine = sa.create_engine(w.settings.catalog, connect_args={"application_name": "somebody"})
+    with engine.connect() as connection:
+        pid = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar()
+        found = [f for f in examine(w, is_running=False) if "somebody" in f.what]
+        assert found[0].part == "catalog" and f"pg_terminate_backend({pid})" in found[0].advice
+    engine.dispose()
+
+
+def test_an_unreachable_server_of_databases_is_named_by_every_part_that_needs_it(tmp_path: Path):
+    away = f"postgresql+psycopg://catalog:secret@127.0.0.1:{free_port()}/catalog"
+    findings = examine(wiring(tmp_path / "home", catalog_url=away), is_running=False)
+    faults = [f for f in findings if f.state == "fault"]
+    assert {f.part for f in faults} >= {"catalog", "clock", "intents", "serving"}
+    assert all(f.advice and "secret" not in f.what for f in faults)
+    assert "LLMOPS_CATALOG_URL" in next(f.advice for f in faults if f.part == "catalog")
 
 
 def test_the_command_has_an_exit_code_for_a_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
