@@ -33,8 +33,11 @@ def backup(
     from llmops_assets.operations.backups import back_up, list_backups
 
     if list_:
-        _list(list_backups(folder), json)
-        return
+        found, faults = list_backups(folder)
+        _list(found, json)
+        for fault in faults:
+            say(fault)
+        raise typer.Exit(int(Exit.FAILED if faults else Exit.OK))
     done = back_up(wiring(), actor(), folder, keys=keys, keep=keep, say=say)
     made, snapshot = done.made, done.made.snapshot
     if json:

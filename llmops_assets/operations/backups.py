@@ -9,12 +9,12 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from llmops_assets.operations.access import authorise
-from llmops_assets.operations.errors import Refused, Unavailable
+from llmops_assets.operations.errors import Failed, Refused, Unavailable
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 from resources import at_rest
 from resources.backup import dagster_database, snapshot
-from resources.backup.make import Made, Source, make, revision_of
+from resources.backup.make import BackupBusy, Made, Source, make, prune, revision_of
 from resources.backup.objects import BackupDamaged, Objects
 from resources.backup.restore import NotRestorable, Target, keep_keys
 from resources.backup.restore import restore as write_back
@@ -62,19 +62,38 @@ def back_up(
         raise Refused(f"--keys {keys} and the backup {folder} lie in each other: keep keys apart from what they open")
     if folder.is_relative_to(Path(wiring.settings.artifacts)):
         raise Refused(f"{folder} lies in the artifact root: name a folder elsewhere, on another disk at best")
-    made = make(folder, _source(wiring), say)
+    try:
+        made = make(folder, _source(wiring), say)
+    except BackupBusy as error:
+        raise Unavailable(str(error)) from error
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise Failed(
+            f"no backup was made: {error.strerror or error}{where}. Those that were there are whole; mend that, and "
+            "run the same command again"
+        ) from error
     if keys is not None:
         keep_keys(wiring.settings.root, made.snapshot.keys, keys)
-    pruned = snapshot.prune(folder, keep) if keep is not None else 0
+    try:
+        pruned = prune(folder, keep) if keep is not None else 0
+    except (BackupDamaged, BackupBusy) as error:
+        raise Failed(f"backup {made.snapshot.id} was made, and no older one was removed: {error}") from error
     figures = {"files": len(made.snapshot.files), "copied": made.copied, "bytes": made.snapshot.bytes}
     if _is_current(wiring):
         wiring.catalog.log(actor, "backup.make", made.snapshot.id, **figures)
     return BackedUp(made, keys, pruned)
 
 
-def list_backups(folder: Path) -> list[Snapshot]:
-    """The backups in a folder, newest first."""
-    return [snapshot.read(folder, id) for id in reversed(snapshot.names(folder))]
+def list_backups(folder: Path) -> tuple[list[Snapshot], list[str]]:
+    """The backups in a folder, newest first, and what is wrong with those that cannot be read."""
+    found: list[Snapshot] = []
+    faults: list[str] = []
+    for id in reversed(snapshot.names(folder)):
+        try:
+            found.append(snapshot.read(folder, id))
+        except BackupDamaged as error:
+            faults.append(str(error))
+    return found, faults
 
 
 def restore(
@@ -105,6 +124,11 @@ def restore(
         write_back(folder.absolute(), found, target, keys, say)
     except (NotRestorable, BackupDamaged, FileNotFoundError) as error:
         raise Refused(str(error)) from error
+    except OSError as error:
+        raise Failed(
+            f"the restore broke off: {error.strerror or error} ({error.filename or settings.root}). Mend that, and run "
+            "the same command again: it goes on"
+        ) from error
     if found.identity and wiring.catalog.identity != found.identity:
         raise Refused(f"the catalog that was restored is {wiring.catalog.identity}, not {found.identity}")
     indexes = [name for name, version in sorted(found.indexes.items()) if _bring_back(wiring, name, version, say)]

@@ -4,7 +4,8 @@ import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 
 from resources import files
 from resources.backup import snapshot, sqlite, tables
-from resources.backup.objects import Objects
+from resources.backup.objects import COPYING, BackupDamaged, Objects
 from resources.backup.snapshot import Dump, Entry, Link, Root, Snapshot
 from resources.backup.walk import Found, is_key, walk
 
@@ -54,7 +55,30 @@ def make(root: Path, source: Source, say: Callable[[str], None] = lambda line: N
     Of them the catalog is the last, so that nothing is asked for again that Dagster has a run of already. Records are
     copied while nobody writes one, with the catalog that says what each was written as.
     """
-    return _Making(root, source, say).run()
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _alone(root):
+        Objects(root).remove_left()
+        return _Making(root, source, say).run()
+
+
+class BackupBusy(RuntimeError):
+    """Another process makes a backup in the same folder, or removes old ones."""
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Keep others from making and removing backups there: what is not listed yet would be taken for left over."""
+    try:
+        with files.locked(root / ".lock", timeout=0.0):
+            yield
+    except files.Locked as error:
+        raise BackupBusy(f"another process is making a backup in {root}: wait until it has ended") from error
+
+
+def prune(root: Path, keep: int) -> int:
+    """As `snapshot.prune`, while nobody makes a backup there."""
+    with _alone(root):
+        return snapshot.prune(root, keep)
 
 
 class _Making:
@@ -66,12 +90,20 @@ class _Making:
         self.keys: list[str] = []
         self.outside = list(source.outside)
         self.databases: dict[str, Dump] = {}
-        known = snapshot.names(root)
-        before = snapshot.read(root, known[-1]).files if known else []
-        self.before = {(entry.root, entry.path): entry for entry in before}
+        before = self._newest()
+        self.before = {(entry.root, entry.where): entry for entry in before}
         self.copied = self.copied_bytes = 0
         self.gone: list[str] = []
         self.own = {name: path for name, url in source.databases.items() if (path := _file_of(url)) is not None}
+
+    def _newest(self) -> list[Entry]:
+        """The files of the newest backup; without one that can be read all of them are read anew."""
+        known = snapshot.names(self.root)
+        try:
+            return snapshot.read(self.root, known[-1]).files if known else []
+        except BackupDamaged as error:
+            self.say(f"{error}. All files are read anew")
+            return []
 
     def run(self) -> Made:
         at = datetime.now(UTC)
@@ -91,8 +123,9 @@ class _Making:
             for found in self._files(root):
                 if (found.root, found.name) not in self.entries:
                     self._keep(found)
+        id, keys = f"{at:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(2)}", sorted(set(self.keys))
         made = Snapshot(
-            id=f"{at:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(2)}",
+            id=id,
             at=at,
             platform=self.source.platform,
             identity=self.source.identity,
@@ -100,7 +133,8 @@ class _Making:
             files=sorted(self.entries.values(), key=lambda entry: (entry.root, entry.path)),
             links=self.links,
             indexes=self.source.indexes,
-            keys=sorted(set(self.keys)),
+            keys=keys,
+            key_prints={name: snapshot.print_of(id, (self.source.home / name).read_bytes()) for name in keys},
             sealed_with=self.source.sealed_with,
             outside=self.outside,
         )
@@ -147,7 +181,7 @@ class _Making:
             about.st_size, about.st_mtime_ns, about.st_ctime_ns
         )  # fmt: skip
         is_same = known is not None and same and (not known.is_database or sqlite.is_quiet(found.path))
-        if known is not None and is_same and self.objects.path(known.sha256).exists():
+        if known is not None and is_same and self._is_kept(known):
             return known
         is_database = sqlite.is_sqlite(found.path)
         if is_database:
@@ -157,7 +191,7 @@ class _Making:
                 sha256, size = self._add(stream)
         return Entry(
             root=found.root,
-            path=found.name,
+            **_named(found.name),
             sha256=sha256,
             # Of a database its own size is compared: the copy has another one where pages are free.
             size=about.st_size if is_database else size,
@@ -166,6 +200,11 @@ class _Making:
             changed_ns=about.st_ctime_ns,
             is_database=is_database,
         )
+
+    def _is_kept(self, known: Entry) -> bool:
+        """Whether what is kept of a file looks whole; `verify` reads it."""
+        path = self.objects.path(known.sha256)
+        return path.exists() and (known.is_database or path.stat().st_size == known.size)
 
     def _database(self, name: str) -> Dump:
         url = self.source.databases[name]
@@ -178,7 +217,7 @@ class _Making:
 
     def _copy_of(self, path: Path) -> tuple[str, int]:
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(prefix=".copy-", dir=self.root) as folder:
+        with tempfile.TemporaryDirectory(prefix=COPYING, dir=self.root) as folder:
             copy = Path(folder, "copy.db")
             sqlite.copy(path, copy)
             with copy.open("rb") as stream:
@@ -191,6 +230,16 @@ class _Making:
         if self.copied % 1000 == 0:
             self.say(f"{self.copied:,} files, {self.copied_bytes:,} bytes")
         return sha256, size
+
+
+def _named(name: str) -> dict[str, str]:
+    """A path as a list keeps it: text, and its bytes where they are no UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raw = os.fsencode(name)
+        return {"path": raw.decode(errors="backslashreplace"), "name_bytes": raw.hex()}
+    return {"path": name}
 
 
 def revision_of(url: str) -> str | None:

@@ -2,12 +2,15 @@
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 from resources import files
 
+COPYING = ".copy-"
+"""How folders begin in which a database is copied."""
 _PIECE = 1 << 20
 
 
@@ -37,12 +40,17 @@ class Objects:
                 target.write(piece)
         sha256 = digest.hexdigest()
         place = self.path(sha256)
-        if place.exists() and place.stat().st_size == size:
-            waiting.unlink()
-        else:
-            place.parent.mkdir(exist_ok=True, mode=0o700)
-            waiting.replace(place)
+        place.parent.mkdir(exist_ok=True, mode=0o700)
+        # Also where it is there already: that one may be damaged, and this one is not.
+        waiting.replace(place)
         return sha256, size
+
+    def remove_left(self) -> None:
+        """Remove what a process that was killed has left half done. Only whoever keeps others from it may."""
+        for path in (*(self.root / "objects").glob(".*"), *(self.root / "objects").glob("??/.*")):
+            path.unlink()
+        for path in self.root.glob(f"{COPYING}*"):
+            shutil.rmtree(path)
 
     def restore(self, sha256: str, target: Path, mode: int, mtime_ns: int) -> None:
         """Write the file of a hash to `target`, checked on the way. BackupDamaged where it is not what was kept."""

@@ -1,6 +1,7 @@
 """Writes a backup into an empty place: its files, links and databases, each checked against its hash on the way."""
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from resources import files
 from resources.backup import tables
 from resources.backup.objects import BackupDamaged, Objects
-from resources.backup.snapshot import Dump, Root, Snapshot
+from resources.backup.snapshot import Dump, Root, Snapshot, print_of
 from resources.backup.sqlite import BESIDE
 from resources.backup.walk import MARKER
 
@@ -44,6 +45,7 @@ def restore(
     """
     marker = target.home / MARKER
     _refuse(found, target, marker)
+    _refuse_other_keys(found, keys)
     target.home.mkdir(parents=True, exist_ok=True)
     target.home.chmod(0o700)
     files.write_text(marker, json.dumps({"snapshot": found.id, "from": str(root)}), mode=0o600)
@@ -52,7 +54,7 @@ def restore(
     for number, entry in enumerate(found.files, 1):
         place = places[entry.root]
         assert place is not None
-        path = _inside(place, entry.path)
+        path = _inside(place, entry.where)
         if not (path.exists() and path.stat().st_mtime_ns == entry.mtime_ns and path.stat().st_size == entry.size):
             if entry.is_database:
                 _without_rest(path)
@@ -89,11 +91,12 @@ def _refuse(found: Snapshot, target: Target, marker: Path) -> None:
         raise NotRestorable("the backup holds artifacts, and LLMOPS_ARTIFACT_ROOT is not on this machine")
     if not goes_on:
         for place in filter(None, (target.home, target.artifacts)):
-            if place.exists() and any(place.iterdir()):
+            if place.exists() and any(one.name != "lost+found" for one in place.iterdir()):
                 raise NotRestorable(
                     f"{place} is not empty: restore into a folder that is not there yet (LLMOPS_HOME, "
                     "LLMOPS_ARTIFACT_ROOT); nothing is overwritten"
                 )
+        _refuse_short_of_room(found, target)
     for name, dump in found.databases.items():
         url = target.databases.get(name)
         if url is None:
@@ -113,6 +116,33 @@ def _refuse(found: Snapshot, target: Target, marker: Path) -> None:
                 tables.refuse_filled(url)
             except tables.NotEmpty as error:
                 raise NotRestorable(str(error)) from error
+
+
+def _refuse_other_keys(found: Snapshot, keys: Path | None) -> None:
+    for name, known in found.key_prints.items() if keys is not None else ():
+        if keys is not None and (keys / name).is_file() and print_of(found.id, (keys / name).read_bytes()) != known:
+            raise NotRestorable(
+                f"{keys / name} is another than the one that belongs to this backup: give the folder that `llmops "
+                "backup --keys` wrote with it"
+            )
+
+
+def _refuse_short_of_room(found: Snapshot, target: Target) -> None:
+    """Raise NotRestorable where the disks have less room than the files take."""
+    needed: dict[int, tuple[Path, int]] = {}
+    for root, place in (("home", target.home), ("artifacts", target.artifacts)):
+        if place is None:
+            continue
+        there = next(path for path in (place, *place.parents) if path.exists())
+        size = sum(entry.size for entry in found.files if entry.root == root)
+        size += sum(dump.size for dump in found.databases.values() if dump.kind == "sqlite") if root == "home" else 0
+        device = there.stat().st_dev
+        needed[device] = (there, needed.get(device, (there, 0))[1] + size)
+    for there, size in needed.values():
+        if (free := shutil.disk_usage(there).free) < size:
+            raise NotRestorable(
+                f"{size:,} bytes are to be written below {there}, and {free:,} are free: make room first"
+            )
 
 
 def _write_database(objects: Objects, name: str, dump: Dump, target: Target) -> None:
@@ -143,16 +173,6 @@ def _without_rest(file: Path) -> None:
 def _inside(place: Path, name: str) -> Path:
     """A path below a root; BackupDamaged for a name that leads out of it."""
     path = Path(place, name)
-    if Path(name).is_absolute() or not Path(*_normal(path)).is_relative_to(place):
+    if Path(name).is_absolute() or not Path(os.path.normpath(path)).is_relative_to(place):
         raise BackupDamaged(f"{name!r} leads out of {place}: this list was not written by a backup")
     return path
-
-
-def _normal(path: Path) -> tuple[str, ...]:
-    parts: list[str] = []
-    for part in path.parts:
-        if part == "..":
-            parts.pop()
-        else:
-            parts.append(part)
-    return tuple(parts)

@@ -103,7 +103,10 @@ def _lines(connection: sa.Connection) -> Iterator[bytes]:
         kinds = [isinstance(column.type, sa.JSON) for column in table.columns]
         result = connection.execution_options(stream_results=True).execute(sa.select(table))
         for row in result:
-            yield json.dumps([_plain(v, is_json) for v, is_json in zip(row, kinds, strict=True)]).encode()
+            try:
+                yield json.dumps([_plain(v, is_json) for v, is_json in zip(row, kinds, strict=True)]).encode()
+            except TypeError as error:
+                raise TypeError(f"{error}: table {table.name}, columns {', '.join(table.columns.keys())}") from error
 
 
 def _compressed(lines: Iterator[bytes]) -> Iterator[bytes]:

@@ -19,6 +19,7 @@ from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 from resources.backup.make import revision_of
 from resources.backup.objects import Objects
+from resources.backup.snapshot import _digest
 from resources.backup.tables import OtherSchema, dump, load
 from resources.catalog import HEAD, Catalog
 from tests.resources.samples import dataset, experiment, exposure
@@ -118,7 +119,7 @@ def test_what_did_not_change_is_not_copied_again_and_what_no_backup_needs_goes(t
     assert first.copied > second.copied == 2, "the new file, and the catalog"
     w.artifacts.upath("reports", "new").unlink()
     sha256 = next(entry.sha256 for entry in second.snapshot.files if entry.path == "reports/new")
-    assert [one.id for one in list_backups(tmp_path / "backup")] == [second.snapshot.id, first.snapshot.id]
+    assert [one.id for one in list_backups(tmp_path / "backup")[0]] == [second.snapshot.id, first.snapshot.id]
     done = back_up(w, "kim", tmp_path / "backup", keep=1)
     assert done.pruned >= 2 and not Objects(tmp_path / "backup").path(sha256).exists()
     restore(wiring(tmp_path / "new"), "kim", tmp_path / "backup", without_keys=True)
@@ -149,7 +150,9 @@ def test_a_changed_or_missing_file_of_a_backup_is_found_and_never_restored(tmp_p
         restore(wiring(tmp_path / "third"), "kim", tmp_path / "backup", without_keys=True)
     listing = next((tmp_path / "backup" / "snapshots").iterdir())
     listing.chmod(0o600)
-    listing.write_text(listing.read_text().replace("reports/desk@v1/quality.html", "../../evil"))
+    # Whoever writes a list of their own can write its digest, too.
+    values = json.loads(listing.read_text().replace("reports/desk@v1/quality.html", "../../evil"))
+    listing.write_text(json.dumps(values | {"digest": _digest(values)}))
     path.write_bytes(b"a report")
     with pytest.raises(Refused, match="leads out of"):
         restore(wiring(tmp_path / "fourth"), "kim", tmp_path / "backup", without_keys=True)
