@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install engines demo up test test-fast lint audit picture clean server server-folder server-down server-logs server-test server-images bundle sbom
+.PHONY: install engines demo up test test-fast lint audit picture clean server server-folder server-down server-logs server-test server-images server-rehearse bundle sbom
 
 install: $(VENV)/.installed
 
@@ -50,6 +50,10 @@ server: server-folder
 
 server-images: server-folder
 	$(COMPOSE_SERVER) --profile setup build
+
+# What an upgrade to the images that were built would change, on copies of the databases (docs/operate.md).
+server-rehearse: server-folder
+	$(COMPOSE_SERVER) --profile setup run --rm setup llmops upgrade --rehearse
 
 server-down:
 	$(COMPOSE_SERVER) down

@@ -16,6 +16,8 @@ import sqlalchemy.exc
 
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
+from resources import mlflow_schema
+from resources.backup.make import revision_of
 
 if TYPE_CHECKING:
     from resources.catalog import Catalog
@@ -49,8 +51,8 @@ def setup(
     _patiently("Dagster's database", lambda: _prepare_dagster(settings, wiring.catalog), wait_seconds)
     done.append("Dagster's tables are there, and those of this version")
     with wiring.catalog.database.lock("mlflow storage", timeout=600):
-        _patiently("MLflow's database", wiring.tracking.prepare, wait_seconds)
-    done.append("MLflow's tables are there")
+        _patiently("MLflow's database", lambda: _prepare_mlflow(wiring), wait_seconds)
+    done.append("MLflow's tables are there, and those of this version")
     if (key := _first_key(wiring)) is not None:
         done.append(f"the first API key is in {key}: give it to nobody, make others with it, and revoke it")
     if password_file is not None and _first_user(wiring, password_file):
@@ -88,6 +90,14 @@ def _prepare_dagster(settings: Settings, catalog: "Catalog") -> None:
 
     with catalog.database.lock("dagster storage", timeout=600), dg.DagsterInstance.get() as instance:
         instance.upgrade()
+
+
+def _prepare_mlflow(wiring: Wiring) -> None:
+    """Create MLflow's tables, or bring those of an earlier MLflow up to date, which it refuses to open."""
+    url = wiring.settings.mlflow
+    if not url.startswith(("http://", "https://")) and revision_of(url) not in (None, mlflow_schema.newest()):
+        mlflow_schema.upgrade(url)
+    wiring.tracking.prepare()
 
 
 def _first_key(wiring: Wiring) -> Path | None:

@@ -1,4 +1,4 @@
-"""A backup that was broken, in whatever way, is named by what is wrong with it, and nothing of it is restored as whole."""
+"""A backup that was broken, however, is named by what is wrong with it, and nothing of it is taken for whole."""
 
 import json
 import os
