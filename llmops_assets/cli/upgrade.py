@@ -35,6 +35,8 @@ def upgrade(
     from llmops_assets.operations import upgrades
 
     w = wiring()
+    if w.settings.actor_secret is not None:
+        fail("whose key LLMOPS_ACTOR_KEY is stands in the catalog, which to open would upgrade: unset it for this")
     if rehearse:
         found = upgrades.rehearse(w, actor(), quick=quick, say=say)
         _show(found, json)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from llmops_assets.operations.access import Actor, authorise, refuse_beyond
-from llmops_assets.operations.errors import Refused
+from llmops_assets.operations.access import Actor, allowed, authorise, refuse_beyond
+from llmops_assets.operations.errors import Forbidden, Refused
 from llmops_assets.specs.access import CALL
 from llmops_assets.wiring import Wiring
 from resources.catalog import ApiKey
@@ -31,7 +31,8 @@ def create_key(wiring: Wiring, actor: str, wish: KeyWish) -> tuple[ApiKey, str]:
     """Make a key; what is on record of it, and the key itself, which can never be shown again.
 
     Raises Refused for a role that the policy has not, or that may call no endpoint, and for what makes no sense, and
-    Forbidden for a role that may do what the actor may not. Endpoints need not be there yet.
+    Forbidden for a role that may do what the actor may not, or, under `access.four_eyes`, for the name of somebody
+    else. Endpoints need not be there yet.
     """
     authorise(wiring, actor, "key.create")
     table = wiring.policy.access
@@ -42,6 +43,7 @@ def create_key(wiring: Wiring, actor: str, wish: KeyWish) -> tuple[ApiKey, str]:
     if not wish.owner.strip():
         raise Refused("a key needs an owner: who answers for what is done with it")
     refuse_beyond(wiring, actor, [wish.role], f"make a key of the role {wish.role}")
+    _refuse_second_name(wiring, actor, wish)
     if wish.endpoints is not None and (not wish.endpoints or not all(name.strip() for name in wish.endpoints)):
         raise Refused("endpoints should name at least one; leave them out for all that the role may call")
     for name, value in (("requests_per_minute", wish.requests_per_minute), ("monthly_tokens", wish.monthly_tokens)):
@@ -61,6 +63,19 @@ def create_key(wiring: Wiring, actor: str, wish: KeyWish) -> tuple[ApiKey, str]:
         monthly_tokens=wish.monthly_tokens,
         expires_at=None if wish.valid_for is None else datetime.now(UTC) + wish.valid_for,
         note=wish.note,
+    )
+
+
+def _refuse_second_name(wiring: Wiring, actor: str, wish: KeyWish) -> None:
+    """Raise Forbidden where somebody would get a second name, and two of the four eyes with it.
+
+    Whoever may make users gives out names anyway.
+    """
+    if not wiring.policy.access.four_eyes or wish.owner == str(actor) or allowed(wiring, actor, "user.create"):
+        return
+    raise Forbidden(
+        f"{str(actor)!r} may not make a key in the name of {wish.owner!r}: by the policy (access.four_eyes) two people "
+        "have to decide, and it would make one of them two. Whoever may do user.create can"
     )
 
 

@@ -235,7 +235,9 @@ def test_while_others_have_the_catalog_of_a_server_open_it_is_refused(
     database: Callable[[], str],
 ):
     url = database()
-    Database(url).migrate("0011")
+    made = Database(url)
+    made.migrate("0011")
+    made._connectable.dispose()
     w = wiring(tmp_path / "home", catalog_url=url)
     other = sa.create_engine(url)
     with other.connect() as connection:
@@ -261,5 +263,9 @@ def test_the_command(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         done = run(app, ["upgrade", "--backup", str(tmp_path / "backup")])
         assert done.exit_code == 0 and f"llmops restore {tmp_path / 'backup'} --id " in done.output
         assert "nothing to upgrade" in run(app, ["upgrade", "--without-backup"]).output
+        monkeypatch.setenv("LLMOPS_ACTOR_KEY", "llmops-key")
+        common.wiring.cache_clear()
+        refused = run(app, ["upgrade", "--rehearse"])
+        assert refused.exit_code == common.Exit.INVALID and "LLMOPS_ACTOR_KEY" in refused.output
     finally:
         common.wiring.cache_clear()

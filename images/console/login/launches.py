@@ -19,6 +19,7 @@ from llmops_assets.operations.access import authorise
 router = APIRouter(tags=["login"], include_in_schema=False)
 LARGEST = 4 * 1024 * 1024
 _SECONDS = 120.0
+_DEEPEST = 20
 _NAMES = {
     "jobName", "pipelineName", "assetSelection", "assetKeys", "assetKey", "path", "runId", "runIds", "parentRunId",
     "rootRunId", "backfillId", "partitionNames", "partitionsByAssets", "scheduleName", "sensorName", "name", "strategy",
@@ -32,12 +33,12 @@ _TAGS = {"dagster/partition", "dagster/asset_partition_range_start", "dagster/as
 async def graphql(request: Request, here: Here, asking: Asking) -> Response:
     """A query passes; a change needs `dagster.launch`, and is written down before and after."""
     data = await _read(request)
+    variables = data.get("variables") if isinstance(data.get("variables"), dict) else {}
     try:
         document = parse(str(data.get("query") or ""))
+        changes = list(changes_of(document, variables or {}))
     except (GraphQLError, RecursionError) as error:
         raise Problem(400, f"this is no GraphQL: {str(error)[:300]}") from error
-    variables = data.get("variables") if isinstance(data.get("variables"), dict) else {}
-    changes = list(changes_of(document, variables or {}))
     if changes and request.method == "GET":
         # A link on any page would be enough: a browser follows it with the session, and names no page.
         raise Problem(405, "a change is sent by POST", Allow="POST")
@@ -59,11 +60,18 @@ async def graphql(request: Request, here: Here, asking: Asking) -> Response:
 
 
 def changes_of(document: DocumentNode, variables: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The changes that a document asks for, in whichever of its operations: name, and what each is about."""
+    """The changes that a document asks for, in whichever of its operations: name, and what each is about.
+
+    Whatever is called a mutation is one, however its fields are wrapped. Raises GraphQLError for what is nested deeper
+    than any page does it: what cannot be looked into is passed on for nobody.
+    """
     fragments = {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
     for definition in document.definitions:
         if isinstance(definition, OperationDefinitionNode) and definition.operation is OperationType.MUTATION:
-            for field in _fields(definition.selection_set, fragments):
+            fields = list(_fields(definition.selection_set, fragments))
+            if not fields:
+                yield "mutation", {}
+            for field in fields:
                 given = {a.name.value: value_from_ast_untyped(a.value, dict(variables)) for a in field.arguments}
                 yield field.name.value, {"about": _about(given)}
 
@@ -71,12 +79,14 @@ def changes_of(document: DocumentNode, variables: Mapping[str, Any]) -> Iterator
 def _fields(
     chosen: SelectionSetNode, fragments: Mapping[str, FragmentDefinitionNode], depth: int = 0
 ) -> Iterator[FieldNode]:
+    if depth > _DEEPEST:
+        raise GraphQLError(f"fragments may be nested {_DEEPEST} deep")
     for one in chosen.selections:
         if isinstance(one, FieldNode):
             yield one
-        elif isinstance(one, InlineFragmentNode) and depth < 20:
+        elif isinstance(one, InlineFragmentNode):
             yield from _fields(one.selection_set, fragments, depth + 1)
-        elif isinstance(one, FragmentSpreadNode) and depth < 20 and one.name.value in fragments:
+        elif isinstance(one, FragmentSpreadNode) and one.name.value in fragments:
             yield from _fields(fragments[one.name.value].selection_set, fragments, depth + 1)
 
 

@@ -8,7 +8,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _READS = re.compile(r".*/(search|search-datasets|get-latest-versions|metrics|calculate-filter-correlation)")
 """Requests of MLflow's page that are sent by POST, and change nothing."""
-_FILES = re.compile(r".*(/get-artifact|/get-trace-artifact|/mlflow-artifacts/artifacts/.+|/presigned/.+)")
+_FILES = re.compile(
+    r".*(/get-artifact|/get-trace-artifact|/mlflow-artifacts/artifacts/.+|/presigned/.+|/logged-models/[^/]+/artifacts/files)"
+)
+_NAMES_A_FILE = ("path", "artifact_file_path")
+"""Parameters by which MLflow is told which file."""
 _SHOWN = {".png", ".jpg", ".jpeg", ".svg", ".gif", ".md", ".txt", ".html", ".json", ".yaml", ".yml", ".csv", ".log", ""}
 """Files that MLflow's page shows; any other is a model or data."""
 
@@ -30,10 +34,11 @@ def asked_of(service: str, method: str, uri: str) -> Asked | None:
         return Asked("dagster.view" if is_read or path.endswith("/graphql") else "dagster.launch")
     if service == "mlflow":
         if _FILES.fullmatch(path) and is_read:
-            named = parse_qs(urlsplit(uri).query).get("path") or [path]
-            file = named[-1]
-            if PurePosixPath(file).suffix.lower() not in _SHOWN:
-                return Asked("model.download", file)
+            given = parse_qs(urlsplit(uri).query)
+            # Which of several counts is for MLflow to say: any of them may be the one.
+            for file in [name for key in _NAMES_A_FILE for name in given.get(key, ())] or [path]:
+                if PurePosixPath(file).suffix.lower() not in _SHOWN:
+                    return Asked("model.download", file)
         if method == "POST" and path.endswith("/presigned-download-url"):
             return Asked("model.download", path)
         if (is_read and "/gateway-proxy" not in path) or (method == "POST" and _READS.fullmatch(path)):
