@@ -1,4 +1,4 @@
-"""Checks a server that runs: the whole way over its API, and every container killed once (`make server-test`).
+"""Checks a server that runs: the whole way over its API, an A/B test, every container killed once (`make server-test`).
 
 It trains a tiny model, so the gates of the server's policy have to let one pass: this is for a server that was made for
 it, not for one that people use.
@@ -18,6 +18,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
+
+from deploy.ab import ab_test
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOPICS = ["환불", "영수증", "단말기", "통행료", "하이패스", "미납", "주소변경", "분실", "면제", "할인"]
@@ -203,12 +205,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--engine", default="docker", help="docker or podman")
     parser.add_argument("--no-workflow", action="store_true", help="the endpoint is there already")
+    parser.add_argument("--no-ab", action="store_true", help="without a second model and an A/B test of the two")
     parser.add_argument("--service", action="append", choices=list(WORKS), help="to kill, again for more; all without")
     a = parser.parse_args()
     server = Server(a.folder.absolute(), a.engine)
     try:
         if not a.no_workflow:
             workflow(server)
+        if not a.no_ab:
+            print(f"promoted: {ab_test(server, NAME)}", flush=True)
         kills(server, a.service or list(WORKS))
     except (RuntimeError, subprocess.SubprocessError) as error:
         sys.exit(f"the server does not do its work: {error}")

@@ -93,7 +93,7 @@ def _prepare_dagster(settings: Settings, catalog: "Catalog") -> None:
 
 
 def _prepare_mlflow(wiring: Wiring) -> None:
-    """Create MLflow's tables, or bring those of an earlier MLflow up to date, which it refuses to open."""
+    """Create MLflow's tables, or bring those of an earlier MLflow up to date, which it may refuse to open."""
     url = wiring.settings.mlflow
     if not url.startswith(("http://", "https://")) and revision_of(url) not in (None, mlflow_schema.newest()):
         mlflow_schema.upgrade(url)

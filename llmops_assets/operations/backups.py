@@ -1,5 +1,6 @@
 """Backing an installation up while it runs, and restoring it elsewhere."""
 
+import sqlite3
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,11 +67,12 @@ def back_up(
         made = make(folder, _source(wiring), say)
     except BackupBusy as error:
         raise Unavailable(str(error)) from error
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
+    except (OSError, sqlite3.Error) as error:
+        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+        words = getattr(error, "strerror", None) or str(error)
         raise Failed(
-            f"no backup was made: {error.strerror or error}{where}. Those that were there are whole; mend that, and "
-            "run the same command again"
+            f"no backup was made: {words}{where}. Those that were there are whole; mend that, and run the same command "
+            "again"
         ) from error
     if keys is not None:
         keep_keys(wiring.settings.root, made.snapshot.keys, keys)

@@ -204,8 +204,8 @@ def _tracking(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
     shown = sa.make_url(uri).render_as_string(hide_password=True)
     found = None if _is_missing(uri) else revision_of(uri)
     if found is not None and found != (newest := mlflow_schema.newest()):
-        what = f"{shown} has the schema {found}, and the MLflow that is installed works with {newest} alone"
-        yield Diagnosis("MLflow", "fault", what, _UPGRADE)
+        what = f"{shown} has the schema {found}, and the MLflow that is installed is of {newest}"
+        yield Diagnosis("MLflow", "warning", what, _UPGRADE)
         return
     yield Diagnosis("MLflow", "note" if found is None else "ok", f"{shown}, " + (found or "nothing in it yet"))
 

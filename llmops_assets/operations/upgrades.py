@@ -85,11 +85,11 @@ def rehearse(wiring: Wiring, actor: str, *, quick: bool = False, say: Say = lamb
         if not is_new:
             say("copying the catalog, and upgrading the copy")
             before = revision_of(settings.catalog)
-            make = partial(_make_catalog, revision=before or "head")
+            make = partial(_migrated, revision=before or "head")
             copied = _within(folder, "catalog")
             catalog = stack.enter_context(scratch_copy(settings.catalog, copied, make))
             counted = row_counts(catalog)
-            Database(catalog, wiring.paths).migrate()
+            _migrated(catalog, "head")
             rows = row_counts(catalog)
             faults += _lost("catalog", counted, rows)
         mlflow = settings.mlflow
@@ -117,7 +117,7 @@ def rehearse(wiring: Wiring, actor: str, *, quick: bool = False, say: Say = lamb
             faults += [*found, *verified.faults]
             looked_at = count | verified.looked_at
             begins = [f"{one.name}, which {one.requested_by} wanted" for one in copy.catalog.intents.open()]
-            copy.catalog.database.engine.dispose()
+            copy.catalog.database.close()
     return Rehearsal(changes, rows, looked_at, faults, begins)
 
 
@@ -130,6 +130,8 @@ def upgrade(
     Failed, with nothing changed, where the rehearsal found a fault; Refused while somebody else has the catalog open.
     """
     authorise(wiring, actor, "upgrade.run")
+    # Not those of our own.
+    wiring.catalog.database.close()
     if others := _sessions(wiring.settings.catalog):
         raise Refused(
             f"{others} other connections to the catalog are open: stop the server first (make server-down, but for its "
@@ -164,8 +166,10 @@ def _within(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _make_catalog(url: str, revision: str) -> None:
-    Database(url).migrate(revision)
+def _migrated(url: str, revision: str) -> None:
+    database = Database(url)
+    database.migrate(revision)
+    database.close()
 
 
 def _catalog_change(url: str) -> Change:

@@ -132,6 +132,11 @@ class Database:
         """What names this catalog for ever, wherever it is moved."""
         return str(self.scalar(sa.select(t.installation.c.identity)))
 
+    def close(self) -> None:
+        """End the connections that are kept open for the next use."""
+        if "_connectable" in vars(self):
+            self._connectable.dispose()
+
     @cached_property
     def _connectable(self) -> sa.Engine:
         is_sqlite = self.url.startswith("sqlite")

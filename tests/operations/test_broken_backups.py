@@ -242,12 +242,12 @@ def test_two_never_write_to_one_backup_at_once(tmp_path: Path):
 
 def test_a_disk_without_room_makes_no_backup_and_no_half_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     w = filled(tmp_path / "home")
-    w.artifacts.write_bytes(os.urandom(300_000), "models", "weights")
+    w.artifacts.write_bytes(os.urandom(3_000_000), "models", "weights")
 
-    def limited(body: Callable[[], object], words: str) -> None:
+    def limited(body: Callable[[], object], words: str, size: int = 2_000_000) -> None:
         # As a full disk does, writing stops with an error; a limit needs no disk of its own.
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
         try:
             body()
         except Failed as error:
@@ -257,6 +257,8 @@ def test_a_disk_without_room_makes_no_backup_and_no_half_home(tmp_path: Path, mo
 
     back = partial(back_up, w, "kim", tmp_path / BACKUP, keys=tmp_path / KEYS)
     assert in_a_process(lambda: limited(back, "no backup was made: File too large")) == 0
+    # Of a database it is SQLite that says so, in its own words.
+    assert in_a_process(lambda: limited(back, "no backup was made: d", 20_000)) == 0
     assert list_backups(tmp_path / BACKUP) == ([], [])
     back()
     assert [path.name for path in (tmp_path / BACKUP / "objects").glob(".*")] == []

@@ -157,7 +157,7 @@ def dead_daemon(w: Wiring) -> str:
     ("part", "state", "breaks"),
     [
         ("catalog", "warning", earlier_schema),
-        ("MLflow", "fault", earlier_mlflow),
+        ("MLflow", "warning", earlier_mlflow),
         ("keys", "warning", open_key),
         ("daemon", "fault", dead_daemon),
         ("home", "warning", mode),

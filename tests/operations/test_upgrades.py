@@ -67,7 +67,9 @@ def first(request: pytest.FixtureRequest, home: Path, tmp_path: Path) -> Wiring:
         return wiring(home)
     make: Callable[[], str] = request.getfixturevalue("database")
     catalog = make().replace("postgresql+psycopg2", "postgresql+psycopg")
-    Database(catalog).migrate("0001")
+    made_at_0001 = Database(catalog)
+    made_at_0001.migrate("0001")
+    made_at_0001.close()
     moved(home / "catalog.db", catalog, tmp_path)
     mlflow = make()
     wiring(tmp_path / "other", mlflow_tracking_uri=mlflow).tracking.prepare()
@@ -119,7 +121,7 @@ def test_what_this_version_cannot_read_is_named_and_nothing_is_upgraded(home: Pa
     (home / "records" / "astrology").mkdir()
     (home / "records" / "astrology" / "desk@v1.json").write_text("{}")
     weights = next((home / "artifacts" / "models").rglob("merged/model.safetensors"))
-    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     found = {fault.where: fault.what for fault in rehearse(wiring(home), "kim").faults}
     assert "serve_target" in found["endpoints desk"]
     assert any(where.startswith("recipes desk-") and "sorcery" in what for where, what in found.items())
@@ -137,7 +139,9 @@ def test_rows_that_a_migration_would_lose_are_counted(home: Path, monkeypatch: p
     def lossy(self: Database, revision: str = "head") -> None:
         real(self, revision)
         with self._begun("IMMEDIATE") as connection:
-            connection.execute(sa.text("DELETE FROM exposures WHERE user_id = 'user-3'"))
+            connection.execute(
+                sa.text("DELETE FROM exposures WHERE request_id = (SELECT min(request_id) FROM exposures)")
+            )
 
     monkeypatch.setattr(Database, "migrate", lossy)
     [fault] = rehearse(wiring(home), "kim", quick=True).faults
@@ -153,8 +157,6 @@ def test_mlflows_own_schema_of_an_earlier_version_is_brought_up_to_date(home: Pa
     script = ScriptDirectory.from_config(_get_alembic_config(""))
     previous = script.get_revision(mlflow_schema.newest()).down_revision
     command.downgrade(_get_alembic_config(url), previous)
-    with pytest.raises(Exception, match="out-of-date database schema"):
-        wiring(home).tracking.models()
     found = rehearse(wiring(home), "kim", quick=True)
     assert found.faults == [] and (found.changes[1].before, found.changes[1].is_due) == (previous, True)
     assert revision_of(url) == previous
@@ -237,7 +239,7 @@ def test_while_others_have_the_catalog_of_a_server_open_it_is_refused(
     url = database()
     made = Database(url)
     made.migrate("0011")
-    made._connectable.dispose()
+    made.close()
     w = wiring(tmp_path / "home", catalog_url=url)
     other = sa.create_engine(url)
     with other.connect() as connection:

@@ -1,0 +1,110 @@
+"""An A/B test on a server that runs, from a second training to the promoted model, over its interfaces alone."""
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deploy.check import Server
+
+USERS = 120
+PER_ARM = 40
+QUESTION = "환불은 어떻게 하나요?"
+WAIT_SECONDS = 1800.0
+API = "/llm-ops/v1"
+
+
+def ab_test(server: "Server", name: str) -> str:
+    """Train a second model on the dataset of endpoint `name`, give it half of the users, have them rate answers, and
+    wait until the test is decided and the endpoint serves its winner; the winner.
+
+    Users like the second model better. Raises RuntimeError where one step is not done, with what was answered.
+    """
+    first = str(_ask(server, f"{API}/serving/endpoints/{name}")["model_ref"])
+    known = _answer(server, name, "before")["choices"][0]["message"]["content"]
+    model = first.partition("@")[0]
+    second = _second_model(server, name, model)
+    print(f"{first} against {second}", flush=True)
+    half = {"strategy": "canary", "traffic_split": {"old": 50, "new": 50}}
+    wanted = {"modelId": second, "environment": "dev", "route": f"/llm-ops/v1/serve/{name}", "minReplicas": 1,
+              "maxReplicas": 1, "useGpu": False, "deploymentSpec": {"rollout": half}}  # fmt: skip
+    _ask(server, f"{API}/serving/endpoints", wanted)
+    _wait(server, f"{API}/serving/endpoints/{name}", lambda one: one["status"] == "healthy")
+    test = f"{name}-{second.rpartition('@')[2]}-against-{first.rpartition('@')[2]}"
+    body = {"experiment_name": test, "model_a_id": first, "model_b_id": second, "endpoint": name,
+            "target_samples": PER_ARM, "auto_promote": True}  # fmt: skip
+    _ask(server, f"{API}/ab-tests", body)
+    users = _users(server, name, known)
+    print(f"{sum(users.values())} of {len(users)} users had {second}", flush=True)
+    found = _wait(server, f"{API}/ab-tests/{test}", lambda one: one["decision"] is not None)
+    print(f"decided: {found['decision']}: {found['reason']}", flush=True)
+    if found["decision"] != "promote":
+        raise RuntimeError(f"the test {test} came to {found['decision']}: {found['reason']}")
+    _wait(server, f"{API}/serving/endpoints/{name}", lambda one: one["status"] == "healthy")
+    _wait(server, f"{API}/serving/endpoints/{name}/routes", lambda one: _only(one, second))
+    return second
+
+
+def _second_model(server: "Server", name: str, model: str) -> str:
+    """Train on the same data and base, for longer: the version that is registered."""
+    listed = _ask(server, f"{API}/catalog/models?limit=200")["items"]
+    known = {one["id"] for one in listed if one["id"].partition("@")[0] == model}
+    spec = {
+        "model_ref": f"{name}-base@1.0", "model_family": "llama", "job_type": "SFT", "dataset_ref": f"{name}@v1.0",
+        "dataset_type": "instruction", "resources": {"gpus": 0}, "use_gpu": False,
+        "hyperparameters": {"learning_rate": 2e-3, "batch_size": 16, "num_epochs": 40, "max_steps": 50,
+                            "max_seq_length": 128},
+    }  # fmt: skip
+    asked = {"modelId": spec["model_ref"], "datasetId": spec["dataset_ref"], "jobType": "finetune", "useGpu": False,
+             "trainJobSpec": spec}  # fmt: skip
+    job = _ask(server, f"{API}/training/jobs", asked)
+    _wait(server, f"{API}/training/jobs/{job['id']}", lambda one: one["status"] == "registered")
+    listed = _ask(server, f"{API}/catalog/models?limit=200")["items"]
+    mine = [one["id"] for one in listed if one.get("detail", {}).get("recipe") == job["recipe"]]
+    new = [one for one in mine if one not in known] or mine
+    if not new:
+        raise RuntimeError(f"training {job['id']} is registered, and no model of recipe {job['recipe']} is listed")
+    return str(new[0])
+
+
+def _users(server: "Server", name: str, known: str) -> dict[str, bool]:
+    """Let users ask once and rate; whether each had another answer than the `known` one, of the model in place."""
+    found: dict[str, bool] = {}
+    for number in range(USERS):
+        user = f"user-{number}"
+        answer = _answer(server, name, user)
+        found[user] = answer["choices"][0]["message"]["content"] != known
+        # Not all of them: who agrees on everything is no crowd.
+        rating = (5 if number % 5 else 4) if found[user] else (2 if number % 4 else 3)
+        _ask(server, "/v1/feedback", {"request_id": answer["id"], "rating": rating, "user": user})
+    return found
+
+
+def _answer(server: "Server", name: str, user: str) -> Any:
+    """What a user is answered; the same model always answers the same."""
+    messages = [{"role": "user", "content": QUESTION}]
+    body = {"model": name, "messages": messages, "max_tokens": 8, "temperature": 0, "user": user}
+    return _ask(server, "/v1/chat/completions", body)
+
+
+def _only(routes: dict[str, Any], model: str) -> bool:
+    return {one["model_ref"] for one in routes.get("routes", routes.get("items", []))} == {model}
+
+
+def _ask(server: "Server", path: str, body: object = None) -> Any:
+    status, text = server.ask(path, body)
+    if not 200 <= status < 300:
+        raise RuntimeError(f"{path} answers {status}: {text[:300].decode(errors='replace')}")
+    return json.loads(text)
+
+
+def _wait(server: "Server", path: str, done: Any) -> Any:
+    """Look until it is so; RuntimeError where it has failed, or takes too long."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        found = _ask(server, path)
+        if done(found):
+            return found
+        if found.get("status") in ("failed", "withheld", "stopped", "invalid") or time.monotonic() > deadline:
+            raise RuntimeError(f"{path}: {json.dumps(found, ensure_ascii=False)[:500]}")
+        time.sleep(1)
