@@ -2,13 +2,15 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deploy.check import Server
 
-USERS = 120
-PER_ARM = 40
+USERS = 440
+PER_ARM = 200
+"""The least that the policy decides on."""
 QUESTION = "환불은 어떻게 하나요?"
 WAIT_SECONDS = 1800.0
 API = "/llm-ops/v1"
@@ -30,6 +32,12 @@ def ab_test(server: "Server", name: str) -> str:
               "maxReplicas": 1, "useGpu": False, "deploymentSpec": {"rollout": half}}  # fmt: skip
     _ask(server, f"{API}/serving/endpoints", wanted)
     _wait(server, f"{API}/serving/endpoints/{name}", lambda one: one["status"] == "healthy")
+    _compare(server, name, first, second, known)
+    return second
+
+
+def _compare(server: "Server", name: str, first: str, second: str, known: str) -> None:
+    """Run the test, and wait until its winner has all users."""
     test = f"{name}-{second.rpartition('@')[2]}-against-{first.rpartition('@')[2]}"
     body = {"experiment_name": test, "model_a_id": first, "model_b_id": second, "endpoint": name,
             "target_samples": PER_ARM, "auto_promote": True}  # fmt: skip
@@ -42,7 +50,6 @@ def ab_test(server: "Server", name: str) -> str:
         raise RuntimeError(f"the test {test} came to {found['decision']}: {found['reason']}")
     _wait(server, f"{API}/serving/endpoints/{name}", lambda one: one["status"] == "healthy")
     _wait(server, f"{API}/serving/endpoints/{name}/routes", lambda one: _only(one, second))
-    return second
 
 
 def _second_model(server: "Server", name: str, model: str) -> str:
@@ -67,32 +74,38 @@ def _second_model(server: "Server", name: str, model: str) -> str:
     return str(new[0])
 
 
-def _users(server: "Server", name: str, known: str) -> dict[str, bool]:
+def _users(server: "Server", name: str, known: str) -> dict[int, bool]:
     """Let users ask once and rate; whether each had another answer than the `known` one, of the model in place."""
-    found: dict[str, bool] = {}
-    for number in range(USERS):
+    # One address asks for all of them, faster than the policy lets one caller.
+    said = json.loads(server.command("key", "create", "ab-test", "--rate", "100000", "--expires", "12h", "--json"))
+    key = str(said["key"])
+
+    def rated(number: int) -> bool:
         user = f"user-{number}"
-        answer = _answer(server, name, user)
-        found[user] = answer["choices"][0]["message"]["content"] != known
+        answer = _answer(server, name, user, key)
+        is_other = answer["choices"][0]["message"]["content"] != known
         # Not all of them: who agrees on everything is no crowd.
-        rating = (5 if number % 5 else 4) if found[user] else (2 if number % 4 else 3)
-        _ask(server, "/v1/feedback", {"request_id": answer["id"], "rating": rating, "user": user})
-    return found
+        rating = (5 if number % 5 else 4) if is_other else (2 if number % 4 else 3)
+        _ask(server, "/v1/feedback", {"request_id": answer["id"], "rating": rating, "user": user}, key)
+        return is_other
+
+    with ThreadPoolExecutor(4) as pool:
+        return dict(enumerate(pool.map(rated, range(USERS))))
 
 
-def _answer(server: "Server", name: str, user: str) -> Any:
+def _answer(server: "Server", name: str, user: str, key: str | None = None) -> Any:
     """What a user is answered; the same model always answers the same."""
     messages = [{"role": "user", "content": QUESTION}]
     body = {"model": name, "messages": messages, "max_tokens": 8, "temperature": 0, "user": user}
-    return _ask(server, "/v1/chat/completions", body)
+    return _ask(server, "/v1/chat/completions", body, key)
 
 
 def _only(routes: dict[str, Any], model: str) -> bool:
     return {one["model_ref"] for one in routes.get("routes", routes.get("items", []))} == {model}
 
 
-def _ask(server: "Server", path: str, body: object = None) -> Any:
-    status, text = server.ask(path, body)
+def _ask(server: "Server", path: str, body: object = None, key: str | None = None) -> Any:
+    status, text = server.ask(path, body, key)
     if not 200 <= status < 300:
         raise RuntimeError(f"{path} answers {status}: {text[:300].decode(errors='replace')}")
     return json.loads(text)

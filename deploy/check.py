@@ -41,9 +41,10 @@ class Server:
         context = ssl.create_default_context(cafile=str(self.certificate))
         self.open = build_opener(ProxyHandler({}), HTTPSHandler(context=context)).open
 
-    def ask(self, path: str, body: object = None) -> tuple[int, bytes]:
-        """(status, body) of a request with the first key, which opens pages, too; 0 where nobody answers."""
-        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+    def ask(self, path: str, body: object = None, key: str | None = None) -> tuple[int, bytes]:
+        """(status, body) of a request with a key, by default the first, which opens pages, too; 0 where nobody
+        answers."""
+        headers = {"Authorization": f"Bearer {key or self.key}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         try:
             with self.open(Request(self.url + path, data=data, headers=headers), timeout=30) as answer:
@@ -53,10 +54,18 @@ class Server:
         except (URLError, OSError):
             return 0, b""
 
+    def container(self, service: str) -> str:
+        """What the engine calls the container of a service."""
+        return f"llmops_{service}_1" if "podman" in self.engine else f"llmops-{service}-1"
+
+    def command(self, *words: str) -> str:
+        """What `llmops` says inside of the server."""
+        command = [self.engine, "exec", self.container("code"), "llmops", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
     def process(self, service: str) -> int:
         """The id of a container's main process; 0 while it does not run."""
-        name = f"llmops_{service}_1" if "podman" in self.engine else f"llmops-{service}-1"
-        asked = [self.engine, "inspect", "--format", "{{.State.Pid}}", name]
+        asked = [self.engine, "inspect", "--format", "{{.State.Pid}}", self.container(service)]
         return int(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
 
 

@@ -121,7 +121,8 @@ def test_on_no_route_a_viewer_changes_anything(wiring: Wiring, browser: TestClie
     lines = len(wiring.catalog.audit_log(1000))
     wrong = []
     for method, path in every_route(wiring):
-        if method in ("GET", "HEAD", "OPTIONS"):
+        if method in ("GET", "HEAD", "OPTIONS") or "/serve/" in path:
+            # To ask a model is what viewers are for.
             continue
         answer = browser.request(method, path, headers={"Authorization": f"Bearer {secret}"}, json={})
         # 422 and 404 say of a request that it is none, before it would be asked for.
