@@ -24,6 +24,8 @@ from images.ask import generate
 from llmops_assets.drift import assets as drift_assets
 from llmops_assets.drift import checks as drift_checks
 from llmops_assets.operations.deployment_preview import Preview, preview_deployment
+from llmops_assets.operations.prompts import add_prompt
+from llmops_assets.operations.rollbacks import roll_back_to
 from llmops_assets.partitions import endpoints, traffic_days, trainings
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord, Metric
@@ -37,14 +39,17 @@ from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.evaluation_rules import JudgeEndpoint
 from llmops_assets.specs.names import training_key
 from llmops_assets.specs.policy import load_policy
+from llmops_assets.specs.prompt import Prompt
 from llmops_assets.specs.settings import Settings
 from llmops_assets.traffic import days
 from llmops_assets.training import folders
+from llmops_assets.wiring import Wiring
 from resources.artifacts import Artifacts, open_artifacts
 from resources.catalog import Catalog
 from resources.content import content_hash
 from resources.dataset_store import DatasetStore
 from resources.model_server import ModelServers
+from resources.prompts import Prompts
 from resources.records import Records
 from resources.tracking import Tracking
 from tests.evaluation.test_llm_judge import server as judge_server
@@ -308,6 +313,23 @@ def test_an_endpoint_is_deployed_compared_and_rolled_back(house: House, models: 
     assert (failed.state, failed.message, failed.phase) == ("failed", "desk@1 is archived", 4)
     assert failed.observed_revision == failed.revision
     tracking.tag("desk", 1, "state", "approved")
+
+    # Going back to what was served at a moment, the prompt with the model, by the same run.
+    wiring = Wiring(house.resources["settings"])
+    moments = []
+    for number in (1, 2):
+        add_prompt(wiring, "kim", "greet", f"{number}: 안녕하세요.")
+        prompt = Prompts(tracking).resolve(Prompt(name="greet", version=number))
+        house.catalog.prompts.set("desk", prompt, "kim")
+        moments.append(datetime.now(UTC))
+    wanted = roll_back_to(wiring, "lee", "desk", moments[0], model="desk@1")
+    assert house.catalog.prompts.all()["desk"].label == "greet@2"
+    assert metadata(house.run("deployment"), "deployment")["server"] == "was running already"
+    endpoint = house.catalog.endpoint("desk")
+    assert (endpoint.phase, endpoint.observed_revision) == (5, wanted.revision)
+    assert [r["model_ref"] for r in endpoint.routes] == ["desk@1"]
+    assert house.catalog.prompts.all()["desk"].label == "greet@1"
+    assert house.catalog.intents.newest("deploy", "desk").outcome == "done"
 
     # Rolling back, from the run's config: the model before gets everybody.
     result = house.run("deployment", model_ref="desk@1")
