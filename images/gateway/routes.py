@@ -324,8 +324,14 @@ def _serving(backends: list[Backend | None]) -> str:
 
 
 def _prompt(entry: CatalogEndpoint, found: ResolvedPrompt | None) -> ResolvedPrompt | None:
-    """The prompt version of an endpoint; UnusableRoutes where its spec names another prompt than was resolved."""
+    """The prompt version of an endpoint; UnusableRoutes where its spec names another prompt than was resolved.
+
+    Of an endpoint that shall go back, spec and prompt differ until the run changes routes and prompt together: what is
+    noted is what users have.
+    """
     wanted = entry.spec.prompt
+    if entry.state != "live" and entry.observed_revision > 0:
+        return found
     if wanted is None:
         return None
     if found is None or found.name != wanted.name or wanted.version not in (None, found.version):

@@ -324,6 +324,9 @@ def test_an_endpoint_is_deployed_compared_and_rolled_back(house: House, models: 
         moments.append(datetime.now(UTC))
     wanted = roll_back_to(wiring, "lee", "desk", moments[0], model="desk@1")
     assert house.catalog.prompts.all()["desk"].label == "greet@2"
+    # Until then the gateway has the one as the other, and nothing of it is a fault.
+    state = house.resources["gateway"].state()
+    assert state["faults"] == {} and state["endpoints"]["desk"]["phase"] == 4
     assert metadata(house.run("deployment"), "deployment")["server"] == "was running already"
     endpoint = house.catalog.endpoint("desk")
     assert (endpoint.phase, endpoint.observed_revision) == (5, wanted.revision)
