@@ -12,6 +12,7 @@ USERS = 440
 PER_ARM = 200
 """The least that the policy decides on."""
 WINDOW_HOURS = 0.05
+_TRIES = 60
 QUESTION = "환불은 어떻게 하나요?"
 WAIT_SECONDS = 1800.0
 API = "/llm-ops/v1"
@@ -83,8 +84,8 @@ def _second_model(server: "Server", name: str, model: str) -> str:
 def _users(server: "Server", name: str, known: str) -> dict[int, bool]:
     """Let users ask once and rate; whether each had another answer than the `known` one, of the model in place."""
     # One address asks for all of them, faster than the policy lets one caller.
-    said = json.loads(server.command("key", "create", "ab-test", "--rate", "100000", "--expires", "12h", "--json"))
-    key = str(said["key"])
+    made = json.loads(server.command("key", "create", "ab-test", "--rate", "100000", "--expires", "12h", "--json"))
+    key = str(made["key"])
 
     def rated(number: int) -> bool:
         user = f"user-{number}"
@@ -92,7 +93,15 @@ def _users(server: "Server", name: str, known: str) -> dict[int, bool]:
         is_other = answer["choices"][0]["message"]["content"] != known
         # Not all of them: who agrees on everything is no crowd.
         rating = (5 if number % 5 else 4) if is_other else (2 if number % 4 else 3)
-        _ask(server, "/v1/feedback", {"request_id": answer["id"], "rating": rating, "user": user}, key)
+        body = {"request_id": answer["id"], "rating": rating, "user": user}
+        for _ in range(_TRIES):
+            # An answer may be rated once it is written down, on a busy server some seconds later.
+            status, said = server.ask("/v1/feedback", body, key)
+            if status != 404:
+                break
+            time.sleep(1)
+        if status != 201:
+            raise RuntimeError(f"/v1/feedback answers {status}: {said[:300].decode(errors='replace')}")
         return is_other
 
     with ThreadPoolExecutor(4) as pool:
