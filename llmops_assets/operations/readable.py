@@ -4,14 +4,12 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
 
-import sqlalchemy as sa
-
 from llmops_assets import records as modules
 from llmops_assets.operations.verification import Fault
 from llmops_assets.records.base import PATHS, Record
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.wiring import Wiring
-from resources.catalog import tables as t
+from resources.catalog.entries import names_of
 
 _ADVICE = "stay at the version that wrote it, and report this with the words above"
 
@@ -35,12 +33,12 @@ def unreadable(wiring: Wiring) -> tuple[list[Fault], dict[str, int]]:
                 words = " ".join(str(error).split())[:300]
                 faults.append(Fault(f"{kind} {name}", f"{type(error).__name__}: {words}", _ADVICE))
 
-    rows = catalog.database.rows
-    read("dataset versions", [r["key"] for r in rows(sa.select(t.datasets.c.key))], catalog.dataset)
+    names = names_of(catalog.database)
+    read("dataset versions", names["dataset versions"], catalog.dataset)
     read("recipes", catalog.recipes(), lambda key: TrainJobSpec.from_recipe(catalog.recipe(key), "any@v1"))
-    read("base models", [r["ref"] for r in rows(sa.select(t.base_models.c.ref))], catalog.base_model)
+    read("base models", names["base models"], catalog.base_model)
     read("endpoints", catalog.endpoint_names(), catalog.endpoint)
-    read("experiments", [r["name"] for r in rows(sa.select(t.experiments.c.name))], catalog.experiment)
+    read("experiments", names["experiments"], catalog.experiment)
     kinds = _kinds()
     root = wiring.records.root
     found = [p.relative_to(root).with_suffix("").as_posix() for p in sorted(root.rglob("[!.]*.json"))]
