@@ -288,7 +288,11 @@ def spoil_row(home: Path, point: str, rng: random.Random) -> Mutation:
 
 def _cell(value: Any, rng: random.Random) -> Any:
     if isinstance(value, str) and value[:1] in "{[":
-        document = json.loads(value)
+        try:
+            document = json.loads(value)
+        except ValueError:
+            # A text may begin so too.
+            document = None
         leaves = list(_leaves(document))
         if leaves:
             keys = rng.choice(leaves)
