@@ -40,10 +40,18 @@ function reachAll(root) {
 for (const name of ["DOMContentLoaded", "resize"]) window.addEventListener(name, () => { drawAll(document); reachAll(document); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(document));
 
-// Events of a training that is watched.
+// Events of a training that is watched. A connection can be lost without a word: after half a minute in which nothing
+// came, the page is asked for anew.
+let heard = Date.now();
+const SILENCE = 30000;
+document.addEventListener("htmx:after:swap", () => { heard = Date.now(); });
+setInterval(() => {
+  if (Date.now() - heard > SILENCE && document.querySelector("[hx-sse\\:connect]")) window.location.reload();
+}, 5000);
 for (const name of ["curve", "log", "status", "end"]) {
   document.addEventListener(name, (event) => {
     if (event.detail === null || event.detail.data === undefined) return;
+    heard = Date.now();
     const found = JSON.parse(event.detail.data);
     if (name === "curve") {
       const box = document.getElementById("curve");
