@@ -1,35 +1,10 @@
 """What the gateway can be asked: every path and method, and what answers it behind the layers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from images.gateway.call import Answer, Call, Proceed
+from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.errors import ApiError
 from images.gateway.gateway import Gateway
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """A method on a path (`{name}` in it stands for one part), and what answers it.
-
-    `kind`: it is sent to a model server as `chat`, `completions` or `embeddings`, and so passes all layers. `is_open`:
-    it passes none, which is for health alone.
-    """
-
-    method: str
-    path: str
-    answer: Proceed
-    kind: str | None = None
-    is_open: bool = False
-
-    @property
-    def asks_model(self) -> bool:
-        return self.kind is not None
-
-    @property
-    def is_logged(self) -> bool:
-        """Whether its requests are exposures: what has an answer that somebody reads."""
-        return self.kind in ("chat", "completions")
 
 
 class Router:

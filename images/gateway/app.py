@@ -8,7 +8,7 @@ from typing import Any
 
 from images.gateway import api, pipeline
 from images.gateway.body import ClientGone
-from images.gateway.call import Answer, Call, Proceed
+from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.errors import ApiError
 from images.gateway.events import STALL_SECONDS
 from images.gateway.gateway import PING_SECONDS, Gateway
@@ -30,7 +30,7 @@ class App:
         self.router = router
         self.layers = pipeline.build(gateway)
         known = (*router.operations, router.unknown_path, router.unknown_method)
-        self.steps: dict[api.Operation, Proceed] = {
+        self.steps: dict[Operation, Proceed] = {
             operation: operation.answer if operation.is_open else pipeline.compose(operation, self.layers)
             for operation in known
         }

@@ -13,7 +13,6 @@ from starlette.requests import Request
 from images.gateway.errors import ApiError
 
 if TYPE_CHECKING:
-    from images.gateway.api import Operation
     from images.gateway.chat_request import EndUser
     from images.gateway.exposures import Exposure
     from images.gateway.guards.verdict import Verdict
@@ -26,6 +25,30 @@ CLIENT_LEFT = 499
 
 Proceed = Callable[["Call"], Awaitable["Answer"]]
 """The layers below: what they answer to a call. Raises ApiError where they refuse it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A method on a path (`{name}` in it stands for one part), and what answers it.
+
+    `kind`: it is sent to a model server as `chat`, `completions` or `embeddings`, and so passes all layers. `is_open`:
+    it passes none, which is for health alone.
+    """
+
+    method: str
+    path: str
+    answer: Proceed
+    kind: str | None = None
+    is_open: bool = False
+
+    @property
+    def asks_model(self) -> bool:
+        return self.kind is not None
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether its requests are exposures: what has an answer that somebody reads."""
+        return self.kind in ("chat", "completions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +143,7 @@ class Call:
 
     def __init__(
         self,
-        operation: "Operation",
+        operation: Operation,
         scope: dict[str, Any],
         receive: Callable[[], Awaitable[dict[str, Any]]],
         parameters: dict[str, str] | None = None,

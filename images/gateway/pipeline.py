@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
-from images.gateway.api import Operation
-from images.gateway.call import Proceed
+from images.gateway.call import Operation, Proceed
 from images.gateway.gateway import Gateway
 from images.gateway.layers.assign import Assign
 from images.gateway.layers.authenticate import Authenticate

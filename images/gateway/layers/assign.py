@@ -1,7 +1,6 @@
 """Chooses the variant that a user gets, and opens the exposure of the request."""
 
-from images.gateway.api import Operation
-from images.gateway.call import Answer, Call, Proceed
+from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.chat_request import SESSION_COOKIE, for_upstream
 from images.gateway.engine_support import check_engine
 from images.gateway.errors import ApiError

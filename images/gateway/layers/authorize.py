@@ -1,7 +1,6 @@
 """Asks whether the caller may call the endpoint that the request names."""
 
-from images.gateway.api import Operation
-from images.gateway.call import Answer, Call, Proceed
+from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.layers.base import Layer
 
 

@@ -1,7 +1,6 @@
 """What a layer is: something around the answering of a call."""
 
-from images.gateway.api import Operation
-from images.gateway.call import Answer, Call, Proceed
+from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.gateway import Gateway
 
 

@@ -2,11 +2,10 @@
 
 from collections.abc import AsyncIterator
 
-from images.gateway.api import Operation
 from images.gateway.caching.kept import MAX_BYTES, Kept, is_complete
 from images.gateway.caching.key import cache_key, is_sampled
 from images.gateway.caching.stores import Memory, Shared, Store
-from images.gateway.call import Answer, Call, Proceed
+from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.gateway import Gateway
 from images.gateway.layers.base import Layer
 from llmops_assets.specs.cache import Cache as CacheSpec

@@ -4,8 +4,7 @@ import time
 
 from starlette.concurrency import run_in_threadpool
 
-from images.gateway.api import Operation
-from images.gateway.call import Answer, Call, Proceed
+from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.gateway import Gateway
 from images.gateway.layers.base import Layer
 from images.gateway.telemetry.logs import log_request

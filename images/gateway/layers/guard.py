@@ -4,8 +4,7 @@ import logging
 from collections.abc import AsyncIterator
 from functools import partial
 
-from images.gateway.api import Operation
-from images.gateway.call import Answer, Call, Proceed
+from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.errors import ApiError
 from images.gateway.gateway import Gateway
 from images.gateway.guards.inputs import judge_request

@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from images.gateway.api import Operation
-from images.gateway.call import Answer, Call, Proceed
+from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.events import has_text
 from images.gateway.layers.base import Layer
 from images.gateway.usage import tokens_of

@@ -1,7 +1,6 @@
 """Puts the prompt version that the endpoint names before what the user wrote."""
 
-from images.gateway.api import Operation
-from images.gateway.call import Answer, Call, Proceed
+from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.errors import ApiError
 from images.gateway.layers.base import Layer
 from images.gateway.prompting import FIELD, filled, messages_of, values_of

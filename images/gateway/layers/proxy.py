@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from images.gateway import proxy
-from images.gateway.api import Operation
-from images.gateway.call import Answer, Call, Proceed
+from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.chat_request import with_usage
 from images.gateway.engine_support import supports
 from images.gateway.errors import ApiError

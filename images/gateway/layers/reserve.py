@@ -1,8 +1,7 @@
 """Holds a place of the endpoint, and tokens of the caller's monthly budget, until the call is over."""
 
 from images.gateway.access.callers import this_month
-from images.gateway.api import Operation
-from images.gateway.call import Answer, Call, Proceed
+from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.errors import ApiError
 from images.gateway.layers.base import Layer
 from images.gateway.limits.counted import Budget

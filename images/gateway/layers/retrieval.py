@@ -9,8 +9,7 @@ import aiohttp
 import msgspec
 
 from images.gateway import passages
-from images.gateway.api import Operation
-from images.gateway.call import Answer, Call, Proceed
+from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.errors import ApiError
 from images.gateway.layers.base import Layer
 from images.gateway.layers.guard import PASSAGES

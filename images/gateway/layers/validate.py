@@ -1,8 +1,7 @@
 """Reads what is asked of a model, strictly: 400 naming the field, before anything else is done with it."""
 
-from images.gateway.api import Operation
 from images.gateway.body import read_json
-from images.gateway.call import Answer, Call, Proceed
+from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.chat_request import INPUTS, who_asks
 from images.gateway.errors import ApiError
 from images.gateway.fields import FIELDS, check_fields
