@@ -138,7 +138,8 @@ class Journey:
         self.picture("deploy")
         page.get_by_role("button", name="배포", exact=True).click()
         expect(page.locator("#endpoint progress")).to_have_count(2)
-        expect(page.get_by_text("50 %")).to_have_count(2)
+        halves = page.locator("#endpoint p").filter(has_text=re.compile(r"@\d+: 50 %\s*$"))
+        expect(halves).to_have_count(2)
         self.state("healthy")
         self.picture("endpoint")
 

@@ -11,6 +11,7 @@ from images.console import parts
 from images.console.__main__ import callers_of, state_of
 from images.console.app import create_app
 from images.console.callers import Callers, networks
+from images.console.once import LARGEST_BODY
 from images.console.state import State
 from images.console.works import Works
 from llmops_assets.local.stack import prepare_home
@@ -157,6 +158,18 @@ def test_a_file_that_broke_off_goes_on_where_it_stood(api, wiring):
     done = api.post(f"{V1}/catalog/datasets/{DATASET['name']}@v1.0/register")
     assert done.status_code == 201, done.text
     assert wiring.artifacts.path("uploads", f"{DATASET['name']}@v1.0", "rows.jsonl").read_bytes() == data
+
+
+@pytest.mark.parametrize("kind", [{}, {"content-type": "application/json"}, {"content-type": "text/csv"}])
+def test_a_piece_may_be_larger_than_a_body_of_json_whatever_its_type(api, kind):
+    api.post(f"{V1}/catalog/datasets", json=DATASET)
+    where = f"{V1}/catalog/datasets/{DATASET['name']}@v1.0/files/rows.jsonl"
+    data = ROW * (2 * LARGEST_BODY // len(ROW))
+    assert api.put(where, content=data, headers=kind).headers["upload-offset"] == str(len(data))
+    assert (
+        api.post(f"{V1}/catalog/datasets", content=data, headers={"content-type": "application/json"}).status_code
+        == 413
+    )
 
 
 def test_what_is_being_uploaded_is_sealed_and_goes_with_who_sent_it(tmp_path: Path, monkeypatch):
