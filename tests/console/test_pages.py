@@ -237,7 +237,7 @@ def test_an_upload_that_is_refused_leaves_nothing_and_keeps_what_was_typed(api, 
     assert list((wiring.settings.root / "incoming").iterdir()) == [] and wiring.catalog.drafts.datasets() == []
 
 
-def test_a_training_is_checked_field_by_field_before_it_is_asked_for(api, wiring, model, rows):  # noqa: F811
+def test_a_training_is_checked_field_by_field_before_it_is_asked_for(api, wiring, model, rows, monkeypatch):  # noqa: F811
     enter_and_upload(api, rows)
     entered = enter_model(api, model)
     usual = {"dataset": "customer-support-dataset@v1.0", "job_type": "SFT", "method": "lora", "gpus": "0", "lr": "2e-4"}
@@ -267,6 +267,9 @@ def test_a_training_is_checked_field_by_field_before_it_is_asked_for(api, wiring
     shown = api.get(place).text
     assert 'data-state="requested"' in shown or 'data-state="held"' in shown
     ident = place.partition("?")[0]
+    # While it waits nothing changes: the page is told all the same that it is being followed, or it would ask anew.
+    monkeypatch.setattr("images.console.web.trainings.LONGEST_SECONDS", 0)
+    assert api.get(f"{ident}/events").text.rstrip().endswith("event: alive\ndata: {}")
     assert send(api, page_, {}, to=f"{ident}/stop").status_code == 303
     assert 'data-state="stopped"' in api.get(ident).text
 

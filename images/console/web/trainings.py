@@ -93,7 +93,10 @@ def resume(page: Asked, training_id: str, form: Posted) -> Response:
 
 @pages.get("/training/jobs/{training_id}/events")
 async def events(page: Asked, training_id: str) -> Response:
-    """What happens to a training, as server-sent events: its state as a part of the page, `curve`, `log`, `end`."""
+    """What happens to a training, as server-sent events: its state as a part of the page, `curve`, `log`, `end`.
+
+    `alive` says nothing but that the connection is.
+    """
     partition = await run_in_threadpool(partition_of, page.here, training_id)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(_events(page, partition), headers=headers, media_type="text/event-stream")
@@ -126,7 +129,8 @@ async def _events(page: Page, partition: str) -> AsyncIterator[str]:
             yield _event("end", json.dumps({"state": status.state}))
             return
         if not lines:
-            yield ": still here\n\n"
+            # A comment would keep the connection open too, and the page would not know that it is.
+            yield _event("alive", "{}")
         if loop.time() > until or await page.request.is_disconnected():
             return
         await asyncio.sleep(LOOK_SECONDS)

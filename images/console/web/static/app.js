@@ -48,7 +48,7 @@ document.addEventListener("htmx:after:swap", () => { heard = Date.now(); });
 setInterval(() => {
   if (Date.now() - heard > SILENCE && document.querySelector("[hx-sse\\:connect]")) window.location.reload();
 }, 5000);
-for (const name of ["curve", "log", "status", "end"]) {
+for (const name of ["curve", "log", "alive", "end"]) {
   document.addEventListener(name, (event) => {
     if (event.detail === null || event.detail.data === undefined) return;
     heard = Date.now();
