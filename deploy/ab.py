@@ -3,10 +3,9 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from deploy.check import Server
+from deploy.running import Server
 
 USERS = 440
 PER_ARM = 200
@@ -18,7 +17,7 @@ WAIT_SECONDS = 1800.0
 API = "/llm-ops/v1"
 
 
-def ab_test(server: "Server", name: str) -> str:
+def ab_test(server: Server, name: str) -> str:
     """Train a second model on the dataset of endpoint `name`, give it half of the users, have them rate answers, and
     wait until the test is decided and the endpoint serves its winner; the winner.
 
@@ -38,7 +37,7 @@ def ab_test(server: "Server", name: str) -> str:
     return second
 
 
-def _compare(server: "Server", name: str, first: str, second: str, known: str) -> None:
+def _compare(server: Server, name: str, first: str, second: str, known: str) -> None:
     """Run the test, and wait until its winner has all users."""
     test = f"{name}-{second.rpartition('@')[2]}-against-{first.rpartition('@')[2]}-{int(time.time())}"
     spec = {"name": test, "endpoint": name, "control": first, "treatment": second, "split": [50, 50],
@@ -61,7 +60,7 @@ def _compare(server: "Server", name: str, first: str, second: str, known: str) -
     _wait(server, f"{API}/serving/endpoints/{name}/routes", lambda one: _only(one, second))
 
 
-def _second_model(server: "Server", name: str, model: str) -> str:
+def _second_model(server: Server, name: str, model: str) -> str:
     """Train on the same data and base, for longer: the version that is registered."""
     listed = _ask(server, f"{API}/catalog/models?limit=200")["items"]
     known = {one["id"] for one in listed if one["id"].partition("@")[0] == model}
@@ -83,7 +82,7 @@ def _second_model(server: "Server", name: str, model: str) -> str:
     return str(new[0])
 
 
-def _users(server: "Server", name: str, known: str) -> dict[int, bool]:
+def _users(server: Server, name: str, known: str) -> dict[int, bool]:
     """Let users ask once and rate; whether each had another answer than the `known` one, of the model in place."""
     # One address asks for all of them, faster than the policy lets one caller.
     made = json.loads(server.command("key", "create", "ab-test", "--rate", "100000", "--expires", "12h", "--json"))
@@ -110,7 +109,7 @@ def _users(server: "Server", name: str, known: str) -> dict[int, bool]:
         return dict(enumerate(pool.map(rated, range(USERS))))
 
 
-def _answer(server: "Server", name: str, user: str, key: str | None = None) -> Any:
+def _answer(server: Server, name: str, user: str, key: str | None = None) -> Any:
     """What a user is answered; the same model always answers the same."""
     messages = [{"role": "user", "content": QUESTION}]
     body = {"model": name, "messages": messages, "max_tokens": 8, "temperature": 0, "user": user}
@@ -121,14 +120,14 @@ def _only(routes: dict[str, Any], model: str) -> bool:
     return {one["model_ref"] for one in routes.get("routes", routes.get("items", []))} == {model}
 
 
-def _ask(server: "Server", path: str, body: object = None, key: str | None = None) -> Any:
+def _ask(server: Server, path: str, body: object = None, key: str | None = None) -> Any:
     status, text = server.ask(path, body, key)
     if not 200 <= status < 300:
         raise RuntimeError(f"{path} answers {status}: {text[:300].decode(errors='replace')}")
     return json.loads(text)
 
 
-def _wait(server: "Server", path: str, done: Any) -> Any:
+def _wait(server: Server, path: str, done: Any) -> Any:
     """Look until it is so; RuntimeError where it has failed, or takes too long."""
     deadline = time.monotonic() + WAIT_SECONDS
     while True:

@@ -7,7 +7,6 @@ it, not for one that people use.
 import argparse
 import json
 import os
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -15,11 +14,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
 from urllib.parse import quote
-from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 from deploy.ab import ab_test
+from deploy.running import Server
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOPICS = ["환불", "영수증", "단말기", "통행료", "하이패스", "미납", "주소변경", "분실", "면제", "할인"]
@@ -27,46 +25,6 @@ PLACES = ["서울", "대전", "부산", "광주", "춘천", "강릉", "제주", 
 NAME = "server-check"
 CHAT = {"model": NAME, "messages": [{"role": "user", "content": "환불은 어떻게 하나요?"}], "max_tokens": 8}
 BACK_SECONDS = 300.0
-
-
-class Server:
-    """A server that runs from a folder, asked as its users ask; containers are killed by their main process."""
-
-    def __init__(self, folder: Path, engine: str) -> None:
-        self.folder, self.engine = folder, engine
-        env = dict(line.split("=", 1) for line in (folder / "env").read_text().splitlines())
-        self.url = f"https://localhost:{env['LLMOPS_HTTPS_PORT']}"
-        self.certificate = folder / "secrets" / "tls.crt"
-        self.key = (folder / "home" / "first-admin.key").read_text().strip()
-        context = ssl.create_default_context(cafile=str(self.certificate))
-        self.open = build_opener(ProxyHandler({}), HTTPSHandler(context=context)).open
-
-    def ask(self, path: str, body: object = None, key: str | None = None) -> tuple[int, bytes]:
-        """(status, body) of a request with a key, by default the first, which opens pages, too; 0 where nobody
-        answers."""
-        headers = {"Authorization": f"Bearer {key or self.key}", "Content-Type": "application/json"}
-        data = None if body is None else json.dumps(body).encode()
-        try:
-            with self.open(Request(self.url + path, data=data, headers=headers), timeout=30) as answer:
-                return answer.status, answer.read()
-        except HTTPError as error:
-            return error.code, error.read()
-        except (URLError, OSError):
-            return 0, b""
-
-    def container(self, service: str) -> str:
-        """What the engine calls the container of a service."""
-        return f"llmops_{service}_1" if "podman" in self.engine else f"llmops-{service}-1"
-
-    def command(self, *words: str) -> str:
-        """What `llmops` says inside of the server."""
-        command = [self.engine, "exec", self.container("code"), "llmops", *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    def process(self, service: str) -> int:
-        """The id of a container's main process; 0 while it does not run."""
-        asked = [self.engine, "inspect", "--format", "{{.State.Pid}}", self.container(service)]
-        return int(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
 
 
 def workflow(server: Server) -> None:

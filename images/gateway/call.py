@@ -13,7 +13,6 @@ from starlette.requests import Request
 from images.gateway.errors import ApiError
 
 if TYPE_CHECKING:
-    from images.gateway.chat_request import EndUser
     from images.gateway.exposures import Exposure
     from images.gateway.guards.verdict import Verdict
     from images.gateway.routes import Endpoint, Replica, Route
@@ -49,6 +48,15 @@ class Operation:
     def is_logged(self) -> bool:
         """Whether its requests are exposures: what has an answer that somebody reads."""
         return self.kind in ("chat", "completions")
+
+
+@dataclass(frozen=True, slots=True)
+class EndUser:
+    """Whom the answer is for: `user` decides the variant; `new_session` is a session id that the client is to keep."""
+
+    user: str
+    session: str | None
+    new_session: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

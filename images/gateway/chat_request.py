@@ -2,13 +2,12 @@
 
 import os
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from starlette.requests import cookie_parser
 
-from images.gateway.call import Call
+from images.gateway.call import Call, EndUser
 from images.gateway.errors import ApiError
 from images.gateway.messages import texts_of
 from images.gateway.routes import Endpoint
@@ -27,15 +26,6 @@ KEPT_BACK = frozenset(
 )  # fmt: skip
 _LENGTHS = ("max_tokens", "max_completion_tokens")
 _IDENTIFIER = re.compile(r"[\w.@:+-]{1,200}")
-
-
-@dataclass(frozen=True, slots=True)
-class EndUser:
-    """Whom the answer is for: `user` decides the variant; `new_session` is a session id that the client is to keep."""
-
-    user: str
-    session: str | None
-    new_session: str | None = None
 
 
 def who_asks(call: Call, body: dict[str, Any]) -> EndUser:

@@ -5,8 +5,7 @@ from typing import Any
 
 import msgspec
 
-from images.gateway.call import Call
-from images.gateway.chat_request import EndUser
+from images.gateway.call import Call, EndUser
 from llmops_assets.specs.cache import Cache
 
 # Told to OpenAI's service alone: no model reads them.
