@@ -52,6 +52,7 @@ SET_BY_THE_PLATFORM = {
     "LLMOPS_SERVED_MODEL": "The folder of the model that vLLM serves: what its control tokens are is read there.",
     "LLMOPS_IMAGE_JOB_TYPE": "The job type that an image was built for.",
     "LLMOPS_IMAGE_ENGINES": "Where an image has its engines.",
+    "LLMOPS_SCRATCH_DAGSTER_URL": "The copy of Dagster's storage that a rehearsed upgrade opens.",
 }
 """What the platform tells its own processes."""
 

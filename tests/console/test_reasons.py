@@ -18,6 +18,7 @@ FAULTS = {"SpecFault", "Fault"}
 NO_PAGE = {
     # What is asked for by the command alone, or on machines.
     "operations/access_table.py", "operations/api_keys.py", "operations/audit.py", "operations/backups.py",
+    "operations/doctor_processes.py", "operations/rollbacks.py", "operations/upgrades.py",
     "operations/experiment_logs.py", "operations/history.py", "operations/indexes.py", "operations/keys.py",
     "operations/logins.py", "operations/prompts.py", "operations/retention.py", "operations/retrainings.py",
     "operations/spending.py", "operations/specs.py", "operations/suites.py", "operations/users.py",

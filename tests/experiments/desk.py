@@ -93,6 +93,8 @@ class Desk:
         found = ExperimentSpec.model_validate(spec | values)
         start_experiment(self.wiring, "kim", found)
         self.instance.add_dynamic_partitions(experiments.name, [found.name])
+        # Who comes before the gateway has read of the test is not in it.
+        until(lambda: self.gateway.routes()["endpoints"][found.endpoint]["experiment"] == found.name)
         return found
 
     def visit(self, right: Mapping[str, str], users: int, **how: Any) -> people.Asked:

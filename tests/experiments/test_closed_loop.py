@@ -33,8 +33,8 @@ QUESTIONS = [question(number) for number in range(100)]
 RIGHT = {text: f"{number + 3}일 안에 계좌로 돌려 드립니다." for number, text in enumerate(QUESTIONS)}
 RECIPE = TrainJobSpec.model_validate({**sft_spec("hf:/models/x"), "dataset_ref": "desk@v1"})
 CANARY = {"strategy": "canary", "traffic_split": {"old": 50, "new": 50}}
-FIRST = 630
-"""Users of whom 200 have the worse model and fewer the equal one: what does harm is seen, and the test goes on."""
+FIRST = 700
+"""Users of whom far more than 200 have each model: harm is seen, and that two are alike takes more of them."""
 HELD = {"holdout": {"percent": 30}}
 
 
@@ -88,7 +88,7 @@ def _two_that_are_no_better(story: Story) -> None:
     desk.want(equal, rollout=CANARY)
     split = {"traffic_split": {"old": 67, "new": 33}, "keep_models": 2}
     desk.want(worse, rollout=CANARY | split)
-    others = {"other_treatments": [worse], "split": [34, 33, 33], "minimum_effect": 0.6}
+    others = {"other_treatments": [worse], "split": [34, 33, 33], "minimum_effect": 0.35}
     desk.compare(name="three", control=base, treatment=equal, **others)
     story.reports["three"] = desk.decide("three", RIGHT, first=FIRST)
     story.users_of_three = desk.users
@@ -149,7 +149,7 @@ def test_the_better_is_promoted_the_equal_ends_by_futility_and_the_worse_is_roll
     three, better = story.reports["three"], story.reports["better"]
     found = {name: one["decision"] for name, one in three.figures["comparisons"].items()}
     assert found == {"desk-equal@1": "no_difference", "desk-worse@1": "rollback"}
-    assert "lies within ± 0.6" in three.figures["comparisons"]["desk-equal@1"]["reason"]
+    assert "lies within ± 0.35" in three.figures["comparisons"]["desk-equal@1"]["reason"]
     assert (three.decision, story.served["three"]) == ("rollback", {"desk-base@1": 100.0})
     assert (better.decision, better.figures["winner"]) == ("promote", "desk-better@1")
     assert story.served["better"] == {"holdout": 30.0, "desk-better@1": 70.0}
