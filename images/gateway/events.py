@@ -169,8 +169,8 @@ class Stream:
         except (msgspec.DecodeError, RecursionError) as error:
             raise _broken(f"sent what is no event of a completion: {data[:100].decode('utf-8', 'replace')}") from error
         if chunk.error is not None:
-            said = chunk.error.get("message") if isinstance(chunk.error, dict) else chunk.error
-            raise _broken(f"sent an error: {str(said)[:500]}")
+            message = chunk.error.get("message") if isinstance(chunk.error, dict) else chunk.error
+            raise _broken(f"sent an error: {str(message)[:500]}")
         if _FINISHED.search(data) is not None:
             self._finished.update(choice.index for choice in chunk.choices or () if choice.finish_reason is not None)
 

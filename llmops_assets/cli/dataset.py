@@ -201,5 +201,5 @@ def show_version(version: str, json: bool = False) -> None:
     show(version, ["", ""], rows)
     if record is not None:
         show_keys(record.key_fates)
-        if said := unlearned(record.key_fates, entry.spec.mapping or ()):
-            out.print(said)
+        if note := unlearned(record.key_fates, entry.spec.mapping or ()):
+            out.print(note)

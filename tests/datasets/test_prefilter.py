@@ -4,6 +4,7 @@ import re
 import sys
 
 import pytest
+import re2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,6 @@ from images.gateway.guards.personal_data import _in_part, _unfinished
 from llmops_assets.privacy import masking, prefilter
 from llmops_assets.privacy.patterns import PATTERNS
 
-re2 = pytest.importorskip("re2")
 EVERY_CHARACTER = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
 EXPRESSIONS = [pattern.expression for pattern in PATTERNS] + [rule.expression.pattern for rule in rules()]
 

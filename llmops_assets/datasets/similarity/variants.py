@@ -286,9 +286,9 @@ def same(text: pl.Series, pairs: np.ndarray) -> np.ndarray:
     more = per.select(pl.col("one_more", "other_more").fill_null(0)).to_numpy()
     # Of the letters of each text those that are in the other one, too, beside words of politeness on either side.
     polite = text.str.extract_all(_POLITE).list.join("").str.count_matches(r"[\p{L}\p{N}]").cast(pl.Int64).to_numpy()
-    said = letters - polite[pairs[some]]
-    common = np.maximum((said - more).min(axis=1), 0)
-    share = common / np.maximum(said.max(axis=1), 1)
+    own_letters = letters - polite[pairs[some]]
+    common = np.maximum((own_letters - more).min(axis=1), 0)
+    share = common / np.maximum(own_letters.max(axis=1), 1)
     words = text.str.count_matches(r"\S+").cast(pl.Int64).to_numpy()[pairs[some]].max(axis=1)
     both = more.min(axis=1) > 0
     enough = np.where(common < SHORT, LEAST_COMMON_SHORT, LEAST_COMMON)
@@ -303,8 +303,8 @@ _POLITE = r"(?:^|\s)(?:" + "|".join(differences.FILLERS[1:]) + r")\b"
 
 def _letters_added(side: str, beside: str) -> pl.Expr:
     """Letters of what stands on one side alone, without words of politeness."""
-    said = pl.col(side).str.replace_all(_POLITE, " ").str.count_matches(r"[\p{L}\p{N}]").cast(pl.Int64)
-    return pl.when(pl.col(beside) == "").then(said).otherwise(0)
+    own_letters = pl.col(side).str.replace_all(_POLITE, " ").str.count_matches(r"[\p{L}\p{N}]").cast(pl.Int64)
+    return pl.when(pl.col(beside) == "").then(own_letters).otherwise(0)
 
 
 def clusters(found: Iterable[Sketches], again: batches.Batches, dataset_type: str) -> pl.DataFrame:
