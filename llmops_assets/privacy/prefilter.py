@@ -46,6 +46,7 @@ class Prefilter:
         self._set = None
         self._always: list[int] = []
         if re2 is None:
+            log.warning("google-re2 is not installed: texts are searched expression by expression, which takes longer")
             return
         automaton = re2.Set.SearchSet(_options())
         self._places: list[int] = []
