@@ -234,7 +234,8 @@ def steady(site: Site, arguments: argparse.Namespace) -> None:
     written = _until_shipped(site, asked, seconds=max(60.0, seconds / 10))
     print(
         f"\nsteady: {asked:,} requests at {arguments.rate:,.0f}/s for {arguments.minutes:g} min, "
-        f"{len(through.failed)} failed {Counter(through.failed).most_common(2) if through.failed else ''}; added p50 "
+        f"{len(through.failed)} failed {Counter(through.failed).most_common(2) if through.failed else ''} "
+        f"({through.ended} connections ended while nothing was asked on them); added p50 "
         f"{added[50]:.2f}, p95 {added[95]:.2f}, p99 {added[99]:.2f} ms; {cost[0]:.0f} µs of CPU a request, and "
         f"{cost[1]:.0f} of the shipper's; log: {written:,} on record, dropped: "
         f"{sum(v for n, v in site.metrics().items() if 'exposures_dropped_total' in n):.0f}\n\n"

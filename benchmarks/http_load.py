@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -81,13 +82,17 @@ async def serve_model(port: int) -> None:
 
 @dataclass
 class Load:
-    """What users send, and what came of it: `seconds` of each request that was answered well, `failed` what was not."""
+    """What users send, and what came of it: `seconds` of each request that was answered well, `failed` what was not.
+
+    `ended` is how many kept connections the server closed while nothing was asked on them, as it may.
+    """
 
     url: str
     headers: dict[str, str] = field(default_factory=dict)
     is_streamed: bool = False
     seconds: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    ended: int = 0
 
     def __post_init__(self) -> None:
         host, _, port = self.url.removeprefix("http://").partition(":")
@@ -181,8 +186,7 @@ async def _send_evenly(load: Load, rate: float, seconds: float) -> None:
     while (at := loop.time() - begun) < seconds:
         while number < at * rate:
             number += 1
-            if idle:
-                user = idle.pop()
+            if (user := _kept(idle)) is not None:
                 user.ask(number)
                 continue
             made = asyncio.ensure_future(loop.create_connection(lambda: _Paced(load, idle), *load.address))
@@ -193,9 +197,20 @@ async def _send_evenly(load: Load, rate: float, seconds: float) -> None:
     while len(load.seconds) + len(load.failed) < number and loop.time() < deadline:
         await asyncio.sleep(0.05)
     load.failed += ["not answered"] * (number - len(load.seconds) - len(load.failed))
-    for user in idle:
-        user.parser = None
+    while idle:
+        idle.pop().transport.close()
+
+
+def _kept(idle: list["_Paced"]) -> "_Paced | None":
+    """The connection that was used last, unless its end has come: clients of HTTP look before they send."""
+    while idle:
+        user = idle.pop()
+        descriptor = user.transport.get_extra_info("socket").fileno()
+        if descriptor >= 0 and not select.select([descriptor], [], [], 0)[0]:
+            return user
+        user.load.ended += 1
         user.transport.close()
+    return None
 
 
 class _Paced(_User):
@@ -206,9 +221,6 @@ class _Paced(_User):
         self.idle = idle
 
     def ask(self, number: int) -> None:
-        if self.transport.is_closing():
-            self.load.failed.append("connection closed")
-            return
         self.parser, self.tail = httptools.HttpResponseParser(self), b""
         self.begun = time.perf_counter()
         self.transport.write(self.load.request(number))
@@ -217,6 +229,13 @@ class _Paced(_User):
         if self.parser is not None:
             self.parser = None
             self.idle.append(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # What is asked on it is lost with it; where nothing is, nobody takes it up again.
+        super().connection_lost(exc)
+        if self in self.idle:
+            self.idle.remove(self)
+            self.load.ended += 1
 
 
 def send_evenly(load: Load, rate: float, seconds: float) -> Load:

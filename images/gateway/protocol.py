@@ -1,6 +1,12 @@
 """HTTP as uvicorn speaks it, with ends to what a client may send slowly, or without end, or read too slowly."""
 
+import array
 import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+import termios
 from typing import Any
 
 import httptools
@@ -13,6 +19,8 @@ MAX_HEADER_BYTES = 64 * 1024
 _OF_UPGRADES = frozenset((b"connection", b"upgrade", b"http2-settings"))
 WRITE_SECONDS = 60.0
 """How long a client may take nothing of an answer that is ready for it."""
+_LINGER_SECONDS = 1.0
+"""How long what a client still sends is thrown away once it was refused: a reset would take the reason from it."""
 
 
 class _Held:
@@ -71,6 +79,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _header_bytes = 0
     _header_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
+    _is_ending = False
+    _is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -96,6 +106,8 @@ class BoundedProtocol(HttpToolsProtocol):
             # The parser takes what follows for another protocol: the request is read anew, without its offer.
             return
         super().on_headers_complete()
+        if self._is_ending:
+            self.cycle.keep_alive = False
         if type(self.cycle) is RequestResponseCycle:
             # Uvicorn makes its own, which is asked nothing before this call is over.
             self.cycle.__class__ = OneWrite
@@ -105,6 +117,8 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
@@ -127,6 +141,46 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         # What comes next begins a request; until then uvicorn's own timer watches the connection.
         self._header_bytes = 0
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End a connection that nothing is asked on, unless a request has come that was not read yet.
+
+        Timers are looked at before what has arrived: of a process that was held up they are both due, and closing would
+        reset a connection on which a request lies.
+        """
+        if self._has_arrived():
+            self.timeout_keep_alive_task = self.loop.call_later(_LINGER_SECONDS, self.timeout_keep_alive_handler)
+        else:
+            self._say_end()
+            super().timeout_keep_alive_handler()
+
+    def shutdown(self) -> None:
+        """End a connection, after the answer to a request that has come, be it in the kernel or half read."""
+        self._is_ending = True
+        is_half_read = self._in_headers and self._header_bytes > 0
+        if not is_half_read and not self._has_arrived():
+            super().shutdown()
+        elif self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+
+    def _say_end(self) -> None:
+        """Tell the client now, not in the loop's next turn: what it sends in between would be lost."""
+        sock = None if self.transport.is_closing() else self.transport.get_extra_info("socket")
+        if sock is not None and not self.transport.get_write_buffer_size():
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as same:
+                same.shutdown(socket.SHUT_WR)
+
+    def _has_arrived(self) -> bool:
+        """Whether bytes lie in the kernel that were not read yet."""
+        sock = None if self.transport.is_closing() else self.transport.get_extra_info("socket")
+        if sock is None:
+            return False
+        found = array.array("i", [0])
+        try:
+            fcntl.ioctl(sock.fileno(), termios.FIONREAD, found)
+        except OSError:
+            return False
+        return found[0] > 0
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -175,4 +229,10 @@ class BoundedProtocol(HttpToolsProtocol):
         body = msgspec.json.encode({"error": error})
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + body)
-        self.transport.close()
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self._is_refused = True
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)

@@ -15,8 +15,8 @@ from images.gateway.protocol import BoundedProtocol
 
 # On SIGTERM new connections are refused and what is in flight is answered, then the log is written out.
 _DRAIN_SECONDS = 30
-# Longer than clients keep a connection that they do not use: else they send on one that is being closed.
-_KEEP_ALIVE_SECONDS = 75
+KEEP_ALIVE_SECONDS = 75.0
+"""Longer than clients keep a connection that they do not use: else they send on one that is being closed."""
 # New objects that were not freed, more than freed ones, that make the youngest be gone through.
 _GARBAGE = 10_000
 
@@ -52,8 +52,13 @@ class Ready(uvicorn.Server):
         gc.set_threshold(_GARBAGE)
 
 
-def config(app: object, host: str, port: int, **more: object) -> uvicorn.Config:
-    """How the gateway listens. No layer of uvicorn's own stands in front of the application."""
+def config(
+    app: object, host: str, port: int, *, keep_alive_seconds: float = KEEP_ALIVE_SECONDS, **more: object
+) -> uvicorn.Config:
+    """How the gateway listens. No layer of uvicorn's own stands in front of the application.
+
+    Clients that heed it (Node's, Java's) are told how long a connection is kept, and never use one that is ending.
+    """
     return uvicorn.Config(
         app,
         host=host,
@@ -66,7 +71,8 @@ def config(app: object, host: str, port: int, **more: object) -> uvicorn.Config:
         proxy_headers=False,
         log_config=None,
         backlog=4096,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=keep_alive_seconds,
+        headers=[("keep-alive", f"timeout={int(keep_alive_seconds)}")],
         timeout_graceful_shutdown=_DRAIN_SECONDS,
         **more,
     )
@@ -75,7 +81,7 @@ def config(app: object, host: str, port: int, **more: object) -> uvicorn.Config:
 async def _serve(
     app: App, host: str, port: int, admin_port: int, listener: socket.socket | None, admin_socket: str | None
 ) -> Sequence[int]:
-    server = Ready(config(app, host, port))
+    server = Ready(config(app, host, port, keep_alive_seconds=app.gateway.settings.gateway_keep_alive_seconds))
     admin = Beside(config(admin_app(app.gateway), host, admin_port, lifespan="off", uds=admin_socket))
     beside = asyncio.create_task(admin.serve())
     try:

@@ -116,6 +116,12 @@ class Settings(BaseSettings):
     gateway_workers: int = Field(
         default=1, ge=1, le=64, description="Processes that answer on the gateway's port; several need a store."
     )
+    gateway_keep_alive_seconds: float = Field(
+        default=75.0,
+        ge=1,
+        description="How long a client's connection is kept that nothing is asked on. Longer than a proxy "
+        "or balancer in front of it keeps it (60 s mostly; Google's 600): else that sends on one that ends just then.",
+    )
     gateway_log: Literal["text", "json"] = Field(
         default="text",
         description="Form of the gateway's log; json has a line for every request, with its id and without any text.",

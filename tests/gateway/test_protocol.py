@@ -30,6 +30,9 @@ class Written(asyncio.Transport):
     def close(self) -> None:
         self.is_closed = True
 
+    def can_write_eof(self) -> bool:
+        return False
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
