@@ -131,6 +131,15 @@ WORKS: dict[str, Works] = {
 """How one sees that a service does its work, beside that its container has a new process."""
 
 
+def up(server: Server) -> None:
+    """Wait for a server that was started just now: the door is open a minute before all of what is behind it."""
+    began = time.monotonic()
+    for service in ("console", "code", "daemon", "mlflow"):
+        works = WORKS[service]
+        _until(lambda works=works: works(server, 0.0), f"{service} does not work {BACK_SECONDS:.0f} s after the start")
+    print(f"up after {time.monotonic() - began:.1f} s", flush=True)
+
+
 def kills(server: Server, services: Sequence[str]) -> list[tuple[str, float, float]]:
     """Kill containers once each; (service, seconds until it worked again, seconds without a chat) of each.
 
@@ -177,6 +186,7 @@ def main() -> None:
     a = parser.parse_args()
     server = Server(a.folder.absolute(), a.engine)
     try:
+        up(server)
         if not a.no_workflow:
             workflow(server)
         if not a.no_ab:

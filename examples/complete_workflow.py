@@ -38,8 +38,16 @@ def call(method: str, path: str, **more: Any) -> Any:
             answer.status_code = 202
             answer.headers["Location"] = place
     if not answer.ok:
-        sys.exit(f"{method} {path}: {answer.status_code} {answer.json().get('detail', answer.text)}")
+        sys.exit(f"{method} {path}: {answer.status_code} {words_of(answer)}")
     return answer.json()
+
+
+def words_of(answer: requests.Response) -> str:
+    """Why it was refused: the platform's own words, or those of a proxy that could not reach it, which are a page."""
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.reason}: {answer.text[:300]}"
 
 
 def wait(path: str, done: set[str], over: set[str], seconds: float) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from llmops_assets.cli.common import (
     out,
     print_json,
     show,
-    time_of,
     when,
     wiring,
 )
@@ -166,11 +165,10 @@ def rollback(
             fail("--model, --shared-index and --dry-run go with --to")
         _show_wanted(roll_back, name, operation, wait)
         return
-    moment = int(to) if to.isdecimal() else time_of(to)
     if dry_run:
-        print_json(way_back(wiring(), name, moment, model=model).as_dict())
+        print_json(way_back(wiring(), name, to, model=model).as_dict())
         return
-    _show_wanted(partial(roll_back_to, to=moment, model=model, shared_index=shared_index), name, operation, wait)
+    _show_wanted(partial(roll_back_to, to=to, model=model, shared_index=shared_index), name, operation, wait)
 
 
 @app.command()

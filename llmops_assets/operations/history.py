@@ -8,6 +8,7 @@ from llmops_assets.operations.errors import Refused
 from llmops_assets.wiring import Wiring
 
 ROUTES, PROMPT, REMOVED, INDEX = "endpoint.routes", "endpoint.prompt", "endpoint.remove", "index.publish"
+WANTED = "endpoint.want"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Served:
 
 
 def served_at(wiring: Wiring, endpoint: str, at: datetime) -> Served:
-    """What `endpoint` served at the moment `at` (aware). Raises Refused where it was not there, or not any more.
+    """What `endpoint` served at the moment `at` (aware).
+
+    Raises NotFound where there is and was no such endpoint, Refused where it did not serve yet, or not any more.
 
     The audit log is asked, which nothing changes: a model that was archived or erased since is still named, and so is
     an endpoint that was deleted.
@@ -54,6 +57,9 @@ def served_at(wiring: Wiring, endpoint: str, at: datetime) -> Served:
     last = next((line for line in reversed(before) if line["action"] in (ROUTES, REMOVED)), None)
     if last is None:
         first = next((line for line in lines if line["action"] == ROUTES), None)
+        if first is None and not wiring.catalog.audit_steps(endpoint, (WANTED,)):
+            # Raises for a name that nobody ever deployed under.
+            wiring.catalog.endpoint(endpoint)
         since = f"; it first served at {first['at'].isoformat()}" if first else ""
         raise Refused(f"endpoint {endpoint!r} served nothing at {at.isoformat()}{since}")
     if last["action"] == REMOVED:

@@ -22,6 +22,9 @@ from resources.retrieval.engine import EngineUnavailable
 from resources.retrieval.indexes import IndexCorrupt, UnknownIndex
 from resources.tracking import UnknownModel
 
+_DIGITS = 9
+"""Of a revision, at most: databases count in 32 bits."""
+
 
 @dataclass(frozen=True)
 class WayBack:
@@ -43,13 +46,32 @@ class WayBack:
         return {**asdict(self), "spec": self.spec.model_dump(mode="json", exclude_none=True)}
 
 
-def way_back(wiring: Wiring, name: str, to: datetime | int, *, model: str | None = None) -> WayBack:
+def point_of(text: str) -> datetime | int:
+    """Where somebody wants to go back to, as they write it: digits are a revision, all else is a moment in ISO 8601.
+
+    A moment without a zone is in this machine's. Raises Refused for what is neither.
+    """
+    if text.isascii() and text.isdigit():
+        if len(text) > _DIGITS:
+            raise Refused(f"{text[:20]}… is no revision: `llmops endpoint list` shows the numbers that there are")
+        return int(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Refused(
+            f"{text[:100]!r} is neither a revision nor a time: write 41, 2026-11-30T09:00 or 2026-11-30T09:00:00+09:00"
+        ) from error
+    return found if found.tzinfo else found.astimezone()
+
+
+def way_back(wiring: Wiring, name: str, to: datetime | int | str, *, model: str | None = None) -> WayBack:
     """What endpoint `name` served at a moment (aware), or once its revision of that number was there.
 
-    `model` names one where several shared its users then. Raises NotFound, or Refused naming what of it is gone: the
-    model or its folder, the prompt's version, the index's version.
+    `to` may be a text (`point_of`); `model` names one where several shared its users then. Raises NotFound, or Refused
+    naming what of it is gone: the model or its folder, the prompt's version, the index's version.
     """
     endpoint = wiring.catalog.endpoint(name)
+    to = point_of(to) if isinstance(to, str) else to
     at = to if isinstance(to, datetime) else _when_served(wiring, name, to)
     served = served_at(wiring, name, at)
     route = _one_model(served.models, model, f"endpoint {name!r} at {at.isoformat()}")
@@ -77,7 +99,7 @@ def roll_back_to(
     wiring: Wiring,
     actor: str,
     name: str,
-    to: datetime | int,
+    to: datetime | int | str,
     *,
     model: str | None = None,
     shared_index: bool = False,

@@ -45,6 +45,8 @@ class Echo(BaseHTTPRequestHandler):
                     "X-LLMOps-Webserver": "full",
                 }.items():
                     self.send_header(name, value)
+            else:
+                self.send_header("X-LLMOps-Login", "/login?next=%2F")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return

@@ -1,7 +1,9 @@
 """Behind nginx as it is delivered and the console as it runs: who reaches Dagster's and MLflow's pages, and as what."""
 
+import html
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -133,11 +135,42 @@ def launch_of(**more: object) -> dict:
 def test_a_browser_without_a_session_is_shown_the_login_and_a_program_is_told_401(door):
     with door.client() as client:
         page = client.get("/dagster/assets?x=1", headers={"Accept": "text/html"})
-        assert (page.status_code, page.headers["location"]) == (303, "/login?next=/dagster/assets?x=1")
+        assert (page.status_code, page.headers["location"]) == (303, "/login?next=%2Fdagster%2Fassets%3Fx%3D1")
         for path in ("/dagster/graphql", "/mlflow/", "/prometheus/graph"):
             assert client.get(path).status_code == 401, path
         assert client.get("/llmops-auth").status_code == 404
         assert client.get("/auth", headers={"X-Service": "mlflow"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "/dagster/assets?a=1&b=2",
+        "/dagster/runs?q[0]=tag%3Ax%3D1%26y&next=/other",
+        "/mlflow/?x=%23%2F&y=a+b%20c",
+        "/prometheus/graph?g0.expr=up%7Bjob%3D%22a%26b%22%7D&g0.tab=1",
+        "/dagster/locations/%ED%99%98%EB%B6%88?ended=1&lang=ko",
+        "/dagster/a%3Fb%26c",
+    ],
+)
+def test_a_login_leads_back_to_all_of_the_address(door, asked):
+    with door.client() as client:
+        client.headers["Origin"] = door.url
+        sent = client.get(asked, headers={"Accept": "text/html"})
+        assert sent.status_code == 303, sent.text
+        form = client.get(sent.headers["location"])
+        # As a browser would send the form's hidden field.
+        field = html.unescape(re.search(r'name="next" value="([^"]*)"', form.text).group(1))
+        done = client.post("/login", data={"name": "viewer", "password": PASSWORD, "next": field})
+        assert (done.status_code, done.headers["location"]) == (303, asked)
+
+
+def test_a_login_leads_to_nobody_elses_page_and_repeats_no_change(door):
+    with door.client() as client:
+        posted = client.post("/dagster/graphql", json={"query": "{ version }"}, headers={"Accept": "text/html"})
+        assert (posted.status_code, posted.headers["location"]) == (303, "/login?next=%2F")
+        known = client.get("/dagster/", headers={"Accept": "text/html", "X-LLMOps-Login": "//evil.example"})
+        assert known.headers["location"] == "/login?next=%2Fdagster%2F"
 
 
 def test_who_may_not_launch_reaches_a_webserver_that_refuses_it(door, wiring):

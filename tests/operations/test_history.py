@@ -12,7 +12,7 @@ from llmops_assets.operations.errors import Refused
 from llmops_assets.operations.history import served_at
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
-from resources.catalog import database
+from resources.catalog import NotFound, database
 from resources.prompts import ResolvedPrompt
 from tests.serving.conftest import deployment_spec
 
@@ -64,5 +64,12 @@ def test_models_shares_prompt_and_index_of_a_moment(tmp_path: Path, monkeypatch:
         assert [m["model_ref"] for m in json.loads(done.output)["models"]] == ["a@1", "b@2"]
         assert CliRunner().invoke(app, ["at", "2026-11-30T14:30:00+00:00", "desk"]).exit_code == 0
         assert CliRunner().invoke(app, ["at", "yesterday", "desk"]).exit_code != 0
+        w.catalog.want_endpoint(deployment_spec("new"), "kim")
+        for name, words in (("nobody", "no endpoint 'nobody'"), ("docs", "no endpoint 'docs'"), ("new", "served nothing")):
+            with pytest.raises((NotFound, Refused), match=words):
+                served_at(w, name, NINE + timedelta(hours=9))
+        unknown = CliRunner().invoke(app, ["at", "2026-11-30T14:30:00+00:00", "nobody"])
+        other = CliRunner().invoke(app, ["endpoint", "show", "nobody"])
+        assert unknown.exit_code == other.exit_code != 0
     finally:
         common.wiring.cache_clear()

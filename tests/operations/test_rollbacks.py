@@ -163,6 +163,19 @@ def test_what_is_gone_is_refused_by_name_and_nothing_is_wanted(desk: Desk):
     assert w.catalog.endpoint("desk").revision == wanted
 
 
+def test_a_point_is_a_revision_or_a_moment_as_people_write_it(desk: Desk):
+    assert way_back(desk.w, "desk", "1").model_ref == way_back(desk.w, "desk", 1).model_ref == "desk@1"
+    moment = desk.moments[1]
+    assert way_back(desk.w, "desk", moment.isoformat()).model_ref == "desk@2"
+    local = moment.astimezone().replace(tzinfo=None).isoformat()
+    assert way_back(desk.w, "desk", local).at == moment, "without a zone it is this machine's"
+    for text in ("yesterday", "", "1.5", "-1", "²", "１", "9" * 30):
+        with pytest.raises(Refused, match="revision"):
+            roll_back_to(desk.w, "lee", "desk", text)
+    with pytest.raises(NotFound, match="no endpoint 'nobody'"):
+        way_back(desk.w, "nobody", "yesterday")
+
+
 def test_what_goes_between_asking_and_the_run_is_named_by_the_run(desk: Desk):
     roll_back_to(desk.w, "lee", "desk", 1)
     shutil.rmtree(desk.w.indexes.folder(desk.versions[0]))

@@ -3,10 +3,11 @@
 import secrets
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, Template, select_autoescape
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.responses import HTMLResponse
 
 from images.console.login.words import WORDS, language_of
 
@@ -69,10 +70,10 @@ def login_page(
     )
 
 
-def to_login(request: Request) -> RedirectResponse:
-    """Where a browser goes that asked for a page without being logged in."""
-    from urllib.parse import quote
+def login_address(asked: str, method: str = "GET") -> str:
+    """Where a browser goes that asked for a page (path and query, as it sent them) without being logged in.
 
-    asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    where = asked if request.method in ("GET", "HEAD") else HOME
-    return RedirectResponse(f"/login?next={quote(where, safe='')}", 303, {"Cache-Control": "no-store"})
+    It comes back to that page: all of its query is one value here. What is no page to come back to leads home.
+    """
+    where = target_of(asked) if method in ("GET", "HEAD") else HOME
+    return f"/login?next={quote(where, safe='')}"

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
 from images.console.callers import NEEDED_ROLE
+from images.console.login.page import login_address
 from images.console.login.services import asked_of
 from images.console.problems import Problem
 from images.console.state import Here
@@ -25,10 +26,16 @@ def auth(
 ) -> Response:
     """200 with who asks, 401 for nobody, 403 for somebody who may not; a changed page or file goes to the audit log.
 
+    With 401, `X-LLMOps-Login` is where a browser logs in and comes back from: a proxy could not encode the address.
     `X-LLMOps-Webserver` says which of Dagster's webservers it is for: `full`, or `read-only`, which refuses changes.
     """
     peer = request.client.host if request.client else None
-    caller = here.callers.identify(peer, request.headers, x_original_method)
+    try:
+        caller = here.callers.identify(peer, request.headers, x_original_method)
+    except Problem as problem:
+        if problem.status == 401:
+            problem.headers["X-LLMOps-Login"] = login_address(x_original_uri, x_original_method)
+        raise
     asked = asked_of(x_service, x_original_method, x_original_uri)
     if asked is None:
         raise Problem(403, f"there is no page {x_service!r} behind this login")

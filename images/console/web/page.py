@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from images.console import problems
+from images.console.login.page import login_address
 from images.console.problems import Problem
 from images.console.state import Asking, Here, State
 from images.console.web import forms
@@ -311,7 +312,7 @@ def failed(request: Request, error: Exception) -> Response:
     status, detail, faults = explained(error)
     if status == 401 and request.method == "GET" and has_route(request, LOGIN):
         asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        return RedirectResponse(f"{LOGIN}?next={quote(asked, safe='')}", 303, HEADERS)
+        return RedirectResponse(login_address(asked), 303, HEADERS)
     language = _language(request)
     headers: Mapping[str, str] = error.headers if isinstance(error, Problem) else {}
     back = request.headers.get("referer", "")
