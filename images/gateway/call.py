@@ -133,7 +133,8 @@ def _random_hex() -> str:
 class Call:
     """One request: what it carries, what the layers found out about it, and what is to be done when it is over.
 
-    Layers write their findings here for those below and for the log: `caller`, `body` (the JSON object, null fields
+    Layers write their findings here for those below and for the log: `caller`, `has_role` (of its roles one may call
+    endpoints), `body` (the JSON object, null fields
     left out), `endpoint`, `end_user`, `query` (the user's last message), `route` (assigned, or that of who answered
     instead), `replica` (who was asked last), `exposure`, `payload` (what goes to the model server), `usage` (what the
     server counted), `timings` (seconds by name), `verdicts` (of guards), `notes` (anything else that a later layer or
@@ -144,9 +145,9 @@ class Call:
 
     __slots__ = (
         "_closers", "_headers", "_is_open", "_request", "begun", "body", "caller", "end_user", "endpoint", "error",
-        "exposure", "headers", "is_overdue", "is_probe", "is_read", "is_reading", "is_streamed", "notes", "operation",
-        "parameters", "payload", "query", "receive", "refusal", "replica", "request_id", "route", "scope", "status",
-        "timings", "usage", "verdicts",
+        "exposure", "has_role", "headers", "is_overdue", "is_probe", "is_read", "is_reading", "is_streamed", "notes",
+        "operation", "parameters", "payload", "query", "receive", "refusal", "replica", "request_id", "route",
+        "scope", "status", "timings", "usage", "verdicts",
     )  # fmt: skip
 
     def __init__(
@@ -164,6 +165,7 @@ class Call:
         self.request_id = f"req-{_random_hex()}"
         self.headers: dict[str, str] = {"x-request-id": self.request_id}
         self.caller = ANONYMOUS
+        self.has_role = False
         self.body: dict[str, Any] = {}
         self.is_probe = False
         self.is_read = False

@@ -15,7 +15,7 @@ async def models(gateway: Gateway, call: Call) -> Answer:
     data = [
         _model(e)
         for e in sorted(gateway.table.endpoints.values(), key=lambda e: e.created_at, reverse=True)
-        if e.routes and gateway.callers.may_call(call.caller, e.name)
+        if e.routes and gateway.callers.may_call(call, e.name)
     ]
     return Answer.of({"object": "list", "data": data})
 
@@ -24,7 +24,7 @@ async def model(gateway: Gateway, call: Call) -> Answer:
     """GET /v1/models/{id}: one of them."""
     name = call.parameters["id"]
     endpoint = gateway.table.endpoints.get(name)
-    if endpoint is None or not endpoint.routes or not gateway.callers.may_call(call.caller, name):
+    if endpoint is None or not endpoint.routes or not gateway.callers.may_call(call, name):
         raise ApiError(404, f"there is no endpoint {name!r} that serves a model", code="model_not_found", param="model")
     return Answer.of(_model(endpoint))
 

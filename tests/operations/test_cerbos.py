@@ -1,15 +1,9 @@
 """Cerbos decides as the table does: a real one, with the policies that are written for it."""
 
-import os
-import shutil
-import socket
 import subprocess
-import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from llmops_assets.local.stack import free_port
@@ -21,57 +15,21 @@ from llmops_assets.specs.access import ACTIONS, AccessPolicy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 from resources.cerbos import Cerbos
+from tests.cerbos_server import cerbos_at, program
 
-PACKAGE = "@cerbos/cerbos-linux-x64@0.51.0"
 EVERY = [f"{area}.{verb}" for area, verbs in ACTIONS.items() for verb in verbs]
 OWN = AccessPolicy.model_validate(
     {"roles": {"심사자": ["model.*"], "nobody": [], "all": ["*"], "viewer": ["endpoint.call", "audit.read"]}}
 )
 
 
-def program() -> Path:
-    """The program, which npm has: fetched once, and kept for the next run."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "llmops-tests" / "cerbos-0.51.0"
-    if not (cache / "cerbos").exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        fetched = subprocess.run(
-            ["npm", "pack", PACKAGE, "--silent"], cwd=cache, capture_output=True, text=True, timeout=300, check=False
-        )
-        if fetched.returncode:
-            raise RuntimeError(f"these tests need npm, and `npm pack {PACKAGE}` failed:\n{fetched.stderr[-2000:]}")
-        archive = next(cache.glob("*.tgz"))
-        with tarfile.open(archive) as packed:
-            source = packed.extractfile("package/cerbos-linux-x64")
-            assert source is not None
-            with open(cache / "cerbos.new", "wb") as target:
-                shutil.copyfileobj(source, target)
-        (cache / "cerbos.new").chmod(0o755)
-        (cache / "cerbos.new").replace(cache / "cerbos")
-        archive.unlink()
-    return cache / "cerbos"
-
-
 @pytest.fixture(scope="module")
 def cerbos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a Cerbos with the shipped table as the default, and another one as the version `own`."""
+    """The URL of a Cerbos with the shipped table."""
     folder = tmp_path_factory.mktemp("cerbos")
     write_cerbos_policies(Wiring(Settings(home=folder / "home", _env_file=None)), folder / "policies")
-    port, other = free_port("127.0.0.1"), free_port("127.0.0.1")
-    command = [str(program()), "server", f"--set=storage.disk.directory={folder / 'policies'}"]
-    command += [f"--set=server.httpListenAddr=127.0.0.1:{port}", f"--set=server.grpcListenAddr=127.0.0.1:{other}"]
-    command += ["--set=telemetry.disabled=true", "--set=storage.driver=disk"]
-    with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-    try:
-        deadline = time.monotonic() + 60
-        while socket.socket().connect_ex(("127.0.0.1", port)):
-            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()[-3000:]
-            time.sleep(0.05)
-        assert httpx.get(f"http://127.0.0.1:{port}/_cerbos/health", trust_env=False).status_code == 200
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
+    with cerbos_at(free_port("127.0.0.1"), free_port("127.0.0.1"), folder) as url:
+        yield url
 
 
 def test_every_action_of_every_role_is_decided_alike(cerbos, tmp_path):

@@ -65,7 +65,11 @@ def test_models_shares_prompt_and_index_of_a_moment(tmp_path: Path, monkeypatch:
         assert CliRunner().invoke(app, ["at", "2026-11-30T14:30:00+00:00", "desk"]).exit_code == 0
         assert CliRunner().invoke(app, ["at", "yesterday", "desk"]).exit_code != 0
         w.catalog.want_endpoint(deployment_spec("new"), "kim")
-        for name, words in (("nobody", "no endpoint 'nobody'"), ("docs", "no endpoint 'docs'"), ("new", "served nothing")):
+        for name, words in (
+            ("nobody", "no endpoint 'nobody'"),
+            ("docs", "no endpoint 'docs'"),
+            ("new", "served nothing"),
+        ):
             with pytest.raises((NotFound, Refused), match=words):
                 served_at(w, name, NINE + timedelta(hours=9))
         unknown = CliRunner().invoke(app, ["at", "2026-11-30T14:30:00+00:00", "nobody"])

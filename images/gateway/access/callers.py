@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 
 from images.gateway.access.addresses import Addresses
+from images.gateway.access.decisions import Decisions
 from images.gateway.access.key_table import KeyTable
 from images.gateway.access.last_keys import LastKeys
 from images.gateway.access.mode import access_of, check_somebody_may_call
@@ -33,6 +34,7 @@ class Callers:
         self.policy = policy
         self.access = access_of(settings, policy)
         self.keys = KeyTable()
+        self.decisions = Decisions(settings.cerbos_url) if settings.cerbos_url else None
         self.addresses = Addresses(self.access.trusted)
         store = settings.gateway_store_url
         self.limiter = Limiter(
@@ -49,6 +51,8 @@ class Callers:
         tokens, found = self.access.tokens, {}
         if self.limiter.fault is not None:
             found["limits"] = self.limiter.fault
+        if self.decisions is not None and self.decisions.fault is not None:
+            found["access"] = self.decisions.fault
         if tokens is not None and tokens.jwks is not None and tokens.jwks.fault is not None:
             # Where they are is no business of who asks for health; the log says it.
             found["jwks"] = "the keys of tokens cannot be read: those read last are kept"
@@ -83,6 +87,8 @@ class Callers:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._renewing
         await self.limiter.close()
+        if self.decisions is not None:
+            await self.decisions.close()
 
     def refresh(self, catalog: Catalog) -> None:
         """Read the keys that changed, and now and then what was used of budgets. Never raises: the last ones stay."""
@@ -126,16 +132,25 @@ class Callers:
             forwarded = [v.decode("latin-1") for k, v in call.scope["headers"] if k == b"x-forwarded-for"]
         return self.addresses.client(client[0] if client else None, forwarded)
 
-    def may_call(self, caller: Identity, endpoint: str) -> bool:
+    async def has_role(self, caller: Identity) -> bool:
+        """Whether one of the caller's roles may call endpoints, by the policy's table, or by Cerbos where one is named.
+
+        Raises ApiError 503 where Cerbos is away.
+        """
+        if self.decisions is None:
+            return self.policy.allows(caller.roles, CALL)
+        return await self.decisions.may_call(caller)
+
+    def may_call(self, call: Call, endpoint: str) -> bool:
         """Whether a caller may ask an endpoint's model: by a role, and by the endpoints that the credential names."""
         if not self.access.is_on:
             return True
-        is_named = caller.endpoints is None or endpoint in caller.endpoints
-        return is_named and self.policy.allows(caller.roles, CALL)
+        named = call.caller.endpoints
+        return (named is None or endpoint in named) and call.has_role
 
     def check_may_rate(self, call: Call) -> None:
         """Raise ApiError 403 where a caller may call no endpoint, and so has no answer to rate."""
-        if self.access.is_on and not call.is_probe and not self.policy.allows(call.caller.roles, CALL):
+        if self.access.is_on and not call.is_probe and not call.has_role:
             roles = ", ".join(sorted(call.caller.roles)) or "none"
             raise ApiError(
                 403, f"answers may not be rated with the roles of this credential ({roles})", code="role_forbidden"
@@ -144,7 +159,7 @@ class Callers:
     def check_may_call(self, call: Call, endpoint: str) -> None:
         """Raise ApiError 403, saying which of the two is missing."""
         caller = call.caller
-        if call.is_probe or self.may_call(caller, endpoint):
+        if call.is_probe or self.may_call(call, endpoint):
             return
         if caller.endpoints is not None and endpoint not in caller.endpoints:
             raise ApiError(

@@ -7,7 +7,8 @@ from images.gateway.layers.limit import refuse_address
 
 
 class Authenticate(Layer):
-    """Sets `call.caller` from the request's credential, an API key or a token; 401 without a right one.
+    """Sets `call.caller` from the request's credential, an API key or a token, and whether a role of it may call
+    endpoints; 401 without a right one.
 
     Reads headers alone: the body is read only of who may send one. Who tries too often from one address gets 429. What
     a known caller may call is decided where the endpoint is known (`authorize`).
@@ -23,4 +24,5 @@ class Authenticate(Layer):
             if error.status == 401:
                 await refuse_address(callers, call)
             raise
+        call.has_role = await callers.has_role(call.caller)
         return await proceed(call)

@@ -48,7 +48,7 @@ def endpoint_of(gateway: Gateway, name: object, call: Call) -> Endpoint:
             503, f"the routes of endpoint {name!r} cannot be read; the gateway's log says why", code="not_ready"
         )
     if endpoint is None:
-        mine = [known for known in gateway.table.endpoints if gateway.callers.may_call(call.caller, known)]
+        mine = [known for known in gateway.table.endpoints if gateway.callers.may_call(call, known)]
         known = ", ".join(sorted(mine)) or "none yet"
         raise ApiError(404, f"there is no endpoint {name!r}; known are: {known}", code="model_not_found", param="model")
     return endpoint
