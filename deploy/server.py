@@ -20,6 +20,8 @@ FOLDERS = ("home", "home/import", "home/spool", "policy", "postgres", "prometheu
 NOBODY = 65534
 DEFAULTS = {
     "LLMOPS_BASE": "python:3.11-slim-bookworm",
+    "LLMOPS_CERBOS_URL": "",
+    "LLMOPS_ENGINE_SOCKET": "/var/run/docker.sock",
     "LLMOPS_EXTRAS": "train,serve",
     "LLMOPS_GATEWAY_WORKERS": "2",
     "LLMOPS_GRAFANA_IMAGE": "docker.io/grafana/grafana:12.2.0",

@@ -177,7 +177,7 @@ class Wiring:
         """The image of a model server: its spec's own, or the fixed one of its purpose."""
         own = backend.runtime.get("image")
         target: ServeTarget = backend.runtime.get("serve_target", "GENERATION")
-        return own or f"{self.settings.image_registry}/{self.policy.images.serve[target]}"
+        return own or f"{self.settings.image_registry.rstrip('/')}/{self.policy.images.serve[target]}"
 
     @cached_property
     def engines(self) -> "Engines":
@@ -243,7 +243,7 @@ class Wiring:
         """The image of a job of the worker: its spec's own, or the fixed one of its type."""
         own = (job.get("spec") or {}).get("image")
         kind = job.get("job_type") or IMAGE_OF_TASK.get(job.get("task", ""), "SFT")
-        return own or f"{self.settings.image_registry}/{self.policy.images.train[kind]}"
+        return own or f"{self.settings.image_registry.rstrip('/')}/{self.policy.images.train[kind]}"
 
     def devices(self) -> "list[Device]":
         """What there is to train on: what the settings declare, or else what this machine has."""

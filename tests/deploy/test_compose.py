@@ -11,11 +11,14 @@ import yaml
 
 from deploy.server import DEFAULTS
 from llmops_assets.local.stack import REPOSITORY
+from llmops_assets.specs.policy import load_policy
 from tests.deploy.processes import COMPOSE, services
 
 THEIRS = {"qdrant", "grafana"}
 """Services in images of others, which start only where they are asked for."""
 SERVICES = sorted(services().items())
+CONTAINERS = COMPOSE.with_name("compose.docker.yaml")
+"""What compose.yaml is merged with where trainings run in containers."""
 
 
 @pytest.mark.parametrize(("name", "service"), SERVICES, ids=[name for name, _ in SERVICES])
@@ -75,8 +78,33 @@ def test_only_who_has_to_is_in_the_network_that_reaches_outside() -> None:
     assert {name for name, service in services().items() if "store" in service["networks"]} == {"redis", "gateway"}
 
 
+def test_the_engine_s_socket_is_one_container_s_and_code_alone_reaches_that() -> None:
+    text = yaml.safe_load(CONTAINERS.read_text(encoding="utf-8"))
+    assert text["networks"] == {"engine": {"internal": True}}
+    with_socket = {name for name, service in text["services"].items() if "SOCKET" in str(service.get("volumes"))}
+    in_network = {name for name, service in text["services"].items() if "engine" in service.get("networks", ())}
+    assert with_socket == {"engine"} and in_network == {"engine", "code"}
+    engine = text["services"]["engine"]
+    assert engine["networks"] == ["engine"] and len(engine["volumes"]) == 1 and "environment" not in engine
+    assert engine["read_only"] is True and engine["cap_drop"] == ["ALL"] and "ports" not in engine
+    assert set(services()["code"]["networks"]) <= set(text["services"]["code"]["networks"])
+
+
+def test_there_is_a_train_image_for_every_job_type_as_the_policy_names_it() -> None:
+    text = yaml.safe_load(CONTAINERS.read_text(encoding="utf-8"))
+    built = {
+        service["build"]["args"]["JOB_TYPE"]: service["image"].removeprefix("${LLMOPS_IMAGES}").partition(":")[0]
+        for service in text["services"].values()
+        if "build" in service
+    }
+    assert built == {kind: name.partition(":")[0] for kind, name in load_policy().images.train.items()}
+    begin = text["services"]["engine"]["command"][text["services"]["engine"]["command"].index("--image") + 1]
+    assert all(f"${{LLMOPS_IMAGES}}{name}".startswith(begin) for name in built.values())
+
+
 def test_every_variable_of_compose_is_written_by_the_server_s_folder(tmp_path: Path) -> None:
-    asked = set(re.findall(r"\$\{(\w+)\}", COMPOSE.read_text(encoding="utf-8")))
+    text = COMPOSE.read_text(encoding="utf-8") + CONTAINERS.read_text(encoding="utf-8")
+    asked = set(re.findall(r"\$\{(\w+)\}", text))
     command = [sys.executable, "deploy/server.py", str(tmp_path)]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
     written = {line.split("=", 1)[0] for line in (tmp_path / "env").read_text().splitlines()}
