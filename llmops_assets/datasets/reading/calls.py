@@ -1,4 +1,4 @@
-"""Tool calls and lists of tools in the spellings that users bring, as canonical JSON."""
+"""Tool calls in the spellings that users bring, as canonical JSON."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def _check_numbers(value: Any, path: str) -> None:
             _check_numbers(item, f"{path}[{index}]")
 
 
-def _decoded(text: str, path: str, what: str) -> Any:
+def decoded(text: str, path: str, what: str) -> Any:
     """JSON in a text; RowFault at `path` with what is wrong in it."""
     found = decode(0, text.strip().encode("utf-8", "surrogatepass"))
     if found.fault is not None:
@@ -48,7 +48,7 @@ def call_text(value: Any, path: str) -> str | None:
 def calls_of(value: Any, path: str) -> list[dict[str, Any]]:
     """Calls with their arguments as objects; RowFault naming the one that is none."""
     if isinstance(value, str):
-        value = _decoded(value, path, "a tool call")
+        value = decoded(value, path, "a tool call")
     if isinstance(value, dict):
         return [_call(value, path)]
     if not isinstance(value, list):
@@ -60,7 +60,7 @@ def _call(item: Any, path: str) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise RowFault(path, f"expected a tool call, got {kind_of(item)}")
     kind = item.get("type") or "function"
-    if kind != "function":
+    if kind not in ("function", "tool_call"):
         raise RowFault(f"{path}.type", f"a call of type {kind!r}: only functions can be called")
     function = item.get("function", item)
     if not isinstance(function, dict):
@@ -85,46 +85,10 @@ def _arguments(value: Any, path: str) -> dict[str, Any]:
     if value is None:
         return {}
     if isinstance(value, str):
-        value = _decoded(value, path, "the text of the arguments") if value.strip() else {}
+        value = decoded(value, path, "the text of the arguments") if value.strip() else {}
     if not isinstance(value, dict):
         raise RowFault(path, f"the arguments of a call are an object (or JSON of one), got {kind_of(value)}")
     return value
-
-
-def tools_text(value: Any, path: str) -> str | None:
-    """The canonical JSON list of tools as OpenAI writes them, of such a list, of bare functions, or of JSON of either.
-
-    None where there are no tools.
-    """
-    if isinstance(value, str):
-        if not value.strip():
-            return None
-        value = _decoded(value, path, "the list of tools")
-    if value is None or value == []:
-        return None
-    if isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list):
-        raise RowFault(path, f"expected a list of tools, got {kind_of(value)}")
-    return json_text([_tool(item, f"{path}[{index}]") for index, item in enumerate(value)], path)
-
-
-def _tool(item: Any, path: str) -> dict[str, Any]:
-    if isinstance(item, str):
-        item = _decoded(item, path, "a tool")
-    if not isinstance(item, dict):
-        raise RowFault(path, f"expected a tool, got {kind_of(item)}")
-    if item.get("type") not in (None, "function", "object"):
-        raise RowFault(f"{path}.type", f"a tool of type {item['type']!r}: only functions can be called")
-    function = item.get("function", item)
-    if not isinstance(function, dict):
-        raise RowFault(f"{path}.function", f"expected an object with the name of the function, got {kind_of(function)}")
-    name = function.get("name")
-    if not isinstance(name, str) or not name.strip():
-        raise RowFault(f"{path}.name", f"a tool needs the name of its function, got {kind_of(name)}")
-    if function is item:
-        return {"type": "function", "function": {k: v for k, v in item.items() if k != "type"}}
-    return {"type": "function", **{k: v for k, v in item.items() if k != "type"}}
 
 
 def parsed(text: str) -> list[dict[str, Any]]:

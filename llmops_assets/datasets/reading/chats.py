@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmops_assets.datasets.reading import weights
-from llmops_assets.datasets.reading.calls import tools_text
 from llmops_assets.datasets.reading.message import Message
 from llmops_assets.datasets.reading.messages import list_of, message_of, messages_of
 from llmops_assets.datasets.reading.raw import RowFault
-from llmops_assets.datasets.reading.values import first_of, kind_of, refuse_media, text_of, unrecognised
+from llmops_assets.datasets.reading.tool_schemas import tools_text
+from llmops_assets.datasets.reading.transcripts import is_open_transcript, transcript
+from llmops_assets.datasets.reading.translations import turns_before
+from llmops_assets.datasets.reading.values import first_of, is_switch, kind_of, refuse_media, text_of, unrecognised
 
 PAIRS = (
     ("prompt", "completion"),
@@ -20,11 +22,23 @@ PAIRS = (
     ("query", "answer"),
     ("query", "response"),
     ("input", "output"),
+    ("prompt", "output"),
+    ("question", "output"),
+    ("question", "completion"),
+    ("query", "output"),
+    ("query", "completion"),
+    ("input", "response"),
+    ("input", "answer"),
+    ("input", "completion"),
+    ("inputs", "targets"),
+    ("input_text", "output_text"),
+    ("problem", "solution"),
+    ("problem", "answer"),
     ("질문", "답변"),
     ("질문", "대답"),
 )
 WHOLE = ("messages", "conversations")
-OTHER_TURNS = ("conversation", "dialogue", "dialog", "turns", "data")
+OTHER_TURNS = ("conversation", "dialogue", "dialog", "turns", "data", "contents")
 """Fields that hold a whole conversation; the second ones where no answer stands beside them."""
 _ANSWERS = ("output", "response", "completion", "answer")
 SYSTEM_KEYS = ("system", "system_prompt", "system_message", "systemPrompt", "sys_prompt", "시스템")
@@ -34,6 +48,8 @@ _BESIDE = ("input", "context")
 _PASSAGES = ("passage", "article", "paragraph", "지문")
 """The same by names that other columns may have, too: of them only what reads like a passage is asked about."""
 _TURN_PAIRS = (("input", "output"), ("human", "assistant"), ("user", "assistant"), ("question", "answer"))
+_OF_TEMPLATES = ("custom_instructions", "system", "tools", "xml_tools", "python_tools", "documents")
+"""What a template may be told beside the messages, and that the model then sees."""
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -56,10 +72,10 @@ def chat(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
             if isinstance(prompt, list):
                 turns = messages_of(prompt, asked)
             else:
-                text, about = _about(row, text_of(prompt, asked), asked)
-                turns, used = [Message("user", text)], used | about
+                turns, about = _asked(row, text_of(prompt, asked), asked)
+                used = used | about
             return {"messages": [*with_system(turns, row), *_answer(row, answered)], "tools": tools}, used
-    name = next((name for name in OTHER_TURNS if isinstance(row.get(name), list) and row[name]), None)
+    name = next((name for name in OTHER_TURNS if row.get(name) and _is_listed(row[name])), None)
     if name is not None:
         return _conversation(row, name, tools, used)
     raise unrecognised(row, "messages, conversations, instruction/output, prompt/completion or question/answer")
@@ -67,7 +83,17 @@ def chat(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
 
 def _conversation(row: dict[str, Any], name: str, tools: str | None, used: set[str]) -> tuple[dict[str, Any], set[str]]:
     turns = with_system(_turns(row[name], name), row)
-    return {"messages": turns, "tools": tools}, {name, *SYSTEM_KEYS, *used, *_repeated_prompt(row, turns)}
+    used = {name, *SYSTEM_KEYS, *used, *_repeated_prompt(row, turns)}
+    answered = first_of(row, _ANSWERS)
+    if turns and turns[-1].role in ("user", "tool") and answered is not None and isinstance(row[answered], str):
+        # The answer stands beside the turns that it is given to.
+        turns, used = [*turns, *_answer(row, answered)], {*used, answered, *_thought(row, answered)}
+    return {"messages": turns, "tools": tools}, used
+
+
+def _is_listed(value: Any) -> bool:
+    """Whether a value is a list, or one that stands in a text as JSON."""
+    return isinstance(value, list) or (isinstance(value, str) and value.lstrip()[:2] == "[{")
 
 
 def is_chat(names: set[str]) -> bool:
@@ -83,6 +109,14 @@ def is_chat(names: set[str]) -> bool:
 def refuse_unheeded(row: Mapping[str, Any]) -> None:
     """RowFault for what a row says of itself that would change what is learned, and that no chat has a place for."""
     refuse_media(row)
+    given = row.get("chat_template_kwargs")
+    for name, value in given.items() if isinstance(given, dict) else ():
+        if name in _OF_TEMPLATES and value not in (None, "", []):
+            raise RowFault(
+                f"chat_template_kwargs.{name}",
+                "what a chat template is given beside the messages is not rendered: write instructions as the system "
+                "message, and tools as tools",
+            )
     weights.refuse_row_weight(row)
     weights.refuse_row_loss(row)
     if row.get("segments"):
@@ -122,14 +156,18 @@ def alpaca_prompt(row: dict[str, Any]) -> tuple[list[Message], set[str]]:
     history = row.get("history") or []
     if not isinstance(history, list):
         raise RowFault("history", f"expected a list of pairs, got {kind_of(history)}")
-    for index, pair in enumerate(history):
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise RowFault(f"history[{index}]", "expected a pair of question and answer")
-        turns.append(Message("user", text_of(pair[0], f"history[{index}][0]")))
-        turns.append(Message("assistant", text_of(pair[1], f"history[{index}][1]")))
-    asked, about = _about(row, text_of(row["instruction"], "instruction"), "instruction")
-    turns.append(Message("user", asked))
+    turns += messages_of(turns_before(history, "history"), "history")
+    asked, about = _asked(row, text_of(row["instruction"], "instruction"), "instruction")
+    turns += asked
     return with_system(turns, row), {"instruction", *SYSTEM_KEYS, "history", *about}
+
+
+def _asked(row: Mapping[str, Any], text: str, name: str) -> tuple[list[Message], set[str]]:
+    """The turns that a text asks with, and the fields of what it is asked about."""
+    whole, about = _about(row, text, name)
+    if is_open_transcript(whole) and (turns := transcript(whole)):
+        return [Message(role, said, path=name) for role, said in turns], about
+    return [Message("user", whole)], about
 
 
 def _about(row: Mapping[str, Any], asked: str, name: str) -> tuple[str, set[str]]:
@@ -159,15 +197,17 @@ def _answer(row: Mapping[str, Any], name: str) -> list[Message]:
         return messages_of(value, name)
     if isinstance(value, dict):
         return [message_of(value, name)]
-    thoughts = {key: text_of(row[key], key) for key in _THOUGHTS if row.get(key)}
+    thoughts = {key: text_of(row[key], key) for key in _THOUGHTS if row.get(key) and not is_switch(row[key])}
     if len(set(thoughts.values())) > 1:
         raise RowFault(list(thoughts)[-1], f"{' and '.join(thoughts)} hold different reasonings: keep one")
     thought = next(iter(thoughts.values()), None)
-    return [Message("assistant", text_of(value, name), reasoning_content=thought)]
+    text = text_of(value, name)
+    return [Message("assistant", text, reasoning_content=thought)]
 
 
 def _thought(row: Mapping[str, Any], answered: str) -> set[str]:
-    return {key for key in _THOUGHTS if row.get(key)} if isinstance(row[answered], str) else set()
+    thoughts = {key for key in _THOUGHTS if row.get(key) and not is_switch(row[key])}
+    return thoughts if isinstance(row[answered], str) else set()
 
 
 def _repeated_prompt(row: Mapping[str, Any], turns: Sequence[Message]) -> set[str]:

@@ -1,5 +1,6 @@
 """Shapes in which people record that one of several answers was preferred, each as what was chosen and rejected."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -35,7 +36,12 @@ _CHOICES = (
     "labels",
     "label",
     "choice",
+    "preference_strength",
 )
+_SIGNED = ("preference_strength", "overall_preference")
+"""Choices on a scale that is negative where the first answer is better, positive where the second is (HelpSteer)."""
+_FLAGS = (("winner_model_a", "winner_model_b"), ("winner_a", "winner_b"))
+"""Two columns of which the one of the better answer is 1."""
 _SECOND_CHOICE = "safer_response_id"
 _LISTS = ("completions", "responses", "generations", "candidates", "answers", "outputs")
 _TEXTS = ("response", "text", "completion", "content", "output", "answer")
@@ -88,6 +94,13 @@ def check_scores(row: Mapping[str, Any]) -> None:
 def _of_two(row: Mapping[str, Any], first: str, second: str) -> Compared:
     used = {first, second}
     choice = next((name for name in _CHOICES if row.get(name) is not None), None)
+    flags = next((pair for pair in _FLAGS if set(pair) <= row.keys()), None)
+    if choice is None and flags is not None:
+        one, other = (_number(row[name]) for name in flags)
+        if {one, other} != {0, 1}:
+            raise RowFault(flags[0], "none of the two answers was preferred")
+        better, worse = (first, second) if one else (second, first)
+        return only_text(row[better], better), only_text(row[worse], worse), used | {*flags}
     if choice is None:
         scores = [name.replace("answer", "score").replace("human_ref", "score") for name in (first, second)]
         one, other = (_number(row.get(name)) for name in scores)
@@ -111,6 +124,10 @@ def _first_won(value: Any, first: str, second: str, field: str) -> bool:
     preferred = str(value).strip().lower()
     if _TIES.search(preferred):
         raise RowFault(field, f"{preferred!r}: none of the two answers was preferred")
+    if field in _SIGNED and (strength := _number(value)) is not None:
+        if strength == 0:
+            raise RowFault(field, "0: none of the two answers was preferred")
+        return strength < 0
     # SHP: labels 1 is the first answer, 0 the second.
     if first == "human_ref_A" and preferred in ("0", "1"):
         return preferred == "1"
@@ -141,6 +158,19 @@ def _of_many(row: Mapping[str, Any], name: str) -> Compared:
     return _text_in(answers[best], f"{name}[{best}]"), _text_in(answers[worst], f"{name}[{worst}]"), used
 
 
+def only_text(answer: Any, path: str) -> Any:
+    """The one text of a list that stands in a text as JSON, as arenas export turns; RowFault for several turns."""
+    if not isinstance(answer, str) or answer.lstrip()[:2] not in ('["', "[]"):
+        return answer
+    try:
+        texts = json.loads(answer)
+    except ValueError:
+        return answer
+    if len(texts) != 1 or not isinstance(texts[0], str):
+        raise RowFault(path, f"{len(texts)} turns, of which the whole is compared: write both as lists of messages")
+    return texts[0]
+
+
 def _text_in(answer: Any, path: str) -> Any:
     if not isinstance(answer, Mapping) or "role" in answer or "from" in answer:
         return answer
@@ -159,33 +189,3 @@ def _number(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         return None
-
-
-_SPEAKER = re.compile(r"(?:\A\s*|\n\s*)(?:#+\s*)?(Human|Assistant|User|System|H|A)\s*:[ \t]?")
-_SPEAKERS = {
-    "human": "user",
-    "h": "user",
-    "user": "user",
-    "assistant": "assistant",
-    "a": "assistant",
-    "system": "system",
-}
-
-
-def transcript(text: Any) -> list[tuple[str, str]] | None:
-    """The turns (role, text) of a conversation in one text, as hh-rlhf writes it; None where a text is none.
-
-    ``\\n\\nHuman: … \\n\\nAssistant: …``; an assistant's turn at the end that is still to come is left out.
-    """
-    if not isinstance(text, str) or not (first := _SPEAKER.match(text)):
-        return None
-    if first[1].lower() not in ("human", "user", "h", "system"):
-        return None
-    # Letters alone are speakers only where the text begins with one: answers have lines that begin with "A:".
-    short = len(first[1]) == 1
-    found = [one for one in _SPEAKER.finditer(text) if (len(one[1]) == 1) == short]
-    ends = [one.start() for one in found[1:]] + [len(text)]
-    turns = [(_SPEAKERS[one[1].lower()], text[one.end() : end].strip()) for one, end in zip(found, ends, strict=True)]
-    if turns and turns[-1] == ("assistant", ""):
-        turns.pop()
-    return turns

@@ -11,7 +11,8 @@ ROW_FIELDS = {
     "messages", "conversations", "conversation", "dialogue", "dialog", "turns", "history", "tools", "functions",
     "instruction", "input", "output", "prompt", "completion", "response", "question", "answer", "answers", "query",
     "chosen", "rejected", "text", "content", "context", "contexts", "passages", "positives", "negatives", "premise",
-    "hypothesis", "sentence1", "sentence2", "anchor", "paragraphs", "qas", "choices", "질문", "답변", "본문",
+    "contents", "chat", "chat_history", "hypothesis",
+    "sentence1", "sentence2", "anchor", "paragraphs", "qas", "choices", "질문", "답변", "본문",
 }  # fmt: skip
 """What rows have: an object with one of these is a row, and holds none."""
 
@@ -116,7 +117,12 @@ def with_answer(row: dict[str, Any]) -> dict[str, Any]:
         return row
     starts = None
     if isinstance(given, dict):
-        given, starts = given.get("text"), given.get("answer_start")
+        if "text" not in given:
+            raise RowFault("answers", f"expected a list of answers, got an object with {', '.join(map(str, given))}")
+        given, starts = given["text"], given.get("answer_start")
+        if isinstance(given, str):
+            # AI-Hub's questions have one answer, and no list of it.
+            given, starts = [given], starts if isinstance(starts, list) else [starts]
     if not isinstance(given, list):
         raise RowFault("answers", f"expected a list of answers, got {kind_of(given)}")
     if not given:

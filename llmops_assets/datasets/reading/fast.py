@@ -29,6 +29,7 @@ from llmops_assets.datasets.reading.shapes import (
     QuestionAnswer,
     ShareGpt,
 )
+from llmops_assets.datasets.reading.transcripts import is_open_transcript
 from llmops_assets.records.conversation import FIELDS, TOOLS
 
 
@@ -192,6 +193,9 @@ def _fill_chats(columns: Columns, rows: list[Any]) -> bool:
             return False
     else:
         roles, texts = ["user", "assistant"] * len(rows), list(chain.from_iterable(map(_pair, rows)))
+        # A conversation in one text is read turn by turn.
+        if any(map(is_open_transcript, texts[::2])):
+            return False
         ends = list(range(0, len(texts) + 1, 2))
     encoded = [text.encode() for text in texts]
     spoken_by = {role: role.encode() + b"\x1f" for role in set(roles)}

@@ -47,7 +47,7 @@ class Fates:
         """Keys of a message of the row under work."""
         where = pattern_of(message.path)
         self._row.update((f"{where}.{key}", "used") for key in message.used)
-        self._row.update((f"{where}.{key}", "metadata") for key in message.rest)
+        self._row.update((pattern_of(f"{where}.{key}"), "metadata") for key in message.rest)
 
     def refused(self, path: str) -> None:
         """The row under work was refused for what stands at `path`, so nothing else of it counts."""
@@ -98,7 +98,10 @@ LONG_TEXT = 60
 MEANT = {
     *ROW_FIELDS, "system", "system_prompt", "developer", "instructions", "persona", "document", "documents", "article",
     "passage", "paragraph", "evidence", "background", "knowledge", "reasoning", "reasoning_content", "thinking",
-    "thought", "rationale", "explanation", "label", "score", "reward", "options", "few_shot", "examples", "corrected",
+    "thought", "complex_cot", "cot", "chain_of_thought",
+   
+    "rationale", "chat_history", "preamble", "explanation", "label", "score", "reward", "options",
+    "few_shot", "examples", "corrected",
     "available_tools", "tool_definitions", "schema", "table", "summary", "highlights", "headline", "abstract", "target",
     "votes", "upvotes", "likes",
 } - {"text", "content"}  # fmt: skip

@@ -16,6 +16,8 @@ from llmops_assets.datasets.reading.ratings import labels_of_mapping, refuse_rat
 from llmops_assets.datasets.reading.raw import RowFault
 from llmops_assets.datasets.reading.retrieval import embedding, rag
 from llmops_assets.datasets.reading.tags import retagged, tags_of_mapping
+from llmops_assets.datasets.reading.translation import Translated
+from llmops_assets.datasets.reading.translations import translated
 from llmops_assets.datasets.reading.values import first_of, kind_of, text_of, unrecognised
 
 ONE_MESSAGE = (
@@ -54,6 +56,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], tuple[dict[str, Any], set[str]]]]
 
 _ANSWERS = ("chosen", "rejected", "completion")
 _ANSWERED = ("sft_pair", "eval_suite", "rag_qa")
+_CONVERSATIONS = ("sft_pair", "eval_suite", "rlhf_pair", "kto")
 
 
 def _mapped(row: dict[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:
@@ -91,15 +94,29 @@ def convert(
     row = retagged(row, tags) if tags else row
     if names or least is not None:
         row = with_named_label(row, names, least)
+    # What an evaluation suite has beside question and answer decides how it is asked: it is no metadata.
+    asked = questions.question(row) if dataset_type == "eval_suite" else None
+    shape = translated(row, dataset_type) if dataset_type in _CONVERSATIONS and asked is None else Translated(row)
+    fates.used(shape.used)
+    try:
+        return _content(shape, dataset_type, fates, asked)
+    except RowFault as fault:
+        raise RowFault(shape.place(fault.field), fault.reason) from fault
+
+
+def _content(
+    shape: Translated, dataset_type: str, fates: Fates, asked: "questions.Question | None"
+) -> tuple[dict, dict]:
+    """The content of a row whose names are the usual ones, and the metadata that is left."""
+    row = shape.row
     if dataset_type in _ANSWERED and (answered := with_answer(row)) is not row:
         row = answered
         fates.used(["answers"])
+        asked = questions.question(row) if dataset_type == "eval_suite" else None
     if dataset_type == "rlhf_pair" and row.keys() >= OF_OPENAI:
         row = of_openai(row)
         fates.used(OF_OPENAI)
     reader = _READERS[dataset_type]
-    # What an evaluation suite has beside question and answer decides how it is asked: it is no metadata.
-    asked = questions.question(row) if dataset_type == "eval_suite" else None
     try:
         content, used = (asked.content(), asked.used) if asked else reader(row)
     except RowFault as fault:
@@ -111,7 +128,7 @@ def convert(
     _refuse_twins(row, used)
     metadata = row.get("metadata")
     rest = {name: item for name, item in row.items() if name not in used and name != "metadata"}
-    fates.used(name for name in row if name in used)
+    fates.used(name for name in row if name in used and name not in shape.made)
     fates.metadata(rest)
     if asked:
         rest |= asked.metadata()
@@ -122,7 +139,9 @@ def convert(
             for message in messages:
                 if message.weight is not None and name in _ANSWERS:
                     raise RowFault(f"{message.path}.weight", "a turn without loss in an answer that is compared whole")
-                fates.message(message)
+                message.path = shape.place(message.path)
+                if message.path not in shape.texts:
+                    fates.message(message)
                 rest |= {f"{message.path}.{key}": left for key, left in message.rest.items()}
     if metadata is not None:
         if not isinstance(metadata, dict):

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmops_assets.datasets.reading import weights
+from llmops_assets.datasets.reading.blocks import blocks_of, has_calls, turns_of_blocks
 from llmops_assets.datasets.reading.calls import call_text, calls_of
+from llmops_assets.datasets.reading.items import Item, items_of
 from llmops_assets.datasets.reading.message import Message
 from llmops_assets.datasets.reading.raw import RowFault, decode
-from llmops_assets.datasets.reading.values import kind_of, refuse_media, text_of
+from llmops_assets.datasets.reading.values import is_switch, kind_of, refuse_media, text_of
 from llmops_assets.datasets.schema import ROLES
 
 ROLE_NAMES = {
@@ -31,8 +33,10 @@ ROLE_NAMES = {
 CALLING = ("function_call", "tool_call")
 """Roles whose text is a call as JSON."""
 
-_ROLE_KEYS = ("role", "from", "speaker")
+_ROLE_KEYS = ("role", "from", "speaker", "author")
 _TEXT_KEYS = ("content", "value", "text")
+_OTHER_TEXT_KEYS = ("parts", "blocks", "message")
+"""Where the text is when it is in none of the usual keys (Gemini, LlamaIndex, Cohere)."""
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 _UNHEEDED = {
     "label": "a label of a single turn",
@@ -53,6 +57,7 @@ _UNHEEDED = {
 _NOT_LEARNED = ("skip", "ignore", "ignored", "exclude", "excluded", "deleted", "is_deleted", "hidden", "removed")
 """What says of a turn that it is not to be used, and not whether the model sees it: true is refused."""
 
+_BETWEEN = re.compile(r"[\s-]+")
 _MASKED = re.compile(r"^mask(ed)?[-_ ]|[-_ ]mask(ed)?$")
 _THOUGHT = re.compile(r"^\s*<think>(.*?)</think>\s*", re.DOTALL)
 
@@ -72,9 +77,27 @@ def list_of(value: Any, path: str) -> list[Any]:
 def messages_of(value: Any, path: str) -> list[Message]:
     """Messages in either spelling: role and content, or from and value. RowFault names what is none."""
     value = list_of(value, path)
-    found = [message_of(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    found = [turn for item in items_of(value, path) for turn in turns_of(item, f"{path}[{item.index}]")]
     check_answers(found)
     return found
+
+
+def turns_of(item: Item, path: str) -> list[Message]:
+    """The messages that one object holds: itself, or a turn for each result of a tool (Anthropic, Gemini)."""
+    value, keys = item.value, item.keys
+    blocks = None
+    if isinstance(value, dict):
+        blocks = next((name for name in ("content", "parts", "blocks") if has_calls(value.get(name))), None)
+    if blocks is not None:
+        keys = keys if keys is not None else set(value)
+        parted = [message_of(turn, path) for turn in turns_of_blocks(value, blocks, path)]
+    else:
+        parted = [message_of(value, path)]
+    if keys is not None:
+        # Keys of the file alone have a fate.
+        for message in parted:
+            message.used = tuple(name for name in keys if name not in message.rest)
+    return parted
 
 
 def check_answers(messages: list[Message]) -> None:
@@ -102,8 +125,13 @@ def message_of(item: Any, path: str) -> Message:
         lowered = {str(key).strip().lower(): value for key, value in item.items()}
         if lowered.keys() != item.keys() and len(lowered) == len(item):
             return message_of(lowered, path)
-        raise RowFault(path, f"a message needs role and content (or from and value), found {_names(item)}")
+        raise RowFault(
+            path,
+            f"a message needs role and content (or from and value), found {_names(item)}: name its keys with "
+            "--map message.role=KEY and --map message.content=KEY",
+        )
     text_key = next((name for name in _TEXT_KEYS if name in fields), None)
+    text_key = text_key or next((name for name in _OTHER_TEXT_KEYS if isinstance(fields.get(name), (str, list))), None)
     others = [name for name in _TEXT_KEYS if name in fields and name != text_key and fields[name] != fields[text_key]]
     if others:
         raise RowFault(f"{path}.{others[0]}", f"{text_key} and {others[0]} both hold a text: keep one of them")
@@ -133,7 +161,7 @@ def message_of(item: Any, path: str) -> Message:
     _read_fields(message, fields, used)
     weights.read(message, fields, path, masked, used)
     message.used = tuple(used)
-    message.rest = {str(key): value for key, value in fields.items() if key not in used}
+    message.rest |= {str(key): value for key, value in fields.items() if key not in used}
     return message
 
 
@@ -161,7 +189,12 @@ def _role(spelled: str) -> tuple[str, bool]:
         return ROLE_NAMES[spelled], False
     lowered = spelled.lower()
     bare = _MASKED.sub("", lowered)
-    return ROLE_NAMES.get(bare, spelled), bare != lowered and bare in ROLE_NAMES
+    return ROLE_NAMES.get(_plain(bare), spelled), bare != lowered and bare in ROLE_NAMES
+
+
+def _plain(spelled: str) -> str:
+    """A role in lower case, its words joined as most write them (``tool call``, ``Tool-Call``)."""
+    return _BETWEEN.sub("_", spelled.lower())
 
 
 def _read_text(message: Message, fields: dict[str, Any], text_key: str | None, spelled: str, used: list[str]) -> None:
@@ -174,11 +207,16 @@ def _read_text(message: Message, fields: dict[str, Any], text_key: str | None, s
     used.append(text_key)
     where = f"{message.path}.{text_key}"
     if isinstance(fields[text_key], list):
-        message.content, thought = _parts(fields[text_key], where)
-        message.reasoning_content = thought or None
+        found = blocks_of(fields[text_key], message.path, text_key)
+        message.content, message.reasoning_content = found.text, "\n".join(found.thoughts) or None
+        message.rest = found.rest
+    elif isinstance(fields[text_key], dict) and _role(spelled)[0] == "assistant" and _is_calling(spelled):
+        # A call that is an object, and not the text of one.
+        message.tool_calls = call_text(fields[text_key], where)
+        return
     else:
         message.content = text_of(fields[text_key], where)
-    if spelled.lower() in CALLING:
+    if _is_calling(spelled):
         thought = _THOUGHT.match(message.content)
         if thought:
             message.reasoning_content = thought[1].strip() or None
@@ -186,22 +224,8 @@ def _read_text(message: Message, fields: dict[str, Any], text_key: str | None, s
         message.tool_calls, message.content = call_text(message.content, where), ""
 
 
-def _parts(parts: list[Any], path: str) -> tuple[str, str]:
-    """The texts of content parts, joined by line ends as servers do, and what was thought; RowFault for other parts."""
-    texts, thoughts = [], []
-    for index, part in enumerate(parts):
-        where = f"{path}[{index}]"
-        # A list of bare texts is as likely a list of answers as one text in pieces.
-        if not isinstance(part, dict):
-            raise RowFault(where, f"expected a part of a message (type and text), got {kind_of(part)}")
-        kind = part.get("type", "text" if isinstance(part.get("text"), str) else None)
-        if kind in ("text", "input_text", "output_text"):
-            texts.append(text_of(part.get("text"), f"{where}.text"))
-        elif kind in ("thinking", "reasoning"):
-            thoughts.append(text_of(part.get("thinking", part.get("text")), f"{where}.{kind}"))
-        else:
-            raise RowFault(where, f"a part of type {kind!r}: models are trained on text alone, leave the row out")
-    return "\n".join(texts), "\n".join(thoughts)
+def _is_calling(spelled: str) -> bool:
+    return _plain(spelled) in CALLING
 
 
 def _read_fields(message: Message, fields: dict[str, Any], used: list[str]) -> None:
@@ -209,7 +233,7 @@ def _read_fields(message: Message, fields: dict[str, Any], used: list[str]) -> N
     if fields.get("name") not in (None, ""):
         message.name = text_of(fields["name"], f"{path}.name")
     for key in _REASONING_KEYS:
-        if key not in fields:
+        if key not in fields or is_switch(fields[key]):
             continue
         thought = text_of(fields[key], f"{path}.{key}")
         used.append(key)

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmops_assets.datasets.reading.chats import SYSTEM_KEYS, alpaca_prompt, refuse_unheeded, tools_of, with_system
-from llmops_assets.datasets.reading.comparisons import check_scores, compared, transcript
+from llmops_assets.datasets.reading.comparisons import check_scores, compared, only_text
 from llmops_assets.datasets.reading.message import Message
 from llmops_assets.datasets.reading.messages import message_of, messages_of
 from llmops_assets.datasets.reading.raw import RowFault
+from llmops_assets.datasets.reading.transcripts import transcript
 from llmops_assets.datasets.reading.values import first_of, kind_of, text_of, unrecognised
 
 _PROMPTS = ("prompt", "conversations", "messages", "question", "query", "instruction", "input", "history", "context")
@@ -98,6 +99,7 @@ def _prompt(value: Any, path: str) -> list[Message]:
     if isinstance(value, dict) and isinstance(value.get("full_text"), str):
         # WebGPT keeps where a question is from beside it.
         return [Message("user", value["full_text"])]
+    value = only_text(value, path)
     turns = transcript(value)
     return [Message("user", text_of(value, path))] if turns is None else _spoken(turns, path)
 

@@ -13,6 +13,7 @@ from llmops_assets.datasets.reading.formats import ONE_MESSAGE
 from llmops_assets.datasets.reading.raw import DEFAULT_LIMITS, Limits
 from llmops_assets.datasets.reading.readers import read_file
 from llmops_assets.datasets.reading.retrieval import INFERENCE, SYMMETRIC
+from llmops_assets.datasets.reading.translations import type_of_other_shape
 
 SAMPLED = 500
 """Rows of each file that are looked at."""
@@ -23,8 +24,10 @@ SAME_QUESTION = 0.02
 ENOUGH = 50
 """Rows from which that share is judged."""
 
-_ASKED = {"prompt", "question", "q", "query", "input", "질문"}
-_ANSWERED = {"completion", "response", "answer", "a", "output", "답변", "대답"}
+_ASKED = {"prompt", "question", "q", "query", "input", "inputs", "input_text", "problem", "질문"}
+_ANSWERED = {
+    "completion", "response", "answer", "a", "output", "targets", "output_text", "solution", "답변", "대답",
+}  # fmt: skip
 _PASSAGES = {
     "positives", "positive", "contexts", "context", "passages", "passage", "pos", "positive_ctxs", "positive_passages",
     "ctxs",
@@ -33,6 +36,8 @@ _TEXT = {"text", "content", "document", "본문"}
 _TWO_ANSWERS = (
     ("human_ref_a", "human_ref_b"), ("response_a", "response_b"), ("conversation_a", "conversation_b"),
     ("response_0", "response_1"), ("answer_0", "answer_1"), ("output_1", "output_2"), ("response_j", "response_k"),
+    ("response_1", "response_2"), ("response1", "response2"), ("answer_a", "answer_b"), ("output_0", "output_1"),
+    ("output_a", "output_b"),
 )  # fmt: skip
 _SAID_OF_ANSWER = ("label", "kto_tag", "desirable", "thumbs_up")
 _YES_NO = {"true", "false", "good", "bad", "desirable", "undesirable", "chosen", "rejected", "👍", "👎", "좋음", "나쁨"}
@@ -66,6 +71,8 @@ def type_of_fields(fields: Iterable[str], row: Mapping[str, Any] | None = None) 
     With a `row` what its label says counts, too: an answer that was found good or bad is no answer to be learned.
     """
     names = {str(name).strip().lower() for name in fields}
+    if row is not None and (other := type_of_other_shape(row)) is not None:
+        return "kto" if other == "sft_pair" and _is_rated(row) else other
     if {"chosen", "rejected"} <= names or {"preferred_output", "non_preferred_output"} <= names:
         return "rlhf_pair"
     if any({one, other} <= names for one, other in _TWO_ANSWERS):

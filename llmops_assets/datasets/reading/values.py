@@ -30,6 +30,14 @@ def texts_of(value: Any, path: str) -> list[str]:
     return [text_of(item, f"{path}[{index}]") for index, item in enumerate(value)]
 
 
+_SWITCH = {"on", "off", "true", "false", "yes", "no", "none", "low", "medium", "high", "enabled", "disabled", "auto"}
+
+
+def is_switch(value: Any) -> bool:
+    """Whether a value says that there is a reasoning (``on``, true), or how much of one, and is none."""
+    return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in _SWITCH)
+
+
 def first_of(row: Mapping[str, Any], names: Iterable[str]) -> str | None:
     """The first of `names` that the row has."""
     return next((name for name in names if name in row), None)
@@ -40,7 +48,22 @@ def unrecognised(row: Mapping[str, Any], wanted: str) -> RowFault:
     found = ", ".join(str(name)[:_LONG_NAME] for name in list(row)[:12]) or "nothing"
     no_header = any(len(str(name)) > _LONG_NAME or str(name).rstrip().endswith(_SENTENCE_ENDS) for name in row)
     hint = ". The first line seems to be a row: put a header line above it" if no_header else ""
-    return RowFault("", f"found {found}; expected {wanted}, or a mapping in the registration{hint}")
+    return RowFault("", f"found {found}; expected {wanted}, or a mapping in the registration{hint}{_inside(row)}")
+
+
+_USUAL = {
+    "messages", "conversations", "instruction", "input", "output", "prompt", "completion", "response", "question",
+    "answer", "chosen", "rejected", "text",
+}  # fmt: skip
+
+
+def _inside(row: Mapping[str, Any]) -> str:
+    """Which object of a row holds what rows usually hold, and how a mapping reaches into it."""
+    for name, value in row.items():
+        if isinstance(value, dict) and (there := [key for key in value if key in _USUAL]):
+            mapped = " ".join(f"--map {key}={name}.{key}" for key in there[:4])
+            return f". {name} holds {', '.join(there[:4])}: {mapped}"
+    return ""
 
 
 _LONG_NAME = 80

@@ -14,6 +14,9 @@ _LOSS = (
     "supervise", "supervised",
 )  # fmt: skip
 _NO_LOSS = ("mask", "masked", "loss_masked", "mask_loss", "no_loss", "ignore_loss", "no_train")
+LOSS_KEYS = {*_LOSS, *_NO_LOSS}
+"""Keys that say of a turn whether it carries loss."""
+
 _ROW_WEIGHTS = ("weight", "loss_weight", "sample_weight", "loss_scale")
 
 
