@@ -154,8 +154,8 @@ def analyse_sums(
     """
     beside = beside or Beside()
     kept = counted(sums)
-    first = kept.rows.filter(pl.col("first")) if kept.rows["first"].all() is False else kept.rows
-    first = first.unique("code", keep="first", maintain_order=True)
+    met = kept.rows.filter("first").select("code", "arm", "phase", "first_at")
+    first = met.unique("code", keep="first", maintain_order=True)
     drawn = (first["arm"].to_numpy(), first["phase"].to_numpy(), dict(shares))
     began = first.select("code", (pl.col("first_at") + plan.rating_window).alias("closes_at"))
     rows = kept.rows.join(began, on="code", how="left", maintain_order="left")

@@ -150,7 +150,8 @@ def _times_told(last: datetime) -> list[str]:
 
 def _before_told(sums: UserSums) -> list[str]:
     """A note where values from before the test differ by arm: what the treatment changed was not there before."""
-    known = sums.frame.filter(pl.col("pre_values") > 0).unique("user", maintain_order=True)
+    told = sums.frame.select("user", "arm", "pre_values", "pre_total").filter(pl.col("pre_values") > 0)
+    known = told.unique("user", maintain_order=True)
     means = known.with_columns((pl.col("pre_total") / pl.col("pre_values")).alias("pre"))
     arms = [means.filter(pl.col("arm") == arm)["pre"].to_numpy() for arm in means["arm"].unique().sort()]
     if len(arms) < 2 or min(map(len, arms)) < LEAST_USERS:
@@ -228,7 +229,9 @@ def _shares(question: Question, variants: Sequence[str]) -> tuple[float, ...]:
 
 def _split(sums: UserSums, shares: tuple[float, ...], rows: Rows) -> tuple[float, float, float]:
     """p of the sequential and of Pearson's test of the split over all arms, and the log Bayes factor now."""
-    frame = sums.frame.sort("first_at", nulls_last=True, maintain_order=True) if "at" in rows.has else sums.frame
+    frame = sums.frame.select("user", "phase", "arm", "first_at")
+    if "at" in rows.has:
+        frame = frame.sort("first_at", nulls_last=True, maintain_order=True)
     # Who was given two arms in one phase is in none.
     torn = frame.group_by("user", "phase").agg(pl.col("arm").n_unique().alias("n")).filter(pl.col("n") > 1)
     frame = frame.join(torn.select("user").unique(), on="user", how="anti", maintain_order="left")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from llmops_assets.experiments.log_columns import Columns, LogError
@@ -14,6 +15,7 @@ from llmops_assets.experiments.sums_by_key import How, SumsByKey
 from llmops_assets.experiments.user_sums import SUMS, UserSums
 
 MOST_VARIANTS = 20
+_COMPARED = 4
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,18 @@ class _Names:
 
     def numbered(self, column: pl.Series) -> pl.Series:
         text = column.cast(pl.String).str.strip_chars().fill_null("none")
-        for name in text.unique(maintain_order=True):
-            self.numbers.setdefault(name, len(self.numbers))
-        return text.replace_strict(self.numbers, return_dtype=pl.UInt32)
+        found, left = np.zeros(len(text), dtype=np.uint32), np.ones(len(text), dtype=bool)
+        for name, number in list(self.numbers.items())[:_COMPARED]:
+            # To compare with a few names is faster than to look each up.
+            mine = (text == name).to_numpy()
+            found[mine] = number
+            left &= ~mine
+        if left.any():
+            others = text.filter(pl.Series(left))
+            for name in others.unique(maintain_order=True):
+                self.numbers.setdefault(name, len(self.numbers))
+            found[left] = others.replace_strict(self.numbers, return_dtype=pl.UInt32).to_numpy()
+        return pl.Series(column.name, found)
 
     def named(self, column: pl.Series) -> pl.Series:
         return column.replace_strict(dict(enumerate(self.numbers)), return_dtype=pl.String)
@@ -101,10 +112,10 @@ def _added_up(log: Log, columns: Columns, slow_ms: float, earlier: pl.DataFrame 
         phase = phases.numbered(frame["phase"]) if "phase" in columns.names else pl.lit(0, pl.UInt32)
         frame = frame.with_columns(variant, phase.alias("phase"))
         frame = _understood(frame, columns, account, slow_ms)
-        sums.add(_summed(frame, has, "phase"))
+        sums.add(_addends(frame, has, "phase"))
         if "category" in has:
             frame = frame.with_columns(categories.numbered(frame["category"]).alias("category"))
-            by_category.add(_summed(frame, frozenset(), "category"))
+            by_category.add(_addends(frame, frozenset(), "category"))
     account.refuse(columns)
     if not len(sums):
         raise LogError(
@@ -207,34 +218,32 @@ def _how(has: frozenset[str]) -> dict[str, How]:
     return how | {name: "sum" for role, names in more.items() if role in has for name in names}
 
 
-def _summed(frame: pl.DataFrame, has: frozenset[str], by: str) -> pl.DataFrame:
-    """The sums of a piece by user, variant and `by`, under one hash of them: to group by one number is fastest."""
-    value, key = pl.col("value"), pl.col("user") ^ pl.col("variant").hash(1) ^ pl.col(by).hash(2)
-    aggregates = [
-        # The same in all rows of a group; the largest of numbers is found faster than the first.
-        *(pl.col(name).max() for name in dict.fromkeys(("user", "variant", "phase", by))),
-        pl.col("row").min(),
-        pl.len().cast(pl.Int64).alias("requests"),
-        value.count().cast(pl.Int64).alias("ratings"),
-        value.sum().alias("total"),
-        (value**2).sum().alias("squares"),
+def _addends(frame: pl.DataFrame, has: frozenset[str], by: str) -> pl.DataFrame:
+    """What each row adds to the sums of its user, variant and `by`, under one hash of them."""
+    value = pl.col("value")
+    columns = [
+        (pl.col("user") ^ pl.col("variant").hash(1) ^ pl.col(by).hash(2)).alias("key"),
+        *(pl.col(name) for name in dict.fromkeys(("user", "variant", "phase", by, "row"))),
+        pl.lit(1, pl.Int64).alias("requests"),
+        value.is_not_null().cast(pl.Int64).alias("ratings"),
+        value.alias("total"),
+        (value**2).alias("squares"),
     ]
     if "at" in has:
-        aggregates += [pl.col("at").min().alias("first_at"), pl.col("at").max().alias("last_at")]
+        columns += [pl.col("at").alias("first_at"), pl.col("at").alias("last_at")]
     if "pre" in has:
-        pre = pl.col("pre")
-        aggregates += [pre.count().cast(pl.Int64).alias("pre_values"), pre.sum().alias("pre_total")]
+        columns += [pl.col("pre").is_not_null().cast(pl.Int64).alias("pre_values"), pl.col("pre").alias("pre_total")]
     if "failed" in has:
         failed = pl.col("failed")
-        aggregates += [failed.count().cast(pl.Int64).alias("counted"), failed.sum().cast(pl.Int64)]
+        columns += [failed.is_not_null().cast(pl.Int64).alias("counted"), failed.cast(pl.Int64)]
     if "slow" in has:
         answered = pl.col("slow").is_not_null()
-        aggregates += [
-            answered.sum().cast(pl.Int64).alias("timed"),
-            pl.col("slow").sum().cast(pl.Int64),
-            pl.when(answered).then(pl.col("latency_ms")).sum().alias("latency_ms"),
+        columns += [
+            answered.cast(pl.Int64).alias("timed"),
+            pl.col("slow").cast(pl.Int64),
+            pl.when(answered).then(pl.col("latency_ms")).alias("latency_ms"),
         ]
-    return frame.with_columns(key.alias("key")).group_by("key").agg(aggregates)
+    return frame.select(columns)
 
 
 def _with_phases(sums: pl.DataFrame, known: list[str], has: frozenset[str]) -> tuple[pl.DataFrame, tuple[str, ...]]:

@@ -114,7 +114,9 @@ def counted(sums: UserSums) -> Counted:
     weights differs from who came after it, and in shares that differ by arm, so the stratum is the phase and the phase
     of the user's first request.
     """
-    rows = sums.frame.sort("first_at", nulls_last=False, maintain_order=True) if _has_times(sums) else sums.frame
+    rows = sums.frame
+    if _has_times(sums) and not rows["first_at"].is_sorted():
+        rows = rows.sort("first_at", nulls_last=False, maintain_order=True)
     user = rows["user"]
     if user.n_unique() == rows.height:
         # One row a user: nobody can have moved.
