@@ -135,7 +135,8 @@ def _carrying_out(
         # The decision stands, but nobody acts on it: a person has to choose another model.
         refusal = Withheld(str(error))
         return lambda _endpoint: refusal
-    return lambda endpoint: endpoint.spec.for_all_users(model.ref, model.family, model.job_type)
+    served_as = catalog.served_as(experiment.spec.endpoint, model.ref)
+    return lambda endpoint: endpoint.spec.for_all_users(model.ref, model.family, model.job_type, served_as)
 
 
 def _decided(experiment: Experiment) -> Decision | None:

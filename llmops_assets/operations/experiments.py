@@ -110,7 +110,7 @@ def conclude_experiment(wiring: Wiring, actor: str, name: str, winner: Winner) -
     if experiment.decision is None:
         outcome = "rollback" if ref == experiment.spec.control else "promote"
         return _end(wiring, actor, name, outcome, winner, f"concluded by {actor}: {ref} gets all users")
-    new = wiring.catalog.conclude_experiment(name, ref, actor, _for_all_users(wiring, ref))
+    new = wiring.catalog.conclude_experiment(name, ref, actor, _for_all_users(wiring, experiment.spec.endpoint, ref))
     return Ended(name, experiment.decision, experiment.reason or "", ref, new)
 
 
@@ -163,7 +163,7 @@ def _model_of(spec: ExperimentSpec, winner: Winner) -> str:
 def _end(wiring: Wiring, actor: str, name: str, outcome: str, winner: Winner, reason: str) -> Ended:
     experiment = wiring.catalog.experiment(name)
     ref = _model_of(experiment.spec, winner)
-    carry_out = _for_all_users(wiring, ref) if experiment.decision is None else None
+    carry_out = _for_all_users(wiring, experiment.spec.endpoint, ref) if experiment.decision is None else None
     new = experiment.decision is None and wiring.catalog.decide_experiment(
         name, outcome, reason, figures_of(wiring, name), actor, carry_out=carry_out
     )
@@ -174,11 +174,12 @@ def _end(wiring: Wiring, actor: str, name: str, outcome: str, winner: Winner, re
     return Ended(name, known.decision or outcome, known.reason or "", None, False)
 
 
-def _for_all_users(wiring: Wiring, ref: str) -> "Callable[[Endpoint], DeploymentSpec]":
+def _for_all_users(wiring: Wiring, endpoint: str, ref: str) -> "Callable[[Endpoint], DeploymentSpec]":
     """What the endpoint shall serve when a model gets all its users; the registry is asked now."""
     from resources.catalog.erasures import assert_not_affected
 
     assert_not_affected(wiring.catalog, ref=ref)
     model = wiring.tracking.model(ref)
     job_type = cast("JobType", model.job_type)
-    return lambda endpoint: endpoint.spec.for_all_users(model.ref, model.family, job_type)
+    served_as = wiring.catalog.served_as(endpoint, model.ref)
+    return lambda endpoint: endpoint.spec.for_all_users(model.ref, model.family, job_type, served_as)

@@ -78,7 +78,8 @@ def way_back(wiring: Wiring, name: str, to: datetime | int | str, *, model: str 
     found = _model(wiring, route.model_ref)
     prompt = _prompt(wiring, served.prompt)
     index = _index(wiring, route)
-    spec = endpoint.spec.for_all_users(found.ref, found.family, cast(JobType, found.job_type))
+    served_as = wiring.catalog.served_as(name, found.ref, at)
+    spec = endpoint.spec.for_all_users(found.ref, found.family, cast(JobType, found.job_type), served_as)
     changes: dict[str, Any] = {"prompt": prompt, "serve_target": "GENERATION", "rag": None}
     if route.rag is not None:
         changes |= {"serve_target": "RAG", "rag": RagServing.model_validate(route.rag), "cache": None}

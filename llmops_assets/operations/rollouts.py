@@ -95,7 +95,8 @@ def roll_back(wiring: Wiring, actor: str, name: str, *, operation: str | None = 
     # Users come first: an experiment that runs there ends, on record.
     end_for(wiring, actor, name, f"go back to {previous}", force=True)
     model = wiring.tracking.model(previous)
-    spec = endpoint.spec.for_all_users(model.ref, model.family, cast(JobType, model.job_type))
+    served_as = wiring.catalog.served_as(name, model.ref)
+    spec = endpoint.spec.for_all_users(model.ref, model.family, cast(JobType, model.job_type), served_as)
     return _want(wiring, actor, endpoint, spec, "rollback", operation)
 
 

@@ -138,7 +138,8 @@ def deployment(
         moves = rollout.alias_moves(endpoint.spec.environment, outcome.routes)
         live = {"state": "live", "outcome": None}
         pending = f"the alias {endpoint.spec.environment} of {moves} is not moved yet" if moves else ""
-        catalog.conclude_deployment(name, endpoint.revision, message="; ".join(filter(None, [pending, left])), **live)
+        unfinished = "; ".join(filter(None, [pending, left]))
+        catalog.conclude_deployment(name, endpoint.revision, message=unfinished, served=model.ref, **live)
         fault = _move_alias(tracking, endpoint.spec.environment, moves, before) if moves else None
         message = "; ".join(filter(None, [f"{pending}: {fault}; it is tried again" if fault else "", left]))
         catalog.conclude_deployment(name, endpoint.revision, message=message, **live)
@@ -196,7 +197,8 @@ def _wanted(
         model = tracking.model(ref)
     except UnknownModel as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    spec = endpoint.spec.for_all_users(model.ref, model.family, model.job_type)
+    served_as = catalog.served_as(name, model.ref)
+    spec = endpoint.spec.for_all_users(model.ref, model.family, model.job_type, served_as)
     if model_ref is None:
         return replace(endpoint, spec=spec)
     endpoint = catalog.want_endpoint(spec, "deployment")

@@ -98,6 +98,10 @@ class RagServing(Part):
     timeout_seconds: Float = Field(default=5, gt=0, le=60, description="For finding the passages of one question.")
 
 
+_OF_THE_SERVERS = ("engine", "load_mode", "image", "resources", "runtime")
+"""Fields of a deployment that say how a model is run; the others say what the endpoint is."""
+
+
 class DeploymentSpec(Spec):
     """One endpoint."""
 
@@ -145,9 +149,17 @@ class DeploymentSpec(Spec):
             found.append("runtime.backend is url: the files there are somebody else's, so only answers are compared")
         return found
 
-    def for_all_users(self, model_ref: str, model_family: str, job_type: JobType) -> "DeploymentSpec":
-        """What is wanted when a model shall have all users of the endpoint: a rollback, or a decided experiment."""
+    def for_all_users(
+        self, model_ref: str, model_family: str, job_type: JobType, served_as: "DeploymentSpec | None" = None
+    ) -> "DeploymentSpec":
+        """What is wanted when a model shall have all users of the endpoint: a rollback, or a decided experiment.
+
+        served_as: what was wanted when the endpoint last came to serve that model. Its servers are run as they were
+        then: where they are and what they accept is the model's, and this spec is another's.
+        """
         changes = {"model_ref": model_ref, "model_family": model_family, "job_type": job_type, "rollout": Rollout()}
+        if served_as is not None:
+            changes |= {name: getattr(served_as, name) for name in _OF_THE_SERVERS}
         return self.model_copy(update=changes)
 
     @classmethod

@@ -17,6 +17,9 @@ from resources.catalog.endpoint_prompts import set_prompt
 from resources.catalog.errors import Conflict, NotFound
 from resources.catalog.intents import Outcome, acknowledge, want, withdraw
 
+_SPEC, _SERVED = "spec", "served"
+"""Of a `deploy` intent: the spec that was wanted, and the model that the endpoint came to serve by it."""
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -103,6 +106,18 @@ class Endpoints:
     def endpoint(self, name: str) -> Endpoint:
         return _endpoint(self.database.one(t.endpoints, name, "endpoint"))
 
+    def served_as(self, name: str, model_ref: str, until: datetime | None = None) -> DeploymentSpec | None:
+        """What was wanted of an endpoint when it last (until a moment) came to serve a model.
+
+        None where it never did, or where that was before such specs were kept.
+        """
+        mine = [t.intents.c.kind == "deploy", t.intents.c.key == name]
+        mine += [t.intents.c.detail[_SERVED].as_string() == model_ref]
+        mine += [] if until is None else [t.intents.c.requested_at <= until]
+        newest = sa.select(t.intents.c.detail).where(*mine).order_by(t.intents.c.revision.desc()).limit(1)
+        rows = self.database.rows(newest)
+        return DeploymentSpec.model_validate(rows[0]["detail"][_SPEC]) if rows else None
+
     def endpoints(self) -> list[Endpoint]:
         """All endpoints, newest first."""
         rows = self.database.rows(sa.select(t.endpoints).order_by(t.endpoints.c.created_at.desc()))
@@ -146,13 +161,14 @@ class Endpoints:
         state: str,
         message: str = "",
         outcome: Outcome | None = "done",
+        served: str | None = None,
         actor: str = "deployment",
     ) -> bool:
         """Note in one transaction how acting on a revision ended; False when something newer is wanted by now.
 
-        `outcome` closes the `deploy` intent up to that revision, None leaves it open. What was wanted by an experiment
-        is then noted on it: as acted on when done, else as withheld with the message. An endpoint of which something
-        newer is wanted stays pending.
+        `served` is the model that has users by it (`served_as`). `outcome` closes the `deploy` intent up to that
+        revision, None leaves it open. What was wanted by an experiment is then noted on it: as acted on when done, else
+        as withheld with the message. An endpoint of which something newer is wanted stays pending.
         """
         table = t.endpoints
         with self.database.write(actor) as transaction:
@@ -170,6 +186,8 @@ class Endpoints:
                     "updated_at": now(),
                 }
                 transaction.execute(table.update().where(table.c.name == name).values(values))
+            if served is not None:
+                _note_served(transaction, name, revision, served)
             if outcome is not None:
                 intent = _open_deployment(transaction, name)
                 if acknowledge(transaction, "deploy", name, revision, outcome=outcome, reason=message or None):
@@ -263,7 +281,8 @@ def want_endpoint(
     _conclude_experiment(
         transaction, _open_deployment(transaction, name), f"{actor} wanted {spec.model_ref} before it ran"
     )
-    revision = want(transaction, "deploy", name, actor, detail)
+    # The endpoint's row forgets it with the next revision, and a model that comes back is run as it was then.
+    revision = want(transaction, "deploy", name, actor, {**(detail or {}), _SPEC: values["spec"]})
     changes = {"spec": values["spec"], "revision": revision, "state": "pending", "held": None, "updated_at": at}
     transaction.execute(table.update().where(table.c.name == name).values(changes))
     back_to = {"back_to": detail["back_to"]} if detail and "back_to" in detail else {}
@@ -284,6 +303,15 @@ def deployment_of(transaction: Transaction, name: str, experiment: str) -> str |
         return None
     row = transaction.first(sa.select(t.endpoints.c.spec).where(t.endpoints.c.name == name))
     return None if row is None else str(row["spec"]["model_ref"])
+
+
+def _note_served(transaction: Transaction, name: str, revision: int, model_ref: str) -> None:
+    """Note what an endpoint serves by a revision: the spec may name the model by an alias, which moves."""
+    mine = t.intents.c.kind == "deploy", t.intents.c.key == name, t.intents.c.revision == revision
+    row = transaction.first(sa.select(t.intents.c.detail).where(*mine), lock=True)
+    if row is not None and _SPEC in row["detail"]:
+        noted = t.intents.update().where(*mine).values(detail={**row["detail"], _SERVED: model_ref})
+        transaction.execute(noted)
 
 
 def _open_deployment(transaction: Transaction, name: str) -> Row | None:

@@ -44,6 +44,27 @@ def test_a_decision_wants_its_model_for_all_users_and_is_acted_on_when_that_is_o
     assert actions(stack.catalog).count("experiment.act") == 1
 
 
+def test_a_model_comes_back_to_its_own_servers_and_not_to_those_of_the_other_one(stack: Stack) -> None:
+    """The treatment is at an address that somebody else runs: under it the control would be the treatment."""
+    catalog = stack.catalog
+    own = catalog.endpoint("desk").spec.for_all_users(CONTROL, "llama", "SFT")
+    own = own.model_copy(update={"runtime": own.runtime.model_copy(update={"max_output_tokens": 77})})
+    runtime = own.runtime.model_copy(update={"backend": "url", "url": "http://vllm.internal:8000"})
+    alias = TREATMENT.partition("@")[0] + "@staging"
+    elsewhere = own.model_copy(update={"model_ref": alias, "engine": "vllm", "runtime": runtime})
+    for spec, served in ((own, CONTROL), (elsewhere, TREATMENT)):
+        revision = catalog.want_endpoint(spec).revision
+        # Users have it, and an alias is still to be moved.
+        catalog.conclude_deployment("desk", revision, state="live", outcome=None, served=served)
+    assert catalog.served_as("desk", TREATMENT).runtime.url == "http://vllm.internal:8000"
+    assert catalog.served_as("desk", alias) is None
+    stack.log(*recent(60, **FAILING))
+    stack.report()
+    found = catalog.endpoint("desk").spec
+    assert (found.model_ref, found.engine) == (CONTROL, own.engine)
+    assert (found.runtime.backend, found.runtime.url, found.runtime.max_output_tokens) == ("local", None, 77)
+
+
 @pytest.mark.parametrize("affected", [False, True])
 def test_a_model_that_learned_from_erased_rows_gets_no_more_users(stack: Stack, affected: bool) -> None:
     if affected:

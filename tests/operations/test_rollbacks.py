@@ -13,6 +13,7 @@ from llmops_assets.operations.endpoints import want_endpoint
 from llmops_assets.operations.errors import Forbidden, Refused
 from llmops_assets.operations.prompts import add_prompt, promote_prompt
 from llmops_assets.operations.rollbacks import roll_back_to, way_back
+from llmops_assets.operations.rollouts import roll_back
 from llmops_assets.serving.prompts import refresh
 from llmops_assets.serving.together import BACK_TO, Gone, Together, together_of
 from llmops_assets.specs.settings import Settings
@@ -44,7 +45,8 @@ class Desk:
             add_prompt(self.w, "kim", "greet", f"{number}: 안녕하세요.")
             promote_prompt(self.w, "kim", "greet", number, "production")
             self.publish(number)
-            more = {"prompt": {"name": "greet", "alias": "production"}, "rag": RAG}
+            runtime = {"max_output_tokens": 100 * number}
+            more = {"prompt": {"name": "greet", "alias": "production"}, "rag": RAG, "runtime": runtime}
             spec = deployment_spec("desk", f"desk@{number}", job_type="RAG_TUNING", serve_target="RAG", **more)
             want_endpoint(self.w, "kim", spec)
             self.run(number)
@@ -69,7 +71,7 @@ class Desk:
         together = together_of(intent, self.w.tracking, self.w.indexes)
         route = {"backend_id": f"desk-{number}", "model_ref": f"desk@{number}", "weight": 100, "rag": RAG}
         together.bound("desk", catalog, self.gateway).to([route])
-        catalog.conclude_deployment("desk", intent.revision, state="live")
+        catalog.conclude_deployment("desk", intent.revision, state="live", served=f"desk@{number}")
 
     @property
     def served(self) -> tuple[str, str, str]:
@@ -109,6 +111,7 @@ def test_nothing_moves_before_the_run_and_all_of_it_moves_with_it(desk: Desk):
     assert desk.served == ("desk@1", "greet@1", desk.versions[0])
     spec = desk.w.catalog.endpoint("desk").spec
     assert spec.prompt.ref == "greet@1" and spec.serve_target == "RAG" and spec.rag.top_k == 3
+    assert spec.runtime.max_output_tokens == 100, "its servers are run as they were"
     lines = [line for line in desk.w.catalog.audit_log(50) if line["target"] in ("desk", "docs")]
     want = next(line for line in lines if line["action"] == "endpoint.want")
     assert want["actor"] == "lee" and want["detail"]["back_to"]["index"] == ["docs", desk.versions[0]]
@@ -116,6 +119,21 @@ def test_nothing_moves_before_the_run_and_all_of_it_moves_with_it(desk: Desk):
     # As a revision: what was served when that was carried out, and what this has made of it.
     assert way_back(desk.w, "desk", 2).model_ref == "desk@2"
     assert way_back(desk.w, "desk", 4).index == ("docs", desk.versions[0])
+
+
+def test_a_model_that_was_served_in_several_ways_comes_back_as_it_was_at_that_moment(desk: Desk):
+    w = desk.w
+    spec = w.catalog.endpoint("desk").spec.model_copy(update={"model_ref": "desk@1", "engine": "vllm"})
+    want_endpoint(w, "kim", spec)
+    desk.run(1)
+    assert way_back(w, "desk", 1).spec.engine == "transformers"
+    assert way_back(w, "desk", 4).spec.engine == "vllm"
+    assert way_back(w, "desk", desk.moments[1]).spec.runtime.max_output_tokens == 200
+    desk.run(1)
+    want_endpoint(w, "kim", spec.model_copy(update={"model_ref": "desk@2"}))
+    desk.run(2)
+    assert roll_back(w, "kim", "desk").model_ref == "desk@1"
+    assert w.catalog.endpoint("desk").spec.engine == "vllm"
 
 
 def test_a_way_back_that_fails_leaves_prompt_and_index_where_they_were(desk: Desk):
