@@ -14,7 +14,9 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from llmops_assets.operations.experiments import holdout_gain
+from llmops_assets.operations.endpoints import delete_endpoint, want_endpoint
+from llmops_assets.operations.errors import InUse
+from llmops_assets.operations.experiments import conclude_experiment, extend_experiment, holdout_gain
 from llmops_assets.operations.retrainings import Outcome, request_due, set_rule
 from llmops_assets.operations.reviews import review, review_queue
 from llmops_assets.records.datasets import SplitsRecord
@@ -27,6 +29,7 @@ from sensors import intents
 from tests.experiments.desk import Desk, running_desk
 from tests.experiments.people import Asked
 from tests.operations.test_reviews import materialise, question
+from tests.serving.conftest import deployment_spec, until
 from tests.training.conftest import sft_spec
 
 QUESTIONS = [question(number) for number in range(100)]
@@ -201,3 +204,38 @@ def test_the_retrained_model_is_better_and_its_gain_is_measured_against_the_hold
     assert report.figures["gain_over_holdout"]["low"] > 0
     held = story.desk.catalog.exposures(endpoint="desk").filter(pl.col("user") == f"user-{story.held}")
     assert held.height == 6 and set(held["model_ref"]) == {"desk-base@1"}
+
+
+def test_a_test_is_extended_concluded_and_its_endpoint_deleted_by_hand_while_another_serves(story: Story) -> None:
+    """On an endpoint of its own, beside the one whose story this is."""
+    desk, wiring, name = story.desk, story.desk.wiring, "counter"
+    desk.want("desk-base@1", name)
+    desk.want("desk-better@1", name, rollout=CANARY)
+    first = {"endpoint": name, "control": "desk-base@1", "treatment": "desk-better@1"}
+    desk.compare(name="by-hand", **first)
+    assert extend_experiment(wiring, "kim", "by-hand", 48) and not extend_experiment(wiring, "kim", "by-hand", 48)
+    assert desk.catalog.experiment("by-hand").spec.duration_hours == 48
+    # Nobody asked yet, so nothing is decided, and nobody takes the models from beneath it.
+    assert desk.report("by-hand").decision == "continue"
+    for change in (
+        lambda: delete_endpoint(wiring, "kim", name),
+        lambda: want_endpoint(wiring, "kim", deployment_spec(name, "desk-base@1")),
+    ):
+        with pytest.raises(InUse, match="by-hand"):
+            change()
+    assert desk.serves(name) == {"desk-base@1": 50.0, "desk-better@1": 50.0}
+    ended = conclude_experiment(wiring, "kim", "by-hand", "treatment")
+    assert (ended.decision, ended.winner, ended.new) == ("promote", "desk-better@1", True)
+    desk.carry_out()
+    assert desk.serves(name) == {"desk-better@1": 100.0}
+    assert desk.catalog.experiment("by-hand").acted_at is not None
+
+    desk.want("desk-base@1", name, rollout=CANARY)
+    desk.compare(name="cut-off", **first | {"control": "desk-better@1", "treatment": "desk-base@1"})
+    delete_endpoint(wiring, "kim", name, force=True)
+    cut = desk.catalog.experiment("cut-off")
+    assert cut.decision == "inconclusive" and "delete the endpoint" in cut.reason
+    assert name not in desk.catalog.endpoint_names() and desk.catalog.backends(name) == []
+    until(lambda: name not in desk.gateway.routes()["endpoints"])
+    assert desk.serves() == story.served["retrained"]
+    assert desk.visit(RIGHT, 5).failed == 0
