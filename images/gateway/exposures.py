@@ -12,7 +12,7 @@ from images.gateway.metrics import Metrics
 from resources.catalog import Catalog
 from resources.encryption import NO_KEYS, Keyring
 from resources.traffic.completions import ParsedCompletion, read_answer
-from resources.traffic.entries import Exposure, Rating, now
+from resources.traffic.entries import Exposure, Rating, Refusal, now
 from resources.traffic.shipper import CannotShip, Shipper
 from resources.traffic.spool import CAP_BYTES, Position, Spool, fault_of
 
@@ -26,7 +26,7 @@ _MOST_PENDING = 200_000
 
 
 class ExposureLog:
-    """Takes exposures and ratings without ever waiting; counts what there is no room for.
+    """Takes exposures, ratings and refusals without ever waiting; counts what there is no room for.
 
     They go to a spool in `folder`, and what ships spools writes them to the catalog: a process of its own
     (`images.gateway.ship`), or where none runs a thread of this one. `mask` replaces personal data in a text before
@@ -83,6 +83,11 @@ class ExposureLog:
         if number is not None:
             self._numbered.append((number, None))
         return number is not None
+
+    def put_refusal(self, refusal: Refusal) -> None:
+        """Spool what was refused, or how much of it was; counted as lost where there is no room for it."""
+        if (number := self.spool.append(refusal)) is not None:
+            self._numbered.append((number, None))
 
     def write_rating(self, rating: Rating) -> None:
         """Write a rating to the catalog at once."""

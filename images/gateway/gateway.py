@@ -16,6 +16,7 @@ from images.gateway.events import STALL_SECONDS
 from images.gateway.exposures import ExposureLog
 from images.gateway.last_routes import LastRoutes
 from images.gateway.metrics import Metrics
+from images.gateway.refusals import Refusals
 from images.gateway.routes import RouteTable
 from images.gateway.upstream.pool import Pool
 from llmops_assets.privacy.masker import Masker
@@ -67,6 +68,7 @@ class Gateway:
         self.metrics = Metrics()
         self.in_flight: Counter[str] = Counter()
         self.exposures: ExposureLog
+        self.refusals: Refusals
         self.connections: Pool
         self.breakers: Breakers
         self.last_routes: LastRoutes | None = None
@@ -94,6 +96,7 @@ class Gateway:
             keys=keys,
             slow_ms=self.policy.experiments.latency_threshold_ms,
         )
+        self.refusals = Refusals(self.exposures.put_refusal, knows_callers=lambda: self.callers.access.is_on)
         refresher = asyncio.create_task(self._refresh())
         try:
             async with Pool(read_seconds=self.read_seconds) as self.connections:
@@ -106,6 +109,7 @@ class Gateway:
         finally:
             refresher.cancel()
             await self.callers.close()
+            self.refusals.flush()
             await run_in_threadpool(self.exposures.close)
 
     async def _identity(self) -> str | None:

@@ -17,6 +17,7 @@ from images.gateway.layers.log import Log
 from images.gateway.layers.probe import Probe
 from images.gateway.layers.prompt import Prompt
 from images.gateway.layers.proxy import Proxy
+from images.gateway.layers.refuse import Refuse
 from images.gateway.layers.reserve import Reserve
 from images.gateway.layers.retrieval import Retrieval
 from images.gateway.layers.validate import Validate
@@ -26,6 +27,7 @@ from images.gateway.layers.validate import Validate
 # comes up again: guard out, count, log. So those that act on the way back alone stand first, the last to act outermost.
 LAYERS: tuple[type[Layer], ...] = (
     Log,
+    Refuse,
     Count,
     Probe,
     Authenticate,

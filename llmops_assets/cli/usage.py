@@ -23,8 +23,9 @@ def usage(
 ) -> None:
     """Show requests and tokens by key, team, endpoint, model or day, most tokens first.
 
-    Tokens that no model server counted, of streams that broke off, are estimated: they are among the others, and in a
-    column of their own. `--cost` adds what trainings and reviews took, at the policy's prices.
+    Refused are further ones, which reached no model (limits, guards, a wrong request). Tokens that no model server
+    counted, of streams that broke off, are estimated: they are among the others, and in a column of their own.
+    `--cost` adds what trainings and reviews took, at the policy's prices.
 
     Example: `llmops usage --by team --by model --since 2026-11-01`
     """
@@ -41,7 +42,7 @@ def usage(
     if json:
         print_json(found)
         return
-    sums = ("requests", "failed", "prompt_tokens", "completion_tokens", "estimated_tokens")
+    sums = ("requests", "failed", "refused", "prompt_tokens", "completion_tokens", "estimated_tokens")
     show(
         "",
         [*chosen, *(name.replace("_", " ") for name in sums)],

@@ -19,6 +19,9 @@ class TrafficRecord(Record):
     rated: int
     corrected: int
     failed: int
+    refused: dict[str, int] = Field(
+        default_factory=dict, description="Requests that reached no model, by reason; they are not among `requests`."
+    )
     masked_again: int = Field(description="Texts in which today's rules found what those of the day did not.")
     is_whole: bool = Field(description="Whether the day was over.")
     gaps: dict[str, int] = Field(default_factory=dict, description="Entries of the log that are missing, by worker.")

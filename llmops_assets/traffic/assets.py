@@ -56,6 +56,10 @@ def traffic(
         rated=frame["rating"].count(),
         corrected=frame["correction"].count(),
         failed=int((frame["status"] >= 500).sum()),
+        refused={
+            row["reason"]: row["requests"]
+            for row in catalog.refusals.by(["reason"], endpoint=endpoint, since=begin, until=end)
+        },
         masked_again=found.masked_again,
         is_whole=end <= datetime.now(UTC),
         gaps=catalog.missing_entries(endpoint, begin, end),
@@ -64,6 +68,7 @@ def traffic(
     before = datetime.now(UTC) - timedelta(days=policy.traffic.retention_days)
     expired_rows, expired_days = days.expire(catalog, artifacts, endpoint, before)
     facts = record.model_dump(include={"requests", "users", "rated", "corrected", "failed", "masked_again", "is_whole"})
+    facts["refused"] = record.refused
     facts |= {"file": file, "expired requests": expired_rows, "expired days": expired_days}
     content = hashlib.sha256(frame.write_json().encode()).hexdigest()[:16]
     return dg.MaterializeResult(metadata=facts, data_version=dg.DataVersion(content))

@@ -45,6 +45,9 @@ def spending_by(
             total[group] = total.get(group, Spending()) + spending
 
     for row in rows:
+        if not row["requests"]:
+            # Of what was refused there are rows that cost nothing.
+            continue
         tokens = row["prompt_tokens"] + row["completion_tokens"]
         key = {name: str(row[BY[name]]) for name in by}
         total[tuple(key.values())] = total.get(tuple(key.values()), Spending()) + Spending(row["requests"], tokens)

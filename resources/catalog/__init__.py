@@ -17,6 +17,7 @@ from resources.catalog.intents import Intent, IntentKind, Intents, Outcome
 from resources.catalog.leases import Lease, LeaseLost
 from resources.catalog.operations import Operation, Operations
 from resources.catalog.record_digests import RecordDigests
+from resources.catalog.refusals import Refusals
 from resources.catalog.replicas import RouteReplicas
 from resources.catalog.retrainings import Retrainings
 from resources.catalog.reviews import Reviews
@@ -78,6 +79,7 @@ class Catalog(Datasets, Trainings, Endpoints, Backends, RouteReplicas, Experimen
         self.users = Users(self.database)
         self.sessions = Sessions(self.database)
         self.usage = Usage(self.database)
+        self.refusals = Refusals(self.database)
         self.prompts = EndpointPrompts(self.database)
         self.drafts = Drafts(self.database)
         self.dropped_arms = DroppedArms(self.database)

@@ -1,7 +1,7 @@
 """What the gateway saw: exposures, ratings, and what an experiment has of them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from resources.catalog import tables as t
 from resources.catalog import traffic_statistics as statistics
 from resources.catalog.database import Database, Query, Transaction, now
+from resources.catalog.inserts import insert_missing
+from resources.catalog.refusals import add_refusals
 from resources.catalog.usage import Used, add_usage
 
 if TYPE_CHECKING:
@@ -32,15 +34,20 @@ class Traffic:
         self.add_traffic([], [row])
 
     def add_traffic(
-        self, exposures: list[dict[str, Any]], feedback: list[dict[str, Any]], *, slow_ms: float = statistics.SLOW_MS
+        self,
+        exposures: list[dict[str, Any]],
+        feedback: list[dict[str, Any]],
+        refusals: Sequence[dict[str, Any]] = (),
+        *,
+        slow_ms: float = statistics.SLOW_MS,
     ) -> tuple[int, int]:
         """Append exposures and ratings and add them to the statistics, in one transaction; how many of each were new.
 
         A row that is on record already (by `request_id`, or `event` of a rating) changes nothing: a batch may be
         written twice. A rating may come before its exposure. What a new exposure used (`used`, beside the columns) is
-        added to the ledger.
+        added to the ledger. Refusals (see `add_refusals`) go with them.
         """
-        if not exposures and not feedback:
+        if not exposures and not feedback and not refusals:
             return 0, 0
         with self.database.write("gateway") as transaction:
             # Two that write ratings of one answer at once would each add its own, and neither take the other's back.
@@ -54,11 +61,13 @@ class Traffic:
             touched |= statistics.rated_requests(transaction, moved)
             statistics.add_ratings(transaction, touched, -1)
             rows = [{name: value for name, value in row.items() if name != "used"} for row in exposures]
-            new = _insert_missing(transaction, t.exposures, rows, t.exposures.c.request_id)
-            rated = _insert_missing(transaction, t.feedback, feedback, t.feedback.c.id)
+            new = insert_missing(transaction, t.exposures, rows, t.exposures.c.request_id)
+            rated = insert_missing(transaction, t.feedback, feedback, t.feedback.c.id)
             statistics.add_requests(transaction, new)
             statistics.add_ratings(transaction, touched)
             _add_used(transaction, exposures, set(new))
+            if refusals:
+                add_refusals(transaction, refusals)
         return len(new), len(rated)
 
     def user_statistics(self, *, endpoint: str, experiment: str = "", slow_ms: float | None = None) -> "pl.DataFrame":
@@ -291,17 +300,3 @@ def _add_used(transaction: Transaction, exposures: list[dict[str, Any]], new: se
         if key:
             last_used[key] = max(at, last_used.get(key, at))
     add_usage(transaction, found, last_used)
-
-
-def _insert_missing(
-    transaction: Transaction, table: sa.Table, rows: list[dict[str, Any]], key: sa.Column[Any]
-) -> list[Any]:
-    """Insert rows unless a unique index knows them; the keys of those that are new."""
-    if not rows:
-        return []
-    if transaction.connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert
-    else:
-        from sqlalchemy.dialects.sqlite import insert
-    statement = insert(table).on_conflict_do_nothing().returning(key)
-    return list(transaction.execute(statement, rows).scalars())

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from resources.catalog import tables as t
 from resources.catalog.database import Database
+from resources.catalog.refusals import entries_between
 
 
 class TrafficDays:
@@ -35,7 +36,7 @@ class TrafficDays:
         )
         missing: dict[str, int] = {}
         for row in self.database.rows(ranges):
-            there = 0
+            there = entries_between(self.database, row["worker"], row["first"], row["last"])
             for table in (x, f):
                 within = table.c.worker == row["worker"], table.c.sequence.between(row["first"], row["last"])
                 there += int(self.database.scalar(sa.select(sa.func.count()).select_from(table).where(*within)))
@@ -46,6 +47,8 @@ class TrafficDays:
     def expire_traffic(self, endpoint: str, before: datetime) -> int:
         """Delete exposures of an endpoint from before a moment, with their ratings; how many. The sums stay.
 
+        With them go the refusals of the endpoint, and those that named none.
+
         What a running experiment rests on is kept until it is decided.
         """
         x, e = t.exposures, t.experiments
@@ -53,6 +56,8 @@ class TrafficDays:
         experiment = sa.func.coalesce(x.c.experiment, "")
         old = sa.and_(x.c.endpoint == endpoint, x.c.at < before, experiment.not_in(running))
         with self.database.write("retention") as transaction:
+            refused = t.refusals.c.endpoint.in_((endpoint, "")), t.refusals.c.at < before
+            transaction.execute(t.refusals.delete().where(*refused))
             theirs = t.feedback.c.request_id.in_(sa.select(x.c.request_id).where(old))
             transaction.execute(t.feedback.delete().where(theirs))
             count = transaction.changed(x.delete().where(old))

@@ -9,17 +9,19 @@ import sqlalchemy as sa
 
 from resources.catalog import tables as t
 from resources.catalog.database import Database, Row, Transaction
+from resources.catalog.inserts import insert_into
 
 GROUPS = ("day", "key", "team", "endpoint", "model_ref")
 """What usage is kept by."""
-_SUMS = ("requests", "failed", "prompt_tokens", "completion_tokens", "estimated_tokens")
+_SUMS = ("requests", "failed", "refused", "prompt_tokens", "completion_tokens", "estimated_tokens")
 
 
 @dataclass(frozen=True)
 class Used:
     """What was used in one day (UTC, `YYYY-MM-DD`) by one key or subject, of one model behind one endpoint.
 
-    `failed` are those of `requests` with a status of 400 or above; `estimated_tokens` those of the tokens that no
+    `failed` are those of `requests` with a status of 400 or above; `refused` others, which reached no model: their
+    `model_ref` is empty, and so is `endpoint` where none was known; `estimated_tokens` those of the tokens that no
     model server counted, because a stream broke off before it did.
     """
 
@@ -33,6 +35,7 @@ class Used:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     estimated_tokens: int = 0
+    refused: int = 0
 
     @property
     def group(self) -> tuple[str, ...]:
@@ -56,15 +59,11 @@ def add_usage(transaction: Transaction, rows: Iterable[Used], last_used: Mapping
 
     `last_used` is when each key was used last; what names no key of the catalog (the subject of a token) is left out.
     """
-    if transaction.connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert
-    else:
-        from sqlalchemy.dialects.sqlite import insert
     table = t.usage
     # In one order everywhere, so that two writers never wait for each other in a circle.
     for row in added_up(rows):
         values: Row = {field.name: getattr(row, field.name) for field in fields(row)}
-        statement = insert(table).values(values)
+        statement = insert_into(transaction, table).values(values)
         sums = {name: table.c[name] + statement.excluded[name] for name in _SUMS}
         transaction.execute(statement.on_conflict_do_update(index_elements=GROUPS, set_=sums))
     keys = t.api_keys

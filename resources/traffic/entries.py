@@ -1,4 +1,4 @@
-"""What the gateway writes into its spool: exposures and ratings, as they were seen, personal data and all."""
+"""What the gateway writes into its spool: exposures, ratings and refusals, as they were seen, personal data and all."""
 
 from datetime import UTC, datetime
 
@@ -67,7 +67,25 @@ class Rating(msgspec.Struct, tag="rating", omit_defaults=True):
     scores: dict[str, float] | None = None
 
 
-Entry = Exposure | Rating
+class Refusal(msgspec.Struct, tag="refusal", omit_defaults=True):
+    """A request that reached no model, or in a sum how many alike there were within a second of the minute `at`.
+
+    `endpoint` is empty where none was known yet, `key` (as in `Usage`) where nobody was; `reason` is the code of the
+    error. There is no text in it.
+    """
+
+    request_id: str
+    at: datetime
+    endpoint: str
+    reason: str
+    status: int
+    key: str = ""
+    team: str = ""
+    requests: int = 1
+    is_sum: bool = False
+
+
+Entry = Exposure | Rating | Refusal
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Entry])

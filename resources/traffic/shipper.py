@@ -19,7 +19,7 @@ from resources.catalog import Catalog
 from resources.encryption import MAGIC, EncryptionError, Keyring
 from resources.traffic import owner, spool
 from resources.traffic.completions import read_answer
-from resources.traffic.entries import Entry, Exposure, Rating, decode
+from resources.traffic.entries import Entry, Exposure, Rating, Refusal, decode
 from resources.traffic.frames import Damage, Frame, frames
 from resources.traffic.spool import Position
 
@@ -176,9 +176,12 @@ class Shipper:
         salts = {entry.request_id: entry.salt for _, entry in batch.entries if isinstance(entry, Exposure)}
         exposures: list[Row] = []
         ratings: list[Row] = []
+        refusals: list[Row] = []
         for sequence, entry in batch.entries:
             try:
-                if isinstance(entry, Exposure):
+                if isinstance(entry, Refusal):
+                    refusals.append(refusal_row(entry, worker) | {"worker": worker, "sequence": sequence})
+                elif isinstance(entry, Exposure):
                     exposures.append(self._exposure(entry) | {"worker": worker, "sequence": sequence})
                 else:
                     ratings.append(
@@ -188,27 +191,32 @@ class Shipper:
                 raise _away(len(batch.entries), error) from error
             except Exception as error:  # noqa: BLE001  a text that cannot be masked is not written, and ends nothing
                 log.error("entry %s cannot be masked: %s", entry.request_id, reason(error))
-        done = self._insert(exposures, ratings)
+        done = self._insert(exposures, ratings, refusals)
         return replace(
             batch.position,
             exposures=before.exposures + done[0],
             ratings=before.ratings + done[1],
+            refusals=before.refusals + done[2],
             refused=before.refused + len(batch.entries) - sum(done),
         )
 
-    def _insert(self, exposures: list[Row], ratings: list[Row]) -> tuple[int, int]:
+    def _insert(self, exposures: list[Row], ratings: list[Row], refusals: list[Row]) -> tuple[int, int, int]:
         """Write rows, each on its own when the catalog refuses them; how many of each it took."""
+        count = len(exposures) + len(ratings) + len(refusals)
         try:
-            self.catalog.add_traffic(exposures, ratings, slow_ms=self._slow_ms)
+            self.catalog.add_traffic(exposures, ratings, refusals, slow_ms=self._slow_ms)
         except AWAY as error:
-            raise _away(len(exposures) + len(ratings), error) from error
+            raise _away(count, error) from error
         except Exception as error:  # noqa: BLE001  whatever is wrong with a row, the others are written
-            if len(exposures) + len(ratings) > 1:
-                each = [self._insert([row], []) for row in exposures] + [self._insert([], [row]) for row in ratings]
-                return sum(done for done, _ in each), sum(done for _, done in each)
-            log.error("entry %s cannot be written: %s", (exposures + ratings)[0]["request_id"], reason(error))
-            return 0, 0
-        return len(exposures), len(ratings)
+            if count > 1:
+                each = [self._insert([row], [], []) for row in exposures]
+                each += [self._insert([], [row], []) for row in ratings]
+                each += [self._insert([], [], [row]) for row in refusals]
+                return sum(one[0] for one in each), sum(one[1] for one in each), sum(one[2] for one in each)
+            row = (exposures + ratings + refusals)[0]
+            log.error("entry %s cannot be written: %s", row.get("request_id", row.get("id")), reason(error))
+            return 0, 0, 0
+        return len(exposures), len(ratings), len(refusals)
 
     def _exposure(self, entry: Exposure) -> Row:
         completion = read_answer(entry.body, entry.streamed)
@@ -272,6 +280,16 @@ class Shipper:
             return user
         digest = hashlib.sha256(f"{salt}:{user}".encode("utf-8", "surrogatepass")).hexdigest()
         return f"id-{digest[:16]}"
+
+
+def refusal_row(entry: Refusal, worker: str) -> Row:
+    """A refusal as the catalog takes it. Sums of one worker, minute and kind share a row."""
+    row = {name: getattr(entry, name) for name in ("at", "endpoint", "key", "reason", "status", "requests")}
+    row |= {"id": entry.request_id, "team": entry.team, "is_sum": entry.is_sum}
+    if entry.is_sum:
+        kind = (worker, entry.at.isoformat(), entry.endpoint, entry.key, entry.team, entry.reason, str(entry.status))
+        row["id"] = f"sum-{hashlib.sha256(chr(0).join(kind).encode('utf-8', 'surrogatepass')).hexdigest()[:24]}"
+    return row
 
 
 def _batches(data: bytes, position: Position, keys: Keyring, what: str, *, is_complete: bool) -> Iterator[_Batch]:

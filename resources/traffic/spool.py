@@ -47,8 +47,8 @@ _MANY_SEGMENTS = 8
 class Position:
     """How far a spool was shipped: everything before `offset` of `segment`, whose last entry has number `sequence`.
 
-    exposures, ratings: those that are in the catalog; refused: entries that it would not take; damaged: bytes that
-    could not be read; lost: entries that were in them.
+    exposures, ratings, refusals: those that are in the catalog; refused: entries that it would not take; damaged:
+    bytes that could not be read; lost: entries that were in them.
     """
 
     segment: int = 1
@@ -59,6 +59,7 @@ class Position:
     refused: int = 0
     damaged: int = 0
     lost: int = 0
+    refusals: int = 0
 
     @classmethod
     def read(cls, folder: Path) -> "Position":

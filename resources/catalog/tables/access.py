@@ -82,5 +82,6 @@ usage = sa.Table(
     sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
     sa.Column("completion_tokens", sa.BigInteger, nullable=False),
     sa.Column("estimated_tokens", sa.BigInteger, nullable=False, comment="of these, what no server counted"),
+    sa.Column("refused", sa.BigInteger, nullable=False, server_default="0", comment="others, which reached no model"),
     sa.Index("ix_usage_key_day", "key", "day"),
 )

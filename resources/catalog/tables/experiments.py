@@ -76,6 +76,23 @@ exposures = sa.Table(
     sa.Index("ix_exposures_worker_sequence", "worker", "sequence"),
 )
 
+refusals = sa.Table(
+    "refusals",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True, comment="the request's, or of those counted together one they share"),
+    sa.Column("at", UtcDateTime, nullable=False, comment="of those counted together the minute"),
+    sa.Column("endpoint", sa.String, nullable=False, comment="empty where none was known yet"),
+    sa.Column("key", sa.String, nullable=False, comment="as in usage; empty where nobody was known"),
+    sa.Column("reason", sa.String, nullable=False, comment="code of the error"),
+    sa.Column("status", sa.Integer, nullable=False, comment="HTTP status"),
+    sa.Column("requests", sa.Integer, nullable=False, comment="how many it stands for"),
+    sa.Column("worker", sa.String, comment="the spool that it came through"),
+    sa.Column("sequence", sa.Integer, comment="its place in that spool; of several the last"),
+    sa.Column("sequences", sa.Text, comment="all places, with commas, where there are several"),
+    sa.Index("ix_refusals_endpoint_at", "endpoint", "at"),
+    sa.Index("ix_refusals_worker_sequence", "worker", "sequence"),
+)
+
 feedback = sa.Table(
     "feedback",
     metadata,
