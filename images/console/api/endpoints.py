@@ -1,5 +1,6 @@
 """Routes of endpoints: want, look at, delete, and ask one."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import aiohttp
@@ -69,11 +70,14 @@ def list_(here: Here, asking: Asking, limit: Limit = 50, cursor: Cursor = None) 
 
 @router.get("/{endpoint_id}")
 def show(endpoint_id: str, request: Request, here: Here, asking: Asking) -> Response:
-    """One endpoint with its model servers."""
+    """One endpoint with its model servers, and what was refused there within a day, by reason."""
     catalog = here.wiring.catalog
     found = plain(catalog.endpoint(endpoint_id))
     servers = [{"id": b.id, "model_ref": b.model_ref, "state": b.state} for b in catalog.backends(endpoint_id)]
-    return tagged(request, {**found, "servers": servers})
+    since = datetime.now(UTC) - timedelta(days=1)
+    rows = catalog.refusals.by(["reason"], endpoint=endpoint_id, since=since)
+    refused = {row["reason"]: row["requests"] for row in rows}
+    return tagged(request, {**found, "servers": servers, "refused": refused})
 
 
 @router.get("/{endpoint_id}/routes")
