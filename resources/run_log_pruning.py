@@ -5,6 +5,7 @@ What assets and checks have said stays: it is their history. So does how each ru
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,8 +72,10 @@ def _in_file(path: Path, *, dry_run: bool) -> int:
         if found and not dry_run:
             connection.execute(_delete(None))
     if found and not dry_run:
-        with sqlite3.connect(path, timeout=30, isolation_level=None) as plain:
+        with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as plain:
             plain.execute("VACUUM")
+            # Another process may have the file open: what was taken out would stay in the file and its log.
+            plain.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return found
 
 

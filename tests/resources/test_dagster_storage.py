@@ -1,6 +1,12 @@
 """Dagster's files are as its own storage leaves them, with fewer engines made."""
 
+import multiprocessing
 import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
@@ -57,3 +63,65 @@ def test_an_instance_that_is_opened_again_makes_no_engine_and_asks_for_no_revisi
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert len(instance.get_runs()) == 1 and instance.all_instigator_state() == []
     assert not asked
+
+
+def logs(home: Path) -> dict[str, int]:
+    """Bytes of the write-ahead logs in the home, by file."""
+    return {path.name: path.stat().st_size for path in home.rglob("*.db-wal")}
+
+
+def test_what_is_written_stays_in_the_log_until_the_file_is_closed(home: Path) -> None:
+    materialized(home)
+    materialized(home)
+    # Else each of its transactions would have been the last to close the file, and have written its log back.
+    assert {"index.db-wal", "runs.db-wal", "schedules.db-wal"} <= logs(home).keys()
+    with sqlite3.connect(home / "history" / "runs" / "index.db") as reading:
+        before = reading.execute("select count(*) from event_logs").fetchone()
+    reading.close()
+    dagster_storage._IDLE.close()
+    assert logs(home) == {}
+    with sqlite3.connect(home / "history" / "runs" / "index.db") as reading:
+        assert reading.execute("select count(*) from event_logs").fetchone() == before
+
+
+def test_a_file_that_was_put_in_the_place_of_another_is_the_one_that_is_written_to(home: Path, tmp_path: Path) -> None:
+    materialized(home)
+    dagster_storage._IDLE.close()
+    kept = shutil.copytree(home / "history", tmp_path / "kept")
+    assert materialized(home) == 2
+    # As a restore does: the platform's processes are down, but this one has the files open still.
+    shutil.rmtree(home / "history")
+    shutil.copytree(kept, home / "history")
+    assert [materialized(home), materialized(home)] == [2, 3]
+
+
+def test_a_process_that_was_killed_loses_nothing(home: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from tests.resources.test_dagster_storage import *\n"
+        "dagster_storage.share_engines(); materialized(Path(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    materialized(home)
+    done = subprocess.run([sys.executable, "-c", program, str(home)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert materialized(home) == 3
+
+
+def test_a_child_that_was_forked_writes_as_another_process_does(home: Path) -> None:
+    materialized(home)
+    child = multiprocessing.get_context("fork").Process(target=materialized, args=(home,))
+    child.start()
+    child.join(120)
+    assert child.exitcode == 0
+    assert materialized(home) == 3
+
+
+def test_no_more_files_are_kept_open_than_wanted(tmp_path: Path) -> None:
+    idle = dagster_storage._IdleConnections(2)
+    for number in (1, 2, 3, 2):
+        with closing(sqlite3.connect(tmp_path / f"{number}.db")) as made:
+            made.execute("pragma journal_mode=wal")
+            made.execute("create table if not exists t (a)")
+        idle.keep(str(tmp_path / f"{number}.db"))
+    assert logs(tmp_path).keys() == {"2.db-wal", "3.db-wal"}
+    idle.close()
+    assert not logs(tmp_path)
