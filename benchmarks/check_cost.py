@@ -1,15 +1,20 @@
-"""What the checks of a training cost beside what they look at: `python -m benchmarks.check_cost`.
+"""What the checks of a training cost beside what they look at: `python -m benchmarks.check_cost [HOME]`.
 
 Builds the small chain (`benchmarks.chain`) to its registered model, and prints for each step of the tuned model what it
 took, what its worker spent on looking at itself (hashes of inputs, weights before and after, the file that it wrote),
-and what all its checks take, called once more. The last line is of the whole chain: the steps of all checks as Dagster
-ran them, its own time for each included.
+and what all its checks take, called once more. The last lines are of the whole chain: the steps of all checks as
+Dagster ran them, its own time for each included, and apart from them the one whose check starts a model server.
+
+Of a home that is there already (that of `llmops demo`, say) it prints those last lines, of all the runs on record.
 """
 
+import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+import dagster as dg
 
 from benchmarks.chain import POLICY, build
 from benchmarks.installation import Installation, opened
@@ -62,7 +67,41 @@ def judging(one: Installation, cell: str, policy: Policy) -> dict[str, float]:
     return found
 
 
+PROBED = ("registered_model_checks", "registered_model_served_as_evaluated")
+"""The step of `served_as_evaluated`, which starts a server of the model once, and asks it what the evaluation asked."""
+
+
+def shares(steps: Iterable[tuple[str, float]], whole: float) -> str:
+    """Lines on what the checks' steps took of the `whole` seconds; `steps` are names with their seconds."""
+    from llmops_assets.definitions import defs
+
+    assets = {key.to_python_identifier() for key in defs.resolve_asset_graph().get_all_asset_keys()}
+    checks = [(name, taken) for name, taken in steps if name not in assets]
+    looking = sum(taken for name, taken in checks if name not in PROBED)
+    asking = sum(taken for name, taken in checks if name in PROBED)
+    return (
+        f"{'all of them':14} {whole:6.2f} s, their checks' steps in Dagster {looking:5.2f} s: {looking / whole:5.1%}\n"
+        f"{'':14} and what asks a server of each registered model {asking:5.2f} s: {asking / whole:5.1%}"
+    )
+
+
+def of_home(home: Path) -> str:
+    """The same lines of all runs that Dagster has on record in a home, by the time that their steps took."""
+    steps = []
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        for run in instance.get_runs():
+            for one in instance.get_run_step_stats(run.run_id):
+                if one.start_time is not None and one.end_time is not None:
+                    steps.append((one.step_key, one.end_time - one.start_time))
+    return shares(steps, sum(taken for _, taken in steps))
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("home", type=Path, nargs="?", help="a home whose runs are looked at, in place of a chain")
+    if home := parser.parse_args().home:
+        print(of_home(home))
+        return
     with tempfile.TemporaryDirectory() as folder, opened(Path(folder) / "home", POLICY) as one:
         chain = build(one, serve=False)
         judged = judging(one, chain.tuned, one.w.policy)
@@ -74,11 +113,7 @@ def main() -> None:
             f"{asset:14} {step:6.2f} s, its worker's looking {own:5.3f} s, its checks {judge:5.3f} s: "
             f"{(own + judge) / step:5.1%}"
         )
-    checks = sum(taken for part in chain.seconds for asset in ("dataset", "quality_report", "clean_dataset", "splits",
-                 "training_plan", "adapter", "merged_model", "evaluation") for name, taken in chain.steps.items()
-                 if name.startswith(f"{part}/{asset}_"))  # fmt: skip
-    whole = sum(chain.seconds.values())
-    print(f"{'all of them':14} {whole:6.2f} s, their checks' steps in Dagster {checks:5.2f} s: {checks / whole:5.1%}")
+    print(shares(((name.split("/")[1], taken) for name, taken in chain.steps.items()), sum(chain.seconds.values())))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 Dagster makes an engine, compiles each statement anew, and asks whether the schema is up to date, several times for each
 look of a sensor: most of what an idle daemon and code server cost. The files, tables, locks and transactions stay as
-they are, and a connection is still made for each transaction, so threads share none. Beside it an idle one is kept open:
-whoever closes the last connection of a file writes its whole log back, which an event of a check did ten times.
+they are, and a connection is still made for each transaction, so threads share none. Beside it an idle one is kept
+open: whoever closes the last connection of a file writes its whole log back, which an event of a check did ten times.
 """
 
 import atexit
