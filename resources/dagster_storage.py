@@ -111,7 +111,7 @@ def _configure(connection: Any, _record: Any) -> None:
 def _connect(storage: Any) -> Iterator[sa.Connection]:
     engine = _engine(storage._conn_string)
     with engine.begin() as connection:
-        _IDLE.keep(engine.url.database)
+        _IDLE.keep(str(engine.url.database))
         yield connection
 
 
