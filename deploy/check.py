@@ -71,6 +71,11 @@ def _page(path: str) -> Works:
     return lambda server, since: server.ask(path)[0] == 200
 
 
+def _viewed(server: Server, since: float = 0.0) -> bool:
+    """A viewer's page of Dagster, which is that of the webserver that refuses changes."""
+    return server.viewer is not None and server.ask("/dagster/server_info", key=server.viewer)[0] == 200
+
+
 def _lists(server: Server, since: float = 0.0) -> bool:
     return server.ask("/llm-ops/v1/catalog/datasets")[0] == 200
 
@@ -122,6 +127,7 @@ WORKS: dict[str, Works] = {
     "code": _code,
     "daemon": _daemon,
     "webserver": _page("/dagster/server_info"),
+    "webserver-readonly": _viewed,
     "mlflow": _page("/mlflow/"),
     "exporter": _scraped("platform"),
     "prometheus": _page("/prometheus/-/ready"),
@@ -191,7 +197,8 @@ def main() -> None:
             workflow(server)
         if not a.no_ab:
             print(f"promoted: {ab_test(server, NAME)}", flush=True)
-        kills(server, a.service or list(WORKS))
+        with server.own_key("server-check", "--role", "viewer") as server.viewer:
+            kills(server, a.service or list(WORKS))
     except (RuntimeError, subprocess.SubprocessError) as error:
         sys.exit(f"the server does not do its work: {error}")
 

@@ -3,6 +3,8 @@
 import json
 import ssl
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
@@ -16,6 +18,7 @@ class Server:
         env = dict(line.split("=", 1) for line in (folder / "env").read_text().splitlines())
         self.url = f"https://localhost:{env['LLMOPS_HTTPS_PORT']}"
         self.certificate = folder / "secrets" / "tls.crt"
+        self.viewer: str | None = None
         self.key = (folder / "home" / "first-admin.key").read_text().strip()
         context = ssl.create_default_context(cafile=str(self.certificate))
         self.open = build_opener(ProxyHandler({}), HTTPSHandler(context=context)).open
@@ -41,6 +44,15 @@ class Server:
         """What `llmops` says inside of the server."""
         command = [self.engine, "exec", self.container("code"), "llmops", *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    @contextmanager
+    def own_key(self, owner: str, *words: str) -> Iterator[str]:
+        """An API key that is made for a while, by the words of `llmops key create`, and revoked afterwards."""
+        made = json.loads(self.command("key", "create", owner, "--expires", "12h", "--json", *words))
+        try:
+            yield str(made["key"])
+        finally:
+            self.command("key", "revoke", str(made["id"]))
 
     def process(self, service: str) -> int:
         """The id of a container's main process; 0 while it does not run."""

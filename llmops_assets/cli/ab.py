@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmops_assets.cli.common import Json, actor, load_checked, out, print_json, show, when, wiring
+from llmops_assets.cli.common import Json, actor, load_checked, out, print_json, say, show, when, wiring
 
 if TYPE_CHECKING:
     from llmops_assets.operations.experiments import Ended
@@ -24,6 +24,8 @@ def create(file: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="An Ex
 
     done = start_experiment(wiring(), actor(), load_checked(file, ExperimentSpec))
     out.print(f"{'running' if done.new else 'running already'}: experiment {done.name} on endpoint {done.endpoint}")
+    for note in done.notes:
+        say(f"note: {note}")
 
 
 @app.command()

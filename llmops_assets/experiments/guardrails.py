@@ -14,6 +14,9 @@ COLUMNS = {SLOW: ("slow", "timed"), FAILED: ("failed", "counted")}
 """The sum of bad requests, and the sum of those that could have been, of each guardrail."""
 
 
+_MOST_USERS = 10_000_000
+
+
 @dataclass(frozen=True)
 class Guardrail:
     """How much worse the treatment is in a share of bad requests (treatment less control), and how much it may be.
@@ -56,6 +59,44 @@ def guardrails(rows: Counted, plan: Plan, min_users: int) -> tuple[Guardrail, ..
         shares = [_share(requests, arm) for arm in range(2)]
         found.append(Guardrail(name, *shares, plan.margins[name], sequence, harm))
     return tuple(found)
+
+
+def fewest_users(plan: Plan, margin: float, control_share: float = 0.5) -> int | None:
+    """The fewest users of both arms that can show a margin: each asks once, and nobody's request is a bad one.
+
+    With `control_share` of them on the control. None where ten million could not, as with a margin of 0.
+    """
+
+    def shows(users: int) -> bool:
+        arms = [max(1, round(users * share)) for share in (control_share, 1 - control_share)]
+        se = float(np.sqrt(sum(_pseudo_variance(np.ones(n), 0.0) for n in arms)))
+        return confidence_sequence(0.0, se, users, plan.expected_users, plan.alpha).high < margin
+
+    low, high = 2, _MOST_USERS
+    if not shows(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if shows(middle) else (middle + 1, high)
+    return low
+
+
+def too_few_users(plan: Plan, control_share: float = 0.5) -> list[str]:
+    """What stands against a promotion from the start: guardrails that the expected users cannot show, in words."""
+    found = []
+    for name, margin in plan.margins.items():
+        needed = fewest_users(plan, margin, control_share)
+        if needed is not None and needed <= plan.expected_users:
+            continue
+        what = f"guardrail {name}: that the treatment is worse by less than {margin:.2%} of requests "
+        if needed is None:
+            found.append(f"{what}can be shown by no number of users, so nothing is promoted: allow a larger share")
+            continue
+        found.append(
+            f"{what}takes about {needed:,} users (each asks once, no request is bad), and {plan.expected_users:,} are "
+            "expected: nothing is promoted before more have come. Expect more users, or allow a larger share"
+        )
+    return found
 
 
 def difference_of_shares(requests: UserTotals, min_users: int) -> Stratified | None:

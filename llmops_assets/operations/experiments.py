@@ -25,11 +25,12 @@ Winner = Literal["control", "treatment"] | str
 
 @dataclass(frozen=True)
 class Started:
-    """A running experiment, and whether this call began it."""
+    """A running experiment, and whether this call began it; `notes` are what may keep it from a decision."""
 
     name: str
     endpoint: str
     new: bool
+    notes: tuple[str, ...] = ()
 
 
 def start_experiment(wiring: Wiring, actor: str, spec: ExperimentSpec) -> Started:
@@ -38,6 +39,9 @@ def start_experiment(wiring: Wiring, actor: str, spec: ExperimentSpec) -> Starte
     Raises Refused when the endpoint does not serve all of them, ModelAffected, or Conflict when another test runs
     there.
     """
+    from llmops_assets.experiments.guardrails import too_few_users
+    from llmops_assets.experiments.plan import plan_of
+
     authorise(wiring, actor, "experiment.create")
     # An alias may move while the test runs; the models that it compares may not.
     control, *treatments = (wiring.tracking.version(ref).ref for ref in spec.models)
@@ -54,7 +58,10 @@ def start_experiment(wiring: Wiring, actor: str, spec: ExperimentSpec) -> Starte
             f"endpoint {spec.endpoint!r} does not serve {' and '.join(missing)}: deploy it as a canary beside the "
             f"other{several}"
         )
-    return Started(spec.name, spec.endpoint, wiring.catalog.create_experiment(spec, actor))
+    is_new = wiring.catalog.create_experiment(spec, actor)
+    plan = plan_of(spec, wiring.policy.experiments, datetime.now(UTC))
+    share = spec.split[0] / (spec.split[0] + spec.split[1])
+    return Started(spec.name, spec.endpoint, is_new, tuple(too_few_users(plan, share)))
 
 
 @dataclass(frozen=True)

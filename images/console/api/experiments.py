@@ -38,7 +38,11 @@ def start(here: State, actor: str, body: AbTestBody) -> dict[str, Any]:
         here.wiring, control=body.model_a_id, treatment=body.model_b_id, endpoint=body.endpoint, values=values
     )
     started = experiments.start_experiment(here.wiring, actor, spec)
-    return {**plain(here.wiring.catalog.experiment(started.name)), "is_new": started.new, "notes": notes}
+    return {
+        **plain(here.wiring.catalog.experiment(started.name)),
+        "is_new": started.new,
+        "notes": [*notes, *started.notes],
+    }
 
 
 def results(here: State, name: str) -> dict[str, Any]:
