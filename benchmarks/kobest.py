@@ -147,7 +147,7 @@ def tfidf(train: list[dict[str, Any]], test: list[dict[str, Any]]) -> list[str]:
 
 def table(record: EvaluationRecord, data: Path) -> list[tuple[str, ...]]:
     """A line a task and way of answering: right of how many, the interval, and McNemar's p against the tuned model."""
-    rows = [json.loads(line) for line in Path(record.answers).read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in Path(record.answers).read_bytes().splitlines()]
     lines = []
     for task in TASKS:
         train, test = (rows_of(f"kobest-{task}", files_of(data, split)[task]) for split in ("train", "test"))

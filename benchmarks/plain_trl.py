@@ -24,7 +24,7 @@ def main(job_file: str) -> None:
     if job["method"] == "qlora":
         quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=kind)
     model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=kind, quantization_config=quantised)
-    rows = [json.loads(line) for line in Path(job["rows"]).read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in Path(job["rows"]).read_bytes().splitlines()]
     hyper = job["hyperparams"]
     arguments = SFTConfig(
         output_dir=job["output"],

@@ -27,6 +27,7 @@ FOR_A_SERVER = {
     "LLMOPS_DAGSTER_DATABASE_URL": "Dagster's database (`deploy/dagster.yaml`), as "
     "`postgresql+psycopg2://user@host/name`; the password is in the file that `PGPASSFILE` names.",
     "LLMOPS_BASE": "Image that the server's images are built on: Debian 12 with Python 3.11.",
+    "LLMOPS_ENGINE_SOCKET": "Socket of the container engine, for `deploy/compose.docker.yaml`.",
     "LLMOPS_DATA": "Folder of all that the server keeps; `make server DATA=…` sets it.",
     "LLMOPS_EXTRAS": "Extras that the control plane's image holds: `train,serve`, or nothing where runs have images.",
     "LLMOPS_GRAFANA_IMAGE": "Image of Grafana, for the profile `grafana`.",

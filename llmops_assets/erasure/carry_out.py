@@ -144,7 +144,7 @@ def _clear_answers(platform: Platform, plan: Plan, row_ids: set[str], wanted: Wa
     cache = platform.artifacts.upath("answers")
     for folder in sorted(cache.iterdir()) if cache.exists() else []:
         texts = [platform.keys.open(file.read_bytes(), file) for file in sorted(folder.glob("*.jsonl"))]
-        lines = [line for text in texts for line in text.decode("utf-8", "replace").splitlines()]
+        lines = [line.decode("utf-8", "replace") for text in texts for line in text.splitlines()]
         if any(theirs(line) for line in lines):
             shutil.rmtree(folder)
             dropped += 1

@@ -318,10 +318,12 @@ def descendants(roots: Iterable[str], sources: dict[str, list[str]]) -> set[str]
 
 def drop_lines(data: bytes, is_theirs: Callable[[str], bool]) -> tuple[bytes, int]:
     """JSON lines without those of the person, and how many were left out."""
-    kept, dropped = [], 0
-    for line in data.decode("utf-8", "replace").splitlines(keepends=True):
-        if is_theirs(line):
+    kept: list[bytes] = []
+    dropped = 0
+    # As bytes: a text is also parted at U+2028 and others, and half of an entry would stay.
+    for line in data.splitlines(keepends=True):
+        if is_theirs(line.decode("utf-8", "replace")):
             dropped += 1
         else:
             kept.append(line)
-    return "".join(kept).encode(), dropped
+    return b"".join(kept), dropped

@@ -36,4 +36,5 @@ def read_answers(path: Path | str, keys: Keyring = NO_KEYS, sha256: str = "") ->
         raise ContentChanged(
             f"{Path(path).name} is not what was evaluated: {path} was changed since. Materialise `evaluation` again"
         )
-    return [json.loads(line) for line in data.decode("utf-8").splitlines()]
+    # As bytes: a text is also parted at U+2028, U+0085 and others, which a model may answer and JSON does not escape.
+    return [json.loads(line) for line in data.splitlines()]

@@ -35,7 +35,8 @@ def read_task(path: Path) -> dict[str, Any]:
 def read_documents(path: Path) -> list[dict[str, Any]]:
     """The documents of a task: a JSON Lines file of objects."""
     documents = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    # Not `splitlines` of a text, which parts lines within strings, at U+2028 and others.
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:

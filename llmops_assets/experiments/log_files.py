@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +206,8 @@ def _json(path: Path, text: str) -> pl.DataFrame:
 def _json_lines(path: Path, text: str) -> list[dict[str, object]]:
     decoder = msgspec.json.Decoder(dict[str, object])
     rows = []
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not `splitlines`, which parts lines within strings, at U+2028 and others. Returns alone are an old Mac's lines.
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
         if not line.strip():
             continue
         try:
