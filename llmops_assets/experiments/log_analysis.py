@@ -12,7 +12,7 @@ import polars as pl
 from llmops_assets.experiments import inference
 from llmops_assets.experiments.analysis import Analysis, analyse_sums
 from llmops_assets.experiments.comparisons import Comparison, comparisons, overall
-from llmops_assets.experiments.decision import Decision
+from llmops_assets.experiments.decision import MAX_INCONSTANT_SHARE, Decision
 from llmops_assets.experiments.log_columns import Columns, LogError, columns_of
 from llmops_assets.experiments.log_files import Log, read_log
 from llmops_assets.experiments.log_rows import Rows, rows_of, sums_of
@@ -113,7 +113,8 @@ def _compare(log: Log, question: Question) -> LogAnalysis:
     decided = comparisons(analyses, question.alpha, higher_is_better=question.higher_is_better)
     unusable = sum(rows.left_out.values()) - sum(n for reason, n in rows.left_out.items() if "there" in reason)
     decision = _whole(decided, rows, unusable)
-    if decision.outcome == "invalid" and len(variants) > 2 and srm < question.srm_p:
+    torn = any(one.analysis.inconstant_share > MAX_INCONSTANT_SHARE for one in decided)
+    if decision.outcome == "invalid" and len(variants) > 2 and srm < question.srm_p and not torn:
         decision = replace(decision, reason=_broken_split(decided, variants, srm, question))
     secondary = _secondary(log, question, columns, variants, now, (srm, fixed))
     found = [*log.notes, *rows.notes, *_times_told(now), *_before_told(sums)]

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from llmops_assets.experiments.log_values import is_there
+from llmops_assets.experiments.log_values import is_there, tells_the_time
 
 _PARTS = 256
 _KEPT = 2**40 - 1
@@ -16,8 +16,9 @@ _TELLING = ("request", "user", "timestamp", "value", "latency", "status")
 class Repeats:
     """The hashes of rows, and which of them are there more than once.
 
-    The key of a row is its request, or else all of it where it has a time: two equal rows without one may be two equal
-    ratings. Of two million rows that differ, two have the same hash with a chance of one in ten million.
+    The key of a row is its request, or else all of it where it has a time: two equal rows without one, or of one day
+    where no more is told, may be two equal ratings. Of two million rows that differ, two have the same hash with a
+    chance of one in ten million.
     """
 
     def __init__(self, roles: Sequence[str]) -> None:
@@ -43,6 +44,8 @@ class Repeats:
             # A seed each: the same value in two columns would take itself out.
             key = key ^ (pl.col(role) if role == "user" else pl.col(role).hash(seed))
         known = frame[self._named].is_not_null()
+        if self._named == "timestamp":
+            known &= tells_the_time(frame[self._named])
         if frame[self._named].dtype == pl.String:
             known &= is_there(frame[self._named].str.strip_chars())
         return frame.with_columns(pl.when(known).then(key).alias("hash"))

@@ -178,7 +178,7 @@ def _understood(frame: pl.DataFrame, columns: Columns, account: Account, slow_ms
     if "pre" in frame.columns:
         frame = frame.with_columns(numbers(frame, "pre", columns["pre"], account))
     if "timestamp" in frame.columns:
-        frame = frame.with_columns(times(frame, account).alias("at"))
+        frame = frame.with_columns(times(frame, columns["timestamp"], account).alias("at"))
     if "latency" in frame.columns:
         frame = frame.with_columns(numbers(frame, "latency", columns["latency"], account).alias("latency_ms"))
     if "status" in frame.columns:

@@ -1,6 +1,7 @@
 """What the values of a log's columns stand for: numbers and times, and an account of those that stand for none."""
 
 from dataclasses import dataclass, field
+from datetime import time
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,8 @@ _ZONES = {r"\s*(UTC|GMT)$": "+00:00", r"\s*KST$": "+09:00", "오전": "AM", "오
 """Formats of which none can be taken for another: day and month in numbers alone stand nowhere but after the year.
 `_ZONES` is how names of zones and of halves of the day are written there."""
 _UTC = pl.Datetime("us", "UTC")
+_TIME = r"\d:\d|시|^-?\d{9,}(\.\d*)?$"
+_MIDNIGHT = r"(?:^|[\sT])0?0:00(?::00(?:\.0*)?)?\s*(?:Z|UTC|[+-]\d\d:?\d\d)?$|오전 12:00(?::00)?$"
 _DATE_LIKE = (19_000_101, 21_001_231)
 """Whole numbers that are dates as YYYYMMDD, and would else be a day in the year 1970."""
 
@@ -154,12 +157,18 @@ def _of(role: str) -> str:
     return {"value": "values", "pre": "values from before"}.get(role, f"values of {role}")
 
 
-def times(frame: pl.DataFrame, account: Account) -> pl.Series:
+def times(frame: pl.DataFrame, name: str, account: Account) -> pl.Series:
     """The column `timestamp` as times in UTC, null where there is none; a time without a zone is taken for UTC."""
     column = frame["timestamp"]
     if isinstance(column.dtype, pl.Datetime):
         found = column.dt.replace_time_zone("UTC") if column.dtype.time_zone is None else column
         return found.cast(_UTC)
+    if column.dtype in (pl.Time, pl.Duration):
+        what = "times of day" if column.dtype == pl.Time else "durations"
+        raise LogError(
+            f"the column {name!r} holds {what}: a timestamp has a date. Name another column with --timestamp, or "
+            "rename this one, so that it is not taken for one"
+        )
     if column.dtype == pl.Date:
         return column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     if column.dtype.is_nested():
@@ -184,6 +193,18 @@ def times(frame: pl.DataFrame, account: Account) -> pl.Series:
     account.note("times that cannot be read", rows, texts)
     account.read("timestamp", int(given.sum()), rows, texts)
     return found
+
+
+def tells_the_time(column: pl.Series) -> pl.Series:
+    """Whether values of the column `timestamp` tell more than a day: by a date alone no two rows are told apart."""
+    if column.dtype in (pl.Date, pl.Time, pl.Duration) or column.dtype.is_nested():
+        return pl.Series([False]).new_from_index(0, len(column))
+    if isinstance(column.dtype, pl.Datetime):
+        return (column.dt.time() != time()).fill_null(False)
+    if column.dtype.is_numeric():
+        return (~column.is_between(*_DATE_LIKE)).fill_null(False)
+    text = column.cast(pl.String).str.strip_chars()
+    return (text.str.contains(_TIME) & ~text.str.contains(_MIDNIGHT)).fill_null(False)
 
 
 def _epochs(value: pl.Series) -> pl.Series:

@@ -7,7 +7,7 @@ import polars as pl
 
 from llmops_assets.experiments import breaker
 from llmops_assets.experiments.plan import Plan, Routes, takes_part
-from llmops_assets.experiments.user_sums import RATED, UserSums
+from llmops_assets.experiments.user_sums import OTHER, RATED, UserSums
 
 RECENT_REQUESTS = breaker.LAST_REQUESTS
 _BUSY_STATUS = (408, 429)
@@ -96,7 +96,7 @@ def sums_of_requests(
     arms = [rows.filter(pl.col("arm") == arm) for arm in range(2)]
     return UserSums.of(joined), Beside(
         recent=(Recent.of(arms[0]), Recent.of(arms[1])),
-        other_requests=in_time.height - rows.height,
+        other_requests=in_time.height - rows.filter(pl.col("arm") < OTHER).height,
         foreign_ratings=foreign,
         ratings_off_scale=feedback.height - on_scale.height,
     )
@@ -112,14 +112,13 @@ def refuse_unknown_phases(found: pl.Series, phases: Mapping[int, Routes], plan: 
 
 
 def arms_of(phases: Mapping[int, Routes], plan: Plan) -> pl.DataFrame:
-    """The arm (0 or 1) of each phase and variant whose model takes part."""
+    """The arm of each phase and variant whose model takes part: 0, 1, or OTHER for another treatment's."""
     models = (plan.control, plan.treatment)
     return pl.DataFrame(
         [
-            (phase, variant, models.index(route["model_ref"]))
+            (phase, variant, next((arm for arm, model in enumerate(models) if takes_part(route, model)), OTHER))
             for phase, routes in phases.items()
             for variant, route in enumerate(routes)
-            if any(takes_part(route, model) for model in models)
         ],
         schema={"phase": pl.Int64, "variant": pl.Int64, "arm": pl.Int64},
         orient="row",
@@ -127,7 +126,7 @@ def arms_of(phases: Mapping[int, Routes], plan: Plan) -> pl.DataFrame:
 
 
 def _by_arm(exposures: pl.DataFrame, phases: Mapping[int, Routes], plan: Plan) -> pl.DataFrame:
-    """Exposures of both arms, oldest first, with arm (0, 1), failed and slow, None where the request tells neither."""
+    """Exposures, oldest first, with arm (0, 1 or OTHER), failed and slow, None where the request tells neither."""
     refuse_unknown_phases(exposures["phase"], phases, plan)
     arms = arms_of(phases, plan)
     return (
@@ -148,4 +147,4 @@ def _ratings(rows: pl.DataFrame, feedback: pl.DataFrame) -> tuple[pl.DataFrame, 
         .sort("rated_at", maintain_order=True)
         .unique("request_id", keep="last", maintain_order=True)
     )
-    return counted.select("user", "phase", "arm", "rating"), known.filter(~own).height
+    return counted.select("user", "phase", "arm", "rating"), known.filter(~own, pl.col("arm") < OTHER).height

@@ -8,7 +8,7 @@ import polars as pl
 from llmops_assets.experiments.analysis import Analysis, analyse_sums
 from llmops_assets.experiments.plan import Plan, Routes, shares_by_phase
 from llmops_assets.experiments.requests import Beside, Recent, arms_of, judged, refuse_unknown_phases
-from llmops_assets.experiments.user_sums import RATED, UserSums
+from llmops_assets.experiments.user_sums import OTHER, RATED, UserSums
 
 
 def analyse_statistics(
@@ -25,6 +25,7 @@ def analyse_statistics(
     """
     refuse_unknown_phases(statistics["phase"], phases, plan)
     rows = statistics.join(arms_of(phases, plan), on=["phase", "variant"], how="inner", maintain_order="left")
+    compared = rows.filter(pl.col("arm") < OTHER)
     low, high = plan.scale or (1, 5)
     on_scale = {rating: name for rating, name in enumerate(RATED, 1) if low <= rating <= high}
     off_scale = [name for name in RATED if name not in on_scale.values()]
@@ -40,9 +41,9 @@ def analyse_statistics(
     added = UserSums.of(sums) + UserSums.of(sums.clear())
     beside = Beside(
         recent=(_recent(last.get(plan.control), plan), _recent(last.get(plan.treatment), plan)),
-        other_requests=int(statistics["requests"].sum()) - int(rows["requests"].sum()),
-        foreign_ratings=int(rows["foreign_ratings"].sum()),
-        ratings_off_scale=int(rows.select(pl.sum_horizontal(off_scale).sum()).item()) if off_scale else 0,
+        other_requests=int(statistics["requests"].sum()) - int(compared["requests"].sum()),
+        foreign_ratings=int(compared["foreign_ratings"].sum()),
+        ratings_off_scale=int(compared.select(pl.sum_horizontal(off_scale).sum()).item()) if off_scale else 0,
     )
     return analyse_sums(added, plan, shares_by_phase(phases, plan), now, beside)
 

@@ -30,6 +30,8 @@ SUMS: Mapping[str, type[pl.DataType]] = {
 something, of which `slow` were over the limit and which took `latency_ms` together; ratings, total, squares: how many
 values counted, their sum and sum of squares; pre_*: the values from before the test; rated_*: how often
 each rating was given, where the values are ratings."""
+OTHER = 2
+"""The arm of what is neither the control nor the treatment of a comparison: another treatment of the same test."""
 _COHORT = 2**32
 
 
@@ -37,7 +39,8 @@ _COHORT = 2**32
 class UserSums:
     """A row for each user × phase × arm: `KEYS`, `SUMS`, and first_at and last_at, the times of the requests.
 
-    arm is 0 for the control and 1… for treatments. Two of them add up to what one over both would have been.
+    arm is 0 for the control and 1… for treatments (in a comparison 1, and OTHER for those beside it). Two of them add
+    up to what one over both would have been.
     """
 
     frame: pl.DataFrame
@@ -68,9 +71,11 @@ class UserSums:
         )
 
     def arms(self, control: int, treatment: int) -> "UserSums":
-        """The rows of two arms, as arm 0 and 1."""
-        rows = self.frame.filter(pl.col("arm").is_in([control, treatment]))
-        return UserSums(rows.with_columns((pl.col("arm") == treatment).cast(pl.Int64).alias("arm")))
+        """The rows of two arms, as arm 0 and 1; those of any other are kept as arm `OTHER`."""
+        if set(self.frame["arm"].unique()) <= {control, treatment} and (control, treatment) == (0, 1):
+            return self
+        arm = pl.col("arm").replace_strict({control: 0, treatment: 1}, default=OTHER, return_dtype=pl.Int64)
+        return UserSums(self.frame.with_columns(arm.alias("arm")))
 
 
 @dataclass(frozen=True)
@@ -107,23 +112,26 @@ class Counted:
 
 
 def counted(sums: UserSums) -> Counted:
-    """Which rows of two arms may be compared, and in which stratum.
+    """Which rows of arm 0 and 1 may be compared, and in which stratum.
 
-    A user who meets both arms within one phase was not assigned by a rule. A user whose arm changed with the weights
-    brings the other model along (carry-over): from there on the rows are left out. Who was there before a change of
-    weights differs from who came after it, and in shares that differ by arm, so the stratum is the phase and the phase
-    of the user's first request.
+    A user who meets two arms within one phase, be one of them a third, was not assigned by a rule. A user whose arm
+    changed with the weights brings the other model along (carry-over): from there on the rows are left out. Who was
+    there before a change of weights differs from who came after it, and in shares that differ by arm, so the stratum is
+    the phase and the phase of the user's first request.
     """
     rows = sums.frame
     if _has_times(sums) and not rows["first_at"].is_sorted():
         rows = rows.sort("first_at", nulls_last=False, maintain_order=True)
     user = rows["user"]
+    compared = pl.col("arm") < OTHER
     if user.n_unique() == rows.height:
         # One row a user: nobody can have moved.
         stratum = pl.col("phase").alias("stratum")
+        rows = rows.filter(compared)
         return Counted(rows.with_row_index("code").with_columns(stratum, pl.lit(True).alias("first")), 0, 0)
     doubled = rows.group_by("user", "phase").agg(pl.col("arm").n_unique().alias("arms"))
     inconstant = doubled.filter(pl.col("arms") > 1).select("user").unique()
+    mine = rows.filter(compared).select("user")
     rows = rows.join(inconstant, on="user", how="anti", maintain_order="left")
     ordered = rows.sort("phase", maintain_order=True)
     home = ordered.group_by("user", maintain_order=True).agg(
@@ -135,9 +143,10 @@ def counted(sums: UserSums) -> Counted:
         .group_by("user")
         .agg(pl.col("phase").min().alias("moved_in"))
     )
-    codes = rows.select("user").unique(maintain_order=True).with_row_index("code")
+    codes = rows.filter(compared).select("user").unique(maintain_order=True).with_row_index("code")
     rows = (
-        rows.join(left, on="user", how="left", maintain_order="left")
+        rows.filter(compared)
+        .join(left, on="user", how="left", maintain_order="left")
         .filter(pl.col("moved_in").is_null() | (pl.col("phase") < pl.col("moved_in")))
         .join(home.select("user", "cohort"), on="user", how="left", maintain_order="left")
         .join(codes, on="user", how="left", maintain_order="left")
@@ -149,7 +158,8 @@ def counted(sums: UserSums) -> Counted:
             (pl.col("cohort") == pl.col("phase")).alias("first"),
         )
     )
-    return Counted(rows, inconstant.height, left.height)
+    found = (left_out.join(mine, on="user", how="semi").height for left_out in (inconstant, left))
+    return Counted(rows, *found)
 
 
 def phases_of(stratum: int) -> tuple[int, int]:

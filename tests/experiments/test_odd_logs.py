@@ -2,7 +2,7 @@
 
 import gzip
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, time, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +151,54 @@ def test_what_is_no_log_is_told_what_it_is(found: Callable[..., dict], data: byt
 def test_a_path_with_brackets_is_a_path(found: Callable[..., dict]) -> None:
     for name in ("log [1].csv", "log [1].parquet"):
         assert found(log(), name)["decision"] == "promote"
+
+
+DAYS: dict[str, Callable[[datetime], object]] = {
+    "a date": lambda t: t.date(),
+    "a date as text": lambda t: f"{t:%Y-%m-%d}",
+    "a date in Korean": lambda t: f"{t:%Y년 %m월 %d일}",
+    "a date as a number": lambda t: int(f"{t:%Y%m%d}"),
+    "midnight": lambda t: t.replace(hour=0, minute=0),
+    "midnight as text": lambda t: f"{t:%Y-%m-%d} 00:00:00",
+    "midnight with a zone": lambda t: f"{t:%Y-%m-%d}T00:00:00+09:00",
+}
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.parquet"])
+@pytest.mark.parametrize("form", DAYS)
+def test_two_equal_ratings_on_one_day_are_two(found: Callable[..., dict], form: str, name: str) -> None:
+    rows = log(at=[DAYS[form](at(n)) for n in range(USERS)]).with_columns(value=pl.lit(4.0))
+    told = found(pl.concat([rows, rows]), name)
+    assert told["not_counted"] == {}
+    assert sum(arm["values"] for arm in told["arms"].values()) == 2 * USERS
+
+
+def test_a_row_that_is_there_twice_by_the_minute_counts_once(found: Callable[..., dict]) -> None:
+    # One of them is at midnight.
+    rows = log(at=[f"{at(n):%Y-%m-%d %H:%M}" for n in range(USERS)])
+    told = found(pl.concat([rows, rows]))
+    assert told["not_counted"]["rows that are there twice"]["rows"] == USERS - 1 - (7 * (USERS - 1) // 1440) // 7
+
+
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [
+        (pl.Series([time(10, 30)]).new_from_index(0, USERS), "times of day"),
+        (pl.Series([timedelta(seconds=3)]).new_from_index(0, USERS), "durations"),
+    ],
+)
+def test_what_tells_no_date_is_no_timestamp(found: Callable[..., dict], column: pl.Series, what: str) -> None:
+    with pytest.raises(LogError, match=f"the column 'at' holds {what}"):
+        found(log(at=column), "log.parquet")
+
+
+def test_users_in_two_treatments_are_found_though_those_are_never_compared(found: Callable[..., dict]) -> None:
+    """Each treatment alone has sticky users, all of whom had the other one too."""
+    rows = log(users=3000).with_columns(variant=pl.Series(["control", "b", "c"] * 1000))
+    again = rows.filter(pl.col("variant") == "b").with_columns(variant=pl.lit("c"))
+    told = found(pl.concat([rows, again]))
+    assert told["decision"] == "invalid"
+    assert "assignment is not sticky" in told["reason"] and "1000 users" in told["reason"]
+    few = found(pl.concat([rows, again.head(5)]))
+    assert few["decision"] != "invalid"
+    assert [few["arms"][name]["users"] for name in ("control", "b", "c")] == [1000, 995, 995 + 5]

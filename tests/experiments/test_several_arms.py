@@ -10,6 +10,7 @@ from llmops_assets.experiments.assignment import assign
 from llmops_assets.experiments.checks import guardrails, no_sample_ratio_mismatch, sticky_assignment
 from llmops_assets.experiments.decision import Decision, model_for
 from llmops_assets.experiments.running import status_of
+from llmops_assets.experiments.user_sums import UserSums, counted
 from llmops_assets.experiments.verdicts import guardrail, sample_ratio
 from llmops_assets.operations.errors import Refused
 from llmops_assets.operations.experiments import _model_of
@@ -228,3 +229,21 @@ def test_the_split_of_a_model_that_lost_its_users_is_not_tested() -> None:
         record = AbReportRecord(**values, figures=quiet | {"comparisons": several})
         assert sample_ratio(record).passed is dropped
         assert sample_ratio(AbReportRecord(**values, figures=figures | {"dropped": dropped})).passed is dropped
+
+
+def test_who_comes_from_another_treatment_brings_it_along() -> None:
+    """In phase 2 they have the treatment that is compared: to count them from there on would be carry-over."""
+    frame = pl.DataFrame(
+        {
+            "user": ["moved", "moved", "new", "old"],
+            "phase": [1, 2, 2, 1],
+            "arm": [2, 1, 1, 0],
+            "first_at": [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 3, 3, 1)],
+        }
+    )
+    sums = UserSums.of(frame)
+    assert sums.arms(0, 1).frame["arm"].to_list() == [2, 1, 1, 0]
+    assert sums.arms(2, 1).frame["arm"].to_list() == [0, 1, 1, 2]
+    found = counted(sums.arms(0, 1))
+    assert sorted(found.rows["user"]) == ["new", "old"]
+    assert (found.inconstant, found.movers) == (0, 1)
