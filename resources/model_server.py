@@ -84,6 +84,7 @@ class ModelServers:
             threads=threads,
             python=python,
             retrieval=retrieval,
+            resolved=catalog.paths.resolved,
         )
         self._makers: dict[str, Callable[[], Runner]] = dict(runners or {})
         self._runners: dict[str, Runner] = {"local": self.local, "url": UrlServers()}

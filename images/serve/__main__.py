@@ -34,13 +34,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--drain-seconds", type=int, default=15, help="for requests in flight, after SIGTERM")
     parser.add_argument("--vllm-python", default="python3", help="Python of vLLM's own environment")
     parser.add_argument("--content-hash", help="that the model's files must have; asked at every start")
+    parser.add_argument("--adapter", help="vllm: folder of a LoRA adapter that is served on --base")
+    parser.add_argument("--base", help="vllm: folder of the model that the adapter was trained on")
+    parser.add_argument("--adapter-hash", help="as --content-hash, of the adapter")
+    parser.add_argument("--base-hash", help="as --content-hash, of the base")
     a = parser.parse_args(arguments)
+    if bool(a.adapter) != bool(a.base) or (a.adapter and a.engine != "vllm"):
+        parser.error("--adapter and --base go together, and with --engine vllm alone")
 
-    if a.content_hash:
+    held = [(a.model, a.content_hash), (a.adapter, a.adapter_hash), (a.base, a.base_hash)]
+    if any(digest for _, digest in held):
         # Where nobody of ours starts a server again, as in a pod, nobody else would look.
         from resources.content import verify
 
-        verify(a.model, a.content_hash, "registered", "It is not served. Restore the folder, or deploy another version")
+        advice = "It is not served. Restore the folder, or deploy another version"
+        for folder, digest in held:
+            if digest:
+                verify(folder, digest, "registered", advice)
 
     cache = engines.Cache(a.cache_blocks, a.cache_block_tokens, a.batch_tokens)
     limits = engines.limits(engines.model_config(Path(a.model)), a.max_input_tokens, a.max_output_tokens, cache)
@@ -55,6 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
             dtype=a.dtype,
             gpus=a.gpus,
             drain_seconds=a.drain_seconds,
+            adapter=engines.adapter_of(Path(a.adapter), Path(a.base)) if a.adapter else None,
         )
         # Our middleware runs inside of it, and reads from the folder what the model's control tokens are.
         root = str(Path(__file__).parents[2])

@@ -7,6 +7,10 @@ from pathlib import Path
 
 # Every backend calls its model by the same name, so that no answer tells which variant gave it.
 SERVED_NAME = "model"
+BASE_NAME = "base"
+"""What a server of a base and an adapter calls the base alone."""
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as the highest rank of adapters."""
 MIDDLEWARE = "images.serve.no_control_tokens.RefuseControlTokens"
 """What vLLM asks about every request: it tokenises control tokens in what users write as if the template wrote them."""
 
@@ -18,6 +22,29 @@ class Limits:
     max_input: int
     max_output: int
     total: int
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Folders of a LoRA adapter and of its base, and the least rank that vLLM has room for it with."""
+
+    path: str
+    base: str
+    rank: int
+
+
+def adapter_of(path: Path, base: Path) -> Adapter:
+    """An adapter by its `adapter_config.json`; FileNotFoundError or ValueError says why it is none that vLLM serves."""
+    file = path / "adapter_config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{path} holds no adapter_config.json: it is no adapter as PEFT writes one")
+    config = json.loads(file.read_text(encoding="utf-8"))
+    wanted = max([int(config.get("r") or 0), *map(int, (config.get("rank_pattern") or {}).values())])
+    rank = next((one for one in _RANKS if one >= wanted > 0), None)
+    if rank is None:
+        raise ValueError(f"the adapter in {path} has rank {wanted}, and vLLM serves 1 to {_RANKS[-1]}")
+    model_config(base)
+    return Adapter(str(path.absolute()), str(base.absolute()), rank)
 
 
 @dataclass(frozen=True)
@@ -66,13 +93,22 @@ def vllm_command(
     dtype: str,
     drain_seconds: int,
     gpus: int = 1,
+    adapter: Adapter | None = None,
 ) -> list[str]:
     """The command line of vLLM's OpenAI-compatible server, run by the Python of vLLM's own environment.
 
     The module is named instead of `vllm serve`, which needs a distribution called `vllm` (the CPU build is not).
+    With an `adapter`, `model` is the folder that both were merged to: its tokenizer and template are what is served.
     """
-    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
-    command += ["--served-model-name", SERVED_NAME, "--host", host, "--port", str(port)]
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", adapter.base if adapter else model]
+    if adapter is None:
+        command += ["--served-model-name", SERVED_NAME]
+    else:
+        # Who asks for the model gets the adapter; the base by itself has a name that nobody asks for.
+        command += ["--served-model-name", BASE_NAME, "--tokenizer", model]
+        command += ["--enable-lora", "--max-loras", "1", "--max-lora-rank", str(adapter.rank)]
+        command += ["--lora-modules", f"{SERVED_NAME}={adapter.path}"]
+    command += ["--host", host, "--port", str(port)]
     command += ["--max-model-len", str(limits.total)]
     # Greedy and without the penalties and lengths that a folder's generation_config may carry, as in the evaluation
     # that the model passed, unless a request asks for something else. What ends an answer is read from there all the

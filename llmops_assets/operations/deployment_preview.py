@@ -8,6 +8,7 @@ from llmops_assets.operations.endpoints import refuse_affected
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.serving import DeploymentRecord
 from llmops_assets.serving import probing, rollout
+from llmops_assets.serving.adapters import NoAdapter, adapter_for
 from llmops_assets.serving.admission import refusals
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.wiring import Wiring
@@ -63,7 +64,8 @@ def preview_deployment(wiring: Wiring, actor: str, spec: DeploymentSpec) -> Prev
         refused.append(str(error))
         return Preview(spec.endpoint, spec.model_ref, _backend(wiring, spec), checks, [], [], [], refused, notes)
     checks.append(_admitted(wiring, spec, model, version.state))
-    target = rollout.target_of(spec, model)
+    beside = _beside(wiring, spec, model)
+    target = rollout.target_of(spec, model, adapter=beside)
     try:
         plan = rollout.plan(target, before, [one.id for one in backends])
     except rollout.NotServed as error:
@@ -77,7 +79,7 @@ def preview_deployment(wiring: Wiring, actor: str, spec: DeploymentSpec) -> Prev
     routes = before
     shown: list[dict[str, float]] = []
     for step in range(number):
-        routes = rollout.plan(rollout.target_of(spec, model, step), routes, []).routes
+        routes = rollout.plan(rollout.target_of(spec, model, step, beside), routes, []).routes
         shown.append(rollout.shares(routes))
         if len(shown[-1]) == 1:
             break
@@ -114,11 +116,25 @@ def _now(
 
 def _admitted(wiring: Wiring, spec: DeploymentSpec, model: RegisteredModelRecord, state: str) -> CheckNow:
     more = refusals(model, spec.environment, wiring.records, wiring.policy, wiring.catalog)
+    adapter = None
     try:
-        rollout.admit(model, state, spec, wiring.policy, more=more)
+        adapter = adapter_for(spec, model, wiring.records)
+    except NoAdapter as error:
+        more.append(str(error))
+    try:
+        rollout.admit(model, state, spec, wiring.policy, more=more, adapter=adapter)
     except rollout.NotAdmitted as error:
         return CheckNow("admitted", "fails", str(error))
     return CheckNow("admitted", "passes", f"{model.ref} is what was registered, evaluated and approved")
+
+
+def _beside(wiring: Wiring, spec: DeploymentSpec, model: RegisteredModelRecord) -> dict[str, Any] | None:
+    """What a server would be told of an adapter; nothing where there is none, which the admission says."""
+    try:
+        adapter = adapter_for(spec, model, wiring.records)
+    except NoAdapter:
+        return None
+    return None if adapter is None else adapter.runtime(wiring.catalog.paths.stored)
 
 
 def _asked_of_servers(

@@ -15,6 +15,7 @@ from llmops_assets.partitions import endpoints
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.serving import DeploymentRecord
 from llmops_assets.serving import admission, rag, rollout
+from llmops_assets.serving.adapters import NoAdapter, ServedAdapter, adapter_for
 from llmops_assets.serving.before_traffic import CHECKS, BeforeTraffic
 from llmops_assets.serving.replay_gate import replay_verdict
 from llmops_assets.serving.rollout_steps import step_of
@@ -102,10 +103,11 @@ def deployment(
         )
         checked = BeforeTraffic(records, store, servers, replayed=replayed, known=known)
         try:
-            model = _admitted(tracking, endpoint.spec, policy, records, catalog, settings)
+            model, adapter = _admitted(tracking, endpoint.spec, policy, records, catalog, settings)
             assert_not_affected(catalog, ref=model.ref, content_hash=model.content_hash)
             checked.note("admitted", Verdict(True, f"{model.ref} is what was registered, evaluated and approved"))
-            target = rollout.target_of(endpoint.spec, model, step_of(wanted))
+            beside = None if adapter is None else adapter.runtime(catalog.paths.stored)
+            target = rollout.target_of(endpoint.spec, model, step_of(wanted), beside)
             target = rollout.as_grown(target, before, endpoint.spec.replicas.max)
             plan = rollout.plan(target, before, [backend.id for backend in catalog.backends(name)])
             steps = rollout.describe(target, plan)
@@ -209,16 +211,22 @@ def _wanted(
 
 def _admitted(
     tracking: Tracking, spec: DeploymentSpec, policy: Policy, records: Records, catalog: Catalog, settings: Settings
-) -> RegisteredModelRecord:
-    """The registered model that `spec` names, when it may be served and is what was registered and evaluated."""
+) -> tuple[RegisteredModelRecord, ServedAdapter | None]:
+    """The registered model that `spec` names, when it may be served and is what was registered and evaluated; and the
+    adapter that it was merged of, where that is wanted."""
     version = tracking.version(spec.model_ref)
     model = tracking.model(version.ref)
     more = admission.refusals(model, spec.environment, records, policy, catalog)
     more += rag.refusals(spec, model, lambda: open_indexes(settings))
-    rollout.admit(model, version.state, spec, policy, more=more)
+    adapter = None
+    try:
+        adapter = adapter_for(spec, model, records)
+    except NoAdapter as error:
+        more.append(str(error))
+    rollout.admit(model, version.state, spec, policy, more=more, adapter=adapter)
     if not has_chat_template(model.path):
         raise rollout.NotAdmitted(f"the tokenizer of {model.ref} has no chat template, so it cannot be chatted with")
-    return model
+    return model, adapter
 
 
 def _move_alias(tracking: Tracking, alias: str, ref: str, before: list[dict[str, Any]]) -> str | None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.serving import routing
+from llmops_assets.serving.adapters import ServedAdapter
 from llmops_assets.serving.rag import retriever, retriever_id
 from llmops_assets.serving.routing import NotServed, shares, without_holdout
 from llmops_assets.serving.together import Switch, Together
@@ -103,11 +104,13 @@ def admit(
     policy: Policy,
     find_devices: Callable[[], Sequence[Device]] = discover,
     more: Sequence[str] = (),
+    adapter: ServedAdapter | None = None,
 ) -> None:
     """Check that a registered model may be served as `spec` wants; raise NotAdmitted with every reason why not.
 
     `state` is the model's in the registry: draft, approved, staging, production or archived. A model that its gate
-    withheld is not in the registry, so it never comes this far. `more` are further reasons why not.
+    withheld is not in the registry, so it never comes this far. `more` are further reasons why not. `adapter` is what
+    it was merged of, where the spec wants that served.
     """
     reasons = []
     if state == "archived":
@@ -122,8 +125,8 @@ def admit(
         reasons.append(f"serve_target {spec.serve_target} is not for models made by {model.job_type}")
     if spec.serve_target == "RAG" and spec.rag is None:
         reasons.append("serve_target RAG needs an index to answer from: write rag: {index: NAME} (llmops index list)")
-    if spec.load_mode != "merged":
-        reasons.append("load_mode base+adapter cannot be served: the registry holds merged models")
+    if spec.load_mode != "merged" and adapter is None and not more:
+        reasons.append("load_mode base+adapter needs the adapter's own record: the registry holds merged models")
     if spec.resources.gpus:
         reasons += device_reasons(spec, find_devices())
     config = Path(model.path) / "config.json"
@@ -139,8 +142,11 @@ def admit(
         raise NotAdmitted("; ".join(reasons))
 
 
-def target_of(spec: DeploymentSpec, model: RegisteredModelRecord, step: int = 0) -> Target:
-    """What `spec` asks for with the registered `model`, in a step of its rollout."""
+def target_of(
+    spec: DeploymentSpec, model: RegisteredModelRecord, step: int = 0, adapter: Mapping[str, Any] | None = None
+) -> Target:
+    """What `spec` asks for with the registered `model`, in a step of its rollout; `adapter` is what a server is told of
+    an adapter and its base, where they are served instead."""
     return Target(
         endpoint=spec.endpoint,
         model_ref=model.ref,
@@ -156,6 +162,7 @@ def target_of(spec: DeploymentSpec, model: RegisteredModelRecord, step: int = 0)
             # Left out where it is one: the ids of backends are made of what stands here.
             **({"gpus": spec.resources.gpus} if spec.resources.gpus > 1 and spec.engine == "vllm" else {}),
             **_where(spec),
+            **(adapter or {}),
         },
         # Somebody else's address is one, however many servers are behind it.
         replicas=spec.replicas.min if spec.runtime.backend != "url" else 1,

@@ -17,7 +17,7 @@ from resources.backends import processes
 from resources.backends.completions import health_page
 from resources.backends.processes import MARK, START, Children, the_process
 from resources.backends.protocol import RETRIEVER, EngineMissing, Health, Record, ServerError
-from resources.backends.serve_command import serve_arguments, start_of
+from resources.backends.serve_command import adapter_arguments, serve_arguments, start_of
 from resources.catalog import Backend
 from resources.environment import engine_python, passed_on
 from resources.server_guard import listens
@@ -28,7 +28,7 @@ class LocalServers:
 
     `engines` holds the environments of engines that have their own (``<engines>/vllm``). `threads` caps the CPU threads
     of one server; `python` runs the serve module. `retrieval` gives what a retriever finds in its environment: where
-    indexes are, and the keys to them.
+    indexes are, and the keys to them; `resolved` finds a path that is stored by its root.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class LocalServers:
         threads: int | None,
         python: str,
         retrieval: Callable[[], Mapping[str, str]] = dict,
+        resolved: Callable[[str], str] = str,
     ) -> None:
         self.state_dir = state_dir
         self.policy = policy
@@ -49,6 +50,7 @@ class LocalServers:
         self.threads = threads
         self.python = python
         self.retrieval = retrieval
+        self.resolved = resolved
         self.children = Children()
         self._asked: set[tuple[int, float]] = set()
 
@@ -180,7 +182,7 @@ class LocalServers:
         command = [self.python, "-m", "images.serve", "--model", "model", "--host", self.host]
         command += ["--port", str(urlsplit(backend.url).port), *serve_arguments(backend, self.policy)]
         if backend.engine == "vllm":
-            command += ["--vllm-python", str(self.vllm_python())]
+            command += ["--vllm-python", str(self.vllm_python()), *adapter_arguments(backend, self.resolved)]
         return command
 
     def _environment(self, backend: Backend) -> dict[str, str]:

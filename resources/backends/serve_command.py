@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 
 from llmops_assets.specs.serving_rules import ServingPolicy
 from resources.backends.completions import SERVED_NAME
@@ -9,8 +10,13 @@ from resources.backends.protocol import RETRIEVER
 from resources.catalog import Backend
 
 LIMITS = ("max_input_tokens", "max_output_tokens", "device", "dtype", "gpus")
-ADAPTER = "adapter_path"
-"""Key of a backend's runtime: the folder of a LoRA adapter that vLLM puts on the model."""
+ADAPTER, ADAPTER_HASH = "adapter_path", "adapter_hash"
+BASE, BASE_HASH = "base_path", "base_hash"
+"""Keys of a backend's runtime: the folder of a LoRA adapter (as paths are stored), that of the model which vLLM puts it
+on, and the hashes that were recorded of both. The backend's own folder, the merged model, gives tokenizer and template
+alone."""
+MOST_RANK = 512
+"""Of an adapter, that vLLM serves."""
 
 
 def serve_arguments(backend: Backend, policy: ServingPolicy) -> list[str]:
@@ -27,6 +33,15 @@ def serve_arguments(backend: Backend, policy: ServingPolicy) -> list[str]:
     arguments += ["--cache-blocks", str(policy.cb_num_blocks), "--cache-block-tokens", str(policy.cb_block_size)]
     arguments += ["--batch-tokens", str(policy.cb_max_batch_tokens)]
     return [*arguments, "--drain-seconds", str(int(policy.stop_timeout_seconds))]
+
+
+def adapter_arguments(backend: Backend, resolved: Callable[[str], str]) -> list[str]:
+    """What a server of a base and an adapter is told of both, none for any other; `resolved` finds a stored path."""
+    if ADAPTER not in backend.runtime:
+        return []
+    arguments = ["--adapter", resolved(backend.runtime[ADAPTER]), "--base", resolved(backend.runtime[BASE])]
+    hashes = ["--adapter-hash", str(backend.runtime[ADAPTER_HASH]), "--base-hash", str(backend.runtime[BASE_HASH])]
+    return arguments + hashes
 
 
 def start_of(backend: Backend, *more: str) -> str:
