@@ -12,7 +12,7 @@ from images.gateway.metrics import Metrics
 from resources.catalog import Catalog
 from resources.encryption import NO_KEYS, Keyring
 from resources.traffic.completions import ParsedCompletion, read_answer
-from resources.traffic.entries import Exposure, Rating, Refusal, now
+from resources.traffic.entries import Exposure, Rating, Refusal, ShadowAnswer, now
 from resources.traffic.shipper import CannotShip, Shipper
 from resources.traffic.spool import CAP_BYTES, Position, Spool, fault_of
 
@@ -86,7 +86,14 @@ class ExposureLog:
 
     def put_refusal(self, refusal: Refusal) -> None:
         """Spool what was refused, or how much of it was; counted as lost where there is no room for it."""
-        if (number := self.spool.append(refusal)) is not None:
+        self._append(refusal)
+
+    def put_shadow(self, answer: ShadowAnswer) -> None:
+        """Spool what a candidate answered; counted as lost where there is no room for it."""
+        self._append(answer)
+
+    def _append(self, entry: Refusal | ShadowAnswer) -> None:
+        if (number := self.spool.append(entry)) is not None:
             self._numbered.append((number, None))
 
     def write_rating(self, rating: Rating) -> None:

@@ -18,6 +18,7 @@ from images.gateway.last_routes import LastRoutes
 from images.gateway.metrics import Metrics
 from images.gateway.refusals import Refusals
 from images.gateway.routes import RouteTable
+from images.gateway.shadows import Shadows
 from images.gateway.upstream.pool import Pool
 from llmops_assets.privacy.masker import Masker
 from llmops_assets.specs.policy import Policy, load_policy
@@ -71,6 +72,7 @@ class Gateway:
         self.refusals: Refusals
         self.connections: Pool
         self.breakers: Breakers
+        self.shadows: Shadows
         self.last_routes: LastRoutes | None = None
         self.is_running = False
 
@@ -101,10 +103,14 @@ class Gateway:
         try:
             async with Pool(read_seconds=self.read_seconds) as self.connections:
                 self.breakers = Breakers(self.connections.is_healthy)
+                self.shadows = Shadows(
+                    self.table, self.connections, self.breakers, self.metrics, self.exposures.put_shadow
+                )
                 self.is_running = True
                 try:
                     yield
                 finally:
+                    await self.shadows.close()
                     await self.breakers.close()
         finally:
             refresher.cancel()

@@ -90,6 +90,12 @@ class Metrics:
             ["endpoint", "outcome"],
             registry=self.registry,
         )
+        self.shadows = Counter(
+            "llmops_gateway_shadows",
+            "Requests to be copied to a candidate after their answer, by what became of the copy",
+            ["endpoint", "outcome"],
+            registry=self.registry,
+        )
         self.exposures = Counter("llmops_gateway_exposures", "Log rows written", registry=self.registry)
         self.dropped = Counter("llmops_gateway_exposures_dropped", "Log rows lost", ["reason"], registry=self.registry)
         for reason in ("queue full", "not spooled", "not written", "refused", "damaged"):

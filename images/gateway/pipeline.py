@@ -20,6 +20,7 @@ from images.gateway.layers.proxy import Proxy
 from images.gateway.layers.refuse import Refuse
 from images.gateway.layers.reserve import Reserve
 from images.gateway.layers.retrieval import Retrieval
+from images.gateway.layers.shadow import Shadow
 from images.gateway.layers.validate import Validate
 
 # A request goes down: authenticate, limit (requests; below `validate` what it may call, places and budgets), validate,
@@ -37,6 +38,7 @@ LAYERS: tuple[type[Layer], ...] = (
     Reserve,
     Guard,
     Assign,
+    Shadow,
     Cache,
     Prompt,
     Retrieval,

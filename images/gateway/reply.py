@@ -11,8 +11,13 @@ from images.gateway.events import DONE
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-PING = b": ping\n\n"
-"""A comment, which every reader of events skips; proxies on the way see that the connection is alive."""
+PING = b": ping\n"
+"""A comment, which every reader of events skips; proxies on the way see that the connection is alive.
+
+No blank line ends it: some readers (openai-go's, openai-python's before 2.38) take one for an event without data.
+"""
+# In JSON they stand within texts alone, and readers that know Unicode's ends of lines would cut an event there.
+_LINE_ENDS = {b"\xc2\x85": rb"\u0085", b"\xe2\x80\xa8": rb"\u2028", b"\xe2\x80\xa9": rb"\u2029"}
 _EVENTS = "text/event-stream; charset=utf-8"
 _EVENT_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 # An answer that is there by then needs nobody who watches whether the client is.
@@ -50,6 +55,9 @@ class Reply:
 
     async def events(self, events: bytes) -> None:
         self.written_at = asyncio.get_running_loop().time()
+        if b"\xe2\x80" in events or b"\xc2\x85" in events:
+            for character, escape in _LINE_ENDS.items():
+                events = events.replace(character, escape)
         await self._send({"type": "http.response.body", "body": events, "more_body": True})
 
     async def end(self, events: bytes = b"") -> None:

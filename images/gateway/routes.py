@@ -16,6 +16,7 @@ from llmops_assets.records.prompts import ResolvedPrompt
 from llmops_assets.specs.cache import Cache
 from llmops_assets.specs.deployment import RagServing
 from llmops_assets.specs.guards import Guards
+from llmops_assets.specs.shadow import Shadow
 from resources.catalog import Backend, Catalog, NotFound
 from resources.catalog import Endpoint as CatalogEndpoint
 
@@ -92,6 +93,7 @@ class Endpoint:
     guards: Guards = field(default_factory=Guards)
     retrieval: Mapping[str, Retriever] = field(default_factory=dict)
     cache: Cache | None = None
+    shadow: Shadow | None = None
     prompt: ResolvedPrompt | None = None
     control: str | None = None
     """The model in place of the running experiment."""
@@ -241,6 +243,7 @@ def _endpoint(
         guards=entry.spec.guards,
         retrieval=_retrieval(entry.routes, backends),
         cache=entry.spec.cache,
+        shadow=entry.spec.shadow,
         prompt=_prompt(entry, prompt),
         control=control,
         draw=_draw(entry.routes),

@@ -201,3 +201,50 @@ def delete(name: str, force: Force = False, operation: OperationId = None) -> No
 
     delete_endpoint(wiring(), actor(), name, force=force, operation=operation)
     out.print(f"deleted: {name}")
+
+
+@app.command("shadow")
+def shadow_(
+    name: str,
+    candidate: Annotated[
+        str | None, typer.Option(help="The endpoint that was copied to. Default: the last one.")
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=365, help="How far back.")] = 7,
+    json: Json = False,
+) -> None:
+    """Show what a candidate said to copies of an endpoint's requests, beside what its users got.
+
+    Requests are copied where the spec says so, as in `shadow: {endpoint: desk-next, percent: 10}`.
+
+    Example: `llmops endpoint shadow desk`
+    """
+    from dataclasses import asdict
+
+    from llmops_assets.operations.shadows import shadow_report
+
+    found = shadow_report(wiring(), name, candidate=candidate, days=days)
+    if json:
+        print_json(asdict(found))
+        return
+    rows = [
+        ["copied", f"{found.copied:,} in {found.days} days, to {found.candidate} ({found.model_ref})"],
+        ["answered, refused, failed", f"{found.answered:,}, {found.refused:,}, {found.failed:,}"],
+        *(["error", f"{count:,} × {error}"] for error, count in found.errors),
+        ["compared", f"{found.pairs:,} answers of {found.users:,} users"],
+    ]
+    if found.pairs:
+        then, now_ = found.latency_ms or (0.0, 0.0)
+        short, long = found.length or (0.0, 0.0)
+        rows += [
+            ["agreement", f"{found.agreement:.0%}, the same {found.same:.0%}"],
+            ["latency (median)", f"{then:,.0f} ms -> {now_:,.0f} ms"],
+            ["length (mean)", f"{short:,.0f} -> {long:,.0f} characters"],
+            ["refusals, empty, cut", ", ".join(f"{a} -> {b}" for a, b in (found.refusals, found.empty, found.cut))],
+            ["new personal data", str(found.personal)],
+        ]
+        if found.win_share is not None:
+            share, low, high = found.win_share
+            rows.append(["better answers", f"{share:.0%} (always-valid interval {low:.0%} to {high:.0%})"])
+    show(f"{name}: what {found.candidate} would have answered", ["", ""], rows)
+    if found.changed:
+        show("changed most", ["question", "then", "now"], [list(one.values()) for one in found.changed])

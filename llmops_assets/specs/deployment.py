@@ -15,6 +15,7 @@ from llmops_assets.specs.job_types import Environment, JobType, ServeTarget
 from llmops_assets.specs.jobs import CONTEXT_TEMPLATE
 from llmops_assets.specs.prompt import Prompt
 from llmops_assets.specs.rollout import Rollout, rollout_rules
+from llmops_assets.specs.shadow import Shadow
 
 
 class ServeResources(Part):
@@ -121,6 +122,7 @@ class DeploymentSpec(Spec):
     rollout: Rollout = Field(default_factory=Rollout)
     holdout: Holdout | None = Field(default=None, description="Left out: every user gets new models.")
     cache: Cache | None = Field(default=None, description="Left out: every request goes to a model.")
+    shadow: Shadow | None = Field(default=None, description="Left out: no request is copied to a candidate.")
     guards: Guards = Field(default_factory=Guards)
     rag: RagServing | None = Field(default=None, description="serve_target RAG only, and required there.")
     prompt: Prompt | None = Field(default=None, description="Put before what users write; its variables come with it.")
@@ -181,6 +183,13 @@ class DeploymentSpec(Spec):
             yield "engine", "transformers serves no adapters beside their base", "Write engine: vllm, or load merged"
         if view.get("cache", dict) is not None and view.get("serve_target", str) == "RAG":
             yield "cache", "an index may change under its name: what it gave before is no answer to keep", "Remove it"
+        candidate = view.get("shadow.endpoint", str)
+        if candidate is not None and candidate == view.get("endpoint", str):
+            yield (
+                "shadow.endpoint",
+                "the endpoint itself is no candidate",
+                "Name the endpoint that serves the candidate",
+            )
         low, high = view.get("replicas.min", int) or 1, view.get("replicas.max", int) or 1
         if low > high:
             yield "replicas.max", f"{high} is less than replicas.min {low}", "Make it at least replicas.min"

@@ -22,6 +22,7 @@ from resources.catalog.replicas import RouteReplicas
 from resources.catalog.retrainings import Retrainings
 from resources.catalog.reviews import Reviews
 from resources.catalog.sessions import Sessions
+from resources.catalog.shadows import Shadows
 from resources.catalog.statements import Statements
 from resources.catalog.traffic import Traffic
 from resources.catalog.traffic_days import TrafficDays
@@ -80,6 +81,7 @@ class Catalog(Datasets, Trainings, Endpoints, Backends, RouteReplicas, Experimen
         self.sessions = Sessions(self.database)
         self.usage = Usage(self.database)
         self.refusals = Refusals(self.database)
+        self.shadows = Shadows(self.database)
         self.prompts = EndpointPrompts(self.database)
         self.drafts = Drafts(self.database)
         self.dropped_arms = DroppedArms(self.database)

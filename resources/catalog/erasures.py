@@ -189,11 +189,12 @@ def scrub_traffic(catalog: "Catalog", is_theirs: Any, pseudonym: Any) -> dict[st
     Counts and ratings stay, as experiments rest on them: texts become null, and a user or session that is named after
     the person gets a name that tells nothing.
     """
-    counts = {"exposures": 0, "feedback": 0}
+    counts = {"exposures": 0, "feedback": 0, "shadows": 0}
     _scrub_reviews(catalog, is_theirs)
     wanted = {
         "exposures": (t.exposures, t.exposures.c.request_id, ("query", "response", "error"), ("user", "session")),
         "feedback": (t.feedback, t.feedback.c.id, ("comment", "correction"), ("user",)),
+        "shadows": (t.shadows, t.shadows.c.request_id, ("response", "error"), ()),
     }
     with catalog.database.write("erasure") as transaction:
         connection = transaction.connection
@@ -235,6 +236,7 @@ def count_traffic(catalog: "Catalog", is_theirs: Any) -> dict[str, int]:
     texts = {
         "exposures": [t.exposures.c[c] for c in ("query", "response", "error", "user", "session")],
         "feedback": [t.feedback.c[c] for c in ("comment", "correction", "user")],
+        "shadows": [t.shadows.c[c] for c in ("response", "error")],
     }
     with catalog.database.read() as connection:
         for name, columns in texts.items():

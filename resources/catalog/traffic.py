@@ -38,6 +38,7 @@ class Traffic:
         exposures: list[dict[str, Any]],
         feedback: list[dict[str, Any]],
         refusals: Sequence[dict[str, Any]] = (),
+        shadows: Sequence[dict[str, Any]] = (),
         *,
         slow_ms: float = statistics.SLOW_MS,
     ) -> tuple[int, int]:
@@ -45,9 +46,10 @@ class Traffic:
 
         A row that is on record already (by `request_id`, or `event` of a rating) changes nothing: a batch may be
         written twice. A rating may come before its exposure. What a new exposure used (`used`, beside the columns) is
-        added to the ledger. Refusals (see `add_refusals`) go with them.
+        added to the ledger. Refusals (see `add_refusals`) and what candidates
+        answered go with them.
         """
-        if not exposures and not feedback and not refusals:
+        if not (exposures or feedback or refusals or shadows):
             return 0, 0
         with self.database.write("gateway") as transaction:
             # Two that write ratings of one answer at once would each add its own, and neither take the other's back.
@@ -68,6 +70,7 @@ class Traffic:
             _add_used(transaction, exposures, set(new))
             if refusals:
                 add_refusals(transaction, refusals)
+            insert_missing(transaction, t.shadows, list(shadows), t.shadows.c.request_id)
         return len(new), len(rated)
 
     def user_statistics(self, *, endpoint: str, experiment: str = "", slow_ms: float | None = None) -> "pl.DataFrame":

@@ -37,7 +37,7 @@ class TrafficDays:
         missing: dict[str, int] = {}
         for row in self.database.rows(ranges):
             there = entries_between(self.database, row["worker"], row["first"], row["last"])
-            for table in (x, f):
+            for table in (x, f, t.shadows):
                 within = table.c.worker == row["worker"], table.c.sequence.between(row["first"], row["last"])
                 there += int(self.database.scalar(sa.select(sa.func.count()).select_from(table).where(*within)))
             if lost := row["last"] - row["first"] + 1 - there:
@@ -47,7 +47,7 @@ class TrafficDays:
     def expire_traffic(self, endpoint: str, before: datetime) -> int:
         """Delete exposures of an endpoint from before a moment, with their ratings; how many. The sums stay.
 
-        With them go the refusals of the endpoint, and those that named none.
+        With them go the refusals of the endpoint, those that named none, and what candidates answered.
 
         What a running experiment rests on is kept until it is decided.
         """
@@ -58,6 +58,7 @@ class TrafficDays:
         with self.database.write("retention") as transaction:
             refused = t.refusals.c.endpoint.in_((endpoint, "")), t.refusals.c.at < before
             transaction.execute(t.refusals.delete().where(*refused))
+            transaction.execute(t.shadows.delete().where(t.shadows.c.endpoint == endpoint, t.shadows.c.at < before))
             theirs = t.feedback.c.request_id.in_(sa.select(x.c.request_id).where(old))
             transaction.execute(t.feedback.delete().where(theirs))
             count = transaction.changed(x.delete().where(old))

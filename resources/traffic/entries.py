@@ -1,4 +1,4 @@
-"""What the gateway writes into its spool: exposures, ratings and refusals, as they were seen, personal data and all."""
+"""What the gateway writes into its spool: what users asked, got, rated and were refused, personal data and all."""
 
 from datetime import UTC, datetime
 
@@ -85,7 +85,22 @@ class Refusal(msgspec.Struct, tag="refusal", omit_defaults=True):
     is_sum: bool = False
 
 
-Entry = Exposure | Rating | Refusal
+class ShadowAnswer(msgspec.Struct, tag="shadow", omit_defaults=True):
+    """What a candidate answered to a copy of a request, whose exposure has the same id; nobody got it."""
+
+    request_id: str
+    at: datetime
+    endpoint: str
+    candidate: str
+    model_ref: str
+    body: bytes = b""
+    status: int = 200
+    error: str | None = None
+    latency_ms: float = 0.0
+    consent: bool | None = None
+
+
+Entry = Exposure | Rating | Refusal | ShadowAnswer
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Entry])

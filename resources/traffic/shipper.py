@@ -19,7 +19,7 @@ from resources.catalog import Catalog
 from resources.encryption import MAGIC, EncryptionError, Keyring
 from resources.traffic import owner, spool
 from resources.traffic.completions import read_answer
-from resources.traffic.entries import Entry, Exposure, Rating, Refusal, decode
+from resources.traffic.entries import Entry, Exposure, Rating, Refusal, ShadowAnswer, decode
 from resources.traffic.frames import Damage, Frame, frames
 from resources.traffic.spool import Position
 
@@ -27,6 +27,9 @@ log = logging.getLogger("gateway.shipper")
 
 Row = dict[str, Any]
 
+_Rows = dict[str, list[Row]]
+_KINDS = ("exposures", "ratings", "refusals", "shadows")
+"""In the order in which the catalog takes them."""
 _BATCH_ENTRIES = 500
 AWAY = (OperationalError, PoolTimeout, OSError)
 """What says that the catalog cannot be reached now, and that nothing is wrong with a row."""
@@ -174,49 +177,55 @@ class Shipper:
 
     def _write(self, worker: str, batch: _Batch, before: Position) -> Position:
         salts = {entry.request_id: entry.salt for _, entry in batch.entries if isinstance(entry, Exposure)}
-        exposures: list[Row] = []
-        ratings: list[Row] = []
-        refusals: list[Row] = []
+        rows: _Rows = {kind: [] for kind in _KINDS}
         for sequence, entry in batch.entries:
             try:
-                if isinstance(entry, Refusal):
-                    refusals.append(refusal_row(entry, worker) | {"worker": worker, "sequence": sequence})
-                elif isinstance(entry, Exposure):
-                    exposures.append(self._exposure(entry) | {"worker": worker, "sequence": sequence})
-                else:
-                    ratings.append(
-                        self.rating_row(entry, salts.get(entry.request_id)) | {"worker": worker, "sequence": sequence}
-                    )
+                kind, row = self._row(entry, worker, salts)
+                rows[kind].append(row | {"worker": worker, "sequence": sequence})
             except AWAY as error:
                 raise _away(len(batch.entries), error) from error
             except Exception as error:  # noqa: BLE001  a text that cannot be masked is not written, and ends nothing
                 log.error("entry %s cannot be masked: %s", entry.request_id, reason(error))
-        done = self._insert(exposures, ratings, refusals)
-        return replace(
-            batch.position,
-            exposures=before.exposures + done[0],
-            ratings=before.ratings + done[1],
-            refusals=before.refusals + done[2],
-            refused=before.refused + len(batch.entries) - sum(done),
-        )
+        done = self._insert(rows)
+        counts = {kind: getattr(before, kind) + done[kind] for kind in _KINDS}
+        refused = before.refused + len(batch.entries) - sum(done.values())
+        return replace(batch.position, **counts, refused=refused)
 
-    def _insert(self, exposures: list[Row], ratings: list[Row], refusals: list[Row]) -> tuple[int, int, int]:
-        """Write rows, each on its own when the catalog refuses them; how many of each it took."""
-        count = len(exposures) + len(ratings) + len(refusals)
+    def _row(self, entry: Entry, worker: str, salts: dict[str, str]) -> tuple[str, Row]:
+        """The kind of an entry, and what the catalog takes of it."""
+        if isinstance(entry, Exposure):
+            return "exposures", self._exposure(entry)
+        if isinstance(entry, Rating):
+            return "ratings", self.rating_row(entry, salts.get(entry.request_id))
+        if isinstance(entry, Refusal):
+            return "refusals", refusal_row(entry, worker)
+        return "shadows", self._shadow(entry)
+
+    def _insert(self, rows: _Rows) -> dict[str, int]:
+        """Write rows, each on its own when the catalog refuses them; how many of each kind it took."""
+        every = [(kind, row) for kind in _KINDS for row in rows[kind]]
         try:
-            self.catalog.add_traffic(exposures, ratings, refusals, slow_ms=self._slow_ms)
+            self.catalog.add_traffic(*(rows[kind] for kind in _KINDS), slow_ms=self._slow_ms)
         except AWAY as error:
-            raise _away(count, error) from error
+            raise _away(len(every), error) from error
         except Exception as error:  # noqa: BLE001  whatever is wrong with a row, the others are written
-            if count > 1:
-                each = [self._insert([row], [], []) for row in exposures]
-                each += [self._insert([], [row], []) for row in ratings]
-                each += [self._insert([], [], [row]) for row in refusals]
-                return sum(one[0] for one in each), sum(one[1] for one in each), sum(one[2] for one in each)
-            row = (exposures + ratings + refusals)[0]
+            if len(every) > 1:
+                each = [self._insert({name: [row] if name == kind else [] for name in _KINDS}) for kind, row in every]
+                return {kind: sum(done[kind] for done in each) for kind in _KINDS}
+            row = every[0][1]
             log.error("entry %s cannot be written: %s", row.get("request_id", row.get("id")), reason(error))
-            return 0, 0, 0
-        return len(exposures), len(ratings), len(refusals)
+            return dict.fromkeys(_KINDS, 0)
+        return {kind: len(rows[kind]) for kind in _KINDS}
+
+    def _shadow(self, entry: ShadowAnswer) -> Row:
+        completion = read_answer(entry.body, False)
+        values = ("request_id", "at", "endpoint", "candidate", "model_ref", "status", "latency_ms")
+        return {name: getattr(entry, name) for name in values} | {
+            "response": self._masked(completion.text) if entry.consent is not False else None,
+            "error": self._masked(entry.error),
+            "completion_tokens": completion.completion_tokens,
+            "finish_reason": completion.finish_reason,
+        }
 
     def _exposure(self, entry: Exposure) -> Row:
         completion = read_answer(entry.body, entry.streamed)

@@ -26,7 +26,7 @@ from typing import IO
 
 from llmops_assets.specs.settings import Settings
 from resources.encryption import KEY_BYTES, Keyring
-from resources.traffic.entries import Entry, Exposure, encode
+from resources.traffic.entries import Entry, Exposure, ShadowAnswer, encode
 from resources.traffic.frames import frame
 
 log = logging.getLogger("gateway.spool")
@@ -47,8 +47,8 @@ _MANY_SEGMENTS = 8
 class Position:
     """How far a spool was shipped: everything before `offset` of `segment`, whose last entry has number `sequence`.
 
-    exposures, ratings, refusals: those that are in the catalog; refused: entries that it would not take; damaged:
-    bytes that could not be read; lost: entries that were in them.
+    exposures, ratings, refusals, shadows: those that are in the catalog; refused: entries that it would not take;
+    damaged: bytes that could not be read; lost: entries that were in them.
     """
 
     segment: int = 1
@@ -60,6 +60,7 @@ class Position:
     damaged: int = 0
     lost: int = 0
     refusals: int = 0
+    shadows: int = 0
 
     @classmethod
     def read(cls, folder: Path) -> "Position":
@@ -361,7 +362,9 @@ class Spool:
 
 def _weight(entry: Entry) -> int:
     """About how many bytes an entry takes in memory."""
-    return 500 + (len(entry.body) + 2 * len(entry.query) if isinstance(entry, Exposure) else 0)
+    if isinstance(entry, Exposure):
+        return 500 + len(entry.body) + 2 * len(entry.query)
+    return 500 + (len(entry.body) if isinstance(entry, ShadowAnswer) else 0)
 
 
 def remove(folder: Path) -> None:

@@ -92,6 +92,8 @@ async def misbehave(request: Request, answer: Connection) -> bool | None:
         for index in (0, 1):
             choice = {"index": index, "delta": {"content": "x"}, "finish_reason": "stop" if not index else None}
             await answer.event(choices=[choice])
+    elif said == "ends of lines":
+        await answer.piece(event("two", "stop").replace(b"two", "two\u2028\u2029\x85".encode()))
     elif said == "silence":
         await asyncio.sleep(0.5)
         await answer.event("two", "stop")
@@ -127,9 +129,10 @@ def asked(url: str, said: str, *, stream: bool, model: str = "odd", **more) -> t
 def events_of(text: str) -> list[str]:
     """The data of the events of a stream, of which none may be cut."""
     assert text.endswith("\n\n")
-    parts = text.split("\n\n")[:-1]
-    assert all(part.startswith(("data: ", ":")) and "\n" not in part for part in parts), parts
-    return [part.removeprefix("data: ") for part in parts if part.startswith("data: ")]
+    # A comment has a line to itself, and no blank one: that would be an event without data to some readers.
+    parts = [part.split(": ping\n")[-1] for part in text.split("\n\n")[:-1]]
+    assert all(part.startswith("data: ") and "\n" not in part for part in parts), parts
+    return [part.removeprefix("data: ") for part in parts]
 
 
 def closes(house: House) -> None:
@@ -207,6 +210,7 @@ def test_a_stream_that_never_begins_is_an_error_with_a_status(desk: tuple[House,
     ("said", "expected"),
     [
         ("megabyte", f"one {MEGABYTE}"),
+        ("ends of lines", "one two\u2028\u2029\x85"),
         *((said, "one two") for said in ("crlf", "several lines", "silence", "empty data", "byte order mark")),
     ],
 )
@@ -218,8 +222,10 @@ def test_however_events_are_cut_the_client_gets_whole_ones(desk: tuple[House, Sc
     chunks = [json.loads(data) for data in events[:-1]]
     assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks) == expected
     assert {chunk["model"] for chunk in chunks} == {"odd"}
+    # Readers of lines that know Unicode's ends of lines would cut an event there.
+    assert text.splitlines() == text.split("\n")[:-1]
     # Silence is filled, and nothing else is.
-    assert text.count(": ping\n\n") >= 2 if said == "silence" else "comment" not in text
+    assert text.count(": ping\n") >= 2 and ": ping\n\n" not in text if said == "silence" else "comment" not in text
 
 
 def test_every_choice_that_was_asked_for_has_to_finish(desk: tuple[House, Scripted]):

@@ -108,6 +108,8 @@ DEPLOYMENT_CHANGES: dict[str, Any] = {
     "rollout.strategy": "blue-green",
     "rollout.traffic_split.old": 80,
     "rollout.traffic_split.new": 20,
+    "shadow.endpoint": "another",
+    "shadow.percent": 50,
     "cache.ttl_seconds": 5,
     "cache.max_entries": 5,
     "cache.scope": "team",

@@ -33,11 +33,11 @@ def test_words_and_names_go_from_days_ratings_and_sums_and_numbers_stay(tmp_path
     home.catalog.add_traffic(said, ratings)
     home.run()
     assert days.count(home.artifacts, is_theirs) == 3
-    assert erasures.count_traffic(home.catalog, is_theirs) == {"exposures": 2, "feedback": 2}
+    assert erasures.count_traffic(home.catalog, is_theirs) == {"exposures": 2, "feedback": 2, "shadows": 0}
     assert days.scrub(home.artifacts, is_theirs, lambda _: "erased") == 3
     erasures.scrub_traffic(home.catalog, is_theirs, lambda _: "erased")
     assert days.count(home.artifacts, is_theirs) == 0 == days.scrub(home.artifacts, is_theirs, lambda _: "erased")
-    assert erasures.count_traffic(home.catalog, is_theirs) == {"exposures": 0, "feedback": 0}
+    assert erasures.count_traffic(home.catalog, is_theirs) == {"exposures": 0, "feedback": 0, "shadows": 0}
     frame = days.read(home.artifacts, "desk", DAY)
     assert frame["rating"].to_list() == [5, 3, None, 1] and frame["response"].to_list()[1:] == ["답 2", None, "답 4"]
     sums = {r["user"]: r for r in home.catalog.user_statistics(endpoint="desk").rows(named=True)}

@@ -1,7 +1,6 @@
 """Asks a model server of the assigned variant, and another one where it does not answer."""
 
 import logging
-import os
 import time
 from collections.abc import AsyncIterator
 
@@ -13,6 +12,7 @@ from images.gateway.chat_request import with_usage
 from images.gateway.engine_support import supports
 from images.gateway.errors import ApiError
 from images.gateway.events import BackendFailed, Stream, renamed
+from images.gateway.key_of import key_of
 from images.gateway.layers.base import Layer
 from images.gateway.routes import Replica, Route
 from images.gateway.shaping import Shaper, shaper_of
@@ -141,7 +141,7 @@ class _Asking:
             path=call.operation.path,
             kind=call.operation.kind,
             payload=msgspec.json.encode(with_usage({**call.payload, "model": replica.model}, route.engine)),
-            key=_key_of(replica),
+            key=key_of(replica),
             request_id=call.request_id,
             name=renamed(call.endpoint.name),
             is_streamed=call.is_streamed,
@@ -181,13 +181,3 @@ class _Asking:
         if failure is not None and failure.waited_in_vain:
             return ApiError(504, f"endpoint {name!r} did not answer in time", code="backend_timeout")
         return ApiError(502, f"endpoint {name!r} does not answer", code="backend_failed")
-
-
-def _key_of(replica: Replica) -> str | None:
-    """The key that a server of somebody else's wants; BackendFailed where it is not set."""
-    if replica.key_variable is None:
-        return None
-    key = os.environ.get(replica.key_variable, "").strip()
-    if not key:
-        raise BackendFailed(f"backend {replica.backend} wants a key: set the variable {replica.key_variable}")
-    return key

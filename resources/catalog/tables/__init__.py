@@ -22,6 +22,7 @@ from resources.catalog.tables.experiments import (
     feedback,
     refusals,
     reviews,
+    shadows,
     statistics_plans,
     user_statistics,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "retrainings",
     "reviews",
     "sessions",
+    "shadows",
     "statistics_plans",
     "training_requests",
     "usage",

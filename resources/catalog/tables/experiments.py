@@ -93,6 +93,26 @@ refusals = sa.Table(
     sa.Index("ix_refusals_worker_sequence", "worker", "sequence"),
 )
 
+shadows = sa.Table(
+    "shadows",
+    metadata,
+    sa.Column("request_id", sa.String, primary_key=True, comment="of the exposure that it was copied from"),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("endpoint", sa.String, nullable=False, comment="that was asked"),
+    sa.Column("candidate", sa.String, nullable=False, comment="the endpoint that it was copied to"),
+    sa.Column("model_ref", sa.String, nullable=False, comment="the candidate's"),
+    sa.Column("response", sa.Text, comment="its answer, which nobody got, personal data masked"),
+    sa.Column("status", sa.Integer, nullable=False, comment="HTTP status"),
+    sa.Column("error", sa.String),
+    sa.Column("latency_ms", sa.Float, nullable=False),
+    sa.Column("completion_tokens", sa.Integer),
+    sa.Column("finish_reason", sa.String),
+    sa.Column("worker", sa.String, comment="the spool that it came through"),
+    sa.Column("sequence", sa.Integer, comment="its place in that spool"),
+    sa.Index("ix_shadows_endpoint_at", "endpoint", "at"),
+    sa.Index("ix_shadows_worker_sequence", "worker", "sequence"),
+)
+
 feedback = sa.Table(
     "feedback",
     metadata,
