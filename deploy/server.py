@@ -53,14 +53,16 @@ def render(folder: Path, given: dict[str, str]) -> list[str]:
         (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
         _own(folder / name, uid, gid)
     settings = DEFAULTS | _read(folder / "env") | given
-    settings |= {"LLMOPS_DATA": str(folder), "LLMOPS_USER": f"{uid}:{gid}"}
+    # As browsers send it: MLflow and the console compare names letter by letter.
+    server_name = settings["LLMOPS_SERVER_NAME"].lower()
+    settings |= {"LLMOPS_DATA": str(folder), "LLMOPS_USER": f"{uid}:{gid}", "LLMOPS_SERVER_NAME": server_name}
     _write(folder / "env", "".join(f"{name}={value}\n" for name, value in sorted(settings.items())), uid, gid)
     users = f"root:x:0:0::/root:/bin/sh\nllmops:x:{uid}:{gid}::/tmp:/bin/sh\n"
     _write(folder / "passwd", users, uid, gid, mode=0o644)
     if not (folder / "alertmanager.yml").exists():
         shutil.copyfile(DEPLOY / "prometheus" / "alertmanager.yml", folder / "alertmanager.yml")
         _own(folder / "alertmanager.yml", uid, gid)
-    return _secrets(folder / "secrets", settings["LLMOPS_SERVER_NAME"], uid, gid)
+    return _secrets(folder / "secrets", server_name, uid, gid)
 
 
 def _secrets(folder: Path, server_name: str, uid: int, gid: int) -> list[str]:

@@ -23,6 +23,14 @@ from resources.stored_paths import StoredPaths
 HEAD = "0018"
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 30
+PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""Parameters of libpq: seconds, but the last, which is milliseconds."""
 _POOL = {"pool_size": 5, "max_overflow": 5, "pool_pre_ping": True}
 """Of a process on PostgreSQL: ten connections at most, as docs/operate.md counts them; who needs one more waits."""
 _BEGIN = "llmops_begin"
@@ -142,7 +150,9 @@ class Database:
         is_sqlite = self.url.startswith("sqlite")
         if is_sqlite:
             Path(sa.make_url(self.url).database or "").parent.mkdir(parents=True, exist_ok=True)
-        more: dict[str, Any] = {"connect_args": {"timeout": _BUSY_SECONDS}} if is_sqlite else _POOL
+        more: dict[str, Any] = (
+            {"connect_args": {"timeout": _BUSY_SECONDS}} if is_sqlite else _POOL | _patience(self.url)
+        )
         engine = sa.create_engine(self.url, **more)
         t.keep_paths(engine, self.paths)
         if is_sqlite:
@@ -284,6 +294,16 @@ def _revision_of(connection: sa.Connection) -> str | None:
 
 def _lock_key(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
+
+
+def _patience(url: str) -> dict[str, Any]:
+    """How long a PostgreSQL that says nothing is waited for, as far as its URL does not say.
+
+    Without, a host that a firewall or a broken network hides is waited for until the kernel gives up, after minutes to
+    a quarter of an hour; one that accepts and then hangs is waited for without end.
+    """
+    given = sa.make_url(url).query
+    return {"connect_args": {name: value for name, value in PATIENCE.items() if name not in given}}
 
 
 @contextmanager

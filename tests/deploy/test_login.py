@@ -151,6 +151,7 @@ def test_a_browser_without_a_session_is_shown_the_login_and_a_program_is_told_40
         "/prometheus/graph?g0.expr=up%7Bjob%3D%22a%26b%22%7D&g0.tab=1",
         "/dagster/locations/%ED%99%98%EB%B6%88?ended=1&lang=ko",
         "/dagster/a%3Fb%26c",
+        "/dagster/assets?" + "&%ED%99%98" * 180,
     ],
 )
 def test_a_login_leads_back_to_all_of_the_address(door, asked):
@@ -163,6 +164,13 @@ def test_a_login_leads_back_to_all_of_the_address(door, asked):
         field = html.unescape(re.search(r'name="next" value="([^"]*)"', form.text).group(1))
         done = client.post("/login", data={"name": "viewer", "password": PASSWORD, "next": field})
         assert (done.status_code, done.headers["location"]) == (303, asked)
+
+
+def test_a_page_is_reached_with_the_cookies_of_a_whole_domain(door):
+    with logged_in(door, "viewer") as client:
+        for number in range(8):
+            client.cookies.set(f"other-{number}", "x" * 3000)
+        assert ask(client, "{ version }").json()["data"]["version"]
 
 
 def test_a_login_leads_to_nobody_elses_page_and_repeats_no_change(door):

@@ -39,19 +39,22 @@ class Desk:
 
     def serve_three(self) -> "Desk":
         for number in (1, 2, 3):
-            self._model(self.folders[number - 1])
             index = index_of(self.w.indexes, PASSAGES[: 5 + number], dataset=f"docs@v{number}")
             self.versions.append(index.facts.version)
-            add_prompt(self.w, "kim", "greet", f"{number}: 안녕하세요.")
-            promote_prompt(self.w, "kim", "greet", number, "production")
             self.publish(number)
-            runtime = {"max_output_tokens": 100 * number}
-            more = {"prompt": {"name": "greet", "alias": "production"}, "rag": RAG, "runtime": runtime}
-            spec = deployment_spec("desk", f"desk@{number}", job_type="RAG_TUNING", serve_target="RAG", **more)
-            want_endpoint(self.w, "kim", spec)
-            self.run(number)
-            self.moments.append(datetime.now(UTC))
+            self.serve(number)
         return self
+
+    def serve(self, number: int) -> None:
+        """A model and a prompt of that number, served with the index as it is."""
+        self._model(self.folders[number - 1])
+        add_prompt(self.w, "kim", "greet", f"{number}: 안녕하세요.")
+        promote_prompt(self.w, "kim", "greet", number, "production")
+        more = {"prompt": {"name": "greet", "alias": "production"}, "rag": RAG}
+        spec = deployment_spec("desk", f"desk@{number}", job_type="RAG_TUNING", serve_target="RAG", **more)
+        want_endpoint(self.w, "kim", spec)
+        self.run(number)
+        self.moments.append(datetime.now(UTC))
 
     def _model(self, folder: Path) -> None:
         folder.mkdir(parents=True)

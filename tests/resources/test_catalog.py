@@ -1,5 +1,6 @@
 """The catalog keeps what users said, on SQLite and on PostgreSQL alike."""
 
+import socket
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +9,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from resources.catalog import Backend, Catalog, Conflict, NotFound, tables
+from resources.catalog import Backend, Catalog, Conflict, NotFound, database, tables
 from tests.resources.samples import dataset, deployment, experiment, exposure
 
 
@@ -168,3 +169,13 @@ def test_the_audit_log_names_who_did_what_and_only_grows(catalog):
     for statement in ("UPDATE audit SET actor = 'lee'", "DELETE FROM audit"):
         with pytest.raises(sa.exc.DatabaseError, match="append-only"), catalog.database.engine.begin() as connection:
             connection.execute(sa.text(statement))
+
+
+def test_a_database_that_accepts_and_says_nothing_is_not_waited_for_without_end(monkeypatch, tmp_path):
+    monkeypatch.setitem(database.PATIENCE, "connect_timeout", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(sa.exc.OperationalError, match="timeout"):
+            Catalog(f"postgresql+psycopg://catalog@127.0.0.1:{port}/catalog").audit_log(limit=1)
+    given = sa.make_url("postgresql+psycopg://c@h/d?connect_timeout=99&tcp_user_timeout=1")
+    assert not {"connect_timeout", "tcp_user_timeout"} & database._patience(str(given))["connect_args"].keys()

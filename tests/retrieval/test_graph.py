@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +15,9 @@ from typer.testing import CliRunner
 from images.ask import embed
 from llmops_assets.cli import app, common
 from llmops_assets.operations.errors import Unavailable
+from llmops_assets.operations.history import served_at
 from llmops_assets.operations.indexes import build_index, list_indexes, query_index
+from llmops_assets.operations.rollbacks import roll_back_to
 from llmops_assets.records.jobs import EmbedJob
 from llmops_assets.records.retrieval import RetrievalIndexRecord
 from llmops_assets.retrieval import assets as retrieval_assets
@@ -22,6 +25,7 @@ from llmops_assets.specs.dataset import DatasetSpec
 from llmops_assets.wiring import Wiring
 from resources import content
 from sensors.intents import make
+from tests.operations.test_rollbacks import Desk
 from tests.retrieval import desk, house
 from tests.sensors.test_sensors import evaluate
 
@@ -131,6 +135,32 @@ def test_a_name_stays_where_it_was_until_its_new_version_has_passed_every_check(
     # Nothing changed of v1: going back is asking for it again, and embeds its questions alone.
     assert house.index(w, "desk@v1", "finder@1").success
     assert w.indexes.version("desk") == built.version
+
+
+def test_an_endpoint_goes_back_to_the_index_that_the_graph_built(w: Wiring, built: RetrievalIndexRecord) -> None:
+    rows = desk.rows()
+    house.split(w, "docs@v1", rows[:50])
+    house.split(w, "docs@v2", rows[50:])
+    served = Desk(w.settings.root)
+    for number in (1, 2):
+        # The asset's own run moves the name, and writes who searches in what from then on.
+        assert house.index(w, f"docs@v{number}", "finder@1").success
+        served.versions.append(w.indexes.version("docs"))
+        served.serve(number)
+    moment, only_first = served.moments[0], rows[0]["positives"][0]
+    assert served.served == ("desk@2", "greet@2", served.versions[1]) and served.versions[0] != served.versions[1]
+    assert [m.index_dataset for m in served_at(w, "desk", moment).models] == ["docs@v1"]
+    assert only_first not in set(w.indexes.read(served.versions[1]).passages["text"])
+    roll_back_to(w, "lee", "desk", moment.isoformat())
+    assert served.served == ("desk@2", "greet@2", served.versions[1]), "nothing moves before the run"
+    served.run(1)
+    assert served.served == ("desk@1", "greet@1", served.versions[0])
+    assert only_first in set(w.indexes.read(w.indexes.version("docs")).passages["text"])
+    assert [m.index_dataset for m in served_at(w, "desk", datetime.now(UTC)).models] == ["docs@v1"]
+    # What goes on from there is a new version of the name, with what it was before on record.
+    assert house.index(w, "docs@v2", "finder@1").success
+    record = w.records.load(RetrievalIndexRecord, f"docs@v2|{built.recipe}")
+    assert (w.indexes.version("docs"), record.previous) == (served.versions[1], served.versions[0])
 
 
 def test_passages_that_were_erased_do_not_come_back(w: Wiring, built: RetrievalIndexRecord) -> None:
