@@ -50,7 +50,8 @@ class Desk:
         self._model(self.folders[number - 1])
         add_prompt(self.w, "kim", "greet", f"{number}: 안녕하세요.")
         promote_prompt(self.w, "kim", "greet", number, "production")
-        more = {"prompt": {"name": "greet", "alias": "production"}, "rag": RAG}
+        runtime = {"max_output_tokens": 100 * number}
+        more = {"prompt": {"name": "greet", "alias": "production"}, "rag": RAG, "runtime": runtime}
         spec = deployment_spec("desk", f"desk@{number}", job_type="RAG_TUNING", serve_target="RAG", **more)
         want_endpoint(self.w, "kim", spec)
         self.run(number)
