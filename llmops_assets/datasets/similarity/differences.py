@@ -12,8 +12,9 @@ from llmops_assets.datasets.similarity.shared_text import Counts
 from llmops_assets.datasets.similarity.sketch import Buffers, buffers
 from llmops_assets.privacy.patterns import SURNAMES
 
-NUMBER, NEGATION, OPPOSITE, SIGN, NAME, WORD, ADDED = (
+NUMBER, NEGATION, OPPOSITE, SIGN, NAME, WORD, ADDED, CASE = (
     "another number", "a negation", "an opposite", "another sign", "another name", "another word", "words added",
+    "another case",
 )  # fmt: skip
 
 SCATTERED = 3
@@ -118,7 +119,9 @@ def regions(texts: Buffers, pairs: np.ndarray, counts: Counts | None = None) -> 
     if counts is not None:
         slip = slip & ~pl.Series(counts.both_known(found["one"], found["other"]))
     return found.with_columns(
-        pl.when(sign)
+        pl.when((a != b) & (a.str.to_lowercase() == b.str.to_lowercase()))
+        .then(pl.lit(CASE))
+        .when(sign)
         .then(pl.lit(SIGN))
         .when(numbers | other_numerals)
         .then(pl.lit(NUMBER))

@@ -148,7 +148,7 @@ def _part_by_own_words(found: Keys, counts: shared_text.Counts, again: batches.B
     be full of rows that are alike in nothing but that text, and the two that are the same would not meet."""
 
     def look(batch: pl.DataFrame) -> np.ndarray:
-        whole = normalised(spoken(batch, dataset_type), dataset_type)["whole"]
+        whole = normalised(spoken(batch, dataset_type), dataset_type, cased=True)["whole"]
         return counts.own_words(whole, max(len(found.bands), len(found.asked)))
 
     begin = 0
@@ -247,7 +247,7 @@ def _texts_of(rows: np.ndarray, again: batches.Batches, dataset_type: str) -> _H
 
     def chosen(part: tuple[int, pl.DataFrame, np.ndarray]) -> pl.DataFrame:
         _, batch, mine = part
-        return normalised(batch[mine.tolist()], dataset_type)
+        return normalised(batch[mine.tolist()], dataset_type, cased=True)
 
     for text in batches.mapped(chosen, _parts_with(rows, again(texts.content_columns(dataset_type)))):
         data, starts = sketch.buffers(text["whole"])

@@ -43,7 +43,7 @@ def pairs(
         return []
     ids = pl.concat([some["row_id"], some["cluster"]]).unique(maintain_order=True)
     rows = _rows(again, ids, dataset_type)
-    text = normalised(rows, dataset_type)
+    text = normalised(rows, dataset_type, cased=True)
     number = {row_id: at for at, row_id in enumerate(rows["row_id"])}
     wanted = np.array([(number[kept], number[gone]) for gone, kept in some.select("row_id", "cluster").iter_rows()])
     whole = sketch.buffers(text["whole"])
@@ -85,7 +85,7 @@ def shared_text(
     stretches, looked = [], 0
     for batch in again(["row_id", *texts.content_columns(dataset_type)]):
         others = batch.filter(~pl.col("row_id").is_in(found.clusters["row_id"].implode()))
-        stretches.append(found.counts.stretches(normalised(others, dataset_type)["whole"], least))
+        stretches.append(found.counts.stretches(normalised(others, dataset_type, cased=True)["whole"], least))
         looked += others.height
         if looked >= LOOKED_AT:
             break

@@ -42,9 +42,12 @@ class Near:
         return self.facts == "keep" or texts.has_prompt(dataset_type)
 
 
-def normalised(rows: pl.DataFrame, dataset_type: str) -> pl.DataFrame:
-    """The normalised `prompt`, `answer` and `whole` text of each row; `prompt` is null where the type has none."""
-    parts = [normalise(part) for part in rows.select(texts.parts_of(dataset_type))]
+def normalised(rows: pl.DataFrame, dataset_type: str, cased: bool = False) -> pl.DataFrame:
+    """The normalised `prompt`, `answer` and `whole` text of each row; `prompt` is null where the type has none.
+
+    With `cased` code keeps its case, as where rows are compared that may differ in it alone.
+    """
+    parts = [normalise(part, cased) for part in rows.select(texts.parts_of(dataset_type))]
     whole = parts[0] if len(parts) == 1 else pl.select(pl.concat_str(parts, separator=" ")).to_series()
     prompt = parts[0] if texts.has_prompt(dataset_type) else pl.Series([None] * rows.height, dtype=pl.String)
     answer = parts[1] if texts.has_prompt(dataset_type) else parts[0]
@@ -106,7 +109,7 @@ def _beside(rows: pl.DataFrame, dataset_type: str) -> pl.Series:
 
 def keys(rows: pl.DataFrame, dataset_type: str, how: Near | None) -> Keys:
     """The keys of one batch (row_id and content columns); without `how` only the table of hashes of whole texts."""
-    text = normalised(rows, dataset_type)
+    text = normalised(rows, dataset_type, cased=True)
     # Rows that offer other tools, or were judged otherwise, are no repeats, however alike they read.
     offered = _beside(rows, dataset_type)
     identity = pl.concat_str("whole", offered, separator="\x1f", ignore_nulls=True)
@@ -114,8 +117,9 @@ def keys(rows: pl.DataFrame, dataset_type: str, how: Near | None) -> Keys:
         rows["row_id"],
         identity.hash(1).alias("whole"),
         identity.hash(2).alias("whole2"),
-        pl.when(pl.col("prompt").is_not_null()).then(pl.col("prompt").hash(3)).alias("prompt"),
-        pl.when(pl.col("answer").is_not_null()).then(pl.col("answer").hash(4)).alias("answer"),
+        # Who asks the same with other capitals asks the same.
+        pl.when(pl.col("prompt").is_not_null()).then(pl.col("prompt").str.to_lowercase().hash(3)).alias("prompt"),
+        pl.when(pl.col("answer").is_not_null()).then(pl.col("answer").str.to_lowercase().hash(4)).alias("answer"),
     )
     nothing = np.empty((0, rows.height), np.uint32), np.empty((rows.height, 0), np.uint8)
     if how is None:
@@ -127,7 +131,7 @@ def keys(rows: pl.DataFrame, dataset_type: str, how: Near | None) -> Keys:
         pl.Series("numbers", word_diff.digits(whole) ^ (tools >> np.uint64(32)).astype(np.uint32)),
     )
     without_system = spoken(rows, dataset_type)
-    compared = text if without_system is rows else normalised(without_system, dataset_type)
+    compared = text if without_system is rows else normalised(without_system, dataset_type, cased=True)
     bands, low = sketch.sketches(compared["whole"], how.shingle, how.bands, how.rows, how.seed)
     if texts.has_prompt(dataset_type):
         asked, asked_low = sketch.sketches(compared["prompt"], how.shingle, PROMPT_BANDS, PROMPT_ROWS, how.seed)
