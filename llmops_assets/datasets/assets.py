@@ -11,6 +11,7 @@ from llmops_assets import plots
 from llmops_assets.automation import RUN_WHEN_READY
 from llmops_assets.datasets import clean, split
 from llmops_assets.datasets.batches import Batches
+from llmops_assets.datasets.memory import give_back
 from llmops_assets.datasets.quality import control_tokens, page, report
 from llmops_assets.datasets.reading import accounting
 from llmops_assets.datasets.reading.fates import Fates, unlearned
@@ -222,6 +223,7 @@ def quality_report(
     records: dg.ResourceParam[Records],
     policy: dg.ResourceParam[Policy],
 ) -> dg.MaterializeResult:
+    give_back()
     key = context.partition_key
     source = records.load(DatasetRecord, key)
     rows = rows_of(store, source.manifest)
@@ -303,6 +305,7 @@ def clean_dataset(
     records: dg.ResourceParam[Records],
     policy: dg.ResourceParam[Policy],
 ) -> dg.MaterializeResult:
+    give_back()
     key = context.partition_key
     source, found = records.load(DatasetRecord, key), records.load(QualityRecord, key)
     personal = pii.detector(policy.datasets.pii, key)
@@ -382,6 +385,7 @@ def splits(
     records: dg.ResourceParam[Records],
     policy: dg.ResourceParam[Policy],
 ) -> Iterator[dg.MaterializeResult]:
+    give_back()
     key = context.partition_key
     wanted = catalog.intents.newest("ingest", key)
     how = catalog.dataset(key).split

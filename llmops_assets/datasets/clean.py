@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import polars as pl
 
 from llmops_assets.datasets import batches
@@ -75,8 +76,7 @@ class Cleaning:
         """The rows that are kept, masked, in order."""
         # Rows of pairs may have a score of their own, which is learned: that of the report goes by another name.
         scores = self.scores.select("row_id", pl.col("score").alias("found_score"))
-        # By a 128-bit hash of the normalised text; which row it was first met in.
-        first_with: dict[tuple[int, bool | None], str] = {}
+        met = FirstMet()
 
         def work(
             given: tuple[pl.DataFrame, pl.DataFrame | None],
@@ -103,14 +103,13 @@ class Cleaning:
             self._alike.append(_dropped_unexamined(failed))
             frame = result.frame.with_columns(_changes(result).alias(CHANGES))
             if self.dataset_type != "eval_suite":
-                again = []
-                labels = dict(frame.select("row_id", "label").iter_rows()) if "label" in frame.columns else {}
-                for row_id, a, b in keys.table.select("row_id", "whole", "whole2").iter_rows():
-                    stays = first_with.setdefault((a << 64 | b, labels.get(row_id)), row_id)
-                    if stays != row_id:
-                        again.append((row_id, "duplicate after masking", f"of {stays}"))
-                if again:
-                    alike = pl.DataFrame(again, schema=DROPPED, orient="row")
+                given = keys.table.select("row_id", "whole", "whole2")
+                if "label" in frame.columns:
+                    # An answer that was found bad is no repeat of the same one that was found good.
+                    label = frame["label"].fill_null(False).cast(pl.UInt64)
+                    given = given.with_columns(pl.col("whole") ^ label)
+                alike = met.repeats(given)
+                if alike.height:
                     self._alike.append(alike)
                     frame = frame.join(alike, on="row_id", how="anti", maintain_order="left")
             if drops and result.rows:
@@ -126,6 +125,50 @@ class Cleaning:
             self.masked.update(result.counts)
             self.masked_rows += len(result.rows)
             yield frame
+
+
+class FirstMet:
+    """Which row every text was first met in, by a 128-bit hash of the text: 40 bytes a row."""
+
+    def __init__(self) -> None:
+        self._hashes = np.empty(0, np.uint64)
+        self._others = np.empty(0, np.uint64)
+        self._ids = np.empty(0, "S64")
+
+    def repeats(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Of the next rows (row_id, whole, whole2) those whose text was met before, with the row that it was met in
+        (`DROPPED`)."""
+        first = rows.unique(["whole", "whole2"], keep="first", maintain_order=True)
+        known = self._known(first)
+        stays = first.with_columns(pl.coalesce(known, "row_id").alias("stays")).select("whole", "whole2", "stays")
+        new = first.filter(known.is_null())
+        self._add(new)
+        judged = rows.join(stays, on=["whole", "whole2"], how="left", maintain_order="left")
+        return judged.filter(pl.col("stays") != pl.col("row_id")).select(
+            "row_id", pl.lit("duplicate after masking").alias("reason"), pl.format("of {}", "stays").alias("detail")
+        )
+
+    def _known(self, rows: pl.DataFrame) -> pl.Series:
+        """The rows that these texts were met in; null for new ones."""
+        found: list[str | None] = [None] * rows.height
+        hashes, others = rows["whole"].to_numpy(), rows["whole2"].to_numpy()
+        begins = np.searchsorted(self._hashes, hashes, "left")
+        ends = np.searchsorted(self._hashes, hashes, "right")
+        for number in np.flatnonzero(begins < ends):
+            for at in range(begins[number], ends[number]):
+                if self._others[at] == others[number]:
+                    found[number] = self._ids[at].decode()
+        return pl.Series(found, dtype=pl.String)
+
+    def _add(self, rows: pl.DataFrame) -> None:
+        order = rows["whole"].arg_sort().to_numpy()
+        hashes = rows["whole"].to_numpy()[order]
+        ids = np.array([identity.encode() for identity in rows["row_id"].to_list()], dtype=bytes)
+        places = np.searchsorted(self._hashes, hashes)
+        self._hashes = np.insert(self._hashes, places, hashes)
+        self._others = np.insert(self._others, places, rows["whole2"].to_numpy()[order])
+        width = f"S{max(self._ids.dtype.itemsize if len(self._ids) else 1, ids.dtype.itemsize)}"
+        self._ids = np.insert(self._ids.astype(width, copy=False), places, ids[order].astype(width, copy=False))
 
 
 def _dropped_unexamined(failed: pl.DataFrame) -> pl.DataFrame:

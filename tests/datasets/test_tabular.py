@@ -322,3 +322,26 @@ def test_lines_that_became_nothing_fail_the_check_and_an_old_record_does_not(tmp
     assert not verdict(lost).passed and "rows.csv: 1 of 6" in verdict(lost).text
     assert not verdict(record.model_copy(update={"rows": 4})).passed
     assert verdict(record.model_copy(update={"accounts": []})).passed
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["가관글대저준 가가가", "가가가가가가가가가가"])
+def test_wide_text_without_a_mark_is_read_whose_syllables_end_in_zero_bytes(tmp_path, encoding, text):
+    data = f"question,answer\n{text} 질문,{text} 답변입니다\n".encode(encoding)
+    rows, refused, _ = read(tmp_path, data)
+    assert rows == [(2, [f"{text} 질문", f"{text} 답변입니다"])]
+    assert not refused
+
+
+@pytest.mark.parametrize("again", ["question,answer", "\ufeffquestion,answer", ' question , "answer"'])
+def test_the_header_of_a_file_that_was_put_behind_another_is_no_row(tmp_path, again):
+    rows, refused, account = read(tmp_path, f"question,answer\nq1 what,a1 yes\n{again}\nq2 what,a2 yes\n")
+    assert [line for line, _ in rows] == [2, 4]
+    assert refused == [(3, "the header stands here again, as where files were put together: it is no row")]
+    assert account.total == 4
+
+
+@pytest.mark.parametrize("unseen", ["\u200b", "\ufeff", "\u00a0", "\u2060"])
+def test_a_name_of_a_column_has_no_unseen_characters_around_it(tmp_path, unseen):
+    rows, _, _ = read(tmp_path, f"{unseen}question{unseen},answer\nq1 what,a1 yes\n")
+    assert rows == [(2, ["q1 what", "a1 yes"])]

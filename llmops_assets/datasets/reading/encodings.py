@@ -19,6 +19,7 @@ _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 _ZEROS = 0.02
 """Share of zero bytes from which a file without a mark may be UTF-16: spaces, commas and line ends have one each."""
 
+_BETWEEN = " \n,"
 _USUAL = 0.9
 """Share of usual characters from which bytes are taken for an encoding that no mark names."""
 
@@ -41,7 +42,7 @@ def _usual(char: str) -> bool:
 def encoding_of(head: bytes) -> tuple[str, int]:
     """The encoding of a file by its first bytes, and how many of them are a mark: UTF-8 unless another is certain.
 
-    UTF-16 and UTF-32 without a mark are known by the zero bytes beside their line ends and commas.
+    UTF-16 and UTF-32 without a mark are known by their line ends, spaces and commas.
     """
     for mark, name in _MARKS:
         if head.startswith(mark):
@@ -50,13 +51,14 @@ def encoding_of(head: bytes) -> tuple[str, int]:
         return "utf-8", 0
     for name in reversed(_WIDE):
         width = 4 if "32" in name else 2
-        # Zeros of ASCII characters stand on one side. (Two ASCII bytes read as one character would look Chinese.)
-        sides = [head[side::width].count(0) for side in (0, width - 1)]
-        if name.endswith("le"):
-            sides.reverse()
-        if sides[0] < 20 * sides[1]:
+        text, swapped = (
+            head[: len(head) // width * width].decode(other, "replace").removesuffix("\ufffd")
+            for other in (name, name[:-2] + ("be" if name.endswith("le") else "le"))
+        )
+        # Two ASCII bytes read as one character look Chinese, and syllables end in a zero byte, too (가, 대, 관): which
+        # way round it is tell spaces, commas and line ends.
+        if sum(map(text.count, _BETWEEN)) <= 4 * sum(map(swapped.count, _BETWEEN)):
             continue
-        text = head[: len(head) // width * width].decode(name, "replace").removesuffix("\ufffd")
         if sum(map(_usual, text)) >= _USUAL * len(text):
             return name, 0
     return "utf-8", 0

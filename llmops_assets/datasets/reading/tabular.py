@@ -149,6 +149,10 @@ _COLUMNS = {
 }  # fmt: skip
 
 
+_UNSEEN = " \t\r\n\u00a0\ufeff\u200b\u200c\u200d\u2060"
+"""Spaces, byte order marks and characters without a width, which no name of a column begins or ends with."""
+
+
 def _header(lines: _Lines, dialect: Dialect, limits: Limits) -> tuple[list[str], int, str | None]:
     """Names of the columns, how many lines they take, and what is wrong with them."""
     first = lines.get(0)
@@ -160,7 +164,7 @@ def _header(lines: _Lines, dialect: Dialect, limits: Limits) -> tuple[list[str],
         return [], 1, f"the header cannot be read: {error.reason}"
     if _SURROGATES.search("".join(cells)):
         return [], used, f"the header is {encoding_reason(first.encode('utf-8', 'surrogateescape'))}"
-    names = [name.strip().strip("\ufeff") for name in cells]
+    names = [name.strip(_UNSEEN) for name in cells]
     if len(names) > 1:
         names[0] = names[0].lstrip("#").strip()
     if not any(names):
@@ -194,6 +198,8 @@ def _records(lines: _Lines, header: list[str], dialect: Dialect, limits: Limits,
         bad = not first.isascii() or used > 1
         if reason is None and bad and _SURROGATES.search(joined := "".join(cells)):
             reason = encoding_reason(joined.encode("utf-8", "surrogateescape"))
+        if reason is None and [cell.strip(_UNSEEN) for cell in cells] == header:
+            reason = "the header stands here again, as where files were put together: it is no row"
         if reason is not None:
             if "\0" in first:
                 reason = f"{reason}; the line has NUL characters"

@@ -114,7 +114,11 @@ def clusters(given: Gathered, again: batches.Batches, dataset_type: str, how: Ne
     unique = np.flatnonzero(first == np.arange(len(first)))
     if counts.any_shared:
         _part_by_own_words(found, counts, again, dataset_type)
-    pairs = _candidates(found, unique, dataset_type, how, counts.any_shared)
+    if len(unique) < len(first):
+        # What repeats another is compared with nothing: one of them at a time is held, and not two.
+        found = some_keys(found, pl.Series(first == np.arange(len(first))))
+    pairs = _candidates(found, dataset_type, how, counts.any_shared)
+    del found
     root, apart = np.arange(len(first)), dict[str, int]()
     if len(pairs):
         wanted = np.unique(pairs)
@@ -165,30 +169,28 @@ def _reach(bands: int, parted: bool) -> np.ndarray:
     return np.where(parted & (np.arange(bands) % PLAIN == 0), NEXT, LARGEST_BUCKET)
 
 
-def _candidates(found: Keys, unique: np.ndarray, dataset_type: str, how: Near, parted: bool) -> np.ndarray:
-    """Pairs of `unique` rows (their numbers among these) that may be near duplicates, each once: int64, (pairs, 2)."""
-    every = len(unique) == found.table.height
-    table = found.table if every else found.table[unique.tolist()]
+def _candidates(found: Keys, dataset_type: str, how: Near, parted: bool) -> np.ndarray:
+    """Pairs of rows, none of which repeats another, that may be near duplicates, each once: int64, (pairs, 2)."""
+    table, low = found.table, found.low
     # Rows with other numbers are two rows: they meet in no bucket.
-    numbers = table["numbers"].to_numpy() if how.heeds_facts(dataset_type) else np.zeros(len(unique), np.uint32)
+    numbers = table["numbers"].to_numpy() if how.heeds_facts(dataset_type) else np.zeros(table.height, np.uint32)
     group = table["answer"].fill_null(0).to_numpy()
     with_prompt = texts.has_prompt(dataset_type)
-    low = found.low if every else found.low[unique]
     wanted = sketch.OTHER if with_prompt else sketch.ANY
-    bands = found.bands[:, unique] ^ numbers
+    bands = found.bands ^ numbers
     reach = _reach(len(bands), parted)
     pairs = [sketch.candidates(bands, low, how.jaccard, reach, group=group, wanted=wanted)]
     if not with_prompt and how.heeds_facts(dataset_type):
         # One copy of a document may count a page or an attachment more: its neighbours are looked at all the same.
-        plain = found.bands[::PLAIN, unique]
+        plain = np.ascontiguousarray(found.bands[::PLAIN])
         pairs.append(sketch.candidates(plain, low, how.jaccard, np.full(len(plain), NEXT)))
     if with_prompt:
         # Rows with an answer that no other row has need no second look at their prompts.
         _, inverse, sizes = np.unique(group, return_inverse=True, return_counts=True)
         if len(alike := np.flatnonzero(sizes[inverse] > 1)):
-            rows, mine = unique[alike], numbers[alike] ^ (group[alike] >> np.uint64(32)).astype(np.uint32)
+            mine = numbers[alike] ^ (group[alike] >> np.uint64(32)).astype(np.uint32)
             asked = sketch.candidates(
-                found.asked[:, rows] ^ mine, found.asked_low[rows], SIMILAR_PROMPT,
+                found.asked[:, alike] ^ mine, found.asked_low[alike], SIMILAR_PROMPT,
                 _reach(len(found.asked), parted), group=group[alike], wanted=sketch.SAME,
             )  # fmt: skip
             pairs.append(alike[asked])

@@ -176,7 +176,7 @@ class Gathered:
 
     @property
     def table(self) -> pl.DataFrame:
-        """The tables of all batches."""
+        """The tables of all batches, until they are joined."""
         return pl.concat(self._tables)
 
     def joined(self) -> Keys:
@@ -185,7 +185,9 @@ class Gathered:
         for name, axis in (("bands", 1), ("low", 0), ("asked", 1), ("asked_low", 0)):
             # One after another, each dropped once it is joined: all at once would be held twice.
             whole[name] = np.concatenate(self._arrays.pop(name), axis=axis)
-        return Keys(table=pl.concat(self._tables, rechunk=True), slots=None, **whole)
+        table = pl.concat(self._tables, rechunk=True)
+        self._tables.clear()
+        return Keys(table=table, slots=None, **whole)
 
 
 def gathered(parts: Iterable[Keys]) -> Gathered:
