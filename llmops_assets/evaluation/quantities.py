@@ -41,7 +41,8 @@ _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+
 
 def prepared(text: str) -> str:
     """`text` in one spelling: compatibility forms, dashes, superscripts, LaTeX and Markdown written plainly."""
-    text = re.sub("[¼-¾⅐-⅞]", lambda m: f" {unicodedata.normalize('NFKC', m[0]).replace('⁄', '/')} ", text)
+    text = re.sub("(?<=[0-9])(?=[¼-¾⅐-⅞])", " ", text)
+    text = re.sub("[¼-¾⅐-⅞]", lambda m: f"{unicodedata.normalize('NFKC', m[0]).replace('⁄', '/')} ", text)
     text = re.sub("[⁰¹²³⁴-⁹⁻⁺]+", lambda m: "^" + m[0].translate(_SUPERSCRIPTS), text)
     text = re.sub(r"(?<=\d)[\u00a0\u202f\u2009\u2007](?=\d{3}(?!\d))", ",", text)
     # The SI's spelling of a million; one group alone may be two numbers.

@@ -438,3 +438,28 @@ def test_a_mapping_into_an_object_is_proposed(tmp_path):
     row = {"info": {"id": 1}, "label": {"instruction": "가?", "output": "나."}}
     reason = Read(tmp_path, row, kind="sft_pair").refused[0][1]
     assert "--map instruction=label.instruction --map output=label.output" in reason
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "assistant", "content": [{"type": "tool-call", "toolCallId": "t", "toolName": "get_weather",
+            "input": {"city": "서울"}}]},
+         {"role": "tool", "content": [{"type": "tool-result", "toolCallId": "t", "toolName": "get_weather",
+            "output": {"type": "text", "value": "15"}}]}],
+        [{"role": "assistant", "content": [{"type": "toolCall", "id": "t", "name": "get_weather",
+            "arguments": {"city": "서울"}}]},
+         {"role": "toolResult", "toolCallId": "t", "content": [{"type": "text", "text": "15"}]}],
+    ],
+)  # fmt: skip
+def test_calls_and_results_of_agents_are_turns(tmp_path, messages):
+    read = Read(tmp_path, {"messages": [USER, *messages, ANSWER]})
+    assert read.turns == TALKED
+    assert read.rows["messages"][0][2]["tool_call_id"] == "t"
+
+
+def test_properties_that_are_null_come_of_other_tools(tmp_path):
+    schema = {"type": "object", "properties": {"city": {"type": "string", "default": None}, "other": None}}
+    tool = {"name": "f", "parameters": schema}
+    found = Read(tmp_path, {"messages": [USER, ANSWER], "tools": [tool]}).functions[0]["parameters"]
+    assert found == {"type": "object", "properties": {"city": {"type": "string", "default": None}}}

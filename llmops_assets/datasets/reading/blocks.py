@@ -42,11 +42,14 @@ class Blocks:
 def has_calls(content: Any) -> bool:
     """Whether a list of blocks has a call of a tool or the result of one."""
     return isinstance(content, list) and any(
-        isinstance(block, dict) and (block.get("type") in ("tool_use", "tool_result") or not _CALLING.isdisjoint(block))
-        for block in content
+        isinstance(block, dict) and (block.get("type") in _KINDS or not _CALLING.isdisjoint(block)) for block in content
     )
 
 
+_VERCELS_CALLS = ("tool-call", "toolCall")
+"""Calls as Vercel's AI SDK and agents that came of it write them."""
+
+_KINDS = ("tool_use", "tool_result", "tool-result", *_VERCELS_CALLS)
 _CALLING = {"functionCall", "functionResponse", "toolUse", "toolResult"}
 
 
@@ -100,6 +103,17 @@ def _read(found: Blocks, block: dict[str, Any], where: str) -> set[str]:
     if kind in ("tool_use", "toolUse", "functionCall", "function_call"):
         found.calls.append(_call(block if kind == "tool_use" else block[kind], where))
         return {*named, kind, *(("id", "name", "input", "caller") if kind == "tool_use" else ())}
+    if kind in _VERCELS_CALLS:
+        call = {"id": block.get("toolCallId", block.get("id")), "name": block.get("toolName", block.get("name"))}
+        found.calls.append(_call({**block, **call}, where))
+        return {*named, "toolCallId", "id", "toolName", "name", "input", "args", "arguments"}
+    if kind == "tool-result":
+        output = block.get("output", block.get("result"))
+        if isinstance(output, dict) and output.keys() == {"type", "value"}:
+            output = output["value"]
+        result = {"id": block.get("toolCallId"), "name": block.get("toolName"), "content": output}
+        found.results.append(_result(result, where))
+        return {*named, "toolCallId", "toolName", "output", "result"}
     if kind in ("tool_result", "toolResult", "functionResponse", "function_response"):
         if found.texts and any(text.strip() for text in found.texts):
             raise RowFault(where, "the result of a call behind a text: results come first in a turn")

@@ -27,6 +27,8 @@ ROLE_NAMES = {
     "function": "tool",
     "observation": "tool",
     "tool_response": "tool",
+    "tool_result": "tool",
+    "toolresult": "tool",
     "function_response": "tool",
     "ipython": "tool",
 }
@@ -249,6 +251,9 @@ def _read_fields(message: Message, fields: dict[str, Any], used: list[str]) -> N
         raise RowFault(f"{path}.function_call", "tool_calls and function_call stand in one message: keep one")
     if made:
         message.tool_calls = call_text(fields[made[0]], f"{path}.{made[0]}")
+    if fields.get("toolCallId") not in (None, "") and "tool_call_id" not in fields:
+        fields["tool_call_id"] = fields["toolCallId"]
+        used.append("toolCallId")
     if fields.get("tool_call_id") not in (None, ""):
         if role != "tool":
             raise RowFault(f"{path}.tool_call_id", f"a turn of role {role} answers a call: only a tool does")

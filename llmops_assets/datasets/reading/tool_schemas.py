@@ -125,10 +125,15 @@ def _of_table(table: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _lowered(value: Any) -> Any:
-    """A schema with Gemini's names of types (``OBJECT``) as JSON schema writes them."""
+    """A schema with Gemini's names of types (``OBJECT``) as JSON schema writes them, and without properties that are
+    null: where tables were stored in Arrow, every tool has the properties of all others."""
     if isinstance(value, dict):
         return {
-            name: item.lower() if name == "type" and isinstance(item, str) and item in _GEMINI else _lowered(item)
+            name: item.lower()
+            if name == "type" and isinstance(item, str) and item in _GEMINI
+            else {key: _lowered(one) for key, one in item.items() if one is not None}
+            if name == "properties" and isinstance(item, dict)
+            else _lowered(item)
             for name, item in value.items()
         }
     return [_lowered(item) for item in value] if isinstance(value, list) else value
