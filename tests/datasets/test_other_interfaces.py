@@ -94,6 +94,11 @@ def test_calls_that_are_the_text_of_an_answer_are_calls_where_there_are_tools(tm
     assert Read(tmp_path, {k: v for k, v in row.items() if k != "tools"}).turns[1] == ("assistant", row["answer"])
 
 
+def test_an_answer_in_json_that_calls_none_of_the_tools_stays_text(tmp_path):
+    answer = json.dumps([{"name": "김하나"}], ensure_ascii=False)
+    assert Read(tmp_path, {"query": "누구?", "answer": answer, "tools": [TOOL]}).turns[1] == ("assistant", answer)
+
+
 def test_a_question_to_which_no_function_is_called_is_refused(tmp_path):
     read = Read(tmp_path, {"query": "안녕?", "answers": "[]", "tools": json.dumps([TOOL])}, kind="sft_pair")
     assert read.refused == [
@@ -195,6 +200,14 @@ def test_geminis_two_completions_are_a_preference(tmp_path):
     read = Read(tmp_path, row)
     assert read.kind == "rlhf_pair"
     assert read.preference == ([CALLED[0]], [TALKED[-1]], [("assistant", "몰라요.")])
+
+
+def test_one_part_that_is_no_list_is_read(tmp_path):
+    contents = [
+        {"role": "user", "parts": {"text": "서울 날씨는?"}},
+        {"role": "model", "parts": {"text": "15도입니다."}},
+    ]
+    assert Read(tmp_path, {"contents": contents}).turns == [CALLED[0], TALKED[-1]]
 
 
 @pytest.mark.parametrize("part", [{"inlineData": {"data": "a"}}, {"fileData": {"fileUri": "gs://b"}}])

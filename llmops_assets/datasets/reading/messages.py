@@ -133,6 +133,8 @@ def message_of(item: Any, path: str) -> Message:
             "--map message.role=KEY and --map message.content=KEY",
         )
     text_key = next((name for name in _TEXT_KEYS if name in fields), None)
+    if isinstance(fields.get("parts"), dict):
+        fields["parts"] = [fields["parts"]]
     text_key = text_key or next((name for name in _OTHER_TEXT_KEYS if isinstance(fields.get(name), (str, list))), None)
     others = [name for name in _TEXT_KEYS if name in fields and name != text_key and fields[name] != fields[text_key]]
     if others:

@@ -169,10 +169,23 @@ def _function_calls(row: Row) -> Translated | None:
         raise RowFault(given, "no function is called, and no answer is given: write what the model should say instead")
     if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
         return None
+    if given not in _CALLS_ALONE and not {call["name"] for call in calls} <= _names_of(row[tools]):
+        # An answer in JSON that calls none of the functions.
+        return None
     made = [{"role": "assistant", "content": "", "tool_calls": calls_of(calls, given)}]
     used = {asked, given}
     found = without(row, used) | {"prompt": row[asked], "completion": made}
     return Translated(found, used, {"prompt": asked, "completion": given})
+
+
+_CALLS_ALONE = ("answers", "function_calls", "calls")
+"""Fields that hold nothing else than calls where tools stand beside them."""
+
+
+def _names_of(tools: Any) -> set[str]:
+    """Names of the functions in a list of tools."""
+    found = [item.get("function", item) for item in _listed(tools) or () if isinstance(item, dict)]
+    return {str(item["name"]) for item in found if isinstance(item, dict) and "name" in item}
 
 
 def _listed(value: Any) -> list[Any] | None:
