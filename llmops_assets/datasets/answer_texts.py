@@ -32,43 +32,79 @@ _ENDS = ".!?。？！…\"'”’)]}>`*|~:;"
 
 
 def of_rows(batches: Iterable[pl.DataFrame], dataset_type: str) -> pl.DataFrame:
-    """What is known of rows: columns `answer` (trimmed) and `echo`, whether it is the question word for word."""
+    """What is known of the answers of rows (`described`), batch by batch: the texts themselves are not held."""
     answer = texts.answer_of(dataset_type).fill_null("").str.strip_chars().alias("answer")
     echo = pl.lit(False)
     if dataset_type in ECHOED:
         prompt = texts.prompt_of(dataset_type).fill_null("").str.strip_chars()
         echo = (prompt == texts.answer_of(dataset_type).fill_null("").str.strip_chars()) & (prompt != "")
-    frames = [batch.select(answer, echo.alias("echo")) for batch in batches]
-    return pl.concat(frames) if frames else pl.DataFrame(schema={"answer": pl.String, "echo": pl.Boolean})
+    frames = [described(batch.select(answer, echo.alias("echo"))) for batch in batches]
+    return pl.concat(frames) if frames else described(pl.DataFrame(schema={"answer": pl.String, "echo": pl.Boolean}))
+
+
+def described(rows: pl.DataFrame) -> pl.DataFrame:
+    """Of rows with an `answer` (trimmed) and `echo` (whether it is the question word for word) what must be known of
+    each different answer: a hash of it, how many rows have it (`len`) and how many of them echo, its length and last
+    letter, what it looks like, and of those that may be quoted the text, shortened (`shown`)."""
+    counted = rows.group_by("answer").agg(pl.len(), pl.col("echo").sum())
+    answer = pl.col("answer")
+    counted = counted.with_columns(
+        answer.hash(1).alias("hash"),
+        answer.str.len_chars().alias("length"),
+        answer.str.contains(r"\s").alias("spaced"),
+        answer.str.slice(-1).alias("end"),
+        answer.str.to_lowercase().is_in(_MISSING).alias("missing"),
+        answer.is_in(_MISSING_WORDS).alias("word"),
+        _misread(counted["answer"]).alias("misread"),
+    )
+    long = pl.col("spaced") & (pl.col("length") >= _LONGEST)
+    # Of those that were cut none is shorter than the longest of its batch.
+    longest = long & (pl.col("length") == pl.col("length").filter(long).max())
+    quoted = pl.any_horizontal("missing", "word", "misread", longest.fill_null(False))
+    shortened = (
+        pl.when(pl.col("length") <= SHOWN)
+        .then(answer)
+        .otherwise(pl.concat_str(answer.str.slice(0, SHOWN // 2), pl.lit("…"), answer.str.slice(-(SHOWN // 2))))
+    )
+    return counted.select(
+        "hash", "len", "echo", "length", "spaced", "end", "missing", "word", "misread",
+        pl.when(quoted).then(shortened).alias("shown"),
+    )  # fmt: skip
 
 
 def answers_readable(rows: pl.DataFrame, allowed: float) -> Verdict:
-    """Whether no more than the share `allowed` of the answers (`of_rows`) are no text that somebody wrote.
+    """Whether no more than the share `allowed` of the answers (`described`) are no text that somebody wrote.
 
     That is: what a tool writes for a missing value; letters of another encoding (UTF-8 that was read as Latin-1 or
     Windows-1252), or none but question marks and U+FFFD; text that an export cut at one length. An answer that is the
     question word for word is one too, where hardly any is another.
     """
-    if rows.height < FEWEST_ROWS:
-        return Verdict(True, f"{rows.height} rows are too few to tell.")
-    counted = rows.group_by("answer").len()
+    total = int(rows["len"].sum())
+    if total < FEWEST_ROWS:
+        return Verdict(True, f"{total} rows are too few to tell.")
+    others = [name for name in rows.columns if name not in ("hash", "len", "echo", "shown")]
+    counted = rows.group_by("hash").agg(
+        pl.col("len").sum(), pl.col("echo").sum(), *(pl.col(name).first() for name in others),
+        pl.col("shown").drop_nulls().first(),
+    )  # fmt: skip
+    missing = pl.col("missing") | pl.col("word") if counted.height > _MANY_ANSWERS else pl.col("missing")
     kinds = {
-        "stand for a missing value": _missing(counted),
-        "are in the letters of another encoding": _misread(counted),
+        "stand for a missing value": counted.filter(missing),
+        "are in the letters of another encoding": counted.filter("misread"),
         "are cut at one length": _cut(counted),
     }
     figures = {name: int(found["len"].sum()) for name, found in kinds.items()}
-    echoed = int(rows["echo"].sum())
+    echoed = int(counted["echo"].sum())
     figures["are the question itself"] = echoed
     faults = [
-        f"{figures[name]:,} of {rows.height:,} answers {name} ({_example(found)})"
+        f"{figures[name]:,} of {total:,} answers {name} ({_example(found)})"
         for name, found in kinds.items()
-        if figures[name] > allowed * rows.height
+        if figures[name] > allowed * total
     ]
-    if echoed > MOST_ECHOED * rows.height:
-        faults.append(f"{echoed:,} of {rows.height:,} answers are the question itself, word for word")
+    if echoed > MOST_ECHOED * total:
+        faults.append(f"{echoed:,} of {total:,} answers are the question itself, word for word")
     if not faults:
-        return Verdict(True, f"{rows.height:,} answers are texts that somebody wrote.", figures)
+        return Verdict(True, f"{total:,} answers are texts that somebody wrote.", figures)
     return Verdict(
         False,
         f"{'; '.join(faults)}; {allowed:.0%} are allowed. The model would learn to say so. Look at how the file was "
@@ -79,22 +115,17 @@ def answers_readable(rows: pl.DataFrame, allowed: float) -> Verdict:
 
 
 def _example(found: pl.DataFrame) -> str:
-    text = found.sort(["len", "answer"], descending=[True, False])["answer"][0]
-    # The end of a cut answer is what shows that it is one.
-    return repr(text if len(text) <= SHOWN else f"{text[: SHOWN // 2]}…{text[-SHOWN // 2 :]}")
+    """The text that most rows have, its beginning and its end: the end of a cut answer is what shows that it is one."""
+    return repr(found.sort(["len", "shown"], descending=[True, False])["shown"][0])
 
 
-def _missing(counted: pl.DataFrame) -> pl.DataFrame:
-    words = _MISSING_WORDS if counted.height > _MANY_ANSWERS else ()
-    return counted.filter(pl.col("answer").str.to_lowercase().is_in(_MISSING) | pl.col("answer").is_in(words))
-
-
-def _misread(counted: pl.DataFrame) -> pl.DataFrame:
-    lost = pl.col("answer").str.contains("\ufffd", literal=True)
-    suspect = counted.filter(lost | pl.col("answer").str.contains(_SUSPECT) | pl.col("answer").str.contains(r"\?\?"))
-    return suspect.filter(
-        pl.col("answer").map_elements(lambda t: _lost(t) or _only_marks(t) or misread(t), return_dtype=pl.Boolean)
-    )
+def _misread(answers: pl.Series) -> pl.Series:
+    """Which of the texts are in letters of another encoding, or none but question marks."""
+    lost = answers.str.contains("\ufffd", literal=True)
+    suspect = (lost | answers.str.contains(_SUSPECT) | answers.str.contains(r"\?\?")).arg_true()
+    judged = [_lost(text) or _only_marks(text) or misread(text) for text in answers.gather(suspect)]
+    found = pl.repeat(False, len(answers), eager=True, dtype=pl.Boolean)
+    return found.scatter(suspect, judged) if judged else found
 
 
 def _lost(text: str) -> bool:
@@ -128,18 +159,17 @@ def _cut(counted: pl.DataFrame) -> pl.DataFrame:
 
     A mask may have made some of them longer.
     """
-    length = pl.col("answer").str.len_chars()
-    texts_of = counted.filter(pl.col("answer").str.contains(r"\s")).with_columns(length=length)
+    texts_of = counted.filter("spaced")
     sizes = texts_of.filter(pl.col("length") >= _LONGEST).group_by("length").len("texts").sort("texts", "length")
     if not sizes.height:
         return counted.clear()
     at, many = sizes["length"][-1], sizes["texts"][-1]
-    found = texts_of.filter(pl.col("length") == at).drop("length")
+    found = texts_of.filter(pl.col("length") == at)
     longer = texts_of.filter(pl.col("length") > at).height
     # Those with a space at the cut have a letter less.
     nearly = texts_of.filter(pl.col("length") == at - 2).height
-    endless = found.filter(~pl.col("answer").str.slice(-1).is_in(list(_ENDS)))
-    ends = endless["answer"].str.slice(-1).n_unique()
+    endless = found.filter(~pl.col("end").is_in(list(_ENDS)))
+    ends = endless["end"].n_unique()
     is_cut = (
         many >= max(_CUT_ANSWERS, _CUT_SHARE * counted.height, _SPIKE * nearly)
         and longer <= many / 2

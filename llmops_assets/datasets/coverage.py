@@ -15,12 +15,19 @@ SHOWN = 60
 
 
 def answer_counts(batches: Iterable[pl.DataFrame], dataset_type: str) -> pl.DataFrame:
-    """How many rows have each answer (columns `answer`, trimmed, and `len`), the commonest first."""
-    answers = [b.select(texts.answer_of(dataset_type).str.strip_chars().alias("answer")) for b in batches]
-    counted = pl.concat([a.group_by("answer").len() for a in answers]) if answers else None
-    if counted is None:
+    """How many rows have each answer, the commonest first: `answer`, trimmed, its first `SHOWN` characters and one
+    more, and `len`. Told apart are whole answers, by their hash."""
+    answer, shown = pl.col("answer"), pl.col("answer").str.slice(0, SHOWN + 1)
+    counted = [
+        batch.select(texts.answer_of(dataset_type).str.strip_chars().alias("answer"))
+        .group_by(answer.hash(1).alias("hash"))
+        .agg(shown.first(), pl.len())
+        for batch in batches
+    ]
+    if not counted:
         return pl.DataFrame(schema={"answer": pl.String, "len": pl.UInt32})
-    return counted.group_by("answer").agg(pl.col("len").sum()).sort(["len", "answer"], descending=[True, False])
+    whole = pl.concat(counted).group_by("hash").agg(answer.first(), pl.col("len").sum())
+    return whole.select("answer", "len").sort(["len", "answer"], descending=[True, False])
 
 
 def answers_vary(counts: pl.DataFrame, allowed: float) -> Verdict:

@@ -5,14 +5,16 @@ import random
 import polars as pl
 import pytest
 
-from llmops_assets.datasets.answer_texts import answers_readable, misread, of_rows
+from llmops_assets.datasets.answer_texts import answers_readable, described, misread, of_rows
 
 _PROSE = "통행료는 요금소에서 냅니다 영수증은 창구에 있고 환불은 사흘 걸리며 단말기는 매장에서 바꿉니다"
 WORDS = _PROSE.split()
 
 
 def rows(answers: list[str], echo: list[bool] | None = None) -> pl.DataFrame:
-    return pl.DataFrame({"answer": answers, "echo": echo or [False] * len(answers)})
+    given = pl.DataFrame({"answer": answers, "echo": echo or [False] * len(answers)})
+    # Batch by batch, as a table is gone through.
+    return pl.concat([described(given[start : start + 64]) for start in range(0, max(given.height, 1), 64)])
 
 
 def sentences(count: int = 200, words: int = 12, seed: int = 1) -> list[str]:
@@ -86,4 +88,12 @@ def test_rows_are_read_by_their_type() -> None:
     schema = {"messages": pl.List(pl.Struct({"role": pl.String, "content": pl.String, "reasoning_content": pl.String,
                                              "tool_calls": pl.String}))}  # fmt: skip
     found = of_rows([pl.DataFrame({"messages": [said, other]}, schema=schema)], "sft_pair")
-    assert found.rows() == [("같다", True), ("답하다", False)]
+    assert sorted(found.select("length", "end", "echo").rows()) == [(2, "다", 1), (3, "다", 0)]
+
+
+def test_the_texts_of_answers_are_not_held() -> None:
+    answers = [f"{number}번 답입니다. " + "통행료는 요금소에서 냅니다. " * 40 for number in range(2000)]
+    found = rows(answers)
+    assert found.height == 2000
+    # Of each batch those alone that may be quoted as cut: the longest.
+    assert found.estimated_size() < 0.1 * sum(len(answer.encode()) for answer in answers)

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from llmops_assets.datasets.answer_texts import answers_readable
+from llmops_assets.datasets.answer_texts import answers_readable, described
 from llmops_assets.datasets.coverage import answer_counts, answers_vary, categories_are_tested
 from llmops_assets.evaluation import verdicts
 from llmops_assets.evaluation.assets import suites_of
@@ -117,7 +117,7 @@ def rows(policy: Policy) -> list[Any]:
     missing = pl.DataFrame({"answer": ["nan"] * 2 + [f"답 {n}" for n in range(98)], "echo": [False] * 100})
     return [
         answers_vary(answer_counts([answers], "rag_qa"), policy.datasets.max_same_answer_share),
-        answers_readable(missing, policy.datasets.max_unreadable_answer_share),
+        answers_readable(described(missing), policy.datasets.max_unreadable_answer_share),
         categories_are_tested("category", by_split, policy.datasets.max_untested_share),
     ]
 
