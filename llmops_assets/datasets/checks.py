@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from llmops_assets.datasets import answer_texts, clean, coverage, schema, split, suites, texts
+from llmops_assets.datasets import answer_texts, clean, coverage, schema, split, suites, texts, verdicts
 from llmops_assets.datasets.assets import (
     clean_dataset,
     clusters_of,
@@ -23,7 +23,7 @@ from llmops_assets.datasets.coverage import FEWEST_ROWS
 from llmops_assets.datasets.quality import control_tokens as token_findings
 from llmops_assets.datasets.quality import personal_data
 from llmops_assets.datasets.reading import accounting
-from llmops_assets.datasets.reading.quarantine import common_reasons, in_words
+from llmops_assets.datasets.reading.quarantine import common_reasons
 from llmops_assets.datasets.similarity import duplicates, examples
 from llmops_assets.page import check_result
 from llmops_assets.partitions import dataset_versions
@@ -55,21 +55,8 @@ def rows_present(
     policy: dg.ResourceParam[Policy],
 ) -> dg.AssetCheckResult:
     record = records.load(DatasetRecord, context.partition_key)
-    most = policy.limits.max_samples
-    if record.rows > most:
-        return result(
-            False, f"{record.rows:,} rows are more than the {most:,} allowed: split the version", rows=record.rows
-        )
-    if record.rows:
-        return result(True, f"{record.rows:,} rows", rows=record.rows)
-    reasons = common_reasons(store.read(record.quarantine)) if record.quarantine else []
-    why = f"No row could be read: {in_words(reasons)}. " if reasons else "The files hold no row. "
-    return result(
-        False,
-        f"{why}Correct the files or the mapping and register them as a new version. Every reason: "
-        f"`llmops dataset quarantine {record.dataset}`.",
-        rows=0,
-    )
+    refused = common_reasons(store.read(record.quarantine)) if record.quarantine and not record.rows else []
+    return check_result(verdicts.rows_present(record, policy.limits.max_samples, refused))
 
 
 @dg.asset_check(asset=dataset, description="Few enough rows were refused.", **BLOCKING)
@@ -80,20 +67,11 @@ def quarantine_share(
     policy: dg.ResourceParam[Policy],
 ) -> dg.AssetCheckResult:
     record = records.load(DatasetRecord, context.partition_key)
-    total, limit = record.rows + record.quarantined, policy.datasets.max_quarantined_share
-    share = record.quarantined / total if total else 1.0
-    examples: list[dict[str, Any]] = []
+    refused: list[dict[str, Any]] = []
     if record.quarantine:
-        examples = store.read(record.quarantine, ["file", "line", "field", "reason"]).head(10).to_dicts()
-    advice = f" Every reason: `llmops dataset quarantine {record.dataset}`." if record.quarantined else ""
-    if share > limit:
-        advice = f" Correct the files and register them as a new version.{advice}"
-    return result(
-        share <= limit,
-        f"{record.quarantined:,} of {total:,} rows were refused ({share:.1%}, at most {limit:.1%}).{advice}",
-        share=round(share, 6),
-        rows=examples,
-    )
+        refused = store.read(record.quarantine, ["file", "line", "field", "reason"]).head(10).to_dicts()
+    judged = verdicts.quarantine_share(record, policy.datasets.max_quarantined_share)
+    return check_result(judged, rows={"rows": refused})
 
 
 @dg.asset_check(
@@ -337,21 +315,8 @@ def no_group_across_splits(
     if not record.group_by:
         return result(True, "The registration groups by no field.")
     rows, names = _together(record, store)
-    groups = split.fields(rows, record.group_by)
-    torn = split.across(groups, names)
-    missing = groups.null_count()
-    if missing == len(groups) and len(groups):
-        return result(
-            False, f"No row has a metadata field {record.group_by!r}: correct split.group_by and register again."
-        )
-    return result(
-        not torn,
-        f"{len(torn):,} groups of {record.group_by} are in several splits"
-        if torn
-        else f"No {record.group_by} is in two splits.",
-        groups=[{"group": value} for value in torn[:10]],
-        rows_without_group=missing,
-    )
+    judged, groups = verdicts.no_group_across_splits(split.fields(rows, record.group_by), names, record.group_by)
+    return check_result(judged, rows={"groups": groups})
 
 
 @dg.asset_check(
@@ -419,26 +384,8 @@ def split_sizes(
     wanted = catalog.dataset(context.partition_key).split.ratios
     if record.type == "eval_suite":
         wanted = (0.0, 0.0, 1.0)
-    total = sum(record.rows.values())
-    lines = [
-        {"split": name, "rows": record.rows[name], "share": f"{record.rows[name] / max(total, 1):.3f}", "wanted": ratio}
-        for name, ratio in zip(split.SPLITS, wanted, strict=True)
-    ]
-    empty = [line["split"] for line in lines if line["wanted"] > 0 and line["rows"] == 0]
-    # Groups that must stay together can be large: a share may be off by a third, or by the odd row of a small set.
-    off = [
-        line["split"]
-        for line in lines
-        if abs(line["rows"] - line["wanted"] * total) > max(0.35 * line["wanted"] * total, 3, 0.05 * total)
-    ]
-    bad = empty + [name for name in off if name not in empty]
-    return result(
-        not bad,
-        f"{', '.join(bad)}: too few or too many rows. Add rows, or make the groups of split.group_by smaller."
-        if bad
-        else "As wanted.",
-        splits=lines,
-    )
+    judged, lines = verdicts.split_sizes(record.rows, wanted)
+    return check_result(judged, rows={"splits": lines})
 
 
 @dg.asset_check(asset=splits, description="Every category of the test rows is trained.", **BLOCKING)
@@ -448,18 +395,10 @@ def categories_are_trained(
     record = records.load(SplitsRecord, context.partition_key)
     if record.type == "eval_suite" or not record.stratify_by:
         return result(True, "Nothing is stratified.")
-    categories = {
-        name: set(split.fields(rows_of(store, manifest), record.stratify_by).fill_null(split.NO_CATEGORY).unique())
-        for name, manifest in record.manifests.items()
+    by_split = {
+        name: split.fields(rows_of(store, manifest), record.stratify_by) for name, manifest in record.manifests.items()
     }
-    missing = sorted((categories["test"] | categories["validation"]) - categories["train"])
-    return result(
-        not missing,
-        f"Asked but never trained: {', '.join(missing[:10])}"
-        if missing
-        else f"{len(categories['train']):,} categories are trained.",
-        untested=len(categories["train"] - categories["test"]),
-    )
+    return check_result(verdicts.categories_are_trained(by_split))
 
 
 @dg.asset_check(asset=splits, description="Every category that is trained is asked in the test.", **BLOCKING)
