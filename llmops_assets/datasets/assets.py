@@ -1,7 +1,6 @@
 """The assets `dataset`, `quality_report`, `clean_dataset` and `splits`: from raw files to what a model trains on."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
@@ -10,15 +9,22 @@ import polars as pl
 from llmops_assets import plots
 from llmops_assets.automation import RUN_WHEN_READY
 from llmops_assets.datasets import clean, split
-from llmops_assets.datasets.batches import Batches
 from llmops_assets.datasets.memory import give_back
-from llmops_assets.datasets.quality import control_tokens, page, report
+from llmops_assets.datasets.quality import control_tokens, findings, page, report
 from llmops_assets.datasets.reading import accounting
 from llmops_assets.datasets.reading.fates import Fates, unlearned
 from llmops_assets.datasets.reading.ingest import Batch, ingest
 from llmops_assets.datasets.reading.raw import Limits
 from llmops_assets.datasets.reading.readers import list_files
-from llmops_assets.datasets.similarity import duplicates, examples, variants
+from llmops_assets.datasets.recorded import (
+    clusters_config,
+    clusters_of,
+    near_of,
+    recorded_spans,
+    rows_of,
+    variants_among,
+)
+from llmops_assets.datasets.similarity import examples
 from llmops_assets.datasets.versions.register import left_out_of, rows_folder
 from llmops_assets.page import stored_path
 from llmops_assets.partitions import dataset_versions
@@ -48,63 +54,6 @@ SHOWN_KEYS = 100
 
 PREVIEW = 5
 """Rows that an asset's page shows."""
-
-
-def rows_of(store: DatasetStore, *manifests: str) -> Batches:
-    """The rows of stored tables, one after another, in batches."""
-
-    def batches(columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
-        for manifest in manifests:
-            yield from store.batches(manifest, columns)
-
-    return batches
-
-
-def near_of(policy: Policy) -> duplicates.Near:
-    """What counts as a near duplicate, as the policy has it."""
-    return duplicates.Near.of(policy.datasets.minhash)
-
-
-def _kept(store: DatasetStore, near: duplicates.Near) -> str:
-    return store.keep_config(asdict(near))
-
-
-def recorded_spans(
-    store: DatasetStore, source: DatasetRecord, found: QualityRecord, personal: pii.Detector
-) -> pl.DataFrame | None:
-    """The personal data that the quality report found in the rows as they were brought.
-
-    None when it was found in other rows or by another detector, or recorded by a version that kept no spans.
-    """
-    if found.spans is None or found.detector != personal.identity:
-        return None
-    return store.read(found.spans) if store.manifest(found.spans).parent == source.manifest else None
-
-
-def clusters_of(store: DatasetStore, clean: CleanRecord, near: duplicates.Near) -> pl.DataFrame:
-    """The near duplicates among the clean rows: recorded, or looked for where the record is of other rules or none."""
-    if clean.clusters is not None:
-        manifest = store.manifest(clean.clusters)
-        if manifest.parent == clean.manifest and manifest.config_hash == _kept(store, near):
-            return store.read(clean.clusters)
-    return duplicates.find(rows_of(store, clean.manifest), clean.type, near).clusters
-
-
-def variants_among(store: DatasetStore, *manifests: str, dataset_type: str) -> pl.DataFrame:
-    """Rows of stored tables that ask the same as others of them in more words; of an evaluation suite, which is divided
-    into nothing, none."""
-    if dataset_type == "eval_suite":
-        return pl.DataFrame(schema=variants.CLUSTERS)
-    return variants.find(rows_of(store, *manifests), dataset_type)
-
-
-def recorded_variants(store: DatasetStore, record: SplitsRecord) -> pl.DataFrame:
-    """The variants among divided rows: recorded, or looked for where an earlier version recorded none."""
-    if record.variants is not None:
-        manifest = store.manifest(record.variants)
-        if manifest.parent == store.manifest(record.manifests["train"]).parent:
-            return store.read(record.variants)
-    return variants_among(store, *record.manifests.values(), dataset_type=record.type)
 
 
 def _lowest_score(policy: Policy, spec: DatasetSpec) -> float:
@@ -277,7 +226,7 @@ def quality_report(
             "bias": dg.MetadataValue.md(report.markdown_table(found.bias)),
             "conflicting_rows": found.conflicting_rows,
             "worst_rows": dg.MetadataValue.md(report.markdown_table(found.worst)),
-            "samples": dg.MetadataValue.md(report.markdown_table(report.samples(found.findings))),
+            "samples": dg.MetadataValue.md(report.markdown_table(findings.samples(found.findings))),
             "statistics": dg.MetadataValue.json(found.statistics),
             **{
                 f"plot_{name}": dg.MetadataValue.md(plots.png_markdown(picture, name))
@@ -309,7 +258,7 @@ def clean_dataset(
     key = context.partition_key
     source, found = records.load(DatasetRecord, key), records.load(QualityRecord, key)
     personal = pii.detector(policy.datasets.pii, key)
-    findings = store.read(found.findings)
+    recorded = store.read(found.findings)
     drops_tokens = policy.datasets.control_tokens == "drop"
     result = clean.cleaning(
         rows_of(store, source.manifest),
@@ -318,8 +267,8 @@ def clean_dataset(
         scores=store.read(found.scores),
         lowest_score=_lowest_score(policy, catalog.dataset(key)),
         personal=personal,
-        unexamined=report.unexamined(findings),
-        unwanted=control_tokens.dropped(findings) if drops_tokens else None,
+        unexamined=findings.unexamined(recorded),
+        unwanted=control_tokens.dropped(recorded) if drops_tokens else None,
         spans=recorded_spans(store, source, found, personal),
         near=near_of(policy),
     )
@@ -332,7 +281,7 @@ def clean_dataset(
         kind="clusters",
         dataset=key,
         step="clean_dataset",
-        config_hash=_kept(store, near_of(policy)),
+        config_hash=clusters_config(store, near_of(policy)),
         parent=manifest_id,
     )
     records.save(

@@ -7,23 +7,14 @@ import dagster as dg
 import polars as pl
 
 from llmops_assets.datasets import answer_texts, clean, coverage, schema, split, suites, texts, verdicts
-from llmops_assets.datasets.assets import (
-    clean_dataset,
-    clusters_of,
-    dataset,
-    near_of,
-    quality_report,
-    recorded_spans,
-    recorded_variants,
-    rows_of,
-    splits,
-)
+from llmops_assets.datasets.assets import clean_dataset, dataset, quality_report, splits
 from llmops_assets.datasets.batches import Batches, regrouped
 from llmops_assets.datasets.coverage import FEWEST_ROWS
 from llmops_assets.datasets.quality import control_tokens as token_findings
 from llmops_assets.datasets.quality import personal_data
 from llmops_assets.datasets.reading import accounting
 from llmops_assets.datasets.reading.quarantine import common_reasons
+from llmops_assets.datasets.recorded import clusters_of, near_of, recorded_spans, recorded_variants, rows_of
 from llmops_assets.datasets.similarity import duplicates, examples
 from llmops_assets.page import check_result
 from llmops_assets.partitions import dataset_versions

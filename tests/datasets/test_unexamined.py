@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from llmops_assets.datasets import batches, clean
-from llmops_assets.datasets.quality import report
+from llmops_assets.datasets.quality import findings, report
 from llmops_assets.datasets.reading.scan import scan
 from llmops_assets.datasets.similarity import duplicates
 from llmops_assets.privacy import names, pii
@@ -40,14 +40,14 @@ def test_a_row_that_a_detector_fails_on_is_left_out_with_the_reason_and_the_othe
     bad = [rows["row_id"][17], rows["row_id"][60]]
     found = report.analyse(rows, dataset_type, personal=DETECTOR)
     assert (found.rows, found.scores.height, found.unexamined_rows) == (200, 198, 2)
-    assert report.unexamined(found.findings).rows() == [
+    assert findings.unexamined(found.findings).rows() == [
         (row, "ValueError: max() arg is an empty sequence") for row in bad
     ]
     others = report.analyse(rows.filter(~pl.col("row_id").is_in(bad)), dataset_type, personal=DETECTOR)
     assert found.spans.equals(others.spans) and found.duplicates.clusters.equals(others.duplicates.clusters)
     work = clean.cleaning(
         rows, dataset_type, clusters=found.duplicates.clusters, scores=found.scores, lowest_score=0.3,
-        personal=DETECTOR, spans=found.spans, near=duplicates.Near(), unexamined=report.unexamined(found.findings),
+        personal=DETECTOR, spans=found.spans, near=duplicates.Near(), unexamined=findings.unexamined(found.findings),
     )  # fmt: skip
     frame = pl.concat(list(work.frames()))
     assert work.dropped.filter(reason="could not be examined")["row_id"].to_list() == bad

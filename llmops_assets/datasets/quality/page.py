@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 
 from llmops_assets.datasets.quality import score
-from llmops_assets.datasets.quality.report import Report, samples
+from llmops_assets.datasets.quality.findings import samples
+from llmops_assets.datasets.quality.report import Report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

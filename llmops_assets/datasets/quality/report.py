@@ -11,24 +11,18 @@ import polars as pl
 from llmops_assets.datasets import batches, schema, texts
 from llmops_assets.datasets.quality import bias, control_tokens, personal_data, score
 from llmops_assets.datasets.quality.features import estimated_tokens, features
+from llmops_assets.datasets.quality.findings import (
+    SAMPLE,
+    as_findings,
+    as_unexamined,
+    of_conflicts,
+    of_personal_data,
+    of_toxicity,
+)
 from llmops_assets.datasets.similarity import duplicates, examples
 from llmops_assets.datasets.split import NO_CATEGORY
-from llmops_assets.privacy import masking, pii
+from llmops_assets.privacy import pii
 from llmops_assets.toxicity import scorers
-
-FINDINGS = {
-    "row_id": pl.String,
-    "kind": pl.String,
-    "type": pl.String,
-    "column": pl.String,
-    "sample": pl.String,
-    "file": pl.String,
-    "line": pl.Int64,
-}
-UNEXAMINED = "unexamined"
-
-SAMPLE = 160
-"""Characters of a (masked) sample."""
 
 WORST = 20
 """Rows of the table of the worst."""
@@ -148,10 +142,10 @@ def analyse(
     where = pl.concat([part.where for part in parts], rechunk=True)
     lengths = pl.concat([part.lengths for part in parts], rechunk=True)
     scores = pl.concat([part.scores for part in parts], rechunk=True)
-    conflicts = _conflicts(kept.table, where)
+    conflicts = of_conflicts(kept.table, where)
     unexamined = pl.concat(failed)
     again = batches.without(again, unexamined["row_id"])
-    findings = pl.concat([part.findings for part in parts] + [conflicts, _as_unexamined(unexamined)])
+    findings = pl.concat([part.findings for part in parts] + [conflicts, as_unexamined(unexamined)])
     spans = pl.concat([part.spans for part in parts], rechunk=True)
     worst = pl.concat([part.worst for part in parts]).sort("score", "row_id").head(WORST)
     pii_rows = sum(part.pii_rows for part in parts)
@@ -221,8 +215,8 @@ def _look(
     )
     offended = scorer.groups(whole)
     found = [
-        *_pii_findings(spans, personal),
-        *_toxic_findings(whole, offended, personal),
+        *of_personal_data(spans, personal),
+        *of_toxicity(whole, offended, personal),
         *((index, control_tokens.KIND, token, "", f"{token}, {count} times")
           for index, token, count in control_tokens.found_in(whole)),
         *((index, "chat_fault", rule.name, rule.field, rule.reason)
@@ -237,7 +231,7 @@ def _look(
     lowest = scores.with_row_index("number").sort("score", "row_id").head(WORST)
     at = lowest["number"].to_list()
     return _Part(
-        findings=_as_findings(found, where),
+        findings=as_findings(found, where),
         spans=personal_data.recorded(spans, batch),
         pii=Counter(dict(zip(*_pairs_and_counts(spans), strict=True))),
         pii_rows=spans["row"].n_unique(),
@@ -258,71 +252,6 @@ def _copied(texts_of_batch: pl.Series, at: list[int]) -> pl.DataFrame:
 def _pairs_and_counts(spans: pl.DataFrame) -> tuple[list[tuple[str, str]], list[int]]:
     table = spans.group_by("column", "type").len()
     return list(table.select("column", "type").iter_rows()), table["len"].to_list()
-
-
-Found = tuple[int, str, str, str, str]
-"""Row number in the batch, kind, type, column, sample."""
-
-
-def _as_findings(found: list[Found], where: pl.DataFrame) -> pl.DataFrame:
-    table = pl.DataFrame(
-        found, schema={"row": pl.Int64, **{n: FINDINGS[n] for n in ("kind", "type", "column", "sample")}}, orient="row"
-    )
-    return pl.concat([table.drop("row"), where[table["row"].to_list()]], how="horizontal").select(list(FINDINGS))
-
-
-def _as_unexamined(failed: pl.DataFrame) -> pl.DataFrame:
-    return failed.select(
-        "row_id",
-        pl.lit(UNEXAMINED).alias("kind"),
-        pl.col("reason").str.extract(r"^([^:]*)").alias("type"),
-        pl.lit("").alias("column"),
-        pl.col("reason").alias("sample"),
-        "file",
-        "line",
-    ).select(list(FINDINGS))
-
-
-def unexamined(findings: pl.DataFrame) -> pl.DataFrame:
-    """The rows among the findings that could not be examined, with the reason (`batches.UNEXAMINED`)."""
-    return findings.filter(pl.col("kind") == UNEXAMINED).select("row_id", pl.col("sample").alias("reason"))
-
-
-def _pii_findings(spans: pl.DataFrame, how: pii.Detector) -> Iterable[Found]:
-    """One line for each type in each text, with the whole text masked and cut: a sample shows nobody's data."""
-    for (row, column, _), part in spans.group_by("row", "column", "part", maintain_order=True):
-        text = part["text"][0]
-        places = [masking.Span(s, e, t, p) for s, e, t, p in part.select("start", "end", "type", "score").iter_rows()]
-        begin = max(0, places[0].start - 60)
-        # Only what is near the first place is shown, so only that is masked: a long text would be copied for nothing.
-        near = [span for span in places if span.start < begin + 4 * SAMPLE]
-        sample = masking.replace(text, near, how.placeholders)[begin : begin + SAMPLE]
-        for type_ in part["type"].unique(maintain_order=True):
-            yield row, "pii", type_, column, sample
-
-
-def _toxic_findings(whole: pl.Series, groups: pl.Series, personal: pii.Detector) -> Iterable[Found]:
-    flagged = (groups.list.len() > 0).arg_true()
-    samples = pii.mask_texts(whole.gather(flagged), personal.shown).str.head(SAMPLE)
-    for number, sample in zip(flagged, samples, strict=True):
-        for group in groups[number]:
-            yield number, "toxic", group, "", sample
-
-
-def _conflicts(keys: pl.DataFrame, where: pl.DataFrame) -> pl.DataFrame:
-    """Rows whose prompt is answered differently by another row (after normalisation), as findings."""
-    numbers = (
-        keys.lazy()
-        .select("prompt", "answer", pl.int_range(pl.len(), dtype=pl.Int64).alias("row"))
-        .drop_nulls("prompt")
-        .filter(pl.col("answer").n_unique().over("prompt") > 1)
-        .select("row")
-        .collect()["row"]
-    )
-    found = [
-        (row, "conflict", "conflicting_answers", "", "the same prompt has another answer elsewhere") for row in numbers
-    ]
-    return _as_findings(found, where)
 
 
 def _statistics(lengths: pl.DataFrame, scores: pl.DataFrame) -> dict[str, float]:
@@ -433,11 +362,3 @@ def markdown_table(lines: list[dict[str, Any]]) -> str:
     body = [[str(line.get(name, "")).replace("|", "\\|").replace("\n", " ⏎ ") for name in columns] for line in lines]
     head = [columns, ["---"] * len(columns)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in head + body)
-
-
-def samples(findings: pl.DataFrame, each: int = 2) -> list[dict[str, Any]]:
-    """A few findings of each kind and type of personal data and toxicity, with file and line."""
-    personal = findings.filter(pl.col("kind").is_in(["pii", "toxic"]))
-    table = personal.group_by("kind", "type", maintain_order=True).head(each).sort("kind", "type", maintain_order=True)
-    where = pl.format("{}:{}", "file", "line").alias("where")
-    return table.select("kind", "type", "column", where, "sample", "row_id").to_dicts()

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from llmops_assets.datasets import schema
-from llmops_assets.datasets.quality.report import UNEXAMINED
+from llmops_assets.datasets.quality.findings import UNEXAMINED
 from llmops_assets.records.datasets import DatasetRecord, QualityRecord
 from llmops_assets.records.documents import QuestionAnswersRecord
 from resources.dataset_store import DatasetStore

@@ -11,7 +11,7 @@ import polars as pl
 from upath import UPath
 
 from llmops_assets.datasets import batches, clean, schema
-from llmops_assets.datasets.quality import page, report
+from llmops_assets.datasets.quality import findings, page, report
 from llmops_assets.datasets.reading import accounting, cards, hub
 from llmops_assets.datasets.reading.described import columns_beside
 from llmops_assets.datasets.reading.fates import Fates, unlearned
@@ -202,7 +202,7 @@ def scan(
         )
         quarantine = pl.concat([quarantine, _unexamined(found)])
         work = clean.cleaning(
-            batches.without(rows, report.unexamined(found.findings)["row_id"]),
+            batches.without(rows, findings.unexamined(found.findings)["row_id"]),
             found_type,
             clusters=found.duplicates.clusters,
             scores=found.scores,
@@ -234,7 +234,7 @@ def scan(
 
 def _unexamined(found: report.Report) -> pl.DataFrame:
     """Rows that a detector failed on, for the quarantine; without their text, which nobody has masked."""
-    failed = found.findings.filter(pl.col("kind") == report.UNEXAMINED)
+    failed = found.findings.filter(pl.col("kind") == findings.UNEXAMINED)
     reason = pl.format("it could not be examined: {}", "sample").alias("reason")
     return failed.select("file", "line", pl.lit("").alias("field"), reason, pl.lit("").alias("raw")).cast(
         schema.QUARANTINE
