@@ -105,18 +105,19 @@ def find(rows: pl.DataFrame | batches.Batches, dataset_type: str, how: Near | No
 
 def clusters(given: Gathered, again: batches.Batches, dataset_type: str, how: Near) -> Duplicates:
     """The clusters among rows whose keys were gathered; `again` gives their content once more."""
-    found, counts = given.joined(), given.counts
-    table = found.table.with_row_index("row").with_columns(pl.col("row").min().over("whole", "whole2").alias("first"))
+    brought, counts = given.joined_table(), given.counts
+    table = brought.with_row_index("row").with_columns(pl.col("row").min().over("whole", "whole2").alias("first"))
     exact = table["first"].to_numpy()
     first = (
         table.select(pl.col("first").min().over("bare")).to_series().to_numpy() if "bare" in table.columns else exact
     )
-    unique = np.flatnonzero(first == np.arange(len(first)))
+    # What repeats another is compared with nothing.
+    once = first == np.arange(len(first))
+    unique = np.flatnonzero(once)
+    found = given.joined(brought.filter(pl.Series(once)), once)
+    del brought
     if counts.any_shared:
-        _part_by_own_words(found, counts, again, dataset_type)
-    if len(unique) < len(first):
-        # What repeats another is compared with nothing: one of them at a time is held, and not two.
-        found = some_keys(found, pl.Series(first == np.arange(len(first))))
+        _part_by_own_words(found, counts, again, dataset_type, once)
     pairs = _candidates(found, dataset_type, how, counts.any_shared)
     del found
     root, apart = np.arange(len(first)), dict[str, int]()
@@ -147,16 +148,23 @@ PLAIN, NEXT = 4, 3
 is compared with: a large family of copies, which share all, is found by its neighbours."""
 
 
-def _part_by_own_words(found: Keys, counts: shared_text.Counts, again: batches.Batches, dataset_type: str) -> None:
+def _part_by_own_words(
+    found: Keys, counts: shared_text.Counts, again: batches.Batches, dataset_type: str, once: np.ndarray
+) -> None:
     """Give rows that hold text which many rows share buckets by what they are beside it, in place: else a bucket would
-    be full of rows that are alike in nothing but that text, and the two that are the same would not meet."""
+    be full of rows that are alike in nothing but that text, and the two that are the same would not meet.
+
+    `found` has the rows that `once` says of all.
+    """
 
     def look(batch: pl.DataFrame) -> np.ndarray:
         whole = normalised(spoken(batch, dataset_type), dataset_type, cased=True)["whole"]
         return counts.own_words(whole, max(len(found.bands), len(found.asked)))
 
-    begin = 0
-    for own in batches.mapped(look, batches.regrouped(again(texts.content_columns(dataset_type)))):
+    begin = row = 0
+    for own_of_all in batches.mapped(look, batches.regrouped(again(texts.content_columns(dataset_type)))):
+        own = own_of_all[:, once[row : row + own_of_all.shape[1]]]
+        row += own_of_all.shape[1]
         end = begin + own.shape[1]
         for bands in (found.bands, found.asked):
             parted = np.arange(len(bands)) % PLAIN != 0

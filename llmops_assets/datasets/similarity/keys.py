@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from llmops_assets.datasets import schema, texts
+from llmops_assets.datasets.memory import give_back
 from llmops_assets.datasets.similarity import shared_text, sketch, word_diff
 from llmops_assets.datasets.similarity.normal import normalise
 from llmops_assets.records.conversation import TOOLS
@@ -179,14 +180,29 @@ class Gathered:
         """The tables of all batches, until they are joined."""
         return pl.concat(self._tables)
 
-    def joined(self) -> Keys:
-        """The keys of all batches; can be asked once, because the parts are let go meanwhile."""
+    def joined_table(self) -> pl.DataFrame:
+        """The tables of all batches as one; can be asked once, because the parts are let go."""
+        table = pl.concat(self._tables, rechunk=True)
+        self._tables.clear()
+        return table
+
+    def joined(self, table: pl.DataFrame, wanted: np.ndarray) -> Keys:
+        """The keys of the rows that `wanted` (booleans, one for each row of all batches) says, whose table is `table`;
+        can be asked once."""
         whole = {}
         for name, axis in (("bands", 1), ("low", 0), ("asked", 1), ("asked_low", 0)):
             # One after another, each dropped once it is joined: all at once would be held twice.
-            whole[name] = np.concatenate(self._arrays.pop(name), axis=axis)
-        table = pl.concat(self._tables, rechunk=True)
-        self._tables.clear()
+            parts = self._arrays.pop(name)
+            some, begin = [], 0
+            for part in parts:
+                end = begin + part.shape[axis]
+                mine = wanted[begin:end]
+                some.append(part if mine.all() else part[:, mine] if axis else part[mine])
+                begin = end
+            del parts
+            whole[name] = np.concatenate(some, axis=axis)
+            del some
+        give_back()
         return Keys(table=table, slots=None, **whole)
 
 
