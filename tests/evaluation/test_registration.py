@@ -159,6 +159,10 @@ FOUR = ["a", "b", "c", "d"]
             ("p\nWhat was the cause?", ("a", "b"), ("b",)),
         ),
         (
+            {"context": "c", "choice1": "a", "choice2": "b", "choice3": "c", "choice4": "d", "label": "1"},
+            ("c\n이어질 문장은 무엇인가요?", tuple(FOUR), ("b",)),
+        ),
+        (
             {"article": "text", "question": "q", "options": FOUR, "answer": "B"},
             ("text\n\n" + LETTERED[0], *LETTERED[1:]),
         ),

@@ -266,8 +266,8 @@ def _copa(row: Mapping[str, Any]) -> Question | None:
 
 
 def _kobest_hellaswag(row: Mapping[str, Any]) -> Question | None:
-    names = [f"ending_{n}" for n in range(1, 5)]
-    options = _texts([row[name] for name in names], "ending_1")
+    names = [f"{'ending_' if 'ending_1' in row else 'choice'}{n}" for n in range(1, 5)]
+    options = _texts([row[name] for name in names], names[0])
     asked = f"{text_of(row['context'], 'context')}\n이어질 문장은 무엇인가요?"
     right = _position(row["label"], options, "label", 0)
     return Question("KoBEST HellaSwag", asked, options, right, frozenset({"context", "label", *names}), False, True)
@@ -316,6 +316,7 @@ _SHAPES: list[_Shape] = [
     (frozenset({"premise", "question", "alternative_1", "alternative_2", "label"}), _copa),
     (frozenset({"premise", "question", "choice1", "choice2", "label"}), _copa),
     (frozenset({"context", "ending_1", "ending_2", "ending_3", "ending_4", "label"}), _kobest_hellaswag),
+    (frozenset({"context", "choice1", "choice2", "choice3", "choice4", "label"}), _kobest_hellaswag),
     (frozenset({"word", "context_1", "context_2", "label"}), _kobest_wic),
     (frozenset({"paragraph", "question", "label"}), _kobest_boolq),
     *((frozenset({asked, "A", "B"}), _columns) for asked in ("question", "Question", "query", "질문")),
