@@ -17,6 +17,17 @@ def table(wiring: Wiring) -> list[tuple[str, dict[str, bool]]]:
     return [(action, {role: access.allows([role], action) for role in access.roles}) for action in every]
 
 
+def decided_otherwise(wiring: Wiring) -> list[str]:
+    """Roles for which Cerbos, where one is asked, decides otherwise than the policy's table; raises CerbosAway."""
+    if wiring.cerbos is None:
+        return []
+    access = wiring.policy.access
+    every = [f"{area}.{verb}" for area, verbs in ACTIONS.items() for verb in verbs]
+    return [
+        role for role in access.roles if wiring.cerbos.allowed("doctor", [role], every) != access.actions_of([role])
+    ]
+
+
 def cerbos_policies(access: AccessPolicy) -> Mapping[str, str]:
     """A resource policy of Cerbos an area, by file name. What no rule allows, Cerbos denies."""
     found: dict[str, str] = {}

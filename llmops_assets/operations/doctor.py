@@ -14,6 +14,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from llmops_assets.operations import doctor_processes as processes
+from llmops_assets.operations.access_table import decided_otherwise
 from llmops_assets.wiring import Wiring
 from resources import at_rest, mlflow_schema
 from resources.backup.make import revision_of
@@ -239,6 +240,17 @@ def _stores(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
         yield Diagnosis("limits' store", "ok", str(redis.connection.parse_url(settings.gateway_store_url).get("host")))
 
 
+def _access(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
+    url = wiring.settings.cerbos_url
+    if not url:
+        return
+    if others := decided_otherwise(wiring):
+        what = f"{url} decides otherwise than the policy's table for {', '.join(others)}"
+        yield Diagnosis("Cerbos", "warning", what, "llmops access cerbos DIR writes the table: give it to Cerbos")
+    else:
+        yield Diagnosis("Cerbos", "ok", f"{url} decides as the policy's table does")
+
+
 def _spool(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
     root = spool.spool_root(wiring.settings)
     since = waiting_since(root)
@@ -314,6 +326,7 @@ _LOOKS: Mapping[str, Look] = {
     "MLflow": _tracking,
     "components": _components,
     "stores": _stores,
+    "Cerbos": _access,
     "gateway's log": _spool,
     "intents": _intents,
     "serving": _serving,
@@ -323,6 +336,7 @@ _ADVICE: Mapping[str, str] = {
     "catalog": "see that the database is there and LLMOPS_CATALOG_URL is right",
     "MLflow": "see that its store is there and LLMOPS_MLFLOW_TRACKING_URI is right",
     "stores": "start Qdrant or Redis, or mend LLMOPS_QDRANT_URL and LLMOPS_GATEWAY_STORE_URL",
+    "Cerbos": "start it, or mend LLMOPS_CERBOS_URL: nobody but the machine's owner may do anything meanwhile",
     "settings": "mend the policy: llmops settings names the file",
 }
 

@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from llmops_assets.local.stack import free_port
 from llmops_assets.operations import access
 from llmops_assets.operations.access import Actor
 from llmops_assets.operations.access_table import cerbos_policies, table, write_cerbos_policies
+from llmops_assets.operations.doctor import examine
 from llmops_assets.operations.errors import Forbidden, Refused, Unavailable
 from llmops_assets.specs.access import ACTIONS, AccessPolicy
+from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 from resources.cerbos import Cerbos
@@ -39,6 +42,14 @@ def test_every_action_of_every_role_is_decided_alike(cerbos, tmp_path):
     for roles in [[role] for role in here.roles] + [["viewer", "approver"], ["stranger"], []]:
         assert asked.allowed("kim", roles, EVERY) == here.actions_of(roles), roles
     assert len(table(wiring)) == len(EVERY) > 40
+    (found,) = (one for one in examine(wiring, is_running=False) if one.part == "Cerbos")
+    assert found.state == "ok"
+    policy = load_policy().model_dump(mode="json")
+    policy["access"]["roles"]["viewer"] = ["*"]
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy, allow_unicode=True), encoding="utf-8")
+    other = Wiring(Settings(home=tmp_path, cerbos_url=cerbos, policy_file=tmp_path / "policy.yaml", _env_file=None))
+    (found,) = (one for one in examine(other, is_running=False) if one.part == "Cerbos")
+    assert found.state == "warning" and "for viewer" in found.what
     assert access.allowed(wiring, Actor("kim", ["approver"]), "model.promote")
     with pytest.raises(Forbidden, match=r"'kim' may not do keys\.rotate as operator"):
         access.authorise(wiring, Actor("kim", ["operator"]), "keys.rotate")

@@ -192,8 +192,10 @@ def test_what_cannot_be_reached_is_named_where_it_is_needed(tmp_path: Path):
         gateway_store_url=f"redis://127.0.0.1:{free_port()}",
         mlflow_tracking_uri=away,
         encryption_key_file=tmp_path / "no key",
+        cerbos_url=away,
     )
     findings = examine(w, is_running=True)
+    assert of(findings, "Cerbos")[0][0] == "fault"
     assert of(findings, "MLflow")[0][0] == of(findings, "stores")[0][0] == of(findings, "gateway")[0][0] == "fault"
     assert "names" in of(findings, "settings")[0][1] and of(findings, "keys")[0][0] == "fault"
     assert worst(findings) == "fault"
