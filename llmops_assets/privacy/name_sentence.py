@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 
 from llmops_assets.privacy import name_context as context
+from llmops_assets.privacy.lexicon import words
 from llmops_assets.privacy.name_dictionary import UNLISTED, Piece, listed
 from llmops_assets.privacy.name_words import (
     Features,
@@ -29,6 +30,7 @@ from llmops_assets.privacy.patterns import COMPOUND_SURNAMES, SURNAMES
 _RUN = re.compile("[가-힣]+")
 _CHINESE = re.compile(r"(?<=[가-힣]\()[\u4e00-\u9fff\uf900-\ufaff]{2,6}")
 _LETTER = re.compile(r"(?<![A-Za-z])[A-Z](?![A-Za-z])")
+_WORD_BEHIND = re.compile(r"[\])}>'\"’”]*\s([가-힣]+)")
 _MOST = 4
 """Words of a name."""
 _LONGEST = 10
@@ -68,7 +70,7 @@ class Sentence:
             found.update(self._of_several(runs, number))
         letters = (m.span() for m in _LETTER.finditer(self.text) if context.initial(self.text, m.end()))
         found.update(span for span in letters if self._within(span[0]))
-        none = (context.somebody, context.counted)
+        none = (context.somebody, context.counted, _is_term)
         return sorted(span for span in found if not any(is_none(self.text, *span) for is_none in none))
 
     def _within(self, at: int) -> bool:
@@ -238,6 +240,22 @@ class Sentence:
             entry = listed(following.group())
             found["after: a person"] = float(entry.person < UNLISTED and entry.person < entry.thing)
         return found
+
+
+def _is_term(text: str, start: int, end: int) -> bool:
+    """Whether a given name is a term here (이진 파일, 지연 시간): another term or what is measured stands beside it."""
+    if text[start:end] not in words("homonyms"):
+        return False
+    behind = _WORD_BEHIND.match(text, end)
+    begin = start - 1
+    while begin > 0 and _RUN.match(text[begin - 1]):
+        begin -= 1
+    return any(_of_terms(word) for word in (text[max(begin, 0) : max(start - 1, 0)], behind[1] if behind else ""))
+
+
+def _of_terms(word: str) -> bool:
+    bare = context.ENDED.match(word)
+    return any(one in words("measures") or is_technical(one) for one in (word, bare[1] if bare else "") if one)
 
 
 @lru_cache(1 << 16)

@@ -193,7 +193,8 @@ def famous() -> frozenset[str]:
 @cache
 def things() -> frozenset[str]:
     """Well-known places, organisations and brands."""
-    lists = ("well_known", "well_known_brands", "not_names", "computing", "regions")
+    lists = ("well_known", "well_known_brands", "not_names", "computing", "hardware", "regions")
+    lists += ("languages", "scripts", "currencies")
     return frozenset().union(*map(words, lists))
 
 
@@ -201,10 +202,15 @@ _FROM_WHERE = 3
 """Syllables of a word of computing with which a longer word may begin: 이스케이프하면, 클래스들은."""
 
 
+@cache
+def _technical() -> frozenset[str]:
+    return words("computing") | words("hardware")
+
+
 @lru_cache(1 << 16)
 def is_technical(word: str) -> bool:
     """Whether a word, with whatever hangs on to it, is one of computing or of offices, so that no name is in it."""
-    known = words("computing")
+    known = _technical()
     if word in known or ((bare := ENDED.match(word)) and bare.group(1) in known):
         return True
     return any(word[:end] in known for end in range(_FROM_WHERE, len(word)))
