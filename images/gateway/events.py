@@ -13,7 +13,8 @@ from images.gateway.upstream.response import Response
 
 _MODEL = re.compile(rb'"model":\s*"(?:[^"\\]|\\.)*"')
 _CONTENT = re.compile(rb'"(?:content|text|reasoning_content)":\s*"[^"]')
-_FINISHED = re.compile(rb'"finish_reason":\s*"')
+# Some servers write an empty one into every event.
+_FINISHED = re.compile(rb'"finish_reason":\s*"[^"]')
 DONE = b"data: [DONE]\n\n"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_EVENT_BYTES = 8 * 1024 * 1024
@@ -172,7 +173,7 @@ class Stream:
             message = chunk.error.get("message") if isinstance(chunk.error, dict) else chunk.error
             raise _broken(f"sent an error: {str(message)[:500]}")
         if _FINISHED.search(data) is not None:
-            self._finished.update(choice.index for choice in chunk.choices or () if choice.finish_reason is not None)
+            self._finished.update(choice.index for choice in chunk.choices or () if choice.finish_reason)
 
     def _look(self) -> None:
         idle = 0.0 if self._waiting_since is None else self._loop.time() - self._waiting_since
@@ -189,6 +190,19 @@ class Stream:
             self._response.finish()
         else:
             self._response.close()
+
+
+def first_error(first: bytes) -> dict[str, Any] | None:
+    """What a stream that begins with an error says, as a body of an error; None where it begins otherwise."""
+    if b'"error"' not in first:
+        return None
+    event, end, _ = _plain_lines(first).removeprefix(_BYTE_ORDER_MARK).lstrip().partition(b"\n\n")
+    data = b"\n".join(line[5:] for line in event.split(b"\n") if line.startswith(b"data:"))
+    try:
+        found = msgspec.json.decode(data) if end else None
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and found.get("error") is not None and not found.get("choices") else None
 
 
 def _broken(what: str) -> BackendFailed:

@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
 from images.gateway.errors import ApiError
-from images.gateway.events import STALL_SECONDS, BackendFailed, Stream, with_name
+from images.gateway.events import STALL_SECONDS, BackendFailed, Stream, first_error, with_name
 from images.gateway.upstream.faults import Unreachable, UpstreamFailed
 from images.gateway.upstream.pool import Pool
 from images.gateway.upstream.response import Response
@@ -88,13 +89,20 @@ async def ask(
         if response.status in (404, 405):
             raise ApiError(400, f"the model server of this endpoint has no {question.path}", param="model")
         if response.status >= 400:
-            raise _refusal(response.status, (await response.read_all(_MAX_REFUSAL_BYTES))[:_MAX_REFUSAL_BYTES])
+            body = (await response.read_all(_MAX_REFUSAL_BYTES))[:_MAX_REFUSAL_BYTES]
+            refusal = _refusal(response.status, body)
+            # It knows when it has room again.
+            refusal.retry_after = refusal.retry_after if response.retry_after is None else response.retry_after
+            raise refusal
         if response.status != 200:
             raise BackendFailed(f"backend {backend} answered {response.status}, which is no answer")
         if question.is_streamed and response.content_type == "text/event-stream":
             first = await response.read_some()
             if not first:
                 raise BackendFailed(f"backend {backend} sent an empty stream")
+            if (error := first_error(first)) is not None:
+                # Nothing was sent yet: it gets a status, and where it is the server's fault another one is asked.
+                raise _begun_with(error, backend)
             is_passed_on = True
             return Stream(
                 response,
@@ -133,7 +141,20 @@ async def _whole(response: Response, backend: str, kind: str) -> bytes:
         return body
     except (msgspec.DecodeError, RecursionError):
         start = body[:100].decode("utf-8", "replace")
+    if (error := first_error(b"data:" + body.replace(b"\n", b" ") + b"\n\n")) is not None:
+        raise _begun_with(error, backend)
     raise BackendFailed(f"backend {backend} answered what is no answer: {start}", may_ask_again=False)
+
+
+def _begun_with(error: dict[str, Any], backend: str) -> Exception:
+    """A stream's error in its first event, which some servers send with the status 200."""
+    found = error["error"]
+    code = found.get("code") if isinstance(found, dict) else 400 if error.get("error_type") == "validation" else None
+    status = int(code) if str(code).isascii() and str(code).isdigit() else 500
+    if 400 <= status < 500 and status not in (401, 403, 404, 405, 408):
+        return _refusal(status, msgspec.json.encode(error))
+    message = found.get("message", found) if isinstance(found, dict) else found
+    return BackendFailed(f"backend {backend} sent an error: {str(message)[:500]}")
 
 
 def _refusal(status: int, body: bytes) -> ApiError:

@@ -215,7 +215,7 @@ def test_a_dry_run_says_what_would_be_done(erased):
     assert by_key["copy@v1"]["rows"] > 0, "a copy of the masked rows is a copy"
     assert before["elsewhere"] == {"other@v1": 3}
     assert [t["training"] for t in before["affected_trainings"]] == ["desk@v1|tuned-01"]
-    assert before["traffic"] == {"exposures": 2, "feedback": 2}
+    assert before["traffic"] == {"exposures": 2, "feedback": 2, "shadows": 0}
 
 
 def test_no_byte_below_the_home_folder_holds_the_person(erased, home):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request as StarletteRequest
@@ -28,6 +29,17 @@ async def misbehave(request: Request, answer: Connection) -> bool | None:
         await asyncio.sleep(3600)
     if said == "garbage whole":
         return await answer.whole(b"<html>oops</html>")
+    if said == "busy":
+        await answer.raw(b"HTTP/1.1 429 X\r\nRetry-After: 17\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n\r\n")
+        return None
+    if said == "error whole":
+        return await answer.whole({"error": {"message": "8 tokens at most", "type": "BadRequestError", "code": 400}})
+    if said.startswith("does not stream"):
+        call = {"id": "a", "type": "function", "function": {"name": "pay", "arguments": "{}"}}
+        message = {"role": "assistant", "content": "one two", "tool_calls": [call]}
+        finish = None if said.endswith("end") else "tool_calls"
+        choice = {"index": 0, "message": message, "finish_reason": finish}
+        return await answer.whole(completion("", choices=[choice]))
     if said == "list whole":
         return await answer.whole([1])
     if said == "deep whole":
@@ -55,7 +67,7 @@ async def misbehave(request: Request, answer: Connection) -> bool | None:
     if said == "byte order mark":
         await answer.piece(b"\xef")
         await answer.piece(b"\xbb\xbf")
-    if said != "first garbage":
+    if not said.startswith("first "):
         await answer.event("one ")
     if said == "hang in the middle":
         await asyncio.sleep(3600)
@@ -71,6 +83,10 @@ async def misbehave(request: Request, answer: Connection) -> bool | None:
         "wrong type": b'data: {"choices": {"index": 0}}\n\n',
         "error": b'data: {"error": {"message": "CUDA out of memory", "code": 500}}\n\ndata: [DONE]\n\n',
         "error text": b'data: {"error": "worker died"}\n\n',
+        "first too long": b'data: {"error": {"message": "8 tokens at most", "code": 400}}\r\n\r\n',
+        "first not valid": b'data: {"error": "top_p is not valid", "error_type": "validation"}\n\n',
+        "first out of memory": b'data: {"error": {"message": "CUDA out of memory", "code": 500}}\n\n',
+        "finish is empty": event("two", ""),
         "endless event": b'data: {"x": "' + b"a" * (9 * 2**20),
     }
     if said in endings:
@@ -147,6 +163,7 @@ BROKEN = {
     "garbage": "no event of a completion",
     "first garbage": "no event of a completion",
     "wrong type": "no event of a completion",
+    "finish is empty": "without a finish_reason",
     "error": "CUDA out of memory",
     "error text": "worker died",
     "endless event": "more than",
@@ -191,6 +208,49 @@ def test_what_is_no_whole_answer_is_none(desk: tuple[House, Scripted], said: str
     row = made.logged("odd", before + 1)[-1]
     assert row["status"] == status and reason in row["error"], row
     assert len(server.asked) == times + 1, "asked once: nobody knows what came of it"
+    closes(made)
+
+
+def test_when_a_server_has_room_again_reaches_the_client(desk: tuple[House, Scripted]):
+    body = {"model": "odd", "messages": [{"role": "user", "content": "busy"}]}
+    answer = httpx.post(f"{desk[0].url}/v1/chat/completions", json=body, timeout=20)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "17")
+
+
+@pytest.mark.parametrize("usage", [True, False])
+def test_a_server_that_does_not_stream_gives_a_stream_all_the_same(desk: tuple[House, Scripted], usage: bool):
+    made, _ = desk
+    more = {"stream_options": {"include_usage": True}} if usage else {}
+    status, text = asked(made.url, "does not stream", stream=True, **more)
+    *events, last = events_of(text)
+    assert (status, last) == (200, DONE)
+    chunks = [json.loads(data) for data in events]
+    choice = chunks[0]["choices"][0]
+    assert (choice["delta"]["content"], choice["finish_reason"]) == ("one two", "tool_calls")
+    assert choice["delta"]["tool_calls"][0]["index"] == 0 and chunks[0]["object"] == "chat.completion.chunk"
+    assert [chunk.get("usage") is not None for chunk in chunks] == ([False, True] if usage else [False])
+    status, text = asked(made.url, "does not stream to its end", stream=True)
+    assert json.loads(events_of(text)[-1])["error"]["code"] == "backend_failed"
+    closes(made)
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "words"),
+    [
+        ("error whole", 400, "8 tokens at most"),
+        ("first too long", 400, "8 tokens at most"),
+        ("first not valid", 400, "top_p is not valid"),
+        ("first out of memory", 502, "does not answer"),
+    ],
+)
+def test_a_stream_that_begins_with_an_error_is_one_with_its_status(
+    desk: tuple[House, Scripted], said: str, status: int, words: str
+):
+    made, _ = desk
+    before = made.catalog.request_count(endpoint="odd")
+    got, text = asked(made.url, said, stream=True)
+    assert got == status and words in json.loads(text)["error"]["message"], text
+    assert made.logged("odd", before + 1)[-1]["status"] == status
     closes(made)
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from images.gateway import proxy
+from images.gateway.as_events import as_events
 from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.chat_request import with_usage
 from images.gateway.engine_support import supports
@@ -21,6 +22,9 @@ from images.gateway.usage import counted_in, counted_of, estimated
 log = logging.getLogger("gateway")
 
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+_EVENTS = "text/event-stream; charset=utf-8"
 
 
 class Proxy(Layer):
@@ -40,9 +44,23 @@ class Proxy(Layer):
         shaper = shaper_of(call.body, call.operation.kind)
         if isinstance(found, proxy.Whole):
             call.usage = counted_of(found.body)
-            return Answer(found.status, shaper.whole(found.body))
+            if not call.is_streamed or call.operation.kind not in ("chat", "completions"):
+                return Answer(found.status, shaper.whole(found.body))
+            # The server does not stream: a client that reads events would find none, and take that for an answer.
+            events = self._whole_as_events(call, found.body, shaper)
+            return Answer(events=events, content_type=_EVENTS, headers=dict(_STREAM_HEADERS))
         events = self._relay(call, found, shaper)
-        return Answer(events=events, content_type="text/event-stream; charset=utf-8", headers=dict(_STREAM_HEADERS))
+        return Answer(events=events, content_type=_EVENTS, headers=dict(_STREAM_HEADERS))
+
+    async def _whole_as_events(self, call: Call, body: bytes, shaper: Shaper) -> AsyncIterator[bytes]:
+        events = as_events(body, call.operation.kind)
+        if events is None:
+            call.end(502, "the model server's answer has no finish_reason")
+            yield ApiError(502, "the model server did not end its answer", code="backend_failed").event()
+            return
+        if shaped := shaper.feed(events):
+            yield shaped
+        call.end(200)
 
     async def _relay(self, call: Call, stream: Stream, shaper: Shaper) -> AsyncIterator[bytes]:
         """The stream's events; a failure in its middle becomes one that OpenAI's clients raise as an error."""

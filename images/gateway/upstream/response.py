@@ -40,7 +40,7 @@ class Response:
     __slots__ = (
         "_carrier", "_ends_with_connection", "_fault", "_head_bytes", "_held", "_is_drained", "_is_paused", "_keeps",
         "_parser", "_parts", "_unpack", "_waiter", "content_length", "content_type", "has_head", "is_complete",
-        "is_untouched", "status",
+        "is_untouched", "retry_after", "status",
     )  # fmt: skip
 
     def __init__(self, carrier: Carrier) -> None:
@@ -57,6 +57,7 @@ class Response:
         self._is_paused = False
         self._is_drained = False
         self.status = 0
+        self.retry_after: int | None = None
         self.content_type = ""
         self.content_length: int | None = None
         self.has_head = False
@@ -119,6 +120,8 @@ class Response:
             self.content_type = value.partition(b";")[0].strip().lower().decode("latin-1")
         elif name == b"content-length":
             self.content_length, self._ends_with_connection = int(value), False
+        elif name == b"retry-after" and value.strip().isdigit() and len(value.strip()) < 6:
+            self.retry_after = int(value)
         elif name == b"transfer-encoding":
             self._ends_with_connection = value.rpartition(b",")[2].strip().lower() != b"chunked"
             if value.strip().lower() != b"chunked":
