@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,8 +121,15 @@ def analyse(
     again = batches.of(rows)
 
     def examine(batch: pl.DataFrame) -> tuple[_Part, duplicates.Keys]:
-        part = _look(batch, dataset_type, personal, scorer, tokens, max_tokens)
-        return part, duplicates.keys(batch, dataset_type, near)
+        def look_at() -> _Part:
+            return _look(batch, dataset_type, personal, scorer, tokens, max_tokens)
+
+        if workers != 1:
+            return look_at(), duplicates.keys(batch, dataset_type, near)
+        # One batch at a time: what it is compared by is found while the analyser of names is at work.
+        with ThreadPoolExecutor(1) as pool:
+            keys = pool.submit(duplicates.keys, batch, dataset_type, near)
+            return look_at(), keys.result()
 
     def look(batch: pl.DataFrame) -> tuple[_Part, duplicates.Keys, pl.DataFrame]:
         (part, keys), failed = batches.isolated(examine, batch)
