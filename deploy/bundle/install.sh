@@ -22,11 +22,14 @@ mkdir -p "$target"
   --requirement "$here/requirements.txt" --disable-pip-version-check --no-cache-dir
 cp -R "$here/source" "$target/source"
 
-# Images of a server, where the bundle has some and an engine is here.
+# Images of a server, where the bundle has some and an engine answers: a client may be here without one.
+engine=
+for one in docker podman; do
+  if command -v "$one" > /dev/null && "$one" info > /dev/null 2>&1; then engine=$one; break; fi
+done
 for image in "$here"/images/*.tar; do
   [ -e "$image" ] || continue
-  for engine in docker podman; do
-    if command -v "$engine" > /dev/null; then "$engine" load --quiet --input "$image"; break; fi
-  done
+  if [ -n "$engine" ]; then "$engine" load --quiet --input "$image"
+  else echo "no engine answers: load $image when there is one (docker load --input FILE)" >&2; fi
 done
 echo "installed: $target/venv/bin/llmops; documents and deploy/ are in $target/source"

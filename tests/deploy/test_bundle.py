@@ -26,10 +26,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def install(bundle: Path, target: Path) -> subprocess.CompletedProcess[str]:
+def install(bundle: Path, target: Path, first: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [*ALONE, str(bundle / "install.sh"), str(target)]
     environment = {
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": f"{first or '/usr/sbin'}:/usr/sbin:/usr/bin:/sbin:/bin",
         "PYTHON": sys.executable,
         "PIP_INDEX_URL": "https://192.0.2.1/",
     }
@@ -68,6 +68,25 @@ def test_what_is_not_as_it_was_packed_is_refused_before_anything_is_installed(
     assert done.returncode == 1
     assert ("evil-1.0" if change == "another file" else "fetch it again") in done.stderr
     assert not (tmp_path / "opt").exists()
+
+
+def test_a_client_without_an_engine_is_no_engine(bundle: Path, tmp_path: Path) -> None:
+    copy, clients = tmp_path / "copy", tmp_path / "bin"
+    shutil.copytree(bundle, copy)
+    (copy / "images").mkdir()
+    (copy / "images" / "one.tar").write_bytes(b"x")
+    names = sorted(path for path in copy.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
+    sums = subprocess.run(
+        ["sha256sum", *(f"./{n.relative_to(copy)}" for n in names)], cwd=copy, capture_output=True, check=True
+    )
+    (copy / "SHA256SUMS").write_bytes(sums.stdout)
+    clients.mkdir()
+    for name in ("docker", "podman"):
+        (clients / name).write_text("#!/bin/sh\necho no daemon >&2\nexit 1\n")
+        (clients / name).chmod(0o755)
+    done = install(copy, tmp_path / "opt", first=clients)
+    assert done.returncode == 0 and "no engine answers" in done.stderr and "one.tar" in done.stderr
+    assert "installed:" in done.stdout
 
 
 def test_every_wheel_is_asked_for_by_its_hash_and_no_state_is_packed(bundle: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 
-from resources.catalog import HEAD, Catalog, CatalogTooNew, erasures, pointers
+from resources.catalog import HEAD, Catalog, CatalogTooNew, database, erasures, pointers
 from resources.catalog.database import Database
 
 EARLIER = Path(__file__).parent / "catalogs"
@@ -138,3 +139,8 @@ def test_a_catalog_of_a_later_version_is_refused_and_left_alone(url):
         transaction.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(CatalogTooNew, match=f"schema 9999, which is later than {HEAD}"):
         Catalog(url).datasets()
+
+
+def test_the_head_is_the_newest_migration():
+    # One behind, every opening of a catalog would migrate it anew, and the doctor take it for a later version's.
+    assert ScriptDirectory(str(database.MIGRATIONS)).get_heads() == [HEAD]
