@@ -182,7 +182,13 @@ def main() -> None:
     parser.add_argument("--locked", action="store_true", help="score the fifth that nothing is chosen by, and no more")
     parser.add_argument("--model", help="a token classifier's folder: the same figures for it, alone and beside ours")
     parser.add_argument("--labels", nargs="+", help="its labels that mean a person, where they are not the usual ones")
+    parser.add_argument(
+        "--messages", type=Path, help="false alarms in the catalogs (*.mo) of this folder, nothing else"
+    )
     options = parser.parse_args()
+    if options.messages:
+        print_false_alarms("messages", [*dict.fromkeys(technical_prose.messages(options.messages))])
+        return
     read = sentences(options.data / "klue" / "klue-ner-v1.1_dev_first1000.tsv")
     texts, gold = [text for text, _ in read], [spans for _, spans in read]
     if options.fit:
