@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +82,9 @@ def longest_text(base: Path, asked: int) -> int:
 
 
 def text_key(text: str) -> int:
-    """63 bits that name a text, whatever white space stands around it."""
-    return int.from_bytes(hashlib.sha256(text.strip().encode()).digest()[:8], "big") >> 1
+    """63 bits that name a text, whatever white space stands around its words and however its letters are composed."""
+    words = " ".join(unicodedata.normalize("NFC", text).split())
+    return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") >> 1
 
 
 def _rows(

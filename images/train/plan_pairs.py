@@ -61,6 +61,7 @@ def _facts(
     wrong = {
         "no_trainable_tokens": [i for i, p in found if not p.chosen or not p.rejected],
         "same_pairs": [i for i, p in found if p.chosen and p.same],
+        "opposed_pairs": _opposed(found),
     }
     chosen = np.array([len(p.chosen) for _, p in found])
     rejected = np.array([len(p.rejected) for _, p in found])
@@ -75,6 +76,7 @@ def _facts(
         "figures": {
             "pairs": len(found),
             "same_pairs": len(wrong["same_pairs"]),
+            "opposed_pairs": len(wrong["opposed_pairs"]),
             "prompt_tokens_mean": float(prompts.mean()),
             "chosen_tokens_mean": float(chosen.mean()),
             "rejected_tokens_mean": float(rejected.mean()),
@@ -83,6 +85,12 @@ def _facts(
             "prompts_without_room": int((prompts > _room(spec)).sum()),
         },
     }
+
+
+def _opposed(found: Planned[Pair]) -> list[str]:
+    """Pairs whose two answers another pair with the same prompt prefers the other way round."""
+    known = {(*map(tuple, (p.prompt, p.chosen, p.rejected)),) for _, p in found if not p.same}
+    return [i for i, p in found if not p.same and (tuple(p.prompt), tuple(p.rejected), tuple(p.chosen)) in known]
 
 
 def _room(spec: TrainJobSpec) -> int:

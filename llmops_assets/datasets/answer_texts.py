@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from llmops_assets.datasets import texts
+from llmops_assets.datasets import answer_forms, texts
 from llmops_assets.datasets.coverage import FEWEST_ROWS, SHOWN
 from llmops_assets.verdict import Verdict
 
@@ -28,46 +28,55 @@ _CUT_SHARE = 0.05
 _CUT_ANSWERS = 10
 _SPIKE = 3
 """How many times as many answers have the length of a cut as have two letters less."""
+_DOTS = r"\s*(?:\.{2,}|…|\[(?:\.{3}|…)\])$"
+"""What some tools write where they cut."""
+_LEAST_BEGUN = 10
+"""Characters of a question below which an answer may well begin with the same ones."""
 _ENDS = ".!?。？！…\"'”’)]}>`*|~:;"
 
 
 def of_rows(batches: Iterable[pl.DataFrame], dataset_type: str) -> pl.DataFrame:
     """What is known of the answers of rows (`described`), batch by batch: the texts themselves are not held."""
-    answer = texts.answer_of(dataset_type).fill_null("").str.strip_chars().alias("answer")
-    echo = pl.lit(False)
+    answer = texts.answer_of(dataset_type).fill_null("").str.strip_chars()
+    echo = begun = pl.lit(False)
     if dataset_type in ECHOED:
         prompt = texts.prompt_of(dataset_type).fill_null("").str.strip_chars()
-        echo = (prompt == texts.answer_of(dataset_type).fill_null("").str.strip_chars()) & (prompt != "")
-    frames = [described(batch.select(answer, echo.alias("echo"))) for batch in batches]
-    return pl.concat(frames) if frames else described(pl.DataFrame(schema={"answer": pl.String, "echo": pl.Boolean}))
+        echo = (prompt == answer) & (prompt != "")
+        begun = answer.str.starts_with(prompt) & ~echo & (prompt.str.len_chars() >= _LEAST_BEGUN)
+    columns = answer.alias("answer"), echo.alias("echo"), begun.alias("begun")
+    frames = [described(batch.select(columns)) for batch in batches]
+    nothing = pl.DataFrame(schema={"answer": pl.String, "echo": pl.Boolean, "begun": pl.Boolean})
+    return pl.concat(frames) if frames else described(nothing)
 
 
 def described(rows: pl.DataFrame) -> pl.DataFrame:
-    """Of rows with an `answer` (trimmed) and `echo` (whether it is the question word for word) what must be known of
-    each different answer: a hash of it, how many rows have it (`len`) and how many of them echo, its length and last
-    letter, what it looks like, and of those that may be quoted the text, shortened (`shown`)."""
-    counted = rows.group_by("answer").agg(pl.len(), pl.col("echo").sum())
+    """Of rows with an `answer` (trimmed), `echo` (whether it is the question word for word) and `begun` (whether it
+    goes on behind it) what must be known of each different answer: a hash of it, how many rows have it (`len`), echo
+    or go on, its length and last letter, what it looks like, and of those that may be quoted the text, shortened
+    (`shown`)."""
+    counted = rows.group_by("answer").agg(pl.len(), pl.col("echo", "begun").sum())
     answer = pl.col("answer")
     counted = counted.with_columns(
         answer.hash(1).alias("hash"),
         answer.str.len_chars().alias("length"),
         answer.str.contains(r"\s").alias("spaced"),
-        answer.str.slice(-1).alias("end"),
+        answer.str.replace(_DOTS, "").str.slice(-1).alias("end"),
         answer.str.to_lowercase().is_in(_MISSING).alias("missing"),
         answer.is_in(_MISSING_WORDS).alias("word"),
         _misread(counted["answer"]).alias("misread"),
+        **answer_forms.marks(answer),
     )
     long = pl.col("spaced") & (pl.col("length") >= _LONGEST)
     # Of those that were cut none is shorter than the longest of its batch.
     longest = long & (pl.col("length") == pl.col("length").filter(long).max())
-    quoted = pl.any_horizontal("missing", "word", "misread", longest.fill_null(False))
+    quoted = pl.any_horizontal("missing", "word", "misread", longest.fill_null(False), answer_forms.quoted())
     shortened = (
         pl.when(pl.col("length") <= SHOWN)
         .then(answer)
         .otherwise(pl.concat_str(answer.str.slice(0, SHOWN // 2), pl.lit("…"), answer.str.slice(-(SHOWN // 2))))
     )
     return counted.select(
-        "hash", "len", "echo", "length", "spaced", "end", "missing", "word", "misread",
+        "hash", "len", "echo", "begun", "length", "spaced", "end", "missing", "word", "misread", *answer_forms.MARKS,
         pl.when(quoted).then(shortened).alias("shown"),
     )  # fmt: skip
 
@@ -75,16 +84,16 @@ def described(rows: pl.DataFrame) -> pl.DataFrame:
 def answers_readable(rows: pl.DataFrame, allowed: float) -> Verdict:
     """Whether no more than the share `allowed` of the answers (`described`) are no text that somebody wrote.
 
-    That is: what a tool writes for a missing value; letters of another encoding (UTF-8 that was read as Latin-1 or
-    Windows-1252), or none but question marks and U+FFFD; text that an export cut at one length. An answer that is the
-    question word for word is one too, where hardly any is another.
+    That is: what a tool writes for a missing value; letters of another encoding (UTF-8 or EUC-KR that was read as
+    Latin-1 or Windows-1252), or none but question marks and U+FFFD; text that an export cut at one length; and what
+    `answer_forms` knows. An answer that is the question word for word is one too, where hardly any is another.
     """
     total = int(rows["len"].sum())
     if total < FEWEST_ROWS:
         return Verdict(True, f"{total} rows are too few to tell.")
-    others = [name for name in rows.columns if name not in ("hash", "len", "echo", "shown")]
+    others = [name for name in rows.columns if name not in ("hash", "len", "echo", "begun", "shown")]
     counted = rows.group_by("hash").agg(
-        pl.col("len").sum(), pl.col("echo").sum(), *(pl.col(name).first() for name in others),
+        pl.col("len", "echo", "begun").sum(), *(pl.col(name).first() for name in others),
         pl.col("shown").drop_nulls().first(),
     )  # fmt: skip
     missing = pl.col("missing") | pl.col("word") if counted.height > _MANY_ANSWERS else pl.col("missing")
@@ -101,6 +110,11 @@ def answers_readable(rows: pl.DataFrame, allowed: float) -> Verdict:
         for name, found in kinds.items()
         if figures[name] > allowed * total
     ]
+    for name, (found, share) in answer_forms.of_programs(counted).items():
+        if (number := int(found["len"].sum())) > max(share, allowed) * total:
+            faults.append(f"{number:,} of {total:,} answers {name} ({_example(found)})")
+    if (begun := int(counted["begun"].sum())) > max(MOST_ECHOED, allowed) * total:
+        faults.append(f"{begun:,} of {total:,} answers begin with their question, word for word")
     if echoed > MOST_ECHOED * total:
         faults.append(f"{echoed:,} of {total:,} answers are the question itself, word for word")
     if not faults:
@@ -122,8 +136,12 @@ def _example(found: pl.DataFrame) -> str:
 def _misread(answers: pl.Series) -> pl.Series:
     """Which of the texts are in letters of another encoding, or none but question marks."""
     lost = answers.str.contains("\ufffd", literal=True)
-    suspect = (lost | answers.str.contains(_SUSPECT) | answers.str.contains(r"\?\?")).arg_true()
-    judged = [_lost(text) or _only_marks(text) or misread(text) for text in answers.gather(suspect)]
+    bytes_in_two = answers.str.contains(answer_forms.TWO_BYTES)
+    suspect = (lost | bytes_in_two | answers.str.contains(_SUSPECT) | answers.str.contains(r"\?\?")).arg_true()
+    judged = [
+        _lost(text) or _only_marks(text) or misread(text) or answer_forms.of_other_bytes(text)
+        for text in answers.gather(suspect)
+    ]
     found = pl.repeat(False, len(answers), eager=True, dtype=pl.Boolean)
     return found.scatter(suspect, judged) if judged else found
 

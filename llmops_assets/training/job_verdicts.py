@@ -34,7 +34,17 @@ def pairs_differ(plan: PlanRecord) -> Verdict:
         f"{same} of {pairs} pairs have two equal answers ({share:.1%}; {MAX_SAME_PAIRS:.0%} are allowed); the "
         f"preferred one is the longer in {plan.figures['chosen_longer']:.0%}"
     )
-    figures = {"same_pairs": same, "chosen_longer": plan.figures["chosen_longer"]}
+    # Plans of earlier versions did not count them.
+    opposed = int(plan.figures.get("opposed_pairs", 0))
+    figures = {"same_pairs": same, "opposed_pairs": opposed, "chosen_longer": plan.figures["chosen_longer"]}
+    if pairs and opposed > MAX_SAME_PAIRS * pairs:
+        return Verdict(
+            False,
+            f"{opposed} of {pairs} pairs prefer the answer that another pair with the same prompt rejects for this one "
+            f"({MAX_SAME_PAIRS:.0%} are allowed): they teach nothing together. Were chosen and rejected exchanged in "
+            "some of the files? Take one of each two out",
+            {**figures, "examples": ", ".join(plan.failures.get("opposed_pairs", []))},
+        )
     if share <= MAX_SAME_PAIRS:
         return Verdict(True, text, figures)
     examples = ", ".join(plan.failures.get("same_pairs", []))

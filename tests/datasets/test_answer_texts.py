@@ -1,5 +1,6 @@
 """Answers that no one wrote are found, and none that somebody did."""
 
+import json
 import random
 
 import polars as pl
@@ -13,6 +14,7 @@ WORDS = _PROSE.split()
 
 def rows(answers: list[str], echo: list[bool] | None = None) -> pl.DataFrame:
     given = pl.DataFrame({"answer": answers, "echo": echo or [False] * len(answers)})
+    given = given.with_columns(begun=pl.lit(False))
     # Batch by batch, as a table is gone through.
     return pl.concat([described(given[start : start + 64]) for start in range(0, max(given.height, 1), 64)])
 
@@ -39,12 +41,28 @@ GOOD = sentences()
             [f"[이름] {t[:60]}" if n % 9 == 0 else t[:60] for n, t in enumerate(sentences(words=40))],
             "cut at one length",
         ),
+        ([f"{t[:60]}..." for t in sentences(words=40)], "answers are cut at one length"),
+        ([f"{t[:60]} […]" for t in sentences(words=40)], "answers are cut at one length"),
+        ([t.encode("euc-kr").decode("latin-1") for t in GOOD[:5]] + GOOD[5:], "5 of 200 answers are in the letters"),
+        ([t.encode("gbk").decode("cp1252") for t in ["你好，请问洗手间在哪里"] * 5] + GOOD[5:], "are in the letters"),
+        ([json.dumps(t) for t in GOOD[:3]] + GOOD[3:], "3 of 200 answers are written in escapes"),
+        ([t.replace(" ", "\\n") for t in GOOD[:30]] + GOOD[30:], "30 of 200 answers have \\n in place"),
+        ([t.replace(" ", "&nbsp;") for t in GOOD[:30]] + GOOD[30:], "30 of 200 answers hold HTML's escapes"),
+        ([f'"{t}"' for t in GOOD], "200 of 200 answers stand in quotes"),
+        ([f"Assistant: {t}" for t in GOOD], "200 of 200 answers begin with the name of a speaker"),
+        ([str(n + 5) for n in range(200)], "200 of 200 answers are the numbers of their rows"),
         (["Quâ€™il faut payer"] * 3 + GOOD[3:], "3 of 200 answers are in the letters"),
     ],
 )
 def test_what_a_tool_made_of_answers_is_found(answers: list[str], words: str) -> None:
     found = answers_readable(rows(answers), 0.01)
     assert not found.passed and words in found.text
+
+
+def test_answers_that_begin_with_their_questions_are_found() -> None:
+    asked = [(f"{text} 맞나요?", f"{text} 맞나요?\n네.") for text in GOOD]
+    found = answers_readable(of_rows([conversations(asked)], "sft_pair"), 0.01)
+    assert not found.passed and "200 of 200 answers begin with their question, word for word" in found.text
 
 
 def test_answers_that_are_their_questions_are_found() -> None:
@@ -57,6 +75,15 @@ def test_answers_that_are_their_questions_are_found() -> None:
     [
         GOOD,
         ["nan"] * 2 + GOOD[2:],
+        ['print("a\\\\nb")\nprint("c\\\\n")'] * 60 + GOOD[60:],
+        ["Write <b> as &lt;b&gt;."] * 100 + GOOD[100:],
+        ["JSON writes 가 as \\uac00, and 나 as \\ub098."] * 50 + GOOD[50:],
+        [f'"{t}"' for t in GOOD[:100]] + GOOD[100:],
+        [f"Answer: {t}" for t in GOOD],
+        [str(n * n) for n in range(200)],
+        [str(n % 50) for n in range(200)],
+        [f"{t}..." for t in sentences()],
+        ["Đây là câu trả lời", "Où êtes-vous, Zoë? Ça va: déjà vu", "ÄÖÜäöüß", "§§§ ··· ¿¡", "naïveté"] * 40,
         ["None", "positive", "negative", "neutral"] * 50,
         ["Müller zahlt 5 €, garçon, façade, naïve", "Łódź", "Ñandú ¿qué?", "«Да»", "é", "Â"] * 34,
         [f"{n:064x}" for n in range(200)],
@@ -82,13 +109,20 @@ def test_misread_text_is_told_by_its_bytes() -> None:
     assert not any(misread(text) for text in ("안녕", "Müller", "garçon", "Ã", "plain"))
 
 
+SCHEMA = {"messages": pl.List(pl.Struct({"role": pl.String, "content": pl.String, "reasoning_content": pl.String,
+                                         "tool_calls": pl.String}))}  # fmt: skip
+
+
+def conversations(pairs: list[tuple[str, str]]) -> pl.DataFrame:
+    both = [[{"role": "user", "content": asked}, {"role": "assistant", "content": said}] for asked, said in pairs]
+    return pl.DataFrame({"messages": both}, schema=SCHEMA)
+
+
 def test_rows_are_read_by_their_type() -> None:
-    said = [{"role": "user", "content": "같다 "}, {"role": "assistant", "content": " 같다"}]
-    other = [{"role": "user", "content": "묻다"}, {"role": "assistant", "content": "답하다"}]
-    schema = {"messages": pl.List(pl.Struct({"role": pl.String, "content": pl.String, "reasoning_content": pl.String,
-                                             "tool_calls": pl.String}))}  # fmt: skip
-    found = of_rows([pl.DataFrame({"messages": [said, other]}, schema=schema)], "sft_pair")
-    assert sorted(found.select("length", "end", "echo").rows()) == [(2, "다", 1), (3, "다", 0)]
+    pairs = [("같다 ", " 같다"), ("묻다", "답하다"), ("무엇을 물어볼까요?", "무엇을 물어볼까요? 날씨요")]
+    found = of_rows([conversations(pairs)], "sft_pair")
+    known = sorted(found.select("length", "end", "echo", "begun").rows())
+    assert known == [(2, "다", 1, 0), (3, "다", 0, 0), (14, "요", 0, 1)]
 
 
 def test_the_texts_of_answers_are_not_held() -> None:

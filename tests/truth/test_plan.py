@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.chain import chats, sft_spec
+from benchmarks.clean_trainings import Bench, other_job, passages, preferences
 from benchmarks.installation import TRAINING, Installation
 from tests.truth.conftest import Finished, fault
 from tests.truth.faults import ANSWER, HEADER, all_of, brought_base, replaced, with_json, with_template, with_weights
@@ -165,6 +166,26 @@ def test_a_chat_template_that_leaves_out_what_rows_have_is_stopped(
     assert not shared.ingest(f"{row.key}@v1", "sft_pair", rows).failed
     base = brought_base(shared, finished.chain.base, row.key, with_template(template))
     row.assert_stopped(shared.train(sft_spec(base, f"{row.key}@v1"), *TRAINING)[1])
+
+
+@pytest.mark.fault("pairs-exchanged")
+def test_pairs_of_which_some_are_exchanged_are_stopped(shared: Installation, finished: Finished, row: Row) -> None:
+    pairs = preferences()
+    turned = [one | {"chosen": one["rejected"], "rejected": one["chosen"]} for one in pairs[:40]]
+    assert not shared.ingest("pairs@v1", "rlhf_pair", [*pairs, *turned]).failed
+    dpo = {"algorithm": "dpo", "kl_coeff": 0.1, "reward_model_ref": None}
+    spec = other_job(Bench(shared, finished.chain), "RLHF", "pairs@v1", finished.chain.base, rlhf=dpo)
+    row.assert_stopped(shared.train(spec, "training_plan")[1])
+
+
+@pytest.mark.fault("negatives-are-positives")
+def test_negatives_that_are_the_passage_itself_are_stopped(shared: Installation, finished: Finished, row: Row) -> None:
+    spaced = [one | {"negatives": [one["positives"][0].replace(" ", "  ")]} for one in passages(answers=False)]
+    assert not shared.ingest("anchors@v1", "embedding_pair", spaced).failed
+    bench = Bench(shared, finished.chain)
+    row.assert_stopped(
+        shared.train(other_job(bench, "EMBEDDING", "anchors@v1", bench.encoder(), "bert"), "training_plan")[1]
+    )
 
 
 @pytest.mark.fault("base-swapped")

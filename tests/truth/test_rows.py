@@ -1,5 +1,7 @@
 """Faults of rows, which are stopped before anything is trained on them."""
 
+import html
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -45,11 +47,12 @@ def with_answers(make: Callable[[str, int], str]) -> list[dict[str, Any]]:
     return rows
 
 
-def echoing() -> list[dict[str, Any]]:
-    """The column of the questions, mapped twice."""
+def echoing(make: Callable[[str, str], str]) -> list[dict[str, Any]]:
+    """Rows whose answers are made of the question and the answer."""
     rows = chats(60)
     for row in rows:
-        row["messages"][1]["content"] = row["messages"][0]["content"]
+        asked, said = row["messages"]
+        said["content"] = make(asked["content"], said["content"])
     return rows
 
 
@@ -83,7 +86,16 @@ def with_a_lonely_category() -> list[dict[str, Any]]:
         fault("answers-misread", with_answers(lambda text, n: text.encode().decode("latin-1")), {}),
         fault("answers-lost-letters", with_answers(lambda text, n: text.encode("ascii", "replace").decode()), {}),
         fault("answers-cut-by-an-export", with_answers(exported), {}),
-        fault("answers-are-questions", echoing(), {}),
+        fault("answers-cut-with-dots", with_answers(lambda text, n: f"{exported(text, n)}..."), {}),
+        fault("answers-misread-korean", with_answers(lambda text, n: text.encode("euc-kr").decode("latin-1")), {}),
+        fault("answers-escaped", with_answers(lambda text, n: json.dumps(text)[1:-1]), {}),
+        fault("answers-with-entities", with_answers(lambda text, n: html.escape(f'"{text}"')), {}),
+        fault("answers-of-one-line", with_answers(lambda text, n: text.replace(" ", "\\n")), {}),
+        fault("answers-quoted", with_answers(lambda text, n: f'"{text}"'), {}),
+        fault("answers-with-a-speaker", with_answers(lambda text, n: f"Assistant: {text}"), {}),
+        fault("answers-are-row-numbers", with_answers(lambda text, n: str(n + 1)), {}),
+        fault("answers-behind-their-questions", echoing(lambda asked, said: f"{asked}\n{said}"), {}),
+        fault("answers-are-questions", echoing(lambda asked, said: asked), {}),
         fault("turn-of-a-conversation", told_twice(), {"split": SPLIT}),
         fault("category-never-tested", with_a_lonely_category(), {"split": SPLIT}),
         fault("stratum-that-is-no-field", chats(40), {"split": {"stratify_by": "kategorie"}}),
