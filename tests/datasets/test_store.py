@@ -1,5 +1,6 @@
 """Versions are immutable, shared between neighbours, and verified when read."""
 
+import json
 import os
 
 import polars as pl
@@ -109,6 +110,17 @@ def test_an_altered_manifest_and_an_unknown_one_are_refused(tmp_path):
         store.manifest(version)
     with pytest.raises(DatasetStoreError, match="no dataset version"):
         store.read("0" * 32)
+
+
+def test_a_manifest_that_lacks_a_field_is_named_first(tmp_path):
+    store = DatasetStore(tmp_path)
+    version = write(store, table(list(range(10))))
+    path = tmp_path / "manifests" / f"{version}.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "step"}))
+    with pytest.raises(DatasetStoreError, match=rf"{version}.json is not a manifest \(step: Field required\)") as error:
+        store.manifest(version)
+    # What shows the first cause of a failed step shows these words.
+    assert error.value.__cause__ is None
 
 
 def test_rows_that_an_earlier_version_stored_are_read_as_rows_of_today(tmp_path):
