@@ -21,7 +21,7 @@ TWO_BYTES = r"[\u00a1-\u00ff]{2}"
 """What stands in every such text."""
 
 
-MARKS = ("escaped", "broken", "lined", "entities", "in_quotes", "speaker", "number")
+MARKS = ("escaped", "broken", "entities", "in_quotes", "speaker", "number")
 """Columns that `marks` makes of an answer."""
 
 
@@ -29,12 +29,12 @@ def marks(answer: pl.Expr) -> dict[str, pl.Expr]:
     """What must be known of an answer to tell what a program wrote around it, by column.
 
     A half of one that is escaped is escapes: one in a piece of code is none. An answer about HTML shows what its
-    escapes stand for, or quotes them.
+    escapes stand for, or quotes them. The two letters \\n count where no answer of a batch has an end of line: code and
+    its strings have both.
     """
     return {
         "escaped": 6 * answer.str.count_matches(_ESCAPE) >= _HALF * answer.str.len_chars().clip(1),
-        "broken": answer.str.contains("\\n", literal=True),
-        "lined": answer.str.contains("\n", literal=True),
+        "broken": answer.str.contains("\\n", literal=True) & ~answer.str.contains("\n", literal=True).any(),
         "entities": answer.str.contains(_ENTITY) & ~answer.str.contains(_MARKUP),
         "in_quotes": answer.str.contains(_QUOTED),
         "speaker": answer.str.contains(_SPEAKER),
@@ -48,17 +48,10 @@ def quoted() -> pl.Expr:
 
 
 def of_programs(counted: pl.DataFrame) -> dict[str, tuple[pl.DataFrame, float]]:
-    """What programs left in answers, by kind: the different answers that have it, and what share of all rows may.
-
-    The two letters \\n count where no answer at all has an end of line: code and its strings have both.
-    """
-    nowhere = counted.clear()
+    """What programs left in answers, by kind: the different answers that have it, and what share of all rows may."""
     return {
         "are written in escapes (\\uXXXX)": (counted.filter("escaped"), 0.0),
-        "have \\n in place of every line's end": (
-            nowhere if counted["lined"].any() else counted.filter("broken"),
-            _SOME_FORMED,
-        ),
+        "have \\n in place of every line's end": (counted.filter("broken"), _SOME_FORMED),
         "hold HTML's escapes (&quot;, &#39;) and no HTML": (counted.filter("entities"), _SOME_FORMED),
         "stand in quotes": (counted.filter("in_quotes"), MOST_FORMED),
         "begin with the name of a speaker": (counted.filter("speaker"), MOST_FORMED),

@@ -51,10 +51,10 @@ def of_rows(batches: Iterable[pl.DataFrame], dataset_type: str) -> pl.DataFrame:
 
 def described(rows: pl.DataFrame) -> pl.DataFrame:
     """Of rows with an `answer` (trimmed), `echo` (whether it is the question word for word) and `begun` (whether it
-    goes on behind it) what must be known of each different answer: a hash of it, how many rows have it (`len`), echo
-    or go on, its length and last letter, what it looks like, and of those that may be quoted the text, shortened
-    (`shown`)."""
-    counted = rows.group_by("answer").agg(pl.len(), pl.col("echo", "begun").sum())
+    goes on behind it) what must be known of each different answer: a hash of it, how many rows have it (`len`) and how
+    many of them echo, whether all of them go on, its length and last letter, what it looks like, and of those that may
+    be quoted the text, shortened (`shown`)."""
+    counted = rows.group_by("answer").agg(pl.len(), pl.col("echo").sum(), pl.col("begun").all())
     answer = pl.col("answer")
     counted = counted.with_columns(
         answer.hash(1).alias("hash"),
@@ -93,7 +93,7 @@ def answers_readable(rows: pl.DataFrame, allowed: float) -> Verdict:
         return Verdict(True, f"{total} rows are too few to tell.")
     others = [name for name in rows.columns if name not in ("hash", "len", "echo", "begun", "shown")]
     counted = rows.group_by("hash").agg(
-        pl.col("len", "echo", "begun").sum(), *(pl.col(name).first() for name in others),
+        pl.col("len", "echo").sum(), pl.col("begun").all(), *(pl.col(name).first() for name in others),
         pl.col("shown").drop_nulls().first(),
     )  # fmt: skip
     missing = pl.col("missing") | pl.col("word") if counted.height > _MANY_ANSWERS else pl.col("missing")
@@ -113,7 +113,7 @@ def answers_readable(rows: pl.DataFrame, allowed: float) -> Verdict:
     for name, (found, share) in answer_forms.of_programs(counted).items():
         if (number := int(found["len"].sum())) > max(share, allowed) * total:
             faults.append(f"{number:,} of {total:,} answers {name} ({_example(found)})")
-    if (begun := int(counted["begun"].sum())) > max(MOST_ECHOED, allowed) * total:
+    if (begun := int(counted.filter("begun")["len"].sum())) > max(MOST_ECHOED, allowed) * total:
         faults.append(f"{begun:,} of {total:,} answers begin with their question, word for word")
     if echoed > MOST_ECHOED * total:
         faults.append(f"{echoed:,} of {total:,} answers are the question itself, word for word")

@@ -11,7 +11,7 @@ from resources.catalog.drafts import DatasetDraft, Drafts, NamedModel
 from resources.catalog.dropped_arms import DroppedArm, DroppedArms
 from resources.catalog.endpoint_prompts import EndpointPrompts
 from resources.catalog.endpoints import Endpoint, Endpoints
-from resources.catalog.errors import Busy, CatalogTooNew, Conflict, NotFound
+from resources.catalog.errors import Busy, CatalogDamaged, CatalogTooNew, Conflict, NotFound
 from resources.catalog.experiments import Experiment, Experiments, Withheld
 from resources.catalog.intents import Intent, IntentKind, Intents, Outcome
 from resources.catalog.leases import Lease, LeaseLost
@@ -39,6 +39,7 @@ __all__ = [
     "BaseModelEntry",
     "Busy",
     "Catalog",
+    "CatalogDamaged",
     "CatalogTooNew",
     "Conflict",
     "Database",

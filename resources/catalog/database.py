@@ -17,7 +17,7 @@ from sqlalchemy import event, exc
 
 from resources.catalog import audit_chain
 from resources.catalog import tables as t
-from resources.catalog.errors import Busy, CatalogTooNew, NotFound
+from resources.catalog.errors import Busy, CatalogDamaged, CatalogTooNew, NotFound
 from resources.stored_paths import StoredPaths
 
 HEAD = "0020"
@@ -207,7 +207,15 @@ class Database:
 
     def rows(self, statement: Query) -> list[Row]:
         with self.read() as connection:
-            return [_row(found) for found in connection.execute(statement).mappings()]
+            try:
+                return [_row(found) for found in connection.execute(statement).mappings()]
+            except ValueError as error:
+                tables = ", ".join(sorted({table.description for table in statement.columns_clause_froms}))
+                # Without its cause: what shows the first cause of a failed step would show a parser's words alone.
+                raise CatalogDamaged(
+                    f"the catalog {self._connectable.url!r} holds a value in {tables} that is none of its column "
+                    f"({error}): restore it from a backup"
+                ) from None
 
     def scalar(self, statement: Query) -> Any:
         with self.read() as connection:

@@ -15,3 +15,7 @@ class Busy(TimeoutError):
 
 class CatalogTooNew(RuntimeError):
     """The catalog was written by a later version of the platform, whose schema this one does not know."""
+
+
+class CatalogDamaged(RuntimeError):
+    """A value in the catalog is none of its column's: somebody else than the platform wrote it."""

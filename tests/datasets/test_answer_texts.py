@@ -122,7 +122,7 @@ def test_rows_are_read_by_their_type() -> None:
     pairs = [("같다 ", " 같다"), ("묻다", "답하다"), ("무엇을 물어볼까요?", "무엇을 물어볼까요? 날씨요")]
     found = of_rows([conversations(pairs)], "sft_pair")
     known = sorted(found.select("length", "end", "echo", "begun").rows())
-    assert known == [(2, "다", 1, 0), (3, "다", 0, 0), (14, "요", 0, 1)]
+    assert known == [(2, "다", 1, False), (3, "다", 0, False), (14, "요", 0, True)]
 
 
 def test_the_texts_of_answers_are_not_held() -> None:

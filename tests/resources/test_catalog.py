@@ -1,7 +1,9 @@
 """The catalog keeps what users said, on SQLite and on PostgreSQL alike."""
 
 import socket
+import sqlite3
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +11,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from resources.catalog import Backend, Catalog, Conflict, NotFound, database, tables
+from resources.catalog import Backend, Catalog, CatalogDamaged, Conflict, NotFound, database, tables
 from tests.resources.samples import dataset, deployment, experiment, exposure
 
 
@@ -179,3 +181,16 @@ def test_a_database_that_accepts_and_says_nothing_is_not_waited_for_without_end(
             Catalog(f"postgresql+psycopg://catalog@127.0.0.1:{port}/catalog").audit_log(limit=1)
     given = sa.make_url("postgresql+psycopg://c@h/d?connect_timeout=99&tcp_user_timeout=1")
     assert not {"connect_timeout", "tcp_user_timeout"} & database._patience(str(given))["connect_args"].keys()
+
+
+def test_a_value_that_somebody_else_wrote_is_named_with_its_table(tmp_path):
+    # PostgreSQL takes no such value.
+    catalog = Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
+    catalog.register_dataset(dataset(), "digest")
+    with closing(sqlite3.connect(tmp_path / "catalog.db")) as connection, connection:
+        connection.execute("update datasets set requested_at = '2026-11-30 18:37:29.58365가'")
+    with pytest.raises(
+        CatalogDamaged, match=r"catalog\.db.* holds a value in .*datasets.*restore it from a backup"
+    ) as e:
+        catalog.datasets()
+    assert e.value.__cause__ is None
