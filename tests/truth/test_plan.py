@@ -174,7 +174,7 @@ def test_pairs_of_which_some_are_exchanged_are_stopped(shared: Installation, fin
     turned = [one | {"chosen": one["rejected"], "rejected": one["chosen"]} for one in pairs[:40]]
     assert not shared.ingest("pairs@v1", "rlhf_pair", [*pairs, *turned]).failed
     dpo = {"algorithm": "dpo", "kl_coeff": 0.1, "reward_model_ref": None}
-    spec = other_job(Bench(shared, finished.chain), "RLHF", "pairs@v1", finished.chain.base, rlhf=dpo)
+    spec = other_job(Bench(shared, finished.chain), "RLHF", "pairs@v1", finished.chain.tuned, rlhf=dpo)
     row.assert_stopped(shared.train(spec, "training_plan")[1])
 
 
