@@ -114,7 +114,9 @@ def specs(policy: Policy) -> list[Any]:
 def rows(policy: Policy) -> list[Any]:
     answers = pl.DataFrame({"answer": ["네"] * 87 + [f"답 {n}" for n in range(13)]})
     by_split = {"train": pl.Series(["a"] * 95 + ["b"] * 2), "test": pl.Series(["a"] * 10)}
-    missing = pl.DataFrame({"answer": ["nan"] * 2 + [f"답 {n}" for n in range(98)], "echo": [False] * 100})
+    missing = pl.DataFrame(
+        {"answer": ["nan"] * 2 + [f"답 {n}" for n in range(98)], "echo": [False] * 100, "begun": [False] * 100}
+    )
     return [
         answers_vary(answer_counts([answers], "rag_qa"), policy.datasets.max_same_answer_share),
         answers_readable(described(missing), policy.datasets.max_unreadable_answer_share),
