@@ -16,7 +16,7 @@ from resources.event_log import Busy, EventLog, Report
 PARTITIONS = dg.DynamicPartitionsDefinition(name="dataset_versions")
 GONE, STAYS = "desk@v1", "other@v1"
 COMPOSE = (REPOSITORY / "deploy" / "compose.yaml").read_text(encoding="utf-8")
-DRIVER = re.search(r"LLMOPS_DAGSTER_DATABASE_URL: ([^:]+)://", COMPOSE)[1]
+ON_A_SERVER = sa.make_url(re.search(r'LLMOPS_DAGSTER_DATABASE_URL: "?([^"\s]+)', COMPOSE)[1])
 TOLD = {GONE: "Dolmen Park of Hoam", STAYS: "nobody"}
 
 
@@ -41,7 +41,8 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
         with sa.create_engine(server, isolation_level="AUTOCOMMIT").connect() as connection:
             connection.exec_driver_sql("DROP DATABASE IF EXISTS events WITH (FORCE)")
             connection.exec_driver_sql("CREATE DATABASE events")
-        url = sa.make_url(server).set(drivername=DRIVER, database="events")
+        url = sa.make_url(server).set(drivername=ON_A_SERVER.drivername, database="events")
+        url = url.update_query_dict(ON_A_SERVER.query)
         config["storage"] = {"postgres": {"postgres_url": url.render_as_string(hide_password=False)}}
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     before = os.environ.get("DAGSTER_HOME")
