@@ -210,7 +210,9 @@ class Database:
             try:
                 return [_row(found) for found in connection.execute(statement).mappings()]
             except ValueError as error:
-                tables = ", ".join(sorted({table.description for table in statement.columns_clause_froms}))
+                tables = ", ".join(
+                    sorted({table.description for table in getattr(statement, "columns_clause_froms", ())})
+                )
                 # Without its cause: what shows the first cause of a failed step would show a parser's words alone.
                 raise CatalogDamaged(
                     f"the catalog {self._connectable.url!r} holds a value in {tables} that is none of its column "

@@ -17,5 +17,8 @@ class CatalogTooNew(RuntimeError):
     """The catalog was written by a later version of the platform, whose schema this one does not know."""
 
 
-class CatalogDamaged(RuntimeError):
-    """A value in the catalog is none of its column's: somebody else than the platform wrote it."""
+class CatalogDamaged(ValueError):
+    """A value in the catalog is none of its column's: somebody else than the platform wrote it.
+
+    A ValueError, as its parser's: whoever reads records one by one goes on with the others.
+    """
