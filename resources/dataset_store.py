@@ -209,8 +209,8 @@ class DatasetStore:
             manifest = Manifest.model_validate_json(target.read_bytes())
         except ValidationError as error:
             # Without its cause: what shows the first cause of a failed step would show a parser's words alone.
-            said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
-            raise DatasetStoreError(f"{target} is not a manifest ({said}): restore it from a backup") from None
+            faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
+            raise DatasetStoreError(f"{target} is not a manifest ({faults}): restore it from a backup") from None
         body = manifest.model_dump(exclude={"id", "created_at", "chunks"})
         if (
             _manifest_id({**body, "chunks": [c.model_dump(exclude_defaults=True) for c in manifest.chunks]})

@@ -145,8 +145,8 @@ class Provider:
             return known[1]
         found = self._get(f"{self.issuer.rstrip('/')}/.well-known/openid-configuration")
         if found.get("issuer") != self.issuer:
-            said = str(found.get("issuer"))[:200]
-            raise ProviderAway(f"the provider calls itself {said!r}, and LLMOPS_OIDC_ISSUER is {self.issuer!r}")
+            issuer = str(found.get("issuer"))[:200]
+            raise ProviderAway(f"the provider calls itself {issuer!r}, and LLMOPS_OIDC_ISSUER is {self.issuer!r}")
         with self._lock:
             self._found = (time.monotonic(), found)
         return found

@@ -1,4 +1,4 @@
-"""What breaks a training from outside of it (memory, disk, inputs that changed), told so that one can act on it."""
+"""What breaks a training from outside of it (memory, disk, inputs that changed), in words that one can act on."""
 
 import errno
 import hashlib

@@ -63,7 +63,7 @@ class Repeats:
         self._noted.append((ends.astype(np.uint32), low, high))
 
     def doubled(self) -> pl.Series:
-        """Which hashes are there more than once, as `_short` has them; what was noted is gone then."""
+        """Which hashes are there more than once, as `_SHORT` has them; what was noted is gone then."""
         found = []
         for part in range(_PARTS):
             # A part at a time: all of them in order would be as many bytes again.
@@ -83,11 +83,11 @@ class Repeats:
         """
         found = [pl.DataFrame(schema={"row": pl.UInt32, "hash": pl.UInt64})]
         for piece in pieces():
-            alike = self.hashed(piece).with_columns(_short).join(doubled.to_frame(), on="hash", how="semi").drop("hash")
+            alike = self.hashed(piece).with_columns(_SHORT).join(doubled.to_frame(), on="hash", how="semi").drop("hash")
             found.append(self.hashed(alike, exact=True).select("row", "hash"))
         rows = pl.concat(found).with_columns(pl.col("row").max().over("hash").alias("last_row"))
         return rows.filter(pl.col("row") < pl.col("last_row")).select("row")
 
 
-_short = (pl.col("hash") // 2**56 * 2**40 + (pl.col("hash") & _KEPT)).alias("hash")
+_SHORT = (pl.col("hash") // 2**56 * 2**40 + (pl.col("hash") & _KEPT)).alias("hash")
 """What is noted of a hash: its first byte and its last five."""

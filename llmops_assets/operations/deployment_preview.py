@@ -8,7 +8,7 @@ from llmops_assets.operations.endpoints import refuse_affected
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.serving import DeploymentRecord
 from llmops_assets.serving import probing, rollout
-from llmops_assets.serving.adapters import NoAdapter, adapter_for
+from llmops_assets.serving.adapters import NoAdapter, ServedAdapter, adapter_for
 from llmops_assets.serving.admission import refusals
 from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.wiring import Wiring
@@ -63,8 +63,9 @@ def preview_deployment(wiring: Wiring, actor: str, spec: DeploymentSpec) -> Prev
     except UnknownModel as error:
         refused.append(str(error))
         return Preview(spec.endpoint, spec.model_ref, _backend(wiring, spec), checks, [], [], [], refused, notes)
-    checks.append(_admitted(wiring, spec, model, version.state))
-    beside = _beside(wiring, spec, model)
+    admitted, adapter = _admitted(wiring, spec, model, version.state)
+    checks.append(admitted)
+    beside = None if adapter is None else adapter.runtime(wiring.catalog.paths.stored)
     target = rollout.target_of(spec, model, adapter=beside)
     try:
         plan = rollout.plan(target, before, [one.id for one in backends])
@@ -114,7 +115,10 @@ def _now(
     return endpoint.routes, wiring.catalog.backends(spec.endpoint)
 
 
-def _admitted(wiring: Wiring, spec: DeploymentSpec, model: RegisteredModelRecord, state: str) -> CheckNow:
+def _admitted(
+    wiring: Wiring, spec: DeploymentSpec, model: RegisteredModelRecord, state: str
+) -> tuple[CheckNow, ServedAdapter | None]:
+    """Whether the model may be served so, and the adapter that would be, whose folders are hashed for it."""
     more = refusals(model, spec.environment, wiring.records, wiring.policy, wiring.catalog)
     adapter = None
     try:
@@ -124,17 +128,8 @@ def _admitted(wiring: Wiring, spec: DeploymentSpec, model: RegisteredModelRecord
     try:
         rollout.admit(model, state, spec, wiring.policy, more=more, adapter=adapter)
     except rollout.NotAdmitted as error:
-        return CheckNow("admitted", "fails", str(error))
-    return CheckNow("admitted", "passes", f"{model.ref} is what was registered, evaluated and approved")
-
-
-def _beside(wiring: Wiring, spec: DeploymentSpec, model: RegisteredModelRecord) -> dict[str, Any] | None:
-    """What a server would be told of an adapter; nothing where there is none, which the admission says."""
-    try:
-        adapter = adapter_for(spec, model, wiring.records)
-    except NoAdapter:
-        return None
-    return None if adapter is None else adapter.runtime(wiring.catalog.paths.stored)
+        return CheckNow("admitted", "fails", str(error)), adapter
+    return CheckNow("admitted", "passes", f"{model.ref} is what was registered, evaluated and approved"), adapter
 
 
 def _asked_of_servers(

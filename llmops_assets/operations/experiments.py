@@ -59,9 +59,11 @@ def start_experiment(wiring: Wiring, actor: str, spec: ExperimentSpec) -> Starte
             f"other{several}"
         )
     is_new = wiring.catalog.create_experiment(spec, actor)
-    plan = plan_of(spec, wiring.policy.experiments, datetime.now(UTC))
-    share = spec.split[0] / (spec.split[0] + spec.split[1])
-    return Started(spec.name, spec.endpoint, is_new, tuple(too_few_users(plan, share)))
+    notes: dict[str, None] = {}
+    for number, treatment in enumerate(spec.treatments, 1):
+        plan = plan_of(spec, wiring.policy.experiments, datetime.now(UTC), treatment)
+        notes |= dict.fromkeys(too_few_users(plan, spec.split[0] / (spec.split[0] + spec.split[number])))
+    return Started(spec.name, spec.endpoint, is_new, tuple(notes))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from llmops_assets.operations.errors import Refused
 from llmops_assets.privacy.masker import Masker
 from llmops_assets.replay.compare import EVEN, Answer, changed_most, compare
 from llmops_assets.replay.sample import Asked
+from llmops_assets.traffic.consent import agreed
 from llmops_assets.wiring import Wiring
 
 MOST_PAIRS = 1000
@@ -79,8 +80,12 @@ def shadow_report(wiring: Wiring, endpoint: str, *, candidate: str | None = None
         "errors": catalog.shadows.errors(endpoint, candidate, since),
     }
     rows = catalog.shadows.pairs(endpoint, candidate, model, since, MOST_PAIRS)
-    is_asked = policy.traffic.consent == "required"
-    rows = [row for row in rows if row["then_source"] in (None, "model") and _agreed(row["then_consent"], is_asked)]
+    required = policy.traffic.consent == "required"
+    rows = [
+        row
+        for row in rows
+        if row["then_source"] in (None, "model") and agreed(row["then_consent"], is_required=required)
+    ]
     if not rows:
         return ShadowReport(**plain)
     asked = [
@@ -129,7 +134,3 @@ def shadow_report(wiring: Wiring, endpoint: str, *, candidate: str | None = None
             for pair in changed_most(found.pairs, 5)
         ],
     )
-
-
-def _agreed(consent: bool | None, is_asked: bool) -> bool:
-    return consent is True if is_asked else consent is not False

@@ -11,6 +11,7 @@ import polars as pl
 from llmops_assets.replay.conversations import Turn, earlier_turns, with_conversations
 from llmops_assets.specs.serving_rules import Replay
 from llmops_assets.traffic import days
+from llmops_assets.traffic.consent import has_agreed
 from resources.artifacts import Artifacts
 
 
@@ -76,7 +77,7 @@ def sample(traffic: pl.DataFrame | None, of_days: Iterable[str], candidate: str,
     left_out: Counter[str] = Counter()
     if traffic is None or traffic.is_empty():
         return Sample((), tuple(of_days), left_out)
-    agreed = pl.col("consent").eq_missing(True) if consent == "required" else pl.col("consent").ne_missing(False)
+    agreed = has_agreed(is_required=consent == "required")
     rules_of_rows = (
         ("no consent", ~agreed),
         ("no question or no answer on record", pl.col("query").is_null() | pl.col("response").is_null()),

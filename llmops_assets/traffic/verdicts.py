@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import polars as pl
 
+from llmops_assets.traffic.consent import has_agreed
 from llmops_assets.traffic.days import TEXTS
 from llmops_assets.verdict import Verdict
 
@@ -41,7 +42,7 @@ def no_gap(gaps: Mapping[str, int], entries: int) -> Verdict:
 
 def with_consent(frame: pl.DataFrame, *, is_required: bool) -> Verdict:
     """Whether there is no text of a user who refused, nor, where the policy asks for consent, of one who gave none."""
-    agreed = pl.col("consent").eq_missing(True) if is_required else ~pl.col("consent").eq_missing(False)
+    agreed = has_agreed(is_required=is_required)
     has_text = pl.any_horizontal(pl.col(name).is_not_null() for name in TEXTS[:-1])
     without = frame.filter(~agreed & has_text).height
     text = "no text is kept of users who did not agree"

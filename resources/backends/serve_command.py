@@ -1,4 +1,4 @@
-"""What a serve process is told: the arguments of `python -m images.serve`, the same wherever it runs."""
+"""What a serve process is given: the arguments of `python -m images.serve`, the same wherever it runs."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ def serve_arguments(backend: Backend, policy: ServingPolicy) -> list[str]:
 
 
 def adapter_arguments(backend: Backend, resolved: Callable[[str], str]) -> list[str]:
-    """What a server of a base and an adapter is told of both, none for any other; `resolved` finds a stored path."""
+    """What a server of a base and an adapter is given of both, none for any other; `resolved` finds a stored path."""
     if ADAPTER not in backend.runtime:
         return []
     arguments = ["--adapter", resolved(backend.runtime[ADAPTER]), "--base", resolved(backend.runtime[BASE])]

@@ -102,16 +102,16 @@ class Drafts:
     ) -> NamedModel:
         """Enter a model under a name and a version; Conflict where other files are entered under them."""
         table = t.named_models
-        said = {"storage_uri": storage_uri, "family": family, "license": license}
+        given = {"storage_uri": storage_uri, "family": family, "license": license}
         fresh = {"owner": owner, "detail": dict(detail), "base_ref": base_ref, "reason": reason}
         with self.database.write(actor) as transaction:
             made = {"name": name, "version": version, "created_by": actor, "created_at": now()}
-            if transaction.insert_missing(table, {**made, **said, **fresh}):
+            if transaction.insert_missing(table, {**made, **given, **fresh}):
                 transaction.audit("model.enter", f"{name}@{version}", storage_uri=storage_uri)
             else:
                 mine = table.c.name == name, table.c.version == version
                 known = transaction.only(sa.select(table).where(*mine), lock=True)
-                if other := [field for field, value in said.items() if known[field] != value]:
+                if other := [field for field, value in given.items() if known[field] != value]:
                     raise Conflict(
                         f"{name}@{version} is entered already, with another {' and '.join(other)}. "
                         f"A version never changes: enter {name} under another version"

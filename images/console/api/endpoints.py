@@ -1,6 +1,5 @@
 """Routes of endpoints: want, look at, delete, and ask one."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import aiohttp
@@ -74,9 +73,7 @@ def show(endpoint_id: str, request: Request, here: Here, asking: Asking) -> Resp
     catalog = here.wiring.catalog
     found = plain(catalog.endpoint(endpoint_id))
     servers = [{"id": b.id, "model_ref": b.model_ref, "state": b.state} for b in catalog.backends(endpoint_id)]
-    since = datetime.now(UTC) - timedelta(days=1)
-    rows = catalog.refusals.by(["reason"], endpoint=endpoint_id, since=since)
-    refused = {row["reason"]: row["requests"] for row in rows}
+    refused = endpoints.refused_lately(here.wiring, endpoint_id)
     return tagged(request, {**found, "servers": servers, "refused": refused})
 
 

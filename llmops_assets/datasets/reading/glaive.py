@@ -38,16 +38,16 @@ def messages_of_transcript(text: str, path: str) -> list[dict[str, Any]]:
     ends = [one.start() for one in found[1:]] + [len(text)]
     messages = []
     for one, end in zip(found, ends, strict=True):
-        said = text[one.end() : end]
-        if "<|endoftext|>" in said.rstrip().removesuffix("<|endoftext|>"):
+        spoken = text[one.end() : end]
+        if "<|endoftext|>" in spoken.rstrip().removesuffix("<|endoftext|>"):
             raise RowFault(path, "<|endoftext|> stands inside of a turn: text behind it belongs to nobody")
-        said = _END.sub("", said).strip()
+        spoken = _END.sub("", spoken).strip()
         role = _ROLES[one[1]]
-        if role == "assistant" and _CALL in said:
-            before, _, call = said.partition(_CALL)
+        if role == "assistant" and _CALL in spoken:
+            before, _, call = spoken.partition(_CALL)
             messages.append({"role": role, "content": before.strip(), "tool_calls": [_call(call, path)]})
-        elif said or role != "assistant" or end != len(text):
-            messages.append({"role": role, "content": said})
+        elif spoken or role != "assistant" or end != len(text):
+            messages.append({"role": role, "content": spoken})
     return messages
 
 
