@@ -1,7 +1,9 @@
 """From the columns of a log to sums by user: what each row says, what it cannot say, and what was left out."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -91,47 +93,41 @@ def _added_up(log: Log, columns: Columns, slow_ms: float, earlier: pl.DataFrame 
     """The sums of a log without the rows that are there later too (`earlier`), and the hashes of its rows."""
     account, repeats, has = Account(log.path), Repeats(list(columns.names)), _has(columns)
     sums, by_category = SumsByKey(_how(has)), SumsByKey(_how(frozenset()) | {"category": "first"})
-    variants, phases, categories = _Names(), _Names(), _Names()
+    names = {role: _Names() for role in ("variant", "phase", "category")}
+
+    def pieces() -> Iterator[pl.DataFrame]:
+        for piece in _pieces(log, columns, account):
+            if earlier is None:
+                piece = repeats.hashed(piece)
+            else:
+                account.note(repeats.reason, piece.join(earlier, on="row", how="semi", maintain_order="left")["row"])
+                piece = piece.join(earlier, on="row", how="anti", maintain_order="left")
+            yield _understood(_numbered(piece, columns, names, log.path), columns, account, slow_ms)
+
     height = 0
-    for piece in _pieces(log, columns, account):
+    for piece in _ahead(pieces()):
         height += piece.height
-        frame = piece
         if earlier is None:
-            repeats.add(repeats.hashed(piece)["hash"])
-        else:
-            account.note(repeats.reason, piece.join(earlier, on="row", how="semi", maintain_order="left")["row"])
-            frame = piece.join(earlier, on="row", how="anti", maintain_order="left")
-        if not frame.height:
-            continue
-        variant = variants.numbered(frame["variant"]).alias("variant")
-        if len(variants.numbers) > MOST_VARIANTS:
-            raise LogError(
-                f"the column {columns['variant']!r} of {log.path} has more than {MOST_VARIANTS} different values, such "
-                f"as {min(variants.numbers)!r}: is it the variant? Name the column with --variant"
-            )
-        phase = phases.numbered(frame["phase"]) if "phase" in columns.names else pl.lit(0, pl.UInt32)
-        frame = frame.with_columns(variant, phase.alias("phase"))
-        frame = _understood(frame, columns, account, slow_ms)
-        sums.add(_addends(frame, has, "phase"))
+            repeats.add(piece["hash"])
+        sums.add(_addends(piece, has, "phase"))
         if "category" in has:
-            frame = frame.with_columns(categories.numbered(frame["category"]).alias("category"))
-            by_category.add(_addends(frame, frozenset(), "category"))
+            by_category.add(_addends(piece, frozenset(), "category"))
     account.refuse(columns)
     if not len(sums):
         raise LogError(
             f"no row of {log.path} has both a user ({columns['user']!r}) and a variant ({columns['variant']!r})"
         )
     added = sums.frame(_SCHEMA)
-    added = added.with_columns(variants.named(added["variant"]))
-    added, names = _with_phases(added, list(phases.numbers) or ["1"], has)
+    added = added.with_columns(names["variant"].named(added["variant"]))
+    added, phases = _with_phases(added, list(names["phase"].numbers) or ["1"], has)
     left_out = account.left_out
-    read = height + sum(n for reason, n in left_out.items() if reason.startswith("rows without"))
+    read = height + sum(n for reason, n in left_out.items() if reason.startswith("rows "))
     of_categories = None
     if "category" in has:
         found = by_category.frame(_SCHEMA)
-        of_categories = found.with_columns(variants.named(found["variant"]), categories.named(found["category"]))
+        of_categories = found.with_columns(names[role].named(found[role]) for role in ("variant", "category"))
     notes = ("some times have a zone and others have none: those are taken for UTC",) if len(account.zones) > 1 else ()
-    return Rows(added, of_categories, names, has, read, left_out, account.examples, notes), repeats
+    return Rows(added, of_categories, phases, has, read, left_out, account.examples, notes), repeats
 
 
 def _pieces(log: Log, columns: Columns, account: Account) -> Iterator[pl.DataFrame]:
@@ -158,6 +154,26 @@ def _pieces(log: Log, columns: Columns, account: Account) -> Iterator[pl.DataFra
                 account.note(f"rows without a {role}", frame["row"].filter(~known))
                 frame = frame.filter(known)
         yield frame.with_columns(pl.col("user").hash(0))
+
+
+def _ahead(pieces: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The pieces, of which the next one is read while one is added up: neither holds the interpreter for long."""
+    with ThreadPoolExecutor(1, thread_name_prefix="log") as reader:
+        coming = reader.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = reader.submit(next, pieces, None)
+            yield piece
+
+
+def _numbered(frame: pl.DataFrame, columns: Columns, names: Mapping[str, _Names], path: Path) -> pl.DataFrame:
+    """A piece with its variants, phases and categories as numbers; the phase is 0 in a log without any."""
+    found = [known.numbered(frame[role]) for role, known in names.items() if role in frame.columns]
+    if len(variants := names["variant"].numbers) > MOST_VARIANTS:
+        raise LogError(
+            f"the column {columns['variant']!r} of {path} has more than {MOST_VARIANTS} different values, such as "
+            f"{min(variants)!r}: is it the variant? Name the column with --variant"
+        )
+    return frame.with_columns(found if "phase" in frame.columns else [*found, pl.lit(0, pl.UInt32).alias("phase")])
 
 
 def _first_row(frame: pl.DataFrame) -> int:

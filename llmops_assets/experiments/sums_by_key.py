@@ -40,8 +40,9 @@ class SumsByKey:
         before = self._count
         places, new = self._placed(part["key"].to_numpy())
         fresh = places[new]
+        plain = part.select(_plain(part[name], how) for name, how in self.how.items())
         for name, how in self.how.items():
-            values = _plain(part[name], how)
+            values = plain[name].to_numpy()
             column = self._grown(name, values.dtype)
             # A row begins as its key's first row has it where nothing is added to that, and else as nothing.
             column[before : self._count] = 0 if how == "sum" else values[new][np.argsort(fresh)]
@@ -118,12 +119,11 @@ class SumsByKey:
         return self._columns[name]
 
 
-def _plain(column: pl.Series, how: How) -> NDArray[Any]:
+def _plain(column: pl.Series, how: How) -> pl.Expr:
     """A column as numbers without nulls."""
     if isinstance(column.dtype, pl.Datetime):
-        column = column.cast(pl.Int64)
-        return column.fill_null(_none(np.int64, how)).to_numpy()
-    return column.fill_null(0).to_numpy()
+        return pl.col(column.name).cast(pl.Int64).fill_null(_none(np.int64, how))
+    return pl.col(column.name).fill_null(0)
 
 
 def _none(dtype: Any, how: How) -> int:
