@@ -30,6 +30,8 @@ DEFAULTS = {
     "LLMOPS_IMAGES": "localhost/",
     "LLMOPS_OMP_THREADS": "",
     "LLMOPS_POLICY_FILE": "",
+    "LLMOPS_PROMETHEUS_RETENTION": "30d",
+    "LLMOPS_PROMETHEUS_SIZE": "5GB",
     "LLMOPS_PROXY": "172.28.44.2",
     "LLMOPS_QDRANT_IMAGE": "docker.io/qdrant/qdrant:v1.16.0",
     "LLMOPS_QDRANT_URL": "",
