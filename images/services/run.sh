@@ -81,6 +81,14 @@ case "$LLMOPS_SERVICE" in
     # The engine's own name server comes first; one of the house knows no container. nginx wants IPv6 in brackets.
     sed -n -e 's/^nameserver[[:space:]]*\([^[:space:]]*\).*/\1/p' /etc/resolv.conf | head -n 1 \
       | sed -e 's/.*:.*/[&]/' -e 's/.*/resolver & valid=5s ipv6=off;/' > /tmp/resolver.conf
+    # A certificate that was renewed in its place is shown within a minute; a half of a pair, or a damaged one, never.
+    pair() { cat /run/secrets/tls.crt /run/secrets/tls.key | cksum; }
+    shown=$(pair)
+    while sleep 60; do
+      found=$(pair)
+      [ "$found" != "$shown" ] && nginx -t -q -c /etc/llmops/nginx.conf || continue
+      nginx -s reload -c /etc/llmops/nginx.conf && shown=$found
+    done &
     exec nginx -c /etc/llmops/nginx.conf -g 'daemon off;' ;;
   prometheus)
     exec prometheus --config.file=/etc/llmops/prometheus.yml --storage.tsdb.path=/data \

@@ -83,6 +83,10 @@ class Settings(BaseSettings):
         description="File of the engine's host that holds the encryption keys, mounted into trainings where the home "
         "is a volume (docker). Default: they reach a training in its environment, which the engine shows.",
     )
+    tls_certificate: Path | None = Field(
+        default=None,
+        description="Certificate of a server's door, whose end `llmops doctor` and the figures tell in advance.",
+    )
     worker_gpus: str | None = Field(
         default=None,
         description="GPUs of the machines that train, as in `4xh100`, where the platform itself sees none.",

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -153,9 +154,27 @@ def dead_daemon(w: Wiring) -> str:
     return "(queued_run_coordinator for 12 min): nothing that is wanted begins"
 
 
+def ending_certificate(w: Wiring) -> str:
+    file = w.settings.root / "tls.crt"
+    key = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-keyout",
+        str(file.with_suffix(".key")),
+    ]
+    made = ["openssl", "req", "-x509", "-days", "13", *key, "-subj", "/CN=desk", "-out", str(file)]
+    subprocess.run(made, capture_output=True, check=True)
+    w.settings.tls_certificate = file
+    return f"the certificate {file} ends "
+
+
 @pytest.mark.parametrize(
     ("part", "state", "breaks"),
     [
+        ("certificate", "warning", ending_certificate),
         ("catalog", "warning", earlier_schema),
         ("MLflow", "warning", earlier_mlflow),
         ("keys", "warning", open_key),
