@@ -141,6 +141,7 @@ def _facts(item: Any) -> dict[str, Any]:
     return {
         "request_id": item.request_id,
         **{name: answer.get(name) for name in names},
+        "before": item.before,
         "state": item.decision.state,
         "right": item.decision.text,
         "reviews": [vars(review) for review in item.reviews],

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 import sqlalchemy.exc
 
-from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 from resources import mlflow_schema
@@ -137,7 +136,7 @@ def main() -> None:
     try:
         for line in setup(settings, *map(Path, sys.argv[1:3])):
             print(line, flush=True)
-    except (NotReady, SpecError) as error:
+    except NotReady as error:
         sys.exit(str(error))
 
 

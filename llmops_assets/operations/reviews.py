@@ -12,13 +12,13 @@ from llmops_assets.operations.datasets import Registered, register_dataset
 from llmops_assets.operations.errors import Refused
 from llmops_assets.privacy.masker import Masker
 from llmops_assets.records.datasets import SplitsRecord
-from llmops_assets.serving.report import questions
 from llmops_assets.specs.dataset import DatasetSpec, reviewed_answers_of
 from llmops_assets.traffic import feedback
 from llmops_assets.traffic.agreement import cohen_kappa
 from llmops_assets.traffic.feedback import Decision, Kind
 from llmops_assets.wiring import Wiring
 from resources.catalog.reviews import Review
+from resources.traffic.context import sent_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,14 @@ class Item:
     @property
     def request_id(self) -> str:
         return str(self.answer["request_id"])
+
+    @property
+    def before(self) -> str | None:
+        """All that the model was sent, where that was more than the question; or why it is not on record."""
+        sent = sent_of(self.answer)
+        if sent.missing is not None:
+            return f"not on record: {sent.missing}"
+        return None if sent.is_lone else sent.conversation
 
 
 @dataclass(frozen=True)
@@ -143,12 +151,12 @@ def feedback_dataset(
 
 
 def _known(wiring: Wiring, but_of: str) -> set[str]:
-    """The questions of all other datasets, as `normal` writes them: what is trained on is no test."""
+    """The questions of all other datasets, as `as_asked` writes them: what is trained on is no test."""
     known: set[str] = set()
     for record in wiring.records.all(SplitsRecord):
         if record.dataset.partition("@")[0] == but_of:
             continue
         for manifest in record.manifests.values():
             for batch in wiring.store.batches(manifest):
-                known.update(feedback.normal(text) for text in questions(batch, record.type) if text)
+                known.update(feedback.asked_in(batch, record.type))
     return known

@@ -83,7 +83,7 @@ def _record(
         update={
             "pairs": len(found.pairs),
             "users": found.users,
-            "in_conversations": sum(bool(pair.asked.earlier) for pair in found.pairs),
+            "in_conversations": sum(not pair.asked.is_lone for pair in found.pairs),
             "won": sum(win > EVEN for win in wins),
             "lost": sum(win < EVEN for win in wins),
             "win_share": EVEN + share.difference if share else None,

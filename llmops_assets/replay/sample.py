@@ -2,23 +2,25 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import polars as pl
 
-from llmops_assets.replay.conversations import Turn, earlier_turns, with_conversations
+from llmops_assets.replay.conversations import earlier_turns, with_conversations
 from llmops_assets.specs.serving_rules import Replay
 from llmops_assets.traffic import days
 from llmops_assets.traffic.consent import has_agreed
 from resources.artifacts import Artifacts
+from resources.traffic.context import Sent, sent_of
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request of a user with the answer that was given then; `correction` is what that user says is right, `earlier`
-    what was asked and answered before in the same conversation."""
+    """A request of a user with the answer that was given then; `correction` is what that user says is right, `messages`
+    all that was sent, or without them the question alone."""
 
     request_id: str
     user: str
@@ -29,20 +31,21 @@ class Asked:
     latency_ms: float
     prompt_tokens: int
     correction: str | None = None
-    earlier: tuple[Turn, ...] = ()
+    messages: tuple[Mapping[str, Any], ...] = ()
 
-    @property
-    def messages(self) -> tuple[dict[str, str], ...]:
-        """The conversation up to the request, as a model is asked."""
-        turns = (({"role": "user", "content": q}, {"role": "assistant", "content": a}) for q, a in self.earlier)
-        return (*(message for turn in turns for message in turn), {"role": "user", "content": self.query})
+    def __post_init__(self) -> None:
+        if not self.messages:
+            object.__setattr__(self, "messages", Sent.alone(self.query).messages)
 
     @property
     def conversation(self) -> str:
         """The same as text: the request alone, where nothing came before it."""
-        if not self.earlier:
-            return self.query
-        return "\n\n".join(f"{message['role']}: {message['content']}" for message in self.messages)
+        return Sent(self.messages).conversation
+
+    @property
+    def is_lone(self) -> bool:
+        """Whether nothing was sent but the question."""
+        return len(self.messages) == 1
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,19 @@ def sample(traffic: pl.DataFrame | None, of_days: Iterable[str], candidate: str,
         ("no question or no answer on record", pl.col("query").is_null() | pl.col("response").is_null()),
         ("was not answered", (pl.col("status") >= 400) | (pl.col("response").str.strip_chars() == "")),
         ("answered by the candidate itself", pl.col("model_ref") == candidate),
-        ("a turn before it is not on record", pl.col("broken").fill_null(False)),
+        ("what came before it is not on record", pl.col("missing") | pl.col("broken").fill_null(False)),
+        ("asked with tools, which nobody runs here", pl.col("tools")),
         ("no question", pl.col("query").str.strip_chars() == ""),
     )
+    traffic = days.complete(traffic)
+    # What an earlier release logged has no turns: they are found by the tokens.
     told = with_conversations(traffic)
-    rows = traffic.join(
-        told.select("request_id", "conversation", "turn", "broken"), on="request_id", how="left", maintain_order="left"
+    inferred = told.filter(pl.col("turns").is_null()).select("request_id", "conversation", "turn", "broken")
+    rows = traffic.join(inferred, on="request_id", how="left", maintain_order="left")
+    kept = {row["request_id"]: sent_of(row) for row in rows.iter_rows(named=True)}
+    rows = rows.with_columns(
+        pl.Series("missing", [one.missing is not None for one in kept.values()], dtype=pl.Boolean),
+        pl.Series("tools", [_has_tools(one) for one in kept.values()], dtype=pl.Boolean),
     )
     for reason, applies in rules_of_rows:
         hit = rows.select(applies.fill_null(True)).to_series()
@@ -100,7 +110,7 @@ def sample(traffic: pl.DataFrame | None, of_days: Iterable[str], candidate: str,
     # The same words later in another conversation ask something else.
     alone = pl.when(pl.col("turn") > 0).then(pl.col("conversation"))
     rows = rows.with_columns(pl.col("query").str.to_lowercase().str.strip_chars().alias("words"), alone.alias("alone"))
-    rows = rows.unique(["words", "alone"], keep="first", maintain_order=True)
+    rows = rows.unique(["words", "alone", "context"], keep="first", maintain_order=True)
     left_out["asked already, by somebody else or the same"] += whole - rows.height
     place = pl.int_range(pl.len()).over("user").alias("place")
     rows = rows.with_columns(place).sort("place", "drawn")
@@ -114,13 +124,20 @@ def sample(traffic: pl.DataFrame | None, of_days: Iterable[str], candidate: str,
         if len(chosen) == rules.requests or tokens + cost > rules.token_budget:
             break
         tokens += cost
-        chosen.append(_asked(row, prompt, earlier.get(row["request_id"], ())))
+        sent = kept[row["request_id"]]
+        if turns := earlier.get(row["request_id"]):
+            sent = Sent.after(turns, row["query"])
+        chosen.append(_asked(row, prompt, sent))
     if rest := rows.height - len(chosen):
         left_out["beyond the budget of requests or tokens"] += rest
     return Sample(tuple(chosen), tuple(of_days), +left_out, tokens)
 
 
-def _asked(row: dict, prompt_tokens: int, earlier: tuple[Turn, ...]) -> Asked:
+def _has_tools(sent: Sent) -> bool:
+    return bool(sent.tools) or any(one["role"] == "tool" or one.get("tool_calls") for one in sent.messages)
+
+
+def _asked(row: dict, prompt_tokens: int, sent: Sent) -> Asked:
     return Asked(
         row["request_id"],
         row["user"],
@@ -131,7 +148,7 @@ def _asked(row: dict, prompt_tokens: int, earlier: tuple[Turn, ...]) -> Asked:
         float(row["latency_ms"] or 0.0),
         prompt_tokens,
         row.get("correction"),
-        earlier,
+        tuple(sent.messages),
     )
 
 

@@ -105,7 +105,7 @@ def judged_traffic(
     sample = set(judged.chosen(frame, share, policy.judging.most_per_day)["request_id"])
     rows = [row for row in frame.iter_rows(named=True) if row["request_id"] in sample | set(people)]
     try:
-        found = verdicts(judge, [(row["query"], row["response"] or "") for row in rows])
+        found = verdicts(judge, judged.pairs_of(rows))
     except JudgeError as error:
         raise dg.Failure(str(error)) from error
     record = JudgedTrafficRecord(

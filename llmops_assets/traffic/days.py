@@ -4,15 +4,18 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache, partial
 
 import polars as pl
 
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog
+from resources.traffic.context import masked as masked_context
 
 FOLDER = "traffic"
-TEXTS = ("query", "response", "comment", "correction", "error")
+TEXTS = ("query", "context", "response", "comment", "correction", "error")
 NAMES = ("user", "session")
+_ADDED: dict[str, type[pl.DataType]] = {"turns": pl.Int64, "context": pl.String}
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,12 @@ def compact(exposures: pl.DataFrame, feedback: pl.DataFrame, mask: Callable[[str
         *(pl.when(pl.col("consent").eq_missing(False)).then(None).otherwise(pl.col(c)).alias(c) for c in TEXTS[:-1]),
     ).sort("at", "request_id")
     masked = 0
+    # Instructions and earlier turns come with every request of a conversation.
+    mask = lru_cache(maxsize=1000)(mask)
     for name in TEXTS:
         before = frame[name]
-        after = pl.Series(name, [None if text is None else mask(text) for text in before], dtype=pl.String)
+        again = partial(masked_context, mask=mask) if name == "context" else mask
+        after = pl.Series(name, [None if text is None else again(text) for text in before], dtype=pl.String)
         masked += int((before.drop_nulls() != after.drop_nulls()).sum())
         frame = frame.with_columns(after)
     return Day(frame, masked)
@@ -77,7 +83,12 @@ def write(artifacts: Artifacts, endpoint: str, day: str, frame: pl.DataFrame) ->
 
 def read(artifacts: Artifacts, endpoint: str, day: str) -> pl.DataFrame:
     """The table of a day; FileNotFoundError where it was not compacted, or is past its retention."""
-    return pl.read_parquet(io.BytesIO(artifacts.read_bytes(*file_of(endpoint, day))))
+    return complete(pl.read_parquet(io.BytesIO(artifacts.read_bytes(*file_of(endpoint, day)))))
+
+
+def complete(frame: pl.DataFrame) -> pl.DataFrame:
+    """A table of traffic with the columns that a release before this one did not keep, null."""
+    return frame.with_columns(pl.lit(None, dtype).alias(c) for c, dtype in _ADDED.items() if c not in frame.columns)
 
 
 def days_of(artifacts: Artifacts, endpoint: str | None = None) -> Iterator[tuple[str, str]]:

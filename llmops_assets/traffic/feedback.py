@@ -1,16 +1,20 @@
 """From reviewed answers to rows of a dataset: what may be learned from, and why the rest may not."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 
+import polars as pl
+
 from resources.catalog.reviews import Review
+from resources.traffic.context import Sent, sent_of
 
 Kind = Literal["sft_pair", "rlhf_pair", "eval_suite"]
 _BURST = timedelta(minutes=10)
 _WINDOWS_TO_COMPARE = 6
+_INSTRUCTIONS = ("system", "developer")
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,10 @@ def build(
 
     sft_pair: the question with the right answer. rlhf_pair: the right answer against what the model said, where a
     reviewer found another one right. eval_suite: confirmed failures, each with the right answer.
-    One user gives at most `user_share` of the rows (at least one). A question that is in `known` (training and
-    evaluation data, as `normal` writes it) or was taken already is left out, each with its reason.
+    A row has all that the model was sent: an answer says nothing without the turns before its question. Answers of
+    those were not reviewed, and are not learned (weight 0). One user gives at most `user_share` of the rows (at least
+    one). A question that is in `known` (training and evaluation data, as `as_asked` writes it) or was taken already is
+    left out, and one whose earlier turns are not on record, each with its reason.
     """
     built = Built(bursts=bursts(answers), brigades=brigades(answers))
     found: list[tuple[str, dict[str, Any]]] = []
@@ -82,12 +88,16 @@ def build(
         if kind == "rlhf_pair" and not answer["response"]:
             built.left_out["there was no answer to compare with"] += 1
             continue
-        question = normal(answer["query"])
+        sent = sent_of(answer)
+        if sent.missing is not None:
+            built.left_out[f"what came before the question is not on record: {sent.missing}"] += 1
+            continue
+        question = as_asked((str(message["role"]), message.get("content")) for message in sent.messages)
         if question in taken:
             built.left_out["the question is known"] += 1
             continue
         taken.add(question)
-        found.append((answer["user"], _row(kind, answer, decision.text)))
+        found.append((answer["user"], _row(kind, answer, sent, decision.text)))
     most = _most_of_one([count for _, count in Counter(user for user, _ in found).most_common()], user_share)
     of_user: Counter[str] = Counter()
     for user, row in found:
@@ -110,13 +120,35 @@ def _most_of_one(counts: Sequence[int], share: float) -> int:
     return most
 
 
-def _row(kind: Kind, answer: Mapping[str, Any], right: str) -> dict[str, Any]:
-    about = {"request_id": answer["request_id"], "user": answer["user"], "session": answer["session"] or answer["user"]}
-    question = {"role": "user", "content": answer["query"]}
+def _row(kind: Kind, answer: Mapping[str, Any], sent: Sent, right: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"tools": list(sent.tools)} if sent.tools else {}
+    row |= {name: answer[name] for name in ("request_id", "user")} | {"session": answer["session"] or answer["user"]}
     if kind == "rlhf_pair":
         chosen, rejected = ({"role": "assistant", "content": text} for text in (right, answer["response"]))
-        return {"prompt": [question], "chosen": [chosen], "rejected": [rejected], **about}
-    return {"messages": [question, {"role": "assistant", "content": right}], **about}
+        return {"prompt": list(sent.messages), "chosen": [chosen], "rejected": [rejected], **row}
+    before = [one | ({"weight": 0} if one["role"] == "assistant" else {}) for one in map(dict, sent.messages)]
+    return {"messages": [*before, {"role": "assistant", "content": right}], **row}
+
+
+def as_asked(messages: Iterable[tuple[str, str | None]]) -> str:
+    """A conversation (role and content of each message) as duplicates of its question are found.
+
+    Answers behind the last question, and instructions, make no other question of it; earlier turns do.
+    """
+    said = [(role, text or "") for role, text in messages if role not in _INSTRUCTIONS]
+    while said and said[-1][0] != "user":
+        said.pop()
+    return normal("\n".join(f"{role}: {text}" for role, text in said))
+
+
+def asked_in(rows: pl.DataFrame, type: str) -> Iterator[str]:
+    """What canonical rows of a dataset type ask, as `as_asked` writes it."""
+    alone = {"pretrain_corpus": "text", "rag_qa": "question", "embedding_pair": "anchor"}.get(type)
+    if alone is not None:
+        yield from (as_asked([("user", text)]) for text in rows[alone])
+        return
+    for messages in rows["messages" if "messages" in rows.columns else "prompt"]:
+        yield as_asked((one["role"], one["content"]) for one in messages)
 
 
 def normal(text: str) -> str:

@@ -1,9 +1,9 @@
 """A sample of a day's answers as another model judged them, beside what people say of some of them."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -13,6 +13,7 @@ from llmops_assets.records.traffic import JudgedTrafficRecord
 from llmops_assets.traffic.agreement import cohen_kappa
 from llmops_assets.traffic.feedback import decide, normal
 from resources.catalog.reviews import Review
+from resources.traffic.context import sent_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +25,18 @@ def chosen(frame: pl.DataFrame, share: float, most: int) -> pl.DataFrame:
         pl.col("query").is_not_null(), pl.col("response").is_not_null(), pl.col("status") < 400
     ).with_columns(place=pl.col("request_id").map_elements(_place, return_dtype=pl.Float64))
     return has_text.filter(pl.col("place") < share).sort("place").head(most).drop("place").sort("at", "request_id")
+
+
+def pairs_of(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What was asked, with all that came before it, and what was answered, of each row of traffic.
+
+    Where the log does not have what came before, the question stands alone.
+    """
+    found = []
+    for row in rows:
+        sent = sent_of(row)
+        found.append((row["query"] if sent.missing else sent.conversation, row["response"] or ""))
+    return found
 
 
 def _place(request_id: str) -> float:

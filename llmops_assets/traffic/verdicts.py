@@ -7,6 +7,7 @@ import polars as pl
 from llmops_assets.traffic.consent import has_agreed
 from llmops_assets.traffic.days import TEXTS
 from llmops_assets.verdict import Verdict
+from resources.traffic.context import texts
 
 _MOST_SHOWN = 20
 
@@ -17,7 +18,8 @@ def nothing_personal(frame: pl.DataFrame, finds: Callable[[str], list[str]]) -> 
         {"request_id": request_id, "column": name, "found": ", ".join(sorted(set(found)))}
         for name in TEXTS
         for request_id, text in zip(frame["request_id"], frame[name], strict=True)
-        if text is not None and (found := finds(text))
+        if text is not None
+        and (found := [one for part in (texts(text) if name == "context" else (text,)) for one in finds(part)])
     ]
     text = f"{frame.height:,} requests hold no personal data that a pattern knows"
     if rows:

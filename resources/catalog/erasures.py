@@ -192,7 +192,12 @@ def scrub_traffic(catalog: "Catalog", is_theirs: Any, pseudonym: Any) -> dict[st
     counts = {"exposures": 0, "feedback": 0, "shadows": 0}
     _scrub_reviews(catalog, is_theirs)
     wanted = {
-        "exposures": (t.exposures, t.exposures.c.request_id, ("query", "response", "error"), ("user", "session")),
+        "exposures": (
+            t.exposures,
+            t.exposures.c.request_id,
+            ("query", "context", "response", "error"),
+            ("user", "session"),
+        ),
         "feedback": (t.feedback, t.feedback.c.id, ("comment", "correction"), ("user",)),
         "shadows": (t.shadows, t.shadows.c.request_id, ("response", "error"), ()),
     }
@@ -234,7 +239,7 @@ def count_traffic(catalog: "Catalog", is_theirs: Any) -> dict[str, int]:
     """How many exposures and ratings hold a person's words."""
     found = {}
     texts = {
-        "exposures": [t.exposures.c[c] for c in ("query", "response", "error", "user", "session")],
+        "exposures": [t.exposures.c[c] for c in ("query", "context", "response", "error", "user", "session")],
         "feedback": [t.feedback.c[c] for c in ("comment", "correction", "user")],
         "shadows": [t.shadows.c[c] for c in ("response", "error")],
     }

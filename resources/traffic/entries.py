@@ -24,7 +24,8 @@ class Exposure(msgspec.Struct, tag="exposure", omit_defaults=True):
     source: `model`, `cache`, or `fallback` where another model than the assigned one gave the answer; verdicts: of
     guards, as JSON; consent: whether the user agreed to the use of the texts, None where nobody asked; retrieved:
     what an index was asked for it, as JSON (index, version, ids of the passages, whether nothing was answered); used:
-    for the ledger, None of what an earlier version logged; times in milliseconds.
+    for the ledger, None of what an earlier version logged; turns and context: what was sent with the question
+    (`context.context_of`), None of what an earlier version logged; times in milliseconds.
     """
 
     request_id: str
@@ -51,6 +52,8 @@ class Exposure(msgspec.Struct, tag="exposure", omit_defaults=True):
     consent: bool | None = None
     retrieved: str | None = None
     used: Usage | None = None
+    turns: int | None = None
+    context: str | None = None
 
 
 class Rating(msgspec.Struct, tag="rating", omit_defaults=True):

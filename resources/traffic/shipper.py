@@ -19,6 +19,7 @@ from resources.catalog import Catalog
 from resources.encryption import MAGIC, EncryptionError, Keyring
 from resources.traffic import owner, spool
 from resources.traffic.completions import read_answer
+from resources.traffic.context import masked
 from resources.traffic.entries import Entry, Exposure, Rating, Refusal, ShadowAnswer, decode
 from resources.traffic.frames import Damage, Frame, frames
 from resources.traffic.spool import Position
@@ -74,6 +75,8 @@ class Shipper:
         self._is_ours = False
         # A user comes again and again; looking for personal data in the same name each time would cost the most.
         self.pseudonym = lru_cache(maxsize=20_000)(self._pseudonym)
+        # Instructions, tools and earlier turns come with every request of a conversation.
+        self._mask_part = lru_cache(maxsize=1000)(mask)
 
     @contextmanager
     def turn(self, *, wait: bool) -> Iterator[bool]:
@@ -245,6 +248,8 @@ class Shipper:
             "user": self.pseudonym(entry.user, entry.salt),
             "session": None if entry.session is None else self.pseudonym(entry.session, entry.salt),
             "query": self._masked(entry.query) if may_keep else None,
+            "turns": entry.turns,
+            "context": masked(entry.context, self._mask_part) if may_keep and entry.context is not None else None,
             "response": self._masked(completion.text) if may_keep else None,
             "status": 502 if failed_later else entry.status,
             "error": self._masked(entry.error or completion.error),

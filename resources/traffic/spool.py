@@ -363,7 +363,7 @@ class Spool:
 def _weight(entry: Entry) -> int:
     """About how many bytes an entry takes in memory."""
     if isinstance(entry, Exposure):
-        return 500 + len(entry.body) + 2 * len(entry.query)
+        return 500 + len(entry.body) + 2 * len(entry.query) + 2 * len(entry.context or "")
     return 500 + (len(entry.body) if isinstance(entry, ShadowAnswer) else 0)
 
 

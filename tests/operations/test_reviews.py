@@ -20,6 +20,7 @@ from llmops_assets.traffic.feedback import Decision, brigades, build, bursts, de
 from llmops_assets.wiring import Wiring
 from resources.catalog import NotFound, erasures
 from resources.catalog.reviews import Review
+from resources.traffic.context import context_of
 from tests.resources.samples import exposure
 
 AT = datetime(2026, 11, 2, 9, tzinfo=UTC)
@@ -142,14 +143,30 @@ def test_a_confirmed_failure_is_a_test_and_no_training_data(wiring: Wiring, monk
         feedback_dataset(wiring, "kim", name="desk-feedback", version="v1", kind="sft_pair", **asked)
     for number in range(40, 60):
         review(wiring, "kim", f"req-{number}", "accept")
+    # The same words after other turns are another question; where those are not on record, it is none.
+    turns = [{"role": "user", "content": "3종입니다"}, {"role": "assistant", "content": "네, 3종이군요."}]
+    for number, before in ((60, turns), (61, [{"role": "system", "content": "짧게"}]), (62, None)):
+        messages = [*(before or turns), {"role": "user", "content": question(41)}]
+        length, context = context_of({"messages": messages})
+        wiring.catalog.add_traffic(
+            [said(number, query=question(41), turns=length, context=context if before else None)],
+            [rating(number, 1, correction=f"옳은 답은 {number}입니다")],
+        )
+        review(wiring, "kim", f"req-{number}", "accept")
     done = feedback_dataset(wiring, "kim", name="desk-feedback", version="v1", kind="sft_pair", **asked)
-    assert (done.rows, done.left_out["the question is known"]) == (20, 30)
+    assert (done.rows, done.left_out["the question is known"]) == (21, 31)
+    assert done.left_out["what came before the question is not on record: it was taken out of the log"] == 1
     materialise(wiring, "desk-feedback@v1", monkeypatch)
     splits = wiring.records.load(SplitsRecord, "desk-feedback@v1")
-    assert splits.type == "sft_pair" and sum(splits.rows.values()) == 20
+    assert splits.type == "sft_pair" and sum(splits.rows.values()) == 21
+    rows = [row for one in splits.manifests.values() for part in wiring.store.batches(one) for row in part.to_dicts()]
+    (talk,) = [row["messages"] for row in rows if len(row["messages"]) > 2]
+    assert [one["content"] for one in talk] == ["3종입니다", "네, 3종이군요.", question(41), "옳은 답은 60입니다"]
+    # An answer that nobody reviewed is shown, and not learned.
+    assert [one["weight"] for one in talk] == [None, 0, None, None]
     registered = suites.registered_suites(wiring.catalog, wiring.records)
     assert "desk-failures@v1" in registered
-    with pytest.raises(Refused, match="50 × the question is known"):
+    with pytest.raises(Refused, match="52 × the question is known"):
         feedback_dataset(wiring, "kim", name="desk-pairs", version="v1", kind="rlhf_pair", **asked)
 
 

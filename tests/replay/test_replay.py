@@ -28,6 +28,7 @@ from resources.catalog import Catalog
 from resources.content import content_hash
 from resources.records import Records
 from resources.tracking import Tracking
+from resources.traffic.context import Sent, context_of
 from resources.trainer import Trainer
 from tests.evaluation.test_llm_judge import server
 from tests.resources.samples import exposure
@@ -110,8 +111,8 @@ def test_a_conversation_is_replayed_with_the_turns_before_each_request() -> None
     )
     found = {one.query: one for one in sample(traffic(*rows), ["d"], "desk@2", RULES, "assumed").requests}
     assert found["환불되나요?"].messages == ({"role": "user", "content": "환불되나요?"},)
-    assert found["왜요?"].earlier == (("환불되나요?", "네."), ("언제요?", "내일이요."))
     assert [m["role"] for m in found["왜요?"].messages] == ["user", "assistant"] * 2 + ["user"]
+    assert [m["content"] for m in found["왜요?"].messages] == ["환불되나요?", "네.", "언제요?", "내일이요.", "왜요?"]
     assert found["언제요?"].conversation == "user: 환불되나요?\n\nassistant: 네.\n\nuser: 언제요?"
 
 
@@ -120,24 +121,49 @@ def test_what_follows_in_time_and_was_not_shown_what_came_before_stands_alone(se
     """A new question of the same user, in the same session too: its prompt is no longer than its words."""
     rows = talk({}, {}, {"prompt_tokens": 10}, {"prompt_tokens": 25}, session=session)
     found = {
-        one.request_id: len(one.earlier) for one in sample(traffic(*rows), ["d"], "x@1", RULES, "assumed").requests
+        one.request_id: len(one.messages) // 2
+        for one in sample(traffic(*rows), ["d"], "x@1", RULES, "assumed").requests
     }
     assert found == {"req-0": 0, "req-1": 1, "req-2": 0, "req-3": 1}
     # A document of its own in the prompt, and a request whose tokens nobody counted.
     for tokens in (900, None):
         alone = sample(traffic(*talk({}, {"prompt_tokens": tokens}, session=session)), ["d"], "x@1", RULES, "assumed")
-        assert [one.earlier for one in alone.requests] == [(), ()]
+        assert [one.is_lone for one in alone.requests] == [True, True]
 
 
 def test_a_turn_that_is_not_on_record_leaves_out_what_came_after_it() -> None:
     rows = talk({}, {"query": None, "response": None, "consent": False}, {}) + talk({}, {}, user="v", first=3)
     found = sample(traffic(*rows), ["d"], "desk@2", RULES, "assumed")
     assert sorted(one.request_id for one in found.requests) == ["req-0", "req-3", "req-4"]
-    assert found.left_out == {"no consent": 1, "a turn before it is not on record": 1}
+    assert found.left_out == {"no consent": 1, "what came before it is not on record": 1}
     # What failed was shown to nobody: the next try goes on where the last answer was.
     failed = talk({}, {"status": 502, "response": None}, {"prompt_tokens": 25})
-    last = next(one for one in sample(traffic(*failed), ["d"], "x@1", RULES, "assumed").requests if one.earlier)
-    assert (last.request_id, last.earlier) == ("req-2", (("질문 0?", "답 0."),))
+    last = next(one for one in sample(traffic(*failed), ["d"], "x@1", RULES, "assumed").requests if not one.is_lone)
+    assert (last.request_id, *(m["content"] for m in last.messages)) == ("req-2", "질문 0?", "답 0.", "질문 2?")
+
+
+def test_what_was_sent_is_on_record_and_is_asked_again() -> None:
+    """The same words with other turns before them are other questions; nobody runs tools here."""
+    told = {"role": "system", "content": "존댓말로"}
+
+    def said(number: int, *before: dict, **more) -> dict:
+        messages = [*before, {"role": "user", "content": "왜요?"}]
+        turns, context = context_of({"messages": messages, **more})
+        return row(number, query="왜요?", turns=turns, context=context, prompt_tokens=10 + 15 * number, session="s")
+
+    turn = [{"role": "user", "content": "환불되나요?"}, {"role": "assistant", "content": "아니요."}]
+    rows = [said(0), said(1, told), said(2, told, *turn), said(3, told, *turn), said(4, tools=[{"type": "function"}])]
+    image = [{"type": "image_url", "image_url": {"url": "data:,"}}]
+    rows += [said(5, {"role": "user", "content": image}), row(6, query="왜요?", turns=3, context=None)]
+    found = sample(traffic(*rows), ["d"], "desk@2", RULES, "assumed")
+    assert sorted(tuple(m["role"] for m in one.messages) for one in found.requests) == [
+        ("system", "user"), ("system", "user", "assistant", "user"), ("user",)
+    ]  # fmt: skip
+    assert found.left_out == {
+        "what came before it is not on record": 2,
+        "asked with tools, which nobody runs here": 1,
+        "asked already, by somebody else or the same": 1,
+    }
 
 
 def test_the_same_words_in_two_conversations_are_two_questions_and_alone_they_are_one() -> None:
@@ -150,7 +176,7 @@ def test_the_same_words_in_two_conversations_are_two_questions_and_alone_they_ar
 
 
 def test_a_number_of_an_earlier_turn_is_not_the_models() -> None:
-    known = asked(0, earlier=(("제 번호는 010-1234-5678 입니다", "네."),))
+    known = asked(0, messages=Sent.after([("제 번호는 010-1234-5678 입니다", "네.")], "질문 0").messages)
     assert compared([(known, said("010-1234-5678 맞습니다"))]).personal == 0
 
 

@@ -28,7 +28,13 @@ def platform(catalog: Catalog, artifacts: Artifacts, spool: Path) -> Platform:
 
 def test_words_and_names_go_from_days_ratings_and_sums_and_numbers_stay(tmp_path: Path):
     home = Home(tmp_path, Keyring([b"k" * 32]))
-    said = [row(1, user=NAME), row(2, user="erased"), row(3, response=f"{NAME} 고객님"), row(4)]
+    before = '{"messages":[{"role":"user","content":"저는 홍길동입니다"}]}'
+    said = [
+        row(1, user=NAME, context=before, turns=3),
+        row(2, user="erased"),
+        row(3, response=f"{NAME} 고객님"),
+        row(4),
+    ]
     ratings = [rating(1, 5, user=NAME), rating(4, 1, correction=f"{NAME}에게 물어보세요"), rating(2, 3, user=None)]
     home.catalog.add_traffic(said, ratings)
     home.run()
@@ -39,6 +45,7 @@ def test_words_and_names_go_from_days_ratings_and_sums_and_numbers_stay(tmp_path
     assert days.count(home.artifacts, is_theirs) == 0 == days.scrub(home.artifacts, is_theirs, lambda _: "erased")
     assert erasures.count_traffic(home.catalog, is_theirs) == {"exposures": 0, "feedback": 0, "shadows": 0}
     frame = days.read(home.artifacts, "desk", DAY)
+    assert frame["turns"].to_list() == [3, None, None, None] and frame["context"].null_count() == 4
     assert frame["rating"].to_list() == [5, 3, None, 1] and frame["response"].to_list()[1:] == ["답 2", None, "답 4"]
     sums = {r["user"]: r for r in home.catalog.user_statistics(endpoint="desk").rows(named=True)}
     assert NAME not in sums

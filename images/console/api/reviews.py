@@ -39,7 +39,7 @@ def plain(item: reviews.Item) -> dict[str, Any]:
         for one in item.reviews
     ]
     answer = {name: item.answer.get(name) for name in shown}
-    return {"id": item.request_id, "status": item.decision.state, **answer, "reviews": decided}
+    return {"id": item.request_id, "status": item.decision.state, **answer, "before": item.before, "reviews": decided}
 
 
 @router.get("")

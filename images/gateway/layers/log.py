@@ -9,6 +9,7 @@ from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.events import has_text
 from images.gateway.layers.base import Layer
 from images.gateway.usage import tokens_of
+from resources.traffic.context import context_of
 from resources.traffic.entries import Usage
 
 _AGREED = ("yes", "true", "1")
@@ -61,6 +62,8 @@ class Log(Layer):
         exposure.used = Usage(call.caller.name, call.caller.team or "", prompt, completion, is_estimated)
         if (consent := call.header(b"x-llmops-consent")) is not None:
             exposure.consent = consent.strip().lower() in _AGREED
+        if exposure.consent is not False:
+            exposure.turns, exposure.context = context_of(call.body)
         exposure.verdicts = msgspec.json.encode(call.verdicts).decode() if call.verdicts else None
         exposure.body = b"".join(parts)
         exposure.status = call.status

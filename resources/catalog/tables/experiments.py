@@ -54,6 +54,12 @@ exposures = sa.Table(
     sa.Column("user", sa.String, nullable=False),
     sa.Column("session", sa.String),
     sa.Column("query", sa.Text, comment="last user message, personal data masked"),
+    sa.Column("turns", sa.Integer, comment="messages that were sent; null: not known"),
+    sa.Column(
+        "context",
+        sa.Text,
+        comment="JSON: all messages and tools that were sent, where they are more than query; masked",
+    ),
     sa.Column("response", sa.Text, comment="the answer, personal data masked"),
     sa.Column("status", sa.Integer, nullable=False, comment="HTTP status"),
     sa.Column("error", sa.String),
