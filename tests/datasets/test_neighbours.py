@@ -312,8 +312,8 @@ def test_a_rating_of_an_answer_under_any_name_refuses_the_row(tmp_path, name):
 @pytest.mark.parametrize(
     "rows",
     [
-        [{"message_id": "1", "parent_id": None, "role": "prompter", "text": "환불은?"},
-         {"message_id": "2", "parent_id": "1", "role": "assistant", "text": "사흘"}],
+        [{"id": "1", "answers": None, "role": "prompter", "text": "환불은?"},
+         {"id": "2", "answers": "1", "role": "assistant", "text": "사흘"}],
         [{"session": 1, "role": "user", "content": "환불은?"}, {"session": 1, "role": "bot", "content": "네"}],
     ],
 )  # fmt: skip

@@ -5,6 +5,7 @@ from typing import Any
 
 from llmops_assets.datasets.reading.fault import RowFault
 from llmops_assets.datasets.reading.hub import SPLITS
+from llmops_assets.datasets.reading.nikl import is_document, row_of_document
 from llmops_assets.datasets.reading.values import kind_of, text_of
 
 ROW_FIELDS = {
@@ -26,6 +27,11 @@ def rows_in(value: Any) -> list[Any] | None:
         return None
     if (table := _of_table(value)) is not None:
         return table
+    documents = value.get("document")
+    if isinstance(documents, list) and documents and all(map(is_document, documents)):
+        # The corpus is named by an id, and described by metadata, as each of its documents is.
+        corpus = {f"corpus_{name}": item for name, item in value.items() if name != "document" and item is not None}
+        return [corpus | document for document in documents]
     if ROW_FIELDS & {str(name).lower() for name in value}:
         return None
     lists = [name for name, item in value.items() if isinstance(item, list)]
@@ -90,6 +96,9 @@ def _of_texts(column: list[Any]) -> bool:
 def expanded(value: Any) -> Iterator[Any]:
     """A row itself, or the questions of an article of SQuAD or KorQuAD, each with its paragraph (of KorQuAD 2 with its
     page)."""
+    if is_document(value):
+        yield row_of_document(value)
+        return
     # A paragraph of SQuAD has no title: one that is left of a broken article is no page.
     if isinstance(value, dict) and {"title", "context"} <= value.keys() and isinstance(value.get("qas"), list):
         yield from expanded({"paragraphs": [value]})

@@ -18,6 +18,7 @@ from llmops_assets.datasets.reading.retrieval import embedding, rag
 from llmops_assets.datasets.reading.tags import retagged, tags_of_mapping
 from llmops_assets.datasets.reading.translation import Translated
 from llmops_assets.datasets.reading.translations import translated
+from llmops_assets.datasets.reading.trees import is_tree
 from llmops_assets.datasets.reading.values import first_of, kind_of, text_of, unrecognised
 
 ONE_MESSAGE = (
@@ -28,6 +29,8 @@ ONE_MESSAGE = (
 
 def _corpus(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
     name = first_of(row, ("text", "content", "document", "본문"))
+    if name is None and is_tree(row):
+        raise RowFault("prompt", "a tree of messages, which is no document: take it as type sft_pair or rlhf_pair")
     if name is None:
         raise unrecognised(row, "text")
     if isinstance(role := row.get("role"), str) and role.strip().lower() in (*ROLE_NAMES, "prompter"):

@@ -18,6 +18,7 @@ from llmops_assets.datasets.reading.envelopes import expanded, rows_in
 from llmops_assets.datasets.reading.fault import encoding_reason
 from llmops_assets.datasets.reading.json_array import Pieces, read_array, read_values
 from llmops_assets.datasets.reading.json_object import read_object
+from llmops_assets.datasets.reading.one_message import in_conversation, in_tree, joined
 from llmops_assets.datasets.reading.opening import SUFFIXES, open_file
 from llmops_assets.datasets.reading.raw import (
     DEFAULT_LIMITS,
@@ -55,9 +56,14 @@ def read_file(
 ) -> Iterator[Raw]:
     """Every row of one file, sealed with one of `keys` or not, with the line (Parquet: row) that it begins at.
 
-    What became of the lines is counted into `account`, but for the rows and refusals themselves.
+    Where each row of the file is one message of a conversation, a conversation is a row. What became of the lines is
+    counted into `account`, but for the rows and refusals themselves.
     """
     account = account or Account(path.name)
+    yield from joined(_read_file(path, limits, keys, account), account)
+
+
+def _read_file(path: UPath, limits: Limits, keys: Keyring, account: Account) -> Iterator[Raw]:
     try:
         stream, suffix = open_file(path, limits, keys, account)
     except RowFault as fault:
@@ -122,7 +128,7 @@ def read_blocks(
         return None
     try:
         with open_file(path, limits, keys, Account(path.name))[0] as stream:
-            if _one_value(stream):
+            if _one_value(stream) or _one_message(stream):
                 return None
     except RowFault:
         # Said by whoever reads it.
@@ -214,6 +220,16 @@ def _one_value(stream: BinaryIO) -> bool:
         return bool(newline)
     # A line that is a list of its own is a row, if none that anybody can read.
     return first[:1] == b"[" and not (newline and rest.strip() and decode(1, first.strip()).fault is None)
+
+
+def _one_message(stream: BinaryIO) -> bool:
+    """Whether the first line is one message of a conversation, which no block is read by itself with."""
+    head = stream.peek(1) if isinstance(stream, io.BufferedReader) else b""
+    first = head.strip().partition(b"\n")[0].strip()
+    if b'_id"' not in first:
+        return False
+    value = decode(1, first).value
+    return in_tree(value) or in_conversation(value) is not None
 
 
 def _read_json(stream: BinaryIO, limits: Limits, account: Account) -> Iterator[Raw]:

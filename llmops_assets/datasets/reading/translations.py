@@ -7,8 +7,10 @@ from typing import Any
 from llmops_assets.datasets.reading.calls import calls_of
 from llmops_assets.datasets.reading.glaive import is_transcript, messages_of_transcript, system_and_functions
 from llmops_assets.datasets.reading.logged import LOGGED, logged
+from llmops_assets.datasets.reading.moss import MARKED_TEXTS, is_marked, is_moss, marked_text, numbered_turns
 from llmops_assets.datasets.reading.raw import RowFault
 from llmops_assets.datasets.reading.translation import Row, Translated, without
+from llmops_assets.datasets.reading.trees import best_and_worst, best_path, is_tree
 from llmops_assets.datasets.reading.values import kind_of, text_of
 
 
@@ -278,6 +280,7 @@ _Known = tuple[tuple[set[str], Callable[[Row], Translated | None]], ...]
 """Translations, each with the keys of which a row has one at least."""
 
 _COMPARISONS: _Known = (
+    ({"prompt"}, best_and_worst),
     ({"completions"}, _scored_completions),
     ({*_REJECTED}, _rejected),
 )
@@ -286,6 +289,9 @@ _TRANSLATIONS: _Known = (
     ({"context"}, _palm),
     ({"toolConfig"}, _tool_config),
     ({"talk"}, _talk),
+    ({"prompt"}, best_path),
+    ({"chat"}, numbered_turns),
+    ({*MARKED_TEXTS}, marked_text),
     ({*_TRANSCRIPTS}, _glaive),
     ({asked for asked, _ in LOGGED}, logged),
     ({"instructions"}, _responses),
@@ -302,6 +308,8 @@ def type_of_other_shape(row: Mapping[str, Any]) -> str | None:
     if (row.get("messages") or row.get("conversations")) and any(row.get(name) for name in _REJECTED):
         return "rlhf_pair"
     if any(is_transcript(row.get(name)) for name in _TRANSCRIPTS):
+        return "sft_pair"
+    if is_tree(row) or is_moss(row) or (any(is_marked(row.get(name)) for name in MARKED_TEXTS) and "output" not in row):
         return "sft_pair"
     try:
         if isinstance(row.get("talk"), dict) and _talk(dict(row)) is not None:
