@@ -14,7 +14,7 @@ _IDS = ("conversation_id", "chat_id", "dialogue_id", "dialog_id", "session_id", 
 _ROLES = ("role", "speaker", "sender", "author", "from")
 _SAID = ("content", "text", "message", "utterance", "value")
 _ORDERS = (
-    "turn", "turn_id", "turn_index", "turn_number", "turn_no", "message_index", "message_order", "message_number", "seq",
+    "turn", "turn_id", "turn_index", "turn_number", "turn_no", "message_index", "message_order", "seq",
     "sequence", "order", "position", "index", "idx", "created_at", "timestamp", "created", "time",
 )  # fmt: skip
 _WHOLE = (
