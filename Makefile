@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install engines demo up test test-fast lint audit picture clean server server-folder server-down server-logs server-test server-images server-rehearse bundle sbom
+.PHONY: install engines demo up test test-fast lint audit picture clean server server-folder server-down server-logs server-restart server-llmops server-backup server-restore server-test server-images server-rehearse bundle sbom
 
 install: $(VENV)/.installed
 
@@ -59,7 +59,28 @@ server-down:
 	$(COMPOSE_SERVER) down
 
 server-logs:
-	$(COMPOSE_SERVER) logs $(SERVICE)
+	$(COMPOSE_SERVER) logs --tail 1000 $(SERVICE)
+
+# Services anew, with the files that they mount as they are now; all without SERVICE.
+server-restart:
+	$(COMPOSE_SERVER) restart $(SERVICE)
+
+# A command of the platform within the server: make server-llmops DO="key list".
+server-llmops:
+	$(COMPOSE_SERVER) exec $(if $(TTY),,-T) code llmops $(DO)
+
+# Into TO, keys into KEYS, while the server runs; DO="backup … --keep 14" says more. Both belong to whom the server runs as.
+IN_SETUP = $(COMPOSE_SERVER) --profile setup run --rm --volume $(abspath $(TO)):/backups --volume $(abspath $(KEYS)):/keys setup
+server-backup:
+	@test -n "$(TO)" && test -n "$(KEYS)" || { echo "say where: make server-backup TO=/mnt/backups KEYS=/mnt/keys"; exit 2; }
+	user=$$(sed -n 's/^LLMOPS_USER=//p' $(DATA)/env) && install -d -m 700 -o $${user%:*} -g $${user#*:} $(TO) $(KEYS)
+	$(IN_SETUP) llmops backup /backups --keys /keys $(if $(KEEP),--keep $(KEEP))
+
+# Into a new DATA, which has the secrets of the old one; `make server` then starts it.
+server-restore: server-folder
+	@test -n "$(TO)" && test -n "$(KEYS)" || { echo "say from where: make server-restore TO=/mnt/backups KEYS=/mnt/keys"; exit 2; }
+	$(COMPOSE_SERVER) up --detach postgres
+	$(IN_SETUP) llmops restore /backups --keys /keys
 
 # All that a machine without the internet needs, in one folder: wheels with hashes, sources, images that IMAGES names.
 BUNDLE ?= dist/bundle

@@ -5,6 +5,7 @@ Needs Python 3.11 and openssl, nothing else. What is there already stays: a seco
 
 import argparse
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -30,6 +31,8 @@ DEFAULTS = {
     "LLMOPS_IMAGES": "localhost/",
     "LLMOPS_OMP_THREADS": "",
     "LLMOPS_POLICY_FILE": "",
+    "LLMOPS_PROMETHEUS_RETENTION": "30d",
+    "LLMOPS_PROMETHEUS_SIZE": "5GB",
     "LLMOPS_PROXY": "172.28.44.2",
     "LLMOPS_QDRANT_IMAGE": "docker.io/qdrant/qdrant:v1.16.0",
     "LLMOPS_QDRANT_URL": "",
@@ -38,6 +41,8 @@ DEFAULTS = {
     "LLMOPS_VERSION": "0.1.0",
 }
 """What `deploy/compose.yaml` asks for, and what it is where nobody says otherwise."""
+_STRANGE = re.compile(r"[\s$#'\"\\]")
+"""What ends a value, or is put in or read anew, in the file of variables that compose reads."""
 
 
 def render(folder: Path, given: dict[str, str]) -> list[str]:
@@ -47,6 +52,13 @@ def render(folder: Path, given: dict[str, str]) -> list[str]:
     """
     if unknown := given.keys() - DEFAULTS.keys():
         raise ValueError(f"{', '.join(sorted(unknown))}: no variable of a server; there are {', '.join(DEFAULTS)}")
+    for name, value in (*given.items(), ("the folder", str(folder))):
+        if strange := _STRANGE.search(value):
+            raise ValueError(
+                f"{name}: compose takes {strange[0]!r} in {value!r} for something else; name another value"
+            )
+    if ":" in str(folder):
+        raise ValueError(f"the folder {folder}: engines part a mount at a colon; name another folder")
     # Docker's users need not be root. Root itself owns nothing that a container writes.
     uid, gid = (os.getuid(), os.getgid()) if os.getuid() else (NOBODY, NOBODY)
     for name in FOLDERS:

@@ -234,8 +234,8 @@ class Wiring:
             # A part of a named volume cannot be mounted.
             mounts=whole or [Mount.same(folder) for folder in shared],
             volume=settings.volume is not None,
-            # A file of our own container is none of the host's.
-            key_file=None if settings.volume or settings.encryption_key else settings.encryption_key_file,
+            # Where nothing is sealed here, a worker with a key would seal what nobody here can open.
+            key_file=settings.key_file_of_host if self.keys else None,
             devices=self.devices,
         )
 

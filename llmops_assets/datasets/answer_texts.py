@@ -13,9 +13,10 @@ ECHOED = ("sft_pair", "eval_suite", "rag_qa")
 """Types whose question and answer are two texts; of an answer that is the question nothing is learned."""
 MOST_ECHOED = 0.9
 """Share of rows whose answer may be their question: of corrections a good half is, where nothing was wrong."""
-_MISSING = ("nan", "<na>", "nat", "#n/a", "#ref!", "#value!", "#name?", "#null!", "undefined", "[object object]")
+_MISSING = ("nan", "<na>", "nat", "#n/a", "#ref!", "#value!", "#name?", "#null!", "undefined", "[object object]",
+            "\\n")  # fmt: skip
 """What tools write where there was no value. None of them is a word."""
-_MISSING_WORDS = ("None", "null", "NULL")
+_MISSING_WORDS = ("None", "null", "NULL", "N/A", "NA")
 """The same, which may be a label too; free text is told by its many different answers."""
 _MANY_ANSWERS = 100
 _SUSPECT = r"[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u2122]"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 import sqlalchemy.exc
 
+from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 from resources import mlflow_schema
@@ -136,7 +137,7 @@ def main() -> None:
     try:
         for line in setup(settings, *map(Path, sys.argv[1:3])):
             print(line, flush=True)
-    except NotReady as error:
+    except (NotReady, SpecError) as error:
         sys.exit(str(error))
 
 

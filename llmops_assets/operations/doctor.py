@@ -20,6 +20,7 @@ from resources import at_rest, mlflow_schema
 from resources.backup.make import revision_of
 from resources.backup.walk import MARKER
 from resources.catalog import HEAD, Lease
+from resources.certificates import ends_at, left_seconds
 from resources.encryption import EncryptionError
 from resources.model_server import LEASE
 from resources.probes import answers
@@ -31,6 +32,7 @@ State = Literal["ok", "note", "warning", "fault"]
 LEAST_FREE_BYTES = 1 << 30
 FEW_FREE_BYTES = 10 << 30
 SHIPPED_WITHIN_SECONDS = 60.0
+CERTIFICATE_SECONDS = 14 * 86400.0
 STUCK_AFTER = timedelta(hours=1)
 
 _PACKAGES = ("llmops", "dagster", "mlflow", "polars", "torch", "transformers", "SQLAlchemy", "qdrant-client")
@@ -136,6 +138,15 @@ def _disk(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
             yield Diagnosis("disk", "warning", words, "make room before the next training")
         else:
             yield Diagnosis("disk", "ok", words)
+
+
+def _certificate(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
+    if (file := wiring.settings.tls_certificate) is None:
+        return
+    words = f"the certificate {file} ends {ends_at(file):%Y-%m-%d %H:%M} UTC"
+    left = left_seconds(file)
+    state: State = "fault" if left <= 0 else "warning" if left < CERTIFICATE_SECONDS else "ok"
+    yield Diagnosis("certificate", state, words, "" if state == "ok" else _ADVICE["certificate"])
 
 
 def _catalog(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
@@ -319,6 +330,7 @@ _LOOKS: Mapping[str, Look] = {
     "settings": _settings,
     "home": _home,
     "disk": _disk,
+    "certificate": _certificate,
     "catalog": _catalog,
     "processes": _processes,
     "clock": _clock,
@@ -333,6 +345,7 @@ _LOOKS: Mapping[str, Look] = {
 }
 _UPGRADE = "llmops upgrade --rehearse says what an upgrade changes, llmops upgrade --backup DIR does it"
 _ADVICE: Mapping[str, str] = {
+    "certificate": "put a new one and its key there (docs/operate.md, Certificate): no client takes one that has ended",
     "catalog": "see that the database is there and LLMOPS_CATALOG_URL is right",
     "MLflow": "see that its store is there and LLMOPS_MLFLOW_TRACKING_URI is right",
     "stores": "start Qdrant or Redis, or mend LLMOPS_QDRANT_URL and LLMOPS_GATEWAY_STORE_URL",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from llmops_assets.wiring import Wiring
+from resources.certificates import left_seconds
 from resources.gpus import usage as gpu_usage
 from resources.traffic import spool
 from resources.traffic.spool_lag import waiting_since
@@ -137,6 +138,12 @@ def disk_bytes(wiring: Wiring) -> Values:
     return {(): float(shutil.disk_usage(wiring.settings.root).total)}
 
 
+def certificate_left_seconds(wiring: Wiring) -> Values:
+    """For how long the certificate of the server's door is still valid, in seconds; none without one."""
+    file = wiring.settings.tls_certificate
+    return {(): left_seconds(file)} if file is not None else {}
+
+
 def gpu_utilisation(wiring: Wiring) -> Values:
     """Share of the time that each GPU of this machine computed, from 0 to 1."""
     return {(gpu.id, gpu.name): gpu.utilisation for gpu in gpu_usage() if gpu.utilisation is not None}
@@ -175,6 +182,7 @@ METRICS = (
     _metric("spool_oldest_seconds", spool_oldest_seconds),
     _metric("disk_free_bytes", disk_free_bytes),
     _metric("disk_bytes", disk_bytes),
+    _metric("certificate_left_seconds", certificate_left_seconds),
     _metric("gpu_utilisation_ratio", gpu_utilisation, "gpu", "name"),
     _metric("gpu_memory_used_bytes", gpu_memory_used_bytes, "gpu", "name"),
     _metric("gpu_temperature_celsius", gpu_temperature_celsius, "gpu", "name"),

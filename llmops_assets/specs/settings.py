@@ -78,6 +78,15 @@ class Settings(BaseSettings):
         default=None,
         description="Named volume (docker) or claim (kubernetes) of the home, if the platform is in a container too.",
     )
+    volume_key_file: Path | None = Field(
+        default=None,
+        description="File of the engine's host that holds the encryption keys, mounted into trainings where the home "
+        "is a volume (docker). Default: they reach a training in its environment, which the engine shows.",
+    )
+    tls_certificate: Path | None = Field(
+        default=None,
+        description="Certificate of a server's door, whose end `llmops doctor` and the figures tell in advance.",
+    )
     worker_gpus: str | None = Field(
         default=None,
         description="GPUs of the machines that train, as in `4xh100`, where the platform itself sees none.",
@@ -258,6 +267,13 @@ class Settings(BaseSettings):
     @cached_property
     def dagster_home(self) -> Path:
         return self.root / "dagster"
+
+    @property
+    def key_file_of_host(self) -> Path | None:
+        """The file of the encryption keys as an engine of containers finds it; None where they are in no such file."""
+        # A file of our own container is none of the host's.
+        own = None if self.volume or self.encryption_key else self.encryption_key_file
+        return self.volume_key_file if self.volume else own
 
     @property
     def watermark_secret(self) -> str | None:

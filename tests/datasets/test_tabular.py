@@ -345,3 +345,10 @@ def test_the_header_of_a_file_that_was_put_behind_another_is_no_row(tmp_path, ag
 def test_a_name_of_a_column_has_no_unseen_characters_around_it(tmp_path, unseen):
     rows, _, _ = read(tmp_path, f"{unseen}question{unseen},answer\nq1 what,a1 yes\n")
     assert rows == [(2, ["q1 what", "a1 yes"])]
+
+
+def test_a_null_of_a_database_is_no_answer_and_a_text_of_excel_is_that_text(tmp_path):
+    rows, refused, _ = read(tmp_path, 'question\tanswer\n번호는?\t="00123"\n이름은?\t\\N\n식은?\t=A1+B1\n', "rows.tsv")
+
+    assert rows == [(2, ["번호는?", "00123"]), (4, ["식은?", "=A1+B1"])]
+    assert refused == [(3, "a message is empty")]

@@ -1,13 +1,16 @@
 """What compose.yaml gives each container: no more than it needs, and nothing that is not there."""
 
+import json
 import re
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from jsonschema.validators import validator_for
 
 from deploy.server import DEFAULTS
 from llmops_assets.local.stack import REPOSITORY
@@ -26,6 +29,7 @@ def test_a_container_may_do_and_write_little(name: str, service: dict[str, Any])
     assert service["user"] == "${LLMOPS_USER}" and service["read_only"] is True
     assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"]
     assert service["restart"] == ("no" if name == "setup" else "always")
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}, "else its log grows until the disk is full"
     assert "privileged" not in service and "docker.sock" not in str(service)
     assert (name in THEIRS or name == "setup") == ("profiles" in service)
     # Nobody outside is listened to but by nginx.
@@ -51,6 +55,13 @@ def test_no_password_is_in_a_command_or_a_variable(name: str, service: dict[str,
     read = {str(value) for value in given if str(value).startswith("/run/secrets/")}
     if name not in ("postgres", "nginx", "prometheus", *THEIRS):
         assert mounted <= read
+
+
+@pytest.mark.parametrize("file", [COMPOSE, CONTAINERS], ids=lambda file: file.name)
+def test_a_compose_file_is_what_compose_reads(file: Path) -> None:
+    schema = json.loads((files("check_jsonschema") / "builtin_schemas/vendor/compose-spec.json").read_text())
+    faults = validator_for(schema)(schema).iter_errors(yaml.safe_load(file.read_text(encoding="utf-8")))
+    assert [f"{'.'.join(map(str, fault.path))}: {fault.message}" for fault in faults] == []
 
 
 def test_the_gateway_gets_the_catalog_alone() -> None:
@@ -86,6 +97,7 @@ def test_the_engine_s_socket_is_one_container_s_and_code_alone_reaches_that() ->
     assert with_socket == {"engine"} and in_network == {"engine", "code"}
     engine = text["services"]["engine"]
     assert engine["networks"] == ["engine"] and len(engine["volumes"]) == 1 and "environment" not in engine
+    assert engine["logging"] == services()["code"]["logging"]
     assert engine["read_only"] is True and engine["cap_drop"] == ["ALL"] and "ports" not in engine
     assert set(services()["code"]["networks"]) <= set(text["services"]["code"]["networks"])
 

@@ -1,7 +1,10 @@
 """A run may have trainings in containers, and by that call gain nothing: rules, and a real engine behind them."""
 
 import json
+import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,9 +14,14 @@ from typing import Any
 import docker
 import docker.errors
 import pytest
+import yaml
 
 from llmops_assets.local.engine_proxy import Engine, server
-from resources.containers import JOB_LABEL, Mount, container_options
+from llmops_assets.local.stack import REPOSITORY
+from llmops_assets.specs.settings import Settings
+from llmops_assets.wiring import Wiring
+from resources.containers import JOB_LABEL, KEY_FILE, Docker, Mount, container_environment, container_options
+from resources.encryption import VARIABLE, Keyring
 from resources.engine_rules import NotAllowed, Rules, asked_of, container_of
 from resources.gpus import Device
 from tests.training import podman
@@ -119,6 +127,46 @@ def test_what_the_platform_asks_for_is_let_through() -> None:
     )
     body = docker.types.ContainerConfig("1.41", **{k: v for k, v in sent.items() if k != "networking_config"})
     assert container_of(json.dumps(body).encode(), RULES)["HostConfig"]["Binds"] == ["/srv/home:/var/lib/llmops:rw"]
+
+
+def test_what_code_asks_for_is_what_engine_lets_through_and_holds_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run([sys.executable, "deploy/server.py", str(tmp_path)], cwd=REPOSITORY, check=True, capture_output=True)
+    server_env = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines())
+    home, key = tmp_path / "home", (tmp_path / "secrets" / "encryption.key").read_text().strip()
+
+    def here(text: str) -> str:
+        text = re.sub(r"\$\{(\w+)\}", lambda found: server_env[found[1]], text)
+        return text.replace("/var/lib/llmops", str(home)).replace("/run/secrets", str(tmp_path / "secrets"))
+
+    both = [
+        yaml.safe_load((REPOSITORY / "deploy" / name).read_text()) for name in ("compose.yaml", "compose.docker.yaml")
+    ]
+    command = [here(part) for part in both[1]["services"]["engine"]["command"]]
+    given = {
+        name: [command[at + 1] for at, part in enumerate(command) if part == f"--{name}"] for name in ("bind", "image")
+    }
+    rules = Rules(tuple(given["image"]), server_env["LLMOPS_USER"], frozenset(given["bind"]))
+    for environment in (file["services"]["code"]["environment"] for file in both):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, here(value))
+    monkeypatch.delenv("LLMOPS_CATALOG_URL")
+    wiring = Wiring(Settings())
+    launcher = wiring.launcher()
+    assert isinstance(launcher, Docker)
+    job = {"task": "plan", "locks": str(home / "gpus"), "device": "cpu"}
+    mounts = launcher._mounts(job, home / "artifacts" / "job.json")
+    options = container_options(job, home / "job.json", mounts=mounts, devices=[], image="x")
+    sent = container_environment(wiring.keys.environment(), key_file=launcher.key_file, gpus=False)
+    body = asked(HostConfig__Binds=options["volumes"], Env=[f"{k}={v}" for k, v in sent.items()], User=rules.user)
+    made = json.dumps(container_of(json.dumps(body).encode(), rules))
+    assert f"{tmp_path}/secrets/encryption.key:{KEY_FILE}:ro" in made and key not in made
+    # The worker finds it there, and nothing is sealed where the platform seals nothing.
+    assert sent[f"{VARIABLE}_FILE"] == KEY_FILE and Keyring.load(None, tmp_path / "secrets" / "encryption.key")
+    monkeypatch.delenv(f"{VARIABLE}_FILE")
+    without = Wiring(Settings()).launcher()
+    assert isinstance(without, Docker) and without.key_file is None
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 import sqlalchemy as sa
 import yaml
+from cryptography import x509
 from prometheus_client.parser import text_string_to_metric_families
 
+from deploy.server import render as server_folder
 from images.gateway.metrics import Metrics
 from llmops_assets.local.exporter import UNREADABLE, Exporter, server
 from llmops_assets.local.stack import REPOSITORY, prepare_home
@@ -22,6 +24,7 @@ from llmops_assets.operations.metrics import METRICS
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 from resources.catalog import tables
+from resources.certificates import ends_at
 from resources.gpus import usage
 from resources.traffic.spool import Position
 from resources.traffic.spool_lag import waiting_since
@@ -136,6 +139,22 @@ def test_figures_are_those_of_the_catalog(wiring: Wiring) -> None:
     assert value(page, "endpoint_lag_revisions", endpoint="desk") == 1
     assert sum(v for (name, _), v in figures(page).items() if name == "llmops_datasets") == 2
     assert value(page, "disk_free_bytes") <= value(page, "disk_bytes")
+    assert "llmops_certificate_left_seconds" not in {name for name, _ in figures(page)}
+
+
+def test_the_end_of_the_certificate_that_ends_first_is_among_the_figures(wiring: Wiring, tmp_path: Path) -> None:
+    server_folder(tmp_path / "a", {})
+    server_folder(tmp_path / "b", {})
+    chain = tmp_path / "tls.crt"
+    chain.write_bytes((tmp_path / "a/secrets/tls.crt").read_bytes() + (tmp_path / "b/secrets/tls.crt").read_bytes())
+    first = x509.load_pem_x509_certificate((tmp_path / "a/secrets/tls.crt").read_bytes()).not_valid_after_utc
+    assert ends_at(chain) == first
+    wiring.settings.tls_certificate = chain
+    assert 364 * 86400 < value(Exporter(wiring).page(), "certificate_left_seconds") <= 365 * 86400
+    chain.write_text("-----BEGIN CERTIFICATE-----\nno\n")
+    assert value(Exporter(wiring).page(), "metric_unreadable", metric="llmops_certificate_left_seconds") == 1
+    with pytest.raises(ValueError, match=f"{chain} holds no certificate"):
+        ends_at(chain)
 
 
 def test_a_reconciler_that_was_killed_beats_no_more(wiring: Wiring) -> None:

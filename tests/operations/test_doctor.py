@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -182,6 +183,18 @@ def test_each_fault_is_said_with_what_to_do(
     (found,) = [f for f in findings if f.part == part and f.state not in ("ok", "note")]
     assert found.state == state and words in found.what and found.advice
     assert {f.part for f in findings} >= {"versions", "policy", "home", "disk", "MLflow", "gateway"}
+
+
+def test_a_certificate_that_ends_soon_is_named_in_time(tmp_path: Path):
+    w, file = prepared(tmp_path / "home"), tmp_path / "tls.crt"
+    w.settings.tls_certificate = file
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(tmp_path / "tls.key")]
+    for days, state in ((13, "warning"), (15, "ok")):
+        made = ["openssl", "req", "-x509", "-days", str(days), *key, "-subj", "/CN=desk", "-out", str(file)]
+        subprocess.run(made, capture_output=True, check=True)
+        (found,) = [f for f in examine(w, is_running=False) if f.part == "certificate"]
+        assert found.state == state and found.what.startswith(f"the certificate {file} ends 2")
+        assert bool(found.advice) == (state != "ok")
 
 
 def test_what_cannot_be_reached_is_named_where_it_is_needed(tmp_path: Path):

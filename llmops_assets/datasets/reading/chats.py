@@ -10,7 +10,15 @@ from llmops_assets.datasets.reading.raw import RowFault
 from llmops_assets.datasets.reading.tool_schemas import tools_text
 from llmops_assets.datasets.reading.transcripts import is_open_transcript, transcript
 from llmops_assets.datasets.reading.translations import turns_before
-from llmops_assets.datasets.reading.values import first_of, is_switch, kind_of, refuse_media, text_of, unrecognised
+from llmops_assets.datasets.reading.values import (
+    REASONING,
+    first_of,
+    is_switch,
+    kind_of,
+    refuse_media,
+    text_of,
+    unrecognised,
+)
 
 PAIRS = (
     ("prompt", "completion"),
@@ -50,7 +58,6 @@ _PASSAGES = ("passage", "article", "paragraph", "지문")
 _TURN_PAIRS = (("input", "output"), ("human", "assistant"), ("user", "assistant"), ("question", "answer"))
 _OF_TEMPLATES = ("custom_instructions", "system", "tools", "xml_tools", "python_tools", "documents")
 """What a template may be told beside the messages, and that the model then sees."""
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
 
 def chat(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
@@ -197,7 +204,7 @@ def _answer(row: Mapping[str, Any], name: str) -> list[Message]:
         return messages_of(value, name)
     if isinstance(value, dict):
         return [message_of(value, name)]
-    thoughts = {key: text_of(row[key], key) for key in _THOUGHTS if row.get(key) and not is_switch(row[key])}
+    thoughts = {key: text_of(row[key], key) for key in REASONING if row.get(key) and not is_switch(row[key])}
     if len(set(thoughts.values())) > 1:
         raise RowFault(list(thoughts)[-1], f"{' and '.join(thoughts)} hold different reasonings: keep one")
     thought = next(iter(thoughts.values()), None)
@@ -206,7 +213,7 @@ def _answer(row: Mapping[str, Any], name: str) -> list[Message]:
 
 
 def _thought(row: Mapping[str, Any], answered: str) -> set[str]:
-    thoughts = {key for key in _THOUGHTS if row.get(key) and not is_switch(row[key])}
+    thoughts = {key for key in REASONING if row.get(key) and not is_switch(row[key])}
     return thoughts if isinstance(row[answered], str) else set()
 
 

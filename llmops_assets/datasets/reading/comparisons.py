@@ -46,6 +46,8 @@ _SECOND_CHOICE = "safer_response_id"
 _LISTS = ("completions", "responses", "generations", "candidates", "answers", "outputs")
 _TEXTS = ("response", "text", "completion", "content", "output", "answer")
 _SCORES = ("overall_score", "score", "rating", "reward")
+_RANKS = ("rank", "ranking")
+"""Places of which the first is the best answer's (Nectar)."""
 _LIST_SCORES = ("scores", "ratings", "rating", "rewards")
 _SCORE_PAIRS = (
     ("score_chosen", "score_rejected"),
@@ -71,6 +73,15 @@ def compared(row: Mapping[str, Any]) -> Compared | None:
             return _of_two(row, first, second)
     name = next((name for name in _LISTS if isinstance(row.get(name), list) and len(row[name]) > 1), None)
     return None if name is None else _of_many(row, name)
+
+
+def is_ranked(row: Mapping[str, Any]) -> bool:
+    """Whether a row has several answers, each of which has a score or a rank."""
+    for name in _LISTS:
+        answers = row.get(name)
+        if isinstance(answers, list) and len(answers) > 1 and (found := _scores(row, name)) is not None:
+            return all(score is not None for score in found[0])
+    return False
 
 
 def check_scores(row: Mapping[str, Any]) -> None:
@@ -141,21 +152,40 @@ def _first_won(value: Any, first: str, second: str, field: str) -> bool:
 def _of_many(row: Mapping[str, Any], name: str) -> Compared:
     """The best and the worst of a list of answers with scores."""
     answers = row[name]
-    used = {name}
-    beside = next((key for key in _LIST_SCORES if isinstance(row.get(key), list)), None)
-    if beside is not None and len(row[beside]) == len(answers):
-        scores, used = [_number(score) for score in row[beside]], used | {beside}
-    elif all(isinstance(answer, Mapping) for answer in answers):
-        key = next((key for key in _SCORES if all(_number(a.get(key)) is not None for a in answers)), None)
-        scores = [_number(answer.get(key)) if key else None for answer in answers]
-    else:
-        scores = [None] * len(answers)
+    scores, used = _scores(row, name) or ([None] * len(answers), {name})
     if any(score is None for score in scores):
         raise RowFault(name, f"{len(answers)} answers, and not all have a score: nothing says which was preferred")
     best, worst = scores.index(max(scores)), scores.index(min(scores))
     if scores[best] == scores[worst]:
-        raise RowFault(name, f"all {len(answers)} answers have the score {scores[best]:g}: none was preferred")
+        raise RowFault(
+            name, f"all {len(answers)} answers have the score or rank {abs(scores[best]):g}: none was preferred"
+        )
     return _text_in(answers[best], f"{name}[{best}]"), _text_in(answers[worst], f"{name}[{worst}]"), used
+
+
+def _scores(row: Mapping[str, Any], name: str) -> tuple[list[float | None], set[str]] | None:
+    """How good each of a list of answers is, the best the highest, and the fields used; None where nothing says it."""
+    answers = row[name]
+    beside = next((key for key in _LIST_SCORES if isinstance(row.get(key), list)), None)
+    if beside is not None and len(row[beside]) == len(answers):
+        return [_number(score) for score in row[beside]], {name, beside}
+    beside = next((key for key in (*_RANKS, "ranks") if isinstance(row.get(key), list)), None)
+    if beside is not None and len(row[beside]) == len(answers):
+        return [_of_rank(rank) for rank in row[beside]], {name, beside}
+    if not all(isinstance(answer, Mapping) for answer in answers):
+        return None
+    for key in _SCORES:
+        if all(_number(answer.get(key)) is not None for answer in answers):
+            return [_number(answer[key]) for answer in answers], {name}
+    for key in _RANKS:
+        if all(_number(answer.get(key)) is not None for answer in answers):
+            return [_of_rank(answer[key]) for answer in answers], {name}
+    return None
+
+
+def _of_rank(rank: Any) -> float | None:
+    number = _number(rank)
+    return None if number is None else -number
 
 
 def only_text(answer: Any, path: str) -> Any:

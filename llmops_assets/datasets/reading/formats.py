@@ -9,6 +9,7 @@ from llmops_assets.datasets.reading.envelopes import with_answer
 from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.message import Message
 from llmops_assets.datasets.reading.messages import ROLE_NAMES
+from llmops_assets.datasets.reading.offered import refuse_unoffered
 from llmops_assets.datasets.reading.options import with_options
 from llmops_assets.datasets.reading.preferences import OF_OPENAI, of_openai, preference
 from llmops_assets.datasets.reading.rated import rated
@@ -58,6 +59,8 @@ _READERS: dict[str, Callable[[dict[str, Any]], tuple[dict[str, Any], set[str]]]]
 
 
 _ANSWERS = ("chosen", "rejected", "completion")
+_LEARNED = ("messages", "chosen", "completion")
+"""What a model is to say. A rejected answer may well call what there is not."""
 _ANSWERED = ("sft_pair", "eval_suite", "rag_qa")
 _CONVERSATIONS = ("sft_pair", "eval_suite", "rlhf_pair", "kto")
 
@@ -139,6 +142,8 @@ def _content(
     for name, item in content.items():
         if isinstance(item, list) and item and not isinstance(item[0], str):
             content[name] = messages = [_as_message(message) for message in item]
+            if name in _LEARNED and not (name == "completion" and content.get("label") is False):
+                refuse_unoffered(messages, content.get("tools"))
             for message in messages:
                 if message.weight is not None and name in _ANSWERS:
                     raise RowFault(f"{message.path}.weight", "a turn without loss in an answer that is compared whole")

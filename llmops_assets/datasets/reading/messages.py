@@ -10,7 +10,7 @@ from llmops_assets.datasets.reading.calls import call_text, calls_of
 from llmops_assets.datasets.reading.items import Item, items_of
 from llmops_assets.datasets.reading.message import Message
 from llmops_assets.datasets.reading.raw import RowFault, decode
-from llmops_assets.datasets.reading.values import is_switch, kind_of, refuse_media, text_of
+from llmops_assets.datasets.reading.values import REASONING, is_switch, kind_of, refuse_media, text_of
 from llmops_assets.datasets.schema import ROLES
 
 ROLE_NAMES = {
@@ -39,7 +39,6 @@ _ROLE_KEYS = ("role", "from", "speaker", "author")
 _TEXT_KEYS = ("content", "value", "text")
 _OTHER_TEXT_KEYS = ("parts", "blocks", "message")
 """Where the text is when it is in none of the usual keys (Gemini, LlamaIndex, Cohere)."""
-_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 _UNHEEDED = {
     "label": "a label of a single turn",
     "score": "a score of a single turn",
@@ -71,9 +70,22 @@ def list_of(value: Any, path: str) -> list[Any]:
             return found.value
         reason = fault.reason if fault is not None else "no list"
         raise RowFault(path, f"expected a list of messages as JSON, got text that is none: {reason}")
+    if isinstance(value, dict):
+        value = _rows_of_columns(value)
     if not isinstance(value, list):
         raise RowFault(path, f"expected a list of messages, got {kind_of(value)}")
     return value
+
+
+def _rows_of_columns(value: dict[str, Any]) -> Any:
+    """Messages of one object that has a list for each of their keys, as `datasets` stores a sequence of objects; other
+    objects as they are."""
+    columns = list(value.values())
+    if len(columns) < 2 or not all(isinstance(column, list) for column in columns):
+        return value
+    if len({len(column) for column in columns}) != 1 or not {*_ROLE_KEYS} & value.keys():
+        return value
+    return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def messages_of(value: Any, path: str) -> list[Message]:
@@ -81,7 +93,7 @@ def messages_of(value: Any, path: str) -> list[Message]:
     value = list_of(value, path)
     found = [turn for item in items_of(value, path) for turn in turns_of(item, f"{path}[{item.index}]")]
     check_answers(found)
-    return found
+    return in_order_of_calls(found)
 
 
 def turns_of(item: Item, path: str) -> list[Message]:
@@ -115,6 +127,28 @@ def check_answers(messages: list[Message]) -> None:
             raise RowFault(
                 f"{message.path}.tool_call_id", f"it answers call {message.tool_call_id!r}, which no turn makes{known}"
             )
+
+
+def in_order_of_calls(messages: list[Message]) -> list[Message]:
+    """The messages with the results of one turn's calls in the order of these.
+
+    Few chat templates render the id of a call: by most of them the first result is that of the first call.
+    """
+    if sum(message.tool_call_id is not None for message in messages) < 2:
+        return messages
+    found: list[Message] = []
+    order: dict[str, int] = {}
+    start = 0
+    for message in [*messages, Message("user", "")]:
+        if message.role == "tool" and message.tool_call_id in order:
+            found.append(message)
+            continue
+        found[start:] = sorted(found[start:], key=lambda one: order.get(one.tool_call_id or "", 0))
+        found.append(message)
+        calls = calls_of(message.tool_calls, message.path) if message.tool_calls is not None else []
+        order = {call["id"]: place for place, call in enumerate(calls) if "id" in call}
+        start = len(found)
+    return found[:-1]
 
 
 def message_of(item: Any, path: str) -> Message:
@@ -236,7 +270,7 @@ def _read_fields(message: Message, fields: dict[str, Any], used: list[str]) -> N
     path, role = message.path, message.role
     if fields.get("name") not in (None, ""):
         message.name = text_of(fields["name"], f"{path}.name")
-    for key in _REASONING_KEYS:
+    for key in REASONING:
         if key not in fields or is_switch(fields[key]):
             continue
         thought = text_of(fields[key], f"{path}.{key}")
@@ -246,6 +280,9 @@ def _read_fields(message: Message, fields: dict[str, Any], used: list[str]) -> N
         if thought and message.reasoning_content not in (None, thought):
             raise RowFault(f"{path}.{key}", "the reasoning is given twice, and differs: keep one")
         message.reasoning_content = thought or message.reasoning_content
+    if isinstance(details := fields.get("reasoning_details"), list) and message.reasoning_content is None:
+        message.reasoning_content = _details(details, f"{path}.reasoning_details")
+        used.append("reasoning_details")
     made = [key for key in ("tool_calls", "function_call") if fields.get(key)]
     if made and role != "assistant":
         raise RowFault(f"{path}.{made[0]}", f"a turn of role {role} calls a tool: only the assistant does")
@@ -261,3 +298,14 @@ def _read_fields(message: Message, fields: dict[str, Any], used: list[str]) -> N
             raise RowFault(f"{path}.tool_call_id", f"a turn of role {role} answers a call: only a tool does")
         message.tool_call_id = text_of(fields["tool_call_id"], f"{path}.tool_call_id")
     used += [key for key in ("name", "tool_calls", "function_call", "tool_call_id") if key in fields]
+
+
+def _details(value: list[Any], path: str) -> str | None:
+    """What OpenRouter's details of a reasoning say in words; encrypted ones say nothing."""
+    found = []
+    for index, detail in enumerate(value):
+        if not isinstance(detail, dict):
+            raise RowFault(f"{path}[{index}]", f"expected an object with a text, got {kind_of(detail)}")
+        text = detail.get("text") or detail.get("summary")
+        found += [text_of(text, f"{path}[{index}].text")] if text else []
+    return "\n".join(found) or None

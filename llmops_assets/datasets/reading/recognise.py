@@ -9,6 +9,7 @@ from typing import Any
 from upath import UPath
 
 from llmops_assets.datasets.reading.chats import PAIRS, is_chat
+from llmops_assets.datasets.reading.comparisons import is_ranked
 from llmops_assets.datasets.reading.formats import ONE_MESSAGE
 from llmops_assets.datasets.reading.raw import DEFAULT_LIMITS, Limits
 from llmops_assets.datasets.reading.readers import read_file
@@ -39,6 +40,7 @@ _TWO_ANSWERS = (
     ("response_1", "response_2"), ("response1", "response2"), ("answer_a", "answer_b"), ("output_0", "output_1"),
     ("output_a", "output_b"),
 )  # fmt: skip
+_ASKED_OF_SEVERAL = {*_ASKED, "instruction", "messages"}
 _SAID_OF_ANSWER = ("label", "kto_tag", "desirable", "thumbs_up")
 _YES_NO = {"true", "false", "good", "bad", "desirable", "undesirable", "chosen", "rejected", "👍", "👎", "좋음", "나쁨"}
 _NUMBERED = ({"0", "1"}, {"-1", "1"})
@@ -78,6 +80,8 @@ def type_of_fields(fields: Iterable[str], row: Mapping[str, Any] | None = None) 
     if any({one, other} <= names for one, other in _TWO_ANSWERS):
         return "rlhf_pair"
     if "instruction" in names and "completions" in names:
+        return "rlhf_pair"
+    if row is not None and names & _ASKED_OF_SEVERAL and is_ranked(row):
         return "rlhf_pair"
     chat = is_chat(names)
     if (chat or (names & _ASKED and names & _ANSWERED)) and _is_rated(row):

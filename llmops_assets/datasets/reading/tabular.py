@@ -149,6 +149,18 @@ _COLUMNS = {
 }  # fmt: skip
 
 
+_TEXT_OF_EXCEL = re.compile(r'\A="([^"]*)"\Z')
+"""A text that Excel is to leave alone (``="00123"``): leading zeros, long numbers, dates."""
+
+
+def cell_value(cell: str) -> str:
+    """What a cell says: nothing where a database writes null, and the text alone where Excel is told that it is one."""
+    if cell == "\\N":
+        return ""
+    text = _TEXT_OF_EXCEL.match(cell) if cell[:2] == '="' else None
+    return cell if text is None else text[1]
+
+
 _UNSEEN = " \t\r\n\u00a0\ufeff\u200b\u200c\u200d\u2060"
 """Spaces, byte order marks and characters without a width, which no name of a column begins or ends with."""
 
@@ -205,7 +217,7 @@ def _records(lines: _Lines, header: list[str], dialect: Dialect, limits: Limits,
                 reason = f"{reason}; the line has NUL characters"
             yield Raw(number, clean_sample(bare(first)), RowFault("", reason))
         else:
-            yield Raw(number, dict(zip(header, cells, strict=True)))
+            yield Raw(number, dict(zip(header, map(cell_value, cells), strict=True)))
 
 
 def _record(lines: _Lines, width: int, dialect: Dialect, limits: Limits) -> tuple[list[str], int, str | None]:

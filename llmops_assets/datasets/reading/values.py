@@ -30,6 +30,9 @@ def texts_of(value: Any, path: str) -> list[str]:
     return [text_of(item, f"{path}[{index}]") for index, item in enumerate(value)]
 
 
+REASONING = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "chain_of_thought")
+"""What the assistant thought is called, in a message and beside an answer."""
+
 _SWITCH = {"on", "off", "true", "false", "yes", "no", "none", "low", "medium", "high", "enabled", "disabled", "auto"}
 
 
