@@ -41,6 +41,12 @@ DEFAULTS = {
     "LLMOPS_VERSION": "0.1.0",
 }
 """What `deploy/compose.yaml` asks for, and what it is where nobody says otherwise."""
+SETTINGS = """\
+# Settings of the platform (docs/settings.md) that are none of `make server`, a NAME=VALUE a line: logins, tokens,
+# alerts. What is secret goes into a file in policy/ beside this one, here LLMOPS_…_FILE=/etc/llmops/policy/NAME: the
+# engine shows what is here to whoever may ask it. Then: make server-restart
+"""
+"""What is said in the file of the operator's own settings until there are some."""
 _STRANGE = re.compile(r"[\s$#'\"\\]")
 """What ends a value, or is put in or read anew, in the file of variables that compose reads."""
 
@@ -71,6 +77,8 @@ def render(folder: Path, given: dict[str, str]) -> list[str]:
     _write(folder / "env", "".join(f"{name}={value}\n" for name, value in sorted(settings.items())), uid, gid)
     users = f"root:x:0:0::/root:/bin/sh\nllmops:x:{uid}:{gid}::/tmp:/bin/sh\n"
     _write(folder / "passwd", users, uid, gid, mode=0o644)
+    if not (folder / "settings.env").exists():
+        _write(folder / "settings.env", SETTINGS, uid, gid)
     if not (folder / "alertmanager.yml").exists():
         shutil.copyfile(DEPLOY / "prometheus" / "alertmanager.yml", folder / "alertmanager.yml")
         _own(folder / "alertmanager.yml", uid, gid)

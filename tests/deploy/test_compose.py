@@ -12,7 +12,7 @@ import pytest
 import yaml
 from jsonschema.validators import validator_for
 
-from deploy.server import DEFAULTS
+from deploy.server import DEFAULTS, render
 from llmops_assets.local.stack import REPOSITORY
 from llmops_assets.specs.policy import load_policy
 from tests.deploy.processes import COMPOSE, services
@@ -128,6 +128,36 @@ def test_every_variable_of_compose_is_written_by_the_server_s_folder(tmp_path: P
         if volume.startswith("${LLMOPS_DATA}/")
     }
     assert [name for name in mounted if not (tmp_path / name).exists()] == []
+
+
+def test_settings_of_the_house_reach_every_process_of_the_platform_and_stay_as_they_are(tmp_path: Path) -> None:
+    ours = {name for name, service in services().items() if "LLMOPS_HOME" in (service.get("environment") or {})}
+    told = {name for name, service in services().items() if service.get("env_file") == ["${LLMOPS_DATA}/settings.env"]}
+    assert told == ours >= {"code", "console", "gateway", "shipper", "setup"}
+    render(tmp_path, {})
+    file = tmp_path / "settings.env"
+    assert all(line.startswith("#") for line in file.read_text().splitlines()) and file.stat().st_mode & 0o077 == 0
+    file.write_text("LLMOPS_OIDC_ISSUER=https://login.example\n")
+    render(tmp_path, {})
+    assert file.read_text() == "LLMOPS_OIDC_ISSUER=https://login.example\n"
+
+
+@pytest.mark.parametrize(
+    ("folder", "given"),
+    [
+        ("a folder", {}),
+        ("cost$", {}),
+        ("12:30", {}),
+        ("plain", {"LLMOPS_SERVER_NAME": "llm.example # ours"}),
+        ("plain", {"LLMOPS_POLICY_FILE": "'/etc/llmops/policy/policy.yaml'"}),
+    ],
+)
+def test_what_compose_would_read_as_something_else_is_refused_before_anything_is_made(
+    tmp_path: Path, folder: str, given: dict[str, str]
+) -> None:
+    with pytest.raises(ValueError, match="name another"):
+        render(tmp_path / folder, given)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_program_that_is_started_is_there() -> None:
