@@ -43,8 +43,8 @@ DEFAULTS = {
 """What `deploy/compose.yaml` asks for, and what it is where nobody says otherwise."""
 SETTINGS = """\
 # Settings of the platform (docs/settings.md) that are none of `make server`, a NAME=VALUE a line: logins, tokens,
-# alerts. What is secret goes into a file in policy/ beside this one, here LLMOPS_…_FILE=/etc/llmops/policy/NAME: the
-# engine shows what is here to whoever may ask it. Then: make server-restart
+# where alerts go. The engine shows what is here to whoever may ask it: a secret goes into a file in policy/ beside this
+# one, and here is LLMOPS_…_FILE=/etc/llmops/policy/NAME. Then: make server
 """
 """What is said in the file of the operator's own settings until there are some."""
 _STRANGE = re.compile(r"[\s$#'\"\\]")
