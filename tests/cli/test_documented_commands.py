@@ -37,6 +37,8 @@ def blocks(text: str) -> Iterator[str]:
 
 def commands(line: str) -> Iterator[list[str]]:
     """The words of each `llmops` in a line of a shell, behind variables, containers and other commands."""
+    # Of `make server-llmops DO="…"`.
+    yield from (shlex.split(words) for words in re.findall(r'\bDO="([^"]*)"', line) if words != "…")
     lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
     lexer.whitespace_split, lexer.commenters = True, "#"
     try:
@@ -167,6 +169,7 @@ def test_every_command_that_the_platform_advises_is_taken():
         ("llmops verify && llmops frobnicate", "no command 'frobnicate'"),
         ("llmops endpoint show a b", "takes 1 arguments"),
         ("llmops backup", "needs folder"),
+        ('make server-llmops DO="key frobnicate"', "no command 'frobnicate'"),
     ],
 )
 def test_a_command_that_is_none_is_found(line: str, why: str):
