@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ GRACE_SECONDS = 120
 
 ENGINE_SECONDS = 900
 """How long one call of the engine may take: pulling, or laying out, an image of many gigabytes takes minutes."""
+
+LOOK_SECONDS = (0.1, 2.0)
+"""How long after its start a container is first looked at, and the longest pause between two looks."""
+_ENDED = ("exited", "dead", "stopped")
 
 SHARED_MEMORY = "8g"
 """Of /dev/shm: the 64 MiB that Docker gives by default are too few for the processes of one training to talk."""
@@ -265,6 +270,16 @@ class Ending:
             raise
 
     def wait(self) -> dict[str, Any]:
+        """What the engine says of its end, once it has ended: `StatusCode`.
+
+        It is looked at now and then. Asked to wait, podman's service looks without a pause, which keeps most of a core
+        busy for as long as the training takes.
+        """
+        pause = LOOK_SECONDS[0]
+        while self.container.status not in _ENDED:
+            time.sleep(pause)
+            pause = min(LOOK_SECONDS[1], pause * 1.5)
+            self.container.reload()
         return self.container.wait()
 
     def stop(self) -> None:

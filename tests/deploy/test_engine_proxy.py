@@ -20,7 +20,7 @@ from llmops_assets.local.engine_proxy import Engine, server
 from llmops_assets.local.stack import REPOSITORY
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
-from resources.containers import JOB_LABEL, KEY_FILE, Docker, Mount, container_environment, container_options
+from resources.containers import JOB_LABEL, KEY_FILE, Docker, Ending, Mount, container_environment, container_options
 from resources.encryption import VARIABLE, Keyring
 from resources.engine_rules import NotAllowed, Rules, asked_of, container_of
 from resources.gpus import Device
@@ -222,7 +222,17 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[podman.Engine]:
 def test_a_real_engine_behind_it_runs_ours_and_nothing_else(engine: podman.Engine, tmp_path: Path) -> None:
     mounts = [mount.bind for mount in podman.host_python()]
     rules = Rules(RULES.images, "65534:65534", frozenset([*mounts, f"{tmp_path}:/var/lib/llmops:rw"]))
-    serving = server(Engine(Path(engine.socket.removeprefix("unix://"))), rules, "127.0.0.1", 0)
+    asked_to_wait: list[bool] = []
+
+    class Noting(Engine):
+        """Notes of each call to wait whether its container still ran."""
+
+        def ask(self, method: str, target: str, body: bytes | None = None) -> tuple[int, str, bytes]:
+            if target.partition("?")[0].endswith("/wait"):
+                asked_to_wait.append(bool((self.look("containers", target.split("/")[-2]) or {})["State"]["Running"]))
+            return super().ask(method, target, body)
+
+    serving = server(Noting(Path(engine.socket.removeprefix("unix://"))), rules, "127.0.0.1", 0)
     threading.Thread(target=serving.serve_forever).start()
     tmp_path.chmod(0o777)
     other = engine.podman("create", "localhost/other:1", "true")
@@ -235,10 +245,14 @@ def test_a_real_engine_behind_it_runs_ours_and_nothing_else(engine: podman.Engin
         with closing(docker.DockerClient(base_url=f"tcp://127.0.0.1:{serving.server_port}", timeout=120)) as client:
             assert client.ping()
             image = client.images.get("localhost/llm-train-sft:0.1.0")
-            made = client.containers.create(image.id, ["/bin/sh", "-c", "echo 7 > /var/lib/llmops/done"], **options)
+            made = client.containers.create(
+                image.id, ["/bin/sh", "-c", "sleep 0.3; echo 7 > /var/lib/llmops/done"], **options
+            )
             assert [one.id for one in client.containers.list(all=True)] == [made.id]
-            made.start()
-            assert made.wait()["StatusCode"] == 0 and (tmp_path / "done").read_text() == "7\n"
+            ending = Ending(made)
+            ending.start()
+            assert ending.wait()["StatusCode"] == 0 and (tmp_path / "done").read_text() == "7\n"
+            assert asked_to_wait == [False], "podman looks without a pause while it is asked to wait"
             with pytest.raises(docker.errors.APIError, match="403"):
                 made.exec_run("id")
             made.remove(force=True)
