@@ -2,6 +2,7 @@
 
 import re
 
+from llmops_assets.privacy.checksums import birth_is_possible
 from llmops_assets.privacy.pattern import Pattern
 
 _SINO = "[공영일이삼사오육륙칠팔구]"
@@ -32,7 +33,39 @@ def _is_disguised(text: str) -> bool:
     return spaced or any(mark in domain.casefold() for mark in ("점", "닷", "dot"))
 
 
+_VALUES = {**dict(zip("일이삼사오육칠팔구", range(1, 10), strict=True)), "공": 0, "영": 0, "륙": 6}
+_VALUES |= dict(zip(("하나", "둘", "셋", "넷", "다섯", "여섯", "일곱", "여덟", "아홉"), range(1, 10), strict=True))
+_SPOKEN_DIGIT = re.compile(f"{_DIGIT}")
+_HALVES = rf"{_DIGIT}(?:\s?{_DIGIT}){{5}}{_GROUPS}{_DIGIT}(?:\s?{_DIGIT}){{6}}{_ENDS}"
+"""A registration number digit by digit: the birthday, and what follows it."""
+
+
+def _spoken_birth(text: str) -> bool:
+    """Whether a spoken number begins with a day that somebody may be born on."""
+    return birth_is_possible("".join(str(_VALUES.get(found, found)) for found in _SPOKEN_DIGIT.findall(text)))
+
+
 SPELLED: tuple[Pattern, ...] = (
+    *(
+        Pattern(
+            f"{whose} registration number, spoken, labelled",
+            type_,
+            _HALVES,
+            0.97,
+            label=rf"{label}\s?(?:등록)?\s?번호[^0-9\n]{{0,8}}?",
+            anywhere=(label,),
+            numeric=False,
+        )
+        for whose, type_, label in (("resident", "KR_RRN", "주민"), ("foreigner", "KR_FRN", "외국인"))
+    ),
+    Pattern(
+        "registration number, spoken",
+        "KR_RRN",
+        rf"(?<![가-힣0-9A-Za-z]){_SINO}{{6}}{_GROUPS}{_SINO}{{7}}{_ENDS}",
+        0.9,
+        valid=_spoken_birth,
+        numeric=False,
+    ),
     Pattern(
         "mobile number, spoken",
         "PHONE_NUMBER",

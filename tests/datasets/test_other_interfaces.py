@@ -476,3 +476,23 @@ def test_properties_that_are_null_come_of_other_tools(tmp_path):
     tool = {"name": "f", "parameters": schema}
     found = Read(tmp_path, {"messages": [USER, ANSWER], "tools": [tool]}).functions[0]["parameters"]
     assert found == {"type": "object", "properties": {"city": {"type": "string", "default": None}}}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"inputs": {"question": "서울 날씨는?"}, "outputs": {"answer": "15도입니다."}, "metadata": {"split": "base"}},
+        {"input": {"query": "서울 날씨는?"}, "output": {"response": "15도입니다.", "score": None}},
+        {"inputs": {"question": "서울 날씨는?"}, "expectations": {"expected_response": "15도입니다."}},
+    ],
+    ids=["LangSmith", "Langfuse", "MLflow"],
+)
+def test_examples_of_tracers(tmp_path, row):
+    read = Read(tmp_path, row)
+
+    assert read.kind == "sft_pair"
+    assert read.turns == [("user", "서울 날씨는?"), ("assistant", "15도입니다.")]
+
+
+def test_an_example_that_may_ask_two_things_is_left_to_a_mapping(tmp_path):
+    assert Read(tmp_path, {"inputs": {"question": "?", "input": "!"}, "outputs": {"answer": "네"}}).kind is None

@@ -28,6 +28,32 @@ def logged(row: Row) -> Translated | None:
     return None
 
 
+def examples(row: Row) -> Translated | None:
+    """An example of a tracer (LangSmith, Langfuse, MLflow): the question in one object, its answer in another."""
+    for asked, answered in (("inputs", "outputs"), ("input", "output"), ("inputs", "expectations")):
+        given, expected = row.get(asked), row.get(answered)
+        if not isinstance(given, dict) or not isinstance(expected, dict):
+            continue
+        question = [name for name in given if name in _QUESTIONS and isinstance(given[name], str)]
+        answer = [name for name in expected if name in _ANSWERS and isinstance(expected[name], str)]
+        if len(question) != 1 or len(answer) != 1:
+            continue
+        beside = {f"{asked}.{name}" if name not in _BESIDE else name: item
+                  for name, item in given.items() if name != question[0]}  # fmt: skip
+        beside |= {f"{answered}.{name}": item for name, item in expected.items() if name != answer[0]}
+        found = without(row, {asked, answered}) | beside
+        found |= {"question": given[question[0]], "answer": expected[answer[0]]}
+        paths = {"question": f"{asked}.{question[0]}", "answer": f"{answered}.{answer[0]}"}
+        return Translated(found, {asked, answered}, paths)
+    return None
+
+
+_QUESTIONS = ("question", "query", "input", "prompt", "instruction", "user", "text")
+_ANSWERS = ("answer", "output", "response", "completion", "expected_answer", "expected_response", "result")
+_BESIDE = ("context", "system", "chat_history", "history")
+"""What belongs to the question beside it."""
+
+
 def _object(value: Any) -> Any:
     if isinstance(value, str) and value.lstrip()[:1] == "{":
         try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from llmops_assets.datasets.reading.calls import calls_of
 from llmops_assets.datasets.reading.glaive import is_transcript, messages_of_transcript, system_and_functions
-from llmops_assets.datasets.reading.logged import LOGGED, logged
+from llmops_assets.datasets.reading.logged import LOGGED, examples, logged
 from llmops_assets.datasets.reading.moss import MARKED_TEXTS, is_marked, is_moss, marked_text, numbered_turns
 from llmops_assets.datasets.reading.raw import RowFault
 from llmops_assets.datasets.reading.translation import Row, Translated, without
@@ -294,6 +294,7 @@ _TRANSLATIONS: _Known = (
     ({*MARKED_TEXTS}, marked_text),
     ({*_TRANSCRIPTS}, _glaive),
     ({asked for asked, _ in LOGGED}, logged),
+    ({"inputs", "input"}, examples),
     ({"instructions"}, _responses),
     ({"answer", "response", "output"}, _contents),
     ({"chat_history", "history"}, _history),
@@ -314,7 +315,7 @@ def type_of_other_shape(row: Mapping[str, Any]) -> str | None:
     try:
         if isinstance(row.get("talk"), dict) and _talk(dict(row)) is not None:
             return "sft_pair"
-        if logged(dict(row)) is not None:
+        if logged(dict(row)) is not None or examples(dict(row)) is not None:
             return "sft_pair"
     except RowFault:
         return "sft_pair"
