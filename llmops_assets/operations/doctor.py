@@ -227,12 +227,16 @@ def _components(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
     addresses = {
         "gateway": f"{settings.gateway_url}/readyz",
         "console": f"{settings.console_url}/llm-ops/v1/health",
-        "Dagster": f"{settings.dagster_url}/server_info",
+        "Dagster": f"{settings.dagster_server}/server_info",
     }
+    # A name for each of these in deploy/compose.yaml.
+    services = {"gateway": "gateway", "console": "console", "Dagster": "webserver"}
     for name, url in addresses.items():
         reason = answers(url)
         if reason is None:
             yield Diagnosis(name, "ok", url)
+        elif settings.reconciler == "service":
+            yield Diagnosis(name, "fault", f"{url}: {reason}", f"make server-logs SERVICE={services[name]}")
         elif is_running and name == "gateway":
             yield Diagnosis(name, "fault", f"{url}: {reason}", f"look into {settings.root / 'logs'}")
         else:

@@ -196,6 +196,16 @@ class Settings(BaseSettings):
         description="Cerbos (http://cerbos:3592) that decides who may do what, by the policies of `llmops access "
         "cerbos`. Default: the policy's table.",
     )
+    console_server: str | None = Field(
+        default=None,
+        description="Address of the console as other processes of a server reach it. Default: that of `llmops up`.",
+    )
+    dagster_page: str | None = Field(
+        default=None, description="Dagster's pages as browsers have them, for links. Default: that of `llmops up`."
+    )
+    mlflow_page: str | None = Field(
+        default=None, description="MLflow's pages as browsers have them, for links. Default: that of `llmops up`."
+    )
     dagster_webserver: str | None = Field(
         default=None,
         description="Address of Dagster's webserver, with its path prefix, that the console passes launches on to. "
@@ -364,20 +374,28 @@ class Settings(BaseSettings):
 
     @property
     def console_url(self) -> str:
-        return f"http://{self.host}:{self.console_port}"
+        return (self.console_server or f"http://{self.host}:{self.console_port}").rstrip("/")
 
     @property
     def dagster_url(self) -> str:
-        return f"http://{self.host}:{self.dagster_port}"
+        """Address of Dagster's pages, for links."""
+        return (self.dagster_page or f"http://{self.host}:{self.dagster_port}").rstrip("/")
+
+    @property
+    def dagster_server(self) -> str:
+        """Address of Dagster's webserver for programs, with its path prefix."""
+        return (self.dagster_webserver or f"http://{self.host}:{self.dagster_port}").rstrip("/")
 
     @property
     def dagster_graphql(self) -> str:
         """Where Dagster's webserver takes queries and launches."""
-        return f"{(self.dagster_webserver or self.dagster_url).rstrip('/')}/graphql"
+        return f"{self.dagster_server}/graphql"
 
     @property
     def mlflow_url(self) -> str:
         """Address of the MLflow UI, for links; the store itself is `mlflow`."""
+        if self.mlflow_page:
+            return self.mlflow_page.rstrip("/")
         if self.mlflow.startswith(("http://", "https://")):
             return self.mlflow
         return f"http://{self.host}:{self.mlflow_port}"

@@ -15,6 +15,7 @@ from jsonschema.validators import validator_for
 from deploy.server import DEFAULTS, render
 from llmops_assets.local.stack import REPOSITORY
 from llmops_assets.specs.policy import load_policy
+from llmops_assets.specs.settings import Settings
 from tests.deploy.processes import COMPOSE, services
 
 THEIRS = {"qdrant", "grafana"}
@@ -128,6 +129,20 @@ def test_every_variable_of_compose_is_written_by_the_server_s_folder(tmp_path: P
         if volume.startswith("${LLMOPS_DATA}/")
     }
     assert [name for name in mounted if not (tmp_path / name).exists()] == []
+
+
+def test_links_of_a_server_lead_through_its_door_and_programs_ask_within(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = services()["code"]["environment"]
+    for name in ("LLMOPS_DAGSTER_PAGE", "LLMOPS_MLFLOW_PAGE", "LLMOPS_DAGSTER_WEBSERVER", "LLMOPS_CONSOLE_SERVER"):
+        value = (
+            environment[name].replace("${LLMOPS_SERVER_NAME}", "llm.example").replace("${LLMOPS_HTTPS_PORT}", "8443")
+        )
+        monkeypatch.setenv(name, value)
+    settings = Settings(_env_file=None)
+    assert settings.dagster_url == "https://llm.example:8443/dagster"
+    assert settings.mlflow_url == "https://llm.example:8443/mlflow"
+    assert settings.dagster_graphql == "http://webserver:3000/dagster/graphql"
+    assert settings.console_url == "http://console:8090"
 
 
 def test_settings_of_the_house_reach_every_process_of_the_platform_and_stay_as_they_are(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def processes(
         "/run/secrets": str(folder / "secrets"),
         "/var/lib/llmops": str(folder / "home"),
         "redis://redis:6379/0": redis.url,
+        "http://console:8090": f"http://127.0.0.1:{ports['console']}",
         "http://webserver:3000": f"http://127.0.0.1:{ports['webserver']}",
         "https://${LLMOPS_SERVER_NAME}:${LLMOPS_HTTPS_PORT}": "https://localhost",
         "0.0.0.0": "127.0.0.1",

@@ -197,6 +197,16 @@ def test_a_certificate_that_ends_soon_is_named_in_time(tmp_path: Path):
         assert bool(found.advice) == (state != "ok")
 
 
+def test_on_a_server_components_are_asked_where_they_are_and_their_logs_are_named(tmp_path: Path):
+    away = f"http://127.0.0.1:{free_port()}"
+    elsewhere = {"console_server": away, "dagster_webserver": f"{away}/dagster", "reconciler": "service"}
+    findings = examine(prepared(tmp_path / "home", **elsewhere), is_running=True)
+    for part, url, service in (("console", away, "console"), ("Dagster", f"{away}/dagster/server_info", "webserver")):
+        (found,) = [f for f in findings if f.part == part]
+        assert found.state == "fault" and found.what.startswith(url)
+        assert found.advice == f"make server-logs SERVICE={service}"
+
+
 def test_what_cannot_be_reached_is_named_where_it_is_needed(tmp_path: Path):
     away = f"http://127.0.0.1:{free_port()}"
     w = prepared(
