@@ -142,6 +142,18 @@ def _chat_rules(column: str) -> list[Rule]:
     ]
 
 
+def _thoughts_end(column: str) -> pl.Expr:
+    """Whether every answer that begins with a thought ends it: one that was cut would teach to think for ever."""
+    text = pl.element().struct.field("content").fill_null("")
+    endless = (_ROLE == "assistant") & text.str.contains(r"^\s*<think>") & ~text.str.contains("</think>", literal=True)
+    return ~pl.col(column).list.eval(endless).list.any()
+
+
+def _thinking(column: str) -> Rule:
+    reason = "an answer begins with <think>, which no </think> ends: it was cut, so there is no answer to learn"
+    return Rule("endless_thought", f"{column}[].content", reason, _thoughts_end(column))
+
+
 def _some_loss(column: str) -> pl.Expr:
     weight = pl.element().struct.field("weight")
     return pl.col(column).list.eval((_ROLE == "assistant") & (weight.is_null() | (weight != NO_LOSS))).list.any()
@@ -151,7 +163,8 @@ def rules_of(dataset_type: str) -> list[Rule]:
     """The rules of a type, the gravest first: a row is refused with the first that it breaks."""
     if dataset_type == "sft_pair":
         reason = "every turn of the assistant has weight 0, so there is no answer to learn"
-        return [*_chat_rules("messages"), Rule("no_loss", "messages[].weight", reason, _some_loss("messages"))]
+        no_loss = Rule("no_loss", "messages[].weight", reason, _some_loss("messages"))
+        return [*_chat_rules("messages"), no_loss, _thinking("messages")]
     if dataset_type == "eval_suite":
         return _chat_rules("messages")
     if dataset_type == "pretrain_corpus":
@@ -166,6 +179,7 @@ def rules_of(dataset_type: str) -> list[Rule]:
             ),
             Rule("empty_prompt", "prompt[].content", "a message of the prompt is empty", _all_say_something("prompt")),
             Rule("empty_chosen", "chosen", "the preferred answer is missing or empty", _answer("chosen")),
+            _thinking("chosen"),
             Rule("empty_rejected", "rejected", "the rejected answer is missing or empty", _answer("rejected")),
             Rule(
                 "same_answers",

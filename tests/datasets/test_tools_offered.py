@@ -76,6 +76,33 @@ def test_results_stand_in_the_order_of_their_calls(tmp_path):
     assert given == [("c1", "맑음"), ("c2", "비"), ("c3", "눈")]
 
 
+def test_a_call_without_the_result_that_is_answered_for_is_refused(tmp_path):
+    calls = calling(call("get_weather", "c1"), call("get_weather", "c2"))
+    missing = Read(tmp_path, {"messages": [USER, calls, result("c2", "비"), ANSWER], "tools": [TOOL]})
+    ends = Read(tmp_path, {"messages": [USER, calls], "tools": [TOOL]})
+
+    assert "'c1'" in missing.refused[0][1] and not ends.refused
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [USER, {"role": "assistant", "content": "<think>\n바다로 갈까 산으로"}]},
+        {"prompt": [USER], "chosen": [{"role": "assistant", "content": " <think>바다로 갈까"}], "rejected": [ANSWER]},
+        {"question": "어디로?", "answer": "<think>바다로 갈까"},
+    ],
+    ids=["messages", "preference", "pairs"],
+)
+def test_a_thought_that_was_cut_is_no_answer(tmp_path, row):
+    assert "<think>" in Read(tmp_path, row).refused[0][1]
+
+
+def test_a_thought_that_ends_is_left_as_it_stands(tmp_path):
+    turns = [USER, {"role": "assistant", "content": "<think>어디?</think>바다로요."}]
+
+    assert not Read(tmp_path, {"messages": turns}).refused
+
+
 @pytest.mark.parametrize(
     "thought",
     [

@@ -115,13 +115,27 @@ def turns_of(item: Item, path: str) -> list[Message]:
 
 
 def check_answers(messages: list[Message]) -> None:
-    """Refuse a tool's message that answers a call which no turn before it makes."""
+    """Refuse a tool's message that answers a call which no turn before it makes, and an answer that is given although
+    some calls of the turn before it have no result where others have one."""
     if not any(message.tool_call_id is not None for message in messages):
         return
     made: set[str] = set()
+    waiting: list[str] = []
+    answered = False
     for message in messages:
+        if message.role != "tool" and answered and waiting:
+            raise RowFault(
+                f"{message.path}.role",
+                f"call {waiting[0]!r} before it has no result: what the tool said is missing, or the call is",
+            )
+        if message.role != "tool":
+            waiting, answered = [], False
         if message.tool_calls is not None:
-            made |= {call["id"] for call in calls_of(message.tool_calls, message.path) if "id" in call}
+            waiting = [call["id"] for call in calls_of(message.tool_calls, message.path) if "id" in call]
+            made.update(waiting)
+        if message.tool_call_id in waiting:
+            waiting.remove(message.tool_call_id)
+            answered = True
         if message.tool_call_id is not None and message.tool_call_id not in made:
             known = f"; the calls before it are {', '.join(sorted(made)[:5])}" if made else ""
             raise RowFault(
