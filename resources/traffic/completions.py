@@ -22,7 +22,10 @@ class ParsedCompletion:
 
 
 def read_answer(body: bytes, streamed: bool) -> ParsedCompletion:
-    """Read an OpenAI chat completion, or the events of a streamed one; what cannot be read is left out."""
+    """Read an OpenAI chat completion, or the events of a streamed one; what cannot be read is left out.
+
+    Of several answers (`n`) it is the first: one behind the other they would be none that anybody gave.
+    """
     completion = ParsedCompletion()
     texts: list[str] = []
     for part in _parts(body, streamed):
@@ -32,6 +35,8 @@ def read_answer(body: bytes, streamed: bool) -> ParsedCompletion:
         for fault in _dicts([error]):
             completion.error = str(fault.get("message", fault))
         for choice in _dicts(part.get("choices")):
+            if choice.get("index", 0) != 0:
+                continue
             if isinstance(choice.get("text"), str):
                 texts.append(choice["text"])
             for message in _dicts([choice.get("delta"), choice.get("message")]):

@@ -53,7 +53,13 @@ def context_of(body: Mapping[str, Any]) -> tuple[int, str | None]:
     """
     messages = body.get("messages")
     if not isinstance(messages, list):
+        prompt = body.get("prompt")
+        # A list of numbers is the tokens of one.
+        if isinstance(prompt, list) and len(prompt) > 1 and not isinstance(prompt[0], int):
+            return len(prompt), _left_out("it asked several things at once")
         return 1, None
+    if (body.get("n") or 1) > 1:
+        return len(messages), _left_out(f"it asked for {body['n']} answers, and nobody knows which one was rated")
     tools = body.get("tools") or body.get("functions") or []
     first = messages[0]
     if len(messages) == 1 and not tools and first["role"] == "user" and isinstance(first["content"], str):

@@ -25,7 +25,8 @@ class Exposure(msgspec.Struct, tag="exposure", omit_defaults=True):
     guards, as JSON; consent: whether the user agreed to the use of the texts, None where nobody asked; retrieved:
     what an index was asked for it, as JSON (index, version, ids of the passages, whether nothing was answered); used:
     for the ledger, None of what an earlier version logged; turns and context: what was sent with the question
-    (`context.context_of`), None of what an earlier version logged; times in milliseconds.
+    (`context.context_of`), None of what an earlier version logged; is_cut: of the answer there is
+    the end alone; times in milliseconds.
     """
 
     request_id: str
@@ -54,6 +55,7 @@ class Exposure(msgspec.Struct, tag="exposure", omit_defaults=True):
     used: Usage | None = None
     turns: int | None = None
     context: str | None = None
+    is_cut: bool = False
 
 
 class Rating(msgspec.Struct, tag="rating", omit_defaults=True):

@@ -250,7 +250,7 @@ class Shipper:
             "query": self._masked(entry.query) if may_keep else None,
             "turns": entry.turns,
             "context": masked(entry.context, self._mask_part) if may_keep and entry.context is not None else None,
-            "response": self._masked(completion.text) if may_keep else None,
+            "response": self._masked(completion.text) if may_keep and not entry.is_cut else None,
             "status": 502 if failed_later else entry.status,
             "error": self._masked(entry.error or completion.error),
             "latency_ms": entry.latency_ms,

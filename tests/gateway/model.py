@@ -23,6 +23,7 @@ class Model:
         self.asked = 0
         self.is_held = False
         self.breaks_off = False
+        self.words = 10
 
     async def complete(self, request: Request) -> Response:
         self.asked += 1
@@ -36,7 +37,7 @@ class Model:
         return JSONResponse({"id": "c", "object": "chat.completion", "model": "m", "choices": [choice], "usage": usage})
 
     async def events(self) -> Any:
-        for n in range(10):
+        for n in range(self.words):
             chunk = {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {"content": f"w{n} "}}]}
             yield f"data: {json.dumps(chunk)}\n\n".encode()
             if self.breaks_off and n == 3:

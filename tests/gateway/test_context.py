@@ -32,7 +32,9 @@ def test_what_was_sent_is_in_the_log(catalog: Catalog, model: Model, start_gatew
     why = {"role": "user", "content": "왜요?"}
     alone, whole = ask([why]), ask([*BEFORE, why], tools=[TOOL])
     streamed, refused = ask([*BEFORE, why], stream=True), ask([*BEFORE, why], consent="no")
-    until(lambda: catalog.exposures(endpoint="desk").height == 4)
+    model.words = 50_000
+    long = ask([why], stream=True)
+    until(lambda: catalog.exposures(endpoint="desk").height == 5)
     rows = {row["request_id"]: row for row in catalog.exposures(endpoint="desk").iter_rows(named=True)}
     assert sent_of(rows[alone]).is_lone and rows[alone]["turns"] == 1
     for request in (whole, streamed):
@@ -42,3 +44,6 @@ def test_what_was_sent_is_in_the_log(catalog: Catalog, model: Model, start_gatew
         assert sent.messages[2]["tool_calls"][0]["function"]["name"] == "find"
     assert (list(sent_of(rows[whole]).tools), sent_of(rows[streamed]).tools) == ([TOOL], ())
     assert (rows[refused]["query"], rows[refused]["context"]) == (None, None)
+    # A prefix of an answer is no answer; how it ended is known.
+    assert (rows[long]["response"], rows[long]["finish_reason"], rows[long]["status"]) == (None, "stop", 200)
+    assert rows[streamed]["response"] == "".join(f"w{n} " for n in range(10))

@@ -53,10 +53,12 @@ def test_all_that_was_sent_is_there_and_masked_where_it_is_text() -> None:
     [
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}], "no text (image_url)"),
         ([{"role": "system", "content": "가" * MOST_BYTES}, ASKED], "longer than 65,536 bytes"),
+        ({"messages": [ASKED], "n": 2}, "asked for 2 answers"),
+        ({"prompt": ["왜요?", "언제요?"]}, "several things at once"),
     ],
 )
-def test_what_is_not_kept_says_why(messages: list[dict], why: str) -> None:
-    found = row(messages=messages)
+def test_what_is_not_kept_says_why(messages: list[dict] | dict, why: str) -> None:
+    found = row(**(messages if isinstance(messages, dict) else {"messages": messages}))
     assert why in sent_of(found).missing and len(found["context"]) < 100
 
 

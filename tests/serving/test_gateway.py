@@ -696,6 +696,8 @@ def test_an_answer_is_read_from_its_bytes():
     body += b'data: {"choices":[{"delta":{},"finish_reason":"length"}],"usage":{"prompt_tokens":4}}\n\ndata: [DONE]\n\n'
     told = read_answer(body, streamed=True)
     assert (told.text, told.finish_reason, told.prompt_tokens, told.error) == ("a", "length", 4, None)
+    two = {"choices": [{"index": 1, "message": {"content": "nein"}}, {"index": 0, "message": {"content": "ja"}}]}
+    assert read_answer(json.dumps(two).encode(), streamed=False).text == "ja"
     assert read_answer(b"", streamed=False).text is None
     # Whatever a model server writes, its exposure is not lost.
     for strange in (

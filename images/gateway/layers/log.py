@@ -13,7 +13,8 @@ from resources.traffic.context import context_of
 from resources.traffic.entries import Usage
 
 _AGREED = ("yes", "true", "1")
-_MOST_LOGGED_BYTES = 512 * 1024
+_MOST_LOGGED_BYTES = 4 * 1024 * 1024
+"""Of a stream, whose events take some 250 bytes a token. What is longer is logged without its text: half is none."""
 
 
 class Log(Layer):
@@ -41,9 +42,12 @@ class Log(Layer):
         async for lines in events:
             if exposure.ttft_ms is None and has_text(lines):
                 exposure.ttft_ms = 1000 * (time.monotonic() - call.begun)
-            if size < _MOST_LOGGED_BYTES:
-                parts.append(lines)
-                size += len(lines)
+            size += len(lines)
+            if size > _MOST_LOGGED_BYTES:
+                # Its end says how it ended.
+                exposure.is_cut = True
+                parts.clear()
+            parts.append(lines)
             yield lines
 
     def _assigned(self, call: Call) -> str:
