@@ -12,7 +12,7 @@ from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.errors import ApiError
 from images.gateway.events import STALL_SECONDS
 from images.gateway.gateway import PING_SECONDS, Gateway
-from images.gateway.reply import Reply, Send, Waiting
+from images.gateway.reply import Reply, Send, Soon, Waiting
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
@@ -29,6 +29,7 @@ class App:
         self.gateway = gateway
         self.router = router
         self.layers = pipeline.build(gateway)
+        self.soon = Soon()
         known = (*router.operations, router.unknown_path, router.unknown_method)
         self.steps: dict[Operation, Proceed] = {
             operation: operation.answer if operation.is_open else pipeline.compose(operation, self.layers)
@@ -47,7 +48,7 @@ class App:
         operation, parameters = self.router.find(scope["method"], scope["path"])
         call = Call(operation, scope, receive, parameters)
         reply = Reply(call, send)
-        waiting = Waiting(call, reply, self.gateway.ping_seconds)
+        waiting = Waiting(call, reply, self.gateway.ping_seconds, self.soon)
         try:
             try:
                 answer = await self.steps[operation](call)

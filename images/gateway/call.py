@@ -228,7 +228,9 @@ class Call:
             return
         self._is_open = False
         self.end(CLIENT_LEFT, "the client went away")
-        for closer in reversed(self._closers):
+        # They refer to the call: kept, it would wait for the collector with all that it holds.
+        closers, self._closers = self._closers, []
+        for closer in reversed(closers):
             try:
                 closer()
             except Exception:  # one layer's clean-up must not keep another from its own

@@ -7,11 +7,12 @@ import fcntl
 import os
 import socket
 import termios
-from typing import Any
 
 import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from images.gateway.answer_out import AnswerOut
 
 HEADER_SECONDS = 15.0
 """From the beginning of a connection, or of a request on it, to the end of the request's headers."""
@@ -23,54 +24,6 @@ _LINGER_SECONDS = 1.0
 """How long what a client still sends is thrown away once it was refused: a reset would take the reason from it."""
 
 
-class _Held:
-    """In place of a transport: takes what is written, so that it can go out with what follows."""
-
-    __slots__ = ("head", "transport")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self.transport = transport
-        self.head = b""
-
-    def write(self, data: bytes) -> None:
-        self.head += data
-
-    def is_closing(self) -> bool:
-        return self.transport.is_closing()
-
-    def let_go(self) -> None:
-        """Write what was held, if anything."""
-        if self.head:
-            self.transport.write(self.head)
-            self.head = b""
-
-    def close(self) -> None:
-        self.let_go()
-        self.transport.close()
-
-
-class OneWrite(RequestResponseCycle):
-    """An answer whose head goes out with its body where the whole of it is there.
-
-    Each writing is a call of the system and a packet, and wakes the client.
-    """
-
-    async def send(self, message: Any) -> None:
-        if self.response_started and type(self.transport) is not _Held:
-            await super().send(message)
-            return
-        is_head = not self.response_started
-        held = self.transport if isinstance(self.transport, _Held) else _Held(self.transport)
-        self.transport = held
-        try:
-            await super().send(message)
-        finally:
-            # The length of a stream is not known, and its beginning not waited for.
-            if not is_head or self.chunked_encoding:
-                self.transport = held.transport
-                held.let_go()
-
-
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. What is no HTTP is answered in the shape of OpenAI's errors."""
 
@@ -79,6 +32,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _header_bytes = 0
     _header_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
+    _idle_since: float | None = None
     _is_ending = False
     _is_refused = False
 
@@ -88,6 +42,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._unset_keepalive_if_required()
         if self._write_timer is not None:
             self._write_timer.cancel()
         super().connection_lost(exc)
@@ -110,7 +65,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         if type(self.cycle) is RequestResponseCycle:
             # Uvicorn makes its own, which is asked nothing before this call is over.
-            self.cycle.__class__ = OneWrite
+            self.cycle.__class__ = AnswerOut
 
     def on_message_complete(self) -> None:
         if not self._asks_upgrade:
@@ -119,7 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
             return
-        self._unset_keepalive_if_required()
+        self._idle_since = None
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -138,9 +93,22 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._header_timer = self.loop.call_later(HEADER_SECONDS, self._too_slow)
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        # What comes next begins a request; until then uvicorn's own timer watches the connection.
+        # What comes next begins a request; until then the connection is watched as one that is not used.
         self._header_bytes = 0
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._idle_since = self.loop.time()
+        # One that is set already looks again later: to end it and set another costs each request more than that.
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def timeout_keep_alive_handler(self) -> None:
         """End a connection that nothing is asked on, unless a request has come that was not read yet.
@@ -148,7 +116,13 @@ class BoundedProtocol(HttpToolsProtocol):
         Timers are looked at before what has arrived: of a process that was held up they are both due, and closing would
         reset a connection on which a request lies.
         """
-        if self._has_arrived():
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return
+        left = self.timeout_keep_alive - (self.loop.time() - self._idle_since)
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        elif self._has_arrived():
             self.timeout_keep_alive_task = self.loop.call_later(_LINGER_SECONDS, self.timeout_keep_alive_handler)
         else:
             self._say_end()

@@ -101,6 +101,18 @@ class Endpoint:
     """How often its users were drawn anew, each time that one model has had them all."""
     dropped: frozenset[str] = frozenset()
     """Treatments whose users have the control for now."""
+    only: Route | None = field(init=False, default=None)
+    """The route of all users, where no other has weight."""
+
+    def __post_init__(self) -> None:
+        with_weight = [route for route, weight in zip(self.routes, self.weights, strict=True) if weight > 0]
+        if len(with_weight) == 1:
+            object.__setattr__(self, "only", with_weight[0])
+
+    @property
+    def serves(self) -> bool:
+        """Whether anybody's requests go to some route."""
+        return self.only is not None or any(weight > 0 for weight in self.weights)
 
     def exposed(self, assigned: Route) -> tuple[Route, str | None]:
         """The route that takes the requests of a user of `assigned`, and the experiment that they count for.
@@ -114,6 +126,8 @@ class Endpoint:
 
     def assigned(self, user: str) -> Route:
         """The route of a user, the same as long as the phase lasts; ValueError when no route has weight."""
+        if self.only is not None:
+            return self.only
         if self.draw == 0:
             return self.routes[assign(self.salt, user, self.weights)]
         held = [route.is_holdout for route in self.routes]

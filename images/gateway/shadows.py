@@ -118,7 +118,7 @@ class Shadows:
 
     async def _ask(self, copy: _Copy) -> str:
         endpoint = self._table.endpoints.get(copy.candidate)
-        if endpoint is None or not any(weight > 0 for weight in endpoint.weights):
+        if endpoint is None or not endpoint.serves:
             return "no candidate"
         route = endpoint.assigned(copy.user)
         body = msgspec.json.decode(copy.body)

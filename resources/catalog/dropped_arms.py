@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -72,17 +73,22 @@ class DroppedArms:
         A note holds until its experiment's decision was carried out, and as long as the endpoint's shares are those in
         which it was made: in between, no user meets the model again. Another experiment that is started there ends it.
         """
-        d, e, p = t.dropped_arms, t.experiments, t.endpoints
-        others = t.experiments.alias()
-        joined = d.join(e, e.c.name == d.c.experiment).join(p, p.c.name == d.c.endpoint)
-        another = sa.exists().where(
-            others.c.endpoint == d.c.endpoint, others.c.state == "running", others.c.name != d.c.experiment
-        )
-        under_way = sa.and_(e.c.acted_at.is_(None), e.c.withheld.is_(None))
-        holds = sa.and_(sa.not_(another), sa.or_(under_way, d.c.phase == p.c.phase))
-        control = e.c.spec["control"].as_string().label("control")
-        statement = sa.select(d.c.endpoint, d.c.model_ref, d.c.experiment, control).select_from(joined).where(holds)
         found: dict[str, dict[str, tuple[str, str]]] = {}
-        for row in self.database.rows(statement):
+        for row in self.database.rows(_in_force()):
             found.setdefault(row["endpoint"], {})[row["model_ref"]] = row["experiment"], row["control"]
         return found
+
+
+@cache
+def _in_force() -> sa.Select[Any]:
+    """The notes that hold. Made once: a gateway asks twice a second, and making it costs more than the answer."""
+    d, e, p = t.dropped_arms, t.experiments, t.endpoints
+    others = t.experiments.alias()
+    joined = d.join(e, e.c.name == d.c.experiment).join(p, p.c.name == d.c.endpoint)
+    another = sa.exists().where(
+        others.c.endpoint == d.c.endpoint, others.c.state == "running", others.c.name != d.c.experiment
+    )
+    under_way = sa.and_(e.c.acted_at.is_(None), e.c.withheld.is_(None))
+    holds = sa.and_(sa.not_(another), sa.or_(under_way, d.c.phase == p.c.phase))
+    control = e.c.spec["control"].as_string().label("control")
+    return sa.select(d.c.endpoint, d.c.model_ref, d.c.experiment, control).select_from(joined).where(holds)

@@ -1,10 +1,16 @@
 """The guards of an endpoint, through the gateway's process: what is asked and answered, whole and streamed."""
 
+import asyncio
 import json
+import threading
 
 import pytest
 from openai import BadRequestError, InternalServerError
 
+from images.gateway.guards.inputs import judge_request
+from images.gateway.guards.judges import Judges
+from llmops_assets.specs.guards import InputGuards
+from llmops_assets.specs.policy import DEFAULT_POLICY, load_policy
 from tests.gateway.desk import Desk
 
 PHONE = "010-1234-5678"
@@ -239,3 +245,31 @@ def test_the_log_of_the_program_says_why_and_holds_no_text(guarded: Desk) -> Non
         ask(guarded, "strict", f"카나리아 질문 {ATTACK}")
     log = guarded.gateway.log.read_text()
     assert "PHONE_NUMBER ×1" in log and "카나리아" not in log and PHONE not in log
+
+
+def test_the_length_of_many_messages_is_counted_once_each_and_in_one_go() -> None:
+    guards = InputGuards.model_validate({"length": {"max_characters": 100_000}})
+    parts = [{"type": "text", "text": "나"}, {"type": "text", "text": "다"}]
+    message = {"role": "user", "content": "가"}
+    judges = Judges(load_policy(DEFAULT_POLICY))
+
+    def counted(messages: list[dict]) -> float:
+        (verdict,) = asyncio.run(judge_request(guards, judges, {"messages": messages}, "가")).verdicts
+        return verdict.figure
+
+    assert counted([message, {"role": "user", "content": parts}]) == 3
+    # What looks at each message for each would look for minutes.
+    assert counted([message] * 40_000) == 40_000
+
+
+def test_who_sends_very_many_short_texts_holds_nobody_up() -> None:
+    judges = Judges(load_policy(DEFAULT_POLICY))
+    guards = InputGuards.model_validate({"personal_data": {}})
+    threads: list[str] = []
+    judges.masker(names=False).finds = lambda text: threads.append(threading.current_thread().name)  # type: ignore
+
+    for count in (1, 1000):
+        body = {"messages": [{"role": "user", "content": "가"}] * count}
+        asyncio.run(judge_request(guards, judges, body, "가"))
+    assert (threads[0], len(threads)) == ("MainThread", 1001)
+    assert "MainThread" not in threads[1:]

@@ -120,6 +120,26 @@ def test_an_answer_in_parts_is_written_as_it_comes():
     assert (head[-6:], last) == (b"\r\n\r\nhe", b"llo")
 
 
+def test_who_speaks_an_http_without_chunks_gets_a_stream_as_it_is_until_the_connection_ends():
+    found = written([STREAM, body(b"data: 1\n\n", more=True), body(b"")], b"GET / HTTP/1.0\r\n\r\n")
+    head, *rest = found.pieces
+    assert b"transfer-encoding" not in head and head.endswith(b"connection: close\r\n\r\n")
+    assert (rest, found.is_closed) == ([b"data: 1\n\n"], True)
+
+
+@pytest.mark.parametrize(
+    "header", [(b"x-a", b"1\r\nset-cookie: a=b"), (b"x-a", b"1\x00"), (b"x-a:", b"1"), (b"x a", b"1")]
+)
+def test_no_header_of_an_answer_makes_another_one(header: tuple[bytes, bytes]):
+    found = written([{**STREAM, "headers": [header]}, body(b"")]).pieces
+    assert b"set-cookie" not in b"".join(found) and b"\x00" not in b"".join(found)
+
+
+@pytest.mark.parametrize("parts", [[b"hell"], [b"hello!"], [b"hel", b"lo!"]])
+def test_a_body_of_another_length_than_its_head_says_ends_the_connection(parts: list[bytes]):
+    assert written([WHOLE, *(body(part, more=part is not parts[-1]) for part in parts)]).is_closed
+
+
 def test_what_fails_behind_its_head_ends_the_connection():
     assert written([WHOLE, RuntimeError("x")]).is_closed
 

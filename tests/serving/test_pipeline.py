@@ -1,7 +1,9 @@
 """No request gets around a layer, whichever path it takes, and every call is closed once."""
 
 import asyncio
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,22 @@ def test_a_call_is_closed_once_however_it_ends(app: App, monkeypatch: pytest.Mon
     assert (status, closed) == (expected[ending][0], [expected[ending][1]])
     if ending == "breaks off":
         assert body.startswith(b'data: 1\n\ndata: {"error"') and b"[DONE]" not in body
+
+
+def test_a_call_that_is_over_is_gone_without_the_collector(app: App):
+    class Watched(Call):
+        __slots__ = ("__weakref__",)
+
+    call = Watched(app.router.operations[0], {"type": "http", "headers": []}, asyncio.sleep)
+    found, closed = weakref.ref(call), []
+    call.on_close(lambda call=call: closed.append(call.status))
+    gc.disable()
+    try:
+        call.close()
+        del call
+        assert (found(), closed) == (None, [499])
+    finally:
+        gc.enable()
 
 
 def test_what_is_no_operation_is_told_in_the_shape_of_openai(app: App):

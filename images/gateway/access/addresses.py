@@ -34,11 +34,14 @@ class Addresses:
     def __init__(self, trusted: Sequence[Network] = ()) -> None:
         self.trusted = trusted
         self._group = lru_cache(maxsize=10_000)(_group_of)
+        self._group_of_peer = lru_cache(maxsize=10_000)(_group_of_text)
 
     def client(self, peer: str | None, forwarded: Iterable[str] = ()) -> str:
         """What a request is counted by: the client's IPv4 address, or the /64 network of an IPv6 one."""
+        if not self.trusted:
+            return self._group_of_peer(peer or "")
         address = _parsed(peer or "")
-        if address is not None and self.trusted and self._is_trusted(address):
+        if address is not None and self._is_trusted(address):
             hops = [hop for line in forwarded for hop in line.split(",")]
             for hop in hops[: -_MOST_HOPS - 1 : -1]:
                 found = _parsed(hop)
@@ -51,6 +54,11 @@ class Addresses:
 
     def _is_trusted(self, address: Address) -> bool:
         return any(address in network for network in self.trusted if network.version == address.version)
+
+
+def _group_of_text(peer: str) -> str:
+    address = _parsed(peer)
+    return UNKNOWN if address is None else _group_of(address)
 
 
 def _group_of(address: Address) -> str:

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Awaitable
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from images.gateway.access.addresses import Addresses
 from images.gateway.access.decisions import Decisions
@@ -40,6 +42,8 @@ class Callers:
         self.limiter = Limiter(
             None if store is None else SharedCounter(store), on_failure=settings.gateway_store_failure
         )
+        # The policy is the same as long as the process runs.
+        self._may_call = lru_cache(1024)(lambda roles: policy.allows(roles, CALL))
         self._renewing: asyncio.Task[None] | None = None
         self._used: dict[str, int] = {}
         self._used_of = ""
@@ -132,14 +136,14 @@ class Callers:
             forwarded = [v.decode("latin-1") for k, v in call.scope["headers"] if k == b"x-forwarded-for"]
         return self.addresses.client(client[0] if client else None, forwarded)
 
-    async def has_role(self, caller: Identity) -> bool:
+    def has_role(self, caller: Identity) -> bool | Awaitable[bool]:
         """Whether one of the caller's roles may call endpoints, by the policy's table, or by Cerbos where one is named.
 
-        Raises ApiError 503 where Cerbos is away.
+        Cerbos's answer is to be awaited: ApiError 503 where it is away.
         """
         if self.decisions is None:
-            return self.policy.allows(caller.roles, CALL)
-        return await self.decisions.may_call(caller)
+            return self._may_call(caller.roles)
+        return self.decisions.may_call(caller)
 
     def may_call(self, call: Call, endpoint: str) -> bool:
         """Whether a caller may ask an endpoint's model: by a role, and by the endpoints that the credential names."""

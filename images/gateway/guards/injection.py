@@ -31,8 +31,11 @@ def judge(text: str) -> Attempt:
 
     Independent signs add up: the score is one less the product of what each leaves open.
     """
-    best = NONE
-    for how, form in normalise.forms(text):
+    best, forms = NONE, normalise.forms(text)
+    # Nearly always none holds anything, which one look at all of them together says.
+    if not rules_for("\n".join([form for _, form in forms])):
+        return best
+    for how, form in forms:
         found: dict[str, float] = {}
         for rule in rules_for(form):
             if rule.expression.search(form):

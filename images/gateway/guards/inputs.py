@@ -39,7 +39,7 @@ async def judge_request(guards: InputGuards, judges: Judges, body: dict[str, Any
     """
     judged = Judged(body, query)
     found = texts(body)
-    is_dear = sum([len(text) for _, text in found]) > INLINE_CHARACTERS
+    is_dear = sum([_EACH + len(text) for _, text in found]) > INLINE_CHARACTERS + _EACH
     for guard, step, dear_by_itself in (
         (guards.length, _length, None),
         (guards.language, _language, None),
@@ -59,20 +59,20 @@ async def judge_request(guards: InputGuards, judges: Judges, body: dict[str, Any
 
 
 Found = list[tuple[str, str]]
+_EACH = 20
+"""Characters of a text that its judging takes as long as, whatever is in it."""
+_NO_PERSONAL_DATA = Verdict("personal_data", "in", "pass", None, 0.0)
 
 
 def _length(guard: LengthGuard, judges: Judges, judged: Judged, found: Found) -> None:
     # Parts that stand beside each other are one text besides: counted once.
-    alone = [text for path, text in found if path.rpartition(".")[2] != "content" or not _has_parts(path, found)]
+    in_parts = {path[:at] for path, _ in found for at, sign in enumerate(path) if sign == "["}
+    alone = [text for path, text in found if path not in in_parts or path.rpartition(".")[2] != "content"]
     characters = sum(map(len, alone))
     size = sum([len(text.encode("utf-8", "replace")) for text in alone]) if guard.max_tokens is not None else 0
     reason = measures.too_long(guard, characters, size)
     outcome = "refuse" if reason is not None and guard.action == "refuse" else "pass"
     judged.verdicts.append(Verdict("length", "in", outcome, reason, float(characters)))
-
-
-def _has_parts(path: str, found: Found) -> bool:
-    return any(other.startswith(f"{path}[") for other, _ in found)
 
 
 def _language(guard: LanguageGuard, judges: Judges, judged: Judged, found: Found) -> None:
@@ -85,9 +85,13 @@ def _language(guard: LanguageGuard, judges: Judges, judged: Judged, found: Found
 
 
 def _personal_data(guard: PersonalDataGuard, judges: Judges, judged: Judged, found: Found) -> None:
+    masker = judges.masker(names=guard.names)
+    # Arguments of a call are looked at by what is in them, and not as they are written.
+    if not any([path.endswith(".arguments") or masker.finds(text) for path, text in found]):
+        judged.verdicts.append(_NO_PERSONAL_DATA)
+        return
     counts: Counter[str] = Counter()
     where: list[str] = []
-    masker, masked = judges.masker(names=guard.names), judged.body
 
     def change(path: str, text: str) -> str:
         masked = masker.mask(text)
@@ -96,11 +100,9 @@ def _personal_data(guard: PersonalDataGuard, judges: Judges, judged: Judged, fou
             where.append(path)
         return masked.text
 
-    # Arguments of a call are looked at by what is in them, and not as they are written.
-    if any(path.endswith(".arguments") or masker.finds(text) for path, text in found):
-        masked = changed(judged.body, change)
+    masked = changed(judged.body, change)
     if not counts:
-        judged.verdicts.append(Verdict("personal_data", "in", "pass", None, 0.0))
+        judged.verdicts.append(_NO_PERSONAL_DATA)
         return
     reason = ", ".join(f"{kind} ×{count}" for kind, count in sorted(counts.items()))
     outcome = {"mask": "mask", "refuse": "refuse", "flag": "pass"}[guard.action]

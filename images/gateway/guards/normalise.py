@@ -21,6 +21,8 @@ _PLAIN_ALREADY = re.compile(r"[\x00-@\[-\x7f가-힣]*")
 _FIGURE = re.compile(r"[013457@$!|]")
 _NOT_LETTERS = re.compile(r"[^\w<>|\[\]#:{}/]+|_+")
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_=-])(?:[A-Za-z0-9+/_-]{4}[\s]?){5,}[A-Za-z0-9+/_-]{0,3}={0,2}")
+_FEWEST_BASE64 = 20
+"""Characters of the shortest that is looked for; a hexadecimal one has more."""
 _HEX = re.compile(r"(?<![0-9A-Fa-f])(?:(?:0x|\\x)?[0-9A-Fa-f]{2}[\s,:]?){16,}(?![0-9A-Fa-f])")
 _ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2}){3,}|&#x?[0-9A-Fa-f]+;|\\u[0-9A-Fa-f]{4}")
 _ROT13 = str.maketrans(
@@ -74,7 +76,9 @@ def decodings(text: str) -> list[tuple[str, str]]:
 
 
 def _once(text: str) -> list[tuple[str, str]]:
-    found = []
+    found: list[tuple[str, str]] = []
+    if len(text) < _FEWEST_BASE64 and "%" not in text and "&" not in text and "\\" not in text:
+        return found
     for match in _BASE64.finditer(text):
         compact = re.sub(r"\s", "", match[0]).rstrip("=")
         try:

@@ -1,5 +1,7 @@
 """Chooses the variant that a user gets, and opens the exposure of the request."""
 
+from collections.abc import Awaitable
+
 from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.chat_request import SESSION_COOKIE, for_upstream
 from images.gateway.engine_support import check_engine
@@ -14,11 +16,11 @@ class Assign(Layer):
     def applies(self, operation: Operation) -> bool:
         return operation.asks_model
 
-    async def __call__(self, call: Call, proceed: Proceed) -> Answer:
+    def __call__(self, call: Call, proceed: Proceed) -> Awaitable[Answer]:
         endpoint, user = call.endpoint, call.end_user
         kind = call.operation.kind
         call.payload = for_upstream(call.body, endpoint, kind)
-        if not any(weight > 0 for weight in endpoint.weights):
+        if not endpoint.serves:
             raise ApiError(503, f"endpoint {endpoint.name!r} serves no model yet", code="not_ready")
         route, experiment = endpoint.exposed(endpoint.assigned(user.user))
         check_engine(kind, call.body, route.engine, is_probe=call.is_probe)
@@ -50,4 +52,4 @@ class Assign(Layer):
         )
         if experiment is not None:
             gateway.arms.watch(call, endpoint, route)
-        return await proceed(call)
+        return proceed(call)

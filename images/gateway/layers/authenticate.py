@@ -24,5 +24,6 @@ class Authenticate(Layer):
             if error.status == 401:
                 await refuse_address(callers, call)
             raise
-        call.has_role = await callers.has_role(call.caller)
+        found = callers.has_role(call.caller)
+        call.has_role = found if isinstance(found, bool) else await found
         return await proceed(call)

@@ -1,5 +1,7 @@
 """Asks whether the caller may call the endpoint that the request names."""
 
+from collections.abc import Awaitable
+
 from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.layers.base import Layer
 
@@ -12,6 +14,6 @@ class Authorize(Layer):
     def applies(self, operation: Operation) -> bool:
         return operation.asks_model
 
-    async def __call__(self, call: Call, proceed: Proceed) -> Answer:
+    def __call__(self, call: Call, proceed: Proceed) -> Awaitable[Answer]:
         self.gateway.callers.check_may_call(call, call.endpoint.name)
-        return await proceed(call)
+        return proceed(call)

@@ -1,5 +1,7 @@
 """What a layer is: something around the answering of a call."""
 
+from collections.abc import Awaitable
+
 from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.gateway import Gateway
 
@@ -7,8 +9,9 @@ from images.gateway.gateway import Gateway
 class Layer:
     """A step on the way of every request, made once for a gateway.
 
-    It answers by itself, raises ApiError to refuse, or awaits `proceed(call)` and gives on what comes back. What must
-    be done when a call is over, however it ends, it registers with `call.on_close`.
+    It answers by itself, raises ApiError to refuse, or awaits `proceed(call)` and gives on what comes back. What has
+    nothing to wait for and nothing to do with the answer returns `proceed(call)` as it is: a coroutine of its own
+    would cost each request. What must be done when a call is over, however it ends, it registers with `call.on_close`.
     """
 
     def __init__(self, gateway: Gateway) -> None:
@@ -24,5 +27,5 @@ class Layer:
     async def close(self) -> None:
         """After the last one."""
 
-    async def __call__(self, call: Call, proceed: Proceed) -> Answer:
-        return await proceed(call)
+    def __call__(self, call: Call, proceed: Proceed) -> Awaitable[Answer]:
+        return proceed(call)

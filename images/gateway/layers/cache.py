@@ -1,6 +1,6 @@
 """Answers again what was answered before, where the endpoint's spec asks for it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 from images.gateway.caching.kept import MAX_BYTES, Kept, is_complete
 from images.gateway.caching.key import cache_key, is_sampled
@@ -29,10 +29,11 @@ class Cache(Layer):
     async def close(self) -> None:
         await self.store.close()
 
-    async def __call__(self, call: Call, proceed: Proceed) -> Answer:
+    def __call__(self, call: Call, proceed: Proceed) -> Awaitable[Answer]:
         spec = call.endpoint.cache
-        if spec is None or call.is_probe:
-            return await proceed(call)
+        return proceed(call) if spec is None or call.is_probe else self._answer(call, spec, proceed)
+
+    async def _answer(self, call: Call, spec: CacheSpec, proceed: Proceed) -> Answer:
         wishes = (call.header(b"cache-control") or "").lower()
         if "no-store" in wishes or (is_sampled(call.body, call.route.engine) and not spec.sampled):
             return await self._asked(call, proceed, "bypass")

@@ -1,6 +1,7 @@
 """Counts requests and how long they took for Prometheus, and tells logs and traces of them."""
 
 import time
+from collections.abc import Awaitable
 
 from starlette.concurrency import run_in_threadpool
 
@@ -27,9 +28,9 @@ class Count(Layer):
         if self.traces is not None:
             await run_in_threadpool(self.traces.close)
 
-    async def __call__(self, call: Call, proceed: Proceed) -> Answer:
+    def __call__(self, call: Call, proceed: Proceed) -> Awaitable[Answer]:
         call.on_close(lambda: self._close(call))
-        return await proceed(call)
+        return proceed(call)
 
     def _close(self, call: Call) -> None:
         seconds = time.monotonic() - call.begun

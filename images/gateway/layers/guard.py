@@ -18,7 +18,8 @@ from llmops_assets.specs.guards import InputGuards, OutputGuards
 log = logging.getLogger("gateway.guards")
 
 PASSAGES = "judge passages"
-"""Under what this layer notes how to judge the passages that a layer below finds; missing where nothing is judged."""
+"""Under what this layer notes how to judge the passages that a layer below finds for a call; missing where nothing is
+judged."""
 
 # Ways to have an answer's text in another form than the one that is looked at.
 _OTHER_FORMS = ("logprobs", "top_logprobs", "prompt_logprobs", "return_token_ids", "return_tokens_as_token_ids")
@@ -52,7 +53,7 @@ class Guard(Layer):
         try:
             if looks_at_input:
                 await self._request(call, guards.input)
-                call.notes[PASSAGES] = partial(self._passages, call, guards.input)
+                call.notes[PASSAGES] = partial(self._passages, guards.input)
             if not looks_at_output:
                 return await proceed(call)
             for name in _OTHER_FORMS:
@@ -89,7 +90,7 @@ class Guard(Layer):
             )
         call.body, call.query = judged.body, judged.query
 
-    async def _passages(self, call: Call, guards: InputGuards, found: list[Passage]) -> list[Passage]:
+    async def _passages(self, guards: InputGuards, call: Call, found: list[Passage]) -> list[Passage]:
         """Of the passages that were found for a request, those that its model may read."""
         kept, verdicts = await judge_passages(guards, self.judges, found)
         self._note(call, verdicts)

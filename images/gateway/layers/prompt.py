@@ -1,5 +1,7 @@
 """Puts the prompt version that the endpoint names before what the user wrote."""
 
+from collections.abc import Awaitable
+
 from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.errors import ApiError
 from images.gateway.layers.base import Layer
@@ -14,10 +16,10 @@ class Prompt(Layer):
     def applies(self, operation: Operation) -> bool:
         return operation.asks_model
 
-    async def __call__(self, call: Call, proceed: Proceed) -> Answer:
+    def __call__(self, call: Call, proceed: Proceed) -> Awaitable[Answer]:
         prompt = call.endpoint.prompt
         if (prompt is None and FIELD not in call.body) or call.is_probe:
-            return await proceed(call)
+            return proceed(call)
         values = values_of(call.body, prompt)
         payload = dict(call.payload)
         if prompt is not None and call.operation.kind == "chat":
@@ -27,7 +29,7 @@ class Prompt(Layer):
         if prompt is not None and call.exposure is not None and call.operation.is_logged:
             call.exposure.prompt_version = prompt.label
         call.payload = payload
-        return await proceed(call)
+        return proceed(call)
 
 
 def _completed(call: Call, values: dict[str, str]) -> str | list[str]:

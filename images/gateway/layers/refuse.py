@@ -1,5 +1,7 @@
 """Has what was refused before a variant was assigned put on record, with its reason and without a word of it."""
 
+from collections.abc import Awaitable
+
 from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.layers.base import Layer
 
@@ -10,9 +12,9 @@ class Refuse(Layer):
     def applies(self, operation: Operation) -> bool:
         return operation.asks_model
 
-    async def __call__(self, call: Call, proceed: Proceed) -> Answer:
+    def __call__(self, call: Call, proceed: Proceed) -> Awaitable[Answer]:
         call.on_close(lambda: self._note(call))
-        return await proceed(call)
+        return proceed(call)
 
     def _note(self, call: Call) -> None:
         if call.exposure is None and not call.is_probe:

@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 import aiohttp
@@ -39,10 +40,12 @@ class Retrieval(Layer):
     async def close(self) -> None:
         await self._session.close()
 
-    async def __call__(self, call: Call, proceed: Proceed) -> Answer:
-        retriever = call.endpoint.retrieval.get(str(call.route.index))
-        if retriever is None:
-            return await proceed(call)
+    def __call__(self, call: Call, proceed: Proceed) -> Awaitable[Answer]:
+        retrievers = call.endpoint.retrieval
+        retriever = retrievers.get(str(call.route.index)) if retrievers else None
+        return proceed(call) if retriever is None else self._answer(call, retriever, proceed)
+
+    async def _answer(self, call: Call, retriever: Retriever, proceed: Proceed) -> Answer:
         rag = retriever.rag
         if call.operation.kind != "chat":
             # What is asked by another way would be answered without the documents, and never refused.
@@ -55,7 +58,7 @@ class Retrieval(Layer):
         call.timings[NOTE] = time.monotonic() - begun
         hits = found["passages"]
         if (judge := call.notes.get(PASSAGES)) is not None:
-            hits = await judge(hits)
+            hits = await judge(call, hits)
         ids = [hit["id"] for hit in hits]
         call.notes[NOTE] = {"index": found["index"], "version": found["version"], "passages": ids}
         call.headers["x-llmops-index"] = f"{found['index']}@{found['version']}"

@@ -1,5 +1,7 @@
 """Offers what was answered to the candidate of the endpoint, once the answer has gone out."""
 
+from collections.abc import Awaitable
+
 from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.layers.base import Layer
 
@@ -10,7 +12,7 @@ class Shadow(Layer):
     def applies(self, operation: Operation) -> bool:
         return operation.asks_model
 
-    async def __call__(self, call: Call, proceed: Proceed) -> Answer:
+    def __call__(self, call: Call, proceed: Proceed) -> Awaitable[Answer]:
         if call.endpoint.shadow is not None and call.operation.is_logged:
             call.on_close(lambda: self.gateway.shadows.offer(call))
-        return await proceed(call)
+        return proceed(call)
