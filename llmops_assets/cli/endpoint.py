@@ -203,6 +203,32 @@ def delete(name: str, force: Force = False, operation: OperationId = None) -> No
     out.print(f"deleted: {name}")
 
 
+@app.command("refused")
+def refused_(
+    name: str,
+    days: Annotated[int, typer.Option(min=1, max=365, help="How far back.")] = 7,
+    json: Json = False,
+) -> None:
+    """Show which requests to an endpoint reached no model: why, how many, and of whom.
+
+    Example: `llmops endpoint refused desk`
+    """
+    from dataclasses import asdict
+
+    from llmops_assets.operations.refused_requests import refused_requests
+
+    found = refused_requests(wiring(), actor(), name, days=days)
+    if json:
+        print_json(asdict(found))
+        return
+    rows = [[one.reason, str(one.status), f"{one.requests:,}"] for one in found.reasons]
+    head = f"{name}: {found.requests:,} refused, {found.answered:,} answered in {found.days} days"
+    show(head, ["reason", "status", "requests"], rows)
+    if found.callers:
+        whose = [[c.caller or "nobody known", c.owner, c.team, c.reason, f"{c.requests:,}"] for c in found.callers]
+        show("of whom", ["caller", "owner", "team", "reason", "requests"], whose)
+
+
 @app.command("shadow")
 def shadow_(
     name: str,
@@ -222,7 +248,7 @@ def shadow_(
 
     from llmops_assets.operations.shadows import shadow_report
 
-    found = shadow_report(wiring(), name, candidate=candidate, days=days)
+    found = shadow_report(wiring(), actor(), name, candidate=candidate, days=days)
     if json:
         print_json(asdict(found))
         return

@@ -21,9 +21,9 @@ def list_(
 
     Example: `llmops review list --endpoint desk`
     """
-    from llmops_assets.operations.reviews import review_queue
+    from llmops_assets.operations.reviews import read_queue
 
-    found = review_queue(wiring(), endpoint)
+    found = read_queue(wiring(), actor(), endpoint)
     items = [i for i in found.items if all_ or i.decision.state in ("open", "waiting", "disputed")]
     if json:
         print_json({"items": [_facts(i) for i in items], "kappa": found.kappa, "bursts": list(found.bursts)})
@@ -52,9 +52,9 @@ def show_(request: Id, json: Json = False) -> None:
 
     Example: `llmops review show req-0123456789abcdef0123456789abcdef`
     """
-    from llmops_assets.operations.reviews import review_item
+    from llmops_assets.operations.reviews import read_item
 
-    facts = _facts(review_item(wiring(), request))
+    facts = _facts(read_item(wiring(), actor(), request))
     if json:
         print_json(facts)
         return

@@ -12,6 +12,7 @@ from llmops_assets.operations.datasets import Registered, register_dataset
 from llmops_assets.operations.errors import Refused
 from llmops_assets.privacy.masker import Masker
 from llmops_assets.records.datasets import SplitsRecord
+from llmops_assets.specs.access import READ_TEXTS
 from llmops_assets.specs.dataset import DatasetSpec, reviewed_answers_of
 from llmops_assets.traffic import feedback
 from llmops_assets.traffic.agreement import cohen_kappa
@@ -70,6 +71,18 @@ def review_queue(wiring: Wiring, endpoint: str | None = None) -> Queue:
         items.append(Item(answer, theirs, feedback.decide(answer, theirs, quorum)))
     pairs = [(r[0].verdict, r[1].verdict) for r in reviews.values() if len(r) > 1]
     return Queue(items, cohen_kappa(pairs), feedback.bursts(answers), feedback.brigades(answers))
+
+
+def read_queue(wiring: Wiring, actor: str, endpoint: str | None = None) -> Queue:
+    """`review_queue` for somebody who wants to read it; Forbidden for who may not read what users write."""
+    authorise(wiring, actor, READ_TEXTS)
+    return review_queue(wiring, endpoint)
+
+
+def read_item(wiring: Wiring, actor: str, request_id: str) -> Item:
+    """`review_item` for somebody who wants to read it; Forbidden for who may not read what users write."""
+    authorise(wiring, actor, READ_TEXTS)
+    return review_item(wiring, request_id)
 
 
 def review_item(wiring: Wiring, request_id: str) -> Item:

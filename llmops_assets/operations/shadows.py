@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import Any
 
+from llmops_assets.operations.access import allowed
 from llmops_assets.operations.errors import Refused
 from llmops_assets.privacy.masker import Masker
 from llmops_assets.replay.compare import EVEN, Answer, changed_most, compare
 from llmops_assets.replay.sample import Asked
+from llmops_assets.specs.access import READ_TEXTS
 from llmops_assets.traffic.consent import agreed
 from llmops_assets.wiring import Wiring
 
@@ -23,6 +25,8 @@ class ShadowReport:
     agreement: of the texts, 1 for alike; same: the share that is the same but for white space; win_share: as a replay
     has it (mean over users of how often the candidate's is better), with its always-valid interval; None below two
     users. `changed` are the answers that changed most: question, then, now.
+
+    What users or models wrote (`changed`, and `errors`, in which servers quote it) is there where `has_texts` alone.
     """
 
     endpoint: str
@@ -33,6 +37,7 @@ class ShadowReport:
     answered: int
     refused: int
     failed: int
+    has_texts: bool = False
     errors: list[tuple[str, int]] = field(default_factory=list)
     pairs: int = 0
     users: int = 0
@@ -48,10 +53,13 @@ class ShadowReport:
     changed: list[dict[str, str]] = field(default_factory=list)
 
 
-def shadow_report(wiring: Wiring, endpoint: str, *, candidate: str | None = None, days: int = 7) -> ShadowReport:
+def shadow_report(
+    wiring: Wiring, actor: str, endpoint: str, *, candidate: str | None = None, days: int = 7
+) -> ShadowReport:
     """What was copied in the last `days`, to the candidate that was asked last where none is named; of its model that
-    answered most. Refused where nothing was copied."""
+    answered most. Refused where nothing was copied. Texts are for who may read what users write, counts for all."""
     catalog, policy = wiring.catalog, wiring.policy
+    has_texts = allowed(wiring, actor, READ_TEXTS)
     catalog.endpoint(endpoint)
     since = datetime.now(UTC) - timedelta(days=days)
     known = catalog.shadows.candidates(endpoint, since)
@@ -77,7 +85,8 @@ def shadow_report(wiring: Wiring, endpoint: str, *, candidate: str | None = None
         "answered": outcomes.get(200, 0),
         "refused": sum(count for status, count in outcomes.items() if 400 <= status < 500),
         "failed": sum(count for status, count in outcomes.items() if status >= 500),
-        "errors": catalog.shadows.errors(endpoint, candidate, since),
+        "has_texts": has_texts,
+        "errors": catalog.shadows.errors(endpoint, candidate, since) if has_texts else [],
     }
     rows = catalog.shadows.pairs(endpoint, candidate, model, since, MOST_PAIRS)
     required = policy.traffic.consent == "required"
@@ -131,6 +140,6 @@ def shadow_report(wiring: Wiring, endpoint: str, *, candidate: str | None = None
         personal=found.personal,
         changed=[
             {"question": pair.asked.conversation, "then": pair.asked.answer, "now": pair.answer.text}
-            for pair in changed_most(found.pairs, 5)
+            for pair in (changed_most(found.pairs, 5) if has_texts else ())
         ],
     )

@@ -39,6 +39,9 @@ PAGES = ("dagster.view", "mlflow.view")
 CALL = "endpoint.call"
 """Asking an endpoint's model, and rating what it answered."""
 
+READ_TEXTS = "review.decide"
+"""Reading what users wrote and what they were answered: whoever decides on answers, and nobody else."""
+
 FOUR_EYES = ("base.approve", "model.approve", "model.stage", "model.promote")
 """Steps that can be kept from whoever brought a model about; promoting is by a deployment or an A/B test, too."""
 

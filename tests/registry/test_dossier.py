@@ -27,6 +27,7 @@ from llmops_assets.registry.dossier.content import (
     texts,
     words,
 )
+from llmops_assets.registry.dossier.monitoring import refused_at
 from llmops_assets.registry.dossier.page import page
 from llmops_assets.registry.dossier.pdf import pdf
 from llmops_assets.specs.settings import Settings
@@ -159,3 +160,18 @@ def test_a_statement_about_nothing_is_refused(tmp_path: Path, gap: str, text: st
     wiring = Wiring(Settings(home=tmp_path, _env_file=None))
     with pytest.raises(Refused, match=reason):
         dossiers.state(wiring, "kim", "desk@1", gap, text)
+
+
+def test_what_was_refused_where_a_version_serves_is_told_without_a_name(tmp_path: Path) -> None:
+    catalog = Catalog(f"sqlite:///{tmp_path / 'catalog.db'}")
+    rows = [
+        {"id": f"r{n}", "at": AT, "endpoint": "desk", "key": key, "team": "", "reason": reason, "status": 400,
+         "requests": count, "worker": None, "sequence": None, "is_sum": False}
+        for n, (key, reason, count) in enumerate([("k1", "busy", 1200), ("", "content_filter", 3), ("k2", "busy", 1)])
+    ]  # fmt: skip
+    catalog.add_traffic([], [], rows)
+    told = [words(refused_at(catalog, name), "en") for name in ("desk", "next")]
+    assert told == [
+        "endpoint desk: 1,204 on record reached no model (busy 1,201, content_filter 3), of 2 known callers and strangers",
+        "endpoint next: none is on record",
+    ]

@@ -210,6 +210,11 @@ class House:
         known = self.app.gateway.table
         until(lambda: name in known.endpoints and len(known.endpoints[name].routes) == len(groups))
 
+    def settled(self, endpoint: str) -> int:
+        """How many exposures the endpoint has, once those of earlier requests are all on record."""
+        until(lambda: self.app.gateway.exposures.waiting == 0)
+        return self.catalog.request_count(endpoint=endpoint)
+
     def logged(self, endpoint: str, count: int) -> list[dict[str, Any]]:
         """The endpoint's exposures, oldest first, once there are so many."""
         until(lambda: self.catalog.request_count(endpoint=endpoint) >= count)

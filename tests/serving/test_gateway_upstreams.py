@@ -175,7 +175,7 @@ BROKEN = {
 @pytest.mark.parametrize("said", BROKEN)
 def test_a_stream_that_is_not_whole_ends_in_an_error_and_is_logged_as_failed(desk: tuple[House, Scripted], said: str):
     made, _ = desk
-    before = made.catalog.request_count(endpoint="odd")
+    before = made.settled("odd")
     status, text = asked(made.url, said, stream=True)
     events = events_of(text)
     assert status == 200 and DONE not in events
@@ -202,7 +202,7 @@ def test_a_stream_that_is_not_whole_ends_in_an_error_and_is_logged_as_failed(des
 )
 def test_what_is_no_whole_answer_is_none(desk: tuple[House, Scripted], said: str, status: int, code: str, reason: str):
     made, server = desk
-    before, times = made.catalog.request_count(endpoint="odd"), len(server.asked)
+    before, times = made.settled("odd"), len(server.asked)
     got, text = asked(made.url, said, stream=False)
     assert (got, json.loads(text)["error"]["code"]) == (status, code)
     row = made.logged("odd", before + 1)[-1]
@@ -247,7 +247,7 @@ def test_a_stream_that_begins_with_an_error_is_one_with_its_status(
     desk: tuple[House, Scripted], said: str, status: int, words: str
 ):
     made, _ = desk
-    before = made.catalog.request_count(endpoint="odd")
+    before = made.settled("odd")
     got, text = asked(made.url, said, stream=True)
     assert got == status and words in json.loads(text)["error"]["message"], text
     assert made.logged("odd", before + 1)[-1]["status"] == status

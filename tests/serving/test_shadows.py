@@ -180,7 +180,7 @@ def test_the_report_holds_the_candidates_answers_beside_those_of_users(wiring: W
     catalog = wiring.catalog
     catalog.want_endpoint(deployment_spec("desk"))
     with pytest.raises(Refused, match="no request of desk was copied"):
-        shadow_report(wiring, "desk")
+        shadow_report(wiring, "lee", "desk")
     answers = ["서울은 1,200원입니다", "죄송하지만 답변드릴 수 없습니다.", "모릅니다", "cached", "refused use"]
     rows = [
         exposure(f"req-{n}", endpoint="desk", at=AT, user=f"u{n}", experiment=None, query=f"질문 {n}", response=text,
@@ -189,7 +189,7 @@ def test_the_report_holds_the_candidates_answers_beside_those_of_users(wiring: W
     ]  # fmt: skip
     now = ["서울은 1,200원입니다", "서울은 1,500원입니다", "", "x", "y"]
     catalog.add_traffic(rows, [], [], [copy(n, text) for n, text in enumerate(now)] + [copy(9, None, 502)])
-    found = shadow_report(wiring, "desk")
+    found = shadow_report(wiring, "lee", "desk")
     assert (found.candidate, found.model_ref, found.copied, found.answered, found.failed) == ("next", "next@2", 6, 5, 1)
     assert found.errors == [("it fell over", 1)]
     assert (found.pairs, found.users, found.refusals, found.empty) == (3, 3, (1, 0), (0, 1))
@@ -203,7 +203,7 @@ def test_the_report_holds_the_candidates_answers_beside_those_of_users(wiring: W
     # A person's words go from here too, and what is past its time.
     erasures.scrub_traffic(catalog, lambda text: "1,500원" in text, lambda _: "erased")
     assert erasures.count_traffic(catalog, lambda text: "1,500원" in text)["shadows"] == 0
-    assert shadow_report(wiring, "desk").pairs == 2
+    assert shadow_report(wiring, "lee", "desk").pairs == 2
     catalog.expire_traffic("desk", datetime.now(UTC))
     with pytest.raises(Refused):
-        shadow_report(wiring, "desk")
+        shadow_report(wiring, "lee", "desk")

@@ -1,9 +1,10 @@
 """Routes of endpoints: want, look at, delete, and ask one."""
 
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
 
 import aiohttp
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
@@ -16,7 +17,10 @@ from images.console.state import Asking, Here, State
 from llmops_assets.operations import endpoints, rollouts
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.forms import endpoint_spec
+from llmops_assets.operations.refused_requests import refused_requests
+from llmops_assets.operations.shadows import shadow_report
 
+Days = Annotated[int, Query(ge=1, le=365)]
 router = APIRouter(prefix="/serving/endpoints", tags=["serving"])
 serve = APIRouter(prefix="/serve", tags=["serving"])
 STATUS = {"live": "healthy", "deploying": "deploying", "failed": "failed", "deleting": "deleting"}
@@ -82,6 +86,20 @@ def routes(endpoint_id: str, here: Here, asking: Asking) -> dict[str, Any]:
     """Which models an endpoint's users get, in which shares."""
     found = here.wiring.catalog.endpoint(endpoint_id)
     return {"id": found.name, "phase": found.phase, "routes": plain(found)["traffic"]}
+
+
+@router.get("/{endpoint_id}/refused")
+def refused(endpoint_id: str, here: Here, asking: Asking, days: Days = 7) -> dict[str, Any]:
+    """Which requests reached no model: how many by reason; of whom, for who may read usage."""
+    return asdict(refused_requests(here.wiring, asking.name, endpoint_id, days=days))
+
+
+@router.get("/{endpoint_id}/shadow")
+def shadow(
+    endpoint_id: str, here: Here, asking: Asking, candidate: str | None = None, days: Days = 7
+) -> dict[str, Any]:
+    """What a candidate said to copies of the endpoint's requests; texts are there for who may decide on answers."""
+    return asdict(shadow_report(here.wiring, asking.name, endpoint_id, candidate=candidate, days=days))
 
 
 ROLLOUT = {

@@ -52,7 +52,7 @@ def list_(
     cursor: Cursor = None,
 ) -> dict[str, Any]:
     """Answers that users complained of, oldest first: `status` is open, waiting, disputed, accept, fix or reject."""
-    queue = reviews.review_queue(here.wiring, endpoint)
+    queue = reviews.read_queue(here.wiring, asking.name, endpoint)
     wanted = [item for item in queue.items if status in (None, item.decision.state)]
     found = page(wanted, limit, cursor, lambda one: one.request_id)
     return {

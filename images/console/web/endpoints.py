@@ -12,13 +12,41 @@ from images.console.web.i18n import N_
 from images.console.web.page import Asked, Page, Posted, address, explained, go, router
 from llmops_assets.operations import endpoints, rollouts
 from llmops_assets.operations.deployment_preview import preview_deployment
+from llmops_assets.operations.errors import Refused
 from llmops_assets.operations.forms import EndpointForm, endpoint_spec
 from llmops_assets.operations.model_entries import list_models
+from llmops_assets.operations.refused_requests import refused_requests
+from llmops_assets.operations.shadows import shadow_report
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.deployment import DeploymentSpec
 
 pages = router()
 USUAL = {"environment": "dev", "serve_target": "GENERATION", "gpus": "0", "replicas": "1", "strategy": "blue-green"}
+WHY = {
+    "access_unavailable": N_("who may call could not be asked"),
+    "backend_unavailable": N_("no model server was up"),
+    "busy": N_("all places of the endpoint were taken"),
+    "chat_only": N_("it answers questions from documents alone"),
+    "client_left": N_("the client left before it was answered"),
+    "content_filter": N_("a guard refused what was asked"),
+    "context_length_exceeded": N_("the question was too long"),
+    "endpoint_forbidden": N_("the key or token is for other endpoints"),
+    "guard_failed": N_("a guard could not judge"),
+    "guards_busy": N_("the guards had too much to judge"),
+    "index_unavailable": N_("the documents could not be searched"),
+    "insufficient_quota": N_("the tokens of the month were used up"),
+    "internal_error": N_("the gateway failed; its log says why"),
+    "invalid_request_error": N_("the request was not as the interface takes it"),
+    "key_expired": N_("the key had expired"),
+    "keys_unavailable": N_("the keys of tokens could not be read"),
+    "limits_unavailable": N_("limits could not be counted"),
+    "not_ready": N_("the endpoint served no model yet"),
+    "rate_limit_exceeded": N_("too many requests within a minute"),
+    "role_forbidden": N_("the caller's role may not call endpoints"),
+    "token_expired": N_("the token had expired"),
+    "unsupported_parameter": N_("the engine does not have what was asked for"),
+}
+"""Codes of refusals in words."""
 PLACES = {"endpoint": "endpoint", "model_ref": "model", "resources.gpus": "gpus", "replicas.max": "replicas"}
 
 
@@ -130,7 +158,21 @@ def show(page: Asked, name: str) -> Response:
         rollout=rollouts.rollout_of(wiring, name),
         test=wiring.catalog.running_experiments().get(name),
         lines=wiring.catalog.audit_of(name, limit=12),
+        refused=refused_requests(wiring, page.name, name),
+        why=WHY,
     )
+
+
+@pages.get("/serving/endpoints/{name}/shadow")
+def shadow(page: Asked, name: str, days: int = 7) -> Response:
+    """What the candidate of an endpoint would have answered: a part of its page."""
+    wiring = page.here.wiring
+    spec = wiring.catalog.endpoint(name).spec.shadow
+    try:
+        found = shadow_report(wiring, page.name, name, days=max(1, min(days, 365)))
+    except Refused:
+        found = None
+    return page.show("shadow.html", name=name, spec=spec, found=found)
 
 
 ACTIONS = {

@@ -34,7 +34,7 @@ def queue(page: Asked, endpoint: str = "", all: bool = False) -> Response:
     """Answers that users complained of, and what was decided on them."""
     wiring = page.here.wiring
     start = start_of(page.request)
-    found = reviews.review_queue(wiring, endpoint or None)
+    found = reviews.read_queue(wiring, page.name, endpoint or None)
     items = [item for item in found.items if all or item.decision.state in OPEN]
     shown = Slice(list(items[start : start + PER_PAGE]), start, len(items))
     more: dict[str, Any] = {"endpoint": endpoint, "all": all, "kappa": found.kappa, "bursts": found.bursts}

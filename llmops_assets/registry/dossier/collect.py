@@ -11,11 +11,11 @@ from llmops_assets.evaluation.leakage import chain_of
 from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRecord, SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord, Metric
 from llmops_assets.records.registry import ParityRecord, RegisteredModelRecord
-from llmops_assets.records.serving import DriftRecord
 from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.registry.card import limits
 from llmops_assets.registry.dossier.changes import changes
-from llmops_assets.registry.dossier.content import Dossier, Fact, Gap, Section, Source
+from llmops_assets.registry.dossier.content import Dossier, Fact, Gap, Section, Source, when
+from llmops_assets.registry.dossier.monitoring import monitoring
 from llmops_assets.registry.licences import base_license
 from llmops_assets.registry.lineage import code_version
 from llmops_assets.registry.transition import parity_key
@@ -30,8 +30,6 @@ from resources.tracking import ModelVersion, Tracking
 
 CHECKED = ("training_plan", "adapter", "merged_model", "evaluation", "registered_model")
 CHECKED_DATA = ("dataset", "quality_report", "clean_dataset", "splits", "contamination")
-INCIDENTS = ("model.affected", "model.archive", "experiment.drop")
-FAILED_DEPLOYMENT = "deploy.failed"
 UNKNOWN = "?"
 
 
@@ -142,7 +140,7 @@ def collect(ref: str, sources: Sources, statements: Mapping[str, ModelStatement]
             section("limits", _limits(line), "misuse"),
             section("oversight", _oversight(line), "overseer"),
             section("changes", changes(version, sources.tracking)),
-            section("monitoring", _monitoring(line, served), "monitoring_plan"),
+            section("monitoring", monitoring(line, served), "monitoring_plan"),
             section("security", _security(line)),
             section("risk", iter(()), "risk_management", "user_notice", "high_impact", "standards"),
         ),
@@ -160,7 +158,7 @@ def _general(line: Lineage, served: list[Endpoint]) -> Iterator[Fact]:
             yield Fact("compressed", Source("quantized_model", line.cell), values)
     else:
         yield Fact("superseded", registry, {"cell": line.cell, "card": line.record.card})
-    yield Fact("registered", registry, {"at": _when(version.created_at), "state": version.state})
+    yield Fact("registered", registry, {"at": when(version.created_at), "state": version.state})
     yield Fact("summary", registry, {"text": version.description})
     base = version.tags.get("base")
     if base:
@@ -324,7 +322,7 @@ def _oversight(line: Lineage) -> Iterator[Fact]:
     catalog, ref = line.sources.catalog, line.version.ref
     lines = [*catalog.audit_of(line.cell), *catalog.audit_of(ref)]
     for step in sorted({one["id"]: one for one in lines}.values(), key=lambda one: one["id"]):
-        values = {"action": step["action"], "actor": step["actor"], "at": _when(step["at"])}
+        values = {"action": step["action"], "actor": step["actor"], "at": when(step["at"])}
         yield Fact("step", Source("audit", str(step["id"])), values)
     for test in reversed(catalog.experiments()):
         if ref in (test.spec.control, test.spec.treatment):
@@ -339,25 +337,6 @@ def _oversight(line: Lineage) -> Iterator[Fact]:
             yield Fact("experiment", Source("ab_report", test.name), values)
 
 
-def _monitoring(line: Lineage, served: list[Endpoint]) -> Iterator[Fact]:
-    for endpoint in served:
-        drift = line.sources.records.find(DriftRecord, endpoint.name)
-        if drift is not None and drift.model_ref == line.version.ref:
-            values = {"endpoint": endpoint.name, "requests": drift.requests, "drifted": ", ".join(drift.drifted) or "–"}
-            yield Fact("drift", Source("drift_report", endpoint.name), values)
-    catalog = line.sources.catalog
-    lines = [*catalog.audit_of(line.version.ref), *catalog.audit_of(line.cell)]
-    found = [one for one in lines if one["action"] in INCIDENTS]
-    for endpoint in served:
-        found += [one for one in catalog.audit_of(endpoint.name) if one["action"] == FAILED_DEPLOYMENT]
-    for one in sorted({one["id"]: one for one in found}.values(), key=lambda one: one["id"]):
-        text = ", ".join(f"{key}: {value}" for key, value in (one["detail"] or {}).items())
-        values = {"action": one["action"], "at": _when(one["at"]), "text": text}
-        yield Fact("incident", Source("audit", str(one["id"])), values)
-    if not found:
-        yield Fact("no_incidents", Source("audit"))
-
-
 def _security(line: Lineage) -> Iterator[Fact]:
     yield Fact("weights", Source("registered_model", line.cell), {"sha": line.record.content_hash})
     head = line.sources.catalog.audit_head()
@@ -369,7 +348,3 @@ def _security(line: Lineage) -> Iterator[Fact]:
 
 def _counts(by_name: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in by_name.items() if count) or "0"
-
-
-def _when(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"

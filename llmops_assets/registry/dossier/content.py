@@ -90,3 +90,8 @@ def label(fact: Fact, language: Language) -> str:
 def words(fact: Fact, language: Language) -> str:
     """What it says."""
     return texts()["facts"][fact.name]["text"][language].format(**fact.values)
+
+
+def when(moment: datetime) -> str:
+    """A moment, as a dossier writes it."""
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
