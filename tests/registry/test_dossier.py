@@ -172,6 +172,7 @@ def test_what_was_refused_where_a_version_serves_is_told_without_a_name(tmp_path
     catalog.add_traffic([], [], rows)
     told = [words(refused_at(catalog, name), "en") for name in ("desk", "next")]
     assert told == [
-        "endpoint desk: 1,204 on record reached no model (busy 1,201, content_filter 3), of 2 known callers and strangers",
+        "endpoint desk: 1,204 on record reached no model (busy 1,201, content_filter 3), of 2 known callers and "
+        "strangers",
         "endpoint next: none is on record",
     ]
