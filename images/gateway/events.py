@@ -88,6 +88,7 @@ class Stream:
         self._choices = choices
         self._on_advance = on_advance
         self._stall_seconds = stall_seconds
+        self._fault: BackendFailed | None = None
         self._finished: set[int] = set()
         self._is_done = False
         self._is_at_beginning = True
@@ -117,6 +118,8 @@ class Stream:
                     yield out
                 if self._is_done:
                     return
+                if self._fault is not None:
+                    raise self._fault
             elif len(rest) > MAX_EVENT_BYTES:
                 raise _broken(f"sent an event of more than {MAX_EVENT_BYTES} bytes")
             self._waiting_since = self._loop.time()
@@ -133,21 +136,31 @@ class Stream:
         # Some servers leave the last blank line out; half an event fails here.
         if rest.strip() and (out := self._checked(rest.rstrip(b"\r\n") + b"\n\n")):
             yield out
+        if self._fault is not None:
+            raise self._fault
         if not self._is_done:
             if len(self._finished) < self._choices:
                 raise _broken("ended its answer without a finish_reason")
             yield DONE
 
     def _checked(self, events: bytes) -> bytes:
-        """Events under the endpoint's name, once each was read."""
+        """Events under the endpoint's name, once each was read; of what is broken those before it, and `_fault`."""
         if self._is_at_beginning:
             # Else its first event would be none, and what it says lost.
             self._is_at_beginning, events = False, events.removeprefix(_BYTE_ORDER_MARK)
         # Nearly always it is one: then nothing has to be taken apart.
-        if events.count(b"\n") == 2 and events.startswith(b"data: {"):
-            self._read(events[6:-2])
-            return _MODEL.sub(self._name, events)
-        out = []
+        out: list[bytes] = []
+        try:
+            if events.count(b"\n") == 2 and events.startswith(b"data: {"):
+                self._read(events[6:-2])
+                return _MODEL.sub(self._name, events)
+            self._check_each(events, out)
+        except BackendFailed as fault:
+            self._fault = fault
+        return b"".join(out)
+
+    def _check_each(self, events: bytes, out: list[bytes]) -> None:
+        """Add each of several events to `out`; BackendFailed at the first that is none."""
         for event in events.split(b"\n\n"):
             data = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
             joined = b"\n".join(data).strip()
@@ -162,12 +175,14 @@ class Stream:
                 break
             self._read(joined)
             out.append(b"data: " + _MODEL.sub(self._name, joined.replace(b"\n", b" ")) + b"\n\n")
-        return b"".join(out)
 
     def _read(self, data: bytes) -> None:
         try:
+            if not data.isascii():
+                # What is passed over in it is not looked at otherwise, and the client could not read it.
+                data.decode()
             chunk = _read_chunk(data)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _broken(f"sent what is no event of a completion: {data[:100].decode('utf-8', 'replace')}") from error
         if chunk.error is not None:
             message = chunk.error.get("message") if isinstance(chunk.error, dict) else chunk.error

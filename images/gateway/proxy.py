@@ -137,13 +137,24 @@ async def _whole(response: Response, backend: str, kind: str) -> bytes:
     if size > MAX_ANSWER_BYTES:
         raise BackendFailed(f"backend {backend} answered more than {MAX_ANSWER_BYTES} bytes", may_ask_again=False)
     try:
-        _READERS[kind](body)
-        return body
-    except (msgspec.DecodeError, RecursionError):
+        if not body.isascii():
+            body.decode()
+        if _is_answer(kind, _READERS[kind](body)):
+            return body
+        start = body[:100].decode("utf-8", "replace")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         start = body[:100].decode("utf-8", "replace")
     if (error := first_error(b"data:" + body.replace(b"\n", b" ") + b"\n\n")) is not None:
         raise _begun_with(error, backend)
     raise BackendFailed(f"backend {backend} answered what is no answer: {start}", may_ask_again=False)
+
+
+def _is_answer(kind: str, found: Any) -> bool:
+    """Whether each choice of a completion, of which there is one at least, says something, be it nothing."""
+    if kind == "embeddings":
+        return True
+    name, begins = ("message", b"{") if kind == "chat" else ("text", b'"')
+    return bool(found.choices) and all(bytes(choice.get(name, b""))[:1] == begins for choice in found.choices)
 
 
 def _begun_with(error: dict[str, Any], backend: str) -> Exception:

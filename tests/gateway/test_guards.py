@@ -9,7 +9,8 @@ from openai import BadRequestError, InternalServerError
 
 from images.gateway.guards.inputs import judge_request
 from images.gateway.guards.judges import Judges
-from llmops_assets.specs.guards import InputGuards
+from images.gateway.guards.outputs import AnswerGuard
+from llmops_assets.specs.guards import InputGuards, OutputGuards
 from llmops_assets.specs.policy import DEFAULT_POLICY, load_policy
 from tests.gateway.desk import Desk
 
@@ -273,3 +274,53 @@ def test_who_sends_very_many_short_texts_holds_nobody_up() -> None:
         asyncio.run(judge_request(guards, judges, body, "가"))
     assert (threads[0], len(threads)) == ("MainThread", 1001)
     assert "MainThread" not in threads[1:]
+
+
+def out_of(choices: list[dict], *, streamed: bool) -> str:
+    """What the guards let through of an answer with these choices, or of a stream with an event for each."""
+    guards = OutputGuards.model_validate({"personal_data": {}, "language": {}})
+    guard = AnswerGuard(guards, Judges(load_policy(DEFAULT_POLICY)))
+
+    async def events():
+        for choice in choices:
+            yield b"data: " + json.dumps({"id": "c", "choices": [choice]}).encode() + b"\n\n"
+        yield b"data: [DONE]\n\n"
+
+    async def run() -> bytes:
+        if not streamed:
+            return await guard.whole(json.dumps({"id": "c", "choices": choices}).encode())
+        passed = guard.stream(events(), choices=1, wants_usage=False, on_over=lambda: None)
+        return b"".join([block async for block in passed])
+
+    return asyncio.run(run()).decode()
+
+
+CALL = {"id": "a", "type": "function", "function": {"name": "call", "arguments": {"전화": PHONE}}}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("message", "passes"),
+    [
+        (
+            {"content": [{"type": "text", "text": "번호는 010-12"}, {"type": "text", "text": "34-5678"}]},
+            "번호는 [전화번호]",
+        ),
+        ({"content": ["번호는 ", PHONE]}, "번호는 [전화번호]"),
+        ({"content": 1012345678, "role": "assistant"}, '"assistant"'),
+        ({"content": None, "tool_calls": [CALL]}, "[전화번호]"),
+        ({"content": "네", "function_call": CALL["function"]}, "[전화번호]"),
+        ({"content": "네", "reasoning_details": [{"type": "reasoning.text", "text": f"번호는 {PHONE}"}]}, "네"),
+        ({"content": "네", "annotations": [{"url_citation": {"title": PHONE}}], "extra": {"a": {"b": PHONE}}}, "네"),
+    ],
+)
+def test_no_shape_of_an_answer_goes_around_the_guards(message: dict, passes: str, streamed: bool) -> None:
+    holder = {"delta" if streamed else "message": message}
+    found = out_of([{"index": 0, **holder, "finish_reason": "stop"}], streamed=streamed)
+    assert PHONE not in found and PHONE not in json.dumps(json.loads(json.dumps(found)), ensure_ascii=False)
+    assert "34-5678" not in found and passes in found, found
+
+
+def test_what_is_held_back_goes_out_with_an_end_that_has_no_delta() -> None:
+    first = {"index": 0, "delta": {"content": "안녕하세요"}, "finish_reason": None}
+    assert "안녕하세요" in out_of([first, {"index": 0, "delta": None, "finish_reason": "stop"}], streamed=True)

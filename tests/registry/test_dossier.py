@@ -170,8 +170,8 @@ def test_what_was_refused_where_a_version_serves_is_told_without_a_name(tmp_path
         for n, (key, reason, count) in enumerate([("k1", "busy", 1200), ("", "content_filter", 3), ("k2", "busy", 1)])
     ]  # fmt: skip
     catalog.add_traffic([], [], rows)
-    told = [words(refused_at(catalog, name), "en") for name in ("desk", "next")]
-    assert told == [
+    found = [words(refused_at(catalog, name), "en") for name in ("desk", "next")]
+    assert found == [
         "endpoint desk: 1,204 on record reached no model (busy 1,201, content_filter 3), of 2 known callers and "
         "strangers",
         "endpoint next: none is on record",

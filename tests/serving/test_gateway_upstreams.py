@@ -23,6 +23,13 @@ DONE = "[DONE]"
 MEGABYTE = "가" * 350_000
 
 
+WHOLES = {
+    "no choices": [],
+    "no message": [{"index": 0, "message": None, "finish_reason": "stop"}],
+    "no utf-8 whole": b'{"choices": [{"message": {"content": "\xff"}, "finish_reason": "stop"}]}',
+}
+
+
 async def misbehave(request: Request, answer: Connection) -> bool | None:
     said = request.said
     if said == "hang":
@@ -40,6 +47,9 @@ async def misbehave(request: Request, answer: Connection) -> bool | None:
         finish = None if said.endswith("end") else "tool_calls"
         choice = {"index": 0, "message": message, "finish_reason": finish}
         return await answer.whole(completion("", choices=[choice]))
+    if said in WHOLES:
+        body = WHOLES[said]
+        return await answer.whole(body if isinstance(body, bytes) else completion("", choices=body))
     if said == "list whole":
         return await answer.whole([1])
     if said == "deep whole":
@@ -87,6 +97,8 @@ async def misbehave(request: Request, answer: Connection) -> bool | None:
         "first not valid": b'data: {"error": "top_p is not valid", "error_type": "validation"}\n\n',
         "first out of memory": b'data: {"error": {"message": "CUDA out of memory", "code": 500}}\n\n',
         "finish is empty": event("two", ""),
+        "no utf-8": event("two").replace(b"two", b"\xff") + event(finish="stop") + b"data: [DONE]\n\n",
+        "error behind text": event("two") + event("three") + b'data: {"error": "worker died"}\n\ndata: [DONE]\n\n',
         "endless event": b'data: {"x": "' + b"a" * (9 * 2**20),
     }
     if said in endings:
@@ -166,6 +178,8 @@ BROKEN = {
     "finish is empty": "without a finish_reason",
     "error": "CUDA out of memory",
     "error text": "worker died",
+    "error behind text": "worker died",
+    "no utf-8": "no event of a completion",
     "endless event": "more than",
     "break": "broke off",
     "hang in the middle": "sent nothing for 0.6 s",
@@ -179,6 +193,9 @@ def test_a_stream_that_is_not_whole_ends_in_an_error_and_is_logged_as_failed(des
     status, text = asked(made.url, said, stream=True)
     events = events_of(text)
     assert status == 200 and DONE not in events
+    chunks = [json.loads(data) for data in events[:-1]]
+    if said == "error behind text":
+        assert "".join(c["choices"][0]["delta"]["content"] for c in chunks) == "one twothree", "what came is passed on"
     error = json.loads(events[-1])["error"]
     assert (error["code"], error["type"]) == ("backend_failed", "server_error")
     assert all("error" not in json.loads(data) for data in events[:-1])
@@ -192,6 +209,9 @@ def test_a_stream_that_is_not_whole_ends_in_an_error_and_is_logged_as_failed(des
     [
         ("garbage whole", 502, "backend_failed", "no answer: <html>"),
         ("list whole", 502, "backend_failed", "no answer: [1]"),
+        ("no choices", 502, "backend_failed", "no answer: {"),
+        ("no message", 502, "backend_failed", "no answer: {"),
+        ("no utf-8 whole", 502, "backend_failed", "no answer: {"),
         ("deep whole", 502, "backend_failed", "no answer: [["),
         ("cut whole", 502, "backend_failed", "did not answer"),
         ("redirect", 502, "backend_failed", "answered 302"),

@@ -1,5 +1,7 @@
 """Holds answers to their endpoint's guards: whole ones, and streams across the borders of their events."""
 
+import json
+import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -13,8 +15,12 @@ from images.gateway.guards.texts import change_json
 from images.gateway.guards.verdict import Verdict
 from llmops_assets.specs.guards import OutputGuards
 
+log = logging.getLogger("gateway.guards")
+
 FILTERED = "content_filter"
 _NO_TEXT = frozenset(("role", "tool_calls", "function_call", "id", "type"))
+# Of a message: what is no text, and of a choice what is judged as that or says nothing.
+_NO_WORDS = frozenset(("audio", "images", "image_url", "delta", "message", "logprobs", "prompt_logprobs", "tokens"))
 _DATA = re.compile(rb"^data:[ ]?(.*)$")
 _MOST_TOOL_CHARACTERS = 256 * 1024
 _PLAIN = frozenset(("id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"))
@@ -64,8 +70,12 @@ class AnswerGuard:
         known = self._choices.setdefault(number, _Choice())
         message = choice.get("message")
         holder = message if isinstance(message, dict) else choice
-        changed = False
+        changed = as_texts(holder)
         try:
+            for name in nested_fields(holder):
+                judged = await self._nested(known, holder[name])
+                changed |= judged != holder[name]
+                holder[name] = judged
             for name in _text_fields(holder):
                 channel = self._channel(known, name)
                 text = await channel.whole(holder[name])
@@ -81,7 +91,7 @@ class AnswerGuard:
             changed = True
             for name in _text_fields(holder):
                 holder[name] = ""
-            for name in ("tool_calls", "function_call"):
+            for name in ("tool_calls", "function_call", *nested_fields(holder)):
                 holder.pop(name, None)
             choice["finish_reason"] = FILTERED
         finally:
@@ -157,7 +167,15 @@ class AnswerGuard:
         if known.is_over:
             return []
         delta = choice.get("delta")
+        if delta is None and "delta" in choice:
+            # What is held back goes out in it.
+            delta = choice["delta"] = {}
         holder = delta if isinstance(delta, dict) else choice
+        as_texts(holder)
+        for name in nested_fields(holder):
+            # It comes in pieces that nobody could put together to judge them.
+            log.warning("`%s` is left out of a stream: its texts cannot be judged", name)
+            del holder[name]
         finish = choice.get("finish_reason")
         try:
             for name in _text_fields(holder):
@@ -202,7 +220,7 @@ class AnswerGuard:
             call.update({k: v for k, v in piece.items() if k not in ("function", "index") and v is not None})
             arguments = function.get("arguments")
             call["function"].update({k: v for k, v in function.items() if k != "arguments" and v is not None})
-            call["function"]["arguments"] += arguments if isinstance(arguments, str) else ""
+            call["function"]["arguments"] += as_arguments(arguments)
             if len(call["function"]["arguments"]) > _MOST_TOOL_CHARACTERS:
                 self._verdicts["length"] = Verdict(
                     "length", "out", "refuse", f"a tool call of more than {_MOST_TOOL_CHARACTERS} characters", None
@@ -230,6 +248,11 @@ class AnswerGuard:
         replaced = iter(new)
         return change_json(text, lambda _part: next(replaced))
 
+    async def _nested(self, known: _Choice, value: Any) -> Any:
+        """Lists and objects of a message, with the strings in them judged."""
+        written = json.dumps(value, ensure_ascii=False)
+        return json.loads(await self._arguments(known, written))
+
     async def _rest(self, head: dict[str, Any]) -> bytes:
         """What is still held where a stream ended without saying why."""
         out = []
@@ -255,6 +278,54 @@ class AnswerGuard:
                     or (verdict.outcome == before.outcome and verdict.reason is not None)
                 ):
                     self._verdicts[guard] = verdict
+
+
+def as_texts(holder: dict[str, Any]) -> bool:
+    """Bring what a server wrote of a message into OpenAI's shape, in which it can be judged; whether it was changed.
+
+    Texts in parts are one text, a number is its digits, and the arguments of a call are a text of JSON.
+    """
+    changed = False
+    for name in ("content", "text"):
+        value = holder.get(name)
+        if isinstance(value, list) and value and all(_text_of(part) is not None for part in value):
+            holder[name], changed = "".join([_text_of(part) or "" for part in value]), True
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            holder[name], changed = str(value), True
+    calls = holder.get("tool_calls") if isinstance(holder.get("tool_calls"), list) else []
+    for call in [*calls, {"function": holder.get("function_call")}]:
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("arguments"), dict | list):
+            function["arguments"], changed = as_arguments(function["arguments"]), True
+    return changed
+
+
+def as_arguments(value: Any) -> str:
+    """Arguments of a call, or a piece of them, as text."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else ""
+
+
+def nested_fields(holder: dict[str, Any]) -> list[str]:
+    """Names of the lists and objects in a message, beside calls, that hold texts: whatever servers add to it."""
+    return [name for name, value in holder.items() if isinstance(value, dict | list) and _holds_words(name, value)]
+
+
+def _holds_words(name: str, value: Any) -> bool:
+    if name in _NO_TEXT or name in _NO_WORDS:
+        return False
+    if isinstance(value, dict):
+        return any(_holds_words(inner, part) for inner, part in value.items())
+    if isinstance(value, list):
+        return any(_holds_words("", part) for part in value)
+    return isinstance(value, str) and bool(value)
+
+
+def _text_of(part: Any) -> str | None:
+    """The text of a part of a content; None where it is another kind of part."""
+    text = part.get("text") if isinstance(part, dict) else part
+    return text if isinstance(text, str) else None
 
 
 def _text_fields(holder: dict[str, Any]) -> list[str]:
