@@ -17,6 +17,8 @@ MAX_DEPTH = 64
 """Levels of JSON below each other: a tool's schema has a dozen; a model server gives up at some hundred."""
 _JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"\s*:?|[\[\]{}]')
 _SEARCHED_BYTES = 64 * 1024
+# Some clients write one before what they read from a file (RFC 8259, 8.1: it may be passed over).
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LEAST, _MOST = -(2**63), 2**63
 BODY_SECONDS = 60.0
@@ -59,6 +61,9 @@ async def read_json(call: Call) -> dict[str, Any]:
     encoding = call.header(b"content-encoding")
     if encoding is not None and encoding.strip().lower() not in ("", "identity"):
         raise ApiError(400, "a body is taken as it is: send no `content-encoding`", param="content-encoding")
+    coding = call.header(b"transfer-encoding")
+    if coding is not None and coding.strip().lower() != "chunked":
+        raise ApiError(400, "a body comes whole or in chunks, in no other coding", param="transfer-encoding")
     call.is_reading = True
     try:
         data = await _read(call)
@@ -71,7 +76,7 @@ async def read_json(call: Call) -> dict[str, Any]:
         ) from error
     try:
         # msgspec is faster, but takes the last of two equal keys in silence.
-        body = _decoder.decode(data.decode("utf-8"))
+        body = _decoder.decode(data.removeprefix(_BYTE_ORDER_MARK).decode("utf-8"))
     except _TwiceGiven as error:
         raise ApiError(400, f"`{error}` is given twice in one object of the request", param=str(error)) from error
     except RecursionError as error:

@@ -204,6 +204,7 @@ def test_bodies_that_lie_about_themselves_are_refused(desk: tuple[House, Scripte
         assert (got, answer["error"]["param"]) == (status, param), answer["error"]["message"][:200]
         assert len(answer["error"]["message"]) < 1100
     assert ask(made, data, "/v1/chat/completions", "Content-Encoding: identity")[0] == 200
+    assert ask(made, b"\xef\xbb\xbf" + data)[0] == 200, "what some editors and shells put before a text"
 
 
 @pytest.mark.parametrize(
@@ -213,6 +214,7 @@ def test_bodies_that_lie_about_themselves_are_refused(desk: tuple[House, Scripte
         b"POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
         b"POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /v1/models HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET /\x00 HTTP/1.1\r\n\r\n",
         b"NONSENSE\r\n\r\n",
