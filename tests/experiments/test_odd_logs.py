@@ -9,8 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from llmops_assets.experiments import log_files
 from llmops_assets.experiments.log_analysis import Question, analyse_log
 from llmops_assets.experiments.log_columns import LogError
+from llmops_assets.experiments.log_files import read_log
 from llmops_assets.experiments.log_report import as_json
 
 USERS = 800
@@ -202,3 +204,15 @@ def test_users_in_two_treatments_are_found_though_those_are_never_compared(found
     few = found(pl.concat([rows, again.head(5)]))
     assert few["decision"] != "invalid"
     assert [few["arms"][name]["users"] for name in ("control", "b", "c")] == [1000, 995, 995 + 5]
+
+
+@pytest.mark.parametrize("group", [2, 10, 25])
+def test_row_groups_of_any_size_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int) -> None:
+    """What pandas writes has a million rows in a group: decoded whole it took more memory than all else together."""
+    monkeypatch.setattr(log_files, "ROWS", 3)
+    monkeypatch.setattr(log_files, "_READ", 7)
+    log = pl.DataFrame({"user": [f"u{n}" for n in range(25)], "variant": ["a", "b"] * 12 + ["a"], "rating": range(25)})
+    log.write_parquet(tmp_path / "log.parquet", row_group_size=group)
+    pieces = list(read_log(tmp_path / "log.parquet").pieces(["rating", "user"]))
+    assert max(piece.height for piece in pieces) == 3
+    assert pl.concat(pieces).equals(log.select("rating", "user"))
