@@ -85,6 +85,9 @@ def build(
         if kind != "sft_pair" and not is_failure:
             built.left_out["the answer was right"] += 1
             continue
+        if not is_failure and answer.get("finish_reason") == "length":
+            built.left_out["the answer was cut off at the limit of tokens"] += 1
+            continue
         if kind == "rlhf_pair" and not answer["response"]:
             built.left_out["there was no answer to compare with"] += 1
             continue

@@ -76,7 +76,7 @@ class Reviews:
         """
         x, f = t.exposures, t.feedback
         columns = [x.c[name] for name in ("request_id", "at", "endpoint", "model_ref", "user", "session", "query")]
-        columns += [x.c.turns, x.c.context, x.c.response, x.c.consent]
+        columns += [x.c.turns, x.c.context, x.c.response, x.c.finish_reason, x.c.consent]
         has_text = x.c.query.is_not(None), sa.func.coalesce(x.c.consent, sa.true())
         complained = sa.select(f.c.request_id).where(sa.or_(f.c.rating <= rating_at_most, f.c.correction.is_not(None)))
         wanted: Any = sa.or_(x.c.request_id.in_(complained), x.c.request_id.in_(sa.select(t.reviews.c.request_id)))

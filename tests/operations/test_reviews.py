@@ -187,6 +187,11 @@ def test_one_user_gives_a_share_and_bursts_are_named():
     assert right["chosen"][0]["content"] == "옳은 답" and right["rejected"][0]["content"] == "틀린 답 30"
     agreed = {answer["request_id"]: Decision("accept", answer["response"]) for answer in answers}
     assert build("eval_suite", answers, agreed, user_share=1.0).left_out == {"the answer was right": 40}
+    # Nobody sees in its last word that an answer went on.
+    cut = [{**answer, "finish_reason": "length"} for answer in answers]
+    found = build("sft_pair", cut, agreed, user_share=1.0)
+    assert (found.rows, found.left_out) == ([], {"the answer was cut off at the limit of tokens": 40})
+    assert len(build("sft_pair", cut, decisions, user_share=1.0).rows) == 40
 
 
 def test_decisions_and_agreement():
