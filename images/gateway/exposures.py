@@ -12,7 +12,7 @@ from images.gateway.metrics import Metrics
 from resources.catalog import Catalog
 from resources.encryption import NO_KEYS, Keyring
 from resources.traffic.completions import ParsedCompletion, read_answer
-from resources.traffic.entries import Exposure, Rating, Refusal, ShadowAnswer, now
+from resources.traffic.entries import Embedded, Exposure, Rating, Refusal, ShadowAnswer, now
 from resources.traffic.shipper import CannotShip, Shipper
 from resources.traffic.spool import CAP_BYTES, Position, Spool, fault_of
 
@@ -92,7 +92,11 @@ class ExposureLog:
         """Spool what a candidate answered; counted as lost where there is no room for it."""
         self._append(answer)
 
-    def _append(self, entry: Refusal | ShadowAnswer) -> None:
+    def put_embedded(self, used: Embedded) -> None:
+        """Spool what embeddings used; counted as lost where there is no room for it."""
+        self._append(used)
+
+    def _append(self, entry: Refusal | ShadowAnswer | Embedded) -> None:
         if (number := self.spool.append(entry)) is not None:
             self._numbered.append((number, None))
 

@@ -12,6 +12,7 @@ from images.gateway.access.callers import Callers
 from images.gateway.access.last_keys import LastKeys
 from images.gateway.arms import Arms
 from images.gateway.breaker import Breakers
+from images.gateway.embedded import EmbeddingsUsed
 from images.gateway.events import STALL_SECONDS
 from images.gateway.exposures import ExposureLog
 from images.gateway.last_routes import LastRoutes
@@ -69,6 +70,7 @@ class Gateway:
         self.metrics = Metrics()
         self.in_flight: Counter[str] = Counter()
         self.exposures: ExposureLog
+        self.embeddings_used: EmbeddingsUsed
         self.refusals: Refusals
         self.connections: Pool
         self.breakers: Breakers
@@ -98,6 +100,7 @@ class Gateway:
             keys=keys,
             slow_ms=self.policy.experiments.latency_threshold_ms,
         )
+        self.embeddings_used = EmbeddingsUsed(self.exposures.put_embedded)
         self.refusals = Refusals(self.exposures.put_refusal, knows_callers=lambda: self.callers.access.is_on)
         refresher = asyncio.create_task(self._refresh())
         try:
@@ -116,6 +119,7 @@ class Gateway:
             refresher.cancel()
             await self.callers.close()
             self.refusals.flush()
+            self.embeddings_used.flush()
             await run_in_threadpool(self.exposures.close)
 
     async def _identity(self) -> str | None:

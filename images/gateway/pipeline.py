@@ -14,6 +14,7 @@ from images.gateway.layers.count import Count
 from images.gateway.layers.guard import Guard
 from images.gateway.layers.limit import Limit
 from images.gateway.layers.log import Log
+from images.gateway.layers.meter import Meter
 from images.gateway.layers.probe import Probe
 from images.gateway.layers.prompt import Prompt
 from images.gateway.layers.proxy import Proxy
@@ -28,6 +29,7 @@ from images.gateway.layers.validate import Validate
 # comes up again: guard out, count, log. So those that act on the way back alone stand first, the last to act outermost.
 LAYERS: tuple[type[Layer], ...] = (
     Log,
+    Meter,
     Refuse,
     Count,
     Probe,

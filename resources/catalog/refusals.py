@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from resources.catalog import tables as t
 from resources.catalog.database import Database, Row, Transaction
-from resources.catalog.inserts import insert_into, insert_missing
+from resources.catalog.inserts import insert_missing
+from resources.catalog.minutes import add_to_minute
 from resources.catalog.usage import Used, add_usage
 
 GROUPS = ("endpoint", "key", "reason", "status")
@@ -27,7 +28,9 @@ def add_refusals(transaction: Transaction, rows: Sequence[Row]) -> int:
     found = []
     for row in rows:
         if row["is_sum"]:
-            is_new = _add_to_minute(transaction, {name: value for name, value in row.items() if name in columns})
+            is_new = add_to_minute(
+                transaction, t.refusals, {name: value for name, value in row.items() if name in columns}, ("requests",)
+            )
         else:
             is_new = row["id"] in new
             # An id that comes twice in one batch is one row.
@@ -38,35 +41,9 @@ def add_refusals(transaction: Transaction, rows: Sequence[Row]) -> int:
     return len(found)
 
 
-def _add_to_minute(transaction: Transaction, row: Row) -> bool:
-    table = t.refusals
-    statement = insert_into(transaction, table).values(row)
-    added = statement.excluded
-    before = sa.func.coalesce(table.c.sequences, sa.cast(table.c.sequence, sa.Text))
-    sums = {
-        "requests": table.c.requests + added.requests,
-        "sequence": added.sequence,
-        "sequences": before + "," + sa.cast(added.sequence, sa.Text),
-    }
-    statement = statement.on_conflict_do_update(
-        index_elements=["id"], set_=sums, where=table.c.sequence < added.sequence
-    )
-    return transaction.execute(statement.returning(table.c.id)).first() is not None
-
-
 def _used(row: Row) -> Used:
     day = row["at"].astimezone(UTC).date().isoformat()
     return Used(day, row["key"], row["team"], row["endpoint"], "", refused=row["requests"])
-
-
-def entries_between(database: Database, worker: str, first: int, last: int) -> int:
-    """How many of a worker's entries with a number from `first` to `last` are refusals on record."""
-    table = t.refusals
-    mine = table.c.worker == worker, table.c.sequence >= first
-    single = table.c.sequences.is_(None), table.c.sequence <= last
-    count = int(database.scalar(sa.select(sa.func.count()).where(*mine, *single)))
-    several = database.rows(sa.select(table.c.sequences).where(*mine, table.c.sequences.is_not(None)))
-    return count + sum(first <= int(number) <= last for row in several for number in row["sequences"].split(","))
 
 
 class Refusals:

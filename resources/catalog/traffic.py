@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from resources.catalog import tables as t
 from resources.catalog import traffic_statistics as statistics
 from resources.catalog.database import Database, Query, Transaction, now
+from resources.catalog.embedded import add_embedded
 from resources.catalog.inserts import insert_missing
 from resources.catalog.refusals import add_refusals
 from resources.catalog.usage import Used, add_usage
@@ -39,6 +40,7 @@ class Traffic:
         feedback: list[dict[str, Any]],
         refusals: Sequence[dict[str, Any]] = (),
         shadows: Sequence[dict[str, Any]] = (),
+        embedded: Sequence[dict[str, Any]] = (),
         *,
         slow_ms: float = statistics.SLOW_MS,
     ) -> tuple[int, int]:
@@ -46,10 +48,10 @@ class Traffic:
 
         A row that is on record already (by `request_id`, or `event` of a rating) changes nothing: a batch may be
         written twice. A rating may come before its exposure. What a new exposure used (`used`, beside the columns) is
-        added to the ledger. Refusals (see `add_refusals`) and what candidates
-        answered go with them.
+        added to the ledger. Refusals (see `add_refusals`), what candidates answered and what embeddings used (see
+        `add_embedded`) go with them.
         """
-        if not (exposures or feedback or refusals or shadows):
+        if not (exposures or feedback or refusals or shadows or embedded):
             return 0, 0
         with self.database.write("gateway") as transaction:
             # Two that write ratings of one answer at once would each add its own, and neither take the other's back.
@@ -70,6 +72,8 @@ class Traffic:
             _add_used(transaction, exposures, set(new))
             if refusals:
                 add_refusals(transaction, refusals)
+            if embedded:
+                add_embedded(transaction, embedded)
             insert_missing(transaction, t.shadows, list(shadows), t.shadows.c.request_id)
         return len(new), len(rated)
 

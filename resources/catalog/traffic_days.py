@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from resources.catalog import tables as t
 from resources.catalog.database import Database
-from resources.catalog.refusals import entries_between
+from resources.catalog.minutes import entries_between
 
 
 class TrafficDays:
@@ -36,7 +36,8 @@ class TrafficDays:
         )
         missing: dict[str, int] = {}
         for row in self.database.rows(ranges):
-            there = entries_between(self.database, row["worker"], row["first"], row["last"])
+            mine = row["worker"], row["first"], row["last"]
+            there = sum(entries_between(self.database, table, *mine) for table in (t.refusals, t.embedded))
             for table in (x, f, t.shadows):
                 within = table.c.worker == row["worker"], table.c.sequence.between(row["first"], row["last"])
                 there += int(self.database.scalar(sa.select(sa.func.count()).select_from(table).where(*within)))
@@ -47,7 +48,8 @@ class TrafficDays:
     def expire_traffic(self, endpoint: str, before: datetime) -> int:
         """Delete exposures of an endpoint from before a moment, with their ratings; how many. The sums stay.
 
-        With them go the refusals of the endpoint, those that named none, and what candidates answered.
+        With them go the refusals of the endpoint, those that named none, what candidates answered, and the minutes of
+        embeddings.
 
         What a running experiment rests on is kept until it is decided.
         """
@@ -58,6 +60,8 @@ class TrafficDays:
         with self.database.write("retention") as transaction:
             refused = t.refusals.c.endpoint.in_((endpoint, "")), t.refusals.c.at < before
             transaction.execute(t.refusals.delete().where(*refused))
+            used = t.embedded.c.endpoint == endpoint, t.embedded.c.at < before
+            transaction.execute(t.embedded.delete().where(*used))
             transaction.execute(t.shadows.delete().where(t.shadows.c.endpoint == endpoint, t.shadows.c.at < before))
             theirs = t.feedback.c.request_id.in_(sa.select(x.c.request_id).where(old))
             transaction.execute(t.feedback.delete().where(theirs))

@@ -105,7 +105,25 @@ class ShadowAnswer(msgspec.Struct, tag="shadow", omit_defaults=True):
     consent: bool | None = None
 
 
-Entry = Exposure | Rating | Refusal | ShadowAnswer
+class Embedded(msgspec.Struct, tag="embedded", omit_defaults=True):
+    """What embeddings used within a second of the minute `at`, of one caller and one model; there is no text in it.
+
+    `failed` of the `requests` have a status of 400 or above.
+    """
+
+    at: datetime
+    endpoint: str
+    model_ref: str
+    key: str = ""
+    team: str = ""
+    requests: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    estimated_tokens: int = 0
+    request_id: str = ""
+
+
+Entry = Exposure | Rating | Refusal | ShadowAnswer | Embedded
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Entry])

@@ -20,7 +20,7 @@ from resources.encryption import MAGIC, EncryptionError, Keyring
 from resources.traffic import owner, spool
 from resources.traffic.completions import read_answer
 from resources.traffic.context import masked
-from resources.traffic.entries import Entry, Exposure, Rating, Refusal, ShadowAnswer, decode
+from resources.traffic.entries import Embedded, Entry, Exposure, Rating, Refusal, ShadowAnswer, decode
 from resources.traffic.frames import Damage, Frame, frames
 from resources.traffic.spool import Position
 
@@ -29,7 +29,7 @@ log = logging.getLogger("gateway.shipper")
 Row = dict[str, Any]
 
 _Rows = dict[str, list[Row]]
-_KINDS = ("exposures", "ratings", "refusals", "shadows")
+_KINDS = ("exposures", "ratings", "refusals", "shadows", "embedded")
 """In the order in which the catalog takes them."""
 _BATCH_ENTRIES = 500
 AWAY = (OperationalError, PoolTimeout, OSError)
@@ -202,6 +202,8 @@ class Shipper:
             return "ratings", self.rating_row(entry, salts.get(entry.request_id))
         if isinstance(entry, Refusal):
             return "refusals", refusal_row(entry, worker)
+        if isinstance(entry, Embedded):
+            return "embedded", embedded_row(entry, worker)
         return "shadows", self._shadow(entry)
 
     def _insert(self, rows: _Rows) -> dict[str, int]:
@@ -301,9 +303,22 @@ def refusal_row(entry: Refusal, worker: str) -> Row:
     row = {name: getattr(entry, name) for name in ("at", "endpoint", "key", "reason", "status", "requests")}
     row |= {"id": entry.request_id, "team": entry.team, "is_sum": entry.is_sum}
     if entry.is_sum:
-        kind = (worker, entry.at.isoformat(), entry.endpoint, entry.key, entry.team, entry.reason, str(entry.status))
-        row["id"] = f"sum-{hashlib.sha256(chr(0).join(kind).encode('utf-8', 'surrogatepass')).hexdigest()[:24]}"
+        kind = (entry.at.isoformat(), entry.endpoint, entry.key, entry.team, entry.reason, str(entry.status))
+        row["id"] = _of_minute(worker, *kind)
     return row
+
+
+def embedded_row(entry: Embedded, worker: str) -> Row:
+    """What embeddings used as the catalog takes it. What one worker counted in a minute, of one kind, shares a row."""
+    row: Row = {name: getattr(entry, name) for name in entry.__struct_fields__ if name != "request_id"}
+    return row | {
+        "id": _of_minute(worker, entry.at.isoformat(), entry.endpoint, entry.model_ref, entry.key, entry.team)
+    }
+
+
+def _of_minute(*kind: str) -> str:
+    """The id that sums of one worker, minute and kind share."""
+    return f"sum-{hashlib.sha256(chr(0).join(kind).encode('utf-8', 'surrogatepass')).hexdigest()[:24]}"
 
 
 def _batches(data: bytes, position: Position, keys: Keyring, what: str, *, is_complete: bool) -> Iterator[_Batch]:

@@ -47,8 +47,8 @@ _MANY_SEGMENTS = 8
 class Position:
     """How far a spool was shipped: everything before `offset` of `segment`, whose last entry has number `sequence`.
 
-    exposures, ratings, refusals, shadows: those that are in the catalog; refused: entries that it would not take;
-    damaged: bytes that could not be read; lost: entries that were in them.
+    exposures, ratings, refusals, shadows, embedded: those that are in the catalog; refused: entries that it would not
+    take; damaged: bytes that could not be read; lost: entries that were in them.
     """
 
     segment: int = 1
@@ -61,6 +61,7 @@ class Position:
     lost: int = 0
     refusals: int = 0
     shadows: int = 0
+    embedded: int = 0
 
     @classmethod
     def read(cls, folder: Path) -> "Position":

@@ -17,7 +17,7 @@ from images.gateway.call import Identity
 from images.gateway.refusals import EACH_A_MINUTE, Refusals
 from resources.catalog import Catalog
 from resources.encryption import NO_KEYS
-from resources.traffic.entries import Rating, Refusal, now
+from resources.traffic.entries import Embedded, Rating, Refusal, now
 from resources.traffic.shipper import Shipper
 from resources.traffic.spool import Spool
 from tests.gateway.desk import Script, running_gateway
@@ -183,6 +183,9 @@ def test_what_is_shipped_twice_is_counted_once_and_a_gap_is_seen(tmp_path: Path,
     kept = []
     entries = [exposure(1, at=at), refusal(2), refusal(0, requests=700, is_sum=True), Rating("e", "req-1", at, 5)]
     entries += [refusal(0, requests=30, is_sum=True), refusal(3, endpoint=""), exposure(4, at=at)]
+    used = Embedded(DAY, "desk", "encoder@1", "k1", "t", requests=40, failed=1, prompt_tokens=400, estimated_tokens=9)
+    entries[3:3] = [used, Embedded(DAY, "desk", "encoder@1", "", "", requests=1, prompt_tokens=5)]
+    entries.insert(-1, Embedded(DAY, "desk", "encoder@1", "k1", "t", requests=2, prompt_tokens=20))
     for entry in entries:
         spool.append(entry)
         assert spool.flush()
@@ -193,8 +196,16 @@ def test_what_is_shipped_twice_is_counted_once_and_a_gap_is_seen(tmp_path: Path,
         Shipper(root, catalog, str, NO_KEYS).ship()
         assert recorded(catalog) == {("desk", "k1", "busy", 429): 731, ("", "k1", "busy", 429): 1}
         assert [row["requests"] for row in catalog.refusals.all(endpoint="desk")] in ([730, 1], [1, 730])
-        (ledger,) = catalog.usage.by(["key"])
-        assert (ledger["refused"], ledger["requests"]) == (732, 0)
+        by = {row["key"]: row for row in catalog.usage.by(["key"])}
+        assert (by["k1"]["refused"], by["k1"]["requests"], by[""]["requests"]) == (732, 42, 1)
+        (ledger,) = [row for row in catalog.usage.by(["team", "model_ref", "day"]) if row["team"]]
+        assert (ledger["model_ref"], ledger["day"]) == ("encoder@1", DAY.date().isoformat())
+        assert [ledger[n] for n in ("failed", "prompt_tokens", "estimated_tokens", "completion_tokens")] == [
+            1,
+            420,
+            9,
+            0,
+        ]
         assert catalog.missing_entries("desk", DAY, DAY + timedelta(days=1)) == {}
     spool.append(refusal(5))
     spool._queue.clear()

@@ -153,6 +153,22 @@ def test_embeddings_reach_an_engine_that_has_them(client: OpenAI, desk: tuple[Ho
     assert len(desk[0].logged("desk", before)) == before
 
 
+def test_what_embeddings_use_is_in_the_ledger_though_they_are_no_exposures(
+    client: OpenAI, desk: tuple[House, Scripted]
+):
+    desk[0].endpoint("vectors", [desk[1]], engine="vllm")
+    for _ in range(3):
+        client.embeddings.create(model="vectors", input="통행료")
+    usage = desk[0].catalog.usage
+
+    def used() -> list[tuple]:
+        rows = [row for row in usage.by(["endpoint", "model_ref"]) if row["endpoint"] == "vectors"]
+        return [(row["model_ref"], row["requests"], row["failed"], row["prompt_tokens"]) for row in rows]
+
+    until(lambda: used() == [("vectors0@1", 3, 0, 6)])
+    assert desk[0].catalog.request_count(endpoint="vectors") == 0
+
+
 def test_what_the_gateway_has_not_is_told_so(client: OpenAI):
     with pytest.raises(NotFoundError, match="has no Responses API: post messages to /v1/chat/completions"):
         client.responses.create(model="desk", input="hi")

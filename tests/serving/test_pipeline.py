@@ -17,6 +17,7 @@ from images.gateway.layers.authenticate import Authenticate
 from images.gateway.layers.base import Layer
 from images.gateway.layers.limit import Limit
 from images.gateway.layers.log import Log
+from images.gateway.layers.meter import Meter
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
 
@@ -76,7 +77,7 @@ def test_no_operation_leaves_out_what_guards_all(app: App):
         kinds = [type(layer) for layer in pipeline.layers_of(operation, app.layers)]
         assert {Authenticate, Limit} <= set(kinds), operation
         if operation.asks_model:
-            but = set() if operation.is_logged else {Log}
+            but = {Meter} if operation.is_logged else {Log}
             assert kinds == [layer for layer in pipeline.LAYERS if layer not in but], operation
     # What nobody reads is no exposure.
     assert {o.kind for o in app.router.operations if o.asks_model and not o.is_logged} == {"embeddings"}

@@ -17,6 +17,7 @@ from resources.catalog.tables.assets import (
 from resources.catalog.tables.columns import StoredPath, UtcDateTime, keep_paths, metadata
 from resources.catalog.tables.experiments import (
     dropped_arms,
+    embedded,
     experiments,
     exposures,
     feedback,
@@ -57,6 +58,7 @@ __all__ = [
     "dataset_pointers",
     "datasets",
     "dropped_arms",
+    "embedded",
     "endpoint_prompts",
     "endpoints",
     "erasures",

@@ -99,6 +99,26 @@ refusals = sa.Table(
     sa.Index("ix_refusals_worker_sequence", "worker", "sequence"),
 )
 
+embedded = sa.Table(
+    "embedded",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True, comment="of what one worker counted in a minute, of one kind"),
+    sa.Column("at", UtcDateTime, nullable=False, comment="the minute"),
+    sa.Column("endpoint", sa.String, nullable=False),
+    sa.Column("model_ref", sa.String, nullable=False),
+    sa.Column("key", sa.String, nullable=False, comment="as in usage; empty where nobody was known"),
+    sa.Column("team", sa.String, nullable=False),
+    sa.Column("requests", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Integer, nullable=False, comment="of these, with a status of 400 or above"),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("estimated_tokens", sa.BigInteger, nullable=False, comment="of these, that no model server counted"),
+    sa.Column("worker", sa.String, comment="the spool that it came through"),
+    sa.Column("sequence", sa.Integer, comment="its place in that spool; of several the last"),
+    sa.Column("sequences", sa.Text, comment="all places, with commas, where there are several"),
+    sa.Index("ix_embedded_endpoint_at", "endpoint", "at"),
+    sa.Index("ix_embedded_worker_sequence", "worker", "sequence"),
+)
+
 shadows = sa.Table(
     "shadows",
     metadata,
