@@ -8,9 +8,10 @@ from typing import Any
 
 from deploy.running import Server
 
-USERS = 440
 PER_ARM = 200
 """The least that the policy decides on."""
+USERS = 520
+"""Halved by chance: one arm has fewer than `PER_ARM` once in five million times; of 440 users it is once in twenty."""
 WINDOW_HOURS = 0.05
 _TRIES = 60
 QUESTION = "환불은 어떻게 하나요?"
