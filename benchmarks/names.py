@@ -24,7 +24,7 @@ from llmops_assets.privacy.name_model import name_model
 from llmops_assets.privacy.name_weights import weights
 from llmops_assets.privacy.name_words import kiwi
 from llmops_assets.privacy.names import find_names
-from llmops_assets.privacy.patterns import SURNAMES
+from llmops_assets.privacy.surnames import SURNAMES
 from llmops_assets.specs.dataset_rules import NameModelRules
 
 Spans = list[tuple[int, int]]

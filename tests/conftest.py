@@ -67,6 +67,7 @@ STARTS_PROCESSES = (
     "datasets/test_encrypted.py",
     "datasets/test_graph.py",
     "datasets/test_name_model.py",
+    "datasets/test_name_process.py",
     "datasets/test_names.py",
     "datasets/test_needed.py",
     "datasets/test_public_data.py",

@@ -1,5 +1,8 @@
 """The command `llmops`."""
 
+import llmops_assets.cli.ahead  # noqa: F401
+
+# isort: split
 import sys
 
 import typer

@@ -19,8 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from llmops_assets.specs.base import Spec, SpecError, faults_of
-from llmops_assets.specs.settings import Settings
-from llmops_assets.wiring import Wiring
 
 if TYPE_CHECKING:
     from llmops_assets.local.watch import Outcome
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from llmops_assets.records.datasets import KeyFate
     from llmops_assets.specs.base import SpecFault
     from llmops_assets.specs.training import TrainJobSpec
+    from llmops_assets.wiring import Wiring
 
 S = TypeVar("S", bound=Spec)
 
@@ -55,8 +54,11 @@ class Exit(IntEnum):
 
 
 @cache
-def wiring() -> Wiring:
+def wiring() -> "Wiring":
     """The resources of this home, as the environment sets it."""
+    from llmops_assets.specs.settings import Settings
+    from llmops_assets.wiring import Wiring
+
     return Wiring(Settings())
 
 

@@ -48,6 +48,7 @@ def scan(
     from llmops_assets.datasets.reading.scan import ScanError
     from llmops_assets.datasets.reading.scan import scan as scan_file
     from llmops_assets.datasets.reading.scan import tokenizer as load_tokenizer
+    from llmops_assets.privacy import name_process
     from llmops_assets.privacy.name_model import NameModelError
     from llmops_assets.privacy.pseudonyms import PseudonymKeyError
     from llmops_assets.specs.policy import load_policy
@@ -66,6 +67,8 @@ def scan(
                 )
             }
         )
+    if rules.datasets.pii.names is not True:
+        name_process.stop()
     try:
         tokens = load_tokenizer(tokenizer) if tokenizer else None
         result = scan_file(

@@ -11,9 +11,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import polars as pl
-
 if TYPE_CHECKING:
+    import polars as pl
     from mecab_ko import Tagger
 
 _HEADER = struct.Struct("<10I32s")
@@ -128,12 +127,17 @@ def listed(word: str) -> Listed:
 _NOWHERE = Listed()
 
 
-def nouns() -> pl.DataFrame:
+def nouns() -> "pl.DataFrame":
     """All nouns in Hangul: `word`, and whether it is listed as a `person`; a word may be there twice."""
+    # Needed once, to count: what was counted is kept, and who reads that loads nothing that it does not need.
+    import polars as pl
+
     return pl.concat([_nouns_in(part) for part in _words().features()])
 
 
-def _nouns_in(features: bytes) -> pl.DataFrame:
+def _nouns_in(features: bytes) -> "pl.DataFrame":
+    import polars as pl
+
     fields = r"^(?<tag>NNP|NNG),(?<meaning>[^,]*),[^,]*,(?<word>[가-힣]+),"
     return (
         pl.Series("feature", features.decode("utf-8").split("\0"))

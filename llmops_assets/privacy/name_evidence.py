@@ -16,7 +16,7 @@ from llmops_assets.privacy.name_dictionary import cut_word
 from llmops_assets.privacy.name_sentence import Bounds, Sentence, may_hold_name
 from llmops_assets.privacy.name_weights import evidence_weights, total
 from llmops_assets.privacy.name_words import Features, form
-from llmops_assets.privacy.patterns import SURNAMES
+from llmops_assets.privacy.surnames import SURNAMES
 
 _HANGUL = re.compile("[가-힣]+")
 _WORD = re.compile(r"\S+")

@@ -25,7 +25,7 @@ from llmops_assets.privacy.name_words import (
     roles,
     sounds_like_part,
 )
-from llmops_assets.privacy.patterns import COMPOUND_SURNAMES, SURNAMES
+from llmops_assets.privacy.surnames import COMPOUND_SURNAMES, SURNAMES
 
 _RUN = re.compile("[가-힣]+")
 _CHINESE = re.compile(r"(?<=[가-힣]\()[\u4e00-\u9fff\uf900-\ufaff]{2,6}")

@@ -8,16 +8,16 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import polars as pl
 import yaml
 
 from llmops_assets.privacy.kept_counts import kept
 from llmops_assets.privacy.lexicon import words
 from llmops_assets.privacy.name_context import ENDED
 from llmops_assets.privacy.name_dictionary import UNLISTED, Listed, dictionary, listed, nouns
-from llmops_assets.privacy.patterns import COMPOUND_SURNAMES, SURNAMES
+from llmops_assets.privacy.surnames import COMPOUND_SURNAMES, SURNAMES
 
 if TYPE_CHECKING:
+    import polars as pl
     from kiwipiepy import Kiwi
 
 Features = dict[str, float]
@@ -66,6 +66,8 @@ def gazetteer() -> Gazetteer:
 
 
 def _gazetteer(path: Path) -> Gazetteer:
+    import polars as pl
+
     lines = pl.Series("line", path.read_text(encoding="utf-8").split("\n")).to_frame()
     entries = lines.filter(pl.col("line").str.contains("\t")).select(
         form=pl.col("line").str.extract(r"^([^\t]+)"),
@@ -110,6 +112,8 @@ def syllables() -> Syllables:
 
 
 def _syllables() -> Syllables:
+    import polars as pl
+
     table = nouns().with_columns(
         full=(pl.col("word").str.len_chars() == 3) & pl.col("word").str.slice(0, 1).is_in(list(SURNAMES))
     )
@@ -141,8 +145,10 @@ def _syllables() -> Syllables:
     )
 
 
-def _odds(counts: pl.DataFrame, more: float) -> dict[str, float]:
+def _odds(counts: "pl.DataFrame", more: float) -> dict[str, float]:
     """Log odds of each part among people's names against others; `more` is added to each count."""
+    import polars as pl
+
     people, others = counts["people"].sum() + 500 * more, counts["others"].sum() + 500 * more
     odds = (pl.col("people") + more).log() - (pl.col("others") + more).log() - math.log(people / others)
     return dict(counts.select("part", odds).iter_rows())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llmops_assets.privacy.masking import Span
 from llmops_assets.privacy.name_dictionary import Piece, pieces
 from llmops_assets.privacy.name_evidence import evidence, widened
+from llmops_assets.privacy.name_process import found_elsewhere
 from llmops_assets.privacy.name_sentence import Bounds, Sentence
 from llmops_assets.privacy.name_weights import choose, log_odds, weights
 from llmops_assets.privacy.name_words import LOCK, kiwi
@@ -71,6 +72,17 @@ def judged(texts: list[str]) -> dict[str, tuple[Span, ...]]:
     return found
 
 
+def _judged_anywhere(texts: list[str]) -> dict[str, tuple[Span, ...]]:
+    """The same, by the process that looks for names where one was started."""
+    found = found_elsewhere(texts)
+    if found is None:
+        return judged(texts)
+    return {
+        text: tuple(Span(start, end, "PERSON", score) for start, end, score in spans)
+        for text, spans in zip(texts, found, strict=True)
+    }
+
+
 def sentences(text: str) -> Iterator[tuple[int, str]]:
     """Where each sentence of a text begins, and the sentence; one beyond all measure in parts, cut between words."""
     for match in _SENTENCE.finditer(text):
@@ -99,7 +111,7 @@ def find_names(values: list[str]) -> list[list[Span]]:
     known = {sentence: _CACHE[sentence] for sentence in distinct if sentence in _CACHE}
     unknown = [sentence for sentence in distinct if sentence not in known]
     if unknown:
-        new = judged(unknown)
+        new = _judged_anywhere(unknown)
         if len(_CACHE) + len(new) > _CACHED:
             _CACHE.clear()
         _CACHE.update(new)

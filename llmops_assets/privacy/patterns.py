@@ -1,32 +1,22 @@
-"""The shapes of personal data, Korean and international, and those that a policy adds."""
+"""The shapes of personal data, Korean and international."""
 
-import re
-
+from llmops_assets.privacy.address_patterns import ADDRESSES
 from llmops_assets.privacy.checksums import (
     account_holds,
     bare_registration,
     birth_is_possible,
     brn_checksum_holds,
     card_holds,
-    digits_of,
     iban_holds,
     international,
     licence_holds,
-    luhn_holds,
     north_american,
     public_address,
-    rrn_checksum_holds,
     timestamp,
 )
+from llmops_assets.privacy.name_patterns import NAMES
 from llmops_assets.privacy.pattern import Pattern
 from llmops_assets.privacy.spelled_patterns import SPELLED
-from llmops_assets.specs.recognizers import Recognizer, translated
-
-SURNAMES = (
-    "김이박최정강조윤장임한오서신권황안송류유전홍고문양손배백허남심노하곽성차주우구나민진지엄채원천방공현함변염여추도소"
-    "석선설마길연위표명기반왕금옥육인맹제모탁국어은편용예경봉사부가복태목형피두감호음빈동온"
-)
-COMPOUND_SURNAMES = ("남궁", "황보", "제갈", "선우", "독고", "사공", "서문", "동방")
 
 _START = r"(?<![0-9A-Za-z])(?<![0-9][-.])"
 _END = r"(?![0-9])(?!-[0-9])"
@@ -50,53 +40,9 @@ _RELEASE = (
     r"|(?:섹션|그림|표|식|절|항목|조항|부록)\s?)"
 )
 """What stands before four numbers with dots that are a version, or the number of a section."""
-_SIDO = (
-    r"(?:서울|부산|대구|인천|광주|대전|울산|세종|경기|강원|충북|충남|충청북도|충청남도|전북|전남|전라북도|전라남도|경북|경남|경상북도|경상남도|제주)"
-    r"(?:특별자치시|특별자치도|특별시|광역시|시|도)?"
-)
-_DISTRICT = r"[가-힣]{1,5}[시군구](?![가-힣])"
-_NOT_A_HOUSE = (
-    r"(?![0-9])(?!\s?(?:km|Km|KM|킬로|미터|m(?![a-z])|원|분|시간|시(?![가-힣])|초|년|월|일(?![가-힣])|대|명|개|차로|차선|회|%|점|호선|층|번(?!지)|가지|억|만|천|톤))"
-    r"(?![,.][0-9])"
-)
-_ROAD = (
-    r"[가-힣0-9]{0,9}[가-힣](?<![으소차도])(?:대로|로|길)(?:\s?[0-9]{1,4}번?[가-힣]?길)?\s?[0-9]{1,4}(?:-[0-9]{1,4})?"
-    + _NOT_A_HOUSE
-)
-_LOT = r"[가-힣]{1,5}[0-9]{0,2}(?:동|읍|면|리|가)\s(?:산\s?)?[0-9]{1,4}(?:-[0-9]{1,4})?(?:번지)?" + _NOT_A_HOUSE
-_UNIT = (
-    r"(?:,?\s?\(?[가-힣A-Za-z0-9]{1,15}(?:아파트|빌라|빌딩|타워|오피스텔|맨션|주택|팰리스|자이|푸르지오|래미안)\)?)?"
-    r"(?:,?\s?(?:제?[0-9]{1,4}|[A-Za-z가-하])동)?(?:,?\s?[0-9]{1,3}층)?(?:,?\s?[0-9]{1,5}호)?"
-)
 _REGION = r"(?:서울|부산|대구|인천|광주|대전|울산|세종|경기|강원|충북|충남|전북|전남|경북|경남|제주)"
 _PLATE_LETTERS = "가나다라마거너더러머버서어저고노도로모보소오조구누두루무부수우주아바사자배하허호"
 _PLATE_END = r"(?![0-9])(?!\s?(?:억|만|천|원|개|명|년|회|번|km|m|미터|킬로|[,.][0-9]))"
-_NAME = rf"(?:(?:{'|'.join(COMPOUND_SURNAMES)})[가-힣]{{1,2}}|[{SURNAMES}][가-힣]{{2}})"
-
-_NAME_LABEL = r"(?:이름|성함|성명|본명|예금주|수취인|수령인|신청인|고객명|계약자명?|받는\s?분|보내는\s?분)"
-
-_NOT_NAMES_TEXT = """
-가입자 가해자 강원도 경기도 계약자 고객님 고객사 고객의 관리자 구매자 기관의 기사님 남편분 담당자
-대리인 동승자 명의자 문의자 민원인 방문자 배우자 법인의 보호자 본인의 부모님 사무소 사용자 사장님
-상담사 상대방 선생님 소비자 소유자 손님의 수령인 수취인 신고자 신청인 신청자 안내소 안내원 여러분
-영업소 예금주 외국인 요금소 우리집 운전자 이라니 이렇게 이분들 이사의 이상한 이상해 이외에 이용객
-이용권 이용분 이용자 이전의 전라도 전부터 정부의 정산소 정확히 제주도 주문자 주유소 주인의 지인의
-직원분 차량의 차주분 충전소 탑승자 피해자 한국인 홍보팀 회원님 회원의 휴게소
-"""
-_NOT_NAMES = frozenset(_NOT_NAMES_TEXT.split())
-_NOT_LAST = "점처과료권증객차함물당팀측"
-"""Syllables that things and places end in, and given names hardly ever."""
-
-
-def _name(text: str) -> bool:
-    return text not in _NOT_NAMES and text[-1] not in _NOT_LAST
-
-
-def is_name(text: str) -> bool:
-    """Whether a whole value can be a person's name: Korean with a known surname, or two to four capitalised words."""
-    return re.fullmatch(rf"{_NAME}|[{SURNAMES}][가-힣]|[A-Z][a-z'-]+(?: [A-Z][a-z'.-]*){{1,3}}", text) is not None
-
-
 PATTERNS: tuple[Pattern, ...] = (
     Pattern(
         "registration number, labelled",
@@ -297,40 +243,7 @@ PATTERNS: tuple[Pattern, ...] = (
         0.9,
         label=rf"(?:차량|번호판|차\s?번호|차번|(?i:plate)){_GAP}{{0,12}}?",
     ),
-    Pattern(
-        "address, road name",
-        "KR_ADDRESS",
-        rf"(?<![가-힣])(?:\(?[0-9]{{5}}\)?\s)?(?:{_SIDO}\s(?:{_DISTRICT}\s){{0,2}}|(?:{_DISTRICT}\s){{1,2}})(?:[가-힣]{{1,5}}[읍면]\s)?{_ROAD}{_UNIT}",
-        0.85,
-    ),
-    Pattern(
-        "address, lot number",
-        "KR_ADDRESS",
-        rf"(?<![가-힣])(?:{_SIDO}\s(?:{_DISTRICT}\s){{0,2}}|(?:{_DISTRICT}\s){{1,2}})(?:[가-힣]{{1,5}}[읍면]\s)?{_LOT}{_UNIT}",
-        0.84,
-    ),
-    Pattern(
-        "address, labelled",
-        "KR_ADDRESS",
-        rf"(?:{_ROAD}|{_LOT}){_UNIT}",
-        0.8,
-        label=r"(?:주소지|주소|거주지|배송지|사는\s?곳)(?:[은는이가:]|\s?:)?\s{0,2}(?:[가-힣]{1,7}[시군구도]\s){0,2}",
-    ),
-    Pattern(
-        "address, flat",
-        "KR_ADDRESS",
-        r"(?<![가-힣])[가-힣A-Za-z0-9]{1,12}(?:아파트|빌라|오피스텔|맨션)\s(?:[0-9]{1,4}동\s?)?[0-9]{1,5}호(?![0-9가-힣]{2,})",
-        0.75,
-    ),
-    Pattern(
-        "address, English",
-        "KR_ADDRESS",
-        r"(?<![0-9A-Za-z])[0-9]{1,5}\s(?:[NSEW]\.?\s)?(?:[A-Z][a-z]{1,15}\s){1,3}"
-        r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct)(?![A-Za-z])\.?"
-        r"(?:,?\s(?:Apt|Apartment|Suite|Unit)\.?\s?#?[0-9A-Za-z]{1,5})?"
-        r",\s[A-Z][a-z]{1,15}(?:\s[A-Z][a-z]{1,15})?(?:,\s[A-Z]{2}(?:\s[0-9]{5})?)?",
-        0.75,
-    ),
+    *ADDRESSES,
     Pattern(
         "social security number",
         "US_SSN",
@@ -364,58 +277,6 @@ PATTERNS: tuple[Pattern, ...] = (
         numeric=False,
         anywhere=(":",),
     ),
-    Pattern(
-        "name, labelled",
-        "PERSON",
-        rf"{_NAME}(?=이고|이며|입니다|이에요|예요|이라고|라고|인데|이구요|님|씨|\s?고객)",
-        0.8,
-        label=rf"{_NAME_LABEL}[은는이]\s{{0,2}}",
-        valid=_name,
-        numeric=False,
-    ),
-    Pattern(
-        "name, in a form",
-        "PERSON",
-        rf"{_NAME}(?=\s*$|\n|[,.;)/]|\s?님|\s?씨|이고|이며|입니다)",
-        0.8,
-        label=rf"{_NAME_LABEL}(?:\s?:\s{{0,2}}|\s)",
-        valid=_name,
-        numeric=False,
-    ),
-    Pattern(
-        "name, owner of what follows",
-        "PERSON",
-        rf"(?<![가-힣]){_NAME}(?=\s?(?:고객님?|님|씨)?의\s?(?:주민|외국인\s?등록|전화|휴대|핸드폰|연락처|이메일|메일|주소|계좌|카드|여권|면허|운전면허|차량|생년월일))",
-        0.8,
-        valid=_name,
-        numeric=False,
-    ),
-    Pattern(
-        "name, English",
-        "PERSON",
-        r"(?<![A-Za-z])[A-Z][a-z]{1,15}(?:\s[A-Z][a-z'-]{1,15}){0,2}(?![A-Za-z])",
-        0.7,
-        label=r"(?i:my (?:full )?name is|(?:full |customer )name\s?:)\s{1,2}",
-        numeric=False,
-    ),
+    *NAMES,
     *SPELLED,
 )
-
-
-def own_pattern(recognizer: Recognizer) -> Pattern:
-    """The pattern of a recognizer that a policy describes."""
-    checks = {
-        "luhn": luhn_holds,
-        "rrn": lambda text: len(digits_of(text)) == 13 and rrn_checksum_holds(text),
-        "brn": lambda text: len(digits_of(text)) == 10 and brn_checksum_holds(text),
-        "iban": iban_holds,
-    }
-    return Pattern(
-        name=recognizer.name,
-        type=recognizer.type,
-        body=translated(recognizer.regex, ignore_case=recognizer.ignore_case),
-        score=recognizer.score,
-        valid=checks[recognizer.checksum] if recognizer.checksum else None,
-        numeric=False,
-        context=tuple(recognizer.context),
-    )

@@ -13,8 +13,9 @@ from typing import Literal
 import polars as pl
 
 from llmops_assets.privacy import masking, names
+from llmops_assets.privacy.own_patterns import own_pattern
 from llmops_assets.privacy.pattern import ODD, Pattern, fold, gate, superset
-from llmops_assets.privacy.patterns import PATTERNS, own_pattern
+from llmops_assets.privacy.patterns import PATTERNS
 from llmops_assets.privacy.pseudonyms import Pseudonyms, key_from
 from llmops_assets.specs.dataset_rules import NameModelRules, Pii
 

@@ -10,7 +10,7 @@ from llmops_assets.datasets import texts
 from llmops_assets.datasets.batches import Batches, regrouped
 from llmops_assets.datasets.quality import documents
 from llmops_assets.privacy import masking
-from llmops_assets.privacy.patterns import is_name
+from llmops_assets.privacy.name_patterns import is_name
 from llmops_assets.privacy.pii import NAME_KEYS, PATTERNS_ONLY, ROUNDS, Detector, find, may_hold, replaced
 
 

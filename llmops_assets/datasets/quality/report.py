@@ -121,15 +121,17 @@ def analyse(
     again = batches.of(rows)
 
     def examine(batch: pl.DataFrame) -> tuple[_Part, duplicates.Keys]:
-        def look_at() -> _Part:
-            return _look(batch, dataset_type, personal, scorer, tokens, max_tokens)
+        def look_at(spans: Callable[[], pl.DataFrame] | None = None) -> _Part:
+            spans = spans or (lambda: personal_data.find_in_rows(batch, dataset_type, personal))
+            return _look(batch, dataset_type, personal, spans, scorer, tokens, max_tokens)
 
         if workers != 1:
             return look_at(), duplicates.keys(batch, dataset_type, near)
-        # One batch at a time: what it is compared by is found while the analyser of names is at work.
-        with ThreadPoolExecutor(1) as pool:
+        # One batch at a time: everything else is found while the analyser of names is at work.
+        with ThreadPoolExecutor(2) as pool:
+            spans = pool.submit(personal_data.find_in_rows, batch, dataset_type, personal)
             keys = pool.submit(duplicates.keys, batch, dataset_type, near)
-            return look_at(), keys.result()
+            return look_at(spans.result), keys.result()
 
     def look(batch: pl.DataFrame) -> tuple[_Part, duplicates.Keys, pl.DataFrame]:
         (part, keys), failed = batches.isolated(examine, batch)
@@ -140,12 +142,12 @@ def analyse(
     parts: list[_Part] = []
     kept = duplicates.Gathered()
     failed: list[pl.DataFrame] = []
-    personal_data, categories = Counter[tuple[str, str]](), Counter[str]()
+    found_in, categories = Counter[tuple[str, str]](), Counter[str]()
     for part, keys_of_part, failed_of_part in batches.mapped(look, batches.regrouped(again(None)), workers):
         parts.append(part)
         failed.append(failed_of_part)
         kept.add(keys_of_part)
-        personal_data.update(part.pii)
+        found_in.update(part.pii)
         categories.update(part.categories)
     where = pl.concat([part.where for part in parts], rechunk=True)
     lengths = pl.concat([part.lengths for part in parts], rechunk=True)
@@ -161,7 +163,7 @@ def analyse(
     del parts
     by_type = Counter[str]()
     by_column: dict[str, dict[str, int]] = {}
-    for (column, type_), count in sorted(personal_data.items()):
+    for (column, type_), count in sorted(found_in.items()):
         by_type[type_] += count
         by_column.setdefault(column, {})[type_] = count
     found = duplicates.clusters(kept, again, dataset_type, near)
@@ -200,13 +202,13 @@ def _look(
     batch: pl.DataFrame,
     dataset_type: str,
     personal: pii.Detector,
+    find_personal: Callable[[], pl.DataFrame],
     scorer: scorers.ToxicityScorer,
     tokens: Tokens | None,
     max_tokens: int | None,
 ) -> _Part:
     where = batch.select("row_id", "file", "line")
     whole, answers = batch.select(texts.whole_of(dataset_type), texts.answer_of(dataset_type).alias("answer"))
-    spans = personal_data.find_in_rows(batch, dataset_type, personal)
     scores = score.scores(batch, dataset_type)
     counted = features(whole)
     length = pl.Series("tokens", tokens(whole), dtype=pl.Int32) if tokens else estimated_tokens(counted)
@@ -222,6 +224,8 @@ def _look(
         }
     )
     offended = scorer.groups(whole)
+    mentions = bias.count(whole, offended.list.len() > 0)
+    spans = find_personal()
     found = [
         *of_personal_data(spans, personal),
         *of_toxicity(whole, offended, personal),
@@ -243,7 +247,7 @@ def _look(
         spans=personal_data.recorded(spans, batch),
         pii=Counter(dict(zip(*_pairs_and_counts(spans), strict=True))),
         pii_rows=spans["row"].n_unique(),
-        mentions=bias.count(whole, offended.list.len() > 0),
+        mentions=mentions,
         scores=scores,
         worst=pl.concat([lowest.drop("number"), where[at].drop("row_id"), _copied(answers, at)], how="horizontal"),
         where=where,

@@ -10,7 +10,7 @@ import yaml
 from llmops_assets.datasets.similarity import word_diff
 from llmops_assets.datasets.similarity.shared_text import Counts
 from llmops_assets.datasets.similarity.sketch import Buffers, buffers
-from llmops_assets.privacy.patterns import SURNAMES
+from llmops_assets.privacy.surnames import SURNAMES
 
 NUMBER, NEGATION, OPPOSITE, SIGN, NAME, WORD, ADDED, CASE = (
     "another number", "a negation", "an opposite", "another sign", "another name", "another word", "words added",

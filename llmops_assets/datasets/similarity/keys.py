@@ -202,8 +202,13 @@ class Gathered:
             del parts
             whole[name] = np.concatenate(some, axis=axis)
             del some
-        give_back()
+        if table.height >= _MANY:
+            give_back()
         return Keys(table=table, slots=None, **whole)
+
+
+_MANY = 50_000
+"""Rows whose arrays are worth the tenth of a second that it takes to hand their memory back."""
 
 
 def gathered(parts: Iterable[Keys]) -> Gathered:
