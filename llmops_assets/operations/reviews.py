@@ -141,6 +141,7 @@ def feedback_dataset(
         [item.answer for item in found.items],
         {item.request_id: item.decision for item in found.items},
         user_share=wiring.policy.traffic.user_share,
+        address_share=wiring.policy.traffic.address_share,
         known=_known(wiring, but_of=name),
     )
     if not built.rows:

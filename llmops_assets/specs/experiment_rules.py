@@ -64,6 +64,12 @@ class TrafficPolicy(Part):
     review_sample: Float = Field(default=0.0, ge=0, le=1, description="Share of the other answers that wait as well.")
     reviewers: Literal[1, 2] = Field(default=1, description="Who have to agree before an answer is learned from.")
     user_share: Float = Field(default=0.2, gt=0, le=1, description="Of the new rows that one user may give at most.")
+    address_share: Float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Of the new rows that one address may give at most, once they come from more than 1 / this.",
+    )
     consent: Literal["assumed", "required"] = Field(
         default="assumed",
         description="required: only what a user agreed to (x-llmops-consent: yes) may be reviewed and trained on.",

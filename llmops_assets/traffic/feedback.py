@@ -1,7 +1,7 @@
 """From reviewed answers to rows of a dataset: what may be learned from, and why the rest may not."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
@@ -62,6 +62,7 @@ def build(
     decisions: Mapping[str, Decision],
     *,
     user_share: float,
+    address_share: float = 1.0,
     known: Collection[str] = (),
 ) -> Built:
     """Rows of `kind` from the answers that reviewers decided on, oldest first.
@@ -70,11 +71,12 @@ def build(
     reviewer found another one right. eval_suite: confirmed failures, each with the right answer.
     A row has all that the model was sent: an answer says nothing without the turns before its question. Answers of
     those were not reviewed, and are not learned (weight 0). One user gives at most `user_share` of the rows (at least
-    one). A question that is in `known` (training and evaluation data, as `as_asked` writes it) or was taken already is
-    left out, and one whose earlier turns are not on record, each with its reason.
+    one), and one address `address_share`, where they come from more addresses than that allows for. A question that is
+    in `known` (training and evaluation data, as `as_asked` writes it) or was taken already is left out, and one whose
+    earlier turns are not on record, each with its reason.
     """
     built = Built(bursts=bursts(answers), brigades=brigades(answers))
-    found: list[tuple[str, dict[str, Any]]] = []
+    found: list[_Found] = []
     taken = set(known)
     for answer in answers:
         decision = decisions[answer["request_id"]]
@@ -100,16 +102,39 @@ def build(
             built.left_out["the question is known"] += 1
             continue
         taken.add(question)
-        found.append((answer["user"], _row(kind, answer, sent, decision.text)))
-    most = _most_of_one([count for _, count in Counter(user for user, _ in found).most_common()], user_share)
-    of_user: Counter[str] = Counter()
-    for user, row in found:
-        of_user[user] += 1
-        if of_user[user] > most:
-            built.left_out[f"more than {user_share:.0%} of the rows from one user"] += 1
-        else:
-            built.rows.append(row)
+        found.append(_Found(answer["user"], answer.get("origin"), _row(kind, answer, sent, decision.text)))
+    of_user = _capped(found, lambda one: one.user, user_share)
+    built.left_out[f"more than {user_share:.0%} of the rows from one user"] += len(found) - len(of_user)
+    rows = of_user
+    if len({one.origin for one in of_user} - {None}) > 1 / address_share:
+        # Where all ask through one program there is one address, and it says nothing.
+        rows = _capped(of_user, lambda one: one.origin, address_share)
+    built.left_out[f"more than {address_share:.0%} of the rows from one address"] += len(of_user) - len(rows)
+    built.rows = [one.row for one in rows]
+    built.left_out = +built.left_out
     return built
+
+
+@dataclass(frozen=True)
+class _Found:
+    user: str
+    origin: str | None
+    row: dict[str, Any]
+
+
+def _capped(found: Sequence[_Found], whose: Callable[[_Found], str | None], share: float) -> list[_Found]:
+    """The rows, oldest first, of which nobody's are more than a share; those of nobody known are let through."""
+    counts = Counter(name for one in found if (name := whose(one)) is not None)
+    most = _most_of_one([count for _, count in counts.most_common()], share)
+    so_far: Counter[str] = Counter()
+    kept = []
+    for one in found:
+        if (name := whose(one)) is not None:
+            so_far[name] += 1
+            if so_far[name] > most:
+                continue
+        kept.append(one)
+    return kept
 
 
 def _most_of_one(counts: Sequence[int], share: float) -> int:

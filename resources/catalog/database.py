@@ -20,7 +20,7 @@ from resources.catalog import tables as t
 from resources.catalog.errors import Busy, CatalogDamaged, CatalogTooNew, NotFound
 from resources.stored_paths import StoredPaths
 
-HEAD = "0022"
+HEAD = "0023"
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 30
 PATIENCE = {

@@ -75,7 +75,9 @@ class Reviews:
         `sample_share`, chosen by their ids. Without text, or without the consent of the user, there is none.
         """
         x, f = t.exposures, t.feedback
-        columns = [x.c[name] for name in ("request_id", "at", "endpoint", "model_ref", "user", "session", "query")]
+        columns = [
+            x.c[name] for name in ("request_id", "at", "endpoint", "model_ref", "user", "session", "origin", "query")
+        ]
         columns += [x.c.turns, x.c.context, x.c.response, x.c.finish_reason, x.c.consent]
         has_text = x.c.query.is_not(None), sa.func.coalesce(x.c.consent, sa.true())
         complained = sa.select(f.c.request_id).where(sa.or_(f.c.rating <= rating_at_most, f.c.correction.is_not(None)))

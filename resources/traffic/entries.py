@@ -26,7 +26,7 @@ class Exposure(msgspec.Struct, tag="exposure", omit_defaults=True):
     what an index was asked for it, as JSON (index, version, ids of the passages, whether nothing was answered); used:
     for the ledger, None of what an earlier version logged; turns and context: what was sent with the question
     (`context.context_of`), None of what an earlier version logged; is_cut: of the answer there is
-    the end alone; times in milliseconds.
+    the end alone; address: the client's, or its IPv6 network; times in milliseconds.
     """
 
     request_id: str
@@ -56,6 +56,7 @@ class Exposure(msgspec.Struct, tag="exposure", omit_defaults=True):
     turns: int | None = None
     context: str | None = None
     is_cut: bool = False
+    address: str | None = None
 
 
 class Rating(msgspec.Struct, tag="rating", omit_defaults=True):

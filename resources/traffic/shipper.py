@@ -75,6 +75,7 @@ class Shipper:
         self._is_ours = False
         # A user comes again and again; looking for personal data in the same name each time would cost the most.
         self.pseudonym = lru_cache(maxsize=20_000)(self._pseudonym)
+        self._origin = lru_cache(maxsize=20_000)(origin_of)
         # Instructions, tools and earlier turns come with every request of a conversation.
         self._mask_part = lru_cache(maxsize=1000)(mask)
 
@@ -248,6 +249,7 @@ class Shipper:
             "backend": entry.backend,
             "model_ref": entry.model_ref,
             "user": self.pseudonym(entry.user, entry.salt),
+            "origin": None if entry.address is None else self._origin(entry.address, entry.salt),
             "session": None if entry.session is None else self.pseudonym(entry.session, entry.salt),
             "query": self._masked(entry.query) if may_keep else None,
             "turns": entry.turns,
@@ -296,6 +298,11 @@ class Shipper:
             return user
         digest = hashlib.sha256(f"{salt}:{user}".encode("utf-8", "surrogatepass")).hexdigest()
         return f"id-{digest[:16]}"
+
+
+def origin_of(address: str, salt: str) -> str:
+    """What stands for an address, of which the log keeps none: the same for the same one of an endpoint."""
+    return f"from-{hashlib.sha256(f'{salt}:address:{address}'.encode()).hexdigest()[:16]}"
 
 
 def refusal_row(entry: Refusal, worker: str) -> Row:

@@ -43,7 +43,10 @@ def test_what_was_sent_is_in_the_log(catalog: Catalog, model: Model, start_gatew
         assert NUMBER not in rows[request]["context"] and sent.messages[-1]["content"] == "왜요?"
         assert sent.messages[2]["tool_calls"][0]["function"]["name"] == "find"
     assert (list(sent_of(rows[whole]).tools), sent_of(rows[streamed]).tools) == ([TOOL], ())
-    assert (rows[refused]["query"], rows[refused]["context"]) == (None, None)
+    assert [rows[refused][name] for name in ("query", "context", "origin")] == [None] * 3
+    # One address, which nobody reads here.
+    origins = {row["origin"] for row in rows.values() if row["request_id"] != refused}
+    assert len(origins) == 1 and not any("127.0.0.1" in str(row) for row in rows.values())
     # A prefix of an answer is no answer; how it ended is known.
     assert (rows[long]["response"], rows[long]["finish_reason"], rows[long]["status"]) == (None, "stop", 200)
     assert rows[streamed]["response"] == "".join(f"w{n} " for n in range(10))

@@ -227,6 +227,22 @@ def test_nobody_gives_more_than_their_share_of_what_is_left():
     assert len(build("sft_pair", answers[79:82], decisions, user_share=0.2).rows) == 3
 
 
+def test_one_address_with_many_names_gives_its_share_and_one_program_for_all_is_none():
+    def answer(number: int, origin: str | None) -> dict:
+        return {**said(number), "origin": origin, "rating": None}
+
+    mob = [answer(number, "from-mob") for number in range(90)]
+    others = [answer(number, f"from-{number}") for number in range(90, 100)]
+    decisions = {f"req-{number}": Decision("fix", "맞음") for number in range(100)}
+    shares = {"user_share": 0.2, "address_share": 0.5}
+    built = build("sft_pair", [*mob, *others], decisions, **shares)
+    assert len(built.rows) == 20 and built.left_out == {"more than 50% of the rows from one address": 80}
+    # All users ask through one program, or through two; or nobody knows.
+    for origins in (["from-app"] * 100, ["from-a"] * 90 + ["from-b"] * 10, [None] * 100):
+        every = [answer(number, origin) for number, origin in enumerate(origins)]
+        assert len(build("sft_pair", every, decisions, **shares).rows) == 100
+
+
 def test_many_who_rate_alike_at_once_are_named_and_need_a_second_reviewer(wiring):
     usual = [said(n, at=AT + timedelta(hours=3 * n)) for n in range(20)]
     rated = [rating(n, 1, at=AT + timedelta(hours=3 * n)) for n in range(20)]

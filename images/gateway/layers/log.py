@@ -68,6 +68,7 @@ class Log(Layer):
             exposure.consent = consent.strip().lower() in _AGREED
         if exposure.consent is not False:
             exposure.turns, exposure.context = context_of(call.body)
+            exposure.address = self.gateway.callers.address_of(call)
         exposure.verdicts = msgspec.json.encode(call.verdicts).decode() if call.verdicts else None
         exposure.body = b"".join(parts)
         exposure.status = call.status

@@ -53,6 +53,7 @@ exposures = sa.Table(
     sa.Column("model_ref", sa.String, nullable=False),
     sa.Column("user", sa.String, nullable=False),
     sa.Column("session", sa.String),
+    sa.Column("origin", sa.String, comment="keyed hash of the client's address, where the user agreed"),
     sa.Column("query", sa.Text, comment="last user message, personal data masked"),
     sa.Column("turns", sa.Integer, comment="messages that were sent; null: not known"),
     sa.Column(
