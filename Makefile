@@ -55,23 +55,23 @@ server-images: server-folder
 server-rehearse: server-folder
 	$(COMPOSE_SERVER) --profile setup run --rm setup llmops upgrade --rehearse
 
-server-down:
+server-down: server-folder
 	$(COMPOSE_SERVER) down
 
-server-logs:
+server-logs: server-folder
 	$(COMPOSE_SERVER) logs --tail 1000 $(SERVICE)
 
 # Services anew, with the files that they mount as they are now; all without SERVICE.
-server-restart:
+server-restart: server-folder
 	$(COMPOSE_SERVER) restart $(SERVICE)
 
 # A command of the platform within the server: make server-llmops DO="key list".
-server-llmops:
+server-llmops: server-folder
 	$(COMPOSE_SERVER) exec $(if $(TTY),,-T) code llmops $(DO)
 
 # Into TO, keys into KEYS, while the server runs; DO="backup … --keep 14" says more. Both belong to whom the server runs as.
-IN_SETUP = $(COMPOSE_SERVER) --profile setup run --rm --volume $(abspath $(TO)):/backups --volume $(abspath $(KEYS)):/keys setup
-server-backup:
+IN_SETUP = $(COMPOSE_SERVER) --profile setup run --rm -T --volume $(abspath $(TO)):/backups --volume $(abspath $(KEYS)):/keys setup
+server-backup: server-folder
 	@test -n "$(TO)" && test -n "$(KEYS)" || { echo "say where: make server-backup TO=/mnt/backups KEYS=/mnt/keys"; exit 2; }
 	user=$$(sed -n 's/^LLMOPS_USER=//p' $(DATA)/env) && install -d -m 700 -o $${user%:*} -g $${user#*:} $(TO) $(KEYS)
 	$(IN_SETUP) llmops backup /backups --keys /keys $(if $(KEEP),--keep $(KEEP))

@@ -10,8 +10,11 @@ from deploy.running import Server
 
 PER_ARM = 200
 """The least that the policy decides on."""
-USERS = 520
-"""Halved by chance: one arm has fewer than `PER_ARM` once in five million times; of 440 users it is once in twenty."""
+USERS = 440
+"""As many on one model as on the other: left to chance an arm is too small, or the split too uneven to be trusted, one
+time in ten."""
+CANDIDATES = 560
+"""Of whom both models have half of `USERS`, but for once in a million times."""
 WINDOW_HOURS = 0.05
 _TRIES = 60
 QUESTION = "환불은 어떻게 하나요?"
@@ -35,12 +38,12 @@ def ab_test(server: Server, name: str) -> str:
               "maxReplicas": 1, "useGpu": False, "deploymentSpec": {"rollout": half}}  # fmt: skip
     _ask(server, f"{API}/serving/endpoints", wanted)
     _wait(server, f"{API}/serving/endpoints/{name}", lambda one: one["status"] == "healthy")
-    _compare(server, name, first, second, known)
+    _compare(server, name, first, second, known, _crowd(server, name, known))
     return second
 
 
-def _compare(server: Server, name: str, first: str, second: str, known: str) -> None:
-    """Run the test, and wait until its winner has all users."""
+def _compare(server: Server, name: str, first: str, second: str, known: str, crowd: dict[str, bool]) -> None:
+    """Run the test with a crowd, and wait until its winner has all users."""
     test = f"{name}-{second.rpartition('@')[2]}-against-{first.rpartition('@')[2]}-{int(time.time())}"
     spec = {"name": test, "endpoint": name, "control": first, "treatment": second, "split": [50, 50],
             "duration_hours": 24, "target_users_per_arm": PER_ARM, "expected_users": USERS,
@@ -52,7 +55,9 @@ def _compare(server: Server, name: str, first: str, second: str, known: str) -> 
     file.write_text(json.dumps(spec), encoding="utf-8")
     file.chmod(0o644)
     server.command("ab", "create", "/var/lib/llmops/import/ab.json")
-    users = _users(server, name, known)
+    users = _users(server, name, known, list(crowd))
+    if users != crowd:
+        raise RuntimeError(f"{sum(users[one] != crowd[one] for one in crowd)} users changed their model with the test")
     print(f"{sum(users.values())} of {len(users)} users had {second}", flush=True)
     found = _wait(server, f"{API}/ab-tests/{test}", lambda one: one["decision"] is not None)
     print(f"decided: {found['decision']}: {found['reason']}", flush=True)
@@ -84,11 +89,27 @@ def _second_model(server: Server, name: str, model: str) -> str:
     return str(new[0])
 
 
-def _users(server: Server, name: str, known: str) -> dict[int, bool]:
+def _crowd(server: Server, name: str, known: str) -> dict[str, bool]:
+    """Users, and whether the canary gives each another answer than the `known` one: as many as it does not."""
+
+    def has_other(key: str, user: str) -> bool:
+        return bool(_answer(server, name, user, key)["choices"][0]["message"]["content"] != known)
+
+    candidates = [f"user-{number}" for number in range(CANDIDATES)]
+    with server.own_key("ab-test", "--rate", "100000") as key, ThreadPoolExecutor(4) as pool:
+        found = dict(zip(candidates, pool.map(partial(has_other, key), candidates), strict=True))
+    arms = [[user for user, other in found.items() if other is arm][: USERS // 2] for arm in (False, True)]
+    if {len(arm) for arm in arms} != {USERS // 2}:
+        raise RuntimeError(f"{sum(found.values())} of {CANDIDATES} users have the new model of a canary of 50 %")
+    # As they come, and not one arm after the other.
+    return {user: found[user] for user in candidates if user in {*arms[0], *arms[1]}}
+
+
+def _users(server: Server, name: str, known: str, crowd: list[str]) -> dict[str, bool]:
     """Let users ask once and rate; whether each had another answer than the `known` one, of the model in place."""
 
     def rated(key: str, number: int) -> bool:
-        user = f"user-{number}"
+        user = crowd[number]
         answer = _answer(server, name, user, key)
         is_other = answer["choices"][0]["message"]["content"] != known
         # Not all of them: who agrees on everything is no crowd.
@@ -106,7 +127,7 @@ def _users(server: Server, name: str, known: str) -> dict[int, bool]:
 
     # One address asks for all of them, faster than the policy lets one caller.
     with server.own_key("ab-test", "--rate", "100000") as key, ThreadPoolExecutor(4) as pool:
-        return dict(enumerate(pool.map(partial(rated, key), range(USERS))))
+        return dict(zip(crowd, pool.map(partial(rated, key), range(len(crowd))), strict=True))
 
 
 def _answer(server: Server, name: str, user: str, key: str | None = None) -> Any:
