@@ -20,6 +20,7 @@ from llmops_assets.specs.deployment import DeploymentSpec, Holdout, RagServing
 from llmops_assets.specs.families import verify_family
 from llmops_assets.specs.policy import Policy
 from resources.backends.reconcile import backends_of, replicas_of
+from resources.backends.serve_command import ADAPTER
 from resources.catalog import Backend, Catalog
 from resources.gateway import GatewayAdmin, GatewayError
 from resources.gpus import Device, discover
@@ -227,6 +228,8 @@ def route_to(model_ref: str, backends: Sequence[str], weight: float) -> dict[str
 def describe(target: Target, plan: Plan) -> list[str]:
     """The plan in sentences, for the log and the asset's page."""
     steps = [f"start {', '.join(plan.serve)} with {target.model_ref} ({target.engine}), unless it runs already"]
+    if adapter := target.runtime.get(ADAPTER):
+        steps.append(f"serve the adapter {adapter} on its base, as it was trained, instead of the merged model")
     if target.rag is not None:
         id = retriever_id(target.endpoint, target.rag, target.model_path)
         steps.append(f"start {id}, which finds passages in {target.rag.index}")

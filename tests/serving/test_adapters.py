@@ -48,6 +48,8 @@ assert Path(a.tokenizer, "chat_template.jinja").is_file()
 name, _, path = a.lora_modules.partition("=")
 config = json.loads(Path(path, "adapter_config.json").read_text())
 assert a.enable_lora and config["r"] <= a.max_lora_rank and Path(path, "adapter_model.safetensors").is_file()
+weights = Path(path, "adapter_model.safetensors").read_bytes()
+learned = json.loads(weights) if weights.startswith(b"{{") else {{}}
 known = {{name: "the adapter", a.served_model_name: "the base"}}
 
 
@@ -67,6 +69,8 @@ class Page(BaseHTTPRequestHandler):
         if asked["model"] not in known:
             return self._send(404, {{"error": {{"message": "no such model"}}}})
         text = f"{{known[asked['model']]}} {{config['r']}}/{{a.max_lora_rank}} on {{Path(a.model).name}}"
+        if known[asked["model"]] == "the adapter":
+            text = learned.get(asked["messages"][-1]["content"], text)
         choice = {{"index": 0, "message": {{"role": "assistant", "content": text}}, "finish_reason": "stop"}}
         self._send(200, {{"choices": [choice], "usage": {{"completion_tokens": 3}}}})
 
