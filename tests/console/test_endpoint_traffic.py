@@ -1,16 +1,26 @@
 """What the pages and routes of an endpoint say of refused requests and of its shadow, and to whom."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from starlette.testclient import TestClient
 
+from images.console.__main__ import callers_of
+from images.console.app import create_app
+from images.console.callers import networks
+from images.console.state import State
+from images.console.works import Works
+from llmops_assets.local.stack import prepare_home
 from llmops_assets.operations.access import Actor
 from llmops_assets.operations.errors import Forbidden
 from llmops_assets.operations.refused_requests import refused_requests
 from llmops_assets.operations.reviews import read_item, read_queue
 from llmops_assets.operations.shadows import shadow_report
 from llmops_assets.specs.deployment import DeploymentSpec
-from tests.console.conftest import USER
+from llmops_assets.specs.settings import Settings
+from llmops_assets.wiring import Wiring
+from tests.console.conftest import HOST, USER
 from tests.resources.samples import exposure
 
 AT = datetime.now(UTC) - timedelta(hours=1)
@@ -19,8 +29,22 @@ SECRET = "서울 톨게이트 비밀"
 API = "/llm-ops/v1/serving/endpoints/desk"
 
 
-@pytest.fixture
-def key(wiring) -> str:
+@pytest.fixture(scope="module")
+def wiring(tmp_path_factory: pytest.TempPathFactory) -> Wiring:
+    found = Wiring(Settings(home=tmp_path_factory.mktemp("house") / "home", _env_file=None))
+    prepare_home(found.settings)
+    return found
+
+
+@pytest.fixture(scope="module")
+def api(wiring: Wiring) -> Iterator[TestClient]:
+    state = State(wiring, callers_of(wiring, networks("127.0.0.1"), "console"), None, Works(patience=60))
+    with TestClient(create_app(state), base_url=HOST, client=("127.0.0.1", 50000), headers=USER) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def key(wiring: Wiring) -> str:
     """An endpoint with a shadow, and what came of its requests; the id of the key that most of them are of."""
     about = {"model_ref": "desk-tuned@2", "model_family": "llama", "job_type": "SFT", "resources": {"gpus": 0}}
     more = {"environment": "dev", "serve_target": "GENERATION", "shadow": {"endpoint": "next", "percent": 10}}
@@ -80,13 +104,6 @@ def test_the_shadow_is_shown_in_figures_to_all_and_in_words_to_who_may_read_what
     assert "후보 모델이라면" in api.get("/serving/endpoints/desk/shadow", headers={"Accept-Language": "ko"}).text
 
 
-def test_without_a_copy_the_page_says_what_there_would_be(api, key, wiring):
-    wiring.catalog.expire_traffic("desk", datetime.now(UTC))
-    shown = api.get("/serving/endpoints/desk/shadow").text
-    assert "10 % of the requests are copied to next; none was in the last days" in shown
-    assert api.get(f"{API}/shadow", headers=USER).status_code == 422
-
-
 def test_operations_ask_who_wants_to_read(wiring, key):
     viewer, reader = Actor("park", ["viewer"]), Actor("yoon", ["approver"])
     assert refused_requests(wiring, viewer, "desk").callers is None
@@ -103,3 +120,10 @@ def test_who_may_not_read_what_users_write_sees_no_reviews(api, key):
     for path in ("/reviews", "/llm-ops/v1/reviews"):
         assert api.get(path, headers=VIEWER).status_code == 403
         assert api.get(path, headers=USER).status_code == 200
+
+
+def test_without_a_copy_the_page_says_what_there_would_be(api, key, wiring):
+    wiring.catalog.expire_traffic("desk", datetime.now(UTC))
+    shown = api.get("/serving/endpoints/desk/shadow").text
+    assert "10 % of the requests are copied to next; none was in the last days" in shown
+    assert api.get(f"{API}/shadow", headers=USER).status_code == 422
