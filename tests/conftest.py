@@ -124,6 +124,7 @@ STARTS_PROCESSES = (
     "gateway/test_telemetry.py",
     "serving/test_gateway.py",
     "serving/test_gateway_api.py",
+    "serving/test_adapter_deployment.py",
     "serving/test_arms.py",
     "serving/test_gateway_hostile.py",
     "serving/test_gateway_upstreams.py",
