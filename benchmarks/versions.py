@@ -19,7 +19,7 @@ from upath import UPath
 from benchmarks.ingest import write_chats
 from llmops_assets.datasets.reading.ingest import ingest
 from llmops_assets.datasets.versions.diff import diff
-from resources import dataset_store
+from resources import dataset_chunks
 from resources.dataset_store import DatasetStore
 
 
@@ -67,9 +67,9 @@ def main() -> None:
         edited(old, new, options.places)
         before, after = rows_of(old), rows_of(new)
         print(f"{count:,} rows, {old.stat().st_size / 1e6:,.0f} MB, edited in {options.places} places")
-        kept = dataset_store.REACH
+        kept = dataset_chunks.REACH
         for bits in (7, 8, 9, 10):
-            dataset_store.REACH = 1 << bits
+            dataset_chunks.REACH = 1 << bits
             store = DatasetStore(folder / f"store-{bits}")
             clock = time.process_time()
             manifests = [
@@ -79,7 +79,7 @@ def main() -> None:
             spent = (time.process_time() - clock) / 2
             first, second = ({c.sha256: c.bytes for c in m.chunks} for m in manifests)
             fresh = sum(size for sha256, size in second.items() if sha256 not in first)
-            ours = " (ours)" if kept == dataset_store.REACH else ""
+            ours = " (ours)" if kept == dataset_chunks.REACH else ""
             label = f"content-defined chunks, about {2 << bits:,} rows{ours}"
             show(label, sum(second.values()), fresh, len(second), spent)
             if ours:
@@ -87,7 +87,7 @@ def main() -> None:
                 found = diff(store, *manifests)
                 summary = f"{found.changed} changed, {found.added} added, {found.removed} removed"
                 print(f"{'  llmops dataset diff':<44} {summary} in {time.process_time() - clock:.2f} CPU-s")
-        dataset_store.REACH = kept
+        dataset_chunks.REACH = kept
         for label, size in (("one Parquet file a version", 1 << 40), ("Parquet parts of 512 rows each", 512)):
             clock = time.process_time()
             first, second = parts(before, min(size, before.height)), parts(after, min(size, after.height))

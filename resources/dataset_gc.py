@@ -12,7 +12,8 @@ from upath import UPath
 
 from resources import process
 from resources.artifacts import write_bytes_atomically
-from resources.dataset_store import LEASES, DatasetStore, move
+from resources.dataset_lease import LEASES
+from resources.dataset_store import DatasetStore, move
 
 SUFFIX = ".erased.json"
 

@@ -1,76 +1,25 @@
 """Immutable versions of tables: a JSON manifest over content-addressed Parquet chunks that neighbours share."""
 
 import hashlib
-import io
 import json
 import os
-import secrets
-import zlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from upath import UPath
 
 from llmops_assets.specs.canonical import canonical_json, digest
-from resources import process
 from resources.artifacts import write_bytes_atomically
+from resources.dataset_chunks import cuts, from_parquet, place_of, row_hashes, to_parquet
+from resources.dataset_lease import Lease
+from resources.dataset_manifest import Chunk, Identity, Manifest, identity_of
 from resources.encryption import NO_KEYS, Keyring
-from resources.row_upgrade import ADDED, upgraded
-
-REACH = 256
-"""A chunk ends after a row whose hash is the largest of this many rows on either side: 512 rows on average.
-
-Whether a row is one depends on its neighbours alone, so cuts fall into place again right behind an edit; and chunks are
-of like size, so an edit rarely hits a large one. `python -m benchmarks.versions` shows the price of other sizes.
-"""
-
-LARGEST_CHUNK = 1 << 15
-"""Rows after which a chunk ends in any case."""
-
-
-class Chunk(BaseModel):
-    """Some neighbouring rows. `sha256` is of the plain Parquet bytes, whether or not they are sealed on the disk.
-
-    So equal rows are stored once, under any key and after a change of keys. What it reveals to one who sees the names
-    of sealed files: that two versions share rows, and whether a guess of all rows of a chunk is right to the byte.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    sha256: str
-    rows: int
-    bytes: int
-    first_line: int = Field(
-        default=0,
-        description="Added to the column `line` on reading: a row put in at the top of a file moves the lines of all "
-        "rows below it, and must not make other chunks of them.",
-    )
-    file: str | None = Field(
-        default=None,
-        description="The column `file` on reading, where it is the same in all rows: another name of the same file "
-        "makes no other chunks.",
-    )
-
-
-class Manifest(BaseModel):
-    """What a version consists of. `id` is the hash of everything below it except `created_at`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    id: str
-    kind: str = Field(description="What the rows are: rows, quarantine, findings, clusters, scores, dropped, …")
-    dataset: str
-    step: str = Field(description="The asset that wrote it.")
-    config_hash: str = Field(description="Hash of what the step was configured with.")
-    parent: str | None = Field(description="Manifest that this one was made from.")
-    columns: dict[str, str] = Field(description="Polars type by column name, in order.")
-    rows: int
-    content_hash: str = Field(description="Hash of columns and rows alone: equal content, equal hash.")
-    chunks: list[Chunk]
-    created_at: datetime
+from resources.row_upgrade import upgraded
 
 
 class DatasetStoreError(RuntimeError):
@@ -80,102 +29,6 @@ class DatasetStoreError(RuntimeError):
 def config_hash(value: object) -> str:
     """16 hex digits of the canonical JSON of `value`: what identifies the configuration of a step."""
     return digest(value)
-
-
-def _row_hashes(frame: pl.DataFrame) -> np.ndarray:
-    """A hash of each row's identity, uint32 of shape (rows,).
-
-    CRC-32 and not polars' own hash, because that one may change between polars versions and the cuts would with it.
-    """
-    if "row_id" in frame.columns:
-        keys = frame["row_id"].cast(pl.String)
-    else:
-        flat = [name for name, dtype in frame.schema.items() if not dtype.is_nested()]
-        keys = frame.select(
-            pl.concat_str(pl.col(flat).cast(pl.String), separator="\x1f", ignore_nulls=True)
-        ).to_series()
-    return np.fromiter(map(zlib.crc32, keys.fill_null("").cast(pl.Binary).to_list()), dtype=np.uint32, count=len(keys))
-
-
-def _cuts(hashes: np.ndarray) -> list[int]:
-    """Row numbers after which a chunk ends (exclusive ends), of a table that begins where a chunk does.
-
-    Only cuts that no further row could change: the last `REACH` rows have none.
-    """
-    values = pl.Series(hashes)
-    before = values.rolling_max(REACH).shift(1)
-    behind = values.reverse().rolling_max(REACH).reverse().shift(-1)
-    # Of equal neighbours (many findings of one row) the last one may end a chunk, so that they stay together.
-    natural = ((values >= before) & (values > behind)).fill_null(False).arg_true().to_numpy() + 1
-    ends: list[int] = []
-    start = 0
-    for end in [*natural.tolist(), len(hashes)]:
-        while end - start > LARGEST_CHUNK + REACH or (end < len(hashes) and end - start > LARGEST_CHUNK):
-            start += LARGEST_CHUNK
-            ends.append(start)
-        if end < len(hashes) and end - start > REACH:
-            ends.append(end)
-            start = end
-    return ends
-
-
-LEASES = "leases"
-"""Folder of what writers hold that no manifest names yet."""
-
-ZSTD_LEVEL = 2
-"""Level 3 takes half as long again and saves up to 5 %."""
-
-
-def _from_parquet(data: bytes, columns: list[str] | None) -> pl.DataFrame:
-    if columns is not None and not ADDED.keys().isdisjoint(columns):
-        stored = pl.read_parquet_schema(io.BytesIO(data))
-        columns = [name for name in columns if name not in ADDED or name in stored]
-    return pl.read_parquet(io.BytesIO(data), columns=columns)
-
-
-def _to_parquet(frame: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.rechunk().write_parquet(buffer, compression="zstd", compression_level=ZSTD_LEVEL, statistics=False)
-    return buffer.getvalue()
-
-
-class Lease:
-    """What one writer relies on that no manifest names yet: an empty file a chunk, so that no collector deletes it.
-
-    It says which process holds it. One whose process is gone, or which was not added to for the collector's grace
-    period where that cannot be told (another machine's), counts no more.
-    """
-
-    def __init__(self, root: UPath) -> None:
-        self._folder = root / LEASES / f"{process.identity()}.{secrets.token_hex(8)}"
-        self._held: set[str] = set()
-
-    def hold(self, sha256: str) -> None:
-        """Keep a chunk from being deleted until `release`."""
-        if sha256 in self._held:
-            return
-        if not self._held:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / sha256).write_bytes(b"")
-        self._held.add(sha256)
-
-    def release(self) -> None:
-        """Give up all, once a manifest names them."""
-        for sha256 in self._held:
-            (self._folder / sha256).unlink(missing_ok=True)
-        if self._held and isinstance(self._folder, Path):
-            self._folder.rmdir()
-        self._held = set()
-
-
-class Identity(TypedDict):
-    """What a table is, beside its content: fields of its `Manifest`."""
-
-    kind: str
-    dataset: str
-    step: str
-    config_hash: str
-    parent: NotRequired[str | None]
 
 
 class DatasetStore:
@@ -213,7 +66,7 @@ class DatasetStore:
             raise DatasetStoreError(f"{target} is not a manifest ({faults}): restore it from a backup") from None
         body = manifest.model_dump(exclude={"id", "created_at", "chunks"})
         if (
-            _manifest_id({**body, "chunks": [c.model_dump(exclude_defaults=True) for c in manifest.chunks]})
+            identity_of({**body, "chunks": [c.model_dump(exclude_defaults=True) for c in manifest.chunks]})
             != target.stem
         ):
             raise DatasetStoreError(f"{target} was changed after it was written: restore it from a backup")
@@ -240,7 +93,7 @@ class DatasetStore:
         data = self.keys.open(self._chunk_bytes(chunk.sha256), f"chunk {path}")
         if hashlib.sha256(data).hexdigest() != chunk.sha256:
             raise DatasetStoreError(f"chunk {path} is damaged: restore it from a backup")
-        frame = upgraded(_from_parquet(data, columns), columns)
+        frame = upgraded(from_parquet(data, columns), columns)
         if chunk.first_line and "line" in frame.columns:
             frame = frame.with_columns(pl.col("line") + chunk.first_line)
         if chunk.file is not None and "file" in frame.columns:
@@ -292,12 +145,12 @@ class DatasetStore:
         return pl.concat([self.chunk(chunks[place * len(chunks) // count]).head(1) for place in range(count)])
 
     def _write_chunk(self, frame: pl.DataFrame, lease: "Lease") -> Chunk:
-        first_line, file = _place(frame)
+        first_line, file = place_of(frame)
         if first_line:
             frame = frame.with_columns(pl.col("line") - first_line)
         if file is not None:
             frame = frame.with_columns(file=pl.lit("", pl.String))
-        data = _to_parquet(frame)
+        data = to_parquet(frame)
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._chunk_path(sha256)
         # Leased before it is looked for: from here on no collector takes it away for good.
@@ -359,9 +212,9 @@ class Writer:
             self._schema = {name: str(dtype) for name, dtype in batch.schema.items()}
         rest = batch if self._rest is None else pl.concat([self._rest, batch])
         # The last row's successor is needed to know whether a cut falls behind it.
-        hashes = np.concatenate((self._hashes, _row_hashes(batch)))
+        hashes = np.concatenate((self._hashes, row_hashes(batch)))
         start = 0
-        for end in _cuts(hashes):
+        for end in cuts(hashes):
             self._chunks.append(self._store._write_chunk(rest[start:end], self._lease))
             start = end
         self._rest, self._hashes = rest[start:], hashes[start:]
@@ -382,7 +235,7 @@ class Writer:
             "content_hash": digest(content, 64),
             "chunks": [chunk.model_dump(exclude_defaults=True) for chunk in chunks],
         }
-        manifest = Manifest(id=_manifest_id(body), created_at=datetime.now(UTC), **body)
+        manifest = Manifest(id=identity_of(body), created_at=datetime.now(UTC), **body)
         target = self._store._manifest_path(manifest.id)
         if not target.exists():
             write_bytes_atomically(target, manifest.model_dump_json(indent=1).encode())
@@ -405,17 +258,3 @@ def move(source: UPath, target: UPath) -> None:
         return
     target.write_bytes(source.read_bytes())
     source.unlink(missing_ok=True)
-
-
-def _place(frame: pl.DataFrame) -> tuple[int, str | None]:
-    """Where the rows of a chunk begin: the line of the first, and the file that all of them are from."""
-    if not frame.height or frame.schema.get("line") != pl.Int64:
-        return 0, None
-    one_file = (
-        frame.schema.get("file") == pl.String and frame["file"].null_count() == 0 and frame["file"].n_unique() == 1
-    )
-    return int(frame["line"][0] or 0), frame["file"][0] if one_file else None
-
-
-def _manifest_id(body: dict[str, object]) -> str:
-    return digest(body, 32)

@@ -28,7 +28,8 @@ from llmops_assets.specs.policy import Policy
 from llmops_assets.traffic import days
 from resources.artifacts import Artifacts
 from resources.catalog import Catalog, Dataset, NotFound, erasures
-from resources.dataset_store import DatasetStore, Manifest
+from resources.dataset_manifest import Manifest
+from resources.dataset_store import DatasetStore
 from resources.encryption import Keyring
 from resources.records import Records
 from resources.retrieval.indexes import Indexes

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llmops_assets.datasets.versions.diff import diff
 from llmops_assets.records.conversation import FIELDS
-from resources import dataset_store as module
+from resources import dataset_chunks as module
 from resources.artifacts import Artifacts
 from resources.dataset_store import DatasetStore, DatasetStoreError
 from resources.row_upgrade import MESSAGE

@@ -10,11 +10,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from resources import dataset_gc, dataset_store
+from resources import dataset_gc, dataset_lease, dataset_store
 from resources.dataset_store import DatasetStore
 
 TABLE = pl.DataFrame({"row_id": [f"{number:04x}" for number in range(900)], "text": ["가나다라"] * 900})
-MODULES = {dataset_gc.__file__, dataset_store.__file__}
+MODULES = {dataset_gc.__file__, dataset_lease.__file__, dataset_store.__file__}
 
 
 def writer(store: DatasetStore, name: str):

@@ -13,7 +13,7 @@ from llmops_assets.datasets.versions.checkout import checkout
 from llmops_assets.datasets.versions.diff import diff
 from llmops_assets.datasets.versions.history import history
 from llmops_assets.specs.dataset import DatasetSpec
-from resources import dataset_store
+from resources import dataset_chunks
 from resources.catalog import Catalog, Conflict, NotFound, pointers
 from resources.dataset_store import DatasetStore
 from resources.records import Records
@@ -39,7 +39,7 @@ def rows_of(folder: Path, rows: list[dict], name: str = "rows.jsonl", kind: str 
 
 @pytest.fixture
 def store(tmp_path, monkeypatch) -> DatasetStore:
-    monkeypatch.setattr(dataset_store, "REACH", 31)
+    monkeypatch.setattr(dataset_chunks, "REACH", 31)
     return DatasetStore(tmp_path / "store")
 
 

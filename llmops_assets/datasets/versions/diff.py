@@ -8,7 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from resources.dataset_store import Chunk, DatasetStore, Manifest
+from resources.dataset_manifest import Chunk, Manifest
+from resources.dataset_store import DatasetStore
 from resources.row_upgrade import upgraded_types
 
 _EXCERPT = 120

@@ -9,7 +9,8 @@ from llmops_assets.records.datasets import CleanRecord, DatasetRecord, QualityRe
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.training import MergedModelRecord
 from resources.catalog import Catalog
-from resources.dataset_store import DatasetStore, Manifest
+from resources.dataset_manifest import Manifest
+from resources.dataset_store import DatasetStore
 from resources.records import Records
 
 STEPS = ("dataset", "clean", "train", "validation", "test")
