@@ -1,12 +1,11 @@
 """What must hold of a dataset version before anything is made from it; a failed check blocks that version alone."""
 
-from itertools import islice
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from llmops_assets.datasets import answer_texts, clean, coverage, schema, split, suites, texts, verdicts
+from llmops_assets.datasets import answer_texts, clean, coverage, row_verdicts, split, suites, texts, verdicts
 from llmops_assets.datasets.assets import clean_dataset, dataset, quality_report, splits
 from llmops_assets.datasets.batches import Batches, regrouped
 from llmops_assets.datasets.coverage import FEWEST_ROWS
@@ -80,27 +79,9 @@ def schema_holds(
     context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
 ) -> dg.AssetCheckResult:
     record = records.load(DatasetRecord, context.partition_key)
-    faults, examples = 0, []
-    try:
-        for batch in regrouped(store.batches(record.manifest)):
-            found = schema.faults(batch, record.type)
-            faults += len(found)
-            examples += [
-                {"row": batch["row_id"][i], "rule": rule.name, "reason": rule.reason}
-                for i, rule in islice(found.items(), 10 - len(examples))
-            ]
-    except ValueError as error:
-        return result(False, str(error))
     ids = store.read(record.manifest, ["row_id"])["row_id"]
-    if repeated := len(ids) - ids.n_unique():
-        return result(False, f"{repeated:,} rows have the row_id of another row: ingest the version again")
-    return result(
-        not faults,
-        f"{faults:,} rows break a rule of {record.type}: ingest the version again"
-        if faults
-        else f"All rows are {record.type}.",
-        rows=examples,
-    )
+    verdict, rows = row_verdicts.schema_holds(regrouped(store.batches(record.manifest)), ids, record.type)
+    return check_result(verdict, rows={"rows": rows})
 
 
 @dg.asset_check(
@@ -129,14 +110,9 @@ def control_tokens(
     if not record.control_tokens:
         return result(True, "No text holds a control token of a model.")
     found = store.read(record.findings).filter(pl.col("kind") == token_findings.KIND)
-    named = ", ".join(f"{token} in {rows:,}" for token, rows in list(record.control_tokens.items())[:10])
-    fate = {
-        "text": "They are trained, asked and served as text, and end no turn. Are they left over from rendering?",
-        "drop": "clean_dataset drops them (datasets.control_tokens).",
-    }[policy.datasets.control_tokens]
-    shown = found.select("row_id", "type", "file", "line").head(10).to_dicts()
-    verdict = Verdict(False, f"{found['row_id'].n_unique():,} rows hold control tokens: {named}. {fate}")
-    return check_result(verdict, warn=True, rows={"rows": shown})
+    dropped = policy.datasets.control_tokens == "drop"
+    verdict, rows = row_verdicts.control_tokens(record.control_tokens, found, dropped)
+    return check_result(verdict, warn=True, rows={"rows": rows})
 
 
 @dg.asset_check(
@@ -237,19 +213,8 @@ def no_personal_data(
     else:
         brought = rows_of(store, source.manifest)
         searched = personal_data.find_left(clean, record.type, personal, brought, recorded)
-    left, examples = 0, []
-    for batch, spans in searched:
-        left += spans.height
-        examples += [
-            {"row": batch["row_id"][row], "column": column, "type": type_}
-            for row, column, type_ in spans.select("row", "column", "type").head(10 - len(examples)).iter_rows()
-        ]
-    return result(
-        left == 0,
-        f"{left:,} spans of personal data are left: they are not to be trained on" if left else "None left.",
-        spans=left,
-        rows=examples,
-    )
+    verdict, rows = row_verdicts.no_personal_data(searched)
+    return check_result(verdict, rows={"rows": rows})
 
 
 @dg.asset_check(asset=clean_dataset, description="Every row that came in is kept or dropped with a reason.", **BLOCKING)
@@ -262,9 +227,7 @@ def rows_accounted_for(
     after = pl.concat(
         [store.read(record.manifest, ["row_id"])["row_id"], store.read(record.dropped, ["row_id"])["row_id"]]
     )
-    lost = len(before) - before.is_in(after.implode()).sum() + len(after) - after.is_in(before.implode()).sum()
-    lost += len(after) - after.n_unique()
-    return result(lost == 0, f"{lost:,} rows are lost or counted twice." if lost else "All rows are accounted for.")
+    return check_result(row_verdicts.accounted_for(before, after))
 
 
 def _together(record: SplitsRecord, store: DatasetStore) -> tuple[Batches, pl.Series]:
@@ -321,22 +284,9 @@ def held_out_prompts_are_new(
 ) -> dg.AssetCheckResult:
     record = records.load(SplitsRecord, context.partition_key)
     rows, names = _together(record, store)
-    torn = split.across(split.asked(rows, record.type), names)
-    leaked, held_out = split.leaked_turns(rows, names, record.type), int((names != "train").sum())
-    if len(leaked) > policy.datasets.max_contaminated_share * held_out:
-        return result(
-            False,
-            f"{len(leaked):,} of {held_out:,} held-out rows stand as a turn in longer conversations of the training "
-            "rows, question and answer: give them a field in common with those and name it in split.group_by, or leave "
-            "one of the two out",
-            prompts=len(torn),
-            rows=[{"row": row} for row in leaked[:10]],
-        )
-    return result(
-        not torn,
-        f"{len(torn):,} prompts are in several splits" if torn else "All held-out prompts are new to training.",
-        prompts=len(torn),
-    )
+    most = policy.datasets.max_contaminated_share
+    verdict, leaked = row_verdicts.held_out_prompts_are_new(rows, names, record.type, most)
+    return check_result(verdict, rows={"rows": leaked})
 
 
 @dg.asset_check(
