@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -26,6 +26,8 @@ from llmops_assets.specs.experiment import ExperimentSpec
 from resources.catalog import Catalog
 from resources.gateway import GatewayError
 from tests.serving.conftest import RunningGateway, Upstream, backend, deployment_spec, free_port, get, until
+from tests.serving.gateway_house import Connection, House, Scripted, completion, house
+from tests.serving.gateway_house import Request as Asked
 
 SECRET = "제 번호는 010-1234-5678이고 메일은 kim@example.com입니다"
 
@@ -129,6 +131,20 @@ def gateway(
     return start_gateway()
 
 
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, Scripted]]:
+    """The same with one model in this process: for what its requests alone decide."""
+
+    async def says(request: Asked, answer: Connection) -> None:
+        await answer.whole(completion("hi"))
+
+    limits = {"max_concurrent_requests": 3, "max_input_tokens": 100, "max_output_tokens": 50}
+    with house(tmp_path_factory.mktemp("strict")) as made:
+        server = made.server(says)
+        made.endpoint("desk", [server], engine="transformers", **limits)
+        yield made, server
+
+
 def split(first: float, second: float) -> list[dict]:
     return [
         {"backend_id": "desk-a", "model_ref": "a@1", "weight": first},
@@ -136,7 +152,7 @@ def split(first: float, second: float) -> list[dict]:
     ]
 
 
-def client_of(gateway: RunningGateway) -> OpenAI:
+def client_of(gateway: RunningGateway | House) -> OpenAI:
     return OpenAI(base_url=f"{gateway.url}/v1", api_key="unused", max_retries=0, timeout=20)
 
 
@@ -355,8 +371,9 @@ def test_limits_are_kept(gateway: RunningGateway, catalog: Catalog, a: Model, b:
     assert say(client, "hi", "u2")
 
 
-def test_faulty_requests_are_told_what_is_wrong_with_them(gateway: RunningGateway, catalog: Catalog):
-    client, url = client_of(gateway), f"{gateway.url}/v1/chat/completions"
+def test_faulty_requests_are_told_what_is_wrong_with_them(strict: tuple[House, Scripted]):
+    made, _ = strict
+    client, url, before = client_of(made), f"{made.url}/v1/chat/completions", made.settled("desk")
     with pytest.raises(NotFoundError, match="no endpoint 'dask'; known are: desk"):
         client.chat.completions.create(model="dask", messages=[{"role": "user", "content": "hi"}])
     good = {"model": "desk", "messages": [{"role": "user", "content": "hi"}]}
@@ -388,12 +405,13 @@ def test_faulty_requests_are_told_what_is_wrong_with_them(gateway: RunningGatewa
     status, answer, _ = post(url, {**asked, "temperature": 0.9})
     assert (status, answer["error"]["param"], answer["error"]["code"]) == (400, "temperature", "unsupported_parameter")
     assert post(url, {**asked, "temperature": 1})[0] == 200
-    assert written(catalog, 1)["query"].to_list() == ["one two"]
+    assert [row["query"] for row in made.logged("desk", before + 1)][before:] == ["one two"]
     assert [m.id for m in client.models.list()] == ["desk"]
 
 
-def test_whatever_json_holds_is_answered_400_with_the_field_and_never_500(gateway: RunningGateway, a: Model, b: Model):
-    url = f"{gateway.url}/v1/chat/completions"
+def test_whatever_json_holds_is_answered_400_with_the_field_and_never_500(strict: tuple[House, Scripted]):
+    (made, server), before = strict, len(strict[1].asked)
+    url = f"{made.url}/v1/chat/completions"
     start = b'{"model": "desk", "messages": [{"role": "user", "content": "hi"}], '
     deep = b'{"x": ' * 10_000 + b"1" + b"}" * 10_000
     fields: list[tuple[str, bytes]] = [
@@ -447,12 +465,13 @@ def test_whatever_json_holds_is_answered_400_with_the_field_and_never_500(gatewa
     ]:
         status, answer, _ = post(url, b'{"model": "desk", "messages": [%s]}' % message)
         assert (status, answer["error"]["param"]) == (400, name), answer
-    assert post(f"{gateway.url}/v1/feedback", b'{"request_id": ' + deep + b"}")[0] == 400
-    assert not a.seen + b.seen
+    assert post(f"{made.url}/v1/feedback", b'{"request_id": ' + deep + b"}")[0] == 400
+    assert len(server.asked) == before
 
 
-def test_null_is_as_a_field_that_is_not_there(gateway: RunningGateway, a: Model, b: Model):
-    url = f"{gateway.url}/v1/chat/completions"
+def test_null_is_as_a_field_that_is_not_there(strict: tuple[House, Scripted]):
+    made, server = strict
+    url = f"{made.url}/v1/chat/completions"
     body = {"model": "desk", "messages": [{"role": "user", "content": "hi"}], "user": "u1"}
     names = (
         "temperature",
@@ -465,10 +484,10 @@ def test_null_is_as_a_field_that_is_not_there(gateway: RunningGateway, a: Model,
         "max_completion_tokens",
     )
     status, _, _ = post(url, {**body, **dict.fromkeys(names), "max_tokens": 4})
-    sent = (a.seen + b.seen)[-1]
+    sent = server.asked[-1].body
     assert status == 200 and sent["max_tokens"] == 4 and not set(names) & sent.keys()
     assert post(url, {**body, "max_tokens": 1000, "max_completion_tokens": 1000})[0] == 200
-    sent = (a.seen + b.seen)[-1]
+    sent = server.asked[-1].body
     assert sent["max_tokens"] == sent["max_completion_tokens"] == 50, "no name leads around the endpoint's limit"
 
 
