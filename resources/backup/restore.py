@@ -15,7 +15,7 @@ from resources.backup import tables
 from resources.backup.objects import BackupDamaged, Objects
 from resources.backup.snapshot import Dump, Root, Snapshot, print_of
 from resources.backup.sqlite import BESIDE
-from resources.backup.walk import MARKER
+from resources.backup.walk import DERIVED, MARKER
 
 
 class NotRestorable(RuntimeError):
@@ -91,7 +91,7 @@ def _refuse(found: Snapshot, target: Target, marker: Path) -> None:
         raise NotRestorable("the backup holds artifacts, and LLMOPS_ARTIFACT_ROOT is not on this machine")
     if not goes_on:
         for place in filter(None, (target.home, target.artifacts)):
-            if place.exists() and any(one.name != "lost+found" for one in place.iterdir()):
+            if place.exists() and _holds_something(place):
                 raise NotRestorable(
                     f"{place} is not empty: restore into a folder that is not there yet (LLMOPS_HOME, "
                     "LLMOPS_ARTIFACT_ROOT); nothing is overwritten"
@@ -116,6 +116,15 @@ def _refuse(found: Snapshot, target: Target, marker: Path) -> None:
                 tables.refuse_filled(url)
             except tables.NotEmpty as error:
                 raise NotRestorable(str(error)) from error
+
+
+def _holds_something(place: Path) -> bool:
+    """Whether anything could be overwritten there: folders alone are what a server's folder begins with."""
+    return any(
+        not (found.is_dir() and not found.is_symlink())
+        for found in place.rglob("*")
+        if found.relative_to(place).parts[0] not in ("lost+found", *DERIVED)
+    )
 
 
 def _refuse_other_keys(found: Snapshot, keys: Path | None) -> None:

@@ -14,7 +14,9 @@ KEYS = (".key", ".token")
 MARKER = ".restoring.json"
 """What lies in a home that is being restored, until all of it is there."""
 
-_NOT_KEPT_FOLDERS = ("catalog.db.locks", "gpus", "pipes", "incoming")
+DERIVED = ("cache",)
+"""Folders of the home with what is made anew of what is installed: a server's `LLMOPS_CACHE`."""
+_NOT_KEPT_FOLDERS = ("catalog.db.locks", "gpus", "pipes", "incoming", *DERIVED)
 _OF_PROCESSES = ("up.json", "components.json", "workspace.yaml")
 _NOT_KEPT_SUFFIXES = (*BESIDE, ".lock", ".migrating", ".sock", ".tmp", ".pid")
 

@@ -181,6 +181,16 @@ def test_a_restore_that_would_lose_or_overwrite_something_is_refused(tmp_path: P
     with pytest.raises(Refused, match="catalog was an SQLite file"):
         restore(other, "kim", tmp_path / "backup", keys=tmp_path / "keys")
     assert not (tmp_path / "new").exists(), "nothing was written"
+    # As the folder of a server begins, in which a command has run: nothing there is anybody's.
+    for name in ("import", "spool", "cache/numba"):
+        (tmp_path / "new" / name).mkdir(parents=True)
+    (tmp_path / "new" / "cache" / "numba" / "one.nbi").write_bytes(b"compiled")
+    (tmp_path / "new" / "import" / "theirs").symlink_to(tmp_path)
+    with pytest.raises(Refused, match="is not empty"):
+        restore(wiring(tmp_path / "new", encryption_key=KEY), "kim", tmp_path / "backup", keys=tmp_path / "keys")
+    (tmp_path / "new" / "import" / "theirs").unlink()
+    restore(wiring(tmp_path / "new", encryption_key=KEY), "kim", tmp_path / "backup", keys=tmp_path / "keys")
+    assert (tmp_path / "new" / "catalog.db").exists() and (tmp_path / "new" / "cache" / "numba" / "one.nbi").exists()
 
 
 def test_a_catalog_on_a_server_is_copied_row_by_row_and_goes_on_counting(tmp_path: Path, database):
