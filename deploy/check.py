@@ -198,6 +198,8 @@ def main() -> None:
         if not a.no_ab:
             print(f"promoted: {ab_test(server, NAME)}", flush=True)
         with server.own_key("server-check", "--role", "viewer") as server.viewer:
+            if server.ask("/dagster/server_info", key=server.viewer)[0] == 403:
+                raise RuntimeError("its policy gives viewers no dagster.view (access.roles), by which one page is seen")
             kills(server, a.service or list(WORKS))
     except (RuntimeError, subprocess.SubprocessError) as error:
         sys.exit(f"the server does not do its work: {error}")
