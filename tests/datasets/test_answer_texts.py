@@ -126,7 +126,7 @@ def test_rows_are_read_by_their_type() -> None:
 
 
 def test_the_texts_of_answers_are_not_held() -> None:
-    answers = [f"{number}번 답입니다. " + "통행료는 요금소에서 냅니다. " * 40 for number in range(2000)]
+    answers = [f"{number}번 답입니다. " + "통행료는 요금소에서 냅니다. " * 200 for number in range(2000)]
     found = rows(answers)
     assert found.height == 2000
     # Of each batch those alone that may be quoted as cut: the longest.
