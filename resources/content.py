@@ -119,12 +119,18 @@ def difference(
         return f"the folder {folder} is gone and is not"
     files = listing(folder) if files is None else files
     found = digest_of(files)
-    if found == expected or old_content_hash(files) == expected:
+    if found == expected:
         return None
-    for was in (dict(known or {}), sealed_files(folder)):
-        if was and digest_of(was) == expected:
+    listings = [was for was in (dict(known or {}), sealed_files(folder)) if was]
+    for was in listings:
+        # Before the hash of earlier releases is tried: of a folder that has none but their files it is the same, and
+        # would not notice what was laid beside them.
+        if digest_of(was) == expected:
             return in_words(changed_files(files, was))
-        if was and old_content_hash(was) == expected:
+    if old_content_hash(files) == expected:
+        return None
+    for was in listings:
+        if old_content_hash(was) == expected:
             # What an earlier release recorded knows nothing of the other files.
             return in_words({n: how for n, how in changed_files(files, was).items() if _OLD_FILES.fullmatch(n)})
     if not any(name.endswith(".safetensors") for name in files):
