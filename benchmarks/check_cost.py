@@ -22,7 +22,7 @@ from llmops_assets.evaluation import verdicts as evaluated
 from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.specs.policy import Policy
-from llmops_assets.training import job_verdicts, plan_verdicts, verdicts
+from llmops_assets.training import job_verdicts, merge_verdicts, plan_verdicts, verdicts
 
 PLAN: tuple[Callable[[PlanRecord], object], ...] = (
     verdicts.every_row_trains, verdicts.stop_token_trained, verdicts.template_keeps_prefix, verdicts.one_bos,
@@ -48,9 +48,9 @@ def judging(one: Installation, cell: str, policy: Policy) -> dict[str, float]:
             judge(load(AdapterRecord))
 
     def merged() -> None:
-        verdicts.same_as_trained(load(MergedModelRecord), load(PlanRecord).precision)
-        verdicts.same_template(load(MergedModelRecord), load(PlanRecord))
-        for judge in (verdicts.differs_from_base, verdicts.reloads):
+        merge_verdicts.same_as_trained(load(MergedModelRecord), load(PlanRecord).precision)
+        merge_verdicts.same_template(load(MergedModelRecord), load(PlanRecord))
+        for judge in (merge_verdicts.differs_from_base, merge_verdicts.reloads):
             judge(load(MergedModelRecord))
 
     def evaluation() -> None:

@@ -72,6 +72,7 @@ def _run(
         "mean_kl": divergence(trained, served) if trained is not None else None,
         "differs_from_base": base is None or differs(base, served),
         "base_kl": _kl_from(base, served),
+        "adapter_kl": _kl_from(base, trained) if trained is not None else None,
         "faults": inspection.faults(output),
         **_saved(adapter, trained or served, asked),
         "reloads": all(bool(torch.isfinite(logits).all()) for logits in served),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import polars as pl
 
 from images.train.chat import Row, Template, choose_template, marked_markdown, template_hash
+from images.train.marked_texts import Conversation
 from images.train.reporter import Reporter
-from images.train.template_findings import Conversation, findings
+from images.train.template_findings import findings
 from images.train.trained_modules import check_token_ids
 from llmops_assets.specs.training import TrainJobSpec
 

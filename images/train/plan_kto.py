@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 
 from images.train import unpaired
+from images.train.marked_texts import Conversation, last_answer
 from images.train.plan_answers import Answers, Planned, common_facts, example, plan
 from images.train.reporter import Reporter
-from images.train.template_findings import Conversation, last_answer
 from images.train.unpaired import Rated
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training.rated import balance, ratio

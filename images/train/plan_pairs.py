@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 
 from images.train import pairs
+from images.train.marked_texts import Conversation, last_answer
 from images.train.pairs import Pair
 from images.train.plan_answers import Answers, Planned, common_facts, example, plan
 from images.train.reporter import Reporter
-from images.train.template_findings import Conversation, last_answer
 from llmops_assets.specs.training import TrainJobSpec
 
 if TYPE_CHECKING:

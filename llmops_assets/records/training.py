@@ -183,6 +183,9 @@ class MergedModelRecord(Record):
     base_kl: float | None = Field(
         default=None, description="Divergence of the model from its base on the probes, nats a token; None without one."
     )
+    adapter_kl: float | None = Field(
+        default=None, description="Divergence of base + adapter from the base, nats a token; None for method full."
+    )
     reloads: bool
     faults: list[str] = Field(default_factory=list, description="What is not whole in the folder, a sentence each.")
     merge_key: str | None = Field(default=None, description="Names weights, code and libraries that it was made by.")

@@ -11,7 +11,7 @@ from llmops_assets.records.base import Record
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.specs.policy import Policy
-from llmops_assets.training import job_verdicts, plan_verdicts, verdicts
+from llmops_assets.training import job_verdicts, merge_verdicts, plan_verdicts, verdicts
 from llmops_assets.training.assets import adapter, merged_model, training_plan
 from llmops_assets.verdict import Verdict
 from resources.catalog import Catalog
@@ -32,7 +32,7 @@ def _check(
 
 
 def same_as_trained(merged: MergedModelRecord, plan: PlanRecord) -> Verdict:
-    return verdicts.same_as_trained(merged, plan.precision)
+    return merge_verdicts.same_as_trained(merged, plan.precision)
 
 
 every_row_trains = _check(training_plan, verdicts.every_row_trains, "Every row has tokens that carry loss.", PlanRecord)
@@ -145,8 +145,14 @@ checkpoint_kept = _check(adapter, verdicts.checkpoint_kept, "The last checkpoint
 equals_adapter = _check(
     merged_model, same_as_trained, "Merging did not change the model.", MergedModelRecord, PlanRecord
 )
-differs_from_base = _check(merged_model, verdicts.differs_from_base, "The model is not its base.", MergedModelRecord)
-reloads = _check(merged_model, verdicts.reloads, "The saved model can be loaded.", MergedModelRecord)
+differs_from_base = _check(
+    merged_model, merge_verdicts.differs_from_base, "The model is not its base.", MergedModelRecord
+)
+reloads = _check(merged_model, merge_verdicts.reloads, "The saved model can be loaded.", MergedModelRecord)
 same_template = _check(
-    merged_model, verdicts.same_template, "It carries the template it was trained with.", MergedModelRecord, PlanRecord
+    merged_model,
+    merge_verdicts.same_template,
+    "It carries the template it was trained with.",
+    MergedModelRecord,
+    PlanRecord,
 )

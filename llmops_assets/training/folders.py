@@ -12,11 +12,16 @@ from typing import Any
 from resources.content import SEAL, changed_files, file_hash, sealed_files
 from resources.files import locked, write_text
 
+_KEY = re.compile(r"[0-9a-f]{12}")
+"""The key of a training, by which its folder is called."""
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
-def seal(folder: Path, facts: Mapping[str, Any] | None = None) -> None:
+def seal(folder: Path, facts: Mapping[str, Any] | None = None, of: Path | None = None) -> None:
     """Declare `folder` whole: list its files with their hashes, beside `facts`, in its seal.
+
+    In the folder of a training the seal keeps that training's key and its own name: it was made for nothing else. `of`
+    is where it is going to be, where it is not there yet.
 
     The files reach the disk before the seal does, so a seal that survives a power cut tells the truth. The folder's own
     path is not written down: the home may be moved.
@@ -29,12 +34,17 @@ def seal(folder: Path, facts: Mapping[str, Any] | None = None) -> None:
             handle = os.open(path, os.O_RDONLY)
             os.fsync(handle)
             os.close(handle)
-    write_text(folder / SEAL, json.dumps({"files": files, "facts": own}, indent=1))
+    write_text(folder / SEAL, json.dumps({"of": _place(of or folder), "files": files, "facts": own}, indent=1))
+
+
+def _place(folder: Path) -> str | None:
+    key = folder.absolute().parent.name
+    return f"{key}/{folder.name}" if _KEY.fullmatch(key) else None
 
 
 def replace(part: Path, folder: Path, facts: Mapping[str, Any]) -> None:
     """Seal `part` and let it take the place of `folder`."""
-    seal(part, facts)
+    seal(part, facts, folder)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)
 
@@ -44,9 +54,13 @@ def damage(folder: Path) -> str | None:
     if not (folder / SEAL).exists():
         return "it was never finished"
     try:
-        files = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"]
-    except (ValueError, KeyError):
+        sealed = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        files, of = sealed["files"], sealed.get("of")
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"its {SEAL} cannot be read"
+    if of is not None and of != _place(folder):
+        # As whole as it is, it was made for something else. Earlier releases did not note what for.
+        return f"it was made as {of}, and laid here"
     for name, digest in files.items():
         path = folder / name
         if not path.exists():

@@ -11,6 +11,8 @@ from llmops_assets.training import weight_files
 from llmops_assets.training.weight_files import Tensor, WeightFiles, _few
 
 _TEXT = "안녕하세요. 통행료 환불은 어떻게 하나요? Hello, 2026년 1,200원입니다."
+_TRIES = 4
+"""Times that the text is cut once more."""
 _HEADS = ("cls.", "lm_head.", "classifier.", "score.", "qa_outputs.", "generator_", "discriminator_")
 """What an encoder's checkpoint may have beside the body that is used."""
 
@@ -42,7 +44,30 @@ def faults(folder: Path) -> list[str]:
     found += weight_files.not_finite_faults(weights.tensors)
     if "quantization_config" not in config:
         found += _dtypes(weights) + _architecture(folder, config) + _tied(config, weights)
-    return found + _token_ids(folder, config, weights) + _tokenizer(folder, config, weights)
+    return found + _twice(config) + _token_ids(folder, config, weights) + _tokenizer(folder, config, weights)
+
+
+def _twice(config: dict[str, Any]) -> list[str]:
+    """Settings that a config has under two names, an older one and today's, with different values.
+
+    Which of the two counts depends on the library and its release: one trains what the other does not serve.
+    """
+    found = []
+    rope = config.get("rope_parameters")
+    inner = rope if isinstance(rope, dict) else {}
+    pairs = [("rope_theta", config.get("rope_theta"), "rope_parameters.rope_theta", inner.get("rope_theta"))]
+    older = config.get("rope_scaling")
+    if isinstance(older, dict) and inner:
+        kinds = older.get("rope_type", older.get("type")), inner.get("rope_type", inner.get("type"))
+        pairs.append(("rope_scaling.rope_type", kinds[0], "rope_parameters.rope_type", kinds[1]))
+        pairs.append(("rope_scaling.factor", older.get("factor"), "rope_parameters.factor", inner.get("factor")))
+    for name, one, other_name, other in pairs:
+        if one is not None and other is not None and one != other:
+            found.append(
+                f"config.json has {name} {one!r} and {other_name} {other!r}: they are one setting, and each library "
+                "takes the one that it knows. Leave the one that the model was trained with"
+            )
+    return found
 
 
 def _own_code(folder: Path, config: dict[str, Any]) -> list[str]:
@@ -170,6 +195,11 @@ def _tokenizer(folder: Path, config: dict[str, Any], weights: WeightFiles) -> li
         found.append(
             f"its tokenizer has tokens up to {highest}, and there are {rows} rows of embeddings: tokens were added "
             "without resizing the model, or the tokenizer is another model's. Copy the tokenizer again"
+        )
+    if any(tokenizer(_TEXT, add_special_tokens=False)["input_ids"] != ids for _ in range(_TRIES)):
+        found.append(
+            "its tokenizer cuts the same text otherwise each time: tokenizer.json has a dropout, which is for training "
+            "tokenizers with. Set model.dropout to null in it"
         )
     unknown = tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids
     lost = unknown or _plain(again) != _plain(_TEXT)

@@ -1,18 +1,16 @@
-"""What must hold of a plan, of trained weights and of a merged model, each with what to do when it does not."""
+"""What must hold of a plan and of trained weights, each with what to do when it does not."""
 
 import math
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
+from llmops_assets.records.training import AdapterRecord, PlanRecord
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import folders
 from llmops_assets.training.steps import steps_at_full_rate
 from llmops_assets.verdict import Verdict
 
-MIN_AGREEMENT = 0.99
-"""Share of positions at which the merged model must find the same token likeliest as base + adapter."""
 LEAST_CHANGE = 1e-10
 """L2 norm below which weights have not moved: no rate that anyone means leaves less, after a single step."""
 MAX_UNMOVED = 0.5
@@ -23,14 +21,9 @@ LEAST_RISE = 0.02
 """Nats by which a loss may rise whatever its noise: a model that knows its rows has a loss of about so much."""
 MOST_RISE = 0.5
 """Share of the first loss by which no noise of batches lets a loss rise."""
+NOISES_OF_THE_LOWEST, MOST_OF_THE_FALL, MIN_STEPS_FOR_RISE = 6.0, 0.5, 10
+"""What a loss may be above its lowest in the end: standard deviations, or the share of all that it fell."""
 NOISES, MIN_STEPS_FOR_NOISE = 2.5, 4
-LEAST_KL_FROM_BASE = 1e-8
-"""Nats a token below which two models answer alike."""
-MAX_KL = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 1e-2}
-"""Nats a token by which the merged model's predictions may differ from those of base + adapter."""
-MAX_SAVED_DIFFERENCE = {"fp32": 2e-2, "bf16": 5e-2, "fp16": 5e-2}
-"""Nats a token between a model in memory and its saved weights loaded again; QLoRA's four bits are dequantised then."""
-MAX_LOGIT_DIFFERENCE = {"fp32": 1e-2, "bf16": 1.0, "fp16": 0.5}
 
 
 def writes(plan: PlanRecord) -> bool:
@@ -49,7 +42,7 @@ def every_row_trains(plan: PlanRecord) -> Verdict:
             False,
             f"{empty} of {rows} rows have no token to learn from: their answer is empty, has weight 0, "
             f"or is beyond max_seq_len {plan.spec['hyperparams']['max_seq_len']}. Raise it, or leave such rows out "
-            "(hyperparams.overlong: drop, for long ones)",
+            f"(hyperparams.overlong: drop, for long ones){_of_bytes(plan)}",
             {"rows": empty, "examples": ", ".join(plan.failures.get("no_trainable_tokens", []))},
         )
     return Verdict(True, f"all {rows} rows have tokens that carry loss: {plan.trainable_tokens:,} an epoch")
@@ -66,9 +59,14 @@ def answers_whole(plan: PlanRecord, allowed: float) -> Verdict:
     return Verdict(
         False,
         f"{text}. A cut answer teaches the model not to end. Raise max_seq_len, leave long rows out "
-        "(hyperparams.overlong: drop), or allow more in the policy (limits.max_cut_answers)",
+        f"(hyperparams.overlong: drop), or allow more in the policy (limits.max_cut_answers){_of_bytes(plan)}",
         figures,
     )
+
+
+def _of_bytes(plan: PlanRecord) -> str:
+    """Why rows are long that need not be, where their tokenizer makes them so; empty where it doesn't."""
+    return "".join(f". But first: {one.text}" for one in plan.findings if one.name == "tokens_are_bytes")
 
 
 def stop_token_trained(plan: PlanRecord) -> Verdict:
@@ -185,6 +183,8 @@ def checkpoint_kept(record: AdapterRecord, plan: PlanRecord) -> Verdict:
             f"the weights are those of step {best}, the best on the validation rows, but its checkpoint in {folder} "
             f"cannot be used: {fault}. Delete the adapter folder and train again",
         )
+    if best is not None and (worse := _worse_than_another(record, best)) is not None:
+        return Verdict(False, worse)
     if step == record.steps:
         kept = f"the checkpoint of the last step {step} is whole"
         text = kept if best is None else f"{kept}, and that of the best, {best}, whose weights were taken"
@@ -192,6 +192,21 @@ def checkpoint_kept(record: AdapterRecord, plan: PlanRecord) -> Verdict:
     found = f"the last whole checkpoint is of step {step}" if step is not None else "there is no whole checkpoint"
     text = f"{found} in {folder}, but {record.steps} steps were trained"
     return Verdict(False, f"{text}. Was the disk full? Delete the adapter folder and train again")
+
+
+def _worse_than_another(record: AdapterRecord, best: int) -> str | None:
+    """What is wrong where early stopping took other weights than the best on the validation rows; else None."""
+    looked = {p.step: p.eval_loss for p in record.curve if p.eval_loss is not None and math.isfinite(p.eval_loss)}
+    if best not in looked or record.eval_loss is None:
+        return None
+    lowest = min(looked, key=lambda step: looked[step])
+    if looked[best] <= looked[lowest] + LEAST_RISE and abs(record.eval_loss - looked[best]) <= LEAST_RISE:
+        return None
+    return (
+        f"early stopping took the weights of step {best}, with a validation loss of {looked[best]:.4f} then (and "
+        f"{record.eval_loss:.4f} on record), but those of step {lowest} had {looked[lowest]:.4f}: these are not the "
+        "best ones. Delete the adapter folder and train again"
+    )
 
 
 def loss_fell(record: AdapterRecord) -> Verdict:
@@ -202,6 +217,8 @@ def loss_fell(record: AdapterRecord) -> Verdict:
     text = f"training loss {record.first_loss:.4f} → {record.last_loss:.4f}"
     if "policy_last_reward" in record.figures:
         return Verdict(True, "the loss of policy optimisation is near zero at all times; `learned` looks at its reward")
+    if (rose := _rose_again(record)) is not None:
+        return Verdict(False, f"{text}: {rose}")
     if record.last_loss < record.first_loss:
         return Verdict(True, text)
     # What rises by half is no noise: a training that diverges leaps from step to step.
@@ -215,6 +232,30 @@ def loss_fell(record: AdapterRecord) -> Verdict:
     )
 
 
+def _rose_again(record: AdapterRecord) -> str | None:
+    """What happened to a training that came far and lost more than half of that again; None where it kept it.
+
+    Where it stopped early the weights are the best ones, whatever came after.
+    """
+    losses = [p.loss for p in record.curve if p.loss is not None and math.isfinite(p.loss)]
+    if len(losses) < MIN_STEPS_FOR_RISE or record.best_step is not None:
+        return None
+    width = max(1, len(losses) // 20)
+    means = [sum(losses[at : at + width]) / width for at in range(len(losses) - width + 1)]
+    lowest = min(means)
+    rise, fall = record.last_loss - lowest, record.first_loss - lowest
+    # The lowest of many is low by chance, too.
+    noise = min(NOISES_OF_THE_LOWEST * loss_noise(record), MOST_RISE * record.first_loss)
+    if fall <= 0 or rise <= max(LEAST_RISE, noise, MOST_OF_THE_FALL * fall):
+        return None
+    steps = [p.step for p in record.curve if p.loss is not None and math.isfinite(p.loss)]
+    return (
+        f"it was {lowest:.4f} about step {steps[means.index(lowest)]}, and the training lost {rise / fall:.0%} of that "
+        "again: it diverged on its way, and these are the weights of its end. Lower lr, add warm-up, or stop early "
+        "(hyperparams.early_stopping)"
+    )
+
+
 def loss_noise(record: AdapterRecord) -> float:
     """By how much the losses of batches differ by chance: a standard deviation, from the steps between its points.
 
@@ -224,75 +265,3 @@ def loss_noise(record: AdapterRecord) -> float:
     steps = [abs(b - a) for a, b in pairwise(losses)]
     # 1.4826 makes a deviation of a median (Rousseeuw & Croux 1993), and a step has the noise of two points.
     return 1.4826 * median(steps) / math.sqrt(2) if len(steps) >= MIN_STEPS_FOR_NOISE else 0.0
-
-
-def same_as_trained(record: MergedModelRecord, precision: str) -> Verdict:
-    """Whether the merged model computes what base and adapter do, as closely as `precision` allows."""
-    if record.figures.get("retriever_top1_agreement", 1.0) < MIN_AGREEMENT:
-        return _same_vectors(record, "retriever_")
-    saved = record.saved_difference
-    if saved is not None and not saved <= MAX_SAVED_DIFFERENCE[precision]:
-        return Verdict(
-            False,
-            f"the saved weights are not those that were trained: loaded again, their loss on rows of the plan is "
-            f"{saved:.3g} nats a token from what it was in memory ({MAX_SAVED_DIFFERENCE[precision]:g} is allowed in "
-            f"{precision}). Something that was trained was not saved: embeddings, a head, added tokens",
-            {"saved_difference": saved},
-        )
-    if record.max_logit_difference is None or record.top1_agreement is None:
-        return Verdict(True, "full weights: there is nothing to merge")
-    if record.chat_template_hash is None and "pooling" in record.figures:
-        return _same_vectors(record)
-    limit = MAX_LOGIT_DIFFERENCE[precision]
-    kl = record.mean_kl or 0.0
-    passed = record.max_logit_difference <= limit and record.top1_agreement >= MIN_AGREEMENT and kl <= MAX_KL[precision]
-    text = (
-        f"merged against base + adapter: largest logit difference {record.max_logit_difference:.3g} ({limit:g} is "
-        f"allowed in {precision}), same likeliest token at {record.top1_agreement:.2%} of positions, "
-        f"divergence {kl:.2g} nats a token ({MAX_KL[precision]:g})"
-    )
-    figures = {"max_logit_difference": record.max_logit_difference, "top1_agreement": record.top1_agreement}
-    return Verdict(passed, text if passed else f"{text}. The merge changed the model", figures)
-
-
-def _same_vectors(record: MergedModelRecord, prefix: str = "") -> Verdict:
-    """Whether sentence-transformers gives the vectors that were trained, of a saved encoder."""
-    found = {**record.model_dump(include={"max_logit_difference", "top1_agreement"}), **record.figures}
-    share, difference = found[f"{prefix}top1_agreement"], found[f"{prefix}max_logit_difference"]
-    text = (
-        f"loaded by sentence-transformers, {share:.2%} of the texts get the vector that was trained (largest "
-        f"difference {difference:.2g}, {record.figures['pooling']} pooling)"
-    )
-    if share >= MIN_AGREEMENT:
-        return Verdict(True, text)
-    return Verdict(False, f"{text}. It is tokenised or pooled in another way than it was trained: do not serve it")
-
-
-def differs_from_base(record: MergedModelRecord) -> Verdict:
-    """Whether the merged model answers otherwise than its base."""
-    if not record.differs_from_base:
-        return Verdict(False, "the merged model gives the very logits of its base: the adapter is not in it")
-    if record.base_kl is None:
-        return Verdict(True, "the merged model answers otherwise than its base")
-    text = f"the merged model is {record.base_kl:.2g} nats a token from its base on rows of the plan"
-    if record.base_kl < LEAST_KL_FROM_BASE:
-        return Verdict(False, f"{text}: no answer of it changes, nothing was learnt. Train longer, or raise lr")
-    return Verdict(True, text, {"base_kl": record.base_kl})
-
-
-def reloads(record: MergedModelRecord) -> Verdict:
-    """Whether the merged model, loaded again from its folder, gives finite logits."""
-    text = f"loaded again from {record.path}, it gives finite logits"
-    if record.faults:
-        return Verdict(False, f"the model in {record.path} is not whole: {'; '.join(record.faults)}")
-    return Verdict(record.reloads, text if record.reloads else f"loaded again from {record.path}, it gives no numbers")
-
-
-def same_template(record: MergedModelRecord, plan: PlanRecord) -> Verdict:
-    """Whether the merged model carries the chat template that it was trained with."""
-    trained, saved = plan.chat_template_hash, record.chat_template_hash
-    if trained == saved:
-        return Verdict(True, f"it carries the chat template that it was trained with ({saved})")
-    return Verdict(
-        False, f"it was trained with chat template {trained}, but carries {saved}: serving would render otherwise"
-    )

@@ -16,6 +16,10 @@ _BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
+LARGEST = 1e9
+"""Beyond this no weight of a model is: sums of its products would leave the range of half precision at once."""
+_LARGEST_BF16 = int(np.float32(LARGEST).view(np.uint32) >> 16)
+"""The same as the bits of a bfloat16, whose order without the sign is that of the numbers."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 INDEX = "model.safetensors.index.json"
 
@@ -124,20 +128,21 @@ def numbers(tensor: Tensor) -> np.ndarray:
 
 
 def not_finite(tensor: Tensor) -> int:
-    """How many values of a tensor are NaN or infinite."""
+    """How many values of a tensor are NaN, infinite, or larger than those of any model are."""
     if tensor.dtype not in (*FLOATS, "F8_E4M3", "F8_E5M2"):
         return 0
     values, count = numbers(tensor), 0
     for start in range(0, len(values), _CHUNK):
         part = values[start : start + _CHUNK]
         if tensor.dtype == "BF16":
-            bad = (part & 0x7F80) == 0x7F80
+            bad = (part & 0x7FFF) >= _LARGEST_BF16
         elif tensor.dtype == "F8_E4M3":
             bad = (part & 0x7F) == 0x7F
         elif tensor.dtype == "F8_E5M2":
             bad = (part & 0x7C) == 0x7C
         else:
-            bad = ~np.isfinite(part)
+            # NaN is not smaller either. Of sixteen bits none is so large.
+            bad = ~np.isfinite(part) if tensor.dtype == "F16" else ~(np.abs(part) < LARGEST)
         count += int(np.count_nonzero(bad))
     return count
 
@@ -148,8 +153,8 @@ def not_finite_faults(tensors: dict[str, Tensor]) -> list[str]:
     if not counts:
         return []
     return [
-        f"{sum(counts.values())} values of {_few(list(counts))} are no numbers (NaN or infinite): the model is "
-        "damaged, or was trained so. Copy it again, or choose another"
+        f"{sum(counts.values())} values of {_few(list(counts))} are no numbers (NaN or infinite, or beyond "
+        f"{LARGEST:.0e}): the model is damaged, or was trained so. Copy it again, or choose another"
     ]
 
 

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -15,7 +16,7 @@ import pytest
 
 from images.train import faults
 from llmops_assets.records.training import AdapterRecord, CurvePoint, MergedModelRecord, PlanRecord
-from llmops_assets.training import folders, progress, verdicts
+from llmops_assets.training import folders, merge_verdicts, progress, verdicts
 from resources import content
 from tests.training.conftest import (
     Desk,
@@ -301,7 +302,11 @@ def test_a_merge_that_changed_the_model_or_left_the_adapter_out_is_found(
     facts = run_here(desk.jobs(sft_spec(f"hf:{tiny_base}", max_steps=STEPS), whole, tiny_base)["merge"], whole)
     good = merged_of(facts)
     assert facts["mean_kl"] < 1e-6
-    for verdict in (verdicts.same_as_trained(good, "fp32"), verdicts.differs_from_base(good), verdicts.reloads(good)):
+    for verdict in (
+        merge_verdicts.same_as_trained(good, "fp32"),
+        merge_verdicts.differs_from_base(good),
+        merge_verdicts.reloads(good),
+    ):
         assert verdict.passed, verdict.text
     # What a merge that dropped the adapter would serve: the base.
     probes = probe.probes(whole / "plan")
@@ -315,17 +320,19 @@ def test_a_merge_that_changed_the_model_or_left_the_adapter_out_is_found(
     assert figures["mean_kl"] > 0.1
     for name in figures:
         one = merged_of({**facts, name: figures[name]})
-        assert not verdicts.same_as_trained(one, "fp32").passed, name
+        assert not merge_verdicts.same_as_trained(one, "fp32").passed, name
+
+    assert facts["adapter_kl"] == pytest.approx(facts["base_kl"], rel=1e-3)
 
     assert facts["saved_difference"] < 1e-4, "what was saved is what was in memory"
-    verdict = verdicts.same_as_trained(merged_of({**facts, "saved_difference": 0.5}), "fp32")
+    verdict = merge_verdicts.same_as_trained(merged_of({**facts, "saved_difference": 0.5}), "fp32")
     assert not verdict.passed and "was not saved: embeddings" in verdict.text
 
     shutil.copytree(whole / "plan", tmp_path / "plan")
     unmoved = desk.jobs(sft_spec(f"hf:{tiny_base}", max_steps=1, lr=1e-30, train_embeddings=False), tmp_path, tiny_base)
     for task in ("train", "merge"):
         facts = run_here(unmoved[task], tmp_path)
-    assert not verdicts.differs_from_base(merged_of(facts)).passed
+    assert not merge_verdicts.differs_from_base(merged_of(facts)).passed
 
     broken = tmp_path / "broken"
     shutil.copytree(whole / "plan", broken / "plan")
@@ -338,7 +345,7 @@ def test_a_merge_that_changed_the_model_or_left_the_adapter_out_is_found(
         run_here(full, broken)
     # As if they had been trained so.
     folders.seal(broken / "adapter", folders.noted(broken / "adapter"))
-    assert not verdicts.reloads(merged_of(run_here(full, broken))).passed
+    assert not merge_verdicts.reloads(merged_of(run_here(full, broken))).passed
 
 
 def test_an_index_that_is_out_of_range_is_told_as_the_token_that_it_is(
@@ -363,3 +370,45 @@ def test_an_index_that_is_out_of_range_is_told_as_the_token_that_it_is(
         raise IndexError("index out of range in self")
     with pytest.raises(IndexError, match="list index"), faults.explained(job, {}):
         raise IndexError("list index out of range")
+
+
+def test_a_merge_in_few_bits_that_rounds_a_gentle_adapter_away_is_found(
+    desk: Desk, tiny_base: Path, whole: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(whole / "plan", tmp_path / "plan")
+    shutil.copytree(whole / "adapter", tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    # As one that was trained at a hundredth of the rate.
+    gentle = {
+        name: t * 0.01 if "lora_B" in name else t
+        for name, t in load_file(file).items()
+        if not re.search("embed|lm_head", name)
+    }
+    save_file(gentle, file, metadata={"format": "pt"})
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"modules_to_save": None}))
+    folders.seal(tmp_path / "adapter", {})
+    job = desk.jobs(sft_spec(f"hf:{tiny_base}", max_steps=STEPS), tmp_path, tiny_base)["merge"]
+    whole_bits = merged_of(run_here(job, tmp_path))
+    assert merge_verdicts.same_as_trained(whole_bits, "fp32").passed
+    few = merged_of(run_here({**job, "precision": "bf16"}, tmp_path))
+    assert few.mean_kl < merge_verdicts.MAX_KL["bf16"], "by itself the merge is as close as bf16 asks"
+    verdict = merge_verdicts.same_as_trained(few, "bf16")
+    assert not verdict.passed and "the merge takes away what was learned" in verdict.text
+    assert "train longer or at a higher lr, or in fp32" in verdict.text
+
+
+def test_a_folder_that_was_made_for_another_training_is_not_its_own(tmp_path: Path) -> None:
+    ours, theirs = (tmp_path / key / "adapter" for key in ("0123456789ab", "ba9876543210"))
+    theirs.mkdir(parents=True)
+    (theirs / "adapter_model.safetensors").write_text("weights")
+    folders.seal(theirs, {"steps": 4})
+    assert folders.facts(theirs) == {"steps": 4}
+    shutil.copytree(theirs, ours)
+    assert folders.damage(ours) == "it was made as ba9876543210/adapter, and laid here"
+    assert folders.facts(ours) is None
+    # The home may be moved as a whole.
+    theirs.parent.parent.rename(tmp_path.with_name(f"{tmp_path.name}-moved"))
+    assert folders.damage(tmp_path.with_name(f"{tmp_path.name}-moved") / "ba9876543210" / "adapter") is None

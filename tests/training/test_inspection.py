@@ -57,6 +57,17 @@ def infinite(folder: Path) -> None:
     change(folder, lambda tensors: tensors["model.embed_tokens.weight"].__setitem__((3, 3), np.inf))
 
 
+def enormous(folder: Path) -> None:
+    change(folder, lambda tensors: tensors["model.embed_tokens.weight"].__setitem__((3, 3), 1e30))
+
+
+def cut_at_random(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    core = json.loads(file.read_text(encoding="utf-8"))
+    core["model"]["dropout"] = 0.5
+    file.write_text(json.dumps(core), encoding="utf-8")
+
+
 def short_of_a_layer(folder: Path) -> None:
     change(folder, lambda tensors: [tensors.pop(name) for name in list(tensors) if ".layers.1." in name])
 
@@ -117,6 +128,14 @@ def without_korean(folder: Path) -> None:
         (garbled, "no safetensors file"),
         (nan, "1 values of model.norm.weight are no numbers"),
         (infinite, "1 values of model.embed_tokens.weight are no numbers"),
+        (enormous, r"1 values of model.embed_tokens.weight are no numbers \(NaN or infinite, or beyond 1e\+09\)"),
+        (cut_at_random, "cuts the same text otherwise each time: tokenizer.json has a dropout"),
+        (
+            lambda f: edit(
+                f, "config.json", rope_theta=5e5, rope_parameters={"rope_theta": 1e4, "rope_type": "default"}
+            ),
+            "config.json has rope_theta 500000.0 and rope_parameters.rope_theta 10000.0: they are one setting",
+        ),
         (short_of_a_layer, "its weights lack model.layers.1"),
         (with_biases, "nothing would use, model.layers.0.self_attn.q_proj.bias"),
         (of_another_shape, "of another shape than it should be is model.layers.0.mlp.up_proj.weight"),
@@ -154,7 +173,7 @@ def test_weights_of_another_family_under_its_config_are_found_out(folder: Path) 
 @pytest.mark.parametrize(
     ("dtype", "bits", "count"),
     [
-        ("BF16", [0x3F80, 0x7F80, 0xFF81, 0x7F7F], 2),
+        ("BF16", [0x3F80, 0x7F80, 0xFF81, 0x4E6D, 0xCE6F], 3),
         ("F8_E4M3", [0x7F, 0xFF, 0x7E, 0x00], 2),
         ("F8_E5M2", [0x7C, 0xFD, 0x7B, 0x00], 2),
         ("F16", [0x7C00, 0x7E00, 0x3C00, 0x7BFF], 2),

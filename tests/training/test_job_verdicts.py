@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llmops_assets.records.training import AdapterRecord, CurvePoint, MergedModelRecord
-from llmops_assets.training import job_verdicts, verdicts
+from llmops_assets.training import job_verdicts, merge_verdicts
 
 
 class Plan:
@@ -85,6 +85,6 @@ def test_an_encoder_that_is_served_with_another_pooling_is_not_what_was_trained(
         top1_agreement=0.1,
         figures={"pooling": "cls"},
     )
-    verdict = verdicts.same_as_trained(record, "fp32")
+    verdict = merge_verdicts.same_as_trained(record, "fp32")
     assert not verdict.passed and "pooled in another way" in verdict.text
-    assert verdicts.same_as_trained(record.model_copy(update={"top1_agreement": 1.0}), "fp32").passed
+    assert merge_verdicts.same_as_trained(record.model_copy(update={"top1_agreement": 1.0}), "fp32").passed

@@ -1,13 +1,15 @@
 """A training that learns nothing is stopped by name: before it starts where the plan can tell, after it where not."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmops_assets.records.training import AdapterRecord, CurvePoint, MergedModelRecord, PlanRecord
 from llmops_assets.specs.training import Hyperparams, TrainJobSpec
-from llmops_assets.training import plan_verdicts, verdicts
+from llmops_assets.training import folders, merge_verdicts, plan_verdicts, verdicts
 from llmops_assets.training.steps import steps_at_full_rate, warmup_steps
+from llmops_assets.verdict import Verdict
 from tests.training.conftest import sft_spec
 
 
@@ -25,10 +27,12 @@ def plan(steps: int = 100, rows: dict[str, int] | None = None, dropped: int = 0,
     )
 
 
-def trained(losses: list[float] | None = None, **facts: Any) -> AdapterRecord:
+def trained(
+    losses: list[float] | None = None, validated: dict[int, float] | None = None, **facts: Any
+) -> AdapterRecord:
     curve = losses or [2.0, 1.0]
     given = {"first_loss": curve[0], "last_loss": curve[-1], "steps": 100, "weight_change": 1.0, "figures": {}}
-    points = [CurvePoint(step=n, loss=loss) for n, loss in enumerate(curve, start=1)]
+    points = [CurvePoint(step=n, loss=loss, eval_loss=(validated or {}).get(n)) for n, loss in enumerate(curve, 1)]
     empty = dict.fromkeys(("weight_change_rms", "trained_tensors", "unmoved_tensors"))
     return AdapterRecord.model_construct(**{**given, **empty, "moved_by_module": {}, "curve": points, **facts})
 
@@ -139,10 +143,43 @@ def test_a_gentle_continuation_does_not_fail_by_chance_and_a_divergence_does() -
         assert not verdicts.loss_fell(trained(rising)).passed
 
 
+def test_a_training_that_lost_again_what_it_had_learned_is_found() -> None:
+    falling = [5.7, 5.1, 4.4, 3.6, 3.0, 2.4, 2.0, 1.7, 1.6, 1.5]
+    assert verdicts.loss_fell(trained(falling)).passed
+    assert verdicts.loss_fell(trained([*falling, 1.9, 1.6, 2.0, 1.7])).passed, "as its batches differ"
+    assert verdicts.loss_fell(trained([0.69, 0.6, 0.71, 0.5, 0.66, 0.58, 0.7, 0.52, 0.62, 0.6, 0.66])).passed, "pairs"
+    lost = verdicts.loss_fell(trained([*falling, 2.5, 4.4, 5.5, 5.2, 5.3]))
+    assert not lost.passed and "it was 1.5000 about step 10" in lost.text and "lost 90% of that again" in lost.text
+    early = trained([*falling, 2.5, 4.4, 5.5, 5.2, 5.3]).model_copy(update={"best_step": 10})
+    assert verdicts.loss_fell(early).passed, "its weights are those of the best step"
+
+
+def test_what_early_stopping_took_is_what_was_best_on_the_validation_rows(tmp_path: Path) -> None:
+    plan = PlanRecord.model_construct(model_dir=str(tmp_path))
+    for step in (2, 4, 6):
+        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        folders.seal(folder, {})
+
+    losses = [3.0, 2.0, 1.5, 1.2, 1.1, 1.0]
+
+    def stopped_at(best: int, eval_loss: float) -> Verdict:
+        looked = {2: 2.2, 4: 1.4, 6: 1.9}
+        return verdicts.checkpoint_kept(trained(losses, looked, steps=6, best_step=best, eval_loss=eval_loss), plan)
+
+    assert stopped_at(4, 1.4).passed
+    worst = stopped_at(2, 2.2)
+    assert not worst.passed and "took the weights of step 2" in worst.text and "step 4 had 1.4000" in worst.text
+    assert not stopped_at(4, 1.9).passed, "the loss on record is of other weights"
+
+
 def test_a_model_that_answers_as_its_base_is_found() -> None:
     def merged(**facts: Any) -> MergedModelRecord:
         return MergedModelRecord.model_construct(**{"differs_from_base": True, "base_kl": None, **facts})
 
-    assert verdicts.differs_from_base(merged()).passed and verdicts.differs_from_base(merged(base_kl=0.3)).passed
-    assert "nothing was learnt" in verdicts.differs_from_base(merged(base_kl=1e-12)).text
-    assert not verdicts.differs_from_base(merged(base_kl=1e-12)).passed
+    assert (
+        merge_verdicts.differs_from_base(merged()).passed
+        and merge_verdicts.differs_from_base(merged(base_kl=0.3)).passed
+    )
+    assert "nothing was learnt" in merge_verdicts.differs_from_base(merged(base_kl=1e-12)).text
+    assert not merge_verdicts.differs_from_base(merged(base_kl=1e-12)).passed

@@ -11,9 +11,10 @@ from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
 from trl import chat_template_utils as shipped
 
 from images.train.chat import CHATML, choose_template, encode, keeps_prefixes
+from images.train.marked_texts import Conversation
 from images.train.plan_pairs import plan_pairs
 from images.train.reporter import Reporter
-from images.train.template_findings import Conversation, RefusedRows, findings
+from images.train.template_findings import RefusedRows, findings
 from llmops_assets.datasets import schema
 from llmops_assets.specs.training import TrainJobSpec
 from tests.training.job_data import job_spec
@@ -257,3 +258,50 @@ def test_preferences_and_ratings_are_looked_at_as_conversations_are(
     facts = plan_pairs(checked, {"train": frame}, tmp_path / "base", tmp_path / "plan", reporter)
     found = {finding["name"]: finding for finding in facts["findings"]}
     assert found["system_prompt_dropped"]["blocking"] and found["system_prompt_dropped"]["row_ids"]
+
+
+def renormalised(tokenizer: PreTrainedTokenizerBase, normalizer: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer with another normalizer in its tokenizer.json."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    core = json.loads(tokenizer.backend_tokenizer.to_str())
+    core["normalizer"] = normalizer
+    changed = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(core)))
+    changed.add_special_tokens({"eos_token": tokenizer.eos_token, "pad_token": tokenizer.pad_token})
+    changed.chat_template = CHATML
+    return changed
+
+
+def replaced(pattern: dict[str, str], by: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": by}
+
+
+CODE = [said("user", "함수를 보여 줘"), said("assistant", "def f():\n    return 1")]
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "messages", "names", "blocks"),
+    [
+        ({"type": "NFC"}, CODE, [], False),
+        ({"type": "NFKC"}, [said("user", "１２번"), said("assistant", "네.")], [], False),
+        (replaced({"String": "\n"}, " "), CODE, ["tokens_lose_lines"], True),
+        # What the header ends with: its template seems to write a turn otherwise once it goes on.
+        (replaced({"String": "\n"}, " "), PLAIN, ["tokens_lose_lines"], True),
+        (replaced({"Regex": " +"}, " "), CODE, ["tokens_lose_spaces"], False),
+        (replaced({"Regex": "[0-9]"}, "0"), CODE, ["tokens_lose_letters"], True),
+        (
+            {"type": "NFD"},
+            [*PLAIN, said("user", "통행료가 얼마예요? " * 20), said("assistant", "네.")],
+            ["tokens_are_bytes"],
+            False,
+        ),
+    ],
+)
+def test_what_a_tokenizer_loses_of_the_texts_is_named_as_its_own(
+    tiny_base: Path, normalizer: dict[str, Any], messages: list[dict[str, Any]], names: list[str], blocks: bool
+) -> None:
+    tokenizer = renormalised(AutoTokenizer.from_pretrained(tiny_base), normalizer)
+    found = findings(tokenizer, choose_template(tokenizer), [Conversation("row", messages)])
+    assert [one.name for one in found] == names
+    assert any(one.blocking for one in found) is blocks and all(one.row_ids == ["row"] for one in found)
