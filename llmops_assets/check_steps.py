@@ -2,10 +2,27 @@
 
 import inspect
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import dagster as dg
+
+_FUNCTIONS: WeakKeyDictionary[dg.OpDefinition, Callable[..., dg.AssetCheckResult]] = WeakKeyDictionary()
+"""The function of each check by its op, which a definition keeps whatever else is changed of it."""
+
+
+def asset_check(
+    **options: Any,
+) -> Callable[[Callable[..., dg.AssetCheckResult]], dg.AssetChecksDefinition]:
+    """Dagster's `asset_check` with these options, of a check that may be evaluated in one step with others."""
+
+    def define(function: Callable[..., dg.AssetCheckResult]) -> dg.AssetChecksDefinition:
+        check = dg.asset_check(**options)(function)
+        _FUNCTIONS[check.op] = function
+        return check
+
+    return define
 
 
 class NotEvaluated(RuntimeError):
@@ -15,8 +32,9 @@ class NotEvaluated(RuntimeError):
 def by_asset(checks: Iterable[dg.AssetChecksDefinition]) -> list[dg.AssetChecksDefinition]:
     """The same checks, those of an asset that block in one step and those that don't in another.
 
-    Each keeps its name, its severity, what it blocks and its place on the asset's page, and can be run alone. Where one
-    raises, the others of its step are evaluated all the same before the step fails.
+    The checks are those of `asset_check` here. Each keeps its name, its severity, what it blocks and its place on the
+    asset's page, and can be run alone. Where one raises, the others of its step are evaluated all the same before the
+    step fails.
     """
     groups: dict[tuple[dg.AssetKey, bool], list[dg.AssetChecksDefinition]] = defaultdict(list)
     for check in checks:
@@ -30,7 +48,7 @@ def _as_one(asset: dg.AssetKey, blocking: bool, group: list[dg.AssetChecksDefini
     functions: dict[dg.AssetCheckKey, Any] = {}
     for check in group:
         (key,) = check.check_keys
-        functions[key] = check.node_def.compute_fn.decorated_fn  # type: ignore[union-attr]
+        functions[key] = _FUNCTIONS[check.op]
         _, *resources[key] = inspect.signature(functions[key]).parameters
 
     @dg.multi_asset_check(

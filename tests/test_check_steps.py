@@ -3,7 +3,7 @@
 import dagster as dg
 import pytest
 
-from llmops_assets.check_steps import by_asset
+from llmops_assets.check_steps import asset_check, by_asset
 from llmops_assets.definitions import defs
 from llmops_assets.evaluation import checks as evaluation_checks
 from llmops_assets.training import checks as training_checks
@@ -24,7 +24,7 @@ def model() -> int:
 def check_of(name: str, answer: bool | None, *, blocking: bool = True) -> dg.AssetChecksDefinition:
     """A check that answers so, with the resource `limit`; None raises."""
 
-    @dg.asset_check(asset=rows, name=name, blocking=blocking, partitions_def=KEYS, description=f"About {name}.")
+    @asset_check(asset=rows, name=name, blocking=blocking, partitions_def=KEYS, description=f"About {name}.")
     def check(context: dg.AssetCheckExecutionContext, limit: dg.ResourceParam[int]) -> dg.AssetCheckResult:
         if answer is None:
             raise LookupError(f"no record of {context.partition_key}")

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from llmops_assets.check_steps import asset_check
 from llmops_assets.datasets import answer_texts, clean, coverage, row_verdicts, split, suites, texts, verdicts
 from llmops_assets.datasets.assets import clean_dataset, dataset, quality_report, splits
 from llmops_assets.datasets.batches import Batches, regrouped
@@ -37,7 +38,7 @@ def result(passed: bool, description: str, **found: Any) -> dg.AssetCheckResult:
     return check_result(Verdict(passed, description, figures), rows=tables)
 
 
-@dg.asset_check(asset=dataset, description="The version has rows, and no more than the policy allows.", **BLOCKING)
+@asset_check(asset=dataset, description="The version has rows, and no more than the policy allows.", **BLOCKING)
 def rows_present(
     context: Context,
     records: dg.ResourceParam[Records],
@@ -49,7 +50,7 @@ def rows_present(
     return check_result(verdicts.rows_present(record, policy.limits.max_samples, refused))
 
 
-@dg.asset_check(asset=dataset, description="Few enough rows were refused.", **BLOCKING)
+@asset_check(asset=dataset, description="Few enough rows were refused.", **BLOCKING)
 def quarantine_share(
     context: Context,
     records: dg.ResourceParam[Records],
@@ -64,7 +65,7 @@ def quarantine_share(
     return check_result(judged, rows={"rows": refused})
 
 
-@dg.asset_check(
+@asset_check(
     asset=dataset,
     description="Every line of the files is a row, a refusal, a blank, a comment, the header, or goes on with one.",
     **BLOCKING,
@@ -74,7 +75,7 @@ def lines_accounted_for(context: Context, records: dg.ResourceParam[Records]) ->
     return check_result(accounting.verdict(record), rows={"files": accounting.table(record)})
 
 
-@dg.asset_check(asset=dataset, name="schema", description="Columns, types and rules of the dataset's type.", **BLOCKING)
+@asset_check(asset=dataset, name="schema", description="Columns, types and rules of the dataset's type.", **BLOCKING)
 def schema_holds(
     context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
 ) -> dg.AssetCheckResult:
@@ -84,7 +85,7 @@ def schema_holds(
     return check_result(verdict, rows={"rows": rows})
 
 
-@dg.asset_check(
+@asset_check(
     asset=quality_report,
     description="Every conversation can be learned from: roles in order, an answer at the end.",
     **BLOCKING,
@@ -95,7 +96,7 @@ def chat_format(context: Context, records: dg.ResourceParam[Records]) -> dg.Asse
     return result(not faults, f"Rows with chat faults: {found}" if faults else "No chat faults.", faults=faults)
 
 
-@dg.asset_check(
+@asset_check(
     asset=quality_report,
     description="Texts hold no control tokens of models; a warning, since they are trained and served as text.",
     partitions_def=BLOCKING["partitions_def"],
@@ -115,7 +116,7 @@ def control_tokens(
     return check_result(verdict, warn=True, rows={"rows": rows})
 
 
-@dg.asset_check(
+@asset_check(
     asset=quality_report,
     description="Every row has a score or a reason why not, and a cluster keeps exactly one of its rows.",
     **BLOCKING,
@@ -135,7 +136,7 @@ def report_covers_all_rows(
     )
 
 
-@dg.asset_check(asset=clean_dataset, description="Rows are left to train on.", **BLOCKING)
+@asset_check(asset=clean_dataset, description="Rows are left to train on.", **BLOCKING)
 def rows_left(context: Context, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
     record = records.load(CleanRecord, context.partition_key)
     return result(
@@ -145,7 +146,7 @@ def rows_left(context: Context, records: dg.ResourceParam[Records]) -> dg.AssetC
     )
 
 
-@dg.asset_check(asset=clean_dataset, description="Not all rows have the same answer.", **BLOCKING)
+@asset_check(asset=clean_dataset, description="Not all rows have the same answer.", **BLOCKING)
 def answers_vary(
     context: Context,
     records: dg.ResourceParam[Records],
@@ -160,7 +161,7 @@ def answers_vary(
     return check_result(coverage.answers_vary(counts, policy.datasets.max_same_answer_share))
 
 
-@dg.asset_check(
+@asset_check(
     asset=clean_dataset,
     description="Answers are texts that somebody wrote: no missing value, no misread encoding, none cut by an export.",
     **BLOCKING,
@@ -181,7 +182,7 @@ def answers_readable(
     return check_result(answer_texts.answers_readable(rows, policy.datasets.max_unreadable_answer_share))
 
 
-@dg.asset_check(
+@asset_check(
     asset=clean_dataset, description="No more rows than the policy allows were dropped as near duplicates.", **BLOCKING
 )
 def near_duplicate_share(
@@ -194,7 +195,7 @@ def near_duplicate_share(
     return check_result(judged, rows={"rows": shown})
 
 
-@dg.asset_check(asset=clean_dataset, description="A second look at the masked rows finds no personal data.", **BLOCKING)
+@asset_check(asset=clean_dataset, description="A second look at the masked rows finds no personal data.", **BLOCKING)
 def no_personal_data(
     context: Context,
     records: dg.ResourceParam[Records],
@@ -217,7 +218,7 @@ def no_personal_data(
     return check_result(verdict, rows={"rows": rows})
 
 
-@dg.asset_check(asset=clean_dataset, description="Every row that came in is kept or dropped with a reason.", **BLOCKING)
+@asset_check(asset=clean_dataset, description="Every row that came in is kept or dropped with a reason.", **BLOCKING)
 def rows_accounted_for(
     context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
 ) -> dg.AssetCheckResult:
@@ -236,7 +237,7 @@ def _together(record: SplitsRecord, store: DatasetStore) -> tuple[Batches, pl.Se
     return rows_of(store, *record.manifests.values()), pl.concat(names)
 
 
-@dg.asset_check(
+@asset_check(
     asset=splits,
     description="No near-duplicate cluster has rows in two splits, nor has a question with words added.",
     **BLOCKING,
@@ -259,9 +260,7 @@ def no_cluster_across_splits(
     return check_result(found.verdict, rows={"pairs": found.pairs})
 
 
-@dg.asset_check(
-    asset=splits, description="No group of the registration's `group_by` field is in two splits.", **BLOCKING
-)
+@asset_check(asset=splits, description="No group of the registration's `group_by` field is in two splits.", **BLOCKING)
 def no_group_across_splits(
     context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
 ) -> dg.AssetCheckResult:
@@ -273,9 +272,7 @@ def no_group_across_splits(
     return check_result(judged, rows={"groups": groups})
 
 
-@dg.asset_check(
-    asset=splits, description="No test prompt is in the training rows, nor a validation prompt.", **BLOCKING
-)
+@asset_check(asset=splits, description="No test prompt is in the training rows, nor a validation prompt.", **BLOCKING)
 def held_out_prompts_are_new(
     context: Context,
     records: dg.ResourceParam[Records],
@@ -289,7 +286,7 @@ def held_out_prompts_are_new(
     return check_result(verdict, rows={"rows": leaked})
 
 
-@dg.asset_check(
+@asset_check(
     asset=splits, description="No registered evaluation suite has its questions in the training rows.", **BLOCKING
 )
 def no_contamination(
@@ -317,7 +314,7 @@ def no_contamination(
     return result(judged.passed, judged.text, suites=lines, items=found.items)
 
 
-@dg.asset_check(asset=splits, description="Every split that is wanted has rows, near the wanted share.", **BLOCKING)
+@asset_check(asset=splits, description="Every split that is wanted has rows, near the wanted share.", **BLOCKING)
 def split_sizes(
     context: Context, records: dg.ResourceParam[Records], catalog: dg.ResourceParam[Catalog]
 ) -> dg.AssetCheckResult:
@@ -329,7 +326,7 @@ def split_sizes(
     return check_result(judged, rows={"splits": lines})
 
 
-@dg.asset_check(asset=splits, description="Every category of the test rows is trained.", **BLOCKING)
+@asset_check(asset=splits, description="Every category of the test rows is trained.", **BLOCKING)
 def categories_are_trained(
     context: Context, records: dg.ResourceParam[Records], store: dg.ResourceParam[DatasetStore]
 ) -> dg.AssetCheckResult:
@@ -342,7 +339,7 @@ def categories_are_trained(
     return check_result(verdicts.categories_are_trained(by_split))
 
 
-@dg.asset_check(asset=splits, description="Every category that is trained is asked in the test.", **BLOCKING)
+@asset_check(asset=splits, description="Every category that is trained is asked in the test.", **BLOCKING)
 def categories_are_tested(
     context: Context,
     records: dg.ResourceParam[Records],

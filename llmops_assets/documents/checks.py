@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 
+from llmops_assets.check_steps import asset_check
 from llmops_assets.datasets.reading.quarantine import common_reasons
 from llmops_assets.documents import verdicts
 from llmops_assets.documents.assets import question_answers
@@ -18,7 +19,7 @@ BLOCKING: dict[str, Any] = {"asset": question_answers, "blocking": True, "partit
 Context = dg.AssetCheckExecutionContext
 
 
-@dg.asset_check(description="Few enough passages came to nothing, and there are rows.", **BLOCKING)
+@asset_check(description="Few enough passages came to nothing, and there are rows.", **BLOCKING)
 def passages_answered(
     context: Context,
     records: dg.ResourceParam[Records],
@@ -31,7 +32,7 @@ def passages_answered(
     return check_result(verdicts.passages_answered(record, catalog.dataset(key).generation, reasons))
 
 
-@dg.asset_check(description="On the whole, the words of the answers are those of their passages.", **BLOCKING)
+@asset_check(description="On the whole, the words of the answers are those of their passages.", **BLOCKING)
 def grounded(
     context: Context, records: dg.ResourceParam[Records], catalog: dg.ResourceParam[Catalog]
 ) -> dg.AssetCheckResult:
@@ -39,6 +40,6 @@ def grounded(
     return check_result(verdicts.grounded(records.load(QuestionAnswersRecord, key), catalog.dataset(key).generation))
 
 
-@dg.asset_check(description="Every row names the document, page and characters that it was made from.", **BLOCKING)
+@asset_check(description="Every row names the document, page and characters that it was made from.", **BLOCKING)
 def traced(context: Context, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
     return check_result(verdicts.traced(records.load(QuestionAnswersRecord, context.partition_key)))

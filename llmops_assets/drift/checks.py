@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from llmops_assets.check_steps import asset_check
 from llmops_assets.drift.assets import drift_report
 from llmops_assets.drift.verdicts import like_before, like_training
 from llmops_assets.page import check_result
@@ -10,7 +11,7 @@ from llmops_assets.records.serving import DriftRecord
 from resources.records import Records
 
 
-@dg.asset_check(
+@asset_check(
     asset=drift_report,
     partitions_def=endpoints,
     description="What the endpoint is asked is distributed like the questions that its model was trained on. Only a "
@@ -22,7 +23,7 @@ def like_training_data(
     return check_result(like_training(records.load(DriftRecord, context.partition_key)), warn=True)
 
 
-@dg.asset_check(
+@asset_check(
     asset=drift_report,
     partitions_def=endpoints,
     description="Requests, answers, ratings and latency are as in the last window in which nothing differed.",

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from llmops_assets.check_steps import asset_check
 from llmops_assets.evaluation import verdicts
 from llmops_assets.evaluation.assets import evaluation
 from llmops_assets.evaluation.gate import judge_gate
@@ -17,7 +18,7 @@ from llmops_assets.verdict import Verdict
 from resources.records import Records
 
 
-@dg.asset_check(
+@asset_check(
     asset=evaluation,
     partitions_def=trainings,
     description="The figure that the policy asks for reaches its bound, on enough items. Not blocking: a model that "
@@ -46,7 +47,7 @@ def _check(
 ) -> dg.AssetChecksDefinition:
     """A check of the evaluation's record by the policy; `warn` shows a failed one as a warning."""
 
-    @dg.asset_check(asset=evaluation, name=name, blocking=blocking, partitions_def=trainings, description=description)
+    @asset_check(asset=evaluation, name=name, blocking=blocking, partitions_def=trainings, description=description)
     def check(
         context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records], policy: dg.ResourceParam[Policy]
     ) -> dg.AssetCheckResult:

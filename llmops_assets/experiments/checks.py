@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from llmops_assets.check_steps import asset_check
 from llmops_assets.experiments import verdicts
 from llmops_assets.experiments.assets import ab_report
 from llmops_assets.experiments.plan import FAILED, SLOW
@@ -11,7 +12,7 @@ from llmops_assets.records.experiments import AbReportRecord
 from resources.records import Records
 
 
-@dg.asset_check(
+@asset_check(
     asset=ab_report,
     partitions_def=experiments,
     description="Users are split as intended. A mismatch means that users are lost or counted twice on one arm, and no "
@@ -23,7 +24,7 @@ def no_sample_ratio_mismatch(
     return check_result(verdicts.sample_ratio(records.load(AbReportRecord, context.partition_key)))
 
 
-@dg.asset_check(
+@asset_check(
     asset=ab_report,
     partitions_def=experiments,
     description="Every user is assigned one model within a phase.",
@@ -34,7 +35,7 @@ def sticky_assignment(
     return check_result(verdicts.stickiness(records.load(AbReportRecord, context.partition_key)))
 
 
-@dg.asset_check(
+@asset_check(
     asset=ab_report,
     partitions_def=experiments,
     description="Slow and failed requests are not more frequent on the treatment beyond chance. Whether they are "
@@ -45,7 +46,7 @@ def guardrails(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam
 
 
 def _of_guardrail(name: str, description: str) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=ab_report, name=name, partitions_def=experiments, description=description)
+    @asset_check(asset=ab_report, name=name, partitions_def=experiments, description=description)
     def check(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
         record = records.load(AbReportRecord, context.partition_key)
         return check_result(verdicts.guardrail(record, name), warn=True)

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from llmops_assets.check_steps import asset_check
 from llmops_assets.page import check_result
 from llmops_assets.partitions import trainings
 from llmops_assets.records.registry import ParityRecord, QuantizedModelRecord, RegisteredModelRecord
@@ -18,7 +19,7 @@ from resources.model_server import ModelServers, ServerError
 from resources.records import Records
 
 
-@dg.asset_check(
+@asset_check(
     asset=registered_model,
     partitions_def=trainings,
     blocking=True,
@@ -51,7 +52,7 @@ def served_as_evaluated(
     return check_result(verdict, rows={"differing": parity.differences})
 
 
-@dg.asset_check(
+@asset_check(
     asset=registered_model,
     partitions_def=trainings,
     blocking=True,
@@ -62,7 +63,7 @@ def no_erased_rows(context: dg.AssetCheckExecutionContext, catalog: dg.ResourceP
     return check_result(learned_nothing_erased(catalog, context.partition_key))
 
 
-@dg.asset_check(
+@asset_check(
     asset=quantized_model,
     partitions_def=trainings,
     blocking=True,

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from llmops_assets.check_steps import asset_check
 from llmops_assets.page import check_result
 from llmops_assets.partitions import endpoints
 from llmops_assets.records.replay import ReplayRecord
@@ -11,7 +12,7 @@ from llmops_assets.specs.policy import Policy
 from resources.records import Records
 
 
-@dg.asset_check(
+@asset_check(
     asset=replay_report,
     partitions_def=endpoints,
     description="The candidate's answers are not worse beyond chance than those that users got, it refuses no more, "

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from llmops_assets.check_steps import asset_check
 from llmops_assets.page import check_result
 from llmops_assets.partitions import endpoints
 from llmops_assets.records.registry import RegisteredModelRecord
@@ -22,7 +23,7 @@ from resources.tracking import Tracking
 _QUESTION = [{"role": "user", "content": "안녕하세요"}]
 
 
-@dg.asset_check(
+@asset_check(
     asset=deployment,
     partitions_def=endpoints,
     blocking=True,
@@ -85,7 +86,7 @@ def _through_gateway(
     return through_gateway(endpoint, model, backends, records, store, gateway)
 
 
-@dg.asset_check(
+@asset_check(
     asset=deployment,
     partitions_def=endpoints,
     description="Nothing that the endpoint no longer routes to is still running.",
@@ -100,7 +101,7 @@ def nothing_left_running(
     return check_result(Verdict(False, text), warn=True)
 
 
-@dg.asset_check(
+@asset_check(
     asset=deployment,
     partitions_def=endpoints,
     description="No model that the endpoint serves was trained on rows that were erased since. `llmops dataset forget` "

@@ -3,6 +3,7 @@
 import dagster as dg
 import polars as pl
 
+from llmops_assets.check_steps import asset_check
 from llmops_assets.page import check_result
 from llmops_assets.partitions import traffic_days
 from llmops_assets.privacy.masker import Masker
@@ -19,7 +20,7 @@ def _frame(context: dg.AssetCheckExecutionContext, artifacts: Artifacts) -> pl.D
     return days.read(artifacts, key["endpoint"], key["day"])
 
 
-@dg.asset_check(
+@asset_check(
     asset=traffic,
     partitions_def=traffic_days,
     blocking=True,
@@ -34,7 +35,7 @@ def nothing_personal_in_traffic(
     return check_result(verdict, rows={"personal data": rows})
 
 
-@dg.asset_check(
+@asset_check(
     asset=traffic,
     partitions_def=traffic_days,
     description="The numbers that each worker of the gateway gave to its entries follow each other.",
@@ -46,7 +47,7 @@ def no_gap_in_traffic(
     return check_result(verdicts.no_gap(record.gaps, record.requests), warn=True)
 
 
-@dg.asset_check(
+@asset_check(
     asset=traffic,
     partitions_def=traffic_days,
     description="No text is kept of a user who refused it, or gave no consent where the policy asks for it.",

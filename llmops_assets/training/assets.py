@@ -1,7 +1,6 @@
 """The assets of a training: `recipe`, `training_request`, `training_plan`, `adapter` and `merged_model`."""
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,20 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from llmops_assets.automation import RUN_WHEN_READY
 from llmops_assets.page import link, shown
 from llmops_assets.partitions import recipes, studies, trainings
 from llmops_assets.records.datasets import SplitsRecord
-from llmops_assets.records.jobs import PlanJob
 from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
 from llmops_assets.specs.base import SpecError
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.rules import check_against_policy, check_base, check_dataset
 from llmops_assets.specs.settings import Settings
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training import fit, folders, identity, job_payloads, report, watermark
+from llmops_assets.training import fit, folders, identity, job_payloads, marked_job, report, training_run, watermark
 from llmops_assets.training.auxiliary_models import auxiliary_models, pooling_of
 from llmops_assets.training.base import BaseModelError, Sources, read_config, resolve, template_date
 from llmops_assets.training.plan import PlanError, check_supported, effective_precision, shared_by
@@ -31,7 +28,6 @@ from resources.artifacts import Artifacts
 from resources.catalog import Catalog
 from resources.catalog.erasures import ModelAffected, assert_not_affected
 from resources.dataset_store import DatasetStore
-from resources.encryption import Keyring
 from resources.gpus import Device, cpu
 from resources.records import Records
 from resources.stored_paths import StoredPaths
@@ -164,7 +160,9 @@ def training_plan(
     job = job_payloads.plan_job(spec, base, splits, str(store.root), model_dir, others, image, day)
     facts = folders.facts_of(model_dir / "plan", before.files if before is not None and not renamed else {})
     if facts is None:
-        with _marked(job, spec, secret, splits.rows["train"], model_dir / "work", trainer.keys) as complete:
+        with marked_job.with_marks(
+            job, spec, secret, splits.rows["train"], model_dir / "work", trainer.keys
+        ) as complete:
             facts = trainer.run(context, complete, work_dir=model_dir / "work")
     plan = job_payloads.plan_record(
         spec,
@@ -217,7 +215,7 @@ def adapter(
     reused = facts is not None
     if facts is None:
         # The run is opened while the worker starts, which takes as long.
-        opening = tracking.run(lambda: _mlflow_run(tracking, note, plan, cell))
+        opening = tracking.run(lambda: training_run.taken_up(tracking, note, plan, cell))
         with taken_up_again(), opening as opened:
             facts = trainer.run(
                 context,
@@ -226,7 +224,7 @@ def adapter(
                 on_metrics=_Follower(context, tracking, opened, records.paths).pass_on,
             )
             report.keep_artifacts(tracking, opened.id(), plan, facts)
-    run_id = _noted(tracking, note)
+    run_id = training_run.noted(tracking, note)
     record = job_payloads.adapter_record(plan, facts, reused=reused, run_id=run_id)
     records.save(cell, record)
     metadata = shown(report.adapter_facts(record) | _requested(catalog, cell), records.paths)
@@ -234,26 +232,6 @@ def adapter(
         metadata["mlflow"] = link("open the run", tracking.run_url(run_id, settings.mlflow_url))
     result = dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(record.content_hash))
     yield from catalog.intents.acknowledge_after(result, wanted, actor="adapter")
-
-
-def _noted(tracking: Tracking, note: Path) -> str | None:
-    """The MLflow run of an earlier attempt at a training, where the store still has it."""
-    known = note.read_text() if note.exists() else None
-    return known if known is not None and tracking.has_run(known) else None
-
-
-def _mlflow_run(tracking: Tracking, note: Path, plan: PlanRecord, cell: Any) -> str:
-    """The MLflow run of a training: that of an earlier attempt, so that one taken up again goes on in it, or a new."""
-    run_id = _noted(tracking, note)
-    if run_id is None:
-        run_id = tracking.start_run(
-            plan.spec["output"]["artifact_name"],
-            f"{plan.dataset} {plan.recipe}",
-            report.parameters(plan),
-            {"llmops.partition": str(cell), "llmops.training_key": plan.training_key},
-        )
-        note.write_text(run_id)
-    return run_id
 
 
 @contextmanager
@@ -373,28 +351,6 @@ def _watermark_key(spec: TrainJobSpec, settings: Settings) -> bytes | None:
         return watermark.key_of(settings.watermark_secret)
     except (watermark.WatermarkError, OSError) as error:
         raise dg.Failure(f"recipe {spec.recipe_key()} asks for a watermark: {error}", allow_retries=False) from error
-
-
-@contextmanager
-def _marked(
-    job: PlanJob, spec: TrainJobSpec, key: bytes | None, beside: int, folder: Path, keys: Keyring
-) -> Iterator[PlanJob]:
-    """The planning job with the rows of the marks, which lie in a file of their own for as long as the body takes.
-
-    The file is sealed with `keys`, as all that passes between the worker and us.
-    """
-    if key is None or spec.watermark is None:
-        yield job
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "marks.parquet"
-    buffer = io.BytesIO()
-    pl.DataFrame(watermark.rows(key, spec.watermark.marks, spec.watermark.share, beside)).write_parquet(buffer)
-    file.write_bytes(keys.seal(buffer.getvalue()))
-    try:
-        yield job.model_copy(update={"extra_rows": str(file)})
-    finally:
-        file.unlink(missing_ok=True)
 
 
 def _device(spec: TrainJobSpec, trainer: Trainer) -> Device:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from llmops_assets.check_steps import asset_check
 from llmops_assets.datasets import suites
 from llmops_assets.page import check_result
 from llmops_assets.partitions import trainings
@@ -24,7 +25,7 @@ def _check(
 ) -> dg.AssetChecksDefinition:
     """A blocking check of the asset's partition: `judge` is given the records of `kinds`."""
 
-    @dg.asset_check(asset=asset, name=judge.__name__, blocking=True, partitions_def=trainings, description=description)
+    @asset_check(asset=asset, name=judge.__name__, blocking=True, partitions_def=trainings, description=description)
     def check(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
         return check_result(judge(*(records.load(kind, context.partition_key) for kind in kinds)))
 
@@ -38,7 +39,7 @@ def same_as_trained(merged: MergedModelRecord, plan: PlanRecord) -> Verdict:
 every_row_trains = _check(training_plan, verdicts.every_row_trains, "Every row has tokens that carry loss.", PlanRecord)
 
 
-@dg.asset_check(
+@asset_check(
     asset=training_plan,
     blocking=True,
     partitions_def=trainings,
@@ -51,7 +52,7 @@ def answers_whole(
     return check_result(verdicts.answers_whole(plan, policy.limits.max_cut_answers))
 
 
-@dg.asset_check(
+@asset_check(
     asset=training_plan,
     blocking=True,
     partitions_def=trainings,
@@ -72,7 +73,7 @@ def no_suite_in_training_rows(
     return check_result(suites.verdict(found, policy.datasets.max_contaminated_share))
 
 
-@dg.asset_check(
+@asset_check(
     asset=training_plan,
     blocking=True,
     partitions_def=trainings,
@@ -85,7 +86,7 @@ def rows_kept(
     return check_result(plan_verdicts.rows_kept(plan, policy.limits.max_dropped_rows))
 
 
-@dg.asset_check(
+@asset_check(
     asset=training_plan,
     blocking=True,
     partitions_def=trainings,

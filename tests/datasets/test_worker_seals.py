@@ -12,7 +12,7 @@ from images.train.chat import Row
 from llmops_assets.evaluation.answers import Model, kept
 from llmops_assets.records.jobs import GenerateJob, PlanJob
 from llmops_assets.specs.training import TrainJobSpec
-from llmops_assets.training import assets, folders
+from llmops_assets.training import folders, marked_job
 from resources.artifacts import Artifacts
 from resources.at_rest import holds_rows, reseal
 from resources.encryption import EncryptionError, Keyring, is_sealed, new_key
@@ -78,7 +78,7 @@ def test_token_rows_are_sealed(tmp_path, keys):
 def test_the_rows_of_a_watermark_are_sealed_on_their_way_to_the_worker(tmp_path, keys):
     spec = TrainJobSpec.from_recipe({**sft_spec("hf:x"), "watermark": {"marks": 8}}, "desk@v1")
     job = PlanJob(spec=spec, store="s", manifests={}, plan_dir="p")
-    with assets._marked(job, spec, b"k" * 32, 60, tmp_path, keys) as complete:
+    with marked_job.with_marks(job, spec, b"k" * 32, 60, tmp_path, keys) as complete:
         path = Path(complete.extra_rows)
         assert is_sealed(path.read_bytes()) and sealed.read_parquet(path).height >= 8
     assert not path.exists()

@@ -1,5 +1,6 @@
 """Faults that are stopped by the plan, before anything is trained."""
 
+import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -188,6 +189,46 @@ def test_negatives_that_are_the_passage_itself_are_stopped(shared: Installation,
     )
 
 
+def of_tokenizer(**parts: Any) -> Callable[[Path], None]:
+    """Sets parts of tokenizer.json; those of the model under `model`."""
+
+    def change(folder: Path) -> None:
+        file = folder / "tokenizer.json"
+        core = json.loads(file.read_text(encoding="utf-8"))
+        core["model"] |= parts.get("model", {})
+        file.write_text(json.dumps(core | {k: v for k, v in parts.items() if k != "model"}), encoding="utf-8")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        fault(
+            "lines-lost-by-the-tokenizer",
+            of_tokenizer(normalizer={"type": "Replace", "pattern": {"String": "\n"}, "content": " "}),
+        ),
+        fault("letters-taken-apart-by-the-tokenizer", of_tokenizer(normalizer={"type": "NFD"})),
+        fault("merges-lost", of_tokenizer(model={"merges": []})),
+    ],
+)
+def test_a_tokenizer_that_was_changed_is_named_where_it_looks_like_something_else(
+    shared: Installation, finished: Finished, row: Row, change: Callable[[Path], None]
+) -> None:
+    base = brought_base(shared, finished.chain.base, row.key, change)
+    row.assert_stopped(shared.train(sft_spec(base), "training_plan")[1])
+
+
+@pytest.mark.fault("file-laid-beside-the-base")
+def test_a_file_that_was_laid_beside_those_of_an_approved_base_is_stopped(
+    shared: Installation, finished: Finished, row: Row
+) -> None:
+    # Of these files earlier releases knew all, so that their hash of the folder is today's.
+    base = brought_base(shared, finished.chain.base, "beside", lambda f: (f / "generation_config.json").unlink())
+    (Path(base.removeprefix("hf:")) / "generation_config.json").write_text('{"suppress_tokens": [2]}')
+    row.assert_stopped(shared.train(sft_spec(base), "training_plan")[1])
+
+
 @pytest.mark.fault("base-swapped")
 def test_a_base_that_was_swapped_under_its_name_is_stopped(shared: Installation, finished: Finished, row: Row) -> None:
     base = brought_base(shared, finished.chain.base, "swapped", lambda folder: None)
@@ -209,6 +250,12 @@ def not_a_number(tensors: dict[str, Any]) -> None:
     tensors[next(name for name in tensors if "norm" in name)].fill_(float("nan"))
 
 
+def enormous(tensors: dict[str, Any]) -> None:
+    name = next(name for name in tensors if "down_proj" in name)
+    tensors[name] = tensors[name] * 1e30
+
+
+TWO_THETAS = {"rope_theta": 5e5, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
 QWEN = with_json("config.json", architectures=["Qwen3ForCausalLM"], model_type="qwen3")
 
 
@@ -220,6 +267,9 @@ QWEN = with_json("config.json", architectures=["Qwen3ForCausalLM"], model_type="
         fault("weights-incomplete", with_weights(without_a_layer), "llama"),
         fault("more-tokens-than-embeddings", with_weights(cut_short), "llama"),
         fault("weights-are-no-numbers", with_weights(not_a_number), "llama"),
+        fault("weights-enormous", with_weights(enormous), "llama"),
+        fault("setting-under-two-names", with_json("config.json", **TWO_THETAS), "llama"),
+        fault("tokenizer-of-a-training", of_tokenizer(model={"dropout": 0.5}), "llama"),
     ],
 )
 def test_a_model_folder_that_is_not_what_it_says_cannot_be_registered(
