@@ -67,10 +67,11 @@ def identity(spec: TrainJobSpec, job: TrainJob) -> dict[str, str]:
 def check_inputs(job: TrainJob | MergeJob) -> None:
     """Raise InputsChanged when the planned rows or a model that the job reads are not there, or not what they were."""
     plan_dir = Path(job.plan_dir)
-    fault = folders.damage(plan_dir)
+    files = content.listing(plan_dir)
+    fault = folders.damage(plan_dir, files)
     if fault is not None:
         raise InputsChanged(f"the planned rows in {plan_dir} cannot be used: {fault}. Materialise training_plan again")
-    planned = content.changed_files(content.listing(plan_dir), job.plan_files) if job.plan_files else {}
+    planned = content.changed_files(files, job.plan_files) if job.plan_files else {}
     if planned:
         raise InputsChanged(
             f"{content.in_words(planned)} what was planned: look into {plan_dir}. Delete it, and materialise "
@@ -96,8 +97,9 @@ def _check_model(name: str, model: ModelFolder) -> None:
 def check_trained(job: MergeJob) -> None:
     """Raise InputsChanged when the trained weights, or how they are applied, are not what the training left."""
     folder = Path(job.adapter)
-    fault = folders.damage(folder)
-    changed = content.changed_files(content.listing(folder), job.adapter_files) if job.adapter_files else {}
+    files = content.listing(folder)
+    fault = folders.damage(folder, files)
+    changed = content.changed_files(files, job.adapter_files) if job.adapter_files else {}
     if fault is not None or changed:
         found = f"{content.in_words(changed)} what was trained" if changed else fault
         raise InputsChanged(

@@ -13,6 +13,7 @@ from llmops_assets.evaluation.differences import paired, versus_base
 from llmops_assets.evaluation.error_analysis import worst_answers
 from llmops_assets.evaluation.figures import figures_of, wanted
 from llmops_assets.evaluation.llm_judge import Verdicts, judge
+from llmops_assets.evaluation.one_answer import one_answers
 from llmops_assets.evaluation.speed import speed_metrics
 from llmops_assets.evaluation.suites import (
     TEST,
@@ -235,6 +236,7 @@ def chat_record(case: Case, evaluation: ChatEvaluation) -> EvaluationRecord:
         right=sum(s.right for s in every),
         right_but_cut=sum(s.right and s.truncated for s in every),
         asked_alone=evaluation.alone,
+        one_answer=one_answers(evaluation.tuned),
         references_too_long={suite: count for suite, count in evaluation.too_long.items() if count},
         by_category={
             category: as_metric(accuracy(group), suite_of_categories, "accuracy")

@@ -68,6 +68,20 @@ answers_end = _check(
     "Right answers fit into max_new_tokens, and those that count as right end by themselves. Not blocking: one that "
     "does not end is no failed run, but it is not registered.",
 )
+
+
+@asset_check(
+    asset=evaluation,
+    partitions_def=trainings,
+    description="The model does not say the same to every question of a suite, which is a warning: whether it is right "
+    "is for the gate to say. No suite is passed by whoever always takes the choice at one place, by which no model is "
+    "registered.",
+)
+def questions_matter(context: dg.AssetCheckExecutionContext, records: dg.ResourceParam[Records]) -> dg.AssetCheckResult:
+    record = records.load(EvaluationRecord, context.partition_key)
+    return check_result(verdicts.questions_matter(record), warn=verdicts.suites_ask(record).passed)
+
+
 same_alone = _check(
     "same_alone",
     lambda record, policy: verdicts.same_alone(record),

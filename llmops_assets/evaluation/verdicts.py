@@ -250,6 +250,34 @@ def same_alone(record: EvaluationRecord) -> Verdict:
     )
 
 
+def questions_matter(record: EvaluationRecord) -> Verdict:
+    """Whether the model says different things to different questions, and no suite is passed by one answer to all."""
+    if not record.one_answer:
+        return Verdict(True, "The answers go by the question.")
+    figures: dict[str, float | int | str] = {suite: f"{o.items} of {o.of}" for suite, o in record.one_answer.items()}
+    words = []
+    for suite, one in record.one_answer.items():
+        if one.kind == "answer":
+            words.append(
+                f"The model says one and the same to {one.items} of the {one.of} items of {suite}: «{one.text}» (it is "
+                f"right of {one.right}). It has not learned to read the question: look at the answers of the training "
+                "rows, at the chat template and at lr."
+            )
+        else:
+            words.append(
+                f"The right choice of {one.items} of the {one.of} items of {suite} is {one.text}: whoever always takes "
+                "that is right, and the score says nothing. Put the choices into a random order, and register the "
+                "suite anew. The model is not registered."
+            )
+    return Verdict(False, " ".join(words), figures)
+
+
+def suites_ask(record: EvaluationRecord) -> Verdict:
+    """Whether no suite is passed by whoever always takes the choice at one place; what the model says is not asked."""
+    found = {suite: one for suite, one in record.one_answer.items() if one.kind == "right choice"}
+    return questions_matter(record.model_copy(update={"one_answer": found}))
+
+
 def withholding(
     record: EvaluationRecord, policy: EvaluationPolicy, max_contaminated: float, max_cut: float = 0.05
 ) -> list[Verdict]:
@@ -258,6 +286,7 @@ def withholding(
         completeness(record),
         answers_end(record, max_cut),
         same_alone(record),
+        suites_ask(record),
         forgetting(record, policy.forgetting),
         regression(record, policy.regression),
         further_gates(record, policy.gates),

@@ -39,6 +39,17 @@ class Difference(BaseModel):
     changed: int = Field(description="Items with another answer.")
 
 
+class OneAnswer(BaseModel):
+    """What stands for every answer of a suite: what the model says to all items, or where the right choice stands."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["answer", "right choice"]
+    text: str
+    items: int = Field(description="Items that have it.")
+    of: int = Field(description="Items that were answered.")
+    right: int = Field(description="Items of which it is right.")
+
+
 class EvaluationRecord(Record):
     """Scores of one model on the test split and on every suite of its recipe, with its base beside it."""
 
@@ -91,6 +102,9 @@ class EvaluationRecord(Record):
         default_factory=dict,
         description="Items that were asked alone too: by how much the logit of what the model says alone is above that "
         "of what it said in its batch, where the two part; 0 where they are the same.",
+    )
+    one_answer: dict[str, OneAnswer] = Field(
+        default_factory=dict, description="By suite what stands for every answer, where the question does not matter."
     )
     judges: dict[str, str] = Field(default_factory=dict, description="Rule by which answers are judged, by suite.")
     position_flips: int = Field(default=0, description="Verdicts of an LLM judge that changed with the order.")

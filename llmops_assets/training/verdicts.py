@@ -177,7 +177,8 @@ def checkpoint_kept(record: AdapterRecord, plan: PlanRecord) -> Verdict:
     folder = Path(plan.model_dir) / "checkpoints"
     step, path, _warnings = folders.last_checkpoint(folder)
     best = record.best_step
-    if best is not None and (fault := folders.damage(folder / f"checkpoint-{best}")) is not None:
+    # The last one was just read.
+    if best not in (None, step) and (fault := folders.damage(folder / f"checkpoint-{best}")) is not None:
         return Verdict(
             False,
             f"the weights are those of step {best}, the best on the validation rows, but its checkpoint in {folder} "

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.chain import chats, sft_spec
+from benchmarks.chain import TOPICS, chats, questions, sft_spec
 from benchmarks.installation import Installation
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
@@ -38,6 +38,30 @@ def test_a_judge_that_is_laxer_than_the_gate_opens_it_for_nobody(
     spec = sft_spec(finished.chain.base)
     spec["evaluation"]["judge"] = "contains"
     row.assert_stopped(shared.train(spec)[1])
+
+
+@pytest.mark.fault("suite-of-first-choices")
+def test_a_suite_whose_right_choice_is_always_the_first_decides_nothing(
+    shared: Installation, finished: Finished, row: Row
+) -> None:
+    answers = [answer for _, answer in TOPICS.values()]
+    items = [
+        {
+            "question": question,
+            "answer": TOPICS[topic][1],
+            "metadata": {"choices": [TOPICS[topic][1], *wrong_of(answers, n, topic)]},
+        }
+        for n, (question, topic) in enumerate(questions(24, seed=91))
+    ]
+    assert not shared.ingest("first@v1", "eval_suite", items).failed
+    spec = sft_spec(finished.chain.base)
+    spec["evaluation"]["suites"] = ["first@v1"]
+    row.assert_stopped(shared.train(spec)[1])
+
+
+def wrong_of(answers: list[str], number: int, topic: str) -> list[str]:
+    wrong = [answer for answer in answers if answer != TOPICS[topic][1]]
+    return [wrong[(number + n) % len(wrong)] for n in range(3)]
 
 
 def stirred(tensors: dict[str, Any]) -> None:
