@@ -85,7 +85,9 @@ def test_a_process_beside_the_gateway_ships_its_log_and_outlives_a_kill(
     served: Catalog, start_gateway: Callable[..., RunningGateway], tmp_path: Path
 ):
     gateway = start_gateway()
-    (shipper,) = psutil.Process(gateway.process.pid).children()
+    gateway_process = psutil.Process(gateway.process.pid)
+    (shipper,) = gateway_process.children()
+    until(lambda: shipper.nice() > gateway_process.nice())
     say(client_of(gateway), "first", "u")
     written(served, 1)
     # It holds the turn, so that nobody else ships while it stands still.
