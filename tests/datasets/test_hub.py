@@ -101,3 +101,32 @@ def test_data_with_a_name_like_that_is_data(name):
 )
 def test_files_of_splits_are_known_by_their_names(names, splits):
     assert set(splits_of(names)) == splits
+
+
+def test_questions_of_a_retrieval_benchmark_are_no_passages(tmp_path):
+    text = json.dumps({"_id": "1", "text": "연안부두는 남쪽에 있습니다."}, ensure_ascii=False) + "\n"
+    files = {"corpus.jsonl": text, "queries.jsonl": text, "qrels/test.tsv": "query-id\tcorpus-id\tscore\n1\t1\t1\n"}
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    folder = sort_out(all_files(UPath(tmp_path)))
+
+    assert [name for name, _ in folder.data] == ["corpus.jsonl"]
+    assert set(folder.left_out) == {"queries.jsonl", "qrels/test.tsv"}
+    assert "query, positive" in folder.words()[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("a.xlsx", "CSV"),
+        ("a.arrow", "to_parquet"),
+        ("a.zip", "unpack"),
+        ("a.hwp", "its text"),
+        ("a.xml", "JSON lines"),
+    ],
+)
+def test_a_file_that_is_not_read_says_what_to_do(tmp_path, name, advice):
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(ScanError, match=advice):
+        scan(str(tmp_path / name), load_policy())

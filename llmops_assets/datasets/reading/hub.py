@@ -145,6 +145,9 @@ def sort_out(files: Iterable[File], documents: bool = False) -> Folder:
             parts = PurePosixPath(name).parts
             hidden = next((i for i, part in enumerate(parts[:-1]) if not_data(part)), None)
             left_out["/".join(parts[: hidden + 1]) + "/" if hidden is not None else name] = reason
+    asked = {} if documents else _questions_of_passages([name for name, _ in data])
+    left_out |= asked
+    data = [one for one in data if one[0] not in asked]
     names = [name for name, _ in data]
     card = cards.Chosen() if documents else _card(files, names)
     if card.files is None:
@@ -152,6 +155,22 @@ def sort_out(files: Iterable[File], documents: bool = False) -> Folder:
     left_out |= {name: f"not in the data card's configuration {card.name}" for name in names if name not in card.files}
     data = [one for one in data if one[0] in card.files]
     return Folder(data, left_out, card.splits or splits_of(card.files), card.notes)
+
+
+def _questions_of_passages(names: Sequence[str]) -> dict[str, str]:
+    """The files of a retrieval benchmark (BEIR) that are no passages: its questions, and which passages answer them."""
+    folders = {(str(PurePosixPath(name).parent), PurePosixPath(name).name.split(".")[0].lower()) for name in names}
+    found = {}
+    for name in names:
+        path = PurePosixPath(name)
+        folder, stem = str(path.parent), path.name.split(".")[0].lower()
+        if stem == "queries" and (folder, "corpus") in folders:
+            found[name] = (
+                "questions of a retrieval benchmark, no passages: join them by qrels into rows of query, positive"
+            )
+        elif path.parent.name.lower() == "qrels" and {(str(path.parent.parent), "corpus")} <= folders:
+            found[name] = "which passages answer which questions of a retrieval benchmark"
+    return found
 
 
 def _card(files: Sequence[File], names: Sequence[str]) -> cards.Chosen:

@@ -83,13 +83,26 @@ def _read_file(path: UPath, limits: Limits, keys: Keyring, account: Account) -> 
             elif suffix in (".txt", ".md"):
                 yield from _read_text(stream, limits, account)
             else:
-                reason = f"no reader for files ending in {suffix or 'nothing'}: use one of {', '.join(SUFFIXES)}"
+                what = _INSTEAD.get(suffix, f"use one of {', '.join(SUFFIXES)}")
+                reason = f"no reader for files ending in {suffix or 'nothing'}: {what}"
                 account.without_line += 1
                 yield Raw(1, None, RowFault("", reason))
         except RowFault as fault:
             # A fault of the whole stream: what was read before it stands.
             account.without_line += 1
             yield Raw(1, None, fault)
+
+
+_INSTEAD = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "save the sheet as CSV (UTF-8)"),
+    **dict.fromkeys((".arrow", ".feather"), "write it as Parquet (`Dataset.to_parquet` of the datasets library)"),
+    **dict.fromkeys(
+        (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz"), "unpack it, or compress it by gzip or zstd"
+    ),
+    **dict.fromkeys((".hwp", ".hwpx", ".doc", ".docx", ".pdf"), "save its text as .txt or .md"),
+    **dict.fromkeys((".xml", ".sql", ".db", ".sqlite"), "write its rows as JSON lines"),
+}
+"""What to do about files that people have their rows in and that are not read."""
 
 
 @dataclass(frozen=True)
