@@ -52,7 +52,7 @@ class ExposureLog:
         self.spool = Spool(self.root, keys, capacity=capacity, cap_bytes=cap_bytes, on_lost=self._lost)
         self._shipper = Shipper(self.root, catalog, mask, keys, slow_ms=slow_ms, on_position=self._note)
         self.mask = mask
-        self.pseudonym = self._shipper.pseudonym
+        self.pseudonym = self._shipper.rows.pseudonym
         self.fault: str | None = None
         # Announced or spooled, and not in the catalog yet: the salt that the user's pseudonym is made with.
         self._pending: dict[str, str] = {}
@@ -102,7 +102,7 @@ class ExposureLog:
 
     def write_rating(self, rating: Rating) -> None:
         """Write a rating to the catalog at once."""
-        self._catalog.add_traffic([], [self._shipper.rating_row(rating)])
+        self._catalog.add_traffic([], [self._shipper.rows.rating(rating)])
 
     def is_pending(self, request_id: str) -> bool:
         """Whether an exposure is announced or spooled, and not in the catalog yet."""
