@@ -113,6 +113,34 @@ def test_a_tree_that_nothing_can_be_learned_of_is_refused(tmp_path):
     assert "line 5 already" in reasons[8]
 
 
+@pytest.mark.parametrize("parent", [["a"], {"id": "a"}, True, "z"])
+def test_a_message_that_answers_nothing_that_is_costs_itself(tmp_path, parent):
+    rows = [message("a", None, "하나?"), message("a.1", "a", "둘."), {**message("b", "a", "셋."), "parent_id": parent}]
+    read = Read(tmp_path, rows)
+
+    assert read.turns() == [[("user", "하나?"), ("assistant", "둘.")]]
+    assert [line for line, _ in read.refused] == [3]
+
+
+def test_ids_may_be_numbers(tmp_path):
+    rows = [{**message("a", None, "하나?"), "message_id": 1}, {**message("a.1", "a", "둘."), "message_id": 2}]
+    rows[1]["parent_id"] = 1.0
+
+    assert Read(tmp_path, rows).turns() == [[("user", "하나?"), ("assistant", "둘.")]]
+
+
+def test_a_tree_as_deep_as_no_conversation_is_refused_and_its_neighbour_is_read(tmp_path):
+    rows = [message("a", None, "하나?"), message("a.1", "a", "둘."), message("0", None, "?")]
+    rows += [
+        {"message_id": str(n), "parent_id": str(n - 1), "role": ("prompter", "assistant")[n % 2], "text": f"{n}번째 말"}
+        for n in range(1, 3000)
+    ]
+    read = Read(tmp_path, rows)
+
+    assert read.turns() == [[("user", "하나?"), ("assistant", "둘.")]]
+    assert "500 turns" in dict(read.refused)[3]
+
+
 def turn(key: str, number: Any, role: str, content: Any, **more: Any) -> dict[str, Any]:
     return {"conversation_id": key, "turn": number, "role": role, "content": content, **more}
 

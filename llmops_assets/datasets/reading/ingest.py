@@ -147,6 +147,8 @@ def _sample(value: Any) -> str:
         return clean_sample(value)
     try:
         return msgspec.json.encode(value, enc_hook=str)[:RAW_SAMPLE].decode("utf-8", "replace")
+    except RecursionError:
+        return ""
     except (UnicodeEncodeError, TypeError, ValueError):
         return clean_sample(repr(value))
 

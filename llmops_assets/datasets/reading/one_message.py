@@ -79,25 +79,26 @@ def _trees(raws: Iterator[Raw], account: Account) -> Iterator[Raw]:
     nodes: dict[str, dict[str, Any]] = {}
     lines: dict[str, int] = {}
     for raw in raws:
-        key = raw.value.get("message_id") if raw.fault is None and isinstance(raw.value, dict) else None
+        key = _id(raw.value.get("message_id")) if raw.fault is None and isinstance(raw.value, dict) else None
         if raw.fault is not None:
             yield raw
-        elif not isinstance(key, str) or not key:
+        elif key is None:
             yield Raw(raw.line, raw.value, RowFault("message_id", "a message of a tree without its message_id"))
         elif key in nodes:
             reason = f"the message {key[:40]!r} stands in line {lines[key]} already"
             yield Raw(raw.line, raw.value, RowFault("message_id", reason))
         else:
-            nodes[key], lines[key] = {**raw.value, "replies": []}, raw.line
+            nodes[key], lines[key] = {**raw.value, "message_id": key, "replies": []}, raw.line
     roots, below = [], Counter[str]()
     for key, node in nodes.items():
-        parent = node.get("parent_id")
-        if parent in (None, ""):
+        given = node.get("parent_id")
+        parent = _id(given)
+        if given is None or given == "":
             roots.append(key)
         elif parent in nodes:
             nodes[parent]["replies"].append(node)
         else:
-            reason = f"it answers the message {str(parent)[:40]!r}, which the file does not have"
+            reason = f"it answers the message {str(given)[:40]!r}, which the file does not have"
             yield Raw(lines[key], _bare(node), RowFault("parent_id", reason))
             below[key] = _size(node)
     reached = set()
@@ -112,6 +113,13 @@ def _trees(raws: Iterator[Raw], account: Account) -> Iterator[Raw]:
         if key not in reached and key not in below:
             reason = "no first message leads to it: what it answers, or what that answers, is missing or in a circle"
             yield Raw(lines[key], _bare(node), RowFault("parent_id", reason))
+
+
+def _id(value: Any) -> str | None:
+    """An id as a text; of a table whole numbers may be written with a point. None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+        return None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _ids(node: Mapping[str, Any]) -> set[str]:
@@ -146,7 +154,7 @@ def _conversations(raws: Iterator[Raw], account: Account) -> Iterator[Raw]:
             reason = "no message of a conversation, as the rows before it are"
             yield raw if raw.fault is not None else Raw(raw.line, raw.value, RowFault("", reason))
             continue
-        key = str(raw.value[names[0]])
+        key = _id(raw.value[names[0]]) or ""
         if broken_at:
             unread.setdefault(key, broken_at)
             broken_at = 0
@@ -166,7 +174,7 @@ def _has(value: Any, names: tuple[str, str, str]) -> bool:
     """Whether a row says whose message it is, and who says what; a content may be null, beside calls."""
     if not isinstance(value, dict) or not {*names} <= value.keys():
         return False
-    return value[names[0]] not in (None, "") and isinstance(value[names[1]], str)
+    return _id(value[names[0]]) is not None and isinstance(value[names[1]], str)
 
 
 def _conversation(rows: Sequence[dict[str, Any]], names: tuple[str, str, str]) -> dict[str, Any]:
