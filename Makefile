@@ -80,6 +80,8 @@ server-backup: server-folder
 server-restore: server-folder
 	@test -n "$(TO)" && test -n "$(KEYS)" || { echo "say from where: make server-restore TO=/mnt/backups KEYS=/mnt/keys"; exit 2; }
 	$(COMPOSE_SERVER) up --detach postgres
+	@for try in $$(seq 120); do $(COMPOSE_SERVER) exec -T postgres sh /usr/local/bin/run-service health && exit 0; sleep 1; done; \
+	  echo "PostgreSQL does not start: make server-logs SERVICE=postgres" >&2; exit 1
 	$(IN_SETUP) llmops restore /backups --keys /keys
 
 # All that a machine without the internet needs, in one folder: wheels with hashes, sources, images that IMAGES names.

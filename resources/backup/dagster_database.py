@@ -4,14 +4,19 @@ import contextlib
 import io
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from resources.backup import sqlite
 from resources.backup.scratch import scratch_copy
 
+_STORAGES = ("run", "event_log", "schedule")
+"""Kinds of storage that an instance may have one each of, instead of one for all."""
 _URL = "LLMOPS_SCRATCH_DAGSTER_URL"
 _STORAGE = f"storage:\n  postgres:\n    postgres_url: {{env: {_URL}}}\ntelemetry: {{enabled: false}}\n"
 
@@ -23,9 +28,16 @@ def address(dagster_home: Path) -> str | None:
         return None
     from dagster import DagsterInstance
 
-    with DagsterInstance.from_config(str(dagster_home)) as instance:
-        url: str | None = getattr(instance.run_storage, "postgres_url", None)
-        return url
+    read = yaml.safe_load(configuration.read_text(encoding="utf-8"))
+    # Whoever asks for an address makes no tables: a restore that asked would find the database filled by itself.
+    for storage in (read.get("storage", {}).get("postgres"), *(read.get(f"{name}_storage") for name in _STORAGES)):
+        if isinstance(storage, dict):
+            storage.get("config", storage)["should_autocreate_tables"] = False
+    with tempfile.TemporaryDirectory() as place:
+        Path(place, "dagster.yaml").write_text(yaml.safe_dump(read), encoding="utf-8")
+        with DagsterInstance.from_config(place) as instance:
+            url: str | None = getattr(instance.run_storage, "postgres_url", None)
+            return url
 
 
 def make_tables(dagster_home: Path) -> None:

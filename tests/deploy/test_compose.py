@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import uuid
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from deploy.server import DEFAULTS, render
 from llmops_assets.local.stack import REPOSITORY
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.settings import Settings
+from resources.backup import dagster_database, tables
 from tests.deploy.processes import COMPOSE, services
 
 THEIRS = {"qdrant", "grafana"}
@@ -187,8 +189,17 @@ def test_dagster_takes_its_configuration(tmp_path: Path, monkeypatch: pytest.Mon
     import dagster as dg
     import sqlalchemy as sa
 
-    monkeypatch.setenv("LLMOPS_DAGSTER_DATABASE_URL", postgres.replace("+psycopg:", "+psycopg2:", 1))
+    engine = sa.create_engine(postgres, isolation_level="AUTOCOMMIT")
+    name = f"dagster_{uuid.uuid4().hex[:12]}"
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    url = sa.make_url(postgres).set(database=name, drivername="postgresql+psycopg2").render_as_string(False)
+    monkeypatch.setenv("LLMOPS_DAGSTER_DATABASE_URL", url)
     (tmp_path / "dagster.yaml").write_text((REPOSITORY / "deploy" / "dagster.yaml").read_text())
+    # A restore asks where the storage is, and wants it empty.
+    assert dagster_database.address(tmp_path) == url
+    tables.refuse_filled(url)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert sa.make_url(instance.run_storage.postgres_url).drivername == "postgresql+psycopg2"
         assert not instance.telemetry_enabled and not instance.nux_enabled
