@@ -16,6 +16,7 @@ from llmops_assets.local.stack import prepare_home
 from llmops_assets.partitions import dataset_versions
 from llmops_assets.records.datasets import CleanRecord, SplitsRecord
 from llmops_assets.records.documents import QuestionAnswersRecord
+from llmops_assets.specs.settings import Settings
 from sensors.intents import make
 from tests.documents.server import serving
 from tests.erasure.test_erasure import held
@@ -81,7 +82,7 @@ def provenance(w, manifests: list[str]) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def written(home, tmp_path_factory):
-    prepare_home(common.Settings())
+    prepare_home(Settings())
     w = common.wiring()
     folder = tmp_path_factory.mktemp("documents")
     for number in range(3):

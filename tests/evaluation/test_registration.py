@@ -216,7 +216,7 @@ def calling(name: str, arguments: dict, tools: list | None) -> dict:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (calling("g", {}, [WEATHER]), "g is none of the row's tools (f)"),
+        (calling("g", {}, [WEATHER]), "calls 'g', which is not among the row's tools (f)"),
         (calling("f", {"b": 1}, [WEATHER]), "f has no argument b"),
         (calling("f", {"a": 1}, None), "no `tools`"),
     ],
