@@ -34,6 +34,9 @@ ELSEWHERE = {
     "prompts.follow_aliases",
     # Shows what every user sees.
     "overview.overview",
+    # Show their figures to every user, and who called or what was said to those who may read that.
+    "refused_requests.refused_requests",
+    "shadows.shadow_report",
     # Hands what it found on to `request_training`, which asks.
     "model_evidence.request_evaluation",
     # Asks for base.* or model.*, by the kind of model that it finds.
