@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,7 @@ from llmops_assets.experiments.requests import judged
 from llmops_assets.experiments.sums_by_key import How, SumsByKey
 from llmops_assets.experiments.user_sums import SUMS, UserSums
 
+T = TypeVar("T")
 MOST_VARIANTS = 20
 _COMPARED = 4
 
@@ -95,23 +97,26 @@ def _added_up(log: Log, columns: Columns, slow_ms: float, earlier: pl.DataFrame 
     sums, by_category = SumsByKey(_how(has)), SumsByKey(_how(frozenset()) | {"category": "first"})
     names = {role: _Names() for role in ("variant", "phase", "category")}
 
-    def pieces() -> Iterator[pl.DataFrame]:
+    def pieces() -> Iterator[tuple[pl.Series | None, pl.DataFrame, pl.DataFrame | None]]:
         for piece in _pieces(log, columns, account):
             if earlier is None:
                 piece = repeats.hashed(piece)
             else:
                 account.note(repeats.reason, piece.join(earlier, on="row", how="semi", maintain_order="left")["row"])
                 piece = piece.join(earlier, on="row", how="anti", maintain_order="left")
-            yield _understood(_numbered(piece, columns, names, log.path), columns, account, slow_ms)
+            hashes = piece["hash"] if earlier is None else None
+            piece = _understood(_numbered(piece, columns, names, log.path), columns, account, slow_ms)
+            of_categories = _addends(piece, frozenset(), "category") if "category" in has else None
+            yield hashes, _addends(piece, has, "phase"), of_categories
 
     height = 0
-    for piece in _ahead(pieces()):
-        height += piece.height
-        if earlier is None:
-            repeats.add(piece["hash"])
-        sums.add(_addends(piece, has, "phase"))
-        if "category" in has:
-            by_category.add(_addends(piece, frozenset(), "category"))
+    for hashes, addends, of_categories in _ahead(pieces()):
+        height += addends.height
+        if hashes is not None:
+            repeats.add(hashes)
+        sums.add(addends)
+        if of_categories is not None:
+            by_category.add(of_categories)
     account.refuse(columns)
     if not len(sums):
         raise LogError(
@@ -122,12 +127,12 @@ def _added_up(log: Log, columns: Columns, slow_ms: float, earlier: pl.DataFrame 
     added, phases = _with_phases(added, list(names["phase"].numbers) or ["1"], has)
     left_out = account.left_out
     read = height + sum(n for reason, n in left_out.items() if reason.startswith("rows "))
-    of_categories = None
+    categories = None
     if "category" in has:
         found = by_category.frame(_SCHEMA)
-        of_categories = found.with_columns(names[role].named(found[role]) for role in ("variant", "category"))
+        categories = found.with_columns(names[role].named(found[role]) for role in ("variant", "category"))
     notes = ("some times have a zone and others have none: those are taken for UTC",) if len(account.zones) > 1 else ()
-    return Rows(added, of_categories, phases, has, read, left_out, account.examples, notes), repeats
+    return Rows(added, categories, phases, has, read, left_out, account.examples, notes), repeats
 
 
 def _pieces(log: Log, columns: Columns, account: Account) -> Iterator[pl.DataFrame]:
@@ -156,7 +161,7 @@ def _pieces(log: Log, columns: Columns, account: Account) -> Iterator[pl.DataFra
         yield frame.with_columns(pl.col("user").hash(0))
 
 
-def _ahead(pieces: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+def _ahead(pieces: Iterator[T]) -> Iterator[T]:
     """The pieces, of which the next one is read while one is added up: neither holds the interpreter for long."""
     with ThreadPoolExecutor(1, thread_name_prefix="log") as reader:
         coming = reader.submit(next, pieces, None)

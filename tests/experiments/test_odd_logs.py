@@ -209,8 +209,7 @@ def test_users_in_two_treatments_are_found_though_those_are_never_compared(found
 @pytest.mark.parametrize("group", [2, 10, 25])
 def test_row_groups_of_any_size_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int) -> None:
     """What pandas writes has a million rows in a group: decoded whole it took more memory than all else together."""
-    monkeypatch.setattr(log_files, "ROWS", 3)
-    monkeypatch.setattr(log_files, "_READ", 7)
+    monkeypatch.setattr(log_files, "_PARQUET_ROWS", 3)
     log = pl.DataFrame({"user": [f"u{n}" for n in range(25)], "variant": ["a", "b"] * 12 + ["a"], "rating": range(25)})
     log.write_parquet(tmp_path / "log.parquet", row_group_size=group)
     pieces = list(read_log(tmp_path / "log.parquet").pieces(["rating", "user"]))
