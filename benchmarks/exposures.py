@@ -6,6 +6,7 @@ the command in a process of its own, from its start to its end.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -80,6 +81,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / ("log.csv" if options.csv else "log.parquet")
             write(path, options.rows, users, options.seed)
+            # What the system writes to the disk later would be measured as well.
+            os.sync()
             begun = time.monotonic()
             done = subprocess.run(
                 [sys.executable, "-c", _MEASURED, str(path)], check=True, capture_output=True, text=True
