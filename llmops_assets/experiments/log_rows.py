@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -17,7 +16,6 @@ from llmops_assets.experiments.requests import judged
 from llmops_assets.experiments.sums_by_key import How, SumsByKey
 from llmops_assets.experiments.user_sums import SUMS, UserSums
 
-T = TypeVar("T")
 MOST_VARIANTS = 20
 _COMPARED = 4
 
@@ -72,8 +70,9 @@ class _Names:
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
 
-    def numbered(self, column: pl.Series) -> pl.Series:
-        text = column.cast(pl.String).str.strip_chars().fill_null("none")
+    def numbered(self, text: pl.Series) -> pl.Series:
+        """The number of each name; null is a name, too."""
+        text = text.fill_null("none")
         found, left = np.zeros(len(text), dtype=np.uint32), np.ones(len(text), dtype=bool)
         for name, number in list(self.numbers.items())[:_COMPARED]:
             # To compare with a few names is faster than to look each up.
@@ -85,7 +84,7 @@ class _Names:
             for name in others.unique(maintain_order=True):
                 self.numbers.setdefault(name, len(self.numbers))
             found[left] = others.replace_strict(self.numbers, return_dtype=pl.UInt32).to_numpy()
-        return pl.Series(column.name, found)
+        return pl.Series(text.name, found)
 
     def named(self, column: pl.Series) -> pl.Series:
         return column.replace_strict(dict(enumerate(self.numbers)), return_dtype=pl.String)
@@ -97,26 +96,23 @@ def _added_up(log: Log, columns: Columns, slow_ms: float, earlier: pl.DataFrame 
     sums, by_category = SumsByKey(_how(has)), SumsByKey(_how(frozenset()) | {"category": "first"})
     names = {role: _Names() for role in ("variant", "phase", "category")}
 
-    def pieces() -> Iterator[tuple[pl.Series | None, pl.DataFrame, pl.DataFrame | None]]:
+    def pieces() -> Iterator[pl.DataFrame]:
         for piece in _pieces(log, columns, account):
             if earlier is None:
                 piece = repeats.hashed(piece)
             else:
                 account.note(repeats.reason, piece.join(earlier, on="row", how="semi", maintain_order="left")["row"])
                 piece = piece.join(earlier, on="row", how="anti", maintain_order="left")
-            hashes = piece["hash"] if earlier is None else None
-            piece = _understood(_numbered(piece, columns, names, log.path), columns, account, slow_ms)
-            of_categories = _addends(piece, frozenset(), "category") if "category" in has else None
-            yield hashes, _addends(piece, has, "phase"), of_categories
+            yield _understood(_numbered(piece, columns, names, log.path), columns, account, slow_ms)
 
     height = 0
-    for hashes, addends, of_categories in _ahead(pieces()):
-        height += addends.height
-        if hashes is not None:
-            repeats.add(hashes)
-        sums.add(addends)
-        if of_categories is not None:
-            by_category.add(of_categories)
+    for piece in _ahead(pieces()):
+        height += piece.height
+        if earlier is None:
+            repeats.add(piece["hash"])
+        sums.add(_addends(piece, has, "phase"))
+        if "category" in has:
+            by_category.add(_addends(piece, frozenset(), "category"))
     account.refuse(columns)
     if not len(sums):
         raise LogError(
@@ -127,12 +123,12 @@ def _added_up(log: Log, columns: Columns, slow_ms: float, earlier: pl.DataFrame 
     added, phases = _with_phases(added, list(names["phase"].numbers) or ["1"], has)
     left_out = account.left_out
     read = height + sum(n for reason, n in left_out.items() if reason.startswith("rows "))
-    categories = None
+    of_categories = None
     if "category" in has:
         found = by_category.frame(_SCHEMA)
-        categories = found.with_columns(names[role].named(found[role]) for role in ("variant", "category"))
+        of_categories = found.with_columns(names[role].named(found[role]) for role in ("variant", "category"))
     notes = ("some times have a zone and others have none: those are taken for UTC",) if len(account.zones) > 1 else ()
-    return Rows(added, categories, phases, has, read, left_out, account.examples, notes), repeats
+    return Rows(added, of_categories, phases, has, read, left_out, account.examples, notes), repeats
 
 
 def _pieces(log: Log, columns: Columns, account: Account) -> Iterator[pl.DataFrame]:
@@ -161,7 +157,7 @@ def _pieces(log: Log, columns: Columns, account: Account) -> Iterator[pl.DataFra
         yield frame.with_columns(pl.col("user").hash(0))
 
 
-def _ahead(pieces: Iterator[T]) -> Iterator[T]:
+def _ahead(pieces: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """The pieces, of which the next one is read while one is added up: neither holds the interpreter for long."""
     with ThreadPoolExecutor(1, thread_name_prefix="log") as reader:
         coming = reader.submit(next, pieces, None)
@@ -172,7 +168,10 @@ def _ahead(pieces: Iterator[T]) -> Iterator[T]:
 
 def _numbered(frame: pl.DataFrame, columns: Columns, names: Mapping[str, _Names], path: Path) -> pl.DataFrame:
     """A piece with its variants, phases and categories as numbers; the phase is 0 in a log without any."""
-    found = [known.numbered(frame[role]) for role, known in names.items() if role in frame.columns]
+    plain = {role: frame[role] for role in names if role in frame.columns}
+    # The variant is text already (`_pieces`).
+    texts = {role: one if role == "variant" else one.cast(pl.String).str.strip_chars() for role, one in plain.items()}
+    found = [names[role].numbered(text) for role, text in texts.items()]
     if len(variants := names["variant"].numbers) > MOST_VARIANTS:
         raise LogError(
             f"the column {columns['variant']!r} of {path} has more than {MOST_VARIANTS} different values, such as "
