@@ -154,7 +154,7 @@ def explained(job: TrainJob, needed: Mapping[str, int]) -> Iterator[None]:
         raise TokenOutOfRange(_token_words(job)) from error
     except (MemoryError, RuntimeError) as error:
         if any(words in str(error) for words in _ASSERT_WORDS):
-            raise TokenOutOfRange(f"{_token_words(job)} (the GPU said: {_first_line(error)})") from error
+            raise TokenOutOfRange(f"{_token_words(job)} (the GPU reported: {_first_line(error)})") from error
         if (fault := _disk_fault(error)) is not None:
             raise _disk_full(fault, job, needed) from error
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in _MEMORY_WORDS):
@@ -230,4 +230,4 @@ def _memory_words(job: TrainJob, error: BaseException) -> str:
         plan = f" The plan reckoned with {gib(memory.needed)}{there}."
     first = _first_line(error)
     advice = (memory.advice if memory is not None else "") or "lower batch_size, or max_seq_len"
-    return f"out of memory.{plan} What would take less: {advice}. It was told: {first}"
+    return f"out of memory.{plan} What would take less: {advice}. The library wrote: {first}"

@@ -138,17 +138,8 @@ def _decide(request: str, verdict: str, text: str | None, reason: str | None) ->
 def _facts(item: Any) -> dict[str, Any]:
     answer = item.answer
     names = (
-        "at",
-        "endpoint",
-        "model_ref",
-        "user",
-        "query",
-        "response",
-        "finish_reason",
-        "rating",
-        "comment",
-        "correction",
-    )
+        "at", "endpoint", "model_ref", "user", "query", "response", "finish_reason", "rating", "comment", "correction",
+    )  # fmt: skip
     return {
         "request_id": item.request_id,
         **{name: answer.get(name) for name in names},

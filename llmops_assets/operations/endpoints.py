@@ -1,7 +1,6 @@
 """What endpoints shall serve."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.errors import Failed
@@ -51,14 +50,6 @@ def refuse_own_promotion(wiring: Wiring, actor: str, spec: DeploymentSpec) -> No
     ref = wiring.tracking.version(spec.model_ref).ref
     if sum(route["weight"] for route in routes if route["model_ref"] == ref) < _ALL_USERS:
         refuse_own(wiring, actor, "model.promote", ref)
-
-
-def refused_lately(wiring: Wiring, name: str) -> dict[str, int]:
-    """How many requests to an endpoint were refused within a day, by the code of the error, most first."""
-    since = datetime.now(UTC) - timedelta(days=1)
-    return {
-        row["reason"]: row["requests"] for row in wiring.catalog.refusals.by(["reason"], endpoint=name, since=since)
-    }
 
 
 def delete_endpoint(

@@ -1,5 +1,6 @@
 """Which requests to an endpoint reached no model: why, how many, and of whom."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -45,6 +46,14 @@ class RefusedRequests:
     answered: int
     reasons: list[ByReason]
     callers: list[ByCaller] | None
+
+    @property
+    def by_reason(self) -> dict[str, int]:
+        """How many requests by the code of the error, whatever their status."""
+        found = Counter[str]()
+        for one in self.reasons:
+            found[one.reason] += one.requests
+        return dict(found.most_common())
 
 
 def refused_requests(wiring: Wiring, actor: str, endpoint: str, *, days: int = 7) -> RefusedRequests:

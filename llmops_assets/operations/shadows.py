@@ -1,5 +1,6 @@
 """What a candidate said to copies of an endpoint's requests, beside what its users got."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from statistics import median
@@ -13,6 +14,8 @@ from llmops_assets.replay.sample import Asked
 from llmops_assets.specs.access import READ_TEXTS
 from llmops_assets.traffic.consent import agreed
 from llmops_assets.wiring import Wiring
+from resources.catalog.database import Row
+from resources.traffic.context import sent_of
 
 MOST_PAIRS = 1000
 
@@ -107,6 +110,7 @@ def shadow_report(
             finish_reason=row["then_finish_reason"],
             latency_ms=row["then_latency_ms"],
             prompt_tokens=row["then_prompt_tokens"] or 0,
+            messages=_messages(row),
         )
         for row in rows
     ]
@@ -143,3 +147,9 @@ def shadow_report(
             for pair in (changed_most(found.pairs, 5) if has_texts else ())
         ],
     )
+
+
+def _messages(row: Row) -> tuple[Mapping[str, Any], ...]:
+    """All that the model was sent; nothing where it is not on record, which leaves the question alone."""
+    sent = sent_of({name: row[f"then_{name}"] for name in ("turns", "context")} | {"query": row["then_query"] or ""})
+    return tuple(sent.messages)

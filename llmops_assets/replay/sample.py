@@ -92,13 +92,14 @@ def sample(traffic: pl.DataFrame | None, of_days: Iterable[str], candidate: str,
     )
     traffic = days.complete(traffic)
     # What an earlier release logged has no turns: they are found by the tokens.
-    told = with_conversations(traffic)
-    inferred = told.filter(pl.col("turns").is_null()).select("request_id", "conversation", "turn", "broken")
+    in_order = with_conversations(traffic)
+    inferred = in_order.filter(pl.col("turns").is_null()).select("request_id", "conversation", "turn", "broken")
     rows = traffic.join(inferred, on="request_id", how="left", maintain_order="left")
-    kept = {row["request_id"]: sent_of(row) for row in rows.iter_rows(named=True)}
+    sent = [sent_of(row) for row in rows.iter_rows(named=True)]
+    by_request = dict(zip(rows["request_id"], sent, strict=True))
     rows = rows.with_columns(
-        pl.Series("missing", [one.missing is not None for one in kept.values()], dtype=pl.Boolean),
-        pl.Series("tools", [_has_tools(one) for one in kept.values()], dtype=pl.Boolean),
+        pl.Series("missing", [one.missing is not None for one in sent], dtype=pl.Boolean),
+        pl.Series("tools", [_has_tools(one) for one in sent], dtype=pl.Boolean),
     )
     for reason, applies in rules_of_rows:
         hit = rows.select(applies.fill_null(True)).to_series()
@@ -114,7 +115,7 @@ def sample(traffic: pl.DataFrame | None, of_days: Iterable[str], candidate: str,
     left_out["asked already, by somebody else or the same"] += whole - rows.height
     place = pl.int_range(pl.len()).over("user").alias("place")
     rows = rows.with_columns(place).sort("place", "drawn")
-    earlier = earlier_turns(told, rows.filter(pl.col("turn") > 0)["request_id"].to_list())
+    earlier = earlier_turns(in_order, rows.filter(pl.col("turn") > 0)["request_id"].to_list())
     chosen: list[Asked] = []
     tokens = 0
     for row in rows.iter_rows(named=True):
@@ -124,10 +125,9 @@ def sample(traffic: pl.DataFrame | None, of_days: Iterable[str], candidate: str,
         if len(chosen) == rules.requests or tokens + cost > rules.token_budget:
             break
         tokens += cost
-        sent = kept[row["request_id"]]
-        if turns := earlier.get(row["request_id"]):
-            sent = Sent.after(turns, row["query"])
-        chosen.append(_asked(row, prompt, sent))
+        turns = earlier.get(row["request_id"])
+        whole_prompt = Sent.after(turns, row["query"]) if turns else by_request[row["request_id"]]
+        chosen.append(_asked(row, prompt, whole_prompt))
     if rest := rows.height - len(chosen):
         left_out["beyond the budget of requests or tokens"] += rest
     return Sample(tuple(chosen), tuple(of_days), +left_out, tokens)

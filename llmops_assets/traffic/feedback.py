@@ -163,10 +163,10 @@ def as_asked(messages: Iterable[tuple[str, str | None]]) -> str:
 
     Answers behind the last question, and instructions, make no other question of it; earlier turns do.
     """
-    said = [(role, text or "") for role, text in messages if role not in _INSTRUCTIONS]
-    while said and said[-1][0] != "user":
-        said.pop()
-    return normal("\n".join(f"{role}: {text}" for role, text in said))
+    turns = [(role, text or "") for role, text in messages if role not in _INSTRUCTIONS]
+    while turns and turns[-1][0] != "user":
+        turns.pop()
+    return normal("\n".join(f"{role}: {text}" for role, text in turns))
 
 
 def asked_in(rows: pl.DataFrame, type: str) -> Iterator[str]:

@@ -10,6 +10,8 @@ from resources.catalog.database import Database, Row
 _OF_USERS = (
     "user",
     "query",
+    "turns",
+    "context",
     "response",
     "model_ref",
     "finish_reason",

@@ -19,6 +19,7 @@ from llmops_assets.specs.deployment import DeploymentSpec
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
 from resources.catalog import erasures, tables
+from resources.traffic.context import context_of
 from tests.resources.samples import exposure
 from tests.serving.conftest import deployment_spec, until
 from tests.serving.gateway_house import Connection, House, Request, completion, house
@@ -207,3 +208,20 @@ def test_the_report_holds_the_candidates_answers_beside_those_of_users(wiring: W
     catalog.expire_traffic("desk", datetime.now(UTC))
     with pytest.raises(Refused):
         shadow_report(wiring, "lee", "desk")
+
+
+def test_what_a_user_gave_in_an_earlier_turn_is_not_the_candidates_to_give(wiring: Wiring):
+    catalog = wiring.catalog
+    catalog.want_endpoint(deployment_spec("desk"))
+    number = "010-1234-5678"
+    before = [{"role": "user", "content": f"제 번호는 {number}입니다"}, {"role": "assistant", "content": "네."}]
+    turns, context = context_of({"messages": [*before, {"role": "user", "content": "제 번호가 뭐였죠?"}]})
+    kept = {"query": "제 번호가 뭐였죠?", "response": "모릅니다", "at": AT, "experiment": None, "source": "model"}
+    rows = [
+        exposure("req-0", user="u0", turns=turns, context=context, **kept),
+        exposure("req-1", user="u1", turns=1, **kept),
+    ]
+    catalog.add_traffic(rows, [], [], [copy(n, f"{number}입니다") for n in range(2)])
+    found = shadow_report(wiring, "lee", "desk")
+    assert (found.pairs, found.personal) == (2, 1)
+    assert sum(f"제 번호는 {number}" in one["question"] for one in found.changed) == 1

@@ -77,7 +77,7 @@ def show(endpoint_id: str, request: Request, here: Here, asking: Asking) -> Resp
     catalog = here.wiring.catalog
     found = plain(catalog.endpoint(endpoint_id))
     servers = [{"id": b.id, "model_ref": b.model_ref, "state": b.state} for b in catalog.backends(endpoint_id)]
-    refused = endpoints.refused_lately(here.wiring, endpoint_id)
+    refused = refused_requests(here.wiring, asking.name, endpoint_id, days=1).by_reason
     return tagged(request, {**found, "servers": servers, "refused": refused})
 
 

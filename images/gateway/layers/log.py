@@ -15,6 +15,7 @@ from resources.traffic.entries import Usage
 _AGREED = ("yes", "true", "1")
 _MOST_LOGGED_BYTES = 4 * 1024 * 1024
 """Of a stream, whose events take some 250 bytes a token. What is longer is logged without its text: half is none."""
+_LAST_PIECES = 3
 
 
 class Log(Layer):
@@ -44,9 +45,9 @@ class Log(Layer):
                 exposure.ttft_ms = 1000 * (time.monotonic() - call.begun)
             size += len(lines)
             if size > _MOST_LOGGED_BYTES:
-                # Its end says how it ended.
+                # Its end says how it ended: the reason, the counts, and that it is over.
                 exposure.is_cut = True
-                parts.clear()
+                del parts[:-_LAST_PIECES]
             parts.append(lines)
             yield lines
 

@@ -37,7 +37,7 @@ def row_of_document(value: Mapping[str, Any]) -> dict[str, Any]:
         if not turns or turns[-1][0] != str(one["speaker_id"]):
             turns.append((str(one["speaker_id"]), []))
         turns[-1][1].append(one["form"])
-    messages = [{"role": roles.get(speaker, speaker), "content": _together(said)} for speaker, said in turns]
+    messages = [{"role": roles.get(speaker, speaker), "content": _together(texts)} for speaker, texts in turns]
     messages = [message for message in messages if message["content"] != ""]
     if roles and messages and messages[-1]["role"] == "user":
         rest["not_answered"] = messages.pop()["content"]
@@ -47,8 +47,8 @@ def row_of_document(value: Mapping[str, Any]) -> dict[str, Any]:
 _TWO = 2
 
 
-def _together(said: list[Any]) -> Any:
+def _together(texts: list[Any]) -> Any:
     """The texts of one turn, a line each; what is no text stays, to be refused where it stands."""
-    if not all(isinstance(text, str) for text in said):
-        return next(text for text in said if not isinstance(text, str))
-    return "\n".join(text.strip() for text in said if text.strip())
+    if not all(isinstance(text, str) for text in texts):
+        return next(text for text in texts if not isinstance(text, str))
+    return "\n".join(text.strip() for text in texts if text.strip())

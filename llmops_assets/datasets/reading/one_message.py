@@ -179,18 +179,18 @@ def _has(value: Any, names: tuple[str, str, str]) -> bool:
 
 def _conversation(rows: Sequence[dict[str, Any]], names: tuple[str, str, str]) -> dict[str, Any]:
     """One row of messages; what is the same in all of them stands beside these, all else in each."""
-    key, role, said = names
+    key, role, content = names
     order = next((name for name in rows[0] if str(name).strip().lower() in _ORDERS), None)
     if order is not None:
         rows = _ordered(rows, order, role)
-    apart = {key, role, said, order}
+    apart = {key, role, content, order}
     same = {
         name: value
         for name, value in rows[0].items()
         if name not in apart and all(row.get(name) == value for row in rows) and len(rows) > 1
     }
     messages = [
-        {"role": row.get(role), "content": row.get(said)}
+        {"role": row.get(role), "content": row.get(content)}
         | {
             name: value
             for name, value in row.items()
