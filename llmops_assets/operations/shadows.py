@@ -14,7 +14,6 @@ from llmops_assets.replay.sample import Asked
 from llmops_assets.specs.access import READ_TEXTS
 from llmops_assets.traffic.consent import agreed
 from llmops_assets.wiring import Wiring
-from resources.catalog.database import Row
 from resources.traffic.context import sent_of
 
 MOST_PAIRS = 1000
@@ -149,7 +148,7 @@ def shadow_report(
     )
 
 
-def _messages(row: Row) -> tuple[Mapping[str, Any], ...]:
+def _messages(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     """All that the model was sent; nothing where it is not on record, which leaves the question alone."""
     sent = sent_of({name: row[f"then_{name}"] for name in ("turns", "context")} | {"query": row["then_query"] or ""})
     return tuple(sent.messages)
