@@ -147,7 +147,9 @@ def holdout(endpoint: str, json: Json = False) -> None:
     show(endpoint, ["", ""], [("gain", found.sentence), *rows[1:]])
 
 
-Column = Annotated[str | None, typer.Option(metavar="COLUMN", help="Left out: guessed by its usual names.")]
+Column = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help='Left out: guessed by its usual names; "" for none.')
+]
 
 
 @app.command()
@@ -166,7 +168,13 @@ def analyze(
     ] = None,
     category: Column = None,
     status: Column = None,
+    failed: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="True where a request failed; in place of a status.")
+    ] = None,
     latency: Column = None,
+    latency_unit: Annotated[
+        str | None, typer.Option(metavar="ms|s|us|ns", help="Left out: as the column's name ends, else ms.")
+    ] = None,
     control: Annotated[str | None, typer.Option(help="The arm in place. Left out: control, baseline, A, …")] = None,
     alpha: Annotated[float | None, typer.Option(help="Left out: the policy's.")] = None,
     expected_users: Annotated[
@@ -206,6 +214,7 @@ def analyze(
             "pre": pre,
             "category": category,
             "status": status,
+            "failed": failed,
             "latency": latency,
         },
         control=control,
@@ -214,6 +223,7 @@ def analyze(
         users_per_arm=users_per_arm,
         minimum_effect=minimum_effect,
         margins=margin or (),
+        latency_unit=latency_unit,
         split=split,
         secondary=secondary or (),
         higher_is_better=not lower_is_better,

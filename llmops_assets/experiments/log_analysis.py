@@ -15,6 +15,7 @@ from llmops_assets.experiments.comparisons import Comparison, comparisons, overa
 from llmops_assets.experiments.decision import MAX_INCONSTANT_SHARE, Decision
 from llmops_assets.experiments.log_columns import Columns, LogError, columns_of
 from llmops_assets.experiments.log_files import Log, read_log
+from llmops_assets.experiments.log_outcomes import MILLISECONDS
 from llmops_assets.experiments.log_rows import Rows, rows_of, sums_of
 from llmops_assets.experiments.multiplicity import benjamini_hochberg
 from llmops_assets.experiments.plan import FAILED, SLOW, Plan
@@ -29,6 +30,8 @@ MAX_UNUSABLE_SHARE = 0.01
 """Share of rows that may be no number, infinite or without a variant before the comparison means nothing."""
 LEAST_USERS = 2
 """Users of each arm from which an interval is shown; nothing is decided on so few (`Question.users_per_arm`)."""
+_MEASURED_BY = {SLOW: "slow", FAILED: "failed"}
+_NAMED_BY = {SLOW: "--latency", FAILED: "--status or --failed"}
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
 _PRE_P = 0.001
@@ -39,7 +42,9 @@ class Question:
     """What is asked of a log. Levels, margins and numbers of users are to be chosen before the data are looked at.
 
     columns: names by role (`log_columns.ROLES`), None to guess; split: intended shares, by variant or in the order of
-    the arms with the control first, None for equal ones; margins: of guardrails that the log has data for.
+    the arms with the control first, None for equal ones; margins: of guardrails, which hold where the log has data for
+    them; needed: guardrails that were asked for, without whose data there is no answer; latency_unit: ms, s, us or ns,
+    None to take it from the column's name.
     """
 
     columns: Mapping[str, str | None] = field(default_factory=dict)
@@ -50,6 +55,8 @@ class Question:
     srm_p: float = 0.001
     slow_ms: float = 2000.0
     margins: Mapping[str, float] = field(default_factory=lambda: {SLOW: 0.05, FAILED: 0.01})
+    needed: Sequence[str] = ()
+    latency_unit: str | None = None
     minimum_effect: float | None = None
     higher_is_better: bool = True
     split: Mapping[str, float] | Sequence[float] | None = None
@@ -100,7 +107,13 @@ def _compare(log: Log, question: Question) -> LogAnalysis:
     _check(question)
     path = log.path
     columns = columns_of(log.columns, question.columns)
-    rows = rows_of(log, columns, question.slow_ms)
+    rows = rows_of(log, columns, question.slow_ms, question.latency_unit)
+    for name in question.needed:
+        if _MEASURED_BY[name] not in rows.has:
+            raise LogError(
+                f"{path} does not tell of {name}, for which a margin was given: name the column with "
+                f"{_NAMED_BY[name]} COLUMN, or leave the margin out"
+            )
     variants, guessed = _variants(rows, question, path)
     sums = sums_of(rows, variants)
     shares = _shares(question, variants)
@@ -191,6 +204,8 @@ def _check(question: Question) -> None:
             raise LogError(f"there is no guardrail {name!r}; there are {SLOW} and {FAILED}")
         if not 0 <= margin <= 1:
             raise LogError(f"the margin of {name} is a share of requests, between 0 and 1; got {margin:g}")
+    if question.latency_unit is not None and question.latency_unit not in MILLISECONDS:
+        raise LogError(f"a latency's unit is one of {', '.join(MILLISECONDS)}; got {question.latency_unit!r}")
     if question.minimum_effect is not None and not question.minimum_effect > 0:
         raise LogError(f"the minimum effect must be above 0; got {question.minimum_effect:g}")
 
@@ -261,7 +276,6 @@ def _compared(
     split: tuple[float, float],
 ) -> Analysis:
     """One treatment against the control, at α divided by the number of treatments (Bonferroni's intervals)."""
-    measured = {SLOW: "slow" in rows.has, FAILED: "failed" in rows.has}
     plan = Plan(
         experiment=path.name,
         control=variants[0],
@@ -274,7 +288,7 @@ def _compared(
         alpha=question.alpha / (len(variants) - 1),
         srm_p=question.srm_p,
         slow_ms=question.slow_ms,
-        margins={name: margin for name, margin in question.margins.items() if measured[name]},
+        margins={name: margin for name, margin in question.margins.items() if _MEASURED_BY[name] in rows.has},
         scale=None,
         success_metric="the value",
         minimum_effect=question.minimum_effect,
@@ -311,7 +325,7 @@ def _secondary(
     found: dict[str, Analysis] = {}
     for name in question.secondary:
         mine = columns_of(log.columns, {**columns.names, "value": name})
-        rows = rows_of(log, mine, question.slow_ms)
+        rows = rows_of(log, mine, question.slow_ms, question.latency_unit)
         sums = sums_of(rows, variants)
         for arm in range(1, len(variants)):
             label = name if len(variants) == 2 else f"{name}, {variants[arm]}"

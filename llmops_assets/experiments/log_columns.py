@@ -32,7 +32,11 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "status": ("status", "http_status", "status_code", "상태"),
     "error": ("error", "error_message", "오류"),
     "failed": ("failed", "failure", "is_failed", "is_error", "실패"),
-    "latency": ("latency_ms", "latency", "response_ms", "duration_ms", "elapsed_ms", "지연", "지연시간"),
+    "latency": (
+        "latency_ms", "latency", "response_ms", "duration_ms", "elapsed_ms", "response_time_ms", "latency_s",
+        "latency_sec", "latency_seconds", "response_time", "response_time_s", "duration_s", "elapsed_s",
+        "지연", "지연시간", "응답시간",
+    ),
     "category": ("category", "segment", "intent", "분류", "카테고리"),
 }  # fmt: skip
 REQUIRED = ("user", "variant", "value")
@@ -58,7 +62,8 @@ class Columns:
 
 
 def columns_of(found: Sequence[str], named: Mapping[str, str | None]) -> Columns:
-    """The columns of a log by role: those that are named, and of the others the first usual name that is there.
+    """The columns of a log by role: those that are named, and of the others the first usual name that is there; none
+    for a role that is named "".
 
     Names are compared without case, spaces and dashes. Raises LogError for a named column that is not there, and where
     user, variant or value cannot be told.
@@ -66,14 +71,15 @@ def columns_of(found: Sequence[str], named: Mapping[str, str | None]) -> Columns
     plain = {_plain(name): name for name in reversed(found)}
     names: dict[str, str] = {}
     for role, name in named.items():
-        if name is None:
+        if not name:
             continue
         if name not in found and _plain(name) not in plain:
             raise LogError(f"the log has no column {name!r} (for the {role}); it has {_listed(found)}")
         names[role] = name if name in found else plain[_plain(name)]
-    guessed = []
+    guessed, named_roles = [], set(names)
     for role, usual in ROLES.items():
-        if role in names:
+        # A column that is named empty is left out; and what is named tells of failures alone.
+        if role in names or named.get(role) == "" or (role in ("status", "error") and "failed" in named_roles):
             continue
         free = (plain[key] for key in map(_plain, usual) if key in plain and plain[key] not in names.values())
         if (name := next(free, None)) is not None:

@@ -10,9 +10,9 @@ import polars as pl
 
 from llmops_assets.experiments.log_columns import Columns, LogError
 from llmops_assets.experiments.log_files import Log, line_of
+from llmops_assets.experiments.log_outcomes import Outcomes
 from llmops_assets.experiments.log_repeats import Repeats
-from llmops_assets.experiments.log_values import MISSING, Account, as_name, is_there, numbers, times
-from llmops_assets.experiments.requests import judged
+from llmops_assets.experiments.log_values import Account, as_name, is_there, numbers, times
 from llmops_assets.experiments.sums_by_key import How, SumsByKey
 from llmops_assets.experiments.user_sums import SUMS, UserSums
 
@@ -40,19 +40,19 @@ class Rows:
     notes: tuple[str, ...] = ()
 
 
-def rows_of(log: Log, columns: Columns, slow_ms: float) -> Rows:
+def rows_of(log: Log, columns: Columns, slow_ms: float, latency_unit: str | None = None) -> Rows:
     """Understand and add up the rows of a log, a piece at a time: what is in memory grows with its users.
 
     A row without a user or a variant counts for nothing. One whose value is missing is a user who was there and gave
     none; one whose value is text or infinite is so too, and reported. Of a row that was logged twice the last one
     counts. Raises LogError where a column is not what it was taken for.
     """
-    found, repeats = _added_up(log, columns, slow_ms, None)
+    found, repeats = _added_up(log, columns, slow_ms, latency_unit, None)
     doubled = repeats.doubled()
     if len(doubled):
         earlier = repeats.earlier(lambda: _pieces(log, columns, Account(log.path)), doubled)
         if earlier.height:
-            found, _ = _added_up(log, columns, slow_ms, earlier)
+            found, _ = _added_up(log, columns, slow_ms, latency_unit, earlier)
     return found
 
 
@@ -90,9 +90,12 @@ class _Names:
         return column.replace_strict(dict(enumerate(self.numbers)), return_dtype=pl.String)
 
 
-def _added_up(log: Log, columns: Columns, slow_ms: float, earlier: pl.DataFrame | None) -> tuple[Rows, Repeats]:
+def _added_up(
+    log: Log, columns: Columns, slow_ms: float, latency_unit: str | None, earlier: pl.DataFrame | None
+) -> tuple[Rows, Repeats]:
     """The sums of a log without the rows that are there later too (`earlier`), and the hashes of its rows."""
     account, repeats, has = Account(log.path), Repeats(list(columns.names)), _has(columns)
+    outcomes = Outcomes(columns, account, slow_ms, latency_unit)
     sums, by_category = SumsByKey(_how(has)), SumsByKey(_how(frozenset()) | {"category": "first"})
     names = {role: _Names() for role in ("variant", "phase", "category")}
 
@@ -103,7 +106,7 @@ def _added_up(log: Log, columns: Columns, slow_ms: float, earlier: pl.DataFrame 
             else:
                 account.note(repeats.reason, piece.join(earlier, on="row", how="semi", maintain_order="left")["row"])
                 piece = piece.join(earlier, on="row", how="anti", maintain_order="left")
-            yield _understood(_numbered(piece, columns, names, log.path), columns, account, slow_ms)
+            yield _understood(_numbered(piece, columns, names, log.path), columns, account, outcomes)
 
     height = 0
     for piece in _ahead(pieces()):
@@ -114,6 +117,7 @@ def _added_up(log: Log, columns: Columns, slow_ms: float, earlier: pl.DataFrame 
         if "category" in has:
             by_category.add(_addends(piece, frozenset(), "category"))
     account.refuse(columns)
+    outcomes.refuse()
     if not len(sums):
         raise LogError(
             f"no row of {log.path} has both a user ({columns['user']!r}) and a variant ({columns['variant']!r})"
@@ -127,7 +131,8 @@ def _added_up(log: Log, columns: Columns, slow_ms: float, earlier: pl.DataFrame 
     if "category" in has:
         found = by_category.frame(_SCHEMA)
         of_categories = found.with_columns(names[role].named(found[role]) for role in ("variant", "category"))
-    notes = ("some times have a zone and others have none: those are taken for UTC",) if len(account.zones) > 1 else ()
+    has, notes = _telling(added, has, columns)
+    notes += ("some times have a zone and others have none: those are taken for UTC",) if len(account.zones) > 1 else ()
     return Rows(added, of_categories, phases, has, read, left_out, account.examples, notes), repeats
 
 
@@ -189,31 +194,37 @@ def _has(columns: Columns) -> frozenset[str]:
     names = columns.names
     has = {role for role in ("pre", "category") if role in names} | ({"at"} if "timestamp" in names else set())
     has |= {"slow"} if "latency" in names else set()
-    return frozenset(has | ({"failed"} if {"status", "failed"} & set(names) else set()))
+    return frozenset(has | ({"failed"} if {"status", "failed", "error"} & set(names) else set()))
 
 
-def _understood(frame: pl.DataFrame, columns: Columns, account: Account, slow_ms: float) -> pl.DataFrame:
+def _telling(sums: pl.DataFrame, has: frozenset[str], columns: Columns) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Of what a log could tell, what it does tell; and notes of columns that say nothing in any row, or in an arm."""
+    notes = []
+    for role, counted, of, what in (
+        ("failed", "counted", ("status", "failed", "error"), "which requests failed"),
+        ("slow", "timed", ("latency",), "which requests were slow"),
+    ):
+        if role not in has:
+            continue
+        named = " and ".join(repr(columns[name]) for name in of if name in columns.names)
+        by_arm = sums.group_by("variant").agg(pl.col(counted).sum()).sort("variant")
+        silent = by_arm.filter(pl.col(counted) == 0)["variant"].to_list()
+        if silent and len(silent) < by_arm.height:
+            notes.append(f"{named} says nothing of {', '.join(silent)}: {what} there cannot be compared")
+        elif silent:
+            notes.append(f"{named} says nothing in any row: {what} is not compared")
+            has -= {role}
+    return has, tuple(notes)
+
+
+def _understood(frame: pl.DataFrame, columns: Columns, account: Account, outcomes: Outcomes) -> pl.DataFrame:
     """A piece with value, and at, pre, failed, slow and latency_ms as far as the log tells (`_has`)."""
     frame = frame.with_columns(numbers(frame, "value", columns["value"], account))
     if "pre" in frame.columns:
         frame = frame.with_columns(numbers(frame, "pre", columns["pre"], account))
     if "timestamp" in frame.columns:
         frame = frame.with_columns(times(frame, columns["timestamp"], account).alias("at"))
-    if "latency" in frame.columns:
-        frame = frame.with_columns(numbers(frame, "latency", columns["latency"], account).alias("latency_ms"))
-    if "status" in frame.columns:
-        status = numbers(frame, "status", columns["status"], account).fill_null(200.0).cast(pl.Int64)
-        error = pl.col("error").cast(pl.String) if "error" in frame.columns else pl.lit(None, pl.String)
-        error = pl.when(error.str.to_lowercase().is_in(MISSING)).then(None).otherwise(error)
-        latency = pl.col("latency_ms") if "latency" in frame.columns else pl.lit(None, pl.Float64)
-        frame = frame.with_columns(status, error.alias("error"), latency.alias("latency_ms"))
-        frame = frame.with_columns(judged(slow_ms))
-    elif "failed" in frame.columns:
-        failed = numbers(frame, "failed", columns["failed"], account)
-        frame = frame.with_columns((failed != 0).alias("failed"))
-    if "latency" in frame.columns and "status" not in frame.columns:
-        frame = frame.with_columns((pl.col("latency_ms") > slow_ms).alias("slow"))
-    return frame
+    return outcomes.told(frame)
 
 
 _SCHEMA: Mapping[str, type[pl.DataType] | pl.DataType] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from llmops_assets.experiments.log_columns import Columns, LogError
+from llmops_assets.experiments.log_columns import REQUIRED, Columns, LogError
 from llmops_assets.experiments.log_files import line_of
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "nil")
@@ -84,6 +84,8 @@ class Account:
                     f"no value of the column {columns[role]!r} is a time, such as {text!r}: write ISO 8601, or seconds"
                 )
             advice = f"name the column of the {role} with --{role}"
+            if role not in REQUIRED:
+                advice += f', leave it out with --{role} ""'
             if any(char.isdigit() for char in text):
                 advice += ", or write plain numbers such as 1234.5, without units, percent or thousands separators"
             raise LogError(

@@ -11,7 +11,7 @@ from llmops_assets.experiments.user_sums import OTHER, RATED, UserSums
 
 RECENT_REQUESTS = breaker.LAST_REQUESTS
 _BUSY_STATUS = (408, 429)
-_CLIENT_LEFT = 499
+CLIENT_LEFT = 499
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ def judged(slow_ms: float) -> list[pl.Expr]:
     # An error beside a good status: the answer broke off, or another backend had to give it.
     failed = (status >= 500) | status.is_in(_BUSY_STATUS) | (pl.col("error").is_not_null() & (status < 400))
     # What the caller did wrong (400, 404) is nobody's failure, and no success either.
-    is_callers_fault = (status >= 400) & (status < _CLIENT_LEFT) & ~status.is_in(_BUSY_STATUS)
+    is_callers_fault = (status >= 400) & (status < CLIENT_LEFT) & ~status.is_in(_BUSY_STATUS)
     # A caller who left before the answer was slow to come tells nothing; one who left after that was too slow for.
-    timed = ~failed & ((status < 400) | ((status == _CLIENT_LEFT) & late))
+    timed = ~failed & ((status < 400) | ((status == CLIENT_LEFT) & late))
     return [
         pl.when(~is_callers_fault).then(failed).alias("failed"),
         pl.when(timed).then(late).otherwise(None).alias("slow"),

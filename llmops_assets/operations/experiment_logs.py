@@ -22,6 +22,7 @@ def analyse_file(
     users_per_arm: int | None,
     minimum_effect: float | None,
     margins: Sequence[str],
+    latency_unit: str | None,
     split: str | None,
     secondary: Sequence[str],
     higher_is_better: bool,
@@ -35,6 +36,7 @@ def analyse_file(
 
     policy = wiring.policy.experiments
     allowed = {SLOW: policy.guardrails.slow_requests.margin, FAILED: policy.guardrails.failed_requests.margin}
+    asked = dict(_pair(text, "--margin") for text in margins)
     question = Question(
         columns=columns,
         control=control,
@@ -43,7 +45,9 @@ def analyse_file(
         expected_users=expected_users,
         srm_p=policy.srm_p,
         slow_ms=policy.latency_threshold_ms,
-        margins=allowed | dict(_pair(text, "--margin") for text in margins),
+        margins=allowed | asked,
+        needed=[name for name in asked if name in allowed],
+        latency_unit=latency_unit,
         minimum_effect=minimum_effect,
         higher_is_better=higher_is_better,
         split=None if split is None else _shares(split),

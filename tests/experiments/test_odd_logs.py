@@ -215,3 +215,77 @@ def test_row_groups_of_any_size_are_read_in_pieces(tmp_path: Path, monkeypatch: 
     pieces = list(read_log(tmp_path / "log.parquet").pieces(["rating", "user"]))
     assert max(piece.height for piece in pieces) == 3
     assert pl.concat(pieces).equals(log.select("rating", "user"))
+
+
+def half_late(users: int = USERS) -> np.ndarray:
+    """Latencies of which the treatment's are slow in one request of five, in milliseconds."""
+    number = np.arange(users)
+    return np.where((number % 2 == 1) & (number % 5 == 0), 4000, 900.0)
+
+
+@pytest.mark.parametrize("name", ["latency_s", "response_time (s)", "durationSeconds", "응답시간(초)", "응답시간 초"])
+def test_seconds_are_not_held_against_a_limit_in_milliseconds(found: Callable[..., dict], name: str) -> None:
+    """2.3 s is slow, and 2.3 is far below 2,000: a guardrail that cannot fail promotes whatever is slow."""
+    rows = log().with_columns(pl.Series(name, half_late() / 1000))
+    assert found(rows, columns={"latency": name})["guardrails"]["slow_requests"]["treatment"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3, 1e6])
+def test_a_latency_in_an_unknown_unit_is_asked_for(found: Callable[..., dict], factor: float) -> None:
+    rows = log(latency=half_late() * factor)
+    with pytest.raises(LogError, match=r"hardly milliseconds.*--latency-unit"):
+        found(rows)
+    unit = {1e-3: "s", 1e3: "us", 1e6: "ns"}[factor]
+    assert found(rows, latency_unit=unit)["guardrails"]["slow_requests"]["treatment"] == pytest.approx(0.2)
+    assert "slow_requests" not in found(rows, columns={"latency": ""})["guardrails"]
+
+
+def test_a_duration_has_its_unit(found: Callable[..., dict]) -> None:
+    took = pl.Series("latency", half_late() * 1000).cast(pl.Int64).cast(pl.Duration("us"))
+    rows = log().with_columns(took)
+    assert found(rows, "log.parquet")["guardrails"]["slow_requests"]["treatment"] == pytest.approx(0.2)
+
+
+def failing(words: tuple[object, object]) -> list:
+    """What is written of the treatment's requests where one in ten of its users fails, and of the others."""
+    return [words[0] if n % 2 and n % 10 == 1 else words[1] for n in range(USERS)]
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("status", ("timeout", "OK")),
+        ("status", ("실패", "성공")),
+        ("status", ("503 Service Unavailable", "200 OK")),
+        ("failed", (True, False)),
+        ("error", ("CUDA out of memory", None)),
+        ("is_error", ("yes", "no")),
+        ("error", (True, False)),
+    ],
+)
+def test_failures_are_found_however_they_are_written(found: Callable[..., dict], column: str, words: tuple) -> None:
+    answer = found(log().with_columns(pl.Series(column, failing(words))), "log.parquet")
+    assert answer["guardrails"]["failed_requests"]["treatment"] == pytest.approx(0.2)
+
+
+def test_a_status_that_is_not_of_http_guards_nothing_and_is_refused(found: Callable[..., dict]) -> None:
+    rows = log(status=failing((1, 0)))
+    with pytest.raises(LogError, match=r"says [01], which is no HTTP status.*--failed"):
+        found(rows)
+    assert found(rows, columns={"failed": "status"})["guardrails"]["failed_requests"]["treatment"] == pytest.approx(0.2)
+
+
+def test_a_column_that_says_nothing_guards_nothing(found: Callable[..., dict]) -> None:
+    empty = pl.Series([None] * USERS, dtype=pl.Int64)
+    rows = log().with_columns(empty.alias("status"), pl.Series("latency_ms", half_late()))
+    answer = found(rows, "log.parquet")
+    assert answer["guardrails"].keys() == {"slow_requests"}
+    assert answer["notes"] == ["'status' says nothing in any row: which requests failed is not compared"]
+    with pytest.raises(LogError, match=r"does not tell of failed_requests, for which a margin was given"):
+        found(rows, "log.parquet", needed=["failed_requests"])
+
+
+def test_an_arm_whose_failures_were_not_logged_is_not_one_without_failures(found: Callable[..., dict]) -> None:
+    status = [200 if n % 2 == 0 else None for n in range(USERS)]
+    answer = found(log().with_columns(pl.Series("status", status)), "log.parquet")
+    assert answer["decision"] == "continue" and "says nothing of treatment" in answer["notes"][0]
