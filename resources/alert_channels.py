@@ -104,7 +104,7 @@ def _mail(channel: SmtpChannel, alert: Alert, event: Event, environment: Mapping
             if channel.username and password:
                 server.login(channel.username, password)
             refused = server.send_message(message)
-    except (OSError, smtplib.SMTPException, ssl.SSLError) as error:
+    except OSError as error:  # every SMTPException and SSLError is one
         text = str(error).replace(password, "…") if password else str(error)
         raise Undelivered(f"channel {channel.name}: {type(error).__name__}: {text}") from None
     if refused:

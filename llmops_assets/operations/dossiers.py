@@ -4,10 +4,11 @@ from datetime import UTC, datetime
 
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.errors import Refused, Unavailable
-from llmops_assets.registry.dossier.collect import Sources, collect
+from llmops_assets.registry.dossier.collect import collect
 from llmops_assets.registry.dossier.content import LANGUAGES, Dossier, Language, gap_names, texts
 from llmops_assets.registry.dossier.page import page
 from llmops_assets.registry.dossier.pdf import NotPrinted, pdf
+from llmops_assets.registry.dossier.sources import Sources
 from llmops_assets.wiring import Wiring
 from resources.catalog.statements import ModelStatement
 

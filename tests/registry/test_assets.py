@@ -18,9 +18,10 @@ from llmops_assets.records.registry import ParityRecord, QuantizedModelRecord, R
 from llmops_assets.records.training import PlanRecord
 from llmops_assets.registry import checks
 from llmops_assets.registry.assets import quantized_model, registered_model
-from llmops_assets.registry.dossier.collect import Sources, collect
+from llmops_assets.registry.dossier.collect import collect
 from llmops_assets.registry.dossier.content import words
 from llmops_assets.registry.dossier.page import page
+from llmops_assets.registry.dossier.sources import Sources
 from llmops_assets.registry.transition import Registry, transition
 from resources.model_server import ModelServers
 from resources.run_log import RunLog

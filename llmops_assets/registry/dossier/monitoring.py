@@ -1,20 +1,17 @@
 """What a dossier tells of a version in use."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from llmops_assets.records.serving import DriftRecord
 from llmops_assets.registry.dossier.content import Fact, Source, when
+from llmops_assets.registry.dossier.sources import Lineage
 from resources.catalog import Catalog, Endpoint
-
-if TYPE_CHECKING:
-    from llmops_assets.registry.dossier.collect import Lineage
 
 INCIDENTS = ("model.affected", "model.archive", "experiment.drop")
 FAILED_DEPLOYMENT = "deploy.failed"
 
 
-def monitoring(line: "Lineage", served: Sequence[Endpoint]) -> Iterator[Fact]:
+def monitoring(line: Lineage, served: Sequence[Endpoint]) -> Iterator[Fact]:
     """What came of serving a version: drift, requests that were refused, incidents."""
     for endpoint in served:
         drift = line.sources.records.find(DriftRecord, endpoint.name)
