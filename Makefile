@@ -42,13 +42,16 @@ COMPOSE_SERVER = $(COMPOSE) --env-file $(DATA)/env --file deploy/compose.yaml $(
 server-folder:
 	$(PYTHON) deploy/server.py $(DATA) $(SET)
 
-server: server-folder
-	$(COMPOSE_SERVER) --profile setup build
+server: server-images
 	$(COMPOSE_SERVER) up --detach postgres redis
 	$(COMPOSE_SERVER) --profile setup run --rm setup
 	$(COMPOSE_SERVER) up --detach
 
+# One after another: side by side, engines would install what images have in common once for each of them. The console's
+# is made of the control plane's.
+server-images: export COMPOSE_PARALLEL_LIMIT = 1
 server-images: server-folder
+	$(COMPOSE_SERVER) --profile setup build setup
 	$(COMPOSE_SERVER) --profile setup build
 
 # What an upgrade to the images that were built would change, on copies of the databases (docs/operate.md).
@@ -84,10 +87,11 @@ server-restore: server-folder
 	  echo "PostgreSQL does not start: make server-logs SERVICE=postgres" >&2; exit 1
 	$(IN_SETUP) llmops restore /backups --keys /keys
 
-# All that a machine without the internet needs, in one folder: wheels with hashes, sources, images that IMAGES names.
+# All that a machine without the internet needs, in one folder: wheels with hashes, sources, images that IMAGES names and
+# environments that ENGINES names.
 BUNDLE ?= dist/bundle
 bundle: install
-	$(BIN)/python -m deploy.bundle.pack $(BUNDLE) $(IMAGES:%=--image %) --engine $(if $(findstring podman,$(COMPOSE)),podman,docker)
+	$(BIN)/python -m deploy.bundle.pack $(BUNDLE) $(IMAGES:%=--image %) $(ENGINES:%=--environment %) --engine $(if $(findstring podman,$(COMPOSE)),podman,docker)
 
 # What is installed, as CycloneDX: name, version, hash and licence of each package of constraints.txt.
 sbom: install

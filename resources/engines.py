@@ -37,7 +37,7 @@ class Engines:
     def ready(self, name: str) -> bool:
         """Whether an engine's environment is there, whole, and made from the requirements as they are now."""
         mark = self.root / name / _MARK
-        return mark.is_file() and mark.read_text(encoding="utf-8") == self._digest(name)
+        return mark.is_file() and mark.read_text(encoding="utf-8") == digest(self.requirements / name)
 
     def python(self, name: str) -> Path:
         """The Python of an engine; EngineError says how to get one."""
@@ -65,11 +65,9 @@ class Engines:
             self._call(name, [sys.executable, "-m", "venv", str(folder)])
             pip = [str(engine_python(self.root, name)), "-m", "pip", "--disable-pip-version-check"]
             self._call(name, [*pip, "install", "--requirement", str(described / "requirements.txt")])
-            if (described / "remove.txt").is_file():
-                lines = (described / "remove.txt").read_text(encoding="utf-8").splitlines()
-                unwanted = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-                self._call(name, [*pip, "uninstall", "--yes", *unwanted])
-            (folder / _MARK).write_text(self._digest(name), encoding="utf-8")
+            if left_out := unwanted(described):
+                self._call(name, [*pip, "uninstall", "--yes", *sorted(left_out)])
+            (folder / _MARK).write_text(digest(described), encoding="utf-8")
         say(f"{name}: done")
         return True
 
@@ -101,10 +99,6 @@ class Engines:
             raise EngineError(f"the engine {name} failed (exit code {code}); {_tail(files['log'])}")
         return json.loads(files["result"].read_text(encoding="utf-8"))
 
-    def _digest(self, name: str) -> str:
-        parts = [path.read_bytes() for path in sorted((self.requirements / name).glob("*.txt"))]
-        return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-
     def _call(self, name: str, command: list[str]) -> None:
         path = self.root / f"{name}.log"
         with open(path, "ab") as log:
@@ -116,6 +110,19 @@ class Engines:
     def _exclusively(self, name: str) -> Iterator[None]:
         with files.locked(self.root / f".{name}.lock"):
             yield
+
+
+def digest(described: Path) -> str:
+    """What an environment is marked with that was made from this description of an engine."""
+    parts = [path.read_bytes() for path in sorted(described.glob("*.txt"))]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def unwanted(described: Path) -> set[str]:
+    """Packages that an engine's requirements bring along and that it must not have (`remove.txt`)."""
+    file = described / "remove.txt"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return {line.strip() for line in lines if line.strip() and not line.startswith("#")}
 
 
 def _tail(path: Path, lines: int = 15) -> str:

@@ -22,6 +22,18 @@ mkdir -p "$target"
   --requirement "$here/requirements.txt" --disable-pip-version-check --no-cache-dir
 cp -R "$here/source" "$target/source"
 
+# Engines with pins of their own, where the bundle has some; what is marked was made whole (resources/engines.py).
+engines=
+for list in "$here"/engines/*.txt; do
+  [ -e "$list" ] || continue
+  folder=$target/engines/$(basename "$list" .txt)
+  "$python" -m venv --clear "$folder"
+  "$folder/bin/python" -m pip install --quiet --no-index --no-deps --find-links "$here/wheels" --require-hashes \
+    --requirement "$list" --disable-pip-version-check --no-cache-dir
+  cp "${list%.txt}.digest" "$folder/.installed"
+  engines="; set LLMOPS_ENGINES=$target/engines"
+done
+
 # Images of a server, where the bundle has some and an engine answers: a client may be here without one.
 engine=
 for one in docker podman; do
@@ -32,4 +44,4 @@ for image in "$here"/images/*.tar; do
   if [ -n "$engine" ]; then "$engine" load --quiet --input "$image"
   else echo "no engine answers: load $image when there is one (docker load --input FILE)" >&2; fi
 done
-echo "installed: $target/venv/bin/llmops; documents and deploy/ are in $target/source"
+echo "installed: $target/venv/bin/llmops; documents and deploy/ are in $target/source$engines"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from packaging.utils import canonicalize_name
@@ -12,17 +13,42 @@ from packaging.utils import canonicalize_name
 from deploy.bundle.pack import pack
 from deploy.bundle.sbom import bill
 from llmops_assets.local.stack import REPOSITORY
+from resources.engines import Engines
 
 ALONE = ["unshare", "--net", "--map-root-user"]
 """A network namespace of its own: no route, not even a loopback that is up."""
 
 
+def wheel(folder: Path, name: str, version: str) -> None:
+    """A wheel of one module that has its version."""
+    about = f"{name}-{version}.dist-info"
+    with ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{name}.py", f"version = {version!r}\n")
+        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+
+
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Our own wheel, packed as all others are."""
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The description of an engine with pins of its own, and of what it must not have."""
+    root = tmp_path_factory.mktemp("engines")
+    (root / "index").mkdir()
+    (root / "solver").mkdir()
+    for name in ("solver", "cuda_build"):
+        wheel(root / "index", name, "1.0")
+    lines = ["--no-index", f"--find-links {root / 'index'}", "cuda-build==1.0", "solver==1.0"]
+    (root / "solver" / "requirements.txt").write_text("\n".join(lines) + "\n")
+    (root / "solver" / "remove.txt").write_text("# Breaks imports.\ncuda_build\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def bundle(engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our own wheel, packed as all others are, and an engine."""
     folder = tmp_path_factory.mktemp("bundle") / "llmops"
     # Built by what is installed here: no index is asked.
-    pack(folder, ["--no-deps", "--no-build-isolation", "."])
+    pack(folder, ["--no-deps", "--no-build-isolation", "."], environments={"solver": engines / "solver"})
     return folder
 
 
@@ -36,9 +62,14 @@ def install(bundle: Path, target: Path, first: Path | None = None) -> subprocess
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_it_installs_where_nothing_can_be_reached(bundle: Path, tmp_path: Path) -> None:
+def test_it_installs_where_nothing_can_be_reached(bundle: Path, engines: Path, tmp_path: Path) -> None:
     done = install(bundle, tmp_path / "opt")
     assert done.returncode == 0, done.stderr
+    made = Engines(tmp_path / "opt" / "engines", engines)
+    asked = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()))"
+    told = subprocess.run([made.python("solver"), "-c", asked], capture_output=True, text=True, check=True).stdout
+    assert "solver==1.0" in told and "cuda" not in told
+    assert f"LLMOPS_ENGINES={tmp_path / 'opt' / 'engines'}" in done.stdout
     python = tmp_path / "opt" / "venv" / "bin" / "python"
     asked = "import llmops_assets, images, importlib.metadata as m; print(llmops_assets.__file__, m.version('llmops'))"
     told = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
@@ -73,6 +104,7 @@ def test_what_is_not_as_it_was_packed_is_refused_before_anything_is_installed(
 def test_a_client_without_an_engine_is_no_engine(bundle: Path, tmp_path: Path) -> None:
     copy, clients = tmp_path / "copy", tmp_path / "bin"
     shutil.copytree(bundle, copy)
+    shutil.rmtree(copy / "engines")
     (copy / "images").mkdir()
     (copy / "images" / "one.tar").write_bytes(b"x")
     names = sorted(path for path in copy.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
@@ -90,8 +122,9 @@ def test_a_client_without_an_engine_is_no_engine(bundle: Path, tmp_path: Path) -
 
 
 def test_every_wheel_is_asked_for_by_its_hash_and_no_state_is_packed(bundle: Path) -> None:
-    lines = (bundle / "requirements.txt").read_text().splitlines()
-    assert len(lines) == len(list((bundle / "wheels").glob("*.whl"))) >= 1
+    lists = [bundle / "requirements.txt", *sorted((bundle / "engines").glob("*.txt"))]
+    lines = [line for file in lists for line in file.read_text().splitlines()]
+    assert len(lists) == len(lines) == len(list((bundle / "wheels").glob("*.whl"))) == 2
     assert all("==" in line and " --hash=sha256:" in line for line in lines)
     tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     packed = {str(path.relative_to(bundle / "source")) for path in (bundle / "source").rglob("*") if path.is_file()}

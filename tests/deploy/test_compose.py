@@ -117,6 +117,22 @@ def test_there_is_a_train_image_for_every_job_type_as_the_policy_names_it() -> N
     assert all(f"${{LLMOPS_IMAGES}}{name}".startswith(begin) for name in built.values())
 
 
+def test_an_image_is_built_once_and_before_that_which_is_made_of_it() -> None:
+    text = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    all_services = text["services"] | yaml.safe_load(CONTAINERS.read_text(encoding="utf-8"))["services"]
+    built = [service["image"] for service in all_services.values() if "build" in service]
+    assert len(built) == len(set(built)), "podman-compose builds an image for every service that says how"
+    ours = {service["image"] for service in all_services.values() if "LLMOPS_IMAGES" in service.get("image", "")}
+    assert ours == set(built)
+    # The console's is made of the one that `setup` builds.
+    assert text["services"]["console"]["build"]["args"]["CONTROL"] == text["services"]["setup"]["image"]
+    said = subprocess.run(
+        ["make", "--dry-run", "server-images", "COMPOSE=compose"], cwd=REPOSITORY, capture_output=True, text=True
+    ).stdout
+    builds = [line.partition(" --profile setup ")[2] for line in said.splitlines() if " build" in line]
+    assert builds == ["build setup", "build"]
+
+
 def test_every_variable_of_compose_is_written_by_the_server_s_folder(tmp_path: Path) -> None:
     text = COMPOSE.read_text(encoding="utf-8") + CONTAINERS.read_text(encoding="utf-8")
     asked = set(re.findall(r"\$\{(\w+)\}", text))

@@ -4,12 +4,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from kubernetes import client
 
 from llmops_assets.local.stack import REPOSITORY
+from llmops_assets.specs.settings import Settings
+from tests.deploy.processes import services
 
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
 MODEL = {
@@ -121,6 +124,29 @@ def test_what_is_selected_is_there_and_images_have_a_version() -> None:
     assert used == versioned
     accounts = {d["metadata"]["name"] for d in by_kind["ServiceAccount"]}
     assert {s["name"] for b in by_kind["RoleBinding"] for s in b["subjects"]} <= accounts
+
+
+def test_links_of_a_cluster_lead_through_its_door_and_programs_ask_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said of addresses on one server has to be said here too: else they are those of `llmops up`."""
+    ((_, given),) = [(where, d["data"]) for where, d in documents() if d["kind"] == "ConfigMap"]
+    server = services()["console"]["environment"]
+    pages = {name for name in server if re.search(r"_(PAGE|SERVER|WEBSERVER|PUBLIC_URL)$", name)}
+    assert pages and pages <= given.keys()
+    for name in pages:
+        monkeypatch.setenv(name, given[name])
+    settings = Settings(_env_file=None)
+    for link in (settings.dagster_url, settings.mlflow_url):
+        assert link.startswith(f"{settings.public_url}/")
+    assert {urlsplit(url).scheme for url in (settings.public_url, settings.dagster_url)} == {"https"}
+    console = urlsplit(settings.console_url)
+    (ports,) = [
+        d["spec"]["ports"] for _, d in documents() if d["kind"] == "Service" and "console" in d["metadata"]["name"]
+    ]
+    assert (console.hostname, console.port) == ("llmops-console", ports[0]["port"])
+    # Launches are passed on within the cluster, to the prefix that browsers have too.
+    asked = urlsplit(settings.dagster_graphql)
+    assert asked.hostname and "." not in asked.hostname
+    assert asked.path == f"{urlsplit(settings.dagster_url).path}/graphql"
 
 
 def test_no_secret_is_in_a_manifest() -> None:
