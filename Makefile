@@ -38,6 +38,10 @@ lint: install
 COMPOSE ?= docker compose
 DATA ?= $(CURDIR)/.server
 COMPOSE_SERVER = $(COMPOSE) --env-file $(DATA)/env --file deploy/compose.yaml $(COMPOSE_FILES) $(PROFILES:%=--profile %)
+# Whoever starts the engine without root is not who they are within its containers, unless podman keeps the number.
+ifneq ($(and $(findstring podman,$(COMPOSE)),$(filter-out 0,$(shell id -u))),)
+export PODMAN_USERNS ?= keep-id
+endif
 
 server-folder:
 	$(PYTHON) deploy/server.py $(DATA) $(SET)
@@ -50,6 +54,8 @@ server: server-images
 # One after another: side by side, engines would install what images have in common once for each of them. The console's
 # is made of the control plane's.
 server-images: export COMPOSE_PARALLEL_LIMIT = 1
+# Else podman leaves out how an image says whether it is well.
+server-images: export BUILDAH_FORMAT = docker
 server-images: server-folder
 	$(COMPOSE_SERVER) --profile setup build setup
 	$(COMPOSE_SERVER) --profile setup build

@@ -1,6 +1,7 @@
 """What compose.yaml gives each container: no more than it needs, and nothing that is not there."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -117,7 +118,7 @@ def test_there_is_a_train_image_for_every_job_type_as_the_policy_names_it() -> N
     assert all(f"${{LLMOPS_IMAGES}}{name}".startswith(begin) for name in built.values())
 
 
-def test_an_image_is_built_once_and_before_that_which_is_made_of_it() -> None:
+def test_an_image_is_built_once_and_before_that_which_is_made_of_it(tmp_path: Path) -> None:
     text = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
     all_services = text["services"] | yaml.safe_load(CONTAINERS.read_text(encoding="utf-8"))["services"]
     built = [service["image"] for service in all_services.values() if "build" in service]
@@ -126,11 +127,30 @@ def test_an_image_is_built_once_and_before_that_which_is_made_of_it() -> None:
     assert ours == set(built)
     # The console's is made of the one that `setup` builds.
     assert text["services"]["console"]["build"]["args"]["CONTROL"] == text["services"]["setup"]["image"]
-    said = subprocess.run(
-        ["make", "--dry-run", "server-images", "COMPOSE=compose"], cwd=REPOSITORY, capture_output=True, text=True
-    ).stdout
-    builds = [line.partition(" --profile setup ")[2] for line in said.splitlines() if " build" in line]
-    assert builds == ["build setup", "build"]
+    shown = "sh -c 'echo \"$$COMPOSE_PARALLEL_LIMIT $$BUILDAH_FORMAT $$*\"' --"
+    command = ["make", "server-images", f"COMPOSE={shown}", f"DATA={tmp_path}"]
+    said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    builds = [line for line in said.splitlines() if " --profile setup build" in line and "sh -c" not in line]
+    # One after another, and with what an image says of its health, which podman leaves out of its own format.
+    assert all(line.startswith("1 docker ") for line in builds)
+    assert [line.partition(" --profile setup ")[2] for line in builds] == ["build setup", "build"]
+
+
+@pytest.mark.parametrize(
+    ("user", "compose", "kept"),
+    [("1000", "podman-compose", "keep-id"), ("0", "podman-compose", ""), ("1000", "docker", "")],
+)
+def test_podman_without_root_keeps_the_number_of_who_owns_the_files(
+    tmp_path: Path, user: str, compose: str, kept: str
+) -> None:
+    """Else the owner is root within the user's namespace, and who a container runs as may read none of its mounts."""
+    (tmp_path / "id").write_text(f"#!/bin/sh\necho {user}\n")
+    (tmp_path / "id").chmod(0o755)
+    shown = f"sh -c 'echo {compose} userns=$$PODMAN_USERNS' --"
+    command = ["make", "-s", "server-down", f"COMPOSE={shown}", f"DATA={tmp_path / 'data'}"]
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, env=environment).stdout
+    assert said.splitlines()[-1] == f"{compose} userns={kept}"
 
 
 def test_every_variable_of_compose_is_written_by_the_server_s_folder(tmp_path: Path) -> None:
