@@ -58,7 +58,7 @@ server-images: export COMPOSE_PARALLEL_LIMIT = 1
 server-images: export BUILDAH_FORMAT = docker
 server-images: server-folder
 	$(COMPOSE_SERVER) --profile setup build setup
-	$(COMPOSE_SERVER) --profile setup build
+	$(COMPOSE_SERVER) --profile images build
 
 # What an upgrade to the images that were built would change, on copies of the databases (docs/operate.md).
 server-rehearse: server-folder
