@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from images.train import faults, weights
+from images.train import base_reading, faults, weights
 from images.train.chat import stop_at, template_hash
 from images.train.probe import Logits, logits_of, mean_loss, probes
 from images.train.reporter import Reporter
@@ -59,9 +59,12 @@ def _run(
     served = logits_of(model, asked)
     tokenizer = AutoTokenizer.from_pretrained(output, trust_remote_code=False)
     difference, agreement = compare(trained, served) if trained is not None else (None, None)
-    base = None
+    base, reads = None, None
     if job.base is not None:
-        base = logits_of(_load(Path(job.base.path), model.dtype), asked)
+        before = _load(Path(job.base.path), model.dtype)
+        base = logits_of(before, asked)
+        own = AutoTokenizer.from_pretrained(job.base.path, trust_remote_code=False)
+        reads = base_reading.reading(before, own, plan_dir)
     facts = {
         "path": str(output),
         "content_hash": content.content_hash(output),
@@ -72,6 +75,7 @@ def _run(
         "mean_kl": divergence(trained, served) if trained is not None else None,
         "differs_from_base": base is None or differs(base, served),
         "base_kl": _kl_from(base, served),
+        "base_reading": reads,
         "adapter_kl": _kl_from(base, trained) if trained is not None else None,
         "faults": inspection.faults(output),
         **_saved(adapter, trained or served, asked),

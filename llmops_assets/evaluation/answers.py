@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from llmops_assets.evaluation import answer_seals
 from llmops_assets.evaluation.suites import Answer, Document, Item, prompts_hash
 from llmops_assets.records.jobs import AskJob, BertscoreJob, ChoicesJob, GenerateJob, Job, PerplexityJob
 from resources import files
@@ -205,8 +206,10 @@ def kept(
         job = kind(**settings, **given, precision=model.precision, gpus=model.gpus)
         result = worker.run(context, job, work_dir=folder)
         written = keys.open(output.read_bytes(), output)
-        digest = hashlib.sha256(written).hexdigest()
-        _write(complete, json.dumps({"depends_on": depends_on, "sha256": digest, "result": result}, indent=1))
+        # As it is read again: a tuple is a list then.
+        result = json.loads(json.dumps(result))
+        mark = answer_seals.seal(Path(cache), keys, depends_on, written, result)
+        _write(complete, json.dumps({"depends_on": depends_on, "seal": mark, "result": result}, indent=1))
         rows = [json.loads(line) for line in written.splitlines()]
     return _in_order(rows, inputs), result | {"cached": False}
 
@@ -225,12 +228,12 @@ def _complete(
     data = keys.open(output.read_bytes(), output)
     try:
         seal = json.loads(complete.read_text(encoding="utf-8"))
-        digest, result, of = seal["sha256"], seal["result"], seal["depends_on"]
+        mark, result = seal["seal"], seal["result"]
     except (ValueError, KeyError, TypeError) as error:
         log.warning("%s cannot be read (%s): the model is asked again", complete, error)
         return None
     # A folder that was exchanged for another's is as whole as its own.
-    if hashlib.sha256(data).hexdigest() != digest or of != depends_on:
+    if not answer_seals.holds(mark, complete.parent.parent, keys, depends_on, data, result):
         log.warning("%s is not what %s was written for: the model is asked again", output, complete)
         return None
     return [json.loads(line) for line in data.splitlines()], result

@@ -86,7 +86,9 @@ def evaluation(
         pooling=plan.pooling,
     )
     evaluated = evaluate(case)
-    record, rows, errors = evaluated.record, evaluated.rows, evaluated.errors
+    rows, errors = evaluated.rows, evaluated.errors
+    # What the gate says of a model that misses it begins with its base.
+    record = evaluated.record.model_copy(update={"base_reading": merged.base_reading})
 
     gate = judge_gate(record, policy.gates[spec.job_type])
     picture = report.plot(record, gate)

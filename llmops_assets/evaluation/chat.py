@@ -1,6 +1,7 @@
 """Evaluates a model that answers: asks it and its baselines the same items, and makes the record of it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from llmops_assets.evaluation.chat_results import ChatEvaluation
 from llmops_assets.evaluation.differences import paired, versus_base
 from llmops_assets.evaluation.error_analysis import worst_answers
 from llmops_assets.evaluation.figures import figures_of, wanted
+from llmops_assets.evaluation.judge_controls import controls
 from llmops_assets.evaluation.llm_judge import Verdicts, judge
 from llmops_assets.evaluation.one_answer import one_answers
 from llmops_assets.evaluation.speed import speed_metrics
@@ -127,7 +129,8 @@ def _verdicts(case: Case, suites: Mapping[str, Sequence[Item]], answers: Mapping
             f"suite {items[0].suite} asks for an LLM judge, but the policy names none: give evaluation.judge a "
             "base_url and a model"
         )
-    return judge(case.policy.judge, items, [answers[item.key] for item in items], case.cache)
+    found = judge(case.policy.judge, items, [answers[item.key] for item in items], case.cache)
+    return replace(found, controls=controls(case.policy.judge, items, case.cache))
 
 
 def _similarities(
@@ -255,6 +258,7 @@ def chat_record(case: Case, evaluation: ChatEvaluation) -> EvaluationRecord:
         },
         position_flips=evaluation.verdicts["tuned"].flips,
         unjudged=evaluation.verdicts["tuned"].unjudged,
+        judge_controls=evaluation.verdicts["tuned"].controls,
         settings=evaluation.settings,
     )
 

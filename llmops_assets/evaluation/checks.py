@@ -88,6 +88,12 @@ same_alone = _check(
     "Items that are asked alone too get the answer that they got in a batch. Not blocking: a score that depends on the "
     "batch size is no failed run, but the model is not registered.",
 )
+judge_tells_apart = _check(
+    "judge_tells_apart",
+    lambda record, policy: verdicts.judge_tells_apart(record),
+    "An LLM judge finds references better than the answers to other questions, in whichever place. Not blocking: what "
+    "another judge says is no failed run, but the model is not registered.",
+)
 beats_base = _check(
     "beats_base",
     lambda record, policy: verdicts.compare_with_base(record),

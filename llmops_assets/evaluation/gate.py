@@ -70,6 +70,9 @@ def judge_gate(record: EvaluationRecord, gate: Gate) -> GateOutcome:
             "The model is not registered. Train longer, on more text, or with a larger model, then train again; the "
             "run itself did not fail."
         )
+    read = record.base_reading
+    if read is not None and read.guesses and metric.n >= gate.n_at_least:
+        advice = f"But first: {read.guess}. {advice}"
     return GateOutcome(False, metric, bound, finding, advice)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from llmops_assets.evaluation.judge import normalise, without_reasoning
 from llmops_assets.evaluation.suites import Answer, Item
+from llmops_assets.records.evaluation import JudgeControls
 from llmops_assets.specs.evaluation_rules import JudgeEndpoint
 from resources.json_lines import append_json_line, read_json_lines
 
@@ -54,6 +55,7 @@ class Verdicts:
     flips: int = 0
     unjudged: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
+    controls: JudgeControls | None = None
 
 
 def judge(endpoint: JudgeEndpoint, items: Sequence[Item], answers: Sequence[Answer], cache: Path) -> Verdicts:
@@ -70,8 +72,8 @@ def judge(endpoint: JudgeEndpoint, items: Sequence[Item], answers: Sequence[Answ
             right[item.key] = bool(text)
         else:
             pairs.append((item, text))
-    settings = {"model": endpoint.model, "base_url": endpoint.base_url, "prompt": _digest(PROMPT), "temperature": 0}
-    known = _KnownVerdicts(Path(cache) / f"judge-{_digest(json.dumps(settings, sort_keys=True))}.jsonl")
+    settings = settings_of(endpoint)
+    known = KnownVerdicts(Path(cache) / f"judge-{digest(json.dumps(settings, sort_keys=True))}.jsonl")
     reply = replies_of(endpoint)
 
     def both(pair: tuple[Item, str]) -> tuple[str, str, str]:
@@ -96,9 +98,9 @@ def compare(endpoint: JudgeEndpoint, pairs: Sequence[tuple[str, str, str, str]],
     Each pair is judged in both orders, and a verdict that turns with the order is none. A pair without two verdicts is
     left out. Raises JudgeError.
     """
-    settings = {"model": endpoint.model, "base_url": endpoint.base_url, "prompt": _digest(PROMPT), "temperature": 0}
+    settings = settings_of(endpoint)
     Path(cache).mkdir(parents=True, exist_ok=True)
-    known = _KnownVerdicts(Path(cache) / f"judge-{_digest(json.dumps(settings, sort_keys=True))}.jsonl")
+    known = KnownVerdicts(Path(cache) / f"judge-{digest(json.dumps(settings, sort_keys=True))}.jsonl")
     reply = replies_of(endpoint)
 
     def both(pair: tuple[str, str, str, str]) -> tuple[str, str, str]:
@@ -112,6 +114,11 @@ def compare(endpoint: JudgeEndpoint, pairs: Sequence[tuple[str, str, str, str]],
                 score = _WINS[first] - _WINS[second]
                 found[key] = 0.5 if score == 0 else float(score > 0)
     return found
+
+
+def settings_of(endpoint: JudgeEndpoint) -> dict[str, Any]:
+    """What the verdicts of a judge depend on beside the pair."""
+    return {"model": endpoint.model, "base_url": endpoint.base_url, "prompt": digest(PROMPT), "temperature": 0}
 
 
 _WINS = {"A": 1, "TIE": 0, "B": -1}
@@ -133,7 +140,7 @@ def verdict_of(text: str) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-class _KnownVerdicts:
+class KnownVerdicts:
     """Verdicts by what they depend on, appended to a file of JSON lines.
 
     A line that cannot be read, such as the half one that a killed process leaves, costs its own verdict only: that pair
@@ -157,7 +164,7 @@ class _KnownVerdicts:
             log.warning("%s: these verdicts are asked for again: %s", path, "; ".join(unreadable))
 
     def get(self, question: str, a: str, b: str, reply: Callable[[str], str]) -> str:
-        pair = _digest(json.dumps([question, a, b], ensure_ascii=False))
+        pair = digest(json.dumps([question, a, b], ensure_ascii=False))
         if pair not in self.verdicts:
             verdict = verdict_of(reply(PROMPT.format(question=question, a=a, b=b)))
             with self._lock:
@@ -194,5 +201,6 @@ def replies_of(endpoint: JudgeEndpoint) -> Callable[[str], str]:
     return reply
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """Sixteen hexadecimal digits that name a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -15,6 +15,10 @@ MAX_LOGIT_GAP = {"fp32": 0.05, "bf16": 1.0, "fp16": 0.25}
 """By how much a logit may be above another that was preferred in a batch: sums are rounded in another order there."""
 MAX_RIGHT_BUT_CUT = 0.2
 """Share of the right answers that may be cut at the length limit."""
+MIN_CONTROLS = 4
+"""Pairs that a judge must have been asked about for them to say something of it."""
+MIN_CONTROLS_RIGHT = 0.5
+"""Share of them that it must have right in both orders: who guesses has a quarter."""
 
 
 def completeness(record: EvaluationRecord) -> Verdict:
@@ -278,6 +282,33 @@ def suites_ask(record: EvaluationRecord) -> Verdict:
     return questions_matter(record.model_copy(update={"one_answer": found}))
 
 
+def judge_tells_apart(record: EvaluationRecord) -> Verdict:
+    """Whether the LLM judge finds references better than answers to other questions, wherever they stand."""
+    found = record.judge_controls
+    if found is None or found.asked < MIN_CONTROLS:
+        return Verdict(True, "No LLM judge decides, or too few of its items have a wrong answer to ask it about.")
+    figures: dict[str, float | int | str] = found.model_dump()
+    text = (
+        f"Asked about {found.asked} references beside the answer to another question, in both orders, the judge found "
+        f"the reference better {found.right} times"
+    )
+    if found.right >= MIN_CONTROLS_RIGHT * found.asked:
+        return Verdict(True, f"{text}.", figures)
+    causes = {
+        "it takes the same place whatever stands there": found.turned,
+        "it says TIE": found.ties,
+        "it finds the wrong answer better: its letters are exchanged": found.reversed,
+        "it gives no verdict that can be read": found.asked - found.right - found.turned - found.ties - found.reversed,
+    }
+    cause = max(causes, key=causes.__getitem__)
+    return Verdict(
+        False,
+        f"{text}; of the others {causes[cause]} times {cause}. Its verdicts say nothing of the answers, and the model "
+        "is not registered. Ask another model (evaluation.judge in the policy), or judge by a rule.",
+        figures,
+    )
+
+
 def withholding(
     record: EvaluationRecord, policy: EvaluationPolicy, max_contaminated: float, max_cut: float = 0.05
 ) -> list[Verdict]:
@@ -287,6 +318,7 @@ def withholding(
         answers_end(record, max_cut),
         same_alone(record),
         suites_ask(record),
+        judge_tells_apart(record),
         forgetting(record, policy.forgetting),
         regression(record, policy.regression),
         further_gates(record, policy.gates),

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from llmops_assets.records.base import Record, StoredPath
+from llmops_assets.records.training import BaseReading
 
 
 class Metric(BaseModel):
@@ -48,6 +49,17 @@ class OneAnswer(BaseModel):
     items: int = Field(description="Items that have it.")
     of: int = Field(description="Items that were answered.")
     right: int = Field(description="Items of which it is right.")
+
+
+class JudgeControls(BaseModel):
+    """What an LLM judge said of pairs whose better answer is known: a reference, and the answer to something else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    asked: int = Field(description="Pairs, each in both orders.")
+    right: int = Field(description="Pairs of which it found the reference better in either order.")
+    turned: int = Field(description="Pairs of which it took the same place in either order.")
+    ties: int = Field(description="Pairs of which it found neither better in either order.")
+    reversed: int = Field(description="Pairs of which it found the wrong answer better in either order.")
 
 
 class EvaluationRecord(Record):
@@ -106,8 +118,14 @@ class EvaluationRecord(Record):
     one_answer: dict[str, OneAnswer] = Field(
         default_factory=dict, description="By suite what stands for every answer, where the question does not matter."
     )
+    base_reading: BaseReading | None = Field(
+        default=None, description="How the base predicted the texts of the rows before it was trained."
+    )
     judges: dict[str, str] = Field(default_factory=dict, description="Rule by which answers are judged, by suite.")
     position_flips: int = Field(default=0, description="Verdicts of an LLM judge that changed with the order.")
+    judge_controls: JudgeControls | None = Field(
+        default=None, description="None without an LLM judge, and in records of earlier releases."
+    )
     unjudged: int = Field(default=0, description="Answers that an LLM judge gave no verdict on; they count as wrong.")
     settings: dict[str, Any] = Field(
         default_factory=dict, description="What the figures depend on: engine, decoding, precision, seed, hashes."

@@ -161,6 +161,38 @@ class AdapterRecord(Record):
     image: str | None = Field(default=None, description="The image that trained it, as the plan has it.")
 
 
+LEAST_BELOW_GUESSING = 0.25
+"""Nats a token below guessing from which on a base knows something of the texts; one of random weights has none."""
+
+
+class BaseReading(BaseModel):
+    """How well a base predicts the texts of a plan's rows before it was trained on them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    loss: float = Field(description="Nats a token.")
+    guessing: float = Field(description="Nats a token of whoever guesses: the logarithm of the vocabulary's size.")
+    tokens: int
+    exchanged: list[int] | None = Field(
+        default=None, description="Two layers that, put into each other's place, make it predict the texts better."
+    )
+    exchanged_loss: float | None = Field(default=None, description="Nats a token then.")
+
+    @property
+    def guesses(self) -> bool:
+        """Whether it predicts the texts no better than whoever guesses."""
+        return self.loss > self.guessing - LEAST_BELOW_GUESSING
+
+    @property
+    def guess(self) -> str:
+        """What is to be said of a base that guesses."""
+        return (
+            f"the base itself predicts the texts of these rows no better than guessing ({self.loss:.1f} nats a token; "
+            f"guessing has {self.guessing:.1f}): it never saw this language, it was never trained, or its tokenizer or "
+            "its weights are not those that were trained together. Compare tokenizer.json and the weights with where "
+            "they are from, or choose another base"
+        )
+
+
 class MergedModelRecord(Record):
     """The servable model, and how far it is from base + adapter."""
 
@@ -182,6 +214,9 @@ class MergedModelRecord(Record):
     )
     base_kl: float | None = Field(
         default=None, description="Divergence of the model from its base on the probes, nats a token; None without one."
+    )
+    base_reading: BaseReading | None = Field(
+        default=None, description="None where there is no base, it is an encoder, or the record of an earlier release."
     )
     adapter_kl: float | None = Field(
         default=None, description="Divergence of base + adapter from the base, nats a token; None for method full."

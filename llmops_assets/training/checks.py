@@ -150,6 +150,12 @@ equals_adapter = _check(
 differs_from_base = _check(
     merged_model, merge_verdicts.differs_from_base, "The model is not its base.", MergedModelRecord
 )
+base_whole = _check(
+    merged_model,
+    merge_verdicts.base_whole,
+    "No two layers of the base stand in each other's place, by how it predicts the texts of the rows.",
+    MergedModelRecord,
+)
 reloads = _check(merged_model, merge_verdicts.reloads, "The saved model can be loaded.", MergedModelRecord)
 same_template = _check(
     merged_model,

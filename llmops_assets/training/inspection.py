@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from llmops_assets.training import weight_files
+from llmops_assets.training import token_order, weight_files
 from llmops_assets.training.weight_files import Tensor, WeightFiles, _few
 
 _TEXT = "안녕하세요. 통행료 환불은 어떻게 하나요? Hello, 2026년 1,200원입니다."
@@ -201,6 +201,7 @@ def _tokenizer(folder: Path, config: dict[str, Any], weights: WeightFiles) -> li
             "its tokenizer cuts the same text otherwise each time: tokenizer.json has a dropout, which is for training "
             "tokenizers with. Set model.dropout to null in it"
         )
+    found += token_order.faults(folder)
     unknown = tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids
     lost = unknown or _plain(again) != _plain(_TEXT)
     if kind_of(config) != "encoder" and lost:

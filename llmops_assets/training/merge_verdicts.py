@@ -92,6 +92,29 @@ def differs_from_base(record: MergedModelRecord) -> Verdict:
     return Verdict(True, text, {"base_kl": record.base_kl})
 
 
+def base_whole(record: MergedModelRecord) -> Verdict:
+    """Whether no two layers of the base stand in each other's place, by how it predicts the texts of the rows.
+
+    That it predicts them no better than guessing is said, and no failure: the language may be new to it.
+    """
+    read = record.base_reading
+    if read is None:
+        return Verdict(True, "there is no base that predicts text, or it was not looked at")
+    figures: dict[str, float | int | str] = {"loss": read.loss, "guessing": read.guessing, "tokens": read.tokens}
+    text = f"the base predicts the texts of these rows with {read.loss:.2f} nats a token; guessing has "
+    text += f"{read.guessing:.2f}"
+    if read.exchanged is not None and read.exchanged_loss is not None:
+        one, other = read.exchanged
+        return Verdict(
+            False,
+            f"layers {one} and {other} of the base stand in each other's place: {text}, and the other way round it "
+            f"has {read.exchanged_loss:.2f}. Copy its weights again from where they are from: somebody renamed or "
+            "converted its tensors wrongly",
+            figures | {"exchanged_loss": read.exchanged_loss},
+        )
+    return Verdict(True, f"but {read.guess}" if read.guesses else text, figures)
+
+
 def reloads(record: MergedModelRecord) -> Verdict:
     """Whether the merged model, loaded again from its folder, gives finite logits."""
     text = f"loaded again from {record.path}, it gives finite logits"

@@ -5,6 +5,7 @@ from typing import Any
 from llmops_assets.evaluation.gate import judge_gate
 from llmops_assets.evaluation.verdicts import compare_with_base, same_alone
 from llmops_assets.records.evaluation import EvaluationRecord, Metric
+from llmops_assets.records.training import BaseReading
 from llmops_assets.specs.evaluation_rules import Gate
 
 
@@ -74,6 +75,21 @@ def test_a_gate_counts_the_accuracy_of_its_own_judge_only() -> None:
     assert judge_gate(record(accuracy), gate).passed
     loose = record(accuracy).model_copy(update={"judges": {"test": "contains"}})
     assert judge_gate(loose, gate.model_copy(update={"judge": None})).passed
+
+
+def test_a_gate_that_is_missed_begins_with_a_base_that_guesses() -> None:
+    wrong = Metric(suite="test", name="accuracy", value=0.02, low=0.01, high=0.05, n=300)
+    gate = Gate(metric="accuracy", judge="exact", at_least=0.9, n_at_least=200)
+
+    def read(loss: float) -> str:
+        reading = BaseReading(loss=loss, guessing=10.4, tokens=800)
+        return judge_gate(record(wrong).model_copy(update={"base_reading": reading}), gate).text
+
+    assert "But first: the base itself predicts the texts of these rows no better than guessing (13.1" in read(13.1)
+    assert "train longer" in read(13.1) and "guessing" not in read(3.0)
+    right = wrong.model_copy(update={"value": 0.95, "low": 0.93, "high": 0.97})
+    new = BaseReading(loss=13.1, guessing=10.4, tokens=800)
+    assert "guessing" not in judge_gate(record(right).model_copy(update={"base_reading": new}), gate).text
 
 
 def test_answers_that_differ_alone_by_more_than_rounding_withhold_a_model() -> None:

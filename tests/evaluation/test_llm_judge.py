@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from llmops_assets.evaluation.judge_controls import controls
 from llmops_assets.evaluation.llm_judge import JudgeError, judge, verdict_of
 from llmops_assets.evaluation.suites import Answer, items_of
+from llmops_assets.evaluation.verdicts import judge_tells_apart
+from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.specs.evaluation_rules import JudgeEndpoint
 from tests.evaluation.test_suites import chat_frame
 
@@ -122,3 +125,49 @@ def test_a_line_that_was_cut_off_costs_its_own_verdict_and_none_that_came_after(
         assert len(asked) == before + 1, "only the verdict of the glued line is asked for again"
     for words in ("line 1 is no JSON", "line 5: it holds no pair", "line 6: it holds no pair", "line 7 is no JSON"):
         assert words in caplog.text
+
+
+KNOWN = items_of(
+    chat_frame([(f"k{n}", None, f"질문 {n}", f"사흘 뒤 {n}시에 됩니다.", {}) for n in range(8)]), "s@v1", "llm"
+)
+
+
+def by_question(a: str, b: str, question: str) -> str:
+    right = [f"{question.removeprefix('질문 ')}시" in text for text in (a, b)]
+    return "TIE" if right[0] == right[1] else ("A" if right[0] else "B")
+
+
+REVERSED = {"A": "B", "B": "A", "TIE": "TIE"}
+
+
+@pytest.mark.parametrize(
+    ("says", "passes", "words"),
+    [
+        (by_question, True, "found the reference better 8 times"),
+        (lambda a, b, question: "A", False, "8 times it takes the same place whatever stands there"),
+        (lambda a, b, question: "TIE", False, "8 times it says TIE"),
+        (lambda a, b, question: REVERSED[by_question(a, b, question)], False, "its letters are exchanged"),
+        (lambda a, b, question: "Both A and B", False, "8 times it gives no verdict that can be read"),
+    ],
+)
+def test_a_judge_is_asked_what_is_known(
+    tmp_path: Path, says: Callable[[str, str, str], str], passes: bool, words: str
+) -> None:
+    def decide(a: str, b: str) -> str:
+        return says(a, b, re.search("<question>\n(.*?)\n</question>", asked[-1], re.S)[1])
+
+    with server(decide) as (endpoint, asked):
+        alone = endpoint.model_copy(update={"concurrency": 1})
+        found = controls(alone, KNOWN, tmp_path)
+        assert found.asked == 8 and len(asked) == 16
+        assert controls(alone, KNOWN, tmp_path) == found and len(asked) == 16, "verdicts are kept"
+    verdict = judge_tells_apart(EvaluationRecord.model_construct(judge_controls=found))
+    assert verdict.passed is passes and words in verdict.text
+
+
+def test_where_all_items_have_one_answer_the_question_is_the_wrong_one(tmp_path: Path) -> None:
+    with server(by_content) as (endpoint, asked):
+        assert controls(endpoint, ITEMS, tmp_path).right == 3
+    assert all("<answer_a>\n질문" in prompt or "<answer_b>\n질문" in prompt for prompt in asked)
+    few = EvaluationRecord.model_construct(judge_controls=None)
+    assert judge_tells_apart(few).passed

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llmops_assets.records.training import AdapterRecord, CurvePoint, MergedModelRecord, PlanRecord
+from llmops_assets.records.training import AdapterRecord, BaseReading, CurvePoint, MergedModelRecord, PlanRecord
 from llmops_assets.specs.training import Hyperparams, TrainJobSpec
 from llmops_assets.training import folders, merge_verdicts, plan_verdicts, verdicts
 from llmops_assets.training.steps import steps_at_full_rate, warmup_steps
@@ -183,3 +183,15 @@ def test_a_model_that_answers_as_its_base_is_found() -> None:
     )
     assert "nothing was learnt" in merge_verdicts.differs_from_base(merged(base_kl=1e-12)).text
     assert not merge_verdicts.differs_from_base(merged(base_kl=1e-12)).passed
+
+
+def test_a_base_that_guesses_is_named_and_one_whose_layers_were_exchanged_is_stopped() -> None:
+    def whole(**facts: Any) -> Verdict:
+        reading = BaseReading(**{"guessing": 10.4, "tokens": 800, **facts})
+        return merge_verdicts.base_whole(MergedModelRecord.model_construct(base_reading=reading))
+
+    assert whole(loss=3.1).passed and whole(loss=3.1).text.startswith("the base predicts the texts of these rows with")
+    assert whole(loss=10.5).passed and "no better than guessing" in whole(loss=10.5).text
+    exchanged = whole(loss=7.0, exchanged=[3, 9], exchanged_loss=3.2)
+    assert not exchanged.passed and "layers 3 and 9 of the base stand in each other's place" in exchanged.text
+    assert merge_verdicts.base_whole(MergedModelRecord.model_construct(base_reading=None)).passed

@@ -1,6 +1,7 @@
 """What several faults are seeded with: base models that somebody changed, as a user brings them."""
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,32 @@ def with_json(name: str, **values: Any) -> Callable[[Path], None]:
         (folder / name).write_text(json.dumps(kept), encoding="utf-8")
 
     return change
+
+
+def with_ids_exchanged(pairs: int | None) -> Callable[[Path], None]:
+    """Exchanges the ids of so many pairs of entries of the tokenizer's vocabulary; None shuffles them all."""
+
+    def change(folder: Path) -> None:
+        file = folder / "tokenizer.json"
+        found = json.loads(file.read_text(encoding="utf-8"))
+        vocabulary = found["model"]["vocab"]
+        rng = random.Random(5)
+        own = [token for token in vocabulary if not token.startswith("<|")]
+        picked = own if pairs is None else rng.sample(own, 2 * pairs)
+        ids = [vocabulary[token] for token in picked]
+        given = rng.sample(ids, len(ids)) if pairs is None else [*ids[pairs:], *ids[:pairs]]
+        vocabulary.update(zip(picked, given, strict=True))
+        file.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
+
+    return change
+
+
+def layers_exchanged(tensors: dict[str, Any]) -> None:
+    """The weights of the first layer under the names of the second, and the other way round."""
+    first, second = "model.layers.0.", "model.layers.1."
+    for name in [name for name in tensors if name.startswith(first)]:
+        other = name.replace(first, second)
+        tensors[name], tensors[other] = tensors[other], tensors[name]
 
 
 def with_weights(change_one: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:

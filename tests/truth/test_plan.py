@@ -13,7 +13,17 @@ from benchmarks.chain import chats, sft_spec
 from benchmarks.clean_trainings import Bench, other_job, passages, preferences
 from benchmarks.installation import TRAINING, Installation
 from tests.truth.conftest import Finished, fault
-from tests.truth.faults import ANSWER, HEADER, all_of, brought_base, replaced, with_json, with_template, with_weights
+from tests.truth.faults import (
+    ANSWER,
+    HEADER,
+    all_of,
+    brought_base,
+    replaced,
+    with_ids_exchanged,
+    with_json,
+    with_template,
+    with_weights,
+)
 from tests.truth.table import Row
 
 QUOTED = "message['content'] | tojson + '<|im_end|>' -}}{%- endgen"
@@ -270,6 +280,8 @@ QWEN = with_json("config.json", architectures=["Qwen3ForCausalLM"], model_type="
         fault("weights-enormous", with_weights(enormous), "llama"),
         fault("setting-under-two-names", with_json("config.json", **TWO_THETAS), "llama"),
         fault("tokenizer-of-a-training", of_tokenizer(model={"dropout": 0.5}), "llama"),
+        fault("vocabulary-exchanged", with_ids_exchanged(4), "llama"),
+        fault("vocabulary-shuffled", with_ids_exchanged(None), "llama"),
     ],
 )
 def test_a_model_folder_that_is_not_what_it_says_cannot_be_registered(

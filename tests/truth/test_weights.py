@@ -13,7 +13,7 @@ from benchmarks.installation import TRAINING, Installation
 from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.training import AdapterRecord, MergedModelRecord
 from tests.truth.conftest import Finished, fault
-from tests.truth.faults import SPLIT, brought_base, with_json, with_weights
+from tests.truth.faults import SPLIT, brought_base, layers_exchanged, with_json, with_weights
 from tests.truth.table import Row
 
 ATTENTION = {"target_modules": ["q_proj", "k_proj", "v_proj"], "train_embeddings": False}
@@ -47,6 +47,12 @@ def test_an_adapter_of_which_one_module_learns_nothing_is_stopped(
     learning = {"target_modules": targets, "train_embeddings": True}
     spec = sft_spec(base, method="lora", max_steps=4, save_steps=4, **learning)
     row.assert_stopped(shared.train(spec, *TRAINING)[1])
+
+
+@pytest.mark.fault("layers-exchanged")
+def test_a_base_whose_layers_were_exchanged_is_stopped(shared: Installation, finished: Finished, row: Row) -> None:
+    base = brought_base(shared, finished.chain.base, "exchanged", with_weights(layers_exchanged))
+    row.assert_stopped(shared.train(sft_spec(base, max_steps=8, save_steps=8))[1])
 
 
 def zeroed(folder: Path) -> None:
