@@ -1,16 +1,18 @@
 """Faults that are stopped by the evaluation: nothing is registered."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.chain import TOPICS, chats, questions, sft_spec
-from benchmarks.installation import Installation
+from benchmarks.chain import POLICY, TOPICS, chats, questions, sft_spec
+from benchmarks.installation import Installation, copied, opened
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.evaluation import EvaluationRecord
-from tests.truth.conftest import Finished
+from tests.evaluation.test_llm_judge import server as judge_server
+from tests.truth.conftest import Finished, fault
 from tests.truth.faults import SPLIT, all_of, brought_base, with_json, with_weights
 from tests.truth.table import Row
 
@@ -38,6 +40,21 @@ def test_a_judge_that_is_laxer_than_the_gate_opens_it_for_nobody(
     spec = sft_spec(finished.chain.base)
     spec["evaluation"]["judge"] = "contains"
     row.assert_stopped(shared.train(spec)[1])
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [fault("judge-takes-a-place", lambda a, b: "A"), fault("judge-tells-nothing-apart", lambda a, b: "TIE")],
+)
+def test_a_judge_whose_verdicts_say_nothing_decides_nothing(
+    finished: Finished, row: Row, tmp_path: Path, verdict: Callable[[str, str], str]
+) -> None:
+    spec = sft_spec(finished.chain.base)
+    spec["evaluation"]["judge"] = "llm"
+    with judge_server(verdict) as (judge, _):
+        policy = {**POLICY, "evaluation.judge": judge.model_dump(mode="json")}
+        with opened(copied(finished.root, tmp_path / "home"), policy) as one:
+            row.assert_stopped(one.train(spec)[1])
 
 
 @pytest.mark.fault("suite-of-first-choices")
