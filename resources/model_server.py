@@ -359,10 +359,12 @@ class ModelServers:
         max_tokens: int = 16,
         token_ids: bool = False,
         tools: list[dict[str, Any]] | None = None,
+        greedy: bool = True,
         timeout: float = 60,
     ) -> Answer:
-        """Ask the backend itself, past the gateway, for a greedy completion; raises ServerError when it gives none."""
-        more: dict[str, Any] = {"max_tokens": max_tokens, "token_ids": token_ids, "tools": tools}
+        """Ask the backend itself, past the gateway, for a greedy completion, or for what a request gets that does not
+        say how to sample; raises ServerError when it gives none."""
+        more: dict[str, Any] = {"max_tokens": max_tokens, "token_ids": token_ids, "tools": tools, "greedy": greedy}
         try:
             return completions.complete(backend, messages, timeout=timeout, **more)
         except ServerError as error:

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from images.train import sft, weights
 from images.train.heads import small_head
 from images.train.likelihood import MEASURED
+from images.train.probe import reference_in_memory
 from images.train.session import Session, common_arguments
 from llmops_assets.records.jobs import TrainJob
 from llmops_assets.specs.training import TrainJobSpec
@@ -59,6 +60,9 @@ def answer_session(
         evaluated=validation is not None,
         save=lambda output: sft.save(made.model, tokenizer, spec, output, job.stop_token),
         stopping=spec.hyperparams.early_stopping if made.args.load_best_model_at_end else None,
-        figures=lambda: figures(made, tokenizer.pad_token_id or 0, measured),
+        figures=lambda: {
+            **figures(made, tokenizer.pad_token_id or 0, measured),
+            **reference_in_memory(made, Path(job.plan_dir)),
+        },
         row_ids=lambda batch: row_ids(batch, train),
     )

@@ -79,6 +79,7 @@ def _run(
         "adapter_kl": _kl_from(base, trained) if trained is not None else None,
         "faults": inspection.faults(output),
         **_saved(adapter, trained or served, asked),
+        **_reference(adapter, base, asked),
         "reloads": all(bool(torch.isfinite(logits).all()) for logits in served),
     }
     if spec.job_type == "RAG_TUNING":
@@ -224,6 +225,12 @@ def _saved(adapter: Path, reloaded: Logits, asked: list[torch.Tensor]) -> dict[s
     """How far the loss of the saved weights is from what they had in memory; nothing where that was not measured."""
     before = ((folders.noted(adapter) or {}).get("figures") or {}).get("probe_loss")
     return {} if before is None else {"saved_difference": abs(mean_loss(reloaded, asked) - before)}
+
+
+def _reference(adapter: Path, base: Logits | None, asked: list[torch.Tensor]) -> dict[str, float]:
+    """How far what a policy was held to was from its base; nothing where there was none, or it was not measured."""
+    held = ((folders.noted(adapter) or {}).get("figures") or {}).get("reference_loss")
+    return {} if held is None or base is None else {"reference_difference": abs(mean_loss(base, asked) - held)}
 
 
 def _kl_from(base: Logits | None, other: Logits) -> float | None:

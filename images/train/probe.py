@@ -1,5 +1,6 @@
 """Rows on which a model is compared with itself: in memory as it was trained, saved, merged, and its base."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +56,24 @@ def loss_in_memory(model: Any, plan_dir: Path) -> dict[str, float]:
             return {"probe_loss": mean_loss(logits_of(model, asked), asked)}
     finally:
         model.train(was_training)
+
+
+def reference_in_memory(trainer: Any, plan_dir: Path) -> dict[str, float]:
+    """The loss on the probes of what a policy is held to, as it is at the end of its training: its base must have it.
+
+    Nothing where there is no reference, or where it is stored in four bits, which are other weights.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    reference, aside = getattr(trainer, "ref_model", None), contextlib.nullcontext()
+    if reference is None and hasattr(model, "disable_adapter"):
+        reference, aside = model, model.disable_adapter()
+    if reference is None or getattr(reference, "is_loaded_in_4bit", False) or trainer.args.world_size > 1:
+        return {}
+    asked = probes(plan_dir)
+    was_training = reference.training
+    reference.eval()
+    try:
+        with counted(), aside:
+            return {"reference_loss": mean_loss(logits_of(reference, asked), asked)}
+    finally:
+        reference.train(was_training)

@@ -18,6 +18,7 @@ from images.train.answer_session import answer_session
 from images.train.chat import Template, choose_template
 from images.train.heads import small_head
 from images.train.likelihood import implicit_rewards
+from images.train.probe import reference_in_memory
 from images.train.progress import Diverged, diverged, finite
 from images.train.reporter import Reporter
 from images.train.session import Session, common_arguments
@@ -140,7 +141,11 @@ def _policy(spec: TrainJobSpec, job: TrainJob, judge: str, reward_figures: dict[
         trainer=trainer,
         evaluated=False,
         save=lambda output: sft.save(trainer.model, tokenizer, spec, output, job.stop_token),
-        figures=lambda: {**reward_figures, **_run_figures(trainer.state.log_history)},
+        figures=lambda: {
+            **reward_figures,
+            **_run_figures(trainer.state.log_history),
+            **reference_in_memory(trainer, plan_dir),
+        },
         # A prompt is there once for each answer that is sampled to it.
         row_ids=lambda batch: list(dict.fromkeys(row["row_id"] for row in batch)),
     )

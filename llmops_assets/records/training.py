@@ -212,6 +212,11 @@ class MergedModelRecord(Record):
     saved_difference: float | None = Field(
         default=None, description="Of the loss on the probes, nats a token: the weights as saved from those in memory."
     )
+    reference_difference: float | None = Field(
+        default=None,
+        description="Of the loss on the probes, nats a token: what a policy was held to from its base. None where it "
+        "was held to nothing, or to a base in four bits.",
+    )
     base_kl: float | None = Field(
         default=None, description="Divergence of the model from its base on the probes, nats a token; None without one."
     )

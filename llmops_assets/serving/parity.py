@@ -5,7 +5,7 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -25,7 +25,7 @@ def template_hash(folder: Path | str) -> str | None:
     return hashlib.sha256(template.encode()).hexdigest()[:12] if isinstance(template, str) and template else None
 
 
-Kind = Literal["template", "bos", "prompt cut", "stop", "length", "answer"]
+Kind = Literal["template", "bos", "prompt cut", "stop", "length", "answer", "sampling", "replica"]
 OF_THE_PROMPT: tuple[Kind, ...] = ("template", "bos", "prompt cut")
 """What no rounding explains: the model was shown something else."""
 EARLY = 8
@@ -39,6 +39,11 @@ _ADVICE: dict[Kind, str] = {
     "prompt cut": "the server cuts prompts: raise its max_input_tokens",
     "stop": "the server ends answers at another token: compare eos_token_id in generation_config.json",
     "length": "the server cuts answers: raise its max_output_tokens",
+    "sampling": "the server samples where a request does not say how, as most do not: start it with "
+    "--generation-config vllm --override-generation-config '{\"temperature\": 0.0}', or take the sampling out of its "
+    "generation_config.json",
+    "replica": "the same question asked twice in a row gets two answers, so more than one model answers there: look "
+    "for a replica of before that goes on serving, or servers that were started otherwise",
     "answer": "the server decodes otherwise: greedy, no penalties, the same precision",
 }
 
@@ -92,6 +97,21 @@ def differences(rows: Sequence[Mapping[str, Any]], served: Sequence[Served]) -> 
     return [one for one in found if one is not None]
 
 
+def answered_again(
+    kind: Kind, first: Sequence[Served], again: Sequence[Served], questions: Sequence[str]
+) -> list[Difference]:
+    """The questions that one server answers in two ways, named by `kind`; none where it does that once in several.
+
+    Two greedy requests too may part by rounding, by what else was in the batch.
+    """
+    found = []
+    for question, one, other in zip(questions, first, again, strict=True):
+        row = {"prompt": question, "got": one.text, "finish_reason": one.finish_reason, "token_ids": one.token_ids}
+        if (differs := difference(row, other)) is not None:
+            found.append(replace(differs, kind=kind))
+    return found if len(found) >= max(2, len(questions) / 2) else []
+
+
 def no_rounding(asked: int, found: Sequence[Difference]) -> bool:
     """Whether `found`, of `asked` questions, is more than another engine's or device's rounding explains.
 
@@ -99,7 +119,7 @@ def no_rounding(asked: int, found: Sequence[Difference]) -> bool:
     nearly as likely, which is rare: when more than half do within the first tokens, or end elsewhere, it is another
     cause (penalties, other weights, another end token).
     """
-    if any(one.kind in (*OF_THE_PROMPT, "length") for one in found):
+    if any(one.kind in (*OF_THE_PROMPT, "length", "sampling", "replica") for one in found):
         return True
     sudden = [one for one in found if one.kind == "stop" or (one.at is not None and one.at < EARLY)]
     return asked >= _FEW and len(sudden) > asked / 2

@@ -1,12 +1,13 @@
 """Asks model servers what their models' evaluation asked: before they get users, and through the gateway."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.training import MergedModelRecord
-from llmops_assets.serving.parity import Difference, differences, no_rounding, summary, template_hash
+from llmops_assets.serving.parity import Difference, answered_again, differences, no_rounding, summary, template_hash
 from llmops_assets.serving.parity_probe import Sample, items_of
 from llmops_assets.specs.names import training_key
 from llmops_assets.verdict import Verdict
@@ -19,6 +20,8 @@ from resources.records import Records
 COMPARED = 8
 THROUGH_GATEWAY = 2
 """Questions that each server, and the gateway, is asked."""
+ASKED_AGAIN = 4
+"""Of them, those that a server of somebody else's is asked three times more."""
 
 
 MOST_CUT = 0.5
@@ -90,8 +93,26 @@ def answers_as_evaluated(
     for backend in fresh:
         served = [servers.complete(backend, one, tools=tools, **limit) for one, tools in sample.conversations]
         found += differences(sample.rows, served)
+        if backend.pid_started is None:
+            found += _of_somebody_else(backend, sample, servers, limit)
     asked = len(fresh) * len(sample.rows)
     return Probe(Verdict(not found, summary(asked, found), {"asked": asked}), found, not _is_sure(fresh, asked, found))
+
+
+def _of_somebody_else(
+    backend: Backend, sample: Sample, servers: ModelServers, limit: Mapping[str, Any]
+) -> list[Difference]:
+    """What is odd of a server that somebody else started, asked a few questions twice in a row and once more without a
+    word on sampling: ours are started greedy, and are one process each."""
+    few = sample.conversations[:ASKED_AGAIN]
+    questions = [row["prompt"] for row in sample.rows[: len(few)]]
+    first, again, unsaid = [], [], []
+    for one, tools in few:
+        for answers, greedy in ((first, True), (again, True), (unsaid, False)):
+            answers.append(servers.complete(backend, one, tools=tools, greedy=greedy, **limit))
+    if found := answered_again("replica", first, again, questions):
+        return found
+    return answered_again("sampling", first, unsaid, questions)
 
 
 def through_gateway(

@@ -36,6 +36,10 @@ def same_as_trained(merged: MergedModelRecord, plan: PlanRecord) -> Verdict:
     return merge_verdicts.same_as_trained(merged, plan.precision)
 
 
+def reference_kept(merged: MergedModelRecord, plan: PlanRecord) -> Verdict:
+    return merge_verdicts.reference_kept(merged, plan.precision)
+
+
 every_row_trains = _check(training_plan, verdicts.every_row_trains, "Every row has tokens that carry loss.", PlanRecord)
 
 
@@ -149,6 +153,13 @@ equals_adapter = _check(
 )
 differs_from_base = _check(
     merged_model, merge_verdicts.differs_from_base, "The model is not its base.", MergedModelRecord
+)
+reference_is_base = _check(
+    merged_model,
+    reference_kept,
+    "What a policy was held to while it learned is its base, to the end.",
+    MergedModelRecord,
+    PlanRecord,
 )
 base_whole = _check(
     merged_model,

@@ -92,6 +92,24 @@ def differs_from_base(record: MergedModelRecord) -> Verdict:
     return Verdict(True, text, {"base_kl": record.base_kl})
 
 
+def reference_kept(record: MergedModelRecord, precision: str) -> Verdict:
+    """Whether what a policy was held to was its base, to the end of its training."""
+    away, allowed = record.reference_difference, MAX_SAVED_DIFFERENCE[precision]
+    if away is None:
+        return Verdict(True, "it was held to no reference, or to one in four bits, which is not compared")
+    figures: dict[str, float | int | str] = {"reference_difference": away}
+    if away <= allowed:
+        return Verdict(True, f"the reference it was held to is its base ({away:.2g} nats a token apart)", figures)
+    return Verdict(
+        False,
+        f"the policy was held to another model than its base: the loss of its reference on rows of the plan is "
+        f"{away:.3g} nats a token from the base's ({allowed:g} is allowed in {precision}). Its adapter was merged into "
+        "the reference, or the reference was taken of the policy when training went on. Delete the adapter folder and "
+        "train again",
+        figures,
+    )
+
+
 def base_whole(record: MergedModelRecord) -> Verdict:
     """Whether no two layers of the base stand in each other's place, by how it predicts the texts of the rows.
 

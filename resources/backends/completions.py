@@ -63,13 +63,16 @@ def complete(
     max_tokens: int = 16,
     token_ids: bool = False,
     tools: list[dict[str, Any]] | None = None,
+    greedy: bool = True,
     timeout: float = 60,
     log: str = "",
 ) -> Answer:
-    """Ask a backend itself, past the gateway, for a greedy completion; raises ServerError, ending with `log`, when it
-    gives none."""
+    """Ask a backend itself, past the gateway, for a greedy completion, or for what a request gets that does not say
+    how to sample (`greedy` False); raises ServerError, ending with `log`, when it gives none."""
     name = backend.runtime.get("model", SERVED_NAME)
-    body: dict[str, Any] = {"model": name, "messages": messages, "max_tokens": max_tokens, "temperature": 0}
+    body: dict[str, Any] = {"model": name, "messages": messages, "max_tokens": max_tokens}
+    if greedy:
+        body["temperature"] = 0
     if token_ids:
         body["return_token_ids"] = True
     if tools:

@@ -119,6 +119,8 @@ def test_preferences_train_a_policy_of_every_family(
     assert train["figures"]["reward_accuracy"] > 0.8
     assert merge["reloads"] and merge["differs_from_base"]
     assert (merge["max_logit_difference"] or 0.0) < 1e-3
+    # What it was held to is its base, to the end; in four bits that is another model, and not compared.
+    assert (merge.get("reference_difference", 1.0) < 1e-3) is (method != "qlora"), merge.get("reference_difference")
     # Of all the pairs that are there to judge on, not of those of one batch.
     assert train["figures"]["reward_pairs"] == (plan["rows"].get("validation") or plan["rows"]["train"])
     if algorithm == "kto":
