@@ -1,5 +1,6 @@
 """Faults that are stopped by the evaluation: nothing is registered."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,26 @@ def test_test_rows_that_the_base_learned_in_other_words_are_stopped(
     rows = [with_question(one, one["messages"][0]["content"] + " 급합니다") for one in chats(360)[:120]]
     assert not shared.ingest("again@v1", "sft_pair", rows, split=SPLIT).failed
     row.assert_stopped(shared.train(sft_spec(finished.chain.tuned, "again@v1", max_steps=8, save_steps=8))[1])
+
+
+@pytest.mark.right("answers-kept-of-another-model")
+def test_answers_that_were_exchanged_for_those_of_another_model_are_asked_for_again(
+    one: Installation, finished: Finished
+) -> None:
+    before = one.w.records.load(EvaluationRecord, finished.chain.tuned)
+    told = before.settings["tuned"]["model_hash"], before.settings["base"]["model_hash"]
+    kept = {json.loads(file.read_text())["depends_on"]["model"]: file.parent
+            for file in (one.root / "artifacts" / "answers").glob("*/complete.json")
+            if json.loads(file.read_text())["depends_on"]["task"] == "generate"}  # fmt: skip
+    tuned, base = (kept[model] for model in told)
+    wrong = (base / "output.jsonl").read_bytes()
+    (tuned / "output.jsonl").write_bytes(wrong)
+    seals = [json.loads((folder / "complete.json").read_text()) for folder in (tuned, base)]
+    (tuned / "complete.json").write_text(json.dumps(seals[0] | {"seal": seals[1]["seal"]}))
+    assert not one.run(finished.chain.tuned, "evaluation").failed
+    after = one.w.records.load(EvaluationRecord, finished.chain.tuned)
+    assert after.metric("test", "accuracy") == before.metric("test", "accuracy")
+    assert (tuned / "output.jsonl").read_bytes() != wrong
 
 
 @pytest.mark.right("near-duplicates")
