@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 DEPLOY = Path(__file__).resolve().parent
@@ -73,7 +74,9 @@ def render(folder: Path, given: dict[str, str]) -> list[str]:
     settings = DEFAULTS | _read(folder / "env") | given
     # As browsers send it: MLflow and the console compare names letter by letter.
     server_name = settings["LLMOPS_SERVER_NAME"].lower()
+    others = _others(settings["LLMOPS_SUBNET"], settings["LLMOPS_PROXY"])
     settings |= {"LLMOPS_DATA": str(folder), "LLMOPS_USER": f"{uid}:{gid}", "LLMOPS_SERVER_NAME": server_name}
+    settings |= {"LLMOPS_OTHERS": others}
     _write(folder / "env", "".join(f"{name}={value}\n" for name, value in sorted(settings.items())), uid, gid)
     users = f"root:x:0:0::/root:/bin/sh\nllmops:x:{uid}:{gid}::/tmp:/bin/sh\n"
     _write(folder / "passwd", users, uid, gid, mode=0o644)
@@ -83,6 +86,17 @@ def render(folder: Path, given: dict[str, str]) -> list[str]:
         shutil.copyfile(DEPLOY / "prometheus" / "alertmanager.yml", folder / "alertmanager.yml")
         _own(folder / "alertmanager.yml", uid, gid)
     return _secrets(folder / "secrets", server_name, uid, gid)
+
+
+def _others(subnet: str, proxy: str) -> str:
+    """The upper half of a network: addresses for containers that ask for none.
+
+    Raises ValueError where the proxy's own is not in the lower half.
+    """
+    lower, upper = ip_network(subnet).subnets(prefixlen_diff=1)
+    if ip_address(proxy) not in lower:
+        raise ValueError(f"LLMOPS_PROXY={proxy}: name an address of {lower}, the lower half of LLMOPS_SUBNET={subnet}")
+    return str(upper)
 
 
 def _secrets(folder: Path, server_name: str, uid: int, gid: int) -> list[str]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import uuid
 from importlib.resources import files
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,18 @@ def test_only_who_has_to_is_in_the_network_that_reaches_outside() -> None:
     assert {name for name, service in services().items() if "store" in service["networks"]} == {"redis", "gateway"}
 
 
+def test_nobody_who_starts_earlier_gets_the_address_of_the_proxy(tmp_path: Path) -> None:
+    (network,) = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["networks"]["front"]["ipam"]["config"]
+    assert network == {"subnet": "${LLMOPS_SUBNET}", "ip_range": "${LLMOPS_OTHERS}"}
+    render(tmp_path, {"LLMOPS_SUBNET": "10.8.0.0/20", "LLMOPS_PROXY": "10.8.0.9"})
+    written = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines())
+    assert ip_address("10.8.0.9") not in ip_network(written["LLMOPS_OTHERS"])
+    assert ip_network(written["LLMOPS_OTHERS"]).subnet_of(ip_network("10.8.0.0/20"))
+    for proxy in ("10.8.15.9", "172.28.44.2"):
+        with pytest.raises(ValueError, match=f"LLMOPS_PROXY={proxy}: name an address of 10.8.0.0/21"):
+            render(tmp_path, {"LLMOPS_PROXY": proxy})
+
+
 def test_the_engine_s_socket_is_one_container_s_and_code_alone_reaches_that() -> None:
     text = yaml.safe_load(CONTAINERS.read_text(encoding="utf-8"))
     assert text["networks"] == {"engine": {"internal": True}}
@@ -162,7 +175,7 @@ def test_every_variable_of_compose_is_written_by_the_server_s_folder(tmp_path: P
     command = [sys.executable, "deploy/server.py", str(tmp_path)]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
     written = {line.split("=", 1)[0] for line in (tmp_path / "env").read_text().splitlines()}
-    assert written == asked == DEFAULTS.keys() | {"LLMOPS_DATA", "LLMOPS_USER"}
+    assert written == asked == DEFAULTS.keys() | {"LLMOPS_DATA", "LLMOPS_OTHERS", "LLMOPS_USER"}
     mounted = {
         volume.split(":")[0].removeprefix("${LLMOPS_DATA}/")
         for service in services().values()
