@@ -1,14 +1,19 @@
 """What tests of several stages share: real databases in temporary folders."""
 
+import gc
 import os
+import ssl
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from llmops_assets.with_parent import heed_signals
@@ -192,6 +197,35 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         for file, seconds in slowest:
             terminalreporter.write_line(f"{seconds:7.0f} s  {file}")
 
+
+_FROZEN = {"modules": 0}
+
+
+def pytest_runtest_setup() -> None:
+    """Leave what imports have made out of what the collector looks through: with all libraries loaded it takes 200 ms,
+    and every asset of a run that tidies up asks for it."""
+    if len(sys.modules) > _FROZEN["modules"] + 400:
+        gc.collect()
+        gc.freeze()
+        _FROZEN["modules"] = len(sys.modules)
+
+
+_make_context = ssl.create_default_context
+
+
+@cache
+def _context_of(authorities: str) -> ssl.SSLContext:
+    return _make_context(cafile=authorities)
+
+
+def _context(*arguments: Any, **named: Any) -> ssl.SSLContext:
+    if not arguments and named == {"cafile": certifi.where()}:
+        return _context_of(named["cafile"])
+    return _make_context(*arguments, **named)
+
+
+# httpx reads the certificates of all authorities for each client (50 ms), and tests poll servers over plain HTTP.
+ssl.create_default_context = _context
 
 # Tests that run beside a shell's other work (`make test &`) start processes too, which have to end when they are asked.
 heed_signals()
