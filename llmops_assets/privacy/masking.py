@@ -97,6 +97,11 @@ class _Gates:
         places = self._may_match(text)
         return self._with_what_they_need.open_for(text) if places is None else [self.patterns[at] for at in places]
 
+    def may_hold(self, folded: bytes) -> bool:
+        """Whether a pattern may hold in a folded text in UTF-8; True where nothing can be said of it."""
+        places = self._may_match(folded)
+        return places is None or bool(places)
+
     @cached_property
     def _with_what_they_need(self) -> "_Needs":
         return _Needs(self.patterns)
@@ -156,6 +161,11 @@ def find(text: str, patterns: Iterable[Pattern] = PATTERNS) -> list[Span]:
     if not candidates:
         return []
     return unfolded(resolve(candidates), positions)
+
+
+def may_hold(folded: bytes, patterns: tuple[Pattern, ...]) -> bool:
+    """Whether there may be personal data in a folded text in UTF-8, or in one of several one after the other."""
+    return _gates_of(patterns).may_hold(folded)
 
 
 def unfolded(spans: list[Span], positions: list[int] | None) -> list[Span]:

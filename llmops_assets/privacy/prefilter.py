@@ -69,8 +69,8 @@ class Prefilter:
         """Whether anything can be said at all."""
         return self._set is not None
 
-    def may_match(self, text: str) -> Iterable[int] | None:
-        """Places of the expressions that may match `text`, in order; None where nothing can be said of it."""
+    def may_match(self, text: str | bytes) -> Sequence[int] | None:
+        """Places of the expressions that may match `text` (bytes: in UTF-8), in order; None where nobody can say."""
         if self._set is None:
             return None
         try:

@@ -267,6 +267,7 @@ def test_who_sends_very_many_short_texts_holds_nobody_up() -> None:
     judges = Judges(load_policy(DEFAULT_POLICY))
     guards = InputGuards.model_validate({"personal_data": {}})
     threads: list[str] = []
+    judges.masker(names=False).may_hold = lambda folded: True  # type: ignore
     judges.masker(names=False).finds = lambda text: threads.append(threading.current_thread().name)  # type: ignore
 
     for count in (1, 1000):

@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any
 
 from images.gateway.guards import measures
+from images.gateway.guards.fast_path import request_verdicts
 from images.gateway.guards.judges import INLINE_CHARACTERS, Judges
-from images.gateway.guards.texts import changed, texts
+from images.gateway.guards.texts import Found, alone, changed, texts
 from images.gateway.guards.verdict import Verdict, figure_of
 from llmops_assets.specs.guards import (
     HarmGuard,
@@ -40,6 +41,9 @@ async def judge_request(guards: InputGuards, judges: Judges, body: dict[str, Any
     judged = Judged(body, query)
     found = texts(body)
     is_dear = sum([_EACH + len(text) for _, text in found]) > INLINE_CHARACTERS + _EACH
+    if not is_dear and (passed := request_verdicts(guards, judges, found, query)) is not None:
+        judged.verdicts = passed
+        return judged
     for guard, step, dear_by_itself in (
         (guards.length, _length, None),
         (guards.language, _language, None),
@@ -58,18 +62,15 @@ async def judge_request(guards: InputGuards, judges: Judges, body: dict[str, Any
     return judged
 
 
-Found = list[tuple[str, str]]
 _EACH = 20
 """Characters of a text that its judging takes as long as, whatever is in it."""
 _NO_PERSONAL_DATA = Verdict("personal_data", "in", "pass", None, 0.0)
 
 
 def _length(guard: LengthGuard, judges: Judges, judged: Judged, found: Found) -> None:
-    # Parts that stand beside each other are one text besides: counted once.
-    in_parts = {path[:at] for path, _ in found for at, sign in enumerate(path) if sign == "["}
-    alone = [text for path, text in found if path not in in_parts or path.rpartition(".")[2] != "content"]
-    characters = sum(map(len, alone))
-    size = sum([len(text.encode("utf-8", "replace")) for text in alone]) if guard.max_tokens is not None else 0
+    texts = alone(found)
+    characters = sum(map(len, texts))
+    size = sum([len(text.encode("utf-8", "replace")) for text in texts]) if guard.max_tokens is not None else 0
     reason = measures.too_long(guard, characters, size)
     outcome = "refuse" if reason is not None and guard.action == "refuse" else "pass"
     judged.verdicts.append(Verdict("length", "in", outcome, reason, float(characters)))

@@ -18,14 +18,16 @@ _WORD = re.compile(r"[\w@$!|]+")
 _LETTER = re.compile(r"[a-z]")
 # What is its own NFKC and NFC, has no case, no marks and no look-alikes.
 _PLAIN_ALREADY = re.compile(r"[\x00-@\[-\x7f가-힣]*")
-_FIGURE = re.compile(r"[013457@$!|]")
+FIGURES = "[013457@$!|]"
+"""Class of what is written for letters."""
+_FIGURE = re.compile(FIGURES)
 _NOT_LETTERS = re.compile(r"[^\w<>|\[\]#:{}/]+|_+")
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_=-])(?:[A-Za-z0-9+/_-]{4}[\s]?){5,}[A-Za-z0-9+/_-]{0,3}={0,2}")
-_FEWEST_BASE64 = 20
+FEWEST_BASE64 = 20
 """Characters of the shortest that is looked for; a hexadecimal one has more."""
 _HEX = re.compile(r"(?<![0-9A-Fa-f])(?:(?:0x|\\x)?[0-9A-Fa-f]{2}[\s,:]?){16,}(?![0-9A-Fa-f])")
-_ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2}){3,}|&#x?[0-9A-Fa-f]+;|\\u[0-9A-Fa-f]{4}")
-_ROT13 = str.maketrans(
+ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2}){3,}|&#x?[0-9A-Fa-f]+;|\\u[0-9A-Fa-f]{4}")
+ROT13 = str.maketrans(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", "nopqrstuvwxyzabcdefghijklmNOPQRSTUVWXYZABCDEFGHIJKLM"
 )
 
@@ -57,7 +59,7 @@ def forms(text: str) -> list[tuple[str, str]]:
         found += [("with figures for letters", squeezed(_unleeted(bare, table))) for table in _LEETS]
     found.append(("backwards", found[0][1][::-1]))
     if len(_LETTER.findall(bare)) * 2 > len(found[0][1]):
-        found.append(("in ROT13", found[0][1].translate(_ROT13)))
+        found.append(("in ROT13", found[0][1].translate(ROT13)))
     found += [(how, squeezed(plain(decoded))) for how, decoded in decodings(text)]
     return found
 
@@ -77,7 +79,7 @@ def decodings(text: str) -> list[tuple[str, str]]:
 
 def _once(text: str) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
-    if len(text) < _FEWEST_BASE64 and "%" not in text and "&" not in text and "\\" not in text:
+    if len(text) < FEWEST_BASE64 and "%" not in text and "&" not in text and "\\" not in text:
         return found
     for match in _BASE64.finditer(text):
         compact = re.sub(r"\s", "", match[0]).rstrip("=")
@@ -91,7 +93,7 @@ def _once(text: str) -> list[tuple[str, str]]:
         digits = re.sub(r"0x|\\x|[\s,:]", "", match[0])
         if (decoded := _readable(bytes.fromhex(digits[: len(digits) // 2 * 2]))) is not None:
             found.append(("hexadecimal", decoded))
-    if _ESCAPES.search(text):
+    if ESCAPES.search(text):
         unescaped = re.sub(r"\\u([0-9A-Fa-f]{4})", lambda m: chr(int(m[1], 16)), html.unescape(unquote(text)))
         if unescaped != text:
             found.append(("escapes", unescaped))

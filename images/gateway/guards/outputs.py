@@ -3,13 +3,14 @@
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from images.gateway.guards.channel import Channel, Refused
+from images.gateway.guards.fast_path import answer_verdicts
 from images.gateway.guards.judges import Judges
 from images.gateway.guards.texts import change_json
 from images.gateway.guards.verdict import Verdict
@@ -69,6 +70,9 @@ class AnswerGuard:
         """Change a choice in place; whether it was."""
         known = self._choices.setdefault(number, _Choice())
         message = choice.get("message")
+        if isinstance(message, dict) and (passed := answer_verdicts(self._guards, self._judges, message)) is not None:
+            self._add(passed)
+            return False
         holder = message if isinstance(message, dict) else choice
         changed = as_texts(holder)
         try:
@@ -268,16 +272,19 @@ class AnswerGuard:
         return _written({**head, "choices": out}) if out else b""
 
     def _note(self, known: _Choice) -> None:
-        """Add the verdicts of a choice up to those of the answer: the worst counts, figures of masks add up."""
         for channel in known.channels.values():
-            for guard, verdict in channel.verdicts.items():
-                before = self._verdicts.get(guard)
-                if (
-                    before is None
-                    or _WORST.index(verdict.outcome) > _WORST.index(before.outcome)
-                    or (verdict.outcome == before.outcome and verdict.reason is not None)
-                ):
-                    self._verdicts[guard] = verdict
+            self._add(channel.verdicts.values())
+
+    def _add(self, verdicts: Iterable[Verdict]) -> None:
+        """Add verdicts on a text up to those on the answer: the worst counts, figures of masks add up."""
+        for verdict in verdicts:
+            guard, before = verdict.guard, self._verdicts.get(verdict.guard)
+            if (
+                before is None
+                or _WORST.index(verdict.outcome) > _WORST.index(before.outcome)
+                or (verdict.outcome == before.outcome and verdict.reason is not None)
+            ):
+                self._verdicts[guard] = verdict
 
 
 def as_texts(holder: dict[str, Any]) -> bool:

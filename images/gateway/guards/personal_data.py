@@ -38,6 +38,10 @@ class StreamMasker(Masker):
         """Whether there is any in a text; a long one is not searched for that alone."""
         return len(text) > _WINDOW or bool(self.spans(text))
 
+    def may_hold(self, folded: bytes) -> bool:
+        """Whether there may be any, names outside forms aside, in a folded text in UTF-8: one look for all patterns."""
+        return masking.may_hold(folded, self.patterns)
+
     def mask(self, text: str) -> Masked:
         """A whole text; a long one is gone through in windows, so that no single search holds the interpreter long."""
         if len(text) <= _WINDOW:

@@ -1,7 +1,7 @@
 """Finds every text of a request or an answer that a model reads or wrote, and puts others in their place."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 # What a model never reads, or what is no prose: names of things, identifiers, addresses of images.
@@ -18,28 +18,44 @@ Change = Callable[[str, str], str]
 """Of a field's path and its text, what shall stand there."""
 
 
-def texts(body: dict[str, Any]) -> list[tuple[str, str]]:
+Found = list[tuple[str, str]]
+"""Paths of fields and their texts."""
+
+
+def texts(body: dict[str, Any]) -> Found:
     """(path, text) of everything in a request that a model may read: messages, parts, tools, results, variables.
 
     Parts of one message are one text besides, as a template puts them together.
     """
-    return [found for name, value in body.items() if name not in _NO_FIELD for found in _walk(value, name)]
+    found: Found = []
+    for name, value in body.items():
+        if name not in _NO_FIELD:
+            _walk(value, name, found)
+    return found
 
 
-def _walk(value: Any, path: str) -> Iterator[tuple[str, str]]:
+def _walk(value: Any, path: str, found: Found) -> None:
     if isinstance(value, str):
-        yield path, value
+        found.append((path, value))
     elif isinstance(value, dict):
         for name, inner in value.items():
             if name not in _NO_TEXT:
-                yield from _walk(inner, f"{path}.{name}")
+                _walk(inner, f"{path}.{name}", found)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _walk(inner, f"{path}[{index}]")
+            _walk(inner, f"{path}[{index}]", found)
         if (joined := _joined(value)) is not None:
-            yield path, joined
+            found.append((path, joined))
     elif isinstance(value, int) and not isinstance(value, bool) and abs(value) >= _FEWEST_DIGITS:
-        yield path, str(value)
+        found.append((path, str(value)))
+
+
+def alone(found: Found) -> list[str]:
+    """The texts without those that were put together of parts: each is counted once."""
+    if not any(["content[" in path for path, _ in found]):
+        return [text for _, text in found]
+    in_parts = {path[:at] for path, _ in found for at, sign in enumerate(path) if sign == "["}
+    return [text for path, text in found if path not in in_parts or path.rpartition(".")[2] != "content"]
 
 
 def _joined(parts: list[Any]) -> str | None:

@@ -22,7 +22,9 @@ PASSAGES = "judge passages"
 judged."""
 
 # Ways to have an answer's text in another form than the one that is looked at.
-_OTHER_FORMS = ("logprobs", "top_logprobs", "prompt_logprobs", "return_token_ids", "return_tokens_as_token_ids")
+_OTHER_FORMS = frozenset(
+    ("logprobs", "top_logprobs", "prompt_logprobs", "return_token_ids", "return_tokens_as_token_ids")
+)
 
 
 class Guard(Layer):
@@ -56,8 +58,8 @@ class Guard(Layer):
                 call.notes[PASSAGES] = partial(self._passages, guards.input)
             if not looks_at_output:
                 return await proceed(call)
-            for name in _OTHER_FORMS:
-                if call.body.get(name) is not None and call.body[name] is not False:
+            for name in _OTHER_FORMS & call.body.keys():
+                if call.body[name] is not None and call.body[name] is not False:
                     raise ApiError(
                         400, f"`{name}` cannot be had: this endpoint looks at the text of its answers", param=name
                     )
