@@ -86,6 +86,19 @@ def test_every_character_that_is_looked_at_here_is_what_the_guards_take_it_for()
                 assert forms.decode() == "\n".join(form for _, form in normalise.forms(text)), text
 
 
+def test_a_sign_that_personal_data_is_written_with_is_looked_at() -> None:
+    policy = load_policy(DEFAULT_POLICY)
+    rules = policy.datasets.pii
+    own = {"name": "사번", "type": "STAFF_ID", "regex": f"E[{fast_path._SIGNS}][0-9]{{4}}"}
+    rules = type(rules).model_validate({**rules.model_dump(), "recognizers": [own]})
+    judges = Judges(policy.model_copy(update={"datasets": policy.datasets.model_copy(update={"pii": rules})}))
+    guards = InputGuards.model_validate({"personal_data": {}})
+    for sign in fast_path._SIGNS:
+        text = f"사번은 E{sign}4711입니다"
+        assert judges.masker(names=False).finds(text)
+        assert fast_path.request_verdicts(guards, judges, [("prompt", text)], text) is None, text
+
+
 @pytest.mark.parametrize(
     "more", [{"reasoning": "b"}, {"tool_calls": [{}]}, {"content": ["a"]}, {"content": ""}, {"x": 1}]
 )

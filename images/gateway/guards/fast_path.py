@@ -38,12 +38,16 @@ _ROT13 = bytes(ord(chr(code).translate(normalise.ROT13)) for code in _ASCII) + b
 
 
 class Plain:
-    """A text of ASCII and Hangul syllables, with blanks for its signs; `korean` and `latin` are its letters."""
+    """A text in UTF-8 (`written`), and with blanks for its signs (`data`); `korean` and `latin` are its letters.
 
-    __slots__ = ("data", "korean", "latin")
+    Rules of injection disregard signs. Patterns of personal data may ask for one.
+    """
 
-    def __init__(self, text: str) -> None:
+    __slots__ = ("data", "korean", "latin", "written")
+
+    def __init__(self, text: str, written: bytes | None = None) -> None:
         self.data = data = text.encode()
+        self.written = data if written is None else written
         self.korean = (len(data) - len(text)) // 2
         self.latin = len(data.translate(None, _BUT_LETTERS))
 
@@ -75,7 +79,7 @@ def plain(text: str) -> Plain | None:
     """A text as it is looked at here; None where it has other characters."""
     if _PLAIN.fullmatch(text) is not None:
         return Plain(text)
-    return Plain(_SIGN.sub(" ", text)) if _NEARLY_PLAIN.fullmatch(text) is not None else None
+    return Plain(_SIGN.sub(" ", text), text.encode()) if _NEARLY_PLAIN.fullmatch(text) is not None else None
 
 
 def request_verdicts(guards: InputGuards, judges: Judges, found: Found, query: str) -> list[Verdict] | None:
@@ -114,7 +118,7 @@ def request_verdicts(guards: InputGuards, judges: Judges, found: Found, query: s
             return None
         verdicts.append(Verdict("language", "in", "pass", None, figure_of(share)))
     if personal is not None:
-        if judges.masker(names=False).may_hold(b"\n".join([one.data for one in looked])):
+        if judges.masker(names=False).may_hold(b"\n".join([one.written for one in looked])):
             return None
         verdicts.append(_NO_PERSONAL_DATA["in"])
     if injection is not None:
@@ -147,7 +151,7 @@ def answer_verdicts(guards: OutputGuards, judges: Judges, message: dict[str, Any
             return None
     verdicts = []
     if personal is not None:
-        if judges.masker(names=False).may_hold(one.data):
+        if judges.masker(names=False).may_hold(one.written):
             return None
         verdicts.append(_NO_PERSONAL_DATA["out"])
     if language is not None:
