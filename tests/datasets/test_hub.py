@@ -120,7 +120,6 @@ def test_questions_of_a_retrieval_benchmark_are_no_passages(tmp_path):
     ("name", "advice"),
     [
         ("a.xlsx", "CSV"),
-        ("a.arrow", "to_parquet"),
         ("a.zip", "unpack"),
         ("a.hwp", "its text"),
         ("a.xml", "JSON lines"),

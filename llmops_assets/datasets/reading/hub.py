@@ -8,6 +8,7 @@ from typing import Any
 
 from llmops_assets.datasets.reading import cards
 from llmops_assets.datasets.reading.opening import LFS_POINTER, LFS_REASON, SUFFIXES
+from llmops_assets.datasets.reading.saved import saved
 
 File = tuple[str, Any]
 """Name relative to the folder, and the path to read."""
@@ -146,15 +147,18 @@ def sort_out(files: Iterable[File], documents: bool = False) -> Folder:
             hidden = next((i for i, part in enumerate(parts[:-1]) if not_data(part)), None)
             left_out["/".join(parts[: hidden + 1]) + "/" if hidden is not None else name] = reason
     asked = {} if documents else _questions_of_passages([name for name, _ in data])
-    left_out |= asked
-    data = [one for one in data if one[0] not in asked]
+    caches, missing = ({}, []) if documents else saved(files)
+    others = asked | {name: why for name, why in caches.items() if name not in left_out}
+    left_out |= others
+    data = [one for one in data if one[0] not in others]
     names = [name for name, _ in data]
     card = cards.Chosen() if documents else _card(files, names)
+    notes = (*card.notes, *missing)
     if card.files is None:
-        return Folder(data, left_out, splits_of(names), card.notes)
+        return Folder(data, left_out, splits_of(names), notes)
     left_out |= {name: f"not in the data card's configuration {card.name}" for name in names if name not in card.files}
     data = [one for one in data if one[0] in card.files]
-    return Folder(data, left_out, card.splits or splits_of(card.files), card.notes)
+    return Folder(data, left_out, card.splits or splits_of(card.files), notes)
 
 
 def _questions_of_passages(names: Sequence[str]) -> dict[str, str]:

@@ -19,7 +19,8 @@ LARGEST_EXPANSION = 300
 SMALLEST_BOMB = 64 * 2**20
 """Bytes below which expansion is not judged."""
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".txt", ".md")
+ARROW = (".arrow", ".feather")
 
 
 class _Limited(Wrapped):
@@ -67,7 +68,7 @@ def open_file(path: UPath, limits: Limits, keys: Keyring, account: Account) -> t
     if suffix not in SUFFIXES:
         return stream, suffix
     head, broken = gather(stream, HEAD)
-    if suffix == ".parquet" and not head.startswith(LFS_POINTER):
+    if suffix in (".parquet", *ARROW) and not head.startswith(LFS_POINTER):
         return _whole(stream, head, broken), suffix
     if found := disguised(head, suffix):
         stream.close()
@@ -120,6 +121,7 @@ _MAGIC = (
     (b"\x1f\x8b", "compressed by gzip: add .gz to its name"),
     (b"\x28\xb5\x2f\xfd", "compressed by zstd: add .zst to its name"),
     (b"PAR1", "a Parquet file: let its name end in .parquet"),
+    (b"ARROW1", "an Arrow file: let its name end in .arrow"),
     (b"%PDF-", "a PDF document: save its text"),
 )
 _TAR_AT = 257

@@ -1,6 +1,6 @@
-"""Parquet files that expand beyond reason: one value, written once in a dictionary, may be meant a million times."""
+"""Columnar files that expand beyond reason: one value, written once in a dictionary, may be meant a million times."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -24,16 +24,23 @@ def open_parquet(stream: BinaryIO) -> pyarrow.parquet.ParquetFile:
     return pyarrow.parquet.ParquetFile(stream, read_dictionary=suspicious)
 
 
-def bounded_batches(
-    file: pyarrow.parquet.ParquetFile, size: int, limits: Limits, rows: int
-) -> Iterator[pa.RecordBatch]:
-    """The batches of a file of `size` bytes, `rows` at a time; raises RowFault before one that expands too far is made
-    into texts."""
-    limit, read = min(limits.file, max(SMALLEST_BOMB, size * LARGEST_EXPANSION)), 0
-    for batch in file.iter_batches(batch_size=rows):
+def widest(size: int, limits: Limits) -> int:
+    """Bytes that a file of `size` may expand to."""
+    return min(limits.file, max(SMALLEST_BOMB, size * LARGEST_EXPANSION))
+
+
+def too_large(limit: int) -> RowFault:
+    """The fault of a file that expands to more than it may."""
+    return RowFault("", f"the file expands to more than {limit:,} bytes: split it, or write it as JSON lines")
+
+
+def bounded(batches: Iterable[pa.RecordBatch], size: int, limits: Limits) -> Iterator[pa.RecordBatch]:
+    """The batches of a file of `size` bytes; raises RowFault before one that expands too far is made into texts."""
+    limit, read = widest(size, limits), 0
+    for batch in batches:
         read += sum(_expanded(column) for column in batch.columns)
         if read > limit:
-            raise RowFault("", f"the file expands to more than {limit:,} bytes: split it, or write it as JSON lines")
+            raise too_large(limit)
         yield batch
 
 

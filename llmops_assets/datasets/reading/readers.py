@@ -1,25 +1,23 @@
-"""Reads the rows of raw files (JSON, JSONL, CSV, TSV, Parquet, text; .gz and .zst) one by one, each with its line."""
+"""Reads the rows of raw files (JSON, CSV, TSV, Parquet, Arrow, text; .gz and .zst) one by one, each with its line."""
 
 import io
-import json
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import pyarrow as pa
 from upath import UPath
 
 from llmops_assets.datasets.reading import raw
 from llmops_assets.datasets.reading.accounting import ROWS, Account
+from llmops_assets.datasets.reading.columnar import read_arrow, read_parquet
 from llmops_assets.datasets.reading.encodings import Rejoined
 from llmops_assets.datasets.reading.envelopes import expanded, rows_in
 from llmops_assets.datasets.reading.fault import encoding_reason
 from llmops_assets.datasets.reading.json_array import Pieces, read_array, read_values
 from llmops_assets.datasets.reading.json_object import read_object
 from llmops_assets.datasets.reading.one_message import in_conversation, in_tree, joined
-from llmops_assets.datasets.reading.opening import SUFFIXES, open_file
+from llmops_assets.datasets.reading.opening import ARROW, SUFFIXES, open_file
 from llmops_assets.datasets.reading.raw import (
     DEFAULT_LIMITS,
     RAW_SAMPLE,
@@ -31,9 +29,6 @@ from llmops_assets.datasets.reading.raw import (
 )
 from llmops_assets.datasets.reading.tabular import read_table
 from resources.encryption import NO_KEYS, Keyring
-
-PARQUET_ROWS = 10_000
-"""Rows of a Parquet file that are decoded at a time."""
 
 
 def all_files(folder: UPath) -> list[tuple[str, UPath]]:
@@ -79,7 +74,9 @@ def _read_file(path: UPath, limits: Limits, keys: Keyring, account: Account) -> 
             elif suffix in (".csv", ".tsv"):
                 yield from read_table(stream, suffix, limits, account)
             elif suffix == ".parquet":
-                yield from _read_parquet(stream, limits, account)
+                yield from read_parquet(stream, limits, account)
+            elif suffix in ARROW:
+                yield from read_arrow(stream, limits, account)
             elif suffix in (".txt", ".md"):
                 yield from _read_text(stream, limits, account)
             else:
@@ -95,7 +92,6 @@ def _read_file(path: UPath, limits: Limits, keys: Keyring, account: Account) -> 
 
 _INSTEAD = {
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "save the sheet as CSV (UTF-8)"),
-    **dict.fromkeys((".arrow", ".feather"), "write it as Parquet (`Dataset.to_parquet` of the datasets library)"),
     **dict.fromkeys(
         (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz"), "unpack it, or compress it by gzip or zstd"
     ),
@@ -295,65 +291,6 @@ def _rows_of_json(stream: BinaryIO, data: bytes, fault: RowFault | None, limits:
         return
     for index, value in enumerate(rows, start=1):
         yield Raw(index, value)
-
-
-def _read_parquet(stream: BinaryIO, limits: Limits, account: Account) -> Iterator[Raw]:
-    from llmops_assets.datasets.reading.parquet_bombs import bounded_batches, open_parquet
-
-    try:
-        size = stream.seek(0, io.SEEK_END)
-        stream.seek(0)
-        file = open_parquet(stream)
-        account.unit, account.total = ROWS, file.metadata.num_rows
-        row = 0
-        names = _class_names(file.schema_arrow.metadata or {})
-        if twice := [name for name, count in Counter(file.schema_arrow.names).items() if count > 1]:
-            raise RowFault("", f"the table has several columns of one name ({', '.join(twice[:5])}): keep one of them")
-        for batch in bounded_batches(file, size, limits, PARQUET_ROWS):
-            for value in batch.to_pylist():
-                row += 1
-                for column, known in names.items():
-                    if isinstance(number := value.get(column), int) and 0 <= number < len(known):
-                        value[column] = known[number]
-                for column in _TREES & value.keys():
-                    value[column] = _without_nulls(value[column])
-                yield Raw(row, value)
-    except RowFault:
-        account.total = row
-        raise
-    except pa.ArrowException as error:
-        account.unit = ROWS
-        account.without_line += 1
-        yield Raw(1, None, RowFault("", f"not a Parquet file: {error}"))
-
-
-_TREES = {"tools", "functions", "messages", "conversations", "prompt", "completion", "chosen", "rejected"}
-
-
-def _without_nulls(value: Any) -> Any:
-    """A tree of lists and objects without fields that are null.
-
-    In a Parquet file every object of a column has the fields of all others: the parameters of one tool, null, in
-    every other tool, and the arguments of one call in every other call.
-    """
-    if isinstance(value, dict):
-        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    return value
-
-
-def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """Names of the classes by column, as the `datasets` library writes them into a Parquet file's metadata."""
-    try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        return {
-            column: feature["names"]
-            for column, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
-        }
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}
 
 
 def _read_text(stream: BinaryIO, limits: Limits, account: Account) -> Iterator[Raw]:
