@@ -142,6 +142,7 @@ def dataset(
             "preview": dg.MetadataValue.md(report.markdown_table(report.preview(some, spec.type, personal))),
             "categories": dg.MetadataValue.json(report.category_counts(categories)),
             "lines": accounting.in_words(list(accounts.values())),
+            "reading_notes": accounting.notes(accounts.values()) or "nothing",
             "keys": dg.MetadataValue.md(
                 report.markdown_table([fate.model_dump() for fate in fates.records()[:SHOWN_KEYS]])
             ),

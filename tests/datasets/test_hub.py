@@ -119,7 +119,7 @@ def test_questions_of_a_retrieval_benchmark_are_no_passages(tmp_path):
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("a.xlsx", "CSV"),
+        ("a.xls", "as .xlsx, or as CSV"),
         ("a.zip", "unpack"),
         ("a.hwp", "its text"),
         ("a.xml", "JSON lines"),

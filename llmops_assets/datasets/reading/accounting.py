@@ -1,7 +1,7 @@
 """What became of every line of a raw file: a row, a refusal, a blank, a comment, the header, the rest of a row."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from llmops_assets.datasets.reading.encodings import Wrapped
@@ -33,6 +33,8 @@ class Account:
     "Refusals that stand for no line: of the file as a whole."
     universal: bool = False
     "Whether a carriage return alone ends a line, too."
+    notes: list[str] = field(default_factory=list)
+    "What a person should know of how the file was read, a sentence each."
 
     def closed(self, rows: int, refused: int) -> FileAccount:
         """The account with what became of the rows."""
@@ -48,6 +50,7 @@ class Account:
             continued=self.continued,
             joined=self.joined,
             without_line=self.without_line,
+            notes=self.notes,
         )
 
 
@@ -79,7 +82,7 @@ class Counted(Wrapped):
 def table(record: DatasetRecord, most: int = 20) -> list[dict[str, Any]]:
     """The accounts of the files that matter most: those whose lines don't add up, or else the first ones."""
     shown = (unaccounted(record.accounts) or record.accounts)[:most]
-    return [account.model_dump() | {"missing": account.missing} for account in shown]
+    return [account.model_dump(exclude={"notes"}) | {"missing": account.missing} for account in shown]
 
 
 def verdict(record: DatasetRecord) -> Verdict:
@@ -98,6 +101,11 @@ def verdict(record: DatasetRecord) -> Verdict:
 def unaccounted(accounts: Iterable[FileAccount]) -> list[FileAccount]:
     """The files whose lines don't add up: rows and refusals, blanks, comments, header and continuations."""
     return [account for account in accounts if account.missing]
+
+
+def notes(accounts: Iterable[FileAccount]) -> list[str]:
+    """What a person should know of how the files were read."""
+    return [f"{account.name}: {note}" for account in accounts for note in account.notes]
 
 
 def in_words(accounts: Sequence[FileAccount]) -> str:

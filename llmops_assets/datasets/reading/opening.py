@@ -19,8 +19,9 @@ LARGEST_EXPANSION = 300
 SMALLEST_BOMB = 64 * 2**20
 """Bytes below which expansion is not judged."""
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".txt", ".md")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather", ".xlsx", ".txt", ".md")
 ARROW = (".arrow", ".feather")
+EXCEL = ".xlsx"
 
 
 class _Limited(Wrapped):
@@ -68,7 +69,7 @@ def open_file(path: UPath, limits: Limits, keys: Keyring, account: Account) -> t
     if suffix not in SUFFIXES:
         return stream, suffix
     head, broken = gather(stream, HEAD)
-    if suffix in (".parquet", *ARROW) and not head.startswith(LFS_POINTER):
+    if suffix in (".parquet", *ARROW, EXCEL) and not head.startswith(LFS_POINTER):
         return _whole(stream, head, broken), suffix
     if found := disguised(head, suffix):
         stream.close()
@@ -116,8 +117,8 @@ class _Broken(Wrapped):
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 LFS_REASON = "a Git LFS pointer and not the file itself: run `git lfs pull` where it was cloned"
 _MAGIC = (
-    (b"PK\x03\x04", "a ZIP archive or an Excel workbook: unpack it, or save the sheet as CSV (UTF-8)"),
-    (b"\xd0\xcf\x11\xe0", "an old Excel or Word file: save it as CSV (UTF-8)"),
+    (b"PK\x03\x04", "a ZIP archive or an Excel workbook: unpack it, or let its name end in .xlsx"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel or Word file: save it as .xlsx or CSV (UTF-8)"),
     (b"\x1f\x8b", "compressed by gzip: add .gz to its name"),
     (b"\x28\xb5\x2f\xfd", "compressed by zstd: add .zst to its name"),
     (b"PAR1", "a Parquet file: let its name end in .parquet"),

@@ -1,4 +1,4 @@
-"""Reads the rows of raw files (JSON, CSV, TSV, Parquet, Arrow, text; .gz and .zst) one by one, each with its line."""
+"""Reads the rows of raw files (JSON, CSV, Parquet, Arrow, Excel, text; .gz and .zst) one by one, each with its line."""
 
 import io
 import re
@@ -13,11 +13,12 @@ from llmops_assets.datasets.reading.accounting import ROWS, Account
 from llmops_assets.datasets.reading.columnar import read_arrow, read_parquet
 from llmops_assets.datasets.reading.encodings import Rejoined
 from llmops_assets.datasets.reading.envelopes import expanded, rows_in
+from llmops_assets.datasets.reading.excel import read_excel
 from llmops_assets.datasets.reading.fault import encoding_reason
 from llmops_assets.datasets.reading.json_array import Pieces, read_array, read_values
 from llmops_assets.datasets.reading.json_object import read_object
 from llmops_assets.datasets.reading.one_message import in_conversation, in_tree, joined
-from llmops_assets.datasets.reading.opening import ARROW, SUFFIXES, open_file
+from llmops_assets.datasets.reading.opening import ARROW, EXCEL, SUFFIXES, open_file
 from llmops_assets.datasets.reading.raw import (
     DEFAULT_LIMITS,
     RAW_SAMPLE,
@@ -77,6 +78,8 @@ def _read_file(path: UPath, limits: Limits, keys: Keyring, account: Account) -> 
                 yield from read_parquet(stream, limits, account)
             elif suffix in ARROW:
                 yield from read_arrow(stream, limits, account)
+            elif suffix == EXCEL:
+                yield from read_excel(stream, limits, account)
             elif suffix in (".txt", ".md"):
                 yield from _read_text(stream, limits, account)
             else:
@@ -91,7 +94,7 @@ def _read_file(path: UPath, limits: Limits, keys: Keyring, account: Account) -> 
 
 
 _INSTEAD = {
-    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "save the sheet as CSV (UTF-8)"),
+    **dict.fromkeys((".xls", ".xlsb", ".xlsm", ".ods", ".numbers"), "save the sheet as .xlsx, or as CSV (UTF-8)"),
     **dict.fromkeys(
         (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz"), "unpack it, or compress it by gzip or zstd"
     ),

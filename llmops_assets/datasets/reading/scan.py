@@ -176,6 +176,7 @@ def scan(
                 *([f"recognised as {guessed.words()}"] if guessed else []),
                 *folder.words(),
                 *described.notes,
+                *accounting.notes(accounts.values()),
                 *filter(None, [unlearned(fates.records(), mapping or ())]),
             ],
         }
