@@ -21,7 +21,7 @@ class FileAccount(BaseModel):
     continued: int = Field(default=0, description="Further lines of rows and refusals that go over several.")
     joined: int = Field(default=0, description="Rows that became part of another: the negatives of its anchor.")
     without_line: int = Field(default=0, description="Refusals that are of the file and stand for none of its lines.")
-    notes: list[str] = Field(default=[], description="What a person should know of how the file was read.")
+    notes: tuple[str, ...] = Field(default=(), description="What a person should know of how the file was read.")
 
     @property
     def missing(self) -> int:

@@ -50,7 +50,7 @@ class Account:
             continued=self.continued,
             joined=self.joined,
             without_line=self.without_line,
-            notes=self.notes,
+            notes=tuple(self.notes),
         )
 
 
