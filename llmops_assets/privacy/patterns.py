@@ -190,7 +190,10 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern(
         "passport number, labelled",
         "KR_PASSPORT",
-        r"(?<![A-Za-z0-9])(?:[A-Za-z]{1,2}[0-9]{6,8}|[A-Za-z][0-9]{3}[A-Za-z][0-9]{4})(?![A-Za-z0-9])",
+        # In groups, as people read it out (M 1234 5678), only behind capitals: "passport in 2024 2025" is none.
+        r"(?<![A-Za-z0-9])(?:[A-Za-z]{1,2}[0-9]{6,8}|[A-Za-z][0-9]{3}[A-Za-z][0-9]{4}"
+        r"|[A-Z]{1,2}[ -]?(?:[0-9]{6,8}|[0-9]{3,4}[ -][0-9]{3,4}|[0-9]{2,3}[ -][0-9]{2,3}[ -][0-9]{2,3})"
+        r"|[A-Z][ -]?[0-9]{3}[ -]?[A-Z][ -]?[0-9]{4})(?![A-Za-z0-9])",
         0.95,
         label=r"(?:여권\s?(?:번호)?|(?i:passport(?: (?:number|no\.?))?(?: is)?))[^0-9A-Za-z\n\[\]]{0,10}?",
     ),
