@@ -184,6 +184,8 @@ def test_shapes_of_retrieval(tmp_path, row, expected):
         ({"premise": "가", "hypothesis": "나"}, "without a label"),
         ({"SENTENCE1": "가", "SENTENCE2": "나", "ANSWER": "TRUE"}, "--map label=answer"),
         ({"query": "왜", "passages": {"is_selected": [0], "passage_text": ["가"]}, "answers": []}, "no passage was"),
+        ({"query": "왜", "pos": ["가"], "neg": ["나"], "prompt": "Represent this: "}, "query_prompt into the spec"),
+        ({"instruction": "Retrieve passages", "query": "왜", "positive": "가"}, "query_prompt into the spec"),
     ],
 )
 def test_what_cannot_be_understood_of_two_texts_is_refused(tmp_path, row, reason):

@@ -25,6 +25,8 @@ SYMMETRIC = (
     ("text1", "text2"), ("text_a", "text_b"), ("question1", "question2"), ("s1", "s2"),
 )  # fmt: skip
 INFERENCE = (("premise", "hypothesis"),)
+_BEFORE_QUERY = ("prompt", "instruction", "instruct", "query_instruction", "query_prompt")
+"""What FlagEmbedding and E5 put before a row's question."""
 _ANCHORS = ("anchor", "query", "question")
 _BELONGING = ("positives", "positive", "pos", "positive_ctxs", "positive_passages", "passages", "passage", "answer",
               "document", "context")  # fmt: skip
@@ -87,6 +89,17 @@ def _add_negatives(row: Mapping[str, Any], used: set[str], negatives: list[str])
             negatives += [text for text in _texts(row[name], name) if text not in negatives]
 
 
+def _refuse_prompt(row: Mapping[str, Any], used: set[str]) -> None:
+    """What would stand before the question is embedded with it, in training and in serving: one for all questions."""
+    for name in _BEFORE_QUERY:
+        if name not in used and isinstance(text := row.get(name), str) and text.strip():
+            raise RowFault(
+                name,
+                f"{text.strip()[:60]!r} is to stand before the question: write it as query_prompt into the spec of the "
+                "training, which questions are then asked with in serving, too, and leave the field out of the rows",
+            )
+
+
 def _refuse_contradiction(belonging: list[str], negatives: list[str], path: str) -> None:
     if both := [text for text in negatives if text in belonging]:
         raise RowFault(path, f"one text belongs to the question and does not at once: {both[0][:60]!r}")
@@ -146,6 +159,7 @@ def embedding(row: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
     if anchor is None or positive is None or anchor == positive:
         raise unrecognised(row, "anchor and positive")
     used = {anchor, positive}
+    _refuse_prompt(row, used)
     if isinstance(row[positive], Mapping) and "is_selected" in row[positive]:
         positives, negatives = _selected(row[positive], positive)
     else:
