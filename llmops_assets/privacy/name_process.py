@@ -2,7 +2,6 @@
 
 import atexit
 import logging
-import signal
 import struct
 import subprocess
 import sys
@@ -28,7 +27,7 @@ class NameProcess:
     """One process with the analysers of `names`, which answers one request after another, from any thread."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "llmops_assets.privacy.name_process"]
+        command = [sys.executable, "-m", "llmops_assets.privacy.name_worker"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._lock = threading.Lock()
 
@@ -37,8 +36,8 @@ class NameProcess:
         to, back = self._process.stdin, self._process.stdout
         try:
             with self._lock:
-                _write(to, msgspec.msgpack.encode(sentences))
-                answer = _read(back)
+                write(to, msgspec.msgpack.encode(sentences))
+                answer = read(back)
             found = msgspec.msgpack.decode(answer or b"", type=list[list[Found]])
         except (OSError, ValueError) as error:
             raise NameProcessError(f"the process that looks for names has ended: {error}") from error
@@ -94,7 +93,8 @@ def found_elsewhere(sentences: Sequence[str]) -> list[list[Found]] | None:
         return None
 
 
-def _write(stream: BinaryIO | None, message: bytes) -> None:
+def write(stream: BinaryIO | None, message: bytes) -> None:
+    """Send one message. Raises OSError where nobody reads any more."""
     if stream is None:
         raise OSError("the stream is closed")
     stream.write(_SIZE.pack(len(message)))
@@ -102,31 +102,8 @@ def _write(stream: BinaryIO | None, message: bytes) -> None:
     stream.flush()
 
 
-def _read(stream: BinaryIO | None) -> bytes | None:
+def read(stream: BinaryIO | None) -> bytes | None:
     """One message; None at the end of the stream."""
     if stream is None or len(head := stream.read(_SIZE.size)) < _SIZE.size:
         return None
     return stream.read(_SIZE.unpack(head)[0])
-
-
-def main() -> None:
-    """Answer requests until there are none: what a parent that is gone will never ask is not waited for."""
-    # Whoever interrupts the parent ends this one by that.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # First what takes longest, and both halves of it: the model is read, and then made ready by the first word.
-    from llmops_assets.privacy import names
-    from llmops_assets.privacy.name_words import LOCK, gazetteer, kiwi, syllables
-
-    with LOCK:
-        kiwi().tokenize("가")
-    gazetteer()
-    syllables()
-    while (request := _read(sys.stdin.buffer)) is not None:
-        sentences = msgspec.msgpack.decode(request, type=list[str])
-        found = names.judged(sentences)
-        answer = [[(span.start, span.end, span.score) for span in found[sentence]] for sentence in sentences]
-        _write(sys.stdout.buffer, msgspec.msgpack.encode(answer))
-
-
-if __name__ == "__main__":
-    main()
