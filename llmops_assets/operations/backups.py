@@ -119,7 +119,7 @@ def restore(
         found = snapshot.read(folder.absolute(), id)
         _refuse_keyless(wiring, found, keys, without_keys)
         artifacts = None if "://" in settings.artifacts else Path(settings.artifacts)
-        databases = _databases(settings)
+        databases = databases_of(settings)
         if "dagster" in found.databases:
             databases["dagster"] = _dagster_address(folder, found)
         target = Target(settings.root, artifacts, databases, lambda name, revision: _make(wiring, name, revision))
@@ -162,7 +162,7 @@ def _source(wiring: Wiring) -> Source:
     artifacts = None if "://" in settings.artifacts else Path(settings.artifacts).absolute()
     if artifacts is None:
         outside.append(f"the artifacts, which are on {settings.artifacts}: back that store up by its own versions")
-    databases = _databases(settings)
+    databases = databases_of(settings)
     if "mlflow" not in databases:
         outside.append(f"MLflow, which is a server of its own ({settings.mlflow}): back its database up where it runs")
     roots = [settings.root, *([artifacts] if artifacts else [])]
@@ -196,7 +196,7 @@ def _is_current(wiring: Wiring) -> bool:
     return revision_of(url) in (HEAD, None)
 
 
-def _databases(settings: Settings) -> dict[str, str]:
+def databases_of(settings: Settings) -> dict[str, str]:
     """The databases of an installation by name, but for those that lie in its home as files of Dagster's."""
     found = {"catalog": settings.catalog}
     if not settings.mlflow.startswith(("http://", "https://")):

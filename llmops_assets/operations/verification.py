@@ -7,10 +7,11 @@ from pathlib import Path
 
 from llmops_assets.operations.access import authorise
 from llmops_assets.operations.audit import verify_log
+from llmops_assets.operations.backups import databases_of
 from llmops_assets.records.training import AdapterRecord, MergedModelRecord
 from llmops_assets.wiring import Wiring
 from resources import at_rest, content
-from resources.backup import sqlite
+from resources.backup import sqlite, tables
 from resources.backup.walk import MARKER, walk
 from resources.dataset_store import DatasetStoreError
 from resources.encryption import EncryptionError
@@ -74,6 +75,10 @@ def _databases(wiring: Wiring, quick: bool) -> Found:
             yield None
             if (reason := sqlite.fault(found.path)) is not None:
                 yield Fault(found.name, reason, "restore a backup: llmops restore DIR")
+    for name, url in databases_of(wiring.settings).items():
+        if not url.startswith("sqlite"):
+            yield None
+            yield from (Fault(f"database {name}", *fault) for fault in tables.faults(url, quick=quick))
 
 
 def _audit(wiring: Wiring, quick: bool) -> Found:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import sqlalchemy.exc
 
 REVISION = "alembic_version"
 """The table in which Alembic notes the revision of a schema."""
@@ -72,6 +73,46 @@ def refuse_filled(url: str) -> None:
     if found:
         shown = sa.make_url(url).render_as_string(hide_password=True)
         raise NotEmpty(f"{shown} has {len(found)} tables already: restore into an empty database")
+
+
+def faults(url: str, *, quick: bool = False) -> Iterator[tuple[str, str]]:
+    """What is wrong with a database on a server, and what to do about each; with `quick` no row is read.
+
+    Every value of every table is read, each table by itself, so that one fault hides no other. Indexes of texts are
+    wrong without a word where the system under PostgreSQL sorts otherwise now, as with another C library.
+    """
+    engine = sa.create_engine(url, connect_args={"connect_timeout": 10})
+    try:
+        with engine.connect() as connection:
+            tables = [] if quick else reflected(connection).sorted_tables
+            version = connection.dialect.server_version_info or (0,)
+            if connection.dialect.name == "postgresql" and int(version[0]) >= _TELLS_COLLATION:
+                name, made, now = connection.execute(sa.text(_COLLATION)).one()
+                if made != now:
+                    yield (
+                        f"its indexes were made where texts are sorted as in version {made}, and here it is {now}",
+                        f'REINDEX DATABASE "{name}", then ALTER DATABASE "{name}" REFRESH COLLATION VERSION',
+                    )
+        for table in tables:
+            try:
+                with engine.connect().execution_options(stream_results=True) as connection:
+                    for _ in connection.execute(sa.select(table)):
+                        pass
+            except sa.exc.DBAPIError as error:
+                yield f"table {table.name} cannot be read: {error.orig}", _RESTORE
+    except sa.exc.DBAPIError as error:
+        yield f"it cannot be read: {error.orig}", "see whether the server is there (llmops doctor), or restore a backup"
+    finally:
+        engine.dispose()
+
+
+_TELLS_COLLATION = 15
+"""The first PostgreSQL that keeps how the texts of a database were sorted when it was made."""
+_RESTORE = "restore a backup: llmops restore DIR"
+_COLLATION = (
+    "SELECT datname, datcollversion, pg_database_collation_actual_version(oid) FROM pg_database "
+    "WHERE datname = current_database()"
+)
 
 
 def _empty(connection: sa.Connection, table: sa.Table) -> None:

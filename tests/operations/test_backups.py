@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from llmops_assets.cli import app, common
@@ -233,6 +234,32 @@ def test_a_catalog_of_an_earlier_version_is_backed_up_as_it_is_and_opens_once_it
     assert revision_of(new.settings.catalog) == HEAD and revision_of(w.settings.catalog) == "0010"
     assert [entry.key for entry in new.catalog.datasets()] == ["desk@v1"]
     assert new.records.load(SplitsRecord, "desk@v1") == SPLITS
+
+
+def test_a_table_of_a_server_that_cannot_be_read_is_named_and_hides_no_other(tmp_path: Path, database):
+    """A page that the disk lost, as PostgreSQL finds it: when somebody reads it."""
+    w = filled(tmp_path / "home", catalog_url=database())
+    assert verify(w, "kim").looked_at["databases"] == 2
+    assert verify(w, "kim").faults == []
+    w.catalog.database.engine.dispose()
+    url = sa.make_url(w.settings.catalog)
+    # A copy file by file is in no buffer: it is read from the disk.
+    server = sa.create_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {url.database}_lost TEMPLATE {url.database} STRATEGY FILE_COPY"))
+        folder = connection.execute(sa.text("SHOW data_directory")).scalar()
+    server.dispose()
+    lost = url.set(database=f"{url.database}_lost").render_as_string(hide_password=False)
+    engine = sa.create_engine(lost)
+    with engine.connect() as connection:
+        file = connection.execute(sa.text("SELECT pg_relation_filepath('datasets')")).scalar()
+    engine.dispose()
+    with Path(str(folder), str(file)).open("r+b") as page:
+        page.write(b"x" * 8192)
+    other = wiring(tmp_path / "home", catalog_url=lost)
+    (fault,) = verify(other, "kim").faults
+    assert fault.where == "database catalog" and "table datasets cannot be read: " in fault.what
+    assert "invalid page" in fault.what and verify(other, "kim", quick=True).faults == []
 
 
 def test_rows_of_another_schema_are_refused_and_nothing_of_them_stays(tmp_path: Path):
