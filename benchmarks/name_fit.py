@@ -5,8 +5,8 @@ which spans of it are names: a semi-Markov conditional random field over the fea
 `name_words`, in which spans that compete for a place (a first name, the full name) are weighed against one another. No
 feature is a word of the sentences: what is kept (`name_weights.json`) are a few hundred numbers. News and reviews hold
 no messages to a service, in which people say who they are: sentences of our own (`chat_names.txt`, names in brackets)
-are fitted to as well, and never counted. So is technical prose, which says what no name is: the messages of programs
-and the manual pages that are installed here (`technical_prose`), as sentences without a name.
+are fitted to as well, and never counted. So is technical prose, which says what no name is: the messages of programs and
+the manual pages that are installed here (`technical_prose`), as sentences without a name.
 
 A fifth of the labelled sentences is locked away by a hash of their text. Nobody looks at them: no feature, list,
 penalty or threshold may be chosen by them, and they are scored once it all stands (`--locked`).
