@@ -5,8 +5,7 @@ which spans of it are names: a semi-Markov conditional random field over the fea
 `name_words`, in which spans that compete for a place (a first name, the full name) are weighed against one another. No
 feature is a word of the sentences: what is kept (`name_weights.json`) are a few hundred numbers. News and reviews hold
 no messages to a service, in which people say who they are: sentences of our own (`chat_names.txt`, names in brackets)
-are fitted to as well, and never counted. So is technical prose, which says what no name is: the messages of programs and
-the manual pages that are installed here (`technical_prose`), as sentences without a name.
+are fitted to as well, and never counted.
 
 A fifth of the labelled sentences is locked away by a hash of their text. Nobody looks at them: no feature, list,
 penalty or threshold may be chosen by them, and they are scored once it all stands (`--locked`).
@@ -24,12 +23,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks import technical_prose
 from llmops_assets.privacy.name_evidence import Evidence, parts_of_words
 from llmops_assets.privacy.name_sentence import Bounds, Sentence
 from llmops_assets.privacy.name_weights import PATH, Lattice, choose, evidence_weights, features, logit, total, weights
 from llmops_assets.privacy.name_words import LOCK, Features
-from llmops_assets.privacy.names import analysed, sentences
+from llmops_assets.privacy.names import analysed
 
 FOLDS = 5
 _STRENGTH = 0.7
@@ -114,29 +112,12 @@ def _chat() -> list[Labelled]:
     return found
 
 
-_LONGEST = 400
-"""Characters of a sentence of prose; what is longer are lists, often of a program's authors."""
-
-
-@cache
-def _prose() -> list[Labelled]:
-    """Sentences of technical prose. A few do name an author: too few to teach anything else than what the rest does."""
-    texts = dict.fromkeys([*technical_prose.messages(), *technical_prose.manuals()])
-    cut = dict.fromkeys(sentence for text in texts for _, sentence in sentences(text))
-    return [Labelled(sentence, []) for sentence in cut if len(sentence) < _LONGEST]
-
-
 def fit(rows: Iterable[Labelled]) -> Weights:
-    """Weights that are fitted to these sentences, to our own and to technical prose.
-
-    Prose teaches which spans are no names. Where to look for them is learned without it: there, what is passed over is
-    lost, and what is looked at in vain costs time alone.
-    """
+    """Weights that are fitted to these sentences and our own."""
     rows = [*rows, *_chat()]
     with LOCK:
         words = _fitted([_words(row) for row in rows])
         evidence = Weights({}, words).evidence
-        rows += [row for row in _prose() if evidence.places(row.text)]
         return Weights(_fitted([spans for _, spans in _sentences(rows, evidence)]), words)
 
 

@@ -11,21 +11,12 @@ MANUALS = Path("/usr/share/man/ko")
 _HANGUL = re.compile("[가-힣]")
 
 
-_MESSAGE = re.compile(r'^msgstr(?:\[\d\])? ((?:"(?:[^"\\]|\\.)*"\n?)+)', re.MULTILINE)
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
-
-
 def messages(folder: Path = MESSAGES) -> Iterator[str]:
-    """Messages in Korean of the catalogs (*.mo and *.po) in a folder: by default of the programs that are installed."""
-    for path in sorted(folder.rglob("*.mo")):
+    """Messages in Korean of the programs whose catalogs are installed."""
+    for path in sorted(folder.glob("*.mo")):
         with path.open("rb") as file:
             catalog = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
         yield from (text for text in catalog.values() if isinstance(text, str) and _HANGUL.search(text))
-    for path in sorted(folder.rglob("*.po")):
-        for message in _MESSAGE.finditer(path.read_text(encoding="utf-8")):
-            text = "".join(_QUOTED.findall(message[1])).replace(r"\n", "\n").replace(r"\"", '"')
-            if _HANGUL.search(text):
-                yield text
 
 
 def manuals(folder: Path = MANUALS) -> Iterator[str]:
