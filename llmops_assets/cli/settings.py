@@ -36,6 +36,7 @@ FOR_A_SERVER = {
     "LLMOPS_IMAGES": "What the names of the server's images begin with: a registry of the house, or `localhost/`.",
     "LLMOPS_PROMETHEUS_RETENTION": "How long Prometheus keeps figures.",
     "LLMOPS_PROMETHEUS_SIZE": "How much room its figures take at most; the oldest go first.",
+    "LLMOPS_OTHERS": "Part of `LLMOPS_SUBNET` for containers without a fixed address: `make server` chooses it.",
     "LLMOPS_PROXY": "Address of nginx within `LLMOPS_SUBNET`: whose word on users is taken.",
     "LLMOPS_QDRANT_IMAGE": "Image of Qdrant, for the profile `qdrant`.",
     "LLMOPS_SERVER_NAME": "Name that browsers and clients call the server by.",
