@@ -21,8 +21,8 @@ _KEY_BYTES = 32
 
 def seal(cache: Path, keys: Keyring, depends_on: Mapping[str, Any], output: bytes, result: Mapping[str, Any]) -> str:
     """HMAC-SHA256 of the answers `output` with what they depend on and what the worker reported with them."""
-    told = json.dumps([depends_on, result], sort_keys=True, ensure_ascii=False).encode()
-    parts = hashlib.sha256(told).digest() + hashlib.sha256(output).digest()
+    described = json.dumps([depends_on, result], sort_keys=True, ensure_ascii=False).encode()
+    parts = hashlib.sha256(described).digest() + hashlib.sha256(output).digest()
     return hmac.new(_key(cache, keys), parts, hashlib.sha256).hexdigest()
 
 

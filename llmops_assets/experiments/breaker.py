@@ -7,8 +7,10 @@ from llmops_assets.specs.experiment_rules import Breaker
 
 LAST_REQUESTS = 50
 """How many of an arm's last requests the breaker looks at."""
-_BUSY_STATUS = (408, 429)
-_CLIENT_LEFT = 499
+BUSY_STATUS = (408, 429)
+"""What a server answers that has no room: of the statuses below 500 these are its failures."""
+CLIENT_LEFT = 499
+"""What is logged of a caller who left before the answer was there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,11 @@ def outcome_of(user: str, status: int, error: str | None, latency_ms: float, slo
     An error beside a good status is a failure: the answer broke off, or another server had to give it.
     """
     is_late = latency_ms > slow_ms
-    if status >= 500 or status in _BUSY_STATUS or (error is not None and status < 400):
+    if status >= 500 or status in BUSY_STATUS or (error is not None and status < 400):
         return Outcome(user, True, None)
     if status < 400:
         return Outcome(user, False, is_late)
-    if status == _CLIENT_LEFT:
+    if status == CLIENT_LEFT:
         # Who left before the answer was slow to come says nothing of time.
         return Outcome(user, False, True if is_late else None)
     return None

@@ -8,9 +8,10 @@ import re
 
 import polars as pl
 
+from llmops_assets.experiments.breaker import CLIENT_LEFT
 from llmops_assets.experiments.log_columns import Columns, LogError
 from llmops_assets.experiments.log_values import MISSING, Account, numbers
-from llmops_assets.experiments.requests import CLIENT_LEFT, judged
+from llmops_assets.experiments.requests import judged as outcome_of
 
 MILLISECONDS = {"ms": 1.0, "s": 1e3, "us": 1e-3, "ns": 1e-6}
 """What one of each unit of time is, in milliseconds."""
@@ -46,7 +47,7 @@ class Outcomes:
         self._latencies, self._short, self._long = 0, 0, 0
         self._statuses, self._foreign, self._example = 0, 0, 0.0
 
-    def told(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def judged(self, frame: pl.DataFrame) -> pl.DataFrame:
         """A piece with `failed`, `slow` and `latency_ms` as far as it tells; null in a row that tells nothing."""
         if "latency" in frame.columns:
             frame = frame.with_columns(self._latency(frame))
@@ -56,7 +57,7 @@ class Outcomes:
             # A row that has an error and no status never got as far as a status.
             status, error = self._status(frame), _error(frame)
             status = status.set(status.is_null() & error.is_not_null(), 500)
-            failed, slow = judged(self._slow_ms)
+            failed, slow = outcome_of(self._slow_ms)
             frame = frame.with_columns(status.alias("status"), error.alias("error"))
             return frame.with_columns(
                 failed, pl.when(status.is_null()).then(pl.col("slow")).otherwise(slow).alias("slow")

@@ -224,7 +224,7 @@ def _understood(frame: pl.DataFrame, columns: Columns, account: Account, outcome
         frame = frame.with_columns(numbers(frame, "pre", columns["pre"], account))
     if "timestamp" in frame.columns:
         frame = frame.with_columns(times(frame, columns["timestamp"], account).alias("at"))
-    return outcomes.told(frame)
+    return outcomes.judged(frame)
 
 
 _SCHEMA: Mapping[str, type[pl.DataType] | pl.DataType] = {

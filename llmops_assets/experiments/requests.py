@@ -10,8 +10,6 @@ from llmops_assets.experiments.plan import Plan, Routes, takes_part
 from llmops_assets.experiments.user_sums import OTHER, RATED, UserSums
 
 RECENT_REQUESTS = breaker.LAST_REQUESTS
-_BUSY_STATUS = (408, 429)
-CLIENT_LEFT = 499
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,11 @@ def judged(slow_ms: float) -> list[pl.Expr]:
     """`failed` and `slow` of a request from status, error and latency_ms; null where it tells neither."""
     status, late = pl.col("status"), pl.col("latency_ms") > slow_ms
     # An error beside a good status: the answer broke off, or another backend had to give it.
-    failed = (status >= 500) | status.is_in(_BUSY_STATUS) | (pl.col("error").is_not_null() & (status < 400))
+    failed = (status >= 500) | status.is_in(breaker.BUSY_STATUS) | (pl.col("error").is_not_null() & (status < 400))
     # What the caller did wrong (400, 404) is nobody's failure, and no success either.
-    is_callers_fault = (status >= 400) & (status < CLIENT_LEFT) & ~status.is_in(_BUSY_STATUS)
+    is_callers_fault = (status >= 400) & (status < breaker.CLIENT_LEFT) & ~status.is_in(breaker.BUSY_STATUS)
     # A caller who left before the answer was slow to come tells nothing; one who left after that was too slow for.
-    timed = ~failed & ((status < 400) | ((status == CLIENT_LEFT) & late))
+    timed = ~failed & ((status < 400) | ((status == breaker.CLIENT_LEFT) & late))
     return [
         pl.when(~is_callers_fault).then(failed).alias("failed"),
         pl.when(timed).then(late).otherwise(None).alias("slow"),

@@ -74,11 +74,9 @@ def test_both_trainers_make_the_same_policy_of_the_same_pairs(
     assert list(curves[0]) == list(curves[1]) == [1, 2, 3, 4, 5, 6]
     assert list(curves[1].values()) == pytest.approx(list(curves[0].values()), rel=1e-3)
     assert theirs["eval_loss"] == pytest.approx(ours["eval_loss"], rel=1e-3)
-    # One of them has a figure more, of what it learned by.
-    both = sorted(ours["figures"].keys() & theirs["figures"].keys())
-    assert len(both) >= 5
-    for name in both:
-        assert theirs["figures"][name] == pytest.approx(ours["figures"][name], rel=1e-2), name
+    # What the policy was held to is measured where this project's own code trains; Axolotl does not say it.
+    assert ours["figures"].pop("reference_loss") > 0
+    assert theirs["figures"] == pytest.approx(ours["figures"], rel=1e-2)
     assert theirs["trained_parameters"] == ours["trained_parameters"]
     assert theirs["weight_change"] == pytest.approx(ours["weight_change"], rel=1e-2)
 
