@@ -101,10 +101,11 @@ class StudyDriver:
             self.say(f"trial {trial.number}: validation loss {record.eval_loss:.4f}")
             return True
         known = set(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
-        # By the count of evaluations: trials with other batch sizes have other numbers of steps.
-        for index, (_step, loss) in enumerate(progress.evaluations(folder) if folder else []):
+        hyper = search.spec_of(self.spec, self._params(trial)).hyperparams
+        for evaluation in progress.evaluations(folder) if folder else []:
+            index = search.which_evaluation(hyper, evaluation)
             if index not in known:
-                trial.report(loss, index)
+                trial.report(evaluation.loss, index)
         if plan and known and any(not run.is_finished for run in runs) and trial.should_prune():
             self._stop(cell, trial.number)
             self.study.tell(trial.number, state=TrialState.PRUNED)

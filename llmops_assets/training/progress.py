@@ -63,10 +63,19 @@ def failure(model_dir: Path) -> str | None:
     return None
 
 
-def evaluations(model_dir: Path) -> list[tuple[int, float]]:
-    """(step, validation loss) so far, in order, as the worker wrote them down."""
+@dataclass(frozen=True)
+class Evaluation:
+    """A validation of a training: after how many optimizer steps and passes over the rows, and its loss."""
+
+    step: int
+    epoch: float
+    loss: float
+
+
+def evaluations(model_dir: Path) -> list[Evaluation]:
+    """Those so far, in order, as the worker wrote them down: of one that was taken up again, since then."""
     return [
-        (line["step"], line["eval_loss"])
+        Evaluation(line["step"], line["epoch"], line["eval_loss"])
         for line in _metrics(model_dir)
         if line.get("eval_loss") is not None and "phase" not in line
     ]

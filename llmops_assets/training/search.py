@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from llmops_assets import plots
 from llmops_assets.specs.canonical import canonical_json
 from llmops_assets.specs.search import SearchRange
-from llmops_assets.specs.training import TrainJobSpec
+from llmops_assets.specs.training import Hyperparams, TrainJobSpec
+from llmops_assets.training.progress import Evaluation
 from resources import files
 
 if TYPE_CHECKING:
@@ -65,6 +67,19 @@ def open_study(spec: TrainJobSpec, storage: str) -> "optuna.Study":
     seed = spec.hyperparams.seed + len(study.get_trials(deepcopy=False))
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
     return study
+
+
+def which_evaluation(hyper: Hyperparams, done: Evaluation) -> int:
+    """How many validations come before this one in a training that nothing disturbs: where trials are compared, since
+    those with other batch sizes have other numbers of steps.
+
+    It is told by the place and not by counting: one that was taken up again has begun its metrics anew, repeats some
+    and may have missed the one at which it was stopped.
+    """
+    if hyper.eval_steps is not None:
+        return done.step // hyper.eval_steps - 1
+    # An epoch that `max_steps` cuts short is validated at its end all the same; fractions of floats are not exact.
+    return max(0, math.ceil(round(done.epoch, 3)) - 1)
 
 
 def propose(trial: "optuna.Trial", search: Mapping[str, SearchRange]) -> dict[str, Any]:

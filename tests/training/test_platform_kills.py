@@ -32,6 +32,8 @@ from resources.gpus import discover, lease
 from tests.training.conftest import SIZES, chat_frame, conversations, run_here, sft_spec, write_splits
 
 STEPS, SAVE = 300, 30
+VALIDATE = 15
+"""Steps of an epoch of these rows, at whose end trainings are validated that say nothing else."""
 LEAST = 1e-7
 """A learning rate that changes nothing."""
 DEADLINE = 400.0
@@ -300,16 +302,17 @@ def test_a_killed_daemon_is_started_again_and_goes_on_with_what_was_queued(platf
     assert not [command for command in platform.processes().values() if "images.train" in command]
 
 
-def seen_before(spec: TrainJobSpec, storage: str, losses: list[float]) -> None:
-    """Make a study that saw five trainings a little worse than `losses`; it is to try `LEAST`, then a good rate."""
+def seen_before(spec: TrainJobSpec, storage: str, losses: dict[int, float]) -> None:
+    """Make a study that saw five trainings a little worse than `losses`, by which validation they are of; it is to try
+    `LEAST`, then a good rate."""
     study = search.open_study(spec, storage)
     for number in range(search.STARTUP_TRIALS):
         trial = study.ask()
         search.propose(trial, spec.search)
         trial.set_user_attr(search.PARTITION, f"desk@v1|seen-before-{number}")
-        for index, loss in enumerate(losses):
+        for index, loss in losses.items():
             trial.report(loss * 1.05, index)
-        study.tell(trial, losses[-1] * 1.05)
+        study.tell(trial, losses[max(losses)] * 1.05)
     for rate in (LEAST, 5e-3):
         study.enqueue_trial({"lr": rate})
 
@@ -317,8 +320,10 @@ def seen_before(spec: TrainJobSpec, storage: str, losses: list[float]) -> None:
 def test_a_hopeless_trial_is_cut_off_while_it_trains_and_a_killed_search_goes_on(
     platform: Platform, story: Story, tmp_path: Path
 ) -> None:
-    losses = [point.eval_loss for point in story.first.record().curve if point.eval_loss is not None]
-    few = {"max_steps": STEPS, "num_epochs": STEPS, "save_steps": STEPS, "eval_steps": 15, "precision": "fp32"}
+    # The validation at which it was killed may be missing.
+    curve = [point for point in story.first.record().curve if point.eval_loss is not None]
+    losses = {point.step // VALIDATE - 1: point.eval_loss for point in curve if point.eval_loss is not None}
+    few = {"max_steps": STEPS, "num_epochs": STEPS, "save_steps": STEPS, "eval_steps": VALIDATE, "precision": "fp32"}
     data = sft_spec(f"hf:{platform.base}", **few) | {"resources": {"gpus": 1}, "dataset_ref": "desk@v1"}
     data["search"] = {"lr": {"low": LEAST, "high": 5e-3, "log": True}}
     file = tmp_path / "tuned.yaml"
@@ -351,7 +356,7 @@ def test_a_hopeless_trial_is_cut_off_while_it_trains_and_a_killed_search_goes_on
     records = platform.wiring.records
     assert records.find(AdapterRecord, hopeless.cell) is None
     step = progress.read(hopeless.folder).step
-    assert 15 <= step < STEPS
+    assert VALIDATE <= step < STEPS
     note = (hopeless.folder / "mlflow-run.txt").read_text()
     assert platform.wiring.tracking.run_status(note) == "KILLED"
     written = TrainJobSpec.model_validate(yaml.safe_load(file.with_suffix(".best.yaml").read_text()))

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from llmops_assets.specs.base import faults_of
 from llmops_assets.specs.training import TrainJobSpec
 from llmops_assets.training import search
+from llmops_assets.training.progress import Evaluation
 from tests.training.conftest import sft_spec
 
 RANGES = {
@@ -131,3 +132,21 @@ def test_a_trial_that_falls_behind_the_median_is_cut_off(tmp_path: Path) -> None
         trial.report(loss, 0)
         assert bool(trial.should_prune()) is cut
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+
+
+@pytest.mark.parametrize(
+    ("hyper", "done", "index"),
+    [
+        ({"eval_steps": 15}, Evaluation(60, 4.0, 1.0), 3),
+        ({"eval_steps": 15}, Evaluation(15, 0.3, 1.0), 0),
+        ({}, Evaluation(60, 4.0, 1.0), 3),
+        ({}, Evaluation(30, 1.9999999, 1.0), 1),
+        # `max_steps` ends the training within its third epoch, or within its first.
+        ({}, Evaluation(20, 2.5, 1.0), 2),
+        ({}, Evaluation(3, 0.2, 1.0), 0),
+    ],
+)
+def test_a_validation_is_told_by_its_place_as_one_taken_up_again_begins_its_metrics_anew(
+    hyper: dict[str, Any], done: Evaluation, index: int
+) -> None:
+    assert search.which_evaluation(spec(**hyper).hyperparams, done) == index
