@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 import time
@@ -96,6 +97,8 @@ def build(folder: Path, progress: Callable[[str], None] = lambda _: None) -> Tim
         other = chats(360, seed=5)
         for row in other:
             row["messages"][1]["content"] = turned[row["messages"][1]["content"]]
+        # In the order of their topics each would fit the question of the row beside it.
+        random.Random(5).shuffle(other)
         _done("other", one.ingest(OTHER, "sft_pair", other, split=SPLIT))
         spec = sft_spec(base, OTHER) | {"output": {"artifact_name": "tiny-other"}}
         _done("the other desk", one.train(spec)[1])

@@ -6,7 +6,17 @@ import dagster as dg
 import polars as pl
 
 from llmops_assets.check_steps import asset_check
-from llmops_assets.datasets import answer_texts, clean, coverage, row_verdicts, split, suites, texts, verdicts
+from llmops_assets.datasets import (
+    alignment,
+    answer_texts,
+    clean,
+    coverage,
+    row_verdicts,
+    split,
+    suites,
+    texts,
+    verdicts,
+)
 from llmops_assets.datasets.assets import clean_dataset, dataset, quality_report, splits
 from llmops_assets.datasets.batches import Batches, regrouped
 from llmops_assets.datasets.coverage import FEWEST_ROWS
@@ -180,6 +190,24 @@ def answers_readable(
     manifest = brought.manifest if brought is not None else record.manifest
     rows = answer_texts.of_rows(store.batches(manifest, texts.content_columns(record.type)), record.type)
     return check_result(answer_texts.answers_readable(rows, policy.datasets.max_unreadable_answer_share))
+
+
+@asset_check(
+    asset=clean_dataset, description="Answers stand in the rows of their questions: no column was moved.", **BLOCKING
+)
+def answers_belong(
+    context: Context,
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    policy: dg.ResourceParam[Policy],
+) -> dg.AssetCheckResult:
+    record = records.load(CleanRecord, context.partition_key)
+    if record.type == "pretrain_corpus":
+        return result(True, "Documents have no answers.")
+    rows = store.batches(record.manifest, ["row_id", *texts.content_columns(record.type)])
+    moved, windows = alignment.moved(alignment.windows_of(rows, record.type, record.rows))
+    judged = alignment.answers_belong(moved, windows, policy.datasets.max_moved_answers_share)
+    return check_result(judged, rows={"rows": [row for one in moved for row in one.examples][: row_verdicts.SHOWN]})
 
 
 @asset_check(

@@ -91,6 +91,12 @@ class DatasetPolicy(Part):
         le=1,
         description="Share of the answers that may be nan, in misread letters, or cut by an export.",
     )
+    max_moved_answers_share: Float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the stretches of 256 rows whose answers may fit the questions of other rows better.",
+    )
     max_untested_share: Float = Field(
         default=0.01, ge=0, le=1, description="Share of the rows whose category may be without a test row."
     )

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from llmops_assets.datasets.alignment import Moved, answers_belong
 from llmops_assets.datasets.answer_texts import answers_readable, described
 from llmops_assets.datasets.coverage import answer_counts, answers_vary, categories_are_tested
 from llmops_assets.evaluation import verdicts
@@ -120,6 +121,7 @@ def rows(policy: Policy) -> list[Any]:
     return [
         answers_vary(answer_counts([answers], "rag_qa"), policy.datasets.max_same_answer_share),
         answers_readable(described(missing), policy.datasets.max_unreadable_answer_share),
+        answers_belong([Moved(0, 1, 30, 0)], 4, policy.datasets.max_moved_answers_share),
         categories_are_tested("category", by_split, policy.datasets.max_untested_share),
     ]
 
@@ -196,6 +198,7 @@ EFFECTS: list[tuple[Callable[[Policy], Any], dict[str, Any]]] = [
             "datasets.max_same_answer_share": 0.8,
             "datasets.max_untested_share": 0.5,
             "datasets.max_unreadable_answer_share": 0.5,
+            "datasets.max_moved_answers_share": 0.5,
         },
     ),
 ]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.chain import chats, questions, sft_spec
+from benchmarks.distinct_rows import STEMS
 from benchmarks.installation import TRAINING, Installation, opened
 from tests.truth.conftest import Finished, fault
 from tests.truth.faults import SPLIT
@@ -61,6 +62,18 @@ def exported(answer: str, number: int) -> str:
     return " ".join([answer, *(question for question, _ in questions(3, seed=number))])[:64]
 
 
+def with_answers_moved() -> list[dict[str, Any]]:
+    """Rows of which the column of the answers lost its first value."""
+    places = [f"{stem} {number}번" for number in (1, 2, 3) for stem in STEMS[:20]]
+    asked = [f"{place} 창구는 언제 여나요?" for place in places]
+    said = [f"{place} 창구는 아침 {7 + n % 4}시에 열고 그 옆 문은 닫혀 있습니다." for n, place in enumerate(places)]
+    pairs = zip(asked, [*said[1:], said[0]], strict=True)
+    return [
+        {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+        for question, answer in pairs
+    ]
+
+
 def told_twice() -> list[dict[str, Any]]:
     """Conversations of one turn, each of which is the second turn of a longer one, too."""
     rows = chats(80)
@@ -96,6 +109,7 @@ def with_a_lonely_category() -> list[dict[str, Any]]:
         fault("answers-are-row-numbers", with_answers(lambda text, n: str(n + 1)), {}),
         fault("answers-behind-their-questions", echoing(lambda asked, said: f"{asked}\n{said}"), {}),
         fault("answers-are-questions", echoing(lambda asked, said: asked), {}),
+        fault("answers-moved", with_answers_moved(), {}),
         fault("turn-of-a-conversation", told_twice(), {"split": SPLIT}),
         fault("category-never-tested", with_a_lonely_category(), {"split": SPLIT}),
         fault("stratum-that-is-no-field", chats(40), {"split": {"stratify_by": "kategorie"}}),
