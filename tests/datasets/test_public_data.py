@@ -7,6 +7,7 @@ import pytest
 from upath import UPath
 
 from benchmarks import names as names_benchmark
+from llmops_assets.datasets import alignment
 from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.ingest import ingest
 from llmops_assets.datasets.reading.recognise import guess
@@ -54,6 +55,22 @@ def test_calls_and_tools_of_a_public_file_are_in_its_rows():
     assert len(made) == len(calls) > 100 and all(isinstance(c["function"]["arguments"], dict) for c in made)
     assert rows["tools"].null_count() == sum(json.loads(row["tools"] or "[]") == [] for row in raw)
     assert {fate.fate for fate in fates.records()} == {"used"}
+
+
+@pytest.mark.parametrize("at", [0, 1, 4])
+def test_answers_of_public_files_stand_where_they_belong_until_one_column_is_moved(at):
+    name, dataset_type, mapping, count = PUBLIC[at]
+    rows = pl.concat([batch.rows for batch in ingest([(name, UPath(PUBLIC_DATA / name))], dataset_type, mapping)])
+    found, windows = alignment.moved(alignment.windows_of([rows], dataset_type, count))
+    assert found == [] and windows == -(-count // alignment.WINDOW)
+    if dataset_type == "sft_pair":
+        # The question of a row with the answer of the one before it.
+        before = pl.col("messages").shift(1).list.tail(pl.col("messages").list.len() - 1)
+        moved = rows.with_columns(pl.concat_list(pl.col("messages").list.head(1), before).alias("messages"))[1:]
+    else:
+        moved = rows.with_columns(pl.col("chosen").shift(1))[1:]
+    found, windows = alignment.moved(alignment.windows_of([moved], dataset_type, moved.height))
+    assert {one.by for one in found} == {1} and len(found) > windows / 10
 
 
 TYPES = {
