@@ -7,7 +7,7 @@ from llmops_assets.operations.access import authorise
 from llmops_assets.operations.endpoints import refuse_affected
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.serving import DeploymentRecord
-from llmops_assets.serving import probing, rollout
+from llmops_assets.serving import instructions, probing, rollout
 from llmops_assets.serving.adapters import NoAdapter, ServedAdapter, adapter_for
 from llmops_assets.serving.admission import refusals
 from llmops_assets.specs.deployment import DeploymentSpec
@@ -15,6 +15,7 @@ from llmops_assets.wiring import Wiring
 from resources.backends.protocol import ServerError, new_backend
 from resources.catalog import Backend, NotFound
 from resources.catalog.erasures import ModelAffected
+from resources.prompts import Prompts, UnknownPrompt
 from resources.tracking import UnknownModel
 
 State = Literal["passes", "fails", "is asked before the switch"]
@@ -63,6 +64,8 @@ def preview_deployment(wiring: Wiring, actor: str, spec: DeploymentSpec) -> Prev
     except UnknownModel as error:
         refused.append(str(error))
         return Preview(spec.endpoint, spec.model_ref, _backend(wiring, spec), checks, [], [], [], refused, notes)
+    if (other := _told_otherwise(wiring, spec, model)) is not None:
+        notes.append(other)
     admitted, adapter = _admitted(wiring, spec, model, version.state)
     checks.append(admitted)
     beside = None if adapter is None else adapter.runtime(wiring.catalog.paths.stored)
@@ -130,6 +133,16 @@ def _admitted(
     except rollout.NotAdmitted as error:
         return CheckNow("admitted", "fails", str(error)), adapter
     return CheckNow("admitted", "passes", f"{model.ref} is what was registered, evaluated and approved"), adapter
+
+
+def _told_otherwise(wiring: Wiring, spec: DeploymentSpec, model: RegisteredModelRecord) -> str | None:
+    """What the endpoint would tell the model that its training did not; None where both tell the same."""
+    try:
+        prompt = None if spec.prompt is None else Prompts(wiring.tracking).resolve(spec.prompt)
+    except UnknownPrompt as error:
+        return str(error)
+    told = instructions.told_as_trained(model, prompt, wiring.records, wiring.store)
+    return None if told.passed else told.text
 
 
 def _asked_of_servers(

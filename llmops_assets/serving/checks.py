@@ -7,6 +7,7 @@ from llmops_assets.page import check_result
 from llmops_assets.partitions import endpoints
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.serving import DeploymentRecord
+from llmops_assets.serving import instructions
 from llmops_assets.serving.assets import deployment
 from llmops_assets.serving.erased_rows import served_affected
 from llmops_assets.serving.probing import Probe, through_gateway
@@ -84,6 +85,24 @@ def _through_gateway(
         # Its test rows are gone with the erasure.
         return None
     return through_gateway(endpoint, model, backends, records, store, gateway)
+
+
+@asset_check(
+    asset=deployment,
+    partitions_def=endpoints,
+    description="The endpoint tells its model what the training told it before every question: the same system "
+    "message, or none.",
+)
+def instructions_as_trained(
+    context: dg.AssetCheckExecutionContext,
+    catalog: dg.ResourceParam[Catalog],
+    records: dg.ResourceParam[Records],
+    store: dg.ResourceParam[DatasetStore],
+    tracking: dg.ResourceParam[Tracking],
+) -> dg.AssetCheckResult:
+    model = tracking.model(records.load(DeploymentRecord, context.partition_key).model_ref)
+    prompt = catalog.prompts.all().get(context.partition_key)
+    return check_result(instructions.told_as_trained(model, prompt, records, store), warn=True)
 
 
 @asset_check(

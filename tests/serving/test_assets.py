@@ -87,6 +87,7 @@ class House:
             asset_checks=[
                 checks.serving_answers,
                 checks.nothing_left_running,
+                checks.instructions_as_trained,
                 drift_checks.like_training_data,
                 drift_checks.like_last_good_window,
             ],
@@ -266,6 +267,7 @@ def test_an_endpoint_is_deployed_compared_and_rolled_back(house: House, models: 
             "answers_as_evaluated",
             "replayed",
             "nothing_left_running",
+            "instructions_as_trained",
         ],
         True,
     )
