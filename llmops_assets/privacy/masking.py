@@ -97,8 +97,8 @@ class _Gates:
         places = self._may_match(text)
         return self._with_what_they_need.open_for(text) if places is None else [self.patterns[at] for at in places]
 
-    def may_hold(self, folded: bytes) -> bool:
-        """Whether a pattern may hold in a folded text in UTF-8; True where nothing can be said of it."""
+    def may_hold(self, folded: str) -> bool:
+        """Whether a pattern may hold in a folded text; True where nothing can be said of it."""
         places = self._may_match(folded)
         return places is None or bool(places)
 
@@ -163,9 +163,9 @@ def find(text: str, patterns: Iterable[Pattern] = PATTERNS) -> list[Span]:
     return unfolded(resolve(candidates), positions)
 
 
-def may_hold(folded: bytes, patterns: tuple[Pattern, ...]) -> bool:
-    """Whether there may be personal data in a folded text in UTF-8, or in one of several one after the other."""
-    return _gates_of(patterns).may_hold(folded)
+def may_hold(texts: Iterable[str], patterns: tuple[Pattern, ...]) -> bool:
+    """Whether there may be personal data in one of some texts, by one look at all of them one after the other."""
+    return _gates_of(patterns).may_hold("\n".join([fold(text)[0] for text in texts]))
 
 
 def unfolded(spans: list[Span], positions: list[int] | None) -> list[Span]:

@@ -171,6 +171,11 @@ FOLDABLE = "[" + "".join(sorted(_FOLDED)) + "]"
 ODD = FOLDABLE.replace("]", "\x1c-\x1f\u0130\u0131]")
 """The same and those that Python's `re` alone takes for ``\\s`` (four controls) or ``(?i:i)`` (the Turkish letters)."""
 _FOLDABLE = re.compile(FOLDABLE)
+# What `fold` leaves alone of the plane that nearly all texts are written in: a class that reaches beyond that plane is
+# gone through range by range.
+_CHANGED = sorted(ord(char) for char in _FOLDED if char <= "\uffff")
+_GAPS = zip([0, *(code + 1 for code in _CHANGED)], [*(code - 1 for code in _CHANGED), 0xFFFF], strict=True)
+_LEFT = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in _GAPS if first <= last) + "]*")
 _DELETED = frozenset(char for char, folded in _FOLDED.items() if not folded)
 
 
@@ -179,7 +184,7 @@ def fold(text: str) -> tuple[str, list[int] | None]:
 
     The map has one entry more than the folded text, for spans that end at its end.
     """
-    if text.isascii() or _FOLDABLE.search(text) is None:
+    if text.isascii() or _LEFT.fullmatch(text) is not None or _FOLDABLE.search(text) is None:
         return text, None
     folded = text.translate(_FOLD_TABLE)
     if len(folded) == len(text):

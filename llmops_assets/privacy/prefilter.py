@@ -74,7 +74,7 @@ class Prefilter:
         if self._set is None:
             return None
         try:
-            found = self._set.Match(text)
+            found = self._set.Match(text.encode() if isinstance(text, str) else text)
         except UnicodeEncodeError:
             # Half a character, which UTF-8 has not.
             return None

@@ -1,5 +1,6 @@
 """What an endpoint's requests and answers are held to before they are passed on."""
 
+from functools import cached_property
 from typing import Literal
 
 from pydantic import Field
@@ -71,6 +72,17 @@ class OutputGuards(Part):
     harm: HarmGuard | None = None
     length: LengthGuard | None = None
     language: LanguageGuard | None = None
+
+    @cached_property
+    def holds(self) -> bool:
+        """Whether sentences are judged before they are passed on."""
+        return any(guard is not None and guard.action == "refuse" for guard in (self.harm, self.language))
+
+    @cached_property
+    def flags(self) -> bool:
+        """Whether any guard only notes what it finds, once a text is whole."""
+        judging = (self.personal_data, self.harm, self.language)
+        return any(guard is not None and guard.action == "flag" for guard in judging)
 
 
 class Guards(Part):

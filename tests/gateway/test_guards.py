@@ -267,14 +267,13 @@ def test_who_sends_very_many_short_texts_holds_nobody_up() -> None:
     judges = Judges(load_policy(DEFAULT_POLICY))
     guards = InputGuards.model_validate({"personal_data": {}})
     threads: list[str] = []
-    judges.masker(names=False).may_hold = lambda folded: True  # type: ignore
-    judges.masker(names=False).finds = lambda text: threads.append(threading.current_thread().name)  # type: ignore
+    judges.masker(names=False).may_find = lambda texts: threads.append(threading.current_thread().name)  # type: ignore
 
     for count in (1, 1000):
         body = {"messages": [{"role": "user", "content": "가"}] * count}
         asyncio.run(judge_request(guards, judges, body, "가"))
-    assert (threads[0], len(threads)) == ("MainThread", 1001)
-    assert "MainThread" not in threads[1:]
+    assert (threads[0], len(threads)) == ("MainThread", 2)
+    assert threads[1] != "MainThread"
 
 
 def out_of(choices: list[dict], *, streamed: bool) -> str:

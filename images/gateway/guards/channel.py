@@ -7,7 +7,7 @@ import regex
 
 from images.gateway.guards import measures
 from images.gateway.guards.judges import INLINE_CHARACTERS, Judges
-from images.gateway.guards.personal_data import MAX_HELD, StreamMask
+from images.gateway.guards.personal_data import MAX_HELD, StreamMask, StreamMasker
 from images.gateway.guards.verdict import Verdict, figure_of
 from llmops_assets.specs.guards import OutputGuards
 
@@ -28,24 +28,24 @@ class Channel:
     let through, of `MAX_HELD` characters at most. Guards that only flag hold nothing back.
     """
 
+    _mask: StreamMask | None = None
+    _masker: StreamMasker | None = None
+    _held = _passed = ""
+    _characters = _bytes = _kept = 0
+    _long: str | None = None
+    _is_cut = False
+
     def __init__(self, guards: OutputGuards, judges: Judges) -> None:
         self._guards = guards
         self._judges = judges
         self._verdicts: dict[str, Verdict] = {}
-        personal, harm, language = guards.personal_data, guards.harm, guards.language
-        masks = personal is not None and personal.action in ("mask", "refuse")
-        self._masker = judges.masker(names=personal.names) if masks and personal is not None else None
-        self._mask: StreamMask | None = None
-        self._holds = any(g is not None and g.action == "refuse" for g in (harm, language))
-        self._flags = any(g is not None and g.action == "flag" for g in (personal, harm, language))
-        self._held = ""
-        self._passed = ""
-        self._characters = self._bytes = 0
+        personal = guards.personal_data
+        if personal is not None and personal.action in ("mask", "refuse"):
+            self._masker = judges.masker(names=personal.names)
+        self._holds = guards.holds
+        self._flags = guards.flags
         self._letters: dict[str, int] = {}
         self._whole: list[str] = []
-        self._kept = 0
-        self._long: str | None = None
-        self._is_cut = False
 
     @property
     def verdicts(self) -> dict[str, Verdict]:
@@ -76,7 +76,7 @@ class Channel:
         if self._flags:
             self._keep(text)
         if (masker := self._masker) is not None:
-            if self._is_dear(len(text)) or masker.finds(text):
+            if self._is_dear(len(text)) or masker.may_find([text]):
                 self._mask = StreamMask(masker)
                 text = await self._run(self._mask.whole, text)
                 self._look_at_mask(self._mask.found)

@@ -1,5 +1,6 @@
 """Attempts to make a model disregard its instructions: how surely a text holds one, and by which rule."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from images.gateway.guards import normalise
@@ -24,6 +25,11 @@ class Attempt:
 
 
 NONE = Attempt(0.0, ())
+
+
+def may_be_one(texts: Iterable[str]) -> bool:
+    """Whether a rule may match one of some texts, in any of its forms: nearly always none does, and one look says so."""
+    return bool(rules_for("\n".join([form for text in texts for _, form in normalise.forms(text)])))
 
 
 def judge(text: str) -> Attempt:

@@ -63,12 +63,6 @@ def rules_for(text: str) -> list[Rule]:
     return by_words(text) if places is None else [rules()[place] for place in places]
 
 
-def may_match(forms: bytes) -> bool:
-    """Whether any rule may match some forms of texts in UTF-8, one after the other; True where nothing can be said."""
-    places = _prefilter().may_match(forms)
-    return places is None or bool(places)
-
-
 def by_words(text: str) -> list[Rule]:
     """The rules whose words a text holds: the same where there is no automaton."""
     index, by_word, always = _index()

@@ -1,12 +1,12 @@
 """Judges a request before a model is asked: what is masked in it, and why it is refused."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from images.gateway.guards import measures
-from images.gateway.guards.fast_path import request_verdicts
+from images.gateway.guards import injection, measures
 from images.gateway.guards.judges import INLINE_CHARACTERS, Judges
 from images.gateway.guards.texts import Found, alone, changed, texts
 from images.gateway.guards.verdict import Verdict, figure_of
@@ -40,20 +40,11 @@ async def judge_request(guards: InputGuards, judges: Judges, body: dict[str, Any
     """
     judged = Judged(body, query)
     found = texts(body)
-    is_dear = sum([_EACH + len(text) for _, text in found]) > INLINE_CHARACTERS + _EACH
-    if not is_dear and (passed := request_verdicts(guards, judges, found, query)) is not None:
-        judged.verdicts = passed
-        return judged
-    for guard, step, dear_by_itself in (
-        (guards.length, _length, None),
-        (guards.language, _language, None),
-        (guards.personal_data, _personal_data, lambda guard: guard.names),
-        (guards.injection, _injection, lambda guard: guard.classifier),
-        (guards.harm, _harm, lambda _: judges.harm_is_dear),
-    ):
-        if guard is None:
+    is_long = sum([_EACH + len(text) for _, text in found]) > INLINE_CHARACTERS + _EACH
+    for name, step, is_dear in _STEPS:
+        if (guard := getattr(guards, name)) is None:
             continue
-        if dear_by_itself is not None and (is_dear or dear_by_itself(guard)):
+        if is_dear is not None and (is_long or is_dear(guard, judges)):
             await judges.run(partial(step, guard, judges, judged, found), is_dear=True)
         else:
             step(guard, judges, judged, found)
@@ -65,6 +56,7 @@ async def judge_request(guards: InputGuards, judges: Judges, body: dict[str, Any
 _EACH = 20
 """Characters of a text that its judging takes as long as, whatever is in it."""
 _NO_PERSONAL_DATA = Verdict("personal_data", "in", "pass", None, 0.0)
+_NO_INJECTION = Verdict("injection", "in", "pass", None, 0.0)
 
 
 def _length(guard: LengthGuard, judges: Judges, judged: Judged, found: Found) -> None:
@@ -88,7 +80,7 @@ def _language(guard: LanguageGuard, judges: Judges, judged: Judged, found: Found
 def _personal_data(guard: PersonalDataGuard, judges: Judges, judged: Judged, found: Found) -> None:
     masker = judges.masker(names=guard.names)
     # Arguments of a call are looked at by what is in them, and not as they are written.
-    if not any([path.endswith(".arguments") or masker.finds(text) for path, text in found]):
+    if not any([path.endswith(".arguments") for path, _ in found]) and not masker.may_find([t for _, t in found]):
         judged.verdicts.append(_NO_PERSONAL_DATA)
         return
     counts: Counter[str] = Counter()
@@ -116,6 +108,9 @@ def _personal_data(guard: PersonalDataGuard, judges: Judges, judged: Judged, fou
 
 
 def _injection(guard: InjectionGuard, judges: Judges, judged: Judged, found: Found) -> None:
+    if not guard.classifier and not injection.may_be_one([text for _, text in found]):
+        judged.verdicts.append(_NO_INJECTION)
+        return
     attempt, where = None, None
     for path, text in found:
         this = judges.injection(text, with_classifier=guard.classifier)
@@ -139,3 +134,14 @@ def _harm(guard: HarmGuard, judges: Judges, judged: Judged, found: Found) -> Non
     reason = ", ".join(sorted({group for named in offended.values() for group in named})) or None
     outcome = "refuse" if offended and guard.action == "refuse" else "pass"
     judged.verdicts.append(Verdict("harm", "in", outcome, reason, float(len(offended)), next(iter(offended), None)))
+
+
+_Step = Callable[[Any, Judges, Judged, Found], None]
+_STEPS: tuple[tuple[str, _Step, Callable[[Any, Judges], bool] | None], ...] = (
+    ("length", _length, None),
+    ("language", _language, None),
+    ("personal_data", _personal_data, lambda guard, _: guard.names),
+    ("injection", _injection, lambda guard, _: guard.classifier),
+    ("harm", _harm, lambda _, judges: judges.harm_is_dear),
+)
+"""The guards in the order in which they are asked, and when one takes long whatever the length; None: never."""

@@ -63,9 +63,9 @@ class Judges:
     def _prepare(self) -> None:
         try:
             masker = self.masker(names=False)
-            masker.finds("-")
+            masker.may_find(["-"])
             masker.unfinished("-")
-            injection.judge("-")
+            injection.may_be_one(["-"])
         except Exception:  # whoever is judged hears of it
             log.exception("the guards could not be made beforehand")
 

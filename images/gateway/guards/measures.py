@@ -6,9 +6,9 @@ import unicodedata
 
 from llmops_assets.specs.guards import LanguageGuard, LengthGuard
 
-_KOREAN = re.compile("[가-힣\u1100-\u11ff\u3130-\u318f]+")
-_LATIN = re.compile("[A-Za-z]+")
+_NO_LATIN = bytes(code for code in range(128) if not chr(code).isalpha())
 _REST = re.compile("[^\x00-\x7f가-힣\u1100-\u11ff\u3130-\u318f]")
+"""What is neither ASCII nor Hangul, whole syllables or parts of them."""
 # What normalising leaves as it is.
 _PLAIN = re.compile("[\x00-\x7f가-힣]*")
 _MOST_BYTES_PER_TOKEN = 8
@@ -40,10 +40,12 @@ def fitting(guard: LengthGuard, characters: int, size: int, text: str) -> str:
 
 def letters(text: str) -> dict[str, int]:
     """Letters of a text by language: `ko` Hangul, `en` Latin, `other`."""
-    if not _PLAIN.fullmatch(text):
+    if not (is_plain := _PLAIN.fullmatch(text) is not None):
         text = unicodedata.normalize("NFKC", text)
-    found = {"ko": sum(map(len, _KOREAN.findall(text))), "en": sum(map(len, _LATIN.findall(text))), "other": 0}
-    for char in _REST.findall(text):
+    rest = () if is_plain else _REST.findall(text)
+    written = text.encode("ascii", "ignore")
+    found = {"ko": len(text) - len(written) - len(rest), "en": len(written.translate(None, _NO_LATIN)), "other": 0}
+    for char in rest:
         if char.isalpha():
             # Letters with marks are no English by themselves, and no other script either.
             found["en" if unicodedata.name(char, "").startswith("LATIN") else "other"] += 1
@@ -55,4 +57,4 @@ def language_share(guard: LanguageGuard, counted: dict[str, int]) -> float | Non
     total = sum(counted.values())
     if total < guard.min_letters:
         return None
-    return sum(counted[language] for language in guard.allowed) / total
+    return sum([counted[language] for language in guard.allowed]) / total

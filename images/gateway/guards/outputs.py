@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from images.gateway.guards.channel import Channel, Refused
-from images.gateway.guards.fast_path import answer_verdicts
 from images.gateway.guards.judges import Judges
 from images.gateway.guards.texts import change_json
 from images.gateway.guards.verdict import Verdict
@@ -25,6 +24,7 @@ _NO_WORDS = frozenset(("audio", "images", "image_url", "delta", "message", "logp
 _DATA = re.compile(rb"^data:[ ]?(.*)$")
 _MOST_TOOL_CHARACTERS = 256 * 1024
 _PLAIN = frozenset(("id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"))
+_PLAIN_TYPES = frozenset((str, type(None)))
 _WORST = ("pass", "mask", "refuse")
 
 
@@ -70,13 +70,12 @@ class AnswerGuard:
         """Change a choice in place; whether it was."""
         known = self._choices.setdefault(number, _Choice())
         message = choice.get("message")
-        if isinstance(message, dict) and (passed := answer_verdicts(self._guards, self._judges, message)) is not None:
-            self._add(passed)
-            return False
         holder = message if isinstance(message, dict) else choice
-        changed = as_texts(holder)
+        # Nearly all are texts and nothing else.
+        is_plain = _PLAIN_TYPES.issuperset(map(type, holder.values()))
+        changed = not is_plain and as_texts(holder)
         try:
-            for name in nested_fields(holder):
+            for name in () if is_plain else nested_fields(holder):
                 judged = await self._nested(known, holder[name])
                 changed |= judged != holder[name]
                 holder[name] = judged
@@ -87,7 +86,7 @@ class AnswerGuard:
                 holder[name] = text
                 if channel.is_cut:
                     choice["finish_reason"] = "length"
-            for call in _functions(holder):
+            for call in () if is_plain else _functions(holder):
                 arguments = await self._arguments(known, call["arguments"])
                 changed |= arguments != call["arguments"]
                 call["arguments"] = arguments
@@ -278,13 +277,13 @@ class AnswerGuard:
     def _add(self, verdicts: Iterable[Verdict]) -> None:
         """Add verdicts on a text up to those on the answer: the worst counts, figures of masks add up."""
         for verdict in verdicts:
-            guard, before = verdict.guard, self._verdicts.get(verdict.guard)
+            before = self._verdicts.get(verdict.guard)
             if (
                 before is None
                 or _WORST.index(verdict.outcome) > _WORST.index(before.outcome)
                 or (verdict.outcome == before.outcome and verdict.reason is not None)
             ):
-                self._verdicts[guard] = verdict
+                self._verdicts[verdict.guard] = verdict
 
 
 def as_texts(holder: dict[str, Any]) -> bool:

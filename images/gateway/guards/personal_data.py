@@ -34,13 +34,9 @@ class StreamMasker(Masker):
         self._unfinished = _unfinished(self.patterns)
         self._near = tuple(pattern for pattern in self.patterns if pattern.context)
 
-    def finds(self, text: str) -> bool:
-        """Whether there is any in a text; a long one is not searched for that alone."""
-        return len(text) > _WINDOW or bool(self.spans(text))
-
-    def may_hold(self, folded: bytes) -> bool:
-        """Whether there may be any, names outside forms aside, in a folded text in UTF-8: one look for all patterns."""
-        return masking.may_hold(folded, self.patterns)
+    def may_find(self, texts: Sequence[str]) -> bool:
+        """Whether there may be any in one of some texts; nearly always there is none, and one look says so."""
+        return self.names is not None or masking.may_hold(texts, self.patterns)
 
     def mask(self, text: str) -> Masked:
         """A whole text; a long one is gone through in windows, so that no single search holds the interpreter long."""
