@@ -332,6 +332,12 @@ def test_a_budget_ends_with_its_tokens_and_places_with_the_endpoint(catalog, mod
         thread.join()
     assert statuses == [429] * 6 + [200] * 2
 
+    # A gateway that starts anew knows from the ledger what was used.
+    gateway.stop()
+    anew = start_gateway(**ON)
+    assert ask(anew.url, frugal, max_tokens=10).json()["error"]["code"] == "insufficient_quota"
+    gateway = anew
+
     # One more than the endpoint has places is told to come again.
     key = key_of(catalog, requests_per_minute=500)
     until(lambda: models_status(gateway.url, key) == 200)

@@ -22,6 +22,7 @@ from llmops_assets.specs.access import CALL, AccessPolicy
 from llmops_assets.specs.settings import Settings
 from resources.catalog import Catalog
 from resources.catalog.api_keys import PREFIX
+from resources.traffic.shipper import AWAY
 
 log = logging.getLogger("gateway.access")
 
@@ -102,13 +103,15 @@ class Callers:
             self.keys.refresh(catalog)
             now = time.monotonic()
             if now - self._ledger_read_at >= _LEDGER_SECONDS and (
-                self.keys.budgets or self.policy.limits.monthly_tokens
+                self.keys.has_budgets or self.policy.limits.monthly_tokens
             ):
                 month = this_month()
                 self._used, self._used_of = catalog.usage.tokens_of_month(month), month
                 self._ledger_read_at = now
-        except Exception as error:  # noqa: BLE001  whatever the catalog's driver raises, answering goes on
+        except AWAY as error:
             log.debug("keys and usage stay as they were: %s", error)
+        except Exception:  # whatever it is, answering goes on; but it is nothing that passes by itself
+            log.exception("keys and usage stay as they were")
 
     def used(self, name: str, month: str) -> int:
         """Tokens that the ledger knows of, of a caller in a month."""
