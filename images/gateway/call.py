@@ -26,7 +26,7 @@ Proceed = Callable[["Call"], Awaitable["Answer"]]
 """The layers below: what they answer to a call. Raises ApiError where they refuse it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Operation:
     """A method on a path (`{name}` in it stands for one part), and what answers it.
 
@@ -50,8 +50,7 @@ class Operation:
         return self.kind in ("chat", "completions")
 
 
-@dataclass(frozen=True, slots=True)
-class EndUser:
+class EndUser(msgspec.Struct, frozen=True, gc=False):
     """Whom the answer is for: `user` decides the variant; `new_session` is a session id that the client is to keep."""
 
     user: str
@@ -75,18 +74,18 @@ class Identity:
     endpoints: frozenset[str] | None = None
     requests_per_minute: int | None = None
     monthly_tokens: int | None = None
+    name: str = field(init=False)
+    """What limits and the ledger count by: the key's id, or `sub:` and the subject; empty for the anonymous.
+
+    Whoever chooses a subject cannot choose that of a key.
+    """
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.key or (f"sub:{self.subject}" if self.subject else ""))
 
     @property
     def is_anonymous(self) -> bool:
         return self.key is None and self.subject is None
-
-    @property
-    def name(self) -> str:
-        """What limits and the ledger count by: the key's id, or `sub:` and the subject; empty for the anonymous.
-
-        Whoever chooses a subject cannot choose that of a key.
-        """
-        return self.key or (f"sub:{self.subject}" if self.subject else "")
 
 
 ANONYMOUS = Identity()
@@ -97,7 +96,8 @@ class Answer:
     """What a client gets: a whole `body`, or `events` as they come.
 
     Each item of `events` is one or more whole server-sent events, each with the blank line that ends it. A layer that
-    looks at a stream replaces `events` by a generator of its own over the ones it found.
+    looks at a stream replaces `events` by a generator of its own over the ones it found. `content` is a completion in
+    `body` as the first who needed it decoded it: who puts another body in its place leaves it out.
     """
 
     status: int = 200
@@ -105,6 +105,7 @@ class Answer:
     events: AsyncIterator[bytes] | None = None
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
+    content: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, content: Any, status: int = 200) -> "Answer":
@@ -134,20 +135,19 @@ class Call:
     """One request: what it carries, what the layers found out about it, and what is to be done when it is over.
 
     Layers write their findings here for those below and for the log: `caller`, `has_role` (of its roles one may call
-    endpoints), `body` (the JSON object, null fields
-    left out), `endpoint`, `end_user`, `query` (the user's last message), `route` (assigned, or that of who answered
-    instead), `replica` (who was asked last), `exposure`, `payload` (what goes to the model server), `usage` (what the
-    server counted), `timings` (seconds by name), `verdicts` (of guards), `notes` (anything else that a later layer or
-    the log needs, by a name of its layer). `headers` go to the client with
-    whatever is answered. `status` and `error` are how it ended; `refusal` is the code of the error that it was refused
-    with before a variant was assigned, which no client chooses.
+    endpoints), `body` (the JSON object, null fields left out), `endpoint`, `end_user`, `query` (the user's last
+    message), `route` (assigned, or that of who answered instead), `replica` (who was asked last), `exposure`, `payload`
+    (what goes to the model server), `usage` (what the server counted), `used` (`usage.tokens_of`), `timings` (seconds
+    by name), `verdicts` (of guards), `notes` (anything else that a later layer or the log needs, by a name of its
+    layer). `headers` go to the client with whatever is answered. `status` and `error` are how it ended; `refusal` is
+    the code of the error that it was refused with before a variant was assigned, which no client chooses.
     """
 
     __slots__ = (
         "_closers", "_headers", "_is_open", "_request", "begun", "body", "caller", "end_user", "endpoint", "error",
         "exposure", "has_role", "headers", "is_overdue", "is_probe", "is_read", "is_reading", "is_streamed", "notes",
         "operation", "parameters", "payload", "query", "receive", "refusal", "replica", "request_id", "route",
-        "scope", "status", "timings", "usage", "verdicts",
+        "scope", "status", "timings", "usage", "used", "verdicts",
     )  # fmt: skip
 
     def __init__(
@@ -179,6 +179,7 @@ class Call:
         self.exposure: Exposure | None = None
         self.payload: dict[str, Any] = {}
         self.usage: dict[str, Any] | None = None
+        self.used: tuple[int, int, bool] | None = None
         self.timings: dict[str, float] = {}
         self.verdicts: list[Verdict] = []
         self.notes: dict[str, Any] = {}
@@ -209,6 +210,11 @@ class Call:
         """Whether the connection comes from this machine. It proves nothing: a reverse proxy's does too."""
         client = self.scope.get("client")
         return client is not None and (client[0].startswith("127.") or client[0] in ("::1", "localhost"))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it ended, so that nothing more is found out about it."""
+        return not self._is_open
 
     def on_close(self, closer: Callable[[], None]) -> None:
         """Have `closer` called once when the call is over, however it ends; the last one first.

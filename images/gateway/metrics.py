@@ -1,8 +1,11 @@
 """What the gateway counts, for Prometheus."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from images.gateway.guards.verdict import Verdict
 
 # Seconds. Fine around the objective of two seconds, with room for a CPU's long answers.
 _BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 120)
@@ -114,12 +117,29 @@ class Metrics:
         self.feedback = Counter("llmops_gateway_feedback", "Ratings received", ["rating"], registry=self.registry)
         # Requests count here, at a tenth of the cost; what is asked for is brought up to date first.
         self._counts: dict[tuple[Counter, tuple[str | int, ...]], float] = {}
+        self._verdicts: dict[tuple[Any, ...], int] = {}
+        self._requests: dict[tuple[str, str, int | None], list[int]] = {}
         self._values: dict[tuple[Histogram, tuple[str, ...]], list[float]] = {}
 
     def count(self, counter: Counter, *labels: str | int, by: float = 1) -> None:
         """Add to a counter; from the event loop's thread alone."""
         key = (counter, labels)
         self._counts[key] = self._counts.get(key, 0) + by
+
+    def count_verdicts(self, endpoint: str, verdicts: Iterable[Verdict]) -> None:
+        """Count what guards decided about one side of a request, all at once: nearly always it is the same."""
+        key = (endpoint, *[(verdict.guard, verdict.side, verdict.outcome) for verdict in verdicts])
+        self._verdicts[key] = self._verdicts.get(key, 0) + 1
+
+    def count_request(self, endpoint: str, model: str, status: int | None, prompt: int, completion: int) -> None:
+        """Count a request that reached a model, with its tokens."""
+        key = (endpoint, model, status)
+        counted = self._requests.get(key)
+        if counted is None:
+            counted = self._requests[key] = [0, 0, 0]
+        counted[0] += 1
+        counted[1] += prompt
+        counted[2] += completion
 
     def observe(self, histogram: Histogram, value: float, *labels: str) -> None:
         """Note a value (seconds); from the event loop's thread alone."""
@@ -131,6 +151,13 @@ class Metrics:
             self._add_up()
 
     def _add_up(self) -> None:
+        for (endpoint, *verdicts), by in self._verdicts.items():
+            for verdict in verdicts:
+                self.verdicts.labels(endpoint, *verdict).inc(by)
+        for (endpoint, model, status), (count, prompt, completion) in self._requests.items():
+            self.requests.labels(endpoint, model, status).inc(count)
+            self.tokens.labels(endpoint, model, "in").inc(prompt)
+            self.tokens.labels(endpoint, model, "out").inc(completion)
         for (counter, labels), by in self._counts.items():
             counter.labels(*labels).inc(by)
         for (histogram, labels), values in self._values.items():
@@ -138,6 +165,8 @@ class Metrics:
             for value in values:
                 child.observe(value)
         self._counts.clear()
+        self._verdicts.clear()
+        self._requests.clear()
         self._values.clear()
 
     def routes_read(self, fault: str | None, faults: Iterable[str]) -> None:

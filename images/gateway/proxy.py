@@ -21,25 +21,18 @@ _MAX_REFUSAL_BYTES = 64 * 1024
 
 @dataclass(slots=True)
 class Whole:
-    """A complete answer."""
+    """A complete answer; `content` is that of a completion, decoded."""
 
     status: int
     body: bytes
-
-
-class _Completion(msgspec.Struct):
-    choices: list[dict[str, msgspec.Raw]]
+    content: dict[str, Any] | None = None
 
 
 class _Embeddings(msgspec.Struct):
     data: list[dict[str, msgspec.Raw]]
 
 
-_READERS = {
-    "chat": msgspec.json.Decoder(_Completion).decode,
-    "completions": msgspec.json.Decoder(_Completion).decode,
-    "embeddings": msgspec.json.Decoder(_Embeddings).decode,
-}
+_read_embeddings = msgspec.json.Decoder(_Embeddings).decode
 
 
 @dataclass(slots=True)
@@ -113,7 +106,8 @@ async def ask(
                 stall_seconds=question.stall_seconds,
             )
         is_begun = True
-        return Whole(200, with_name(await _whole(response, backend, question.kind), question.name))
+        body, content = await _whole(response, backend, question.kind)
+        return Whole(200, with_name(body, question.name), content)
     except (Unreachable, ValueError) as error:
         # A key or an address that cannot be sent or found is no fault of the request's.
         raise BackendFailed(f"backend {backend} cannot be reached: {error!r}") from error
@@ -127,8 +121,8 @@ async def ask(
             response.release()
 
 
-async def _whole(response: Response, backend: str, kind: str) -> bytes:
-    """The body of an answer, once it is seen to be one."""
+async def _whole(response: Response, backend: str, kind: str) -> tuple[bytes, dict[str, Any] | None]:
+    """The body of an answer, once it is seen to be one, and of a completion what it says."""
     body = b""
     size = response.content_length or 0
     if size <= MAX_ANSWER_BYTES:
@@ -137,10 +131,15 @@ async def _whole(response: Response, backend: str, kind: str) -> bytes:
     if size > MAX_ANSWER_BYTES:
         raise BackendFailed(f"backend {backend} answered more than {MAX_ANSWER_BYTES} bytes", may_ask_again=False)
     try:
-        if not body.isascii():
-            body.decode()
-        if _is_answer(kind, _READERS[kind](body)):
-            return body
+        if kind == "embeddings":
+            # Their numbers are nobody's business here.
+            if not body.isascii():
+                body.decode()
+            _read_embeddings(body)
+            return body, None
+        content = msgspec.json.decode(body)
+        if _is_completion(kind, content):
+            return body, content
         start = body[:100].decode("utf-8", "replace")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         start = body[:100].decode("utf-8", "replace")
@@ -149,12 +148,13 @@ async def _whole(response: Response, backend: str, kind: str) -> bytes:
     raise BackendFailed(f"backend {backend} answered what is no answer: {start}", may_ask_again=False)
 
 
-def _is_answer(kind: str, found: Any) -> bool:
+def _is_completion(kind: str, found: Any) -> bool:
     """Whether each choice of a completion, of which there is one at least, says something, be it nothing."""
-    if kind == "embeddings":
-        return True
-    name, begins = ("message", b"{") if kind == "chat" else ("text", b'"')
-    return bool(found.choices) and all(bytes(choice.get(name, b""))[:1] == begins for choice in found.choices)
+    choices = found.get("choices") if isinstance(found, dict) else None
+    if not isinstance(choices, list) or not choices:
+        return False
+    name, type_ = ("message", dict) if kind == "chat" else ("text", str)
+    return all([isinstance(choice, dict) and isinstance(choice.get(name), type_) for choice in choices])
 
 
 def _begun_with(error: dict[str, Any], backend: str) -> Exception:

@@ -173,3 +173,5 @@ class Waiting:
         for task in (self._watcher, self._pinger):
             if task is not None:
                 task.cancel()
+        # What is cancelled remembers where it was, and so this: kept, they would wait for the collector.
+        self._timer = self._watcher = self._pinger = None

@@ -22,11 +22,11 @@ class _Answer(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Answer)
 
 
-def counted_of(body: bytes) -> dict[str, Any] | None:
-    """What a whole answer says that it used; None where it does not."""
+def counted_of(answer: bytes | dict[str, Any]) -> dict[str, Any] | None:
+    """What a whole answer, as it came or decoded, says that it used; None where it does not."""
     try:
-        found = _decoder.decode(body).usage
-    except (msgspec.DecodeError, RecursionError):
+        found = (_decoder.decode(answer) if isinstance(answer, bytes) else msgspec.convert(answer, _Answer)).usage
+    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError):
         return None
     if found is None:
         return None
@@ -53,7 +53,13 @@ def asked_tokens(call: Call) -> int:
 
 
 def tokens_of(call: Call) -> tuple[int, int, bool]:
-    """Tokens of the prompt and of the answer, and whether they are estimated."""
+    """Tokens of the prompt and of the answer, and whether they are estimated; of a call that is over counted once."""
+    if call.used is None or not call.is_over:
+        call.used = _tokens_of(call)
+    return call.used
+
+
+def _tokens_of(call: Call) -> tuple[int, int, bool]:
     usage = call.usage
     if usage is None:
         # The client left: the server had read the prompt, and of what it wrote is known what came back.

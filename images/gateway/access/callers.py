@@ -131,6 +131,13 @@ class Callers:
             return await self.access.tokens.identity(credential)
         raise unknown_caller(f"that is no API key of this gateway: ours begin with {PREFIX}")
 
+    def remembered(self, call: Call) -> Identity | None:
+        """Whose credential a request carries, where it is a token that was looked at before and holds still."""
+        header = call.header(b"authorization")
+        if self.access.tokens is None or header is None or not header.startswith("Bearer "):
+            return None
+        return self.access.tokens.remembered(header[7:])
+
     def address_of(self, call: Call) -> str:
         """The address that a request is counted by."""
         client = call.scope.get("client")

@@ -60,12 +60,17 @@ class Tokens:
         self.clock = clock
         self._verified: OrderedDict[str, Verified] = OrderedDict()
 
+    def remembered(self, token: str) -> Identity | None:
+        """Whose token it is, where that was found out before and holds still."""
+        known = self._verified.get(token)
+        generation = self.jwks.generation if self.jwks else 0
+        holds = known is not None and known.generation == generation and self.clock() < known.until
+        return known.identity if holds else None
+
     async def identity(self, token: str) -> Identity:
         """Whose token it is; ApiError 401 with the reason, 503 while the issuer's keys cannot be read."""
-        generation = self.jwks.generation if self.jwks else 0
-        known = self._verified.get(token)
-        if known is not None and known.generation == generation and self.clock() < known.until:
-            return known.identity
+        if (known := self.remembered(token)) is not None:
+            return known
         claims = await self._claims(token)
         identity = self._identity(claims)
         generation = self.jwks.generation if self.jwks else 0

@@ -28,7 +28,7 @@ NONE = Attempt(0.0, ())
 
 
 def may_be_one(texts: Iterable[str]) -> bool:
-    """Whether a rule may match one of some texts, in any of its forms: nearly always none does, and one look says so."""
+    """Whether a rule may match one of some texts, in any form: nearly always none does, and one look says so."""
     return bool(rules_for("\n".join([form for text in texts for _, form in normalise.forms(text)])))
 
 

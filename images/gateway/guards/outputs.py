@@ -54,9 +54,9 @@ class AnswerGuard:
     def verdicts(self) -> list[Verdict]:
         return list(self._verdicts.values())
 
-    async def whole(self, body: bytes) -> bytes:
-        """A complete answer; what is no answer of choices passes as it is."""
-        answer = _object(body)
+    async def whole(self, body: bytes, content: dict[str, Any] | None = None) -> bytes:
+        """A complete answer, also decoded (`content`, which is changed); what is none of choices passes as it is."""
+        answer = _object(body) if content is None else content
         choices = answer.get("choices") if answer else None
         if not isinstance(choices, list):
             return body

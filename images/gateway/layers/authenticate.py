@@ -1,6 +1,8 @@
 """Finds out who calls, and refuses whom it does not know."""
 
-from images.gateway.call import Answer, Call, Proceed
+from collections.abc import Awaitable
+
+from images.gateway.call import Answer, Call, Identity, Proceed
 from images.gateway.errors import ApiError
 from images.gateway.layers.base import Layer
 from images.gateway.layers.limit import refuse_address
@@ -14,16 +16,27 @@ class Authenticate(Layer):
     a known caller may call is decided where the endpoint is known (`authorize`).
     """
 
-    async def __call__(self, call: Call, proceed: Proceed) -> Answer:
+    def __call__(self, call: Call, proceed: Proceed) -> Awaitable[Answer]:
         callers = self.gateway.callers
         if not callers.access.is_on or call.is_probe:
-            return await proceed(call)
+            return proceed(call)
+        known = callers.remembered(call)
+        found = None if known is None else callers.has_role(known)
+        if known is None or not isinstance(found, bool):
+            return self._identified(call, proceed, known, found)
+        call.caller, call.has_role = known, found
+        return proceed(call)
+
+    async def _identified(
+        self, call: Call, proceed: Proceed, known: Identity | None, found: Awaitable[bool] | None
+    ) -> Answer:
+        callers = self.gateway.callers
         try:
-            call.caller = await callers.identify(call)
+            call.caller = known or await callers.identify(call)
         except ApiError as error:
             if error.status == 401:
                 await refuse_address(callers, call)
             raise
-        found = callers.has_role(call.caller)
-        call.has_role = found if isinstance(found, bool) else await found
+        has_role = found or callers.has_role(call.caller)
+        call.has_role = has_role if isinstance(has_role, bool) else await has_role
         return await proceed(call)

@@ -49,13 +49,11 @@ class Count(Layer):
                 metrics.count(metrics.refusals, name, call.refusal)
             return
         model = exposure.model_ref
-        metrics.count(metrics.requests, name, model, call.status)
+        prompt, completion, _ = tokens_of(call)
+        metrics.count_request(name, model, call.status, prompt, completion)
         metrics.observe(metrics.seconds, seconds, name, model)
         if exposure.ttft_ms is not None:
             first = exposure.ttft_ms / 1000
             metrics.observe(metrics.first_token, first, name, model)
             if (pieces := call.notes.get("pieces", 0)) > 1:
                 metrics.observe(metrics.between_tokens, (seconds - first) / (pieces - 1), name, model)
-        prompt, completion, _ = tokens_of(call)
-        metrics.count(metrics.tokens, name, model, "in", by=prompt)
-        metrics.count(metrics.tokens, name, model, "out", by=completion)

@@ -70,7 +70,7 @@ class Guard(Layer):
             if answer.events is not None:
                 answer.events = self._events(call, guard, answer.events)
                 return answer
-            answer.body = await guard.whole(answer.body)
+            answer.body = await guard.whole(answer.body, answer.content)
             self._note(call, guard.verdicts)
             return answer
         except (GuardUnavailable, ImportError) as error:
@@ -119,11 +119,9 @@ class Guard(Layer):
             self._note(call, guard.verdicts)
 
     def _note(self, call: Call, verdicts: list[Verdict]) -> None:
-        metrics, name = self.gateway.metrics, call.endpoint.name
+        self.gateway.metrics.count_verdicts(call.endpoint.name, verdicts)
         for verdict in verdicts:
-            outcome = verdict.outcome
-            metrics.count(metrics.verdicts, name, verdict.guard, verdict.side, outcome)
-            if outcome != "pass":
+            if verdict.outcome != "pass":
                 log.info(
                     "request %s: %s of guard %s (%s): %s",
                     call.request_id, verdict.outcome, verdict.guard, verdict.side, verdict.reason,

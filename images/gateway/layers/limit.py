@@ -1,7 +1,7 @@
 """Refuses what is too much: requests a minute of an address, and of a key or the subject of a token."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from images.gateway.access.callers import Callers
 from images.gateway.call import Answer, Call, Proceed
@@ -16,17 +16,25 @@ class Limit(Layer):
     Budgets and places of endpoints are `reserve`'s, below `validate`, where the endpoint is known.
     """
 
-    async def __call__(self, call: Call, proceed: Proceed) -> Answer:
+    def __call__(self, call: Call, proceed: Proceed) -> Awaitable[Answer]:
         callers, caller = self.gateway.callers, call.caller
         if not callers.access.limits_on or call.is_probe:
-            return await proceed(call)
+            return proceed(call)
         usual, rates = callers.policy.limits, []
         if caller.requests_per_minute is None:
             rates.append(address_rate(callers, call))
         if not caller.is_anonymous:
             rates.append(Rate(f"caller:{caller.name}", caller.requests_per_minute or usual.requests_per_minute))
-        headers = check(await callers.limiter.count(rates), rates)
-        call.headers.update(headers)
+        found = callers.limiter.count(rates)
+        if not isinstance(found, list):
+            return self._when_counted(call, proceed, rates, found)
+        call.headers.update(check(found, rates))
+        return proceed(call)
+
+    async def _when_counted(
+        self, call: Call, proceed: Proceed, rates: list[Rate], counting: Awaitable[list[Counted]]
+    ) -> Answer:
+        call.headers.update(check(await counting, rates))
         return await proceed(call)
 
 
@@ -39,12 +47,16 @@ async def refuse_address(callers: Callers, call: Call) -> None:
     """Count a request that was refused; ApiError 429 where its address has sent too many."""
     if callers.access.limits_on:
         rates = [address_rate(callers, call)]
-        check(await callers.limiter.count(rates), rates)
+        found = callers.limiter.count(rates)
+        check(found if isinstance(found, list) else await found, rates)
 
 
 def check(found: Sequence[Counted], rates: Sequence[Rate]) -> dict[str, str]:
     """The headers of an answer by the tightest of the limits, named as OpenAI names them; ApiError 429."""
-    tightest = min(found, key=lambda one: (one.allowed, one.remaining))
+    tightest = found[0]
+    for one in found[1:]:
+        if (one.allowed, one.remaining) < (tightest.allowed, tightest.remaining):
+            tightest = one
     headers = {
         "x-ratelimit-limit-requests": str(tightest.limit),
         "x-ratelimit-remaining-requests": str(tightest.remaining),

@@ -43,14 +43,23 @@ class Proxy(Layer):
         found = await _Asking(self, call).answer()
         shaper = shaper_of(call.body, call.operation.kind)
         if isinstance(found, proxy.Whole):
-            call.usage = counted_of(found.body)
+            call.usage = counted_of(found.body if found.content is None else found.content)
             if not call.is_streamed or call.operation.kind not in ("chat", "completions"):
-                return Answer(found.status, shaper.whole(found.body))
+                return self._whole(call, found, shaper)
             # The server does not stream: a client that reads events would find none, and take that for an answer.
             events = self._whole_as_events(call, found.body, shaper)
             return Answer(events=events, content_type=_EVENTS, headers=dict(_STREAM_HEADERS))
         events = self._relay(call, found, shaper)
         return Answer(events=events, content_type=_EVENTS, headers=dict(_STREAM_HEADERS))
+
+    def _whole(self, call: Call, found: proxy.Whole, shaper: Shaper) -> Answer:
+        body, content = shaper.whole(found.body), found.content
+        if body is not found.body:
+            content = None
+        elif content is not None and "model" in content:
+            # As in the body.
+            content["model"] = call.endpoint.name
+        return Answer(found.status, body, content=content)
 
     async def _whole_as_events(self, call: Call, body: bytes, shaper: Shaper) -> AsyncIterator[bytes]:
         events = as_events(body, call.operation.kind)

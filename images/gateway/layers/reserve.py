@@ -1,10 +1,13 @@
 """Holds a place of the endpoint, and tokens of the caller's monthly budget, until the call is over."""
 
+from collections.abc import Awaitable, Callable
+
 from images.gateway.access.callers import this_month
 from images.gateway.call import Answer, Call, Operation, Proceed
 from images.gateway.errors import ApiError
 from images.gateway.layers.base import Layer
-from images.gateway.limits.counted import Budget
+from images.gateway.limits.counted import Budget, Place
+from images.gateway.limits.limiter import Entered
 from images.gateway.usage import asked_tokens, tokens_of
 
 
@@ -18,12 +21,22 @@ class Reserve(Layer):
     def applies(self, operation: Operation) -> bool:
         return operation.asks_model
 
-    async def __call__(self, call: Call, proceed: Proceed) -> Answer:
-        callers, endpoint = self.gateway.callers, call.endpoint
+    def __call__(self, call: Call, proceed: Proceed) -> Awaitable[Answer]:
+        limiter, endpoint = self.gateway.callers.limiter, call.endpoint
         budget = self._budget(call)
-        place, leave = await callers.limiter.enter(
-            call.request_id, endpoint.name, endpoint.max_concurrent_requests, budget
-        )
+        found = limiter.enter(call.request_id, endpoint.name, endpoint.max_concurrent_requests, budget)
+        if not isinstance(found, tuple):
+            return self._when_entered(call, proceed, budget, found)
+        self._hold(call, budget, *found)
+        return proceed(call)
+
+    async def _when_entered(
+        self, call: Call, proceed: Proceed, budget: Budget | None, entering: Awaitable[Entered]
+    ) -> Answer:
+        self._hold(call, budget, *await entering)
+        return await proceed(call)
+
+    def _hold(self, call: Call, budget: Budget | None, place: Place, leave: Callable[[int], None]) -> None:
         if place.refused == "budget":
             raise ApiError(
                 429,
@@ -34,9 +47,8 @@ class Reserve(Layer):
                 extra={"x-should-retry": "false"},
             )
         if place.refused is not None:
-            raise ApiError(429, f"endpoint {endpoint.name!r} is busy: try again in a moment", code="busy")
+            raise ApiError(429, f"endpoint {call.endpoint.name!r} is busy: try again in a moment", code="busy")
         call.on_close(lambda: leave(sum(tokens_of(call)[:2]) if budget is not None else 0))
-        return await proceed(call)
 
     def _budget(self, call: Call) -> Budget | None:
         caller = call.caller

@@ -73,7 +73,7 @@ class Retrieval(Layer):
         if answer.events is not None:
             answer.events = passages.cited_events(answer.events, more)
         elif answer.status == 200:
-            answer.body = passages.cited(answer.body, more)
+            answer.body, answer.content = passages.cited(answer.body, more), None
         return answer
 
     async def _find(self, call: Call, retriever: Retriever) -> dict[str, Any]:

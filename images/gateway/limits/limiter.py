@@ -1,7 +1,7 @@
 """Who counts: this process alone, or a store for all workers, and what happens while that is away."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 from images.gateway.errors import ApiError
@@ -10,6 +10,9 @@ from images.gateway.limits.local import LocalCounter
 from images.gateway.limits.shared import SharedCounter
 
 log = logging.getLogger("gateway.limits")
+
+Entered = tuple[Place, Callable[[int], None]]
+"""A place, and what gives it back."""
 
 
 class Limiter:
@@ -40,26 +43,33 @@ class Limiter:
         if self.shared is not None:
             await self.shared.close()
 
-    async def count(self, rates: Sequence[Rate]) -> list[Counted]:
-        """Count a request under all of the rates, or under none where one is used up; ApiError 503 as `closed` says."""
-        if self.shared is not None:
-            try:
-                return await self.shared.count(rates)
-            except StoreAway as error:
-                self._may_go_on(error)
+    def count(self, rates: Sequence[Rate]) -> list[Counted] | Awaitable[list[Counted]]:
+        """Count a request under all of the rates, or under none where one is used up; ApiError 503 as `closed` says.
+
+        What a store counts is to be awaited.
+        """
+        return self.local.counted(rates) if self.shared is None else self._count(self.shared, rates)
+
+    async def _count(self, shared: SharedCounter, rates: Sequence[Rate]) -> list[Counted]:
+        try:
+            return await shared.count(rates)
+        except StoreAway as error:
+            self._may_go_on(error)
         return self.local.counted(rates)
 
-    async def enter(
-        self, place: str, endpoint: str, most: int, budget: Budget | None
-    ) -> tuple[Place, Callable[[int], None]]:
+    def enter(self, place: str, endpoint: str, most: int, budget: Budget | None) -> Entered | Awaitable[Entered]:
         """Hold a place of an endpoint, and tokens of a budget; what gives both back, with the tokens that were used.
 
-        ApiError 503 as `closed` says.
+        What a store gives is to be awaited. ApiError 503 as `closed` says.
         """
-        shared = self.shared
-        if shared is None:
-            found = self.local.entered(endpoint, most, budget)
-            return found, lambda tokens: self.local.leave(place, endpoint, budget, tokens)
+        if self.shared is not None:
+            return self._enter(self.shared, place, endpoint, most, budget)
+        found = self.local.entered(endpoint, most, budget)
+        return found, lambda tokens: self.local.leave(place, endpoint, budget, tokens)
+
+    async def _enter(
+        self, shared: SharedCounter, place: str, endpoint: str, most: int, budget: Budget | None
+    ) -> Entered:
         try:
             found = await shared.enter(place, endpoint, most, budget)
             return found, lambda tokens: shared.leave(place, endpoint, budget, tokens)

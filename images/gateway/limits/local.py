@@ -1,6 +1,5 @@
 """Limits counted in the memory of one process."""
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -49,8 +48,9 @@ class LocalCounter:
     def counted(self, rates: Sequence[Rate]) -> list[Counted]:
         """`count`, which waits for nothing here."""
         at = self._clock()
-        now = math.floor(at)
-        self._sweep(now)
+        now = int(at)
+        if now - self._swept_at >= WINDOW_SECONDS or len(self._windows) >= _MOST_NAMES:
+            self._sweep(now)
         windows, is_allowed = [], True
         for rate in rates:
             window = self._windows.get(rate.name)
@@ -68,8 +68,6 @@ class LocalCounter:
 
     def _sweep(self, now: int) -> None:
         """Forget who has not come for a minute, once a minute; and everybody where they are too many."""
-        if now - self._swept_at < WINDOW_SECONDS and len(self._windows) < _MOST_NAMES:
-            return
         self._swept_at = now
         for name, window in list(self._windows.items()):
             window.advance(now)
