@@ -40,7 +40,7 @@ def test_whatever_comes_is_taken_or_refused_alike(parts: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", ['{"a":1,"a":1}', '{"a":[{"b":1,"b":2}]}', '{"a:":1,"a:":2}', '{"a":{},"a":{"b":1}}', '{"a":{"b":1},"a":{}}']
+    "data", ['{"a":1,"a":1}', '{"a":[{"b":1,"b":2}]}', '{"a:":1,"a:":2}', '{"a":{},"a":{"b":1}}']
 )
 def test_a_key_that_comes_twice_is_seen(data: str) -> None:
     with pytest.raises(body._TwiceGiven):
