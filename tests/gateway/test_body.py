@@ -39,9 +39,7 @@ def test_whatever_comes_is_taken_or_refused_alike(parts: list[str]) -> None:
     assert outcome(body._decoded, data) == outcome(strictly, data)
 
 
-@pytest.mark.parametrize(
-    "data", ['{"a":1,"a":1}', '{"a":[{"b":1,"b":2}]}', '{"a:":1,"a:":2}', '{"a":{},"a":{"b":1}}']
-)
+@pytest.mark.parametrize("data", ['{"a":1,"a":1}', '{"a":[{"b":1,"b":2}]}', '{"a:":1,"a:":2}', '{"a":{},"a":{"b":1}}'])
 def test_a_key_that_comes_twice_is_seen(data: str) -> None:
     with pytest.raises(body._TwiceGiven):
         body._decoded(data.encode())
