@@ -124,8 +124,8 @@ class Waiting:
         self._call = call
         self._reply = reply
         self._ping_seconds = ping_seconds
-        self._task = asyncio.current_task()
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task(loop)
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._pinger: asyncio.Task[None] | None = None

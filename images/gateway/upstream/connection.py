@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
 
     def ask(self, request: bytes) -> Response:
         """Send a request; its answer is to come."""
-        response = self._response = Response(self)
+        response = self._response = Response(self, self._loop)
         if not self.is_open or self._transport is None or self._transport.is_closing():
             self._response = None
             response.fail(Disconnected("the server ended the connection"))

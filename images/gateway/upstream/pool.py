@@ -33,6 +33,8 @@ class Pool:
         self._is_closed = False
 
     async def __aenter__(self) -> Self:
+        # Asked for at each use it costs a call of the system.
+        self._loop = asyncio.get_running_loop()
         return self
 
     async def __aexit__(
@@ -84,7 +86,7 @@ class Pool:
     def _kept(self, address: Address) -> Connection | None:
         """The connection that was used last, if one is still open."""
         connections = self._idle.get(address.key)
-        oldest = asyncio.get_running_loop().time() - IDLE_SECONDS
+        oldest = self._loop.time() - IDLE_SECONDS
         while connections:
             connection = connections.pop()
             if connection.is_open and connection.idle_since > oldest:
@@ -124,7 +126,7 @@ class Pool:
             return
         self._idle.setdefault(address.key, []).append(connection)
         if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._sweep)
+            self._sweeper = self._loop.call_later(IDLE_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
         """Close what was not used for too long; the first of each list are the longest there."""

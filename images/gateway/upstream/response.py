@@ -39,12 +39,13 @@ class Response:
 
     __slots__ = (
         "_carrier", "_ends_with_connection", "_fault", "_head_bytes", "_held", "_is_drained", "_is_paused", "_keeps",
-        "_parser", "_parts", "_unpack", "_waiter", "content_length", "content_type", "has_head", "is_complete",
+        "_loop", "_parser", "_parts", "_unpack", "_waiter", "content_length", "content_type", "has_head", "is_complete",
         "is_untouched", "retry_after", "status",
     )  # fmt: skip
 
-    def __init__(self, carrier: Carrier) -> None:
+    def __init__(self, carrier: Carrier, loop: asyncio.AbstractEventLoop) -> None:
         self._carrier: Carrier | None = carrier
+        self._loop = loop
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._held = 0
@@ -240,7 +241,7 @@ class Response:
         return unpacked
 
     def _wait(self) -> Awaitable[None]:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         return self._waiter
 
     def _wake(self) -> None:
