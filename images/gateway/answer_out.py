@@ -1,5 +1,6 @@
 """Writes answers as HTTP: the head of a whole one together with its body, and each of a stream's events as it comes."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +23,28 @@ class AnswerOut(RequestResponseCycle):
 
     held = b""
     has_length = False
+    _told: Callable[[], object] | None = None
+
+    def when_gone(self, told: Callable[[], object]) -> None:
+        """Have `told` called once, as soon as the client leaves before it has the whole answer.
+
+        To wait for that by `receive` takes a task, which costs a request more than a layer does.
+        """
+        self._told = told
+        # A connection that is not read is never seen to end.
+        self.flow.resume_reading()
+        if self.disconnected:
+            self.gone()
+
+    def nobody_asks(self) -> None:
+        """Call nobody any more. Who is called refers to this: kept, the two would wait for the collector."""
+        self._told = None
+
+    def gone(self) -> None:
+        """The client left."""
+        told, self._told = self._told, None
+        if told is not None:
+            told()
 
     async def send(self, message: Any) -> None:
         if self.flow.write_paused and not self.disconnected:

@@ -46,6 +46,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
         super().connection_lost(exc)
+        self._tell()
 
     def on_message_begin(self) -> None:
         self._in_headers, self._header_bytes = True, 0
@@ -156,6 +157,11 @@ class BoundedProtocol(HttpToolsProtocol):
             return False
         return found[0] > 0
 
+    def _tell(self) -> None:
+        """Tell whoever works on an answer that its client is gone."""
+        if isinstance(self.cycle, AnswerOut) and self.cycle.disconnected:
+            self.cycle.gone()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._write_timer = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
@@ -195,6 +201,7 @@ class BoundedProtocol(HttpToolsProtocol):
             # Whoever works on an answer is told that the client is gone.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+            self._tell()
             if self.cycle.response_started:
                 # Another answer in the middle of one would be taken for a part of it.
                 self.transport.close()

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from images.gateway import body
+from images.gateway.answer_out import AnswerOut
 from images.gateway.call import Answer, Call
 from images.gateway.events import DONE
 
@@ -127,6 +128,7 @@ class Waiting:
         self._loop = loop = asyncio.get_running_loop()
         self._task = asyncio.current_task(loop)
         self._timer: asyncio.TimerHandle | None = None
+        self._answer: AnswerOut | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._pinger: asyncio.Task[None] | None = None
         self.client_left = self.is_over = False
@@ -148,7 +150,13 @@ class Waiting:
             )
             self._timer = self._loop.call_later(pause, self.begin)
             return
-        self._watcher = self._loop.create_task(self._until_gone())
+        answer = getattr(self._call.receive, "__self__", None)
+        if isinstance(answer, AnswerOut):
+            self._answer = answer
+            answer.when_gone(self._gone)
+        else:
+            # Another server's than the gateway's own.
+            self._watcher = self._loop.create_task(self._until_gone())
         if self._call.is_streamed:
             self._look()
 
@@ -163,15 +171,20 @@ class Waiting:
     async def _until_gone(self) -> None:
         while (await self._call.receive())["type"] != "http.disconnect":
             pass
+        self._gone()
+
+    def _gone(self) -> None:
         self.client_left = True
         self._task.cancel()
 
     def stop(self) -> None:
         self.is_over = True
+        if self._answer is not None:
+            self._answer.nobody_asks()
         if self._timer is not None:
             self._timer.cancel()
         for task in (self._watcher, self._pinger):
             if task is not None:
                 task.cancel()
         # What is cancelled remembers where it was, and so this: kept, they would wait for the collector.
-        self._timer = self._watcher = self._pinger = None
+        self._timer = self._watcher = self._pinger = self._answer = None
