@@ -175,6 +175,9 @@ def _refusal(status: int, body: bytes) -> ApiError:
     except (msgspec.DecodeError, RecursionError):
         answer = {}
     error = answer.get("error") if isinstance(answer, dict) else None
+    if error is None and isinstance(answer, dict) and isinstance(answer.get("message"), str):
+        # Of older servers the body is the error itself.
+        error = answer
     # Servers say 422 where OpenAI's API says 400; that they know no such model, path or key is no fault of the client.
     if isinstance(error, dict):
         message, code, param = error.get("message"), error.get("code"), error.get("param")
@@ -184,6 +187,15 @@ def _refusal(status: int, body: bytes) -> ApiError:
             code=None if code is None else str(code),
             param=param if isinstance(param, str) else None,
         )
-    detail = answer.get("detail") if isinstance(answer, dict) else None
-    message = detail if isinstance(detail, str) else error if isinstance(error, str) else None
+    message = error if isinstance(error, str) else _detail(answer) if isinstance(answer, dict) else None
     return ApiError(400 if status == 422 else status, message or f"the model server refused the request ({status})")
+
+
+def _detail(answer: dict[str, Any]) -> str | None:
+    """What a problem (RFC 9457) or an error of FastAPI says: a text, or what is wrong with each field."""
+    detail = answer.get("detail") or answer.get("title")
+    if isinstance(detail, str):
+        return detail
+    faults = [fault for fault in detail if isinstance(fault, dict)] if isinstance(detail, list) else []
+    told = [(fault.get("loc") or [], fault["msg"]) for fault in faults if isinstance(fault.get("msg"), str)]
+    return "; ".join(f"{'.'.join(map(str, loc))}: {msg}" if isinstance(loc, list) and loc else msg for loc, msg in told)

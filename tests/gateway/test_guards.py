@@ -324,3 +324,30 @@ def test_no_shape_of_an_answer_goes_around_the_guards(message: dict, passes: str
 def test_what_is_held_back_goes_out_with_an_end_that_has_no_delta() -> None:
     first = {"index": 0, "delta": {"content": "안녕하세요"}, "finish_reason": None}
     assert "안녕하세요" in out_of([first, {"index": 0, "delta": None, "finish_reason": "stop"}], streamed=True)
+
+
+def calls_of(pieces: list[dict]) -> list[dict]:
+    """The calls that come out of a stream whose events bring these pieces of calls, one each."""
+    choices = [{"index": 0, "delta": {"tool_calls": [piece]}, "finish_reason": None} for piece in pieces]
+    found = out_of([*choices, {"index": 0, "delta": {}, "finish_reason": "tool_calls"}], streamed=True)
+    chunks = [json.loads(line[6:]) for line in found.splitlines() if line.startswith("data: {")]
+    return [call for chunk in chunks for choice in chunk["choices"] for call in choice["delta"].get("tool_calls", [])]
+
+
+def test_a_call_in_pieces_keeps_what_later_pieces_leave_empty() -> None:
+    first = {"index": 0, "id": "a", "type": "function", "function": {"name": "pay", "arguments": ""}}
+    rest = [{"name": "", "arguments": '{"n":'}, {"name": "", "arguments": " 1}"}, {"name": None, "arguments": None}]
+    later = [{"index": 0, "id": "", "type": "", "function": piece} for piece in rest]
+    assert calls_of([first, *later]) == [{**first, "function": {"name": "pay", "arguments": '{"n": 1}'}}]
+
+
+def test_calls_that_all_have_the_same_index_are_told_apart_by_their_ids() -> None:
+    def piece(id: str, name: str, arguments: str) -> dict:
+        return {"index": 0, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+    whole = [piece("a", "pay", '{"n": 1}'), piece("b", "ask", '{"n":')]
+    found = calls_of([*whole, {"index": 0, "function": {"arguments": " 2}"}}])
+    assert [(call["id"], call["index"], call["function"]) for call in found] == [
+        ("a", 0, {"name": "pay", "arguments": '{"n": 1}'}),
+        ("b", 1, {"name": "ask", "arguments": '{"n": 2}'}),
+    ]

@@ -30,10 +30,22 @@ WHOLES = {
 }
 
 
+REFUSALS = {
+    "an error of its own": {"object": "error", "message": "8 tokens at most", "param": "max_tokens", "code": 400},
+    "a bare message": {"message": "8 tokens at most"},
+    "a problem": {"type": "about:blank", "title": "8 tokens at most", "status": 400},
+    "a text": {"detail": "8 tokens at most"},
+    "a list of faults": {"detail": [{"loc": ["body", "top_k"], "msg": "8 tokens at most", "type": "x"}, {"loc": 1}]},
+    "nothing": {"detail": [1]},
+}
+
+
 async def misbehave(request: Request, answer: Connection) -> bool | None:
     said = request.said
     if said == "hang":
         await asyncio.sleep(3600)
+    if said in REFUSALS:
+        return await answer.whole(REFUSALS[said], 422 if "detail" in REFUSALS[said] else 400)
     if said == "garbage whole":
         return await answer.whole(b"<html>oops</html>")
     if said == "busy":
@@ -229,6 +241,20 @@ def test_what_is_no_whole_answer_is_none(desk: tuple[House, Scripted], said: str
     assert row["status"] == status and reason in row["error"], row
     assert len(server.asked) == times + 1, "asked once: nobody knows what came of it"
     closes(made)
+
+
+@pytest.mark.parametrize("said", REFUSALS)
+def test_why_a_server_refuses_a_request_reaches_the_client_in_whatever_shape_it_says_so(
+    desk: tuple[House, Scripted], said: str
+):
+    status, text = asked(desk[0].url, said, stream=False)
+    error = json.loads(text)["error"]
+    expected = {
+        "a list of faults": "body.top_k: 8 tokens at most",
+        "nothing": "the model server refused the request (422)",
+    }
+    assert (status, error["message"]) == (400, expected.get(said, "8 tokens at most"))
+    assert error["param"] == ("max_tokens" if said == "an error of its own" else None)
 
 
 def test_when_a_server_has_room_again_reaches_the_client(desk: tuple[House, Scripted]):

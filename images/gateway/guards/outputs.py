@@ -30,10 +30,13 @@ _WORST = ("pass", "mask", "refuse")
 
 @dataclass
 class _Choice:
-    """What is known of one choice of an answer; `tools` are calls by index, held until they are whole."""
+    """What is known of one choice of an answer; `tools` are calls, held until they are whole, by their place, and
+    `places` says at which place the call is that pieces with an index belong to now.
+    """
 
     channels: dict[str, Channel] = field(default_factory=dict)
     tools: dict[int, dict[str, Any]] = field(default_factory=dict)
+    places: dict[int, int] = field(default_factory=dict)
     is_over: bool = False
     had_role: bool = False
 
@@ -218,11 +221,17 @@ class AnswerGuard:
         pieces = [(call.get("index", n), call) for n, call in enumerate(calls) if isinstance(call, dict)]
         pieces += [(-1, {"function": old})] if isinstance(old, dict) else []
         for number, piece in pieces:
-            call = known.tools.setdefault(number, {"index": number, "function": {"arguments": ""}})
+            place = known.places.setdefault(number, number)
+            before, id = known.tools.get(place, {}).get("id"), piece.get("id")
+            if before and id and before != id:
+                # Some servers give each call of an answer the same index.
+                place = known.places[number] = max(known.tools) + 1
+            call = known.tools.setdefault(place, {"index": place, "function": {"arguments": ""}})
             function = piece.get("function") if isinstance(piece.get("function"), dict) else {}
-            call.update({k: v for k, v in piece.items() if k not in ("function", "index") and v is not None})
+            # What some repeat with later pieces is null or empty there.
+            call.update({k: v for k, v in piece.items() if k not in ("function", "index") and v not in (None, "")})
             arguments = function.get("arguments")
-            call["function"].update({k: v for k, v in function.items() if k != "arguments" and v is not None})
+            call["function"].update({k: v for k, v in function.items() if k != "arguments" and v not in (None, "")})
             call["function"]["arguments"] += as_arguments(arguments)
             if len(call["function"]["arguments"]) > _MOST_TOOL_CHARACTERS:
                 self._verdicts["length"] = Verdict(
