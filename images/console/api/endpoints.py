@@ -1,5 +1,6 @@
 """Routes of endpoints: want, look at, delete, and ask one."""
 
+import asyncio
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -138,7 +139,10 @@ async def delete(endpoint_id: str, here: Here, asking: Asking, force: bool = Fal
 async def chat(route_name: str, request: Request, here: Here, asking: Asking) -> Response:
     """Ask an endpoint through the gateway, which authenticates, limits and logs; the body is OpenAI's, less `model`."""
     authorise(here.wiring, asking.name, "endpoint.call")
-    body = {**await _object(request), "model": route_name}
+    given = await _object(request)
+    if given.get("model", route_name) != route_name:
+        raise Problem(422, f"the route names endpoint {route_name!r}, and the body's `model` another: leave it out")
+    body = {**given, "model": route_name}
     body.setdefault("user", asking.name)
     return await _pass_on(here, request, "/v1/chat/completions", body)
 
@@ -163,24 +167,50 @@ async def _object(request: Request) -> dict[str, Any]:
     return body
 
 
-PASSED = frozenset({"authorization", "x-request-id", "x-session-id", "cookie", "accept-language"})
+PASSED = frozenset(
+    {
+        "authorization", "x-request-id", "x-session-id", "cookie", "accept-language", "x-llmops-consent",
+        "cache-control", "traceparent", "tracestate",
+    }
+)  # fmt: skip
+"""What the gateway heeds of a request's headers. Who asks for whom, and what is a probe, the console says itself."""
+
+
+def _is_passed_back(name: str) -> bool:
+    return name.lower().startswith("x-") or name.lower() == "retry-after"
+
+
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _pass_on(here: State, request: Request, path: str, body: dict[str, Any]) -> Response:
-    """What the gateway answers, as it comes."""
+    """What the gateway answers, as it comes. Who leaves before it does has the gateway, and so the model, told."""
     headers = {name: value for name, value in request.headers.items() if name in PASSED}
     session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=600))
+    asked = asyncio.ensure_future(session.post(f"{here.wiring.settings.gateway_url}{path}", json=body, headers=headers))
+    gone = asyncio.ensure_future(_until_gone(request))
     try:
-        answer = await session.post(f"{here.wiring.settings.gateway_url}{path}", json=body, headers=headers)
+        await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            asked.cancel()
+            await session.close()
+            # Nobody reads it: the status is for the log of who stands before this.
+            return Response(status_code=499)
+        answer = await asked
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         await session.close()
         raise Problem(503, f"the gateway does not answer: {error}", **{"Retry-After": "5"}) from error
+    finally:
+        asked.cancel()
+        gone.cancel()
 
     async def close() -> None:
         answer.close()
         await session.close()
 
-    passed_back = {name: answer.headers[name] for name in ("x-request-id", "retry-after") if name in answer.headers}
+    passed_back = {name: value for name, value in answer.headers.items() if _is_passed_back(name)}
     return StreamingResponse(
         answer.content.iter_any(),
         answer.status,
