@@ -66,8 +66,10 @@ class Shaper:
 
     @property
     def counted(self) -> dict[str, Any] | None:
-        """What the server counted, or how many pieces came where it was cut off before."""
-        return self.usage or ({"completion_tokens": self._events} if self.is_over else None)
+        """What the server counted, or how many pieces came where a stop text cut it off before; None where neither is
+        known.
+        """
+        return self.usage or ({"completion_tokens": self._events} if self.is_over and self._stop else None)
 
     @property
     def logged_usage(self) -> bytes:

@@ -82,6 +82,13 @@ def test_counts_that_were_asked_for_are_waited_for_behind_a_stop_text() -> None:
     assert ended and text_of(chunks) == "a" and ends_of(chunks) == ["stop"] and chunks[-1]["usage"] == USAGE
 
 
+def test_what_nobody_counted_is_not_counted_as_nothing() -> None:
+    shaper = Shaper([], wants_usage=True)
+    _, ended = relayed(shaper, [event("a"), event(finish="stop"), DONE])
+    # Who relays estimates it: else who asks for counts would use up no budget.
+    assert ended and shaper.counted is None
+
+
 def test_calls_and_several_choices_pass_and_each_ends_by_itself() -> None:
     call = {"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"name": "f"}}]}, "finish_reason": None}
     two = [{"index": i, "delta": {"content": t}, "finish_reason": None} for i, t in ((0, "a|b"), (1, "c"))]

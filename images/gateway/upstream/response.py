@@ -1,8 +1,11 @@
 """The answer to one request on a connection, while it arrives."""
 
 import asyncio
+import math
 import zlib
 from collections.abc import Awaitable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 import httptools
@@ -28,6 +31,20 @@ class Carrier(Protocol):
     def give_back(self, response: "Response", *, is_reusable: bool) -> None: ...
 
     def drain(self, response: "Response") -> None: ...
+
+
+def _seconds(name: bytes, value: bytes) -> int | None:
+    """How long a server asks to wait, in whole seconds up to a day and more; None where it does not say."""
+    if value.isdigit() and len(value) < 9:
+        asked = int(value) if name == b"retry-after" else -(-int(value) // 1000)
+        return asked if asked < 100_000 else None
+    try:
+        # RFC 9110, 10.2.3: a date stands there, too.
+        until = parsedate_to_datetime(value.decode("latin-1"))
+        asked = (until - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):
+        return None
+    return max(1, math.ceil(asked)) if asked < 100_000 else None
 
 
 class Response:
@@ -121,8 +138,8 @@ class Response:
             self.content_type = value.partition(b";")[0].strip().lower().decode("latin-1")
         elif name == b"content-length":
             self.content_length, self._ends_with_connection = int(value), False
-        elif name == b"retry-after" and value.strip().isdigit() and len(value.strip()) < 6:
-            self.retry_after = int(value)
+        elif name in (b"retry-after", b"retry-after-ms") and (seconds := _seconds(name, value.strip())) is not None:
+            self.retry_after = seconds
         elif name == b"transfer-encoding":
             self._ends_with_connection = value.rpartition(b",")[2].strip().lower() != b"chunked"
             if value.strip().lower() != b"chunked":
