@@ -1,5 +1,6 @@
 """Errors as RFC 9457 has them: `application/problem+json`, with the path of every field that is wrong."""
 
+import errno
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,6 +35,9 @@ TITLES = {
     500: "the platform failed",
     503: "what this needs is busy or away",
 }
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Fault(BaseModel):
@@ -100,6 +104,11 @@ def answer_to(error: Exception) -> JSONResponse:
     if isinstance(error, SpecError):
         faults = [{"field": f.field, "message": f.message, "hint": f.hint} for f in error.faults]
         return problem(422, str(error), faults)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        log.error("a disk is full", exc_info=error)
+        where = f" ({error.filename})" if error.filename else ""
+        detail = f"a disk of the platform is full{where}: free space there (llmops doctor), and send it again"
+        return problem(503, detail, headers={"Retry-After": "60"})
     status = status_of(error)
     if status is None:
         log.error("a request failed", exc_info=error)

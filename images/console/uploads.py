@@ -55,7 +55,8 @@ async def _parse(request: Request, folder: Path, largest: int) -> "_Sink":
         parser.finalize()
     except ClientDisconnect:
         raise Problem(400, "the upload broke off: send it again") from None
-    except Problem:
+    except (Problem, OSError):
+        # What cannot be written is no fault of the body's.
         raise
     except Exception as error:
         raise Problem(400, f"this is no whole multipart body: {error}") from error

@@ -36,7 +36,8 @@ def merge_encoder(
     dtype = torch.float32 if job.precision == "fp32" else torch.bfloat16
     model = _trained(spec, base, trained, dtype)
     before = _embed(model, tokenizer, texts, pooling)
-    with tempfile.TemporaryDirectory() as folder:
+    # Beside the output: the system's folder for temporary files may be memory, and an encoder fills it.
+    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         (model.merge_and_unload(safe_merge=True) if spec.method != "full" else model).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         _save(spec, folder, tokenizer.model_max_length, pooling, output)

@@ -1,10 +1,8 @@
 """Reviewing answers, and making data of what was reviewed."""
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from llmops_assets.operations.access import authorise
@@ -19,6 +17,7 @@ from llmops_assets.traffic.agreement import cohen_kappa
 from llmops_assets.traffic.feedback import Decision, Kind
 from llmops_assets.wiring import Wiring
 from resources.catalog.reviews import Review
+from resources.files import plain_folder
 from resources.traffic.context import sent_of
 
 
@@ -156,8 +155,9 @@ def feedback_dataset(
     }
     if kind != "eval_suite":
         values["split"] = {"group_by": "session", "stratify_by": None}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{name}.jsonl"
+    # What people said is plain here until it is registered: gone when this process is killed, too.
+    with plain_folder(wiring.settings.root / "uploads") as folder:
+        file = folder / f"{name}.jsonl"
         file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in built.rows), encoding="utf-8")
         spec = DatasetSpec.model_validate({**values, "files": [str(file)]})
         registered = register_dataset(wiring, actor, spec, [str(file)])
