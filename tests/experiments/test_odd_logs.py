@@ -139,7 +139,7 @@ def test_numbers_with_more_than_their_digits_are_told_how_to_be_written(found: C
     ("data", "reason"),
     [
         (b"PK\x03\x04" + bytes(range(256)), "a workbook or an archive: save its sheet as CSV"),
-        (gzip.compress(b"user,variant,value\na,A,1\n"), "compressed: unpack it first"),
+        (gzip.compress(b"user,variant,value\na,A,1\n", mtime=0), "compressed: unpack it first"),
         (b'user,variant,value\na,A,1\n"b,B,2\nc,A,3\n', "line 3: a quotation mark"),
         (b'user,variant,value\na,A,1\n"b,B,2\nc,A,3\n"d,B,2\ne,A,1\nf,B,2\n', "quotation mark"),
         (b"user,variant,value\ra,A,1\rb,A,2\r", "one arm only"),
