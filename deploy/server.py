@@ -11,11 +11,13 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Collection
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 DEPLOY = Path(__file__).resolve().parent
+_RELEASE = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 DATABASES = ("catalog", "dagster", "mlflow")
 """Each is a database and its owner, and one line of the password file."""
 FOLDERS = ("home", "home/import", "home/spool", "policy", "postgres", "prometheus", "qdrant", "secrets")
@@ -39,9 +41,13 @@ DEFAULTS = {
     "LLMOPS_QDRANT_URL": "",
     "LLMOPS_SERVER_NAME": socket.gethostname(),
     "LLMOPS_SUBNET": "172.28.44.0/24",
-    "LLMOPS_VERSION": "0.1.0",
+    "LLMOPS_VERSION": tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "version"
+    ],
 }
 """What `deploy/compose.yaml` asks for, and what it is where nobody says otherwise."""
+GIVEN = "LLMOPS_GIVEN"
+"""Variable with the names of those that somebody gave, which no release changes."""
 SETTINGS = """\
 # Settings of the platform (docs/settings.md) that are none of `make server`, a NAME=VALUE a line: logins, tokens,
 # where alerts go. The engine shows what is here to whoever may ask it: a secret goes into a file in policy/ beside this
@@ -71,12 +77,14 @@ def render(folder: Path, given: dict[str, str]) -> list[str]:
     for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
         _own(folder / name, uid, gid)
-    settings = DEFAULTS | _read(folder / "env") | given
+    said = _said(folder / "env") | given
+    # The name of a machine may change, and certificate and links are to the one that it had.
+    settings = DEFAULTS | _read(folder / "env", ["LLMOPS_SERVER_NAME"]) | said
     # As browsers send it: MLflow and the console compare names letter by letter.
     server_name = settings["LLMOPS_SERVER_NAME"].lower()
     others = _others(settings["LLMOPS_SUBNET"], settings["LLMOPS_PROXY"])
     settings |= {"LLMOPS_DATA": str(folder), "LLMOPS_USER": f"{uid}:{gid}", "LLMOPS_SERVER_NAME": server_name}
-    settings |= {"LLMOPS_OTHERS": others}
+    settings |= {"LLMOPS_OTHERS": others, GIVEN: " ".join(sorted(said))}
     _write(folder / "env", "".join(f"{name}={value}\n" for name, value in sorted(settings.items())), uid, gid)
     users = f"root:x:0:0::/root:/bin/sh\nllmops:x:{uid}:{gid}::/tmp:/bin/sh\n"
     _write(folder / "passwd", users, uid, gid, mode=0o644)
@@ -139,9 +147,20 @@ def _openssl(*arguments: str, data: str = "") -> str:
     return done.stdout.strip()
 
 
-def _read(file: Path) -> dict[str, str]:
+def _said(file: Path) -> dict[str, str]:
+    """What somebody said of a server, this time or before: all else is as this release has it.
+
+    A file that does not tell is of a time when all was kept; of that the version of the images alone is this release's.
+    """
+    told = _read(file, [GIVEN])
+    names = told[GIVEN].split() if GIVEN in told else DEFAULTS.keys() - {"LLMOPS_VERSION"}
+    return _read(file, DEFAULTS.keys() & set(names))
+
+
+def _read(file: Path, names: Collection[str]) -> dict[str, str]:
+    """The variables of these names in a file as it was written."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return {name: value for name, _, value in (line.partition("=") for line in lines) if name in DEFAULTS}
+    return {name: value for name, _, value in (line.partition("=") for line in lines) if name in names}
 
 
 def _write(file: Path, text: str, uid: int, gid: int, *, mode: int = 0o600) -> None:

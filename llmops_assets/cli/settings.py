@@ -30,6 +30,7 @@ FOR_A_SERVER = {
     "LLMOPS_ENGINE_SOCKET": "Socket of the container engine, for `deploy/compose.docker.yaml`.",
     "LLMOPS_DATA": "Folder of all that the server keeps; `make server DATA=…` sets it.",
     "LLMOPS_EXTRAS": "Extras that the control plane's image holds: `train,serve`, or nothing where runs have images.",
+    "LLMOPS_GIVEN": "Which variables of a server somebody gave, which no release changes: `make server` notes it.",
     "LLMOPS_GRAFANA_IMAGE": "Image of Grafana, for the profile `grafana`.",
     "LLMOPS_HTTPS_ADDRESS": "Address of this machine that nginx listens on.",
     "LLMOPS_HTTPS_PORT": "Port of the same.",
@@ -43,7 +44,7 @@ FOR_A_SERVER = {
     "LLMOPS_SERVICE": "Which service an image of `images/services` holds.",
     "LLMOPS_SUBNET": "Network of nginx and what it passes requests to.",
     "LLMOPS_USER": "User and group, as numbers, that every container runs as.",
-    "LLMOPS_VERSION": "Version of the images.",
+    "LLMOPS_VERSION": "Version of the images; left out: the release's.",
 }
 """What a server is made of: `deploy/compose.yaml`, `deploy/server.py` (`make server SET="NAME=VALUE …"`)."""
 

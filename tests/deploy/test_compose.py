@@ -15,7 +15,7 @@ import pytest
 import yaml
 from jsonschema.validators import validator_for
 
-from deploy.server import DEFAULTS, render
+from deploy.server import DEFAULTS, GIVEN, render
 from llmops_assets.local.stack import REPOSITORY
 from llmops_assets.specs.policy import load_policy
 from llmops_assets.specs.settings import Settings
@@ -175,7 +175,7 @@ def test_every_variable_of_compose_is_written_by_the_server_s_folder(tmp_path: P
     command = [sys.executable, "deploy/server.py", str(tmp_path)]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
     written = {line.split("=", 1)[0] for line in (tmp_path / "env").read_text().splitlines()}
-    assert written == asked == DEFAULTS.keys() | {"LLMOPS_DATA", "LLMOPS_OTHERS", "LLMOPS_USER"}
+    assert written - {GIVEN} == asked == DEFAULTS.keys() | {"LLMOPS_DATA", "LLMOPS_OTHERS", "LLMOPS_USER"}
     mounted = {
         volume.split(":")[0].removeprefix("${LLMOPS_DATA}/")
         for service in services().values()
@@ -183,6 +183,30 @@ def test_every_variable_of_compose_is_written_by_the_server_s_folder(tmp_path: P
         if volume.startswith("${LLMOPS_DATA}/")
     }
     assert [name for name in mounted if not (tmp_path / name).exists()] == []
+
+
+def test_what_nobody_said_of_a_server_follows_the_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def written() -> dict[str, str]:
+        return dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines())
+
+    render(tmp_path, {"LLMOPS_QDRANT_IMAGE": "registry/qdrant:1"})
+    name = written()["LLMOPS_SERVER_NAME"]
+    newer = {"LLMOPS_VERSION": "9.0", "LLMOPS_QDRANT_IMAGE": "qdrant:9", "LLMOPS_GRAFANA_IMAGE": "grafana:9"}
+    for variable, value in {**newer, "LLMOPS_SERVER_NAME": "another.machine"}.items():
+        monkeypatch.setitem(DEFAULTS, variable, value)
+    render(tmp_path, {"LLMOPS_HTTPS_PORT": "9443"})
+    after = written()
+    assert (after["LLMOPS_VERSION"], after["LLMOPS_GRAFANA_IMAGE"]) == ("9.0", "grafana:9")
+    assert (after["LLMOPS_QDRANT_IMAGE"], after["LLMOPS_SERVER_NAME"]) == ("registry/qdrant:1", name)
+    render(tmp_path, {})
+    assert written() == after, "what was said once is kept"
+
+    # As a folder was written before it told which were said.
+    lines = [line for line in (tmp_path / "env").read_text().splitlines() if not line.startswith(GIVEN)]
+    (tmp_path / "env").write_text("\n".join(lines).replace("=9.0", "=0.1.0"))
+    monkeypatch.setitem(DEFAULTS, "LLMOPS_GRAFANA_IMAGE", "grafana:10")
+    render(tmp_path, {})
+    assert (written()["LLMOPS_VERSION"], written()["LLMOPS_GRAFANA_IMAGE"]) == ("9.0", "grafana:9")
 
 
 def test_links_of_a_server_lead_through_its_door_and_programs_ask_within(monkeypatch: pytest.MonkeyPatch) -> None:
