@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from llmops_assets import at_start
 from llmops_assets.check_steps import by_asset
 from llmops_assets.datasets import assets as dataset_assets
 from llmops_assets.datasets import checks as dataset_checks
@@ -145,3 +146,4 @@ def pipes_client(settings: Settings) -> dg.PipesClient:
 end_a_run_with_its_code_server()
 share_engines()
 defs = build(Settings())
+at_start.over()

@@ -1,5 +1,8 @@
 """The graph as a whole: its partitions, its gates, and what becomes due by itself."""
 
+import subprocess
+import sys
+
 import dagster as dg
 import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
@@ -220,3 +223,8 @@ def test_a_model_that_misses_its_gate_is_withheld(instance, failed, registered):
     report(instance, "evaluation", CELL)
     report_checks(instance, "evaluation", CELL, failed=failed)
     assert due(instance, cursor)[0].get("registered_model") == registered
+
+
+def test_the_collector_is_at_work_again_once_the_graph_is_loaded() -> None:
+    program = "import gc, llmops_assets.definitions; assert gc.isenabled() and gc.get_freeze_count() > 100_000"
+    assert subprocess.run([sys.executable, "-c", program], timeout=300).returncode == 0

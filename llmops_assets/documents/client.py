@@ -4,9 +4,10 @@ import asyncio
 import json
 import random
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
+if TYPE_CHECKING:
+    import aiohttp
 
 LARGEST_ANSWER = 4 << 20
 """Bytes of an answer that are read: a server may send without end."""
@@ -43,14 +44,18 @@ class ChatModel:
     first_pause: float = FIRST_PAUSE
     _forms: list[str] = field(default_factory=lambda: ["json_schema", "json_object", "none"], repr=False)
 
-    def session(self) -> aiohttp.ClientSession:
+    def session(self) -> "aiohttp.ClientSession":
         """Connections to the server; to be used as an asynchronous context manager."""
+        import aiohttp
+
         headers = {**self.headers, **({"Authorization": f"Bearer {self.key}"} if self.key else {})}
         # The total holds for a server that sends a byte now and then, which a read timeout would wait for for ever.
         limit = aiohttp.ClientTimeout(total=self.timeout, connect=min(10.0, self.timeout))
         return aiohttp.ClientSession(headers=headers, timeout=limit)
 
-    async def ask(self, session: aiohttp.ClientSession, messages: list[dict[str, str]], schema: dict[str, Any]) -> str:
+    async def ask(
+        self, session: "aiohttp.ClientSession", messages: list[dict[str, str]], schema: dict[str, Any]
+    ) -> str:
         """The model's answer to a conversation; raises AskError after the last attempt, Unusable at once.
 
         Asks for JSON of `schema` where the server can be held to it, and without where it refuses.
@@ -68,7 +73,7 @@ class ChatModel:
         raise AssertionError("unreachable")
 
     async def _once(
-        self, session: aiohttp.ClientSession, messages: list[dict[str, str]], schema: dict[str, Any]
+        self, session: "aiohttp.ClientSession", messages: list[dict[str, str]], schema: dict[str, Any]
     ) -> str:
         while True:
             form = self._forms[0]
@@ -101,7 +106,9 @@ class ChatModel:
             body["response_format"] = {"type": "json_object"}
         return body
 
-    async def _post(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> tuple[int, bytes, float | None]:
+    async def _post(self, session: "aiohttp.ClientSession", body: dict[str, Any]) -> tuple[int, bytes, float | None]:
+        import aiohttp
+
         url = f"{self.base_url.rstrip('/')}/chat/completions"
         try:
             # A redirect would carry the key elsewhere.
