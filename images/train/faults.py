@@ -54,7 +54,13 @@ def gib(count: float) -> str:
 def identity(spec: TrainJobSpec, job: TrainJob) -> dict[str, str]:
     """What decides the weights, by part: a checkpoint goes on only with what it began with."""
     seal = Path(job.plan_dir) / folders.SEAL
-    files = json.loads(seal.read_text(encoding="utf-8"))["files"] if seal.exists() else {}
+    try:
+        files = json.loads(seal.read_text(encoding="utf-8"))["files"] if seal.exists() else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputsChanged(
+            f"the planned rows in {job.plan_dir} cannot be used: their {folders.SEAL} cannot be read. Materialise "
+            "training_plan again"
+        ) from error
     base = (job.base.content_hash if job.base else None) or ""
     parts = {
         "rows": canonical_json(files),

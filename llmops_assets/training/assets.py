@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from pydantic import ValidationError
 
 from llmops_assets.automation import RUN_WHEN_READY
 from llmops_assets.page import link, shown
 from llmops_assets.partitions import recipes, studies, trainings
 from llmops_assets.records.datasets import SplitsRecord
 from llmops_assets.records.training import AdapterRecord, MergedModelRecord, PlanRecord
-from llmops_assets.specs.base import SpecError
+from llmops_assets.specs.base import SpecError, faults_of
 from llmops_assets.specs.policy import Policy
 from llmops_assets.specs.rules import check_against_policy, check_base, check_dataset
 from llmops_assets.specs.settings import Settings
@@ -310,11 +311,16 @@ def merged_model(
 
 def _spec_of(catalog: Catalog, recipe_key: str, dataset: str) -> TrainJobSpec:
     """The job that trains a kept recipe on a dataset version; dg.Failure where it is not the recipe of that key."""
-    spec = TrainJobSpec.from_recipe(catalog.recipe(recipe_key), dataset)
-    if spec.recipe_key() != recipe_key:
+    kept, spec = catalog.recipe(recipe_key), None
+    try:
+        spec = TrainJobSpec.from_recipe(kept, dataset)
+        found = spec.recipe_key()
+    except ValidationError as error:
+        found = f"none ({'; '.join(f'{one.field}: {one.message}' for one in faults_of(error, TrainJobSpec))})"
+    if spec is None or found != recipe_key:
         raise dg.Failure(
-            f"the recipe kept under {recipe_key} is {spec.recipe_key()}: it was changed in the catalog after it was "
-            "asked for. Request the training again from its spec",
+            f"the recipe kept under {recipe_key} is {found}: it was changed in the catalog after it was asked for. "
+            "Request the training again from its spec",
             allow_retries=False,
         )
     return spec

@@ -206,18 +206,21 @@ class Database:
             yield connection
 
     def rows(self, statement: Query) -> list[Row]:
-        with self.read() as connection:
-            try:
-                return [_row(found) for found in connection.execute(statement).mappings()]
-            except ValueError as error:
-                tables = ", ".join(
-                    sorted({table.description for table in getattr(statement, "columns_clause_froms", ())})
-                )
-                # Without its cause: what shows the first cause of a failed step would show a parser's words alone.
-                raise CatalogDamaged(
-                    f"the catalog {self._connectable.url!r} holds a value in {tables} that is none of its column "
-                    f"({error}): restore it from a backup"
-                ) from None
+        with self.read() as connection, self._named(statement):
+            return [_row(found) for found in connection.execute(statement).mappings()]
+
+    @contextmanager
+    def _named(self, statement: Query) -> Iterator[None]:
+        """Raises CatalogDamaged, with the tables, for a value that a column cannot hold."""
+        try:
+            yield
+        except ValueError as error:
+            tables = ", ".join(sorted({table.description for table in getattr(statement, "columns_clause_froms", ())}))
+            # Without its cause: what shows the first cause of a failed step would show a parser's words alone.
+            raise CatalogDamaged(
+                f"the catalog {self._connectable.url!r} holds a value in {tables} that is none of its column "
+                f"({error}): restore it from a backup"
+            ) from None
 
     def scalar(self, statement: Query) -> Any:
         with self.read() as connection:
@@ -226,8 +229,10 @@ class Database:
     def one(self, table: sa.Table, key: Any, what: str) -> Row:
         """The row with a primary key; NotFound names `what` is missing and what there is."""
         column = next(iter(table.primary_key.columns))
+        statement = sa.select(table).where(column == key)
         with self.read() as connection:
-            row = connection.execute(sa.select(table).where(column == key)).mappings().first()
+            with self._named(statement):
+                row = connection.execute(statement).mappings().first()
             if row is not None:
                 return _row(row)
             known = [str(k) for k in connection.execute(sa.select(column).order_by(column).limit(10)).scalars()]

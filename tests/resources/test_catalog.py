@@ -194,3 +194,5 @@ def test_a_value_that_somebody_else_wrote_is_named_with_its_table(tmp_path):
     ) as e:
         catalog.datasets()
     assert e.value.__cause__ is None
+    with pytest.raises(CatalogDamaged, match="holds a value in datasets that is none of its column"):
+        catalog.dataset("desk@v1")

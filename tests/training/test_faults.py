@@ -181,7 +181,7 @@ def test_a_batch_that_breaks_the_loss_is_named_by_its_rows(desk: Desk, tmp_path:
     assert "32 weights of the base model are no numbers" in str(caught.value)
 
 
-@pytest.mark.parametrize("what", ["rows", "base", "gone"])
+@pytest.mark.parametrize("what", ["rows", "seal", "base", "gone"])
 def test_inputs_that_changed_after_they_were_planned_are_refused(
     desk: Desk, tiny_base: Path, whole: Path, tmp_path: Path, what: str
 ) -> None:
@@ -193,6 +193,9 @@ def test_inputs_that_changed_after_they_were_planned_are_refused(
     if what == "rows":
         path = tmp_path / "plan" / "train.parquet"
         path.write_bytes((whole / "plan" / "validation.parquet").read_bytes())
+    elif what == "seal":
+        seal = tmp_path / "plan" / folders.SEAL
+        seal.write_bytes(seal.read_bytes()[:-40])
     elif what == "base":
         config = json.loads((base / "config.json").read_text())
         (base / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
@@ -200,6 +203,7 @@ def test_inputs_that_changed_after_they_were_planned_are_refused(
         shutil.rmtree(base)
     reasons = {
         "rows": "train.parquet is not what was written",
+        "seal": f"{folders.SEAL} cannot be read. Materialise training_plan again",
         "base": "was changed after",
         "gone": "base model is gone",
     }

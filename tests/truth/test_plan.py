@@ -92,14 +92,15 @@ def test_a_chat_template_that_teaches_something_else_is_stopped(
 
 
 @pytest.mark.fault("recipe-edited")
+@pytest.mark.parametrize(("rate", "name", "value"), [(4e-3, "lr", 0.4), (5e-3, "precision", "none that there is")])
 def test_a_recipe_that_was_changed_behind_the_platform_is_stopped(
-    shared: Installation, finished: Finished, row: Row
+    shared: Installation, finished: Finished, row: Row, rate: float, name: str, value: object
 ) -> None:
-    partition = shared.request(sft_spec(finished.chain.base, lr=4e-3))
+    partition = shared.request(sft_spec(finished.chain.base, lr=rate))
     key = partition.split("|")[1]
     with closing(sqlite3.connect(shared.root / "catalog.db")) as connection, connection:
-        change = "update recipes set spec = json_set(spec, '$.hyperparams.lr', 0.4) where key = ?"
-        assert connection.execute(change, (key,)).rowcount == 1
+        change = f"update recipes set spec = json_set(spec, '$.hyperparams.{name}', ?) where key = ?"
+        assert connection.execute(change, (value, key)).rowcount == 1
     row.assert_stopped(shared.run(partition, "training_plan"))
 
 
