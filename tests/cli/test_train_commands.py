@@ -108,10 +108,10 @@ def test_progress_and_logs_are_what_the_worker_wrote(spec: Path, tmp_path: Path)
     work = {name: str(folder / "work" / f"train.{name}") for name in ("log", "live", "metrics")}
     reporter = Reporter(work)
     reporter.progress({"step": 12, "steps": 40, "loss": 0.5, "memory_bytes": 3 << 30, "eta_seconds": 75.0})
-    reporter.metrics({"step": 10, "eval_loss": 0.75})
+    reporter.metrics({"step": 10, "epoch": 2.5, "eval_loss": 0.75})
     reporter.metrics({"step": 10, "eval_loss": 9.0, "phase": "reward model"})
     reporter.log.info("step 12/40, loss 0.5000")
-    assert progress.evaluations(folder) == [(10, 0.75)]
+    assert progress.evaluations(folder) == [progress.Evaluation(10, 2.5, 0.75)]
     (now,) = status_of(cell)
     assert now["progress"]["step"] == 12 and now["progress"]["memory_bytes"] == 3 << 30
     assert progress.age(progress.read(folder)) < 60
