@@ -20,7 +20,7 @@ DEPLOY = Path(__file__).resolve().parent
 _RELEASE = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 DATABASES = ("catalog", "dagster", "mlflow")
 """Each is a database and its owner, and one line of the password file."""
-FOLDERS = ("home", "home/import", "home/spool", "policy", "postgres", "prometheus", "qdrant", "secrets")
+FOLDERS = ("alertmanager", "home", "home/import", "home/spool", "policy", "postgres", "prometheus", "qdrant", "secrets")
 NOBODY = 65534
 DEFAULTS = {
     "LLMOPS_BASE": "python:3.11-slim-bookworm",

@@ -67,6 +67,9 @@ case "$LLMOPS_SERVICE" in
   postgres)
     trap stopped INT TERM
     cluster
+    # A machine that loses its power may leave the lock without a word in it, at which PostgreSQL gives up for ever.
+    # Nobody else is in this container.
+    [ -s /data/postmaster.pid ] || rm -f /data/postmaster.pid
     options="-c listen_addresses='' -c unix_socket_directories=/tmp"
     # After a crash it replays its log first, for as long as that takes: cut off, it would begin anew each time.
     pg_ctl --pgdata=/data --options="$options" --wait --timeout=86400 --log=/tmp/start.log start > /dev/null &

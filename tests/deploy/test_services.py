@@ -76,20 +76,31 @@ def test_postgresql_is_made_although_its_first_start_was_cut_off_and_stops_while
     postgres = started(root, "postgres", port)
     address = f"host=127.0.0.1 port={port} user=catalog dbname=catalog password=hush connect_timeout=10"
 
-    def client() -> psycopg.Connection | None:
-        assert postgres.poll() is None, printed(root)
+    def client(server: subprocess.Popen[bytes]) -> psycopg.Connection | None:
+        assert server.poll() is None, printed(root)
         try:
             return psycopg.connect(address)
         except psycopg.OperationalError:
             return None
 
-    with until(client, "a client is let in") as connected:
+    with until(lambda: client(postgres), "a client is let in") as connected:
         connected.execute("CREATE TABLE kept (n int)")
         connected.commit()
         # As the engine stops it: a client that stays must not be waited for until it is killed.
         postgres.send_signal(signal.Signals[services()["postgres"].get("stop_signal", "SIGTERM")])
         assert postgres.wait(50) == 0
     assert "database system is shut down" in printed(root)
+
+    # As a machine that lost its power leaves it: named, and never written.
+    (root / "data" / "postmaster.pid").touch(mode=0o600)
+    if NOBODY is not None:
+        os.chown(root / "data" / "postmaster.pid", NOBODY, NOBODY)
+    after = started(root, "postgres", port)
+    with until(lambda: client(after), "the cluster of before is served") as connected:
+        assert connected.execute("SELECT count(*) FROM kept").fetchall() == [(0,)]
+        connected.commit()
+        after.send_signal(signal.SIGINT)
+        assert after.wait(50) == 0
 
     again = started(root, "postgres", port)
     # Also while it is not the server yet, but the one that makes accounts.
