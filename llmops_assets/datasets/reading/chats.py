@@ -180,18 +180,31 @@ def _asked(row: Mapping[str, Any], text: str, name: str) -> tuple[list[Message],
 def _about(row: Mapping[str, Any], asked: str, name: str) -> tuple[str, set[str]]:
     """What is asked with the text that it is asked about, and the field of that."""
     about = {key: row[key] for key in _BESIDE if key != name and row.get(key) not in (None, "")}
+    if name != "input" and _is_no_input(row, "input"):
+        del about["input"]
     about = {key: text_of(text, key) for key, text in about.items() if key == "input" or isinstance(text, str)}
+    if (said := about.get("input", "").strip().lower()) in MISSING_INPUT:
+        raise RowFault("input", f"{said!r} is what a tool writes where there is no input: write an empty text")
     about |= {key: row[key] for key in _PASSAGES if key not in about and _reads_like_a_passage(row.get(key))}
     whole = asked
     for key, text in about.items():
         # A passage that the question quotes is there already; an instruction that names its input still has it.
         if key == "input" or text not in whole:
-            whole = f"{whole}\n\n{text}"
-    return whole, {*about, *(key for key in _BESIDE if row.get(key, 0) in (None, ""))}
+            whole = f"{whole}\n\n{text}" if whole.strip() else text
+    return whole, {*about, *(key for key in _BESIDE if row.get(key, 0) in (None, "") or _is_no_input(row, key))}
 
+
+NO_INPUT = ("<noinput>", "noinput", "no input", "no input.")
+"""What models that wrote instructions say where one has no input: nothing is asked about."""
+MISSING_INPUT = ("nan", "none", "null", "<na>")
+"""What a table leaves there, which may be a column of its own that was lost."""
 
 _PASSAGE = 30
 """Characters that no name of a file, title or number is beyond that is called a passage."""
+
+
+def _is_no_input(row: Mapping[str, Any], key: str) -> bool:
+    return key == "input" and isinstance(said := row.get(key), str) and said.strip().lower() in NO_INPUT
 
 
 def _reads_like_a_passage(value: Any) -> bool:

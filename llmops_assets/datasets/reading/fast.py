@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from llmops_assets.datasets import schema
+from llmops_assets.datasets.reading.chats import MISSING_INPUT, NO_INPUT
 from llmops_assets.datasets.reading.fates import Fates
 from llmops_assets.datasets.reading.json_faults import written_keys
 from llmops_assets.datasets.reading.messages import ROLE_NAMES
@@ -23,6 +24,7 @@ from llmops_assets.datasets.reading.shapes import (
     SHAPES,
     SPOKEN,
     UNSET,
+    Alpaca,
     Chat,
     Keys,
     PromptCompletion,
@@ -196,6 +198,9 @@ def _fill_chats(columns: Columns, rows: list[Any]) -> bool:
         # A conversation in one text is read turn by turn.
         if any(map(is_open_transcript, texts[::2])):
             return False
+        # So is an input that is none, or all that is asked.
+        if isinstance(rows[0], Alpaca) and any(map(_is_odd, rows)):
+            return False
         ends = list(range(0, len(texts) + 1, 2))
     encoded = [text.encode() for text in texts]
     spoken_by = {role: role.encode() + b"\x1f" for role in set(roles)}
@@ -206,6 +211,10 @@ def _fill_chats(columns: Columns, rows: list[Any]) -> bool:
         for start, end in pairwise(ends)
     ]
     return _normal(texts) and _normal(list(spoken_by))
+
+
+def _is_odd(row: Alpaca) -> bool:
+    return bool(row.input) and (row.input.strip().lower() in (*NO_INPUT, *MISSING_INPUT) or not row.instruction.strip())
 
 
 def _pair(row: Any) -> tuple[str, str]:

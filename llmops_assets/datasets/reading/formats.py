@@ -13,7 +13,7 @@ from llmops_assets.datasets.reading.offered import refuse_unoffered
 from llmops_assets.datasets.reading.options import with_options
 from llmops_assets.datasets.reading.preferences import OF_OPENAI, of_openai, preference
 from llmops_assets.datasets.reading.rated import rated
-from llmops_assets.datasets.reading.ratings import labels_of_mapping, refuse_rated, with_named_label
+from llmops_assets.datasets.reading.ratings import labels_of_mapping, refuse_rated, refuse_withdrawn, with_named_label
 from llmops_assets.datasets.reading.raw import RowFault
 from llmops_assets.datasets.reading.retrieval import embedding, rag
 from llmops_assets.datasets.reading.tags import retagged, tags_of_mapping
@@ -98,6 +98,7 @@ def convert(
     columns, names, least = labels_of_mapping(columns)
     row = _mapped(value, columns) if columns else value
     row = retagged(row, tags) if tags else row
+    refuse_withdrawn(row, dataset_type)
     if names or least is not None:
         row = with_named_label(row, names, least)
     # What an evaluation suite has beside question and answer decides how it is asked: it is no metadata.

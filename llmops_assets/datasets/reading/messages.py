@@ -49,11 +49,16 @@ _UNHEEDED = {
     "thumbs_up": "feedback on a single turn",
     "is_good": "a judgement of a single turn",
     "is_correct": "a judgement of a single turn",
+    "prefix": "an answer that is only begun",
+    "partial": "an answer that is only begun",
     "train_detail": "loss on a part of a turn",
     "tools": "a list of tools inside a message",
     "functions": "a list of tools inside a message",
 }
 """What would change what is learned, and of which a turn has no place."""
+
+_BEGUN = ("prefix", "partial")
+"""Of these false is what every answer is."""
 
 _NOT_LEARNED = ("skip", "ignore", "ignored", "exclude", "excluded", "deleted", "is_deleted", "hidden", "removed")
 """What says of a turn that it is not to be used, and not whether the model sees it: true is refused."""
@@ -188,7 +193,7 @@ def message_of(item: Any, path: str) -> Message:
     if others:
         raise RowFault(f"{path}.{others[0]}", f"{text_key} and {others[0]} both hold a text: keep one of them")
     for key, what in _UNHEEDED.items():
-        if fields.get(key) not in (None, [], ""):
+        if fields.get(key) not in (None, [], "") and not (fields[key] is False and key in _BEGUN):
             raise RowFault(f"{path}.{key}", f"{what} cannot be heeded: leave it out, or split the row")
     for key in _NOT_LEARNED:
         if fields.get(key, False) not in (False, 0, "", [], "false", "False"):

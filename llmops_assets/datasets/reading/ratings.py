@@ -71,6 +71,34 @@ def refuse_rated(row: Mapping[str, Any]) -> None:
             )
 
 
+_WITHDRAWN = (
+    "deleted", "is_deleted", "removed", "is_removed", "discarded", "is_discarded", "excluded", "is_excluded", "exclude",
+    "ignored", "ignore", "skip", "spam", "is_spam", "invalid", "is_invalid", "hidden",
+)  # fmt: skip
+"""Fields that say of a row that it is none, where they are true."""
+_STATES = ("status", "review_status", "annotation_status", "label_status", "record_status", "상태")
+_GONE = {"deleted", "discarded", "rejected", "removed", "excluded", "spam", "invalid", "삭제", "폐기", "반려", "제외"}
+"""What tools of annotation write there of a record that nobody is to use."""
+_TRUE = {"true", "1", "y", "yes"}
+
+
+def refuse_withdrawn(row: Mapping[str, Any], dataset_type: str) -> None:
+    """RowFault for a row that says of itself that it was taken out: as metadata it would be learned like the others.
+
+    Of preferences a status may be the label itself.
+    """
+    for field in _WITHDRAWN:
+        value = row.get(field)
+        if value is True or (isinstance(value, (int, str)) and str(value).strip().lower() in _TRUE):
+            raise RowFault(field, f"{field}: {value} says that the row was taken out: leave it out of the file")
+    if dataset_type in ("rlhf_pair", "kto"):
+        return
+    for field in _STATES:
+        value = row.get(field)
+        if isinstance(value, str) and value.strip().lower() in _GONE:
+            raise RowFault(field, f"{field}: {value.strip()} says that the row was taken out: leave it out of the file")
+
+
 _THRESHOLD = re.compile(r"label\.at_least_(-?\d+(?:\.\d+)?)")
 
 
