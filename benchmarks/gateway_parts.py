@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import urllib.request
@@ -42,7 +43,8 @@ def cost(site: Site, arguments: argparse.Namespace) -> None:
     # Until the gateway has read it.
     time.sleep(2.0)
     _measure("ours, without guards", site, model, url, [process], arguments.requests, arguments.rounds)
-    others = []
+    bare = f"{sys.executable} -m benchmarks.bare_proxy --port {{port}} --upstream {{upstream}}"
+    others = [("a bare proxy", *site.router(bare, model), 1)]
     if arguments.vllm_router:
         command = f"{arguments.vllm_router.absolute() / 'bin' / 'vllm-router'} --host 127.0.0.1 --port {{port}} "
         others.append(("vllm-router", *site.router(f"{command} --worker-urls {{upstream}}", model), 1))
@@ -53,8 +55,9 @@ def cost(site: Site, arguments: argparse.Namespace) -> None:
         others.append(("LiteLLM", *site.litellm(arguments.litellm, model), 25))
     for name, address, other, less in others:
         family = [other, *other.children(recursive=True)]
-        theirs = _measure(name, site, model, address, family, max(64, arguments.requests // less), 1 + (less == 1))
-        print(f"\n{name} costs {theirs / ours:.1f} times as much at 32 at once\n")
+        rounds = arguments.rounds if name == "a bare proxy" else 1 + (less == 1)
+        theirs = _measure(name, site, model, address, family, max(64, arguments.requests // less), rounds)
+        print(f"\n{name} costs {theirs / ours:.2f} times as much at 32 at once\n")
 
 
 def _measure(
