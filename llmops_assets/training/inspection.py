@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from llmops_assets.training import token_order, weight_files
+from llmops_assets.training import folder_settings, token_order, weight_files
+from llmops_assets.training.folder_settings import read_json
 from llmops_assets.training.weight_files import Tensor, WeightFiles, _few
 
 _TEXT = "안녕하세요. 통행료 환불은 어떻게 하나요? Hello, 2026년 1,200원입니다."
@@ -44,48 +45,18 @@ def faults(folder: Path) -> list[str]:
     found += weight_files.not_finite_faults(weights.tensors)
     if "quantization_config" not in config:
         found += _dtypes(weights) + _architecture(folder, config) + _tied(config, weights)
-    return found + _twice(config) + _token_ids(folder, config, weights) + _tokenizer(folder, config, weights)
-
-
-def _twice(config: dict[str, Any]) -> list[str]:
-    """Settings that a config has under two names, an older one and today's, with different values.
-
-    Which of the two counts depends on the library and its release: one trains what the other does not serve.
-    """
-    found = []
-    rope = config.get("rope_parameters")
-    inner = rope if isinstance(rope, dict) else {}
-    pairs = [("rope_theta", config.get("rope_theta"), "rope_parameters.rope_theta", inner.get("rope_theta"))]
-    older = config.get("rope_scaling")
-    if isinstance(older, dict) and inner:
-        kinds = older.get("rope_type", older.get("type")), inner.get("rope_type", inner.get("type"))
-        pairs.append(("rope_scaling.rope_type", kinds[0], "rope_parameters.rope_type", kinds[1]))
-        pairs.append(("rope_scaling.factor", older.get("factor"), "rope_parameters.factor", inner.get("factor")))
-    for name, one, other_name, other in pairs:
-        if one is not None and other is not None and one != other:
-            found.append(
-                f"config.json has {name} {one!r} and {other_name} {other!r}: they are one setting, and each library "
-                "takes the one that it knows. Leave the one that the model was trained with"
-            )
-    return found
+    found += folder_settings.faults(folder, config, weights)
+    return found + _token_ids(folder, config, weights) + _tokenizer(folder, config, weights)
 
 
 def _own_code(folder: Path, config: dict[str, Any]) -> list[str]:
-    asked = [("config.json", config), ("tokenizer_config.json", _json(folder / "tokenizer_config.json"))]
+    asked = [("config.json", config), ("tokenizer_config.json", read_json(folder / "tokenizer_config.json"))]
     return [
         f"{name} names code of its own (auto_map), which is not run: without it this would be another model. Choose "
         "one whose architecture the libraries bring"
         for name, settings in asked
         if settings.get("auto_map")
     ]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _dtypes(weights: WeightFiles) -> list[str]:
@@ -161,7 +132,7 @@ def _token_ids(folder: Path, config: dict[str, Any], weights: WeightFiles) -> li
     found = []
     for file in ("config.json", "generation_config.json"):
         path = folder / file
-        settings = config if file == "config.json" else _json(path)
+        settings = config if file == "config.json" else read_json(path)
         if path.is_file() and not settings:
             found.append(f"{file} cannot be read: copy it again")
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):

@@ -120,6 +120,27 @@ def without_korean(folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>").save_pretrained(folder)
 
 
+def with_named_templates(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    edit(folder, "tokenizer_config.json", chat_template=[{"name": "tool_use", "template": "{{ messages }}"}])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["the same template in both places", "a template for tools beside the default", "a dropout as BERT has it"],
+)
+def test_settings_that_many_models_have_are_no_fault(folder: Path, name: str) -> None:
+    template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    if name.startswith("the same"):
+        edit(folder, "tokenizer_config.json", chat_template=f"{template}\n")
+    elif name.startswith("a template"):
+        (folder / "additional_chat_templates").mkdir()
+        (folder / "additional_chat_templates" / "tool_use.jinja").write_text(f"tools:{template}", encoding="utf-8")
+    else:
+        edit(folder, "config.json", attention_dropout=0.1)
+    assert inspection.faults(folder) == []
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
@@ -136,6 +157,16 @@ def without_korean(folder: Path) -> None:
             ),
             "config.json has rope_theta 500000.0 and rope_parameters.rope_theta 10000.0: they are one setting",
         ),
+        (
+            lambda f: edit(f, "config.json", quantization_config={"quant_method": "fp8"}),
+            r"has a quantization_config \(fp8\), and no weight is quantised \(all are F32\)",
+        ),
+        (lambda f: edit(f, "config.json", attention_dropout=0.9), "config.json has attention_dropout 0.9"),
+        (
+            lambda f: edit(f, "tokenizer_config.json", chat_template="{{ messages }}"),
+            "tokenizer_config.json and chat_template.jinja have different chat templates",
+        ),
+        (with_named_templates, "its chat templates are called tool_use, and none default"),
         (short_of_a_layer, "its weights lack model.layers.1"),
         (with_biases, "nothing would use, model.layers.0.self_attn.q_proj.bias"),
         (of_another_shape, "of another shape than it should be is model.layers.0.mlp.up_proj.weight"),

@@ -266,7 +266,12 @@ def enormous(tensors: dict[str, Any]) -> None:
     tensors[name] = tensors[name] * 1e30
 
 
+def without_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+
+
 TWO_THETAS = {"rope_theta": 5e5, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+NAMED = [{"name": "tool_use", "template": replaced()}]
 QWEN = with_json("config.json", architectures=["Qwen3ForCausalLM"], model_type="qwen3")
 
 
@@ -280,6 +285,14 @@ QWEN = with_json("config.json", architectures=["Qwen3ForCausalLM"], model_type="
         fault("weights-are-no-numbers", with_weights(not_a_number), "llama"),
         fault("weights-enormous", with_weights(enormous), "llama"),
         fault("setting-under-two-names", with_json("config.json", **TWO_THETAS), "llama"),
+        fault("two-chat-templates", with_json("tokenizer_config.json", chat_template="{{ messages }}"), "llama"),
+        fault(
+            "no-default-template",
+            all_of(without_template, with_json("tokenizer_config.json", chat_template=NAMED)),
+            "llama",
+        ),
+        fault("quantised-in-words", with_json("config.json", quantization_config={"quant_method": "fp8"}), "llama"),
+        fault("dropout-of-the-base", with_json("config.json", attention_dropout=0.9), "llama"),
         fault("tokenizer-of-a-training", of_tokenizer(model={"dropout": 0.5}), "llama"),
         fault("vocabulary-exchanged", with_ids_exchanged(4), "llama"),
         fault("vocabulary-shuffled", with_ids_exchanged(None), "llama"),
