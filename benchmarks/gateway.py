@@ -5,7 +5,7 @@ once, so all that is measured is the gateway with everything on: tokens (JWT), l
 assignment, the log, metrics. Processor time is the figure to compare: it depends least on what else the machine does;
 `could answer` is what one core would at that cost. Each line is the round that cost least.
 
-A proxy of Starlette and aiohttp that passes everything on and does nothing is measured beside it: what one of these
+A proxy of Starlette and aiohttp that only passes everything on is measured beside it: what one of these
 libraries costs at least on this machine. With `--litellm FOLDER` and `--vllm-router FOLDER`, environments that have
 `litellm[proxy]` and `vllm-router`, these are measured too, and with `--router COMMAND` any other proxy, whose command
 has `{port}` and `{upstream}` in it: the same model server, the same load, no database. None of them has tokens, limits

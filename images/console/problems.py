@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from llmops_assets.operations.errors import Failed, Forbidden, InUse, Refused, Unavailable, Withheld
-from llmops_assets.specs.base import SpecError, dotted
+from llmops_assets.specs.base import SpecError, dotted, words_of
 from resources.catalog import Busy, Conflict, NotFound
 from resources.prompts import UnknownPrompt
 from resources.tracking import UnknownModel
@@ -97,6 +97,16 @@ def status_of(error: Exception) -> int | None:
     return next((code for kinds, code in codes if isinstance(error, kinds)), None)
 
 
+def of_request(error: RequestValidationError) -> tuple[str, list[dict[str, str]]]:
+    """What is wrong with a request that was read and is not what its route takes: as words, and by field."""
+    faults = []
+    for one in error.errors():
+        # Where FastAPI found it ("body", "query") is no field of the caller's.
+        message, hint = words_of(one)
+        faults.append({"field": dotted(one["loc"][1:]), "message": message, "hint": hint})
+    return "; ".join(f"{f['field']}: {f['message']}" if f["field"] else f["message"] for f in faults), faults
+
+
 def answer_to(error: Exception) -> JSONResponse:
     """The answer to an error of an operation; one of the platform's own goes to the log, and not to the caller."""
     if isinstance(error, Problem):
@@ -121,15 +131,8 @@ def install(app: FastAPI) -> None:
 
     async def invalid(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        faults = []
-        is_unreadable = False
-        for one in error.errors():
-            # "body" is where FastAPI found it, and no field of the caller's.
-            path = [part for part in one["loc"] if part not in ("body",)]
-            is_unreadable = is_unreadable or one["type"] == "json_invalid"
-            faults.append({"field": dotted(path), "message": one["msg"], "hint": ""})
-        words = "; ".join(f"{f['field']}: {f['message']}" if f["field"] else str(f["message"]) for f in faults)
-        return problem(400 if is_unreadable else 422, words, faults)
+        is_unreadable = any(one["type"] == "json_invalid" for one in error.errors())
+        return problem(400 if is_unreadable else 422, *of_request(error))
 
     async def http(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)

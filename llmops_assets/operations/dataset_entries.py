@@ -104,6 +104,8 @@ def split(wiring: Wiring, actor: str, ref: str, shares: tuple[float, float, floa
         return enter_dataset(wiring, actor, fields), False
     own = wiring.catalog.dataset_entry(found.key).spec.split.ratios
     if any(abs(one - other) > 1e-9 for one, other in zip(own, shares, strict=True)):
+        if any(share < 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+            raise Refused(f"{list(shares)} should be three shares from 0 to 1 that add up to 1")
         there, wanted = (" / ".join(f"{share:g}" for share in ratios) for ratios in (own, shares))
         raise Refused(
             f"{found.key} is split {there}, and a version never changes: enter its files as another version, with "

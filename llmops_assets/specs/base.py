@@ -71,7 +71,7 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
 VersionedRef = Annotated[str, Field(pattern=REF_PATTERN, max_length=200)]
 
 _PATTERN_HINTS = {
-    NAME_PATTERN: "Use letters, digits, '.', '_' and '-', starting with a letter or digit",
+    NAME_PATTERN: "Use Latin letters, digits, '.', '_' and '-', starting with a letter or digit",
     REF_PATTERN: "Write NAME@VERSION, for example support-desk@v1",
     r"\S": "Write something here",
 }
@@ -198,12 +198,13 @@ def faults_of(error: ValidationError, model: type[BaseModel], file: str | None =
     faults = []
     items = error.errors(include_url=False)
     for item in items:
-        message, hint = _words(item, model)
+        message, hint = words_of(item, model, is_yaml=True)
         faults.append(SpecFault(field=dotted(item["loc"]), message=message, hint=hint, file=file))
     return faults
 
 
-def _words(item: Any, model: type[BaseModel]) -> tuple[str, str]:
+def words_of(item: Any, model: type[BaseModel] | None = None, *, is_yaml: bool = False) -> tuple[str, str]:
+    """What is wrong with one input, and what to do, of pydantic's account (`errors()`) of what was given for `model`."""
     kind, context, value, loc = item["type"], item.get("ctx", {}), item["input"], item["loc"]
     message = context.get("message", item["msg"])
     if kind == "invalid_key":
@@ -221,8 +222,10 @@ def _words(item: Any, model: type[BaseModel]) -> tuple[str, str]:
         close = get_close_matches(str(value).lower(), folded, n=1, cutoff=0.6)
         hint = f"Did you mean '{folded[close[0]]}'?" if close else ""
         return f"{_short(value)} is not one of {', '.join(expected)}", hint
-    if kind == "string_type" and isinstance(value, (int, float, date)):
+    if kind == "string_type" and is_yaml and isinstance(value, (int, float, date)):
         return f"should be text, but YAML reads it as {type(value).__name__}", "Put it in quotes"
+    if kind == "string_type":
+        return f"should be text, not {_short(value)}", ""
     if kind == "string_pattern_mismatch":
         return f"{_short(value)} is not allowed here", _PATTERN_HINTS.get(context.get("pattern", ""), "")
     if kind in ("int_type", "float_type", "int_from_float", "bool_type"):
@@ -230,7 +233,9 @@ def _words(item: Any, model: type[BaseModel]) -> tuple[str, str]:
         bare = isinstance(value, str) and re.fullmatch(r"[+-]?[\d._]+", value)
         return f"should be {wanted}, not {_short(value)}", "Write it without quotes" if bare else ""
     if kind in ("model_type", "dict_type", "model_attributes_type"):
-        return f"should be a block of 'key: value' lines, not {_short(value)}", ""
+        if is_yaml:
+            return f"should be a block of 'key: value' lines, not {_short(value)}", ""
+        return f"should be an object, not {_short(value)}", ""
     message = message.removeprefix("Value error, ").removeprefix("Input ").removesuffix(".")
     given = kind.startswith(("greater", "less", "too_", "string_too", "finite"))
     return (f"{message}, but is {_short(value)}" if given else message), context.get("hint", "")
@@ -243,9 +248,9 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _siblings(model: type[BaseModel], loc: tuple) -> list[str]:
+def _siblings(model: type[BaseModel] | None, loc: tuple) -> list[str]:
     """The names of the fields beside the one at `loc`."""
-    current: type[BaseModel] | None = model
+    current = model
     for part in loc[:-1]:
         if current is None or part not in current.model_fields:
             return []

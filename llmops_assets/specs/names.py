@@ -16,7 +16,7 @@ def check_key(key: str) -> str:
     """
     if not _KEY.fullmatch(key):
         raise ValueError(
-            f"{key!r} cannot be a partition key: use letters, digits, '.', '_', '@' and '-', "
+            f"{key!r} cannot be a partition key: use Latin letters, digits, '.', '_', '@' and '-', "
             "starting with a letter or digit"
         )
     return key

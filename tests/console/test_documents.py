@@ -220,7 +220,21 @@ def test_the_forms_of_the_fine_tuning_document_lead_to_the_same_operations(api, 
         "a version never changes"
         in answered(api.post(f"{ADMIN}/training/datasets/desk@v1/split", json=other), 422)["detail"]
     )
+    more = {"train_ratio": 0.8, "val_ratio": 0.3, "test_ratio": 0.1}
+    refused = answered(api.post(f"{ADMIN}/training/datasets/desk@v1/split", json=more), 422)
+    assert "add up to 1" in refused["detail"]
 
+    spaced = answered(
+        api.post(f"{ADMIN}/finetuning/jobs", json={**JOB, "job_name": "창구 안내", "dataset_id": None}), 422
+    )
+    assert spaced["errors"] == [
+        {
+            "field": "job_name",
+            "message": "'창구 안내' is not allowed here",
+            "hint": "Use Latin letters, digits, '.', '_' and '-', starting with a letter or digit",
+        },
+        {"field": "dataset_id", "message": "should be text, not null", "hint": ""},
+    ]
     missing = answered(api.post(f"{ADMIN}/finetuning/jobs", json=JOB), 404)
     assert "Qwen/Qwen3-7B-Instruct" in missing["detail"]
     about = {"family": "llama", "path": str(model), "content_hash": None, "license": None}

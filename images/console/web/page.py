@@ -344,7 +344,7 @@ def explained(error: Exception) -> tuple[int, str, list[Mapping[str, Any]]]:
     if isinstance(error, SpecError):
         return 422, str(error), [{"field": f.field, "message": f.message, "hint": f.hint} for f in error.faults]
     if isinstance(error, RequestValidationError):
-        return 422, "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()), []
+        return 422, *problems.of_request(error)
     status = problems.status_of(error)
     if status is None:
         problems.log.error("a page failed", exc_info=error)
