@@ -204,7 +204,7 @@ def faults_of(error: ValidationError, model: type[BaseModel], file: str | None =
 
 
 def words_of(item: Any, model: type[BaseModel] | None = None, *, is_yaml: bool = False) -> tuple[str, str]:
-    """What is wrong with one input, and what to do, of pydantic's account (`errors()`) of what was given for `model`."""
+    """What is wrong with one input and what to do, of an entry of pydantic's `errors()` for `model`."""
     kind, context, value, loc = item["type"], item.get("ctx", {}), item["input"], item["loc"]
     message = context.get("message", item["msg"])
     if kind == "invalid_key":
