@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Machines on which it is set would compile every module of ours anew in each process: a second of each run of Dagster's.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install engines demo up test test-fast lint audit picture clean server server-folder server-down server-logs server-restart server-llmops server-backup server-restore server-test server-images server-rehearse bundle sbom
 
 install: $(VENV)/.installed

@@ -77,6 +77,20 @@ def test_every_source_that_the_images_copy_is_there_and_the_build_context_holds_
     assert ignored == ["**", *(f"!{name}" for name in (*OURS, *project)), "**/__pycache__"]
 
 
+def test_what_an_image_imports_is_compiled_in_it_where_nobody_may_write_later() -> None:
+    compiled = []
+    for dockerfile in sorted((ROOT / "images").glob("*/Dockerfile")):
+        text = dockerfile.read_text(encoding="utf-8")
+        if "FROM ${BASE}" not in text or ("COPY llmops_assets" not in text and "COPY images/serve" not in text):
+            continue
+        compiled.append(dockerfile.parent.name)
+        (line,) = re.findall(r"^RUN \S+ -m compileall -q --invalidation-mode checked-hash (.*)$", text, re.MULTILINE)
+        folders = {name.split("/")[0] for name in re.findall(r"^COPY (?!--from)(\S+) ", text, re.MULTILINE)}
+        assert set(line.split()) == {name for name in folders if (ROOT / name).is_dir()}
+        assert text.index("compileall") > text.rindex("COPY ")
+    assert compiled == ["control", "gateway", "serve", "train"]
+
+
 @pytest.mark.parametrize(
     "dockerfile", sorted((ROOT / "images").glob("*/Dockerfile")), ids=lambda path: path.parent.name
 )
