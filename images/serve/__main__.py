@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch-tokens", type=int, default=512, help="computed in one step")
     parser.add_argument("--drain-seconds", type=int, default=15, help="for requests in flight, after SIGTERM")
     parser.add_argument("--vllm-python", default="python3", help="Python of vLLM's own environment")
+    parser.add_argument("--tool-call-parser", help="vllm: how the model writes calls; left out: tools are refused")
     parser.add_argument("--content-hash", help="that the model's files must have; asked at every start")
     parser.add_argument("--adapter", help="vllm: folder of a LoRA adapter that is served on --base")
     parser.add_argument("--base", help="vllm: folder of the model that the adapter was trained on")
@@ -41,6 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
     a = parser.parse_args(arguments)
     if bool(a.adapter) != bool(a.base) or (a.adapter and a.engine != "vllm"):
         parser.error("--adapter and --base go together, and with --engine vllm alone")
+    if a.tool_call_parser and a.engine != "vllm":
+        parser.error("--tool-call-parser goes with --engine vllm alone")
 
     held = [(a.model, a.content_hash), (a.adapter, a.adapter_hash), (a.base, a.base_hash)]
     if any(digest for _, digest in held):
@@ -65,6 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
             dtype=a.dtype,
             gpus=a.gpus,
             drain_seconds=a.drain_seconds,
+            tool_call_parser=a.tool_call_parser,
             adapter=engines.adapter_of(Path(a.adapter), Path(a.base)) if a.adapter else None,
         )
         # Our middleware runs inside of it, and reads from the folder what the model's control tokens are.

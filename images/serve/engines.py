@@ -94,6 +94,7 @@ def vllm_command(
     drain_seconds: int,
     gpus: int = 1,
     adapter: Adapter | None = None,
+    tool_call_parser: str | None = None,
 ) -> list[str]:
     """The command line of vLLM's OpenAI-compatible server, run by the Python of vLLM's own environment.
 
@@ -118,6 +119,8 @@ def vllm_command(
     # By default vLLM aborts what is in flight when it is told to stop.
     command += ["--shutdown-timeout", str(drain_seconds), "--disable-uvicorn-access-log"]
     command += ["--middleware", MIDDLEWARE]
+    if tool_call_parser is not None:
+        command += ["--enable-auto-tool-choice", "--tool-call-parser", tool_call_parser]
     if gpus > 1:
         command += ["--tensor-parallel-size", str(gpus)]
     if device == "cpu":

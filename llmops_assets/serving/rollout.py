@@ -162,6 +162,7 @@ def target_of(
             "dtype": "float32" if spec.resources.gpus == 0 else "auto",
             # Left out where it is one: the ids of backends are made of what stands here.
             **({"gpus": spec.resources.gpus} if spec.resources.gpus > 1 and spec.engine == "vllm" else {}),
+            **({"tool_call_parser": parser} if (parser := spec.runtime.tool_call_parser) is not None else {}),
             **_where(spec),
             **(adapter or {}),
         },

@@ -33,6 +33,11 @@ class Runtime(Part):
     max_concurrent_requests: Int = Field(default=256, ge=1)
     max_input_tokens: Int | None = Field(default=None, ge=1, description="Left out: what the model allows.")
     max_output_tokens: Int | None = Field(default=None, ge=1, description="Left out: what the model allows.")
+    tool_call_parser: Text | None = Field(
+        default=None,
+        description="engine vllm only: how this model writes calls, by vLLM's name (hermes, llama3_json, mistral, …). "
+        "Left out: requests with tools are refused.",
+    )
     backend: Literal["local", "docker", "kubernetes", "url"] = Field(
         default="local",
         description="What runs the model servers: processes of this machine, containers, a cluster, or somebody else.",
@@ -216,6 +221,7 @@ def _rag_rules(view: View) -> Iterator[Rule]:
 
 
 _KEY_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
+_PARSER = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
 def _runtime_rules(view: View) -> Iterator[Rule]:
@@ -224,6 +230,15 @@ def _runtime_rules(view: View) -> Iterator[Rule]:
     for name in ("url", "model", "api_key_variable"):
         if backend != "url" and view.get(f"runtime.{name}", str) is not None:
             yield f"runtime.{name}", f"only for backend: url, and this is {backend}", "Remove it"
+    parser = view.get("runtime.tool_call_parser", str)
+    if parser is not None:
+        if backend == "url":
+            yield "runtime.tool_call_parser", "the server at runtime.url is started by somebody else", "Remove it"
+        elif view.get("engine", str) == "transformers":
+            advice = "Write engine: vllm, or remove it"
+            yield "runtime.tool_call_parser", "transformers reads no calls out of answers", advice
+        elif not _PARSER.fullmatch(parser):
+            yield "runtime.tool_call_parser", "no name of a parser of vLLM's", "For example hermes"
     if backend != "url":
         return
     if url is None:

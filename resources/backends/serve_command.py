@@ -9,7 +9,7 @@ from resources.backends.completions import SERVED_NAME
 from resources.backends.protocol import RETRIEVER
 from resources.catalog import Backend
 
-LIMITS = ("max_input_tokens", "max_output_tokens", "device", "dtype", "gpus")
+LIMITS = ("max_input_tokens", "max_output_tokens", "device", "dtype", "gpus", "tool_call_parser")
 ADAPTER, ADAPTER_HASH = "adapter_path", "adapter_hash"
 BASE, BASE_HASH = "base_path", "base_hash"
 """Keys of a backend's runtime: the folder of a LoRA adapter (as paths are stored), that of the model which vLLM puts it

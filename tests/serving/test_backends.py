@@ -262,6 +262,8 @@ def test_a_server_that_somebody_else_runs_is_asked_and_never_started_or_stopped(
     [
         ({"backend": "url"}, "required for backend: url"),
         ({"url": "http://x:8000"}, "only for backend: url"),
+        ({"tool_call_parser": "hermes"}, "transformers reads no calls"),
+        ({"backend": "url", "url": "http://x:8000", "tool_call_parser": "hermes"}, "started by somebody else"),
         ({"backend": "docker", "api_key_variable": "A"}, "only for backend: url"),
         ({"backend": "url", "url": "ftp://x"}, "no address of a server"),
         ({"backend": "url", "url": "http://"}, "no address of a server"),

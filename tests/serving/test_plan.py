@@ -180,6 +180,10 @@ def test_vllm_is_started_greedy_and_drains(tmp_path: Path):
     # Else the repetition_penalty or max_new_tokens of a folder's generation_config.json would hold for everybody.
     assert settings["--generation-config"] == "vllm"
     assert settings["--shutdown-timeout"] == "9"
+    assert "--enable-auto-tool-choice" not in command
+    told = {"device": "cpu", "dtype": "float32", "drain_seconds": 9, "tool_call_parser": "hermes"}
+    command = vllm_command("python", "model", "127.0.0.1", 1, limits({}, 10, 10, Cache()), **told)
+    assert "--enable-auto-tool-choice" in command and ("--tool-call-parser", "hermes") in pairwise(command)
     with pytest.raises(FileNotFoundError, match="no model folder"):
         model_config(tmp_path)
 

@@ -96,6 +96,7 @@ DEPLOYMENT_CHANGES: dict[str, Any] = {
     "runtime.max_concurrent_requests": 1,
     "runtime.max_input_tokens": 1,
     "runtime.max_output_tokens": 1,
+    "runtime.tool_call_parser": "hermes",
     "runtime.backend": "docker",
     "runtime.url": "http://other:8000",
     "runtime.model": "other",
