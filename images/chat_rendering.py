@@ -109,6 +109,19 @@ def text_of(
     return _text_of(tokens, template, messages, tools, add_generation_prompt, False, variables)[0]
 
 
+def texts_of(
+    tokenizer: "PreTrainedTokenizerBase",
+    template: str,
+    conversations: Sequence[Sequence[Mapping[str, Any]]],
+    *,
+    tools: Sequence[list[Any] | None],
+) -> list[str]:
+    """Many conversations as the template writes them, each with its own `tools`; as `text_of` gives one."""
+    tokens, variables = control_tokens(tokenizer, template), tokenizer.special_tokens_map
+    pairs = zip(conversations, tools, strict=True)
+    return [_text_of(tokens, template, messages, own, False, False, variables)[0] for messages, own in pairs]
+
+
 def _text_of(
     tokens: ControlTokens,
     template: str,

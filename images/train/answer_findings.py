@@ -47,8 +47,21 @@ def before_answer(tokenizer: "PreTrainedTokenizerBase", turn: Marked) -> str:
 
 def ends(tokenizer: "PreTrainedTokenizerBase", turn: Marked, blank: set[int]) -> bool:
     """Whether the last token that carries loss, white space aside, is a control token: what stops a server."""
-    last = next((token for token, on in reversed(turn) if on and token not in blank), None)
-    return last in _own(tokenizer)
+    return _last(turn, blank) in _own(tokenizer)
+
+
+def stop_shows(tokenizer: "PreTrainedTokenizerBase", turn: Marked, blank: set[int]) -> bool:
+    """Whether the control token that ends a turn is left in the text of an answer, where control tokens are left out:
+    it is in the tokenizer, and not as a special one."""
+    last = _last(turn, blank)
+    if last is None or last not in _own(tokenizer):
+        return False
+    return bool(tokenizer.decode([last], skip_special_tokens=True).strip())
+
+
+def _last(turn: Marked, blank: set[int]) -> int | None:
+    """The last token that carries loss, white space aside."""
+    return next((token for token, on in reversed(turn) if on and token not in blank), None)
 
 
 def _own(tokenizer: "PreTrainedTokenizerBase") -> set[int]:

@@ -79,6 +79,18 @@ WORDS: dict[str, tuple[bool, str]] = {
         "the chat template ends the last answer of a conversation with its stop token, and earlier ones with none: the "
         "model would not learn to stop there. Write the token behind every answer",
     ),
+    "stop_shows": (
+        True,
+        "the token that ends an answer is in the tokenizer, and not as a special one: it would stand in the text of "
+        "every answer, in evaluation and for users. Set special to true for it in tokenizer.json (added_tokens), or "
+        "name it as eos_token",
+    ),
+    "answer_stops_early": (
+        True,
+        "a token that ends an answer stands within answers of these rows, so that the model would be cut off there, in "
+        "evaluation and for users. Correct eos_token_id in generation_config.json and config.json, and eos_token in "
+        "tokenizer_config.json",
+    ),
     "content_rewritten": (
         True,
         "the chat template writes the text of a message otherwise than the row has it (cut, replaced or in other "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import polars as pl
 
 from images.train.chat import Row, Template, choose_template, marked_markdown, template_hash
+from images.train.content_findings import stop_ids
 from images.train.marked_texts import Conversation
 from images.train.reporter import Reporter
 from images.train.template_findings import findings
@@ -71,7 +72,8 @@ def plan(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     reporter.log.info("chat template: %s", template.origin)
-    known = findings(tokenizer, template, (row for frame in frames.values() for row in kind.conversations(frame)))
+    conversations = (row for frame in frames.values() for row in kind.conversations(frame))
+    known = findings(tokenizer, template, conversations, stop_ids(base, tokenizer))
     planned: dict[str, Planned[One]] = {}
     dropped: list[str] = []
     for split, frame in frames.items():

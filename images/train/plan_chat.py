@@ -9,6 +9,7 @@ import polars as pl
 
 from images.train import rows
 from images.train.chat import Row, Template, choose_template, keeps_prefixes, marked_markdown, template_hash
+from images.train.content_findings import stop_ids
 from images.train.marked_texts import Conversation
 from images.train.reporter import Reporter
 from images.train.template_findings import findings
@@ -38,7 +39,8 @@ def plan_chat(
     reporter.log.info("chat template: %s", template.origin)
     if spec.reasoning == "drop":
         frames = {split: without_reasoning(frame) for split, frame in frames.items()}
-    known = findings(tokenizer, template, (row for frame in frames.values() for row in conversations_of(frame)))
+    conversations = (row for frame in frames.values() for row in conversations_of(frame))
+    known = findings(tokenizer, template, conversations, stop_ids(base, tokenizer))
     rendered: dict[str, tuple[list[str], list[Row]]] = {}
     dropped: dict[str, list[str]] = {"train": []}
     for split, frame in frames.items():

@@ -5,13 +5,12 @@ for its texts: what a template writes depends on those, hardly ever on the words
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from jinja2.exceptions import TemplateError as JinjaError
 
-from images.control_tokens import BREAK
-from images.train.answer_findings import THINK, before_answer, ends, of_answer
+from images.train.answer_findings import THINK, before_answer, ends, of_answer, stop_shows
 from images.train.chat import (
     Template,
     TemplateError,
@@ -21,6 +20,7 @@ from images.train.chat import (
     prompt_ids,
     without_prompt,
 )
+from images.train.content_findings import rewritten, some, stopped_early
 from images.train.finding_words import WORDS
 from images.train.marked_texts import Conversation, Shape, lost, marked, rendered, shape_of
 from images.train.tokenizer_findings import findings_of_texts, loses_lines
@@ -57,10 +57,13 @@ def refused(words: str, rows: Sequence[str], of: int) -> RefusedRows:
 
 
 def findings(
-    tokenizer: "PreTrainedTokenizerBase", template: Template, rows: Iterable[Conversation]
+    tokenizer: "PreTrainedTokenizerBase",
+    template: Template,
+    rows: Iterable[Conversation],
+    stops: Collection[int] = (),
 ) -> list[TemplateFinding]:
     """What is wrong, or worth knowing, about how `template` renders `rows`, and about their tokens, each kind once with
-    the rows that have it.
+    the rows that have it. `stops` are the tokens at which the trained model will stop.
 
     Raises RefusedRows where the template refuses a shape.
     """
@@ -93,10 +96,17 @@ def findings(
         # Texts that come back otherwise look as if the template had written them so.
         found = {}
     found |= {name: (by_id[ids[0]], ids) for name, ids in of_tokens.items()}
+    details: dict[str, str] = {}
+    if not any(WORDS[name][0] for name in found):
+        # The rest would only say the same in other words.
+        looked_at = some([row for alike in ordered for row in alike])
+        early, details["answer_stops_early"] = stopped_early(tokenizer, template, looked_at, stops)
+        by_words = {**rewritten(tokenizer, template, looked_at), **({"answer_stops_early": early} if early else {})}
+        found |= {name: (by_id[ids[0]], ids) for name, ids in by_words.items()}
     return [
         TemplateFinding(
             name=name,
-            text=WORDS[name][1],
+            text=WORDS[name][1] + (f": {details[name]}" if details.get(name) else ""),
             blocking=WORDS[name][0],
             rows=len(dict.fromkeys(ids)),
             row_ids=list(dict.fromkeys(ids))[:_NAMED],
@@ -117,7 +127,7 @@ def _of_row(tokenizer: "PreTrainedTokenizerBase", template: Template, row: Conve
     if names:
         # The rest would only say the same in other words.
         return names
-    return [*_headers(tokenizer, template, row), *_rewritten(tokenizer, template, row)]
+    return _headers(tokenizer, template, row)
 
 
 def _headers(tokenizer: "PreTrainedTokenizerBase", template: Template, row: Conversation) -> list[str]:
@@ -148,6 +158,7 @@ def _headers(tokenizer: "PreTrainedTokenizerBase", template: Template, row: Conv
             marked = list(zip(whole.ids, whole.trained, strict=True))[len(prompt) : len(after) if after else None]
             names += of_answer(tokenizer, message, marked)
             stops.append(ends(tokenizer, marked, blank_tokens(tokenizer)))
+            names += ["stop_shows"] if stop_shows(tokenizer, marked, blank_tokens(tokenizer)) else []
             # A turn that goes on behind a tool's result needs no header.
             asked = row.messages[turn - 1]["role"] == "user"
             if asked and not names and before_answer(tokenizer, marked):
@@ -163,20 +174,6 @@ def _after(tokenizer: "PreTrainedTokenizerBase", template: Template, row: Conver
     if turn + 1 >= len(row.messages):
         return None
     return encode(tokenizer, template, [row.messages[: turn + 1]], 1 << 30, [row.tools])[0].ids
-
-
-def _rewritten(tokenizer: "PreTrainedTokenizerBase", template: Template, row: Conversation) -> list[str]:
-    """Whether texts show as they are, or without the white space around them."""
-    text = rendered(tokenizer, template.training, row.messages, row.tools, False)
-    contents = [m["content"] for m in row.messages if m["content"] and "</think>" not in m["content"]]
-    plain = [content for content in contents if content.strip() and _shown(content.strip(), text) is False]
-    if plain:
-        return ["content_rewritten"]
-    return ["content_trimmed"] if any(_shown(content, text) is False for content in contents) else []
-
-
-def _shown(content: str, text: str) -> bool:
-    return content in text or content in text.replace(BREAK, "")
 
 
 def _example(tokenizer: "PreTrainedTokenizerBase", template: Template, row: Conversation) -> str:

@@ -13,7 +13,23 @@ _MOST_DROPOUT = 0.5
 
 def faults(folder: Path, config: dict[str, Any], weights: WeightFiles) -> list[str]:
     """What is wrong with how the files of a model in `folder` are set, a sentence each."""
-    return [*_twice(config), *_templates(folder), *_quantised_in_words(config, weights), *_dropout(config)]
+    return [
+        *_twice(config),
+        *_templates(folder),
+        *_quantised_in_words(config, weights),
+        *_dropout(config),
+        *_of_another_kind(config),
+    ]
+
+
+def with_adapter(folder: Path) -> list[str]:
+    """An adapter beside the weights: the libraries put it on them, or load the base that it names, without a word."""
+    if not (folder / "adapter_config.json").is_file():
+        return []
+    return [
+        "it holds an adapter too (adapter_config.json): some libraries would load that with it, or the base that it "
+        "names, and others would not. Merge it, or take adapter_config.json and adapter_model.safetensors out"
+    ]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -109,3 +125,24 @@ def _dropout(config: dict[str, Any]) -> list[str]:
         "nothing of it when it is served. Write 0"
         for name, value in high.items()
     ]
+
+
+def _of_another_kind(config: dict[str, Any]) -> list[str]:
+    """Settings of a kind of model that this one is not: its layers pass them over, and what generates does not."""
+    from transformers import CONFIG_MAPPING
+
+    found = []
+    kind = config.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        return found
+    known = CONFIG_MAPPING[kind]()
+    window, positions = config.get("sliding_window"), config.get("max_position_embeddings")
+    short = isinstance(window, int) and isinstance(positions, int) and window < positions
+    if short and not hasattr(known, "sliding_window"):
+        found.append(
+            f"config.json has sliding_window {window}, which {kind} does not have: it would be trained with all that "
+            "came before, and answer from the last tokens alone. Take sliding_window out"
+        )
+    if config.get("is_encoder_decoder") and not known.is_encoder_decoder:
+        found.append(f"config.json has is_encoder_decoder, and {kind} is a decoder alone. Write false")
+    return found

@@ -34,7 +34,7 @@ def faults(folder: Path) -> list[str]:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return [f"its config.json cannot be read ({error})"]
-    found = _own_code(folder, config)
+    found = _own_code(folder, config) + folder_settings.with_adapter(folder)
     weights = weight_files.read(folder)
     if not weights.tensors and not weights.faults:
         return [*found, "it has no *.safetensors weights: only safetensors are read, convert other formats first"]
@@ -173,12 +173,32 @@ def _tokenizer(folder: Path, config: dict[str, Any], weights: WeightFiles) -> li
             "tokenizers with. Set model.dropout to null in it"
         )
     found += token_order.faults(folder)
+    if kind_of(config) == "decoder":
+        found += _ends_in_text(folder, config, tokenizer)
     unknown = tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids
     lost = unknown or _plain(again) != _plain(_TEXT)
     if kind_of(config) != "encoder" and lost:
         found.append(
             f"its tokenizer does not give a text back: of {_TEXT!r} it makes {again!r}. It has no Korean, or is damaged"
         )
+    return found
+
+
+def _ends_in_text(folder: Path, config: dict[str, Any], tokenizer: Any) -> list[str]:
+    """Tokens that end an answer by a file of the folder, and are a piece of ordinary text."""
+    own = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    found = []
+    for file, settings in (
+        ("config.json", config),
+        ("generation_config.json", read_json(folder / "generation_config.json")),
+    ):
+        ids = settings.get("eos_token_id")
+        for one in ids if isinstance(ids, list) else [ids]:
+            if isinstance(one, int) and one not in own and (text := tokenizer.decode([one])).strip():
+                found.append(
+                    f"eos_token_id {one} of {file} is the text {text!r}: every answer would end where it stands. "
+                    "Write the id of the token that ends an answer"
+                )
     return found
 
 

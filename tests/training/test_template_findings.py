@@ -218,6 +218,45 @@ def test_findings_count_all_rows_of_a_shape_and_show_one(tokenizer: PreTrainedTo
     assert "통행료가" in found.example and "first user message" in found.text
 
 
+def test_what_a_template_does_to_the_words_of_a_few_rows_is_found_on_them(tokenizer: PreTrainedTokenizerBase) -> None:
+    other = [said("user", "하이패스 단말기는?"), said("assistant", "매장에서 바꿉니다.")]
+    long = [said("user", "통행료가 얼마예요? " * 30), said("assistant", "1,200원입니다.")]
+    for template in (
+        CHATML.replace("message['content']", "message['content'] | replace('매장', '창구')"),
+        CHATML.replace("message['content']", "message['content'][:100]"),
+    ):
+        tokenizer.chat_template = template
+        rows = [PLAIN[:2], PLAIN[:2], other, long]
+        (found,) = findings(
+            tokenizer, choose_template(tokenizer), [Conversation(f"r{n}", row) for n, row in enumerate(rows)]
+        )
+        assert (found.name, found.rows) == ("content_rewritten", 1), template
+        assert found.row_ids == ["r2" if "매장" in template else "r3"]
+
+
+def test_what_a_tool_answered_may_be_written_as_json(tokenizer: PreTrainedTokenizerBase) -> None:
+    quoted = [*CALLED[:2], said("tool", '{"fee": "1200"}\n', tool_call_id="call_0001"), CALLED[3]]
+    assert names(tokenizer, LLAMA, CALLED, quoted, tools=TOOLS) == names(tokenizer, LLAMA, CALLED, tools=TOOLS)
+
+
+def test_a_token_that_ends_answers_and_stands_in_them_is_named(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = CHATML
+    (period,) = tokenizer(".", add_special_tokens=False)["input_ids"]
+    template, end = choose_template(tokenizer), tokenizer.convert_tokens_to_ids("<|im_end|>")
+    rows = [Conversation("r0", PLAIN), Conversation("r1", [PLAIN[0], said("assistant", "모릅니다")])]
+    assert findings(tokenizer, template, rows, {end}) == []
+    (found,) = findings(tokenizer, template, rows, {end, period})
+    assert found.blocking and found.row_ids == ["r0"] and found.text.endswith(f": '.' ({period})")
+
+
+def test_an_end_token_that_would_stand_in_every_answer_is_named(tiny_base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.add_tokens([AddedToken("<|eot|>", special=False, normalized=False)])
+    assert names(tokenizer, CHATML.replace("<|im_end|>", "<|eot|>"), PLAIN) == ["stop_shows"]
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|eot|>"]})
+    assert names(tokenizer, CHATML.replace("<|im_end|>", "<|eot|>"), PLAIN) == []
+
+
 def test_what_a_thinking_template_asks_for_is_trained_behind_what_its_server_writes(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
