@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from images.train import encoder, sealed, weights
-from images.train.plan_encoder import PROBES
+from images.train.plan_encoder import PROBES, cut_as_served
 from images.train.reporter import Reporter
 from images.train.weights import SHARD_BYTES
 from llmops_assets.records.jobs import MergeJob
@@ -72,7 +72,7 @@ def _trained(spec: TrainJobSpec, base: str, trained: Path, dtype: torch.dtype) -
 
 
 def _embed(model: Any, tokenizer: Any, texts: list[str], pooling: Pooling) -> np.ndarray:
-    rows = [tokenizer(text)["input_ids"][: tokenizer.model_max_length] for text in texts]
+    rows = [cut_as_served(tokenizer, text, tokenizer.model_max_length)[0] for text in texts]
     return encoder.embed(model, rows, tokenizer.pad_token_id or 0, pooling)
 
 

@@ -81,6 +81,15 @@ def longest_text(base: Path, asked: int) -> int:
     return min(asked, positions) if isinstance(positions, int) else asked
 
 
+def cut_as_served(tokenizer: "PreTrainedTokenizerBase", text: str, length: int) -> tuple[list[int], bool]:
+    """The tokens of a text, of a long one the `length` that sentence-transformers will leave of it, and whether it is
+    one: the tokenizer keeps the tokens around a text, and may cut its beginning (`truncation_side`)."""
+    ids = tokenizer(text)["input_ids"]
+    if len(ids) <= length:
+        return ids, False
+    return tokenizer(text, truncation=True, max_length=length)["input_ids"], True
+
+
 def text_key(text: str) -> int:
     """63 bits that name a text, whatever white space stands around its words and however its letters are composed."""
     words = " ".join(unicodedata.normalize("NFC", text).split())
@@ -93,11 +102,11 @@ def _rows(
     """A row for each anchor and passage that belong together, and the ids of those with a text that is too long."""
     known = _known(frame)
     frame = frame if "score" in frame.columns else frame.with_columns(score=pl.lit(None, pl.Float64))
-    texts: dict[str, list[int]] = {}
+    texts: dict[str, tuple[list[int], bool]] = {}
 
-    def tokens(text: str) -> list[int]:
+    def tokens(text: str) -> tuple[list[int], bool]:
         if text not in texts:
-            texts[text] = tokenizer(text)["input_ids"]
+            texts[text] = cut_as_served(tokenizer, text, length)
         return texts[text]
 
     rows, long = [], []
@@ -110,14 +119,14 @@ def _rows(
         against = [tokens(block.passage_prompt + text) for text in others]
         for positive in positives:
             passage = tokens(block.passage_prompt + positive)
-            if max(map(len, [asked, passage, *against])) > length:
+            if any(is_long for _, is_long in (asked, passage, *against)):
                 long.append(row_id)
             rows.append(
                 {
                     "row_id": row_id,
-                    "anchor": asked[:length],
-                    "passage": passage[:length],
-                    "negatives": [ids[:length] for ids in against],
+                    "anchor": asked[0],
+                    "passage": passage[0],
+                    "negatives": [ids for ids, _ in against],
                     "passage_key": text_key(positive),
                     "negative_keys": [text_key(text) for text in others],
                     "known": sorted(own),
