@@ -371,6 +371,15 @@ class ModelServers:
             # The log is only looked at where it is needed: of a container it is a call of the engine.
             raise ServerError(f"{error}{self._tail(backend)}") from error
 
+    def prompt_tokens(self, backend: Backend, messages: list[dict[str, Any]]) -> int | None:
+        """As many tokens as the backend itself makes of a conversation; None where it does not say. Raises
+        ServerError."""
+        return completions.prompt_tokens(backend, messages)
+
+    def listed(self, backend: Backend) -> dict[str, Any]:
+        """What the backend's list of models says of its model."""
+        return completions.listed(backend)
+
     def _tail(self, backend: Backend) -> str:
         return log_tail(self.runner(backend), backend)
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from llmops_assets.records.evaluation import EvaluationRecord
 from llmops_assets.records.registry import RegisteredModelRecord
 from llmops_assets.records.training import MergedModelRecord
+from llmops_assets.serving import foreign_lengths
 from llmops_assets.serving.parity import Difference, answered_again, differences, no_rounding, summary, template_hash
 from llmops_assets.serving.parity_probe import Sample, items_of
 from llmops_assets.specs.names import training_key
@@ -88,6 +90,10 @@ def answers_as_evaluated(
         return Probe(Verdict(False, _cut(model, fresh, sample), {"asked": 0}))
     if not sample.rows:
         return Probe(Verdict(True, sample.note, {"asked": 0}))
+    for backend in fresh:
+        lengths = foreign_lengths.refusal(backend, Path(model.path), sample, servers) if backend.kind == "url" else None
+        if lengths is not None:
+            return Probe(Verdict(False, lengths, {"asked": 0}))
     limit = {"max_tokens": sample.max_new_tokens, "token_ids": True}
     found: list[Difference] = []
     for backend in fresh:

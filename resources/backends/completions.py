@@ -69,28 +69,62 @@ def complete(
 ) -> Answer:
     """Ask a backend itself, past the gateway, for a greedy completion, or for what a request gets that does not say
     how to sample (`greedy` False); raises ServerError, ending with `log`, when it gives none."""
-    name = backend.runtime.get("model", SERVED_NAME)
-    body: dict[str, Any] = {"model": name, "messages": messages, "max_tokens": max_tokens}
+    body: dict[str, Any] = {"model": _name(backend), "messages": messages, "max_tokens": max_tokens}
     if greedy:
         body["temperature"] = 0
     if token_ids:
         body["return_token_ids"] = True
     if tools:
         body["tools"] = tools
-    headers = {"Content-Type": "application/json", **authorization(backend)}
-    request = urllib.request.Request(f"{backend.url}/v1/chat/completions", json.dumps(body).encode(), headers)
     begun = time.monotonic()
+    reply = _posted(backend, body, timeout, log)
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
-            answer = answer_of(json.load(response), time.monotonic() - begun)
-    except urllib.error.HTTPError as error:
-        reply = error.read(2000).decode("utf-8", "replace")
-        raise ServerError(f"the model server {backend.id} answered {error.code}: {reply}{log}") from error
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        answer = answer_of(reply, time.monotonic() - begun)
+    except (LookupError, TypeError) as error:
         raise ServerError(f"the model server {backend.id} gave no completion: {error!r}{log}") from error
     if not isinstance(answer.text, str) or not answer.tokens:
         raise ServerError(f"the model server {backend.id} generated nothing{log}")
     return answer
+
+
+def prompt_tokens(backend: Backend, messages: list[dict[str, Any]], *, timeout: float = 60) -> int | None:
+    """How many tokens a backend makes of a conversation, by its own count; None where it does not count. Raises
+    ServerError, with its own words, where it refuses the conversation."""
+    reply = _posted(backend, {"model": _name(backend), "messages": messages, "max_tokens": 1}, timeout, "")
+    usage = reply.get("usage") if isinstance(reply, dict) else None
+    found = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return found if isinstance(found, int) else None
+
+
+def listed(backend: Backend, *, timeout: float = 10) -> dict[str, Any]:
+    """What a backend's own list of models says of the model that it is asked for; empty where it says nothing."""
+    request = urllib.request.Request(f"{backend.url}/v1/models", headers=authorization(backend))
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            page = json.load(response)
+    except (OSError, ValueError):
+        return {}
+    models = page.get("data") if isinstance(page, dict) else None
+    mine = (one for one in models or [] if isinstance(one, dict) and one.get("id") == _name(backend))
+    return next(mine, {})
+
+
+def _name(backend: Backend) -> str:
+    return str(backend.runtime.get("model", SERVED_NAME))
+
+
+def _posted(backend: Backend, body: dict[str, Any], timeout: float, log: str) -> Any:
+    """The reply to a request for a chat completion."""
+    headers = {"Content-Type": "application/json", **authorization(backend)}
+    request = urllib.request.Request(f"{backend.url}/v1/chat/completions", json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        reply = error.read(2000).decode("utf-8", "replace")
+        raise ServerError(f"the model server {backend.id} answered {error.code}: {reply}{log}") from error
+    except (OSError, ValueError) as error:
+        raise ServerError(f"the model server {backend.id} gave no completion: {error!r}{log}") from error
 
 
 def authorization(backend: Backend) -> dict[str, str]:

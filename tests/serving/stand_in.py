@@ -1,8 +1,12 @@
 """A model server that starts at once and does as it is ordered, and a child that is gone at a given line."""
 
+import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from types import FrameType
 from typing import Any
 
@@ -63,3 +67,33 @@ def in_a_process(body: Callable[[], None], line: int | None = None, *files: str)
         os._exit(0)
     except BaseException:  # noqa: BLE001
         os._exit(1)
+
+
+@contextmanager
+def answering(listed: dict[str, Any], counts: int = 1 << 30) -> Iterator[str]:
+    """A server that says `listed` of its model, answers every question alike, and sees `counts` letters of one."""
+
+    class Alike(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer({"object": "list", "data": [listed]})
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            seen = min(counts, sum(len(message["content"]) for message in asked["messages"]))
+            choice = {"message": {"role": "assistant", "content": "네."}, "finish_reason": "stop"}
+            self._answer({"choices": [choice], "usage": {"prompt_tokens": seen, "completion_tokens": 2}})
+
+        def _answer(self, value: dict[str, Any]) -> None:
+            body = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads who asked."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Alike) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()

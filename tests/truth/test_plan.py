@@ -52,6 +52,17 @@ def test_settings_under_which_nothing_or_something_else_is_learned_are_stopped(
     row.assert_stopped(shared.train(sft_spec(finished.chain.base, **hyperparams), *TRAINING)[1])
 
 
+def unmarked_end(folder: Path) -> None:
+    """The token that ends a turn as one of the tokenizer's own that is not special."""
+    file = folder / "tokenizer.json"
+    core = json.loads(file.read_text(encoding="utf-8"))
+    (end,) = [token for token in core["added_tokens"] if token["content"] == "<|im_end|>"]
+    end["special"] = False
+    file.write_text(json.dumps(core), encoding="utf-8")
+    for name in ("config.json", "generation_config.json"):
+        with_json(name, eos_token_id=0)(folder)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -75,6 +86,12 @@ def test_settings_under_which_nothing_or_something_else_is_learned_are_stopped(
             "content-rewritten",
             with_template(replaced(("message['content']", "message['content'] | replace('통행료', '요금')"))),
         ),
+        fault(
+            "words-replaced",
+            with_template(replaced(("message['content']", "message['content'] | replace('사고', '일')"))),
+        ),
+        fault("end-token-within-answers", with_json("tokenizer_config.json", eos_token=".")),
+        fault("end-token-shows", all_of(unmarked_end, with_json("tokenizer_config.json", eos_token="<|pad|>"))),
         fault(
             "double-bos",
             all_of(
@@ -266,6 +283,10 @@ def enormous(tensors: dict[str, Any]) -> None:
     tensors[name] = tensors[name] * 1e30
 
 
+def with_adapter(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "another/base", "peft_type": "LORA"}')
+
+
 def without_template(folder: Path) -> None:
     (folder / "chat_template.jinja").unlink()
 
@@ -291,6 +312,9 @@ QWEN = with_json("config.json", architectures=["Qwen3ForCausalLM"], model_type="
             all_of(without_template, with_json("tokenizer_config.json", chat_template=NAMED)),
             "llama",
         ),
+        fault("end-token-is-text", with_json("generation_config.json", eos_token_id=[2, 16]), "llama"),
+        fault("window-of-another-family", with_json("config.json", sliding_window=8), "llama"),
+        fault("adapter-beside-the-weights", with_adapter, "llama"),
         fault("quantised-in-words", with_json("config.json", quantization_config={"quant_method": "fp8"}), "llama"),
         fault("dropout-of-the-base", with_json("config.json", attention_dropout=0.9), "llama"),
         fault("tokenizer-of-a-training", of_tokenizer(model={"dropout": 0.5}), "llama"),

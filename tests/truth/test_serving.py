@@ -19,6 +19,7 @@ from images.serve import engines
 from llmops_assets.operations import models
 from llmops_assets.serving.parity import differences
 from llmops_assets.serving.parity_probe import items_of
+from tests.serving.stand_in import answering
 from tests.truth.conftest import Finished, fault
 from tests.truth.faults import one_bit, with_json, with_template
 from tests.truth.table import Row
@@ -143,6 +144,23 @@ def test_an_address_behind_which_another_model_answers_gets_no_users(
     with running as theirs, address_of(theirs.url or "") as url:
         address = {"backend": "url", "url": f"{url}/v1", "model": "model"}
         # Whatever runs there may round otherwise, by which no model becomes another one.
+        row.assert_stopped(shared.deploy(deployment_spec(engine="vllm", runtime=address)))
+    assert served(shared) == [finished.chain.model_ref]
+
+
+@pytest.mark.parametrize(
+    ("listed", "counts"),
+    [
+        fault("server-of-fewer-tokens", {"id": "theirs", "max_model_len": 64}, 1 << 30),
+        fault("server-that-cuts-prompts", {"id": "theirs"}, 20),
+    ],
+)
+def test_a_server_that_takes_less_than_its_endpoint_promises_gets_no_users(
+    shared: Installation, finished: Finished, row: Row, listed: dict[str, Any], counts: int
+) -> None:
+    with answering(listed, counts) as url:
+        lengths = {"max_input_tokens": 128, "max_output_tokens": 32}
+        address = {"backend": "url", "url": url, "model": "theirs", **lengths}
         row.assert_stopped(shared.deploy(deployment_spec(engine="vllm", runtime=address)))
     assert served(shared) == [finished.chain.model_ref]
 
