@@ -41,9 +41,7 @@ DEFAULTS = {
     "LLMOPS_QDRANT_URL": "",
     "LLMOPS_SERVER_NAME": socket.gethostname(),
     "LLMOPS_SUBNET": "172.28.44.0/24",
-    "LLMOPS_VERSION": tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"][
-        "version"
-    ],
+    "LLMOPS_VERSION": _RELEASE,
 }
 """What `deploy/compose.yaml` asks for, and what it is where nobody says otherwise."""
 GIVEN = "LLMOPS_GIVEN"

@@ -1,7 +1,6 @@
 """What is wrong with an installation, and what to do: every part is looked at, and no broken one hides another."""
 
 import os
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ import sqlalchemy as sa
 
 from llmops_assets.operations import doctor_processes as processes
 from llmops_assets.operations.access_table import decided_otherwise
+from llmops_assets.operations.disks import disks_of
 from llmops_assets.wiring import Wiring
 from resources import at_rest, mlflow_schema
 from resources.backup.make import revision_of
@@ -123,18 +123,11 @@ def _home(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
 
 
 def _disk(wiring: Wiring, is_running: bool) -> Iterator[Diagnosis]:
-    artifacts = wiring.settings.artifacts
-    devices: set[int] = set()
-    for place in (wiring.settings.root, *([] if "://" in artifacts else [Path(artifacts)])):
-        there = next(path for path in (place, *place.parents) if path.exists())
-        if there.stat().st_dev in devices:
-            continue
-        devices.add(there.stat().st_dev)
-        usage = shutil.disk_usage(there)
-        words = f"{usage.free / 2**30:,.1f} of {usage.total / 2**30:,.1f} GiB free at {place}"
-        if usage.free < LEAST_FREE_BYTES:
+    for disk in disks_of(wiring.settings):
+        words = f"{disk.free / 2**30:,.1f} of {disk.size / 2**30:,.1f} GiB free at {disk.folder}"
+        if disk.free < LEAST_FREE_BYTES:
             yield Diagnosis("disk", "fault", words, "make room: trainings and the gateway's log need some")
-        elif usage.free < FEW_FREE_BYTES:
+        elif disk.free < FEW_FREE_BYTES:
             yield Diagnosis("disk", "warning", words, "make room before the next training")
         else:
             yield Diagnosis("disk", "ok", words)

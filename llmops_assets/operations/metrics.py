@@ -1,12 +1,12 @@
 """The platform's own figures, one function a fact: for Prometheus, for pages and for whoever looks after it."""
 
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from llmops_assets.operations.disks import disks_of
 from llmops_assets.wiring import Wiring
 from resources.certificates import left_seconds
 from resources.gpus import usage as gpu_usage
@@ -129,13 +129,13 @@ def spool_oldest_seconds(wiring: Wiring) -> Values:
 
 
 def disk_free_bytes(wiring: Wiring) -> Values:
-    """Free bytes of the disk that holds the home."""
-    return {(): float(shutil.disk_usage(wiring.settings.root).free)}
+    """Free bytes of the disk that holds the home, and of that of the artifacts where it is another."""
+    return {(disk.name,): float(disk.free) for disk in disks_of(wiring.settings)}
 
 
 def disk_bytes(wiring: Wiring) -> Values:
-    """Size of the disk that holds the home, in bytes."""
-    return {(): float(shutil.disk_usage(wiring.settings.root).total)}
+    """Size of the same disks, in bytes."""
+    return {(disk.name,): float(disk.size) for disk in disks_of(wiring.settings)}
 
 
 def certificate_left_seconds(wiring: Wiring) -> Values:
@@ -180,8 +180,8 @@ METRICS = (
     _metric("experiments", experiments, "state"),
     _metric("spool_bytes", spool_bytes),
     _metric("spool_oldest_seconds", spool_oldest_seconds),
-    _metric("disk_free_bytes", disk_free_bytes),
-    _metric("disk_bytes", disk_bytes),
+    _metric("disk_free_bytes", disk_free_bytes, "disk"),
+    _metric("disk_bytes", disk_bytes, "disk"),
     _metric("certificate_left_seconds", certificate_left_seconds),
     _metric("gpu_utilisation_ratio", gpu_utilisation, "gpu", "name"),
     _metric("gpu_memory_used_bytes", gpu_memory_used_bytes, "gpu", "name"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import threading
 import time
@@ -20,6 +21,7 @@ from deploy.server import render as server_folder
 from images.gateway.metrics import Metrics
 from llmops_assets.local.exporter import UNREADABLE, Exporter, server
 from llmops_assets.local.stack import REPOSITORY, prepare_home
+from llmops_assets.operations.doctor import examine
 from llmops_assets.operations.metrics import METRICS
 from llmops_assets.specs.settings import Settings
 from llmops_assets.wiring import Wiring
@@ -138,8 +140,22 @@ def test_figures_are_those_of_the_catalog(wiring: Wiring) -> None:
     assert value(page, "endpoint_state", endpoint="desk", state="pending") == 1
     assert value(page, "endpoint_lag_revisions", endpoint="desk") == 1
     assert sum(v for (name, _), v in figures(page).items() if name == "llmops_datasets") == 2
-    assert value(page, "disk_free_bytes") <= value(page, "disk_bytes")
+    assert value(page, "disk_free_bytes", disk="home") <= value(page, "disk_bytes", disk="home")
     assert "llmops_certificate_left_seconds" not in {name for name, _ in figures(page)}
+
+
+def test_the_artifacts_disk_is_watched_where_it_is_another(wiring: Wiring) -> None:
+    others = Path("/dev/shm/llmops-not-made-yet")
+    assert others.parent.stat().st_dev != wiring.settings.root.stat().st_dev
+    wiring.settings.artifact_root = str(others)
+    page = Exporter(wiring).page()
+    memory = shutil.disk_usage(others.parent).total
+    assert value(page, "disk_bytes", disk="artifacts") == memory != value(page, "disk_bytes", disk="home")
+    seen = [found.what for found in examine(wiring, is_running=False) if found.part == "disk"]
+    assert len(seen) == 2 and seen[1].endswith(f"free at {others}")
+    wiring.settings.artifact_root = "s3://artifacts"
+    watched = [labels for name, labels in figures(Exporter(wiring).page()) if name == "llmops_disk_bytes"]
+    assert watched == [(("disk", "home"),)]
 
 
 def test_the_end_of_the_certificate_that_ends_first_is_among_the_figures(wiring: Wiring, tmp_path: Path) -> None:
